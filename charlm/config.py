@@ -1,0 +1,145 @@
+"""config.json: what a model is, apart from its weights."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from charlm.cells import CELLS, Cell
+from charlm.errors import CharLMError, ModelFileError
+from charlm.vocab import Vocab
+
+MODEL_TYPE = "charlm"
+FORMAT_VERSION = 1
+
+# Beyond these a file is damaged or hostile: they are checked before anything of that size is allocated.
+LARGEST_SIZE = 16_384
+MOST_LAYERS = 64
+MOST_PARAMETERS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture of a model and its vocabulary (`vocab`: every symbol once, in id order).
+
+    Raises ModelFileError when built with values that no model can have.
+    """
+
+    cell: str
+    vocab: str
+    embedding_size: int
+    hidden_size: int
+    num_layers: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell, str) or self.cell not in CELLS:
+            raise ModelFileError(f"cell is {self.cell!r}; charlm knows {', '.join(CELLS)}")
+        _check_vocab(self.vocab)
+        _check_int("embedding_size", self.embedding_size, LARGEST_SIZE)
+        _check_int("hidden_size", self.hidden_size, LARGEST_SIZE)
+        _check_int("num_layers", self.num_layers, MOST_LAYERS)
+        if not is_number(self.dropout) or not 0 <= self.dropout < 1:
+            raise ModelFileError(f"dropout is {self.dropout!r}; it must be a number from 0 to below 1")
+        if self.parameters > MOST_PARAMETERS:
+            raise ModelFileError(f"this describes {self.parameters:,} parameters; charlm stops at {MOST_PARAMETERS:,}")
+
+    @property
+    def kind(self) -> Cell:
+        """The entry of CELLS that this model is made of."""
+        return CELLS[self.cell]
+
+    @property
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The name and shape of every tensor of model.safetensors, as torch.nn lays them out."""
+        rows = self.kind.gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (len(self.vocab), self.embedding_size)}
+        for layer in range(self.num_layers):
+            inputs = self.hidden_size if layer else self.embedding_size
+            shapes[f"recurrent.weight_ih_l{layer}"] = (rows, inputs)
+            shapes[f"recurrent.weight_hh_l{layer}"] = (rows, self.hidden_size)
+            shapes[f"recurrent.bias_ih_l{layer}"] = (rows,)
+            shapes[f"recurrent.bias_hh_l{layer}"] = (rows,)
+        shapes["head.weight"] = (len(self.vocab), self.hidden_size)
+        shapes["head.bias"] = (len(self.vocab),)
+        return shapes
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights hold."""
+        return sum(math.prod(shape) for shape in self.tensor_shapes.values())
+
+    def to_json(self, weights_sha256: str) -> str:
+        """Return the text of config.json for weights with that SHA-256."""
+        values = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps({**values, "weights_sha256": weights_sha256}, ensure_ascii=False, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> tuple["ModelConfig", str]:
+        """Read config.json; return the config and the SHA-256 (hex) that the weights must have.
+
+        Raises ModelFileError if a field is missing, of the wrong type or out of bounds, or if a newer
+        charlm wrote the file. Fields that it does not know are ignored.
+        """
+        values = parse_json_object(text, "config.json")
+        if values.get("model_type") != MODEL_TYPE:
+            raise ModelFileError(f"config.json says model_type {values.get('model_type')!r}: not a charlm model")
+        check_format_version(values, "config.json")
+        fields = cls.__dataclass_fields__
+        if missing := [name for name in [*fields, "weights_sha256"] if name not in values]:
+            raise ModelFileError(f"config.json lacks {', '.join(missing)}")
+        sha256 = values["weights_sha256"]
+        if not isinstance(sha256, str):
+            raise ModelFileError("config.json: weights_sha256 must be a string of hexadecimal digits")
+        try:
+            return cls(**{name: values[name] for name in fields}), sha256
+        except ModelFileError as error:
+            raise ModelFileError(f"config.json: {error}") from None
+
+
+def parse_json_object(text: str, name: str) -> dict[str, Any]:
+    """Parse a JSON object. Raises ModelFileError, naming the file, for anything else."""
+    try:
+        values = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{name} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{name} must hold a JSON object")
+    return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number that JSON knows")
+
+
+def check_format_version(values: dict[str, Any], name: str) -> None:
+    """Raise ModelFileError unless this charlm can read the file's `format_version`."""
+    version = values.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ModelFileError(f"{name} says format_version {version!r}; it must be a whole number from 1")
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{name} has format_version {version}, written by a newer charlm; "
+            f"this one reads up to {FORMAT_VERSION}: update charlm"
+        )
+
+
+def _check_vocab(vocab: object) -> None:
+    if not isinstance(vocab, str):
+        raise ModelFileError("vocab must be one string that holds every symbol once")
+    if any("\ud800" <= symbol <= "\udfff" for symbol in vocab):
+        raise ModelFileError("vocab holds a lone surrogate, which is not a character")
+    try:
+        Vocab(vocab)
+    except CharLMError as error:
+        raise ModelFileError(f"vocab: {error}") from None
+
+
+def _check_int(name: str, value: object, most: int) -> None:
+    if not is_number(value) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ModelFileError(f"{name} is {value!r}; it must be a whole number from 1 to {most:,}")
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value read from JSON is a number; in Python True would pass for one."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,39 @@
+"""The errors that charlm raises on purpose; each message says what is wrong and what to do instead."""
+
+
+class CharLMError(Exception):
+    """The base of every error that a user's input, file or network can cause.
+
+    `exit_status` is what the commands return for it: 2 when the request has to change, 1 when the
+    same request may succeed later.
+    """
+
+    exit_status = 2
+
+
+class RequestError(CharLMError):
+    """An argument, a setting or a text is outside what is allowed."""
+
+
+class VocabError(CharLMError):
+    """A text holds a symbol that the model's vocabulary does not."""
+
+
+class ModelFileError(CharLMError):
+    """A file of a model folder is missing, damaged, or describes a model that cannot be."""
+
+
+class HubError(CharLMError):
+    """The Hub refused: no such repository, revision or file, no access, or no valid token."""
+
+
+class HubUnavailableError(HubError):
+    """The Hub gave no usable answer, and the cache could not stand in."""
+
+    exit_status = 1
+
+
+class TrainingError(CharLMError):
+    """A training run cannot go on, for instance because its loss is no longer a number."""
+
+    exit_status = 1

@@ -1,0 +1,81 @@
+"""The model in torch: an embedding, a recurrent cell of torch.nn, a linear head.
+
+Letters for shapes, here and elsewhere: T time, B streams side by side, V symbols, E embedding, H hidden, L layers.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from charlm.config import ModelConfig
+from charlm.errors import RequestError
+
+Weights = dict[str, NDArray[np.float32]]
+# (L, B, H), or a pair of them for cells that keep two; None is the zero state.
+State = Tensor | tuple[Tensor, ...] | None
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class Network(nn.Module):
+    """CharRNN, CharLSTM or CharGRU, as `config.cell` says: the next symbol's logits for every symbol read."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(len(config.vocab), config.embedding_size)
+        self.recurrent = getattr(nn, config.kind.torch_class)(
+            config.embedding_size,
+            config.hidden_size,
+            config.num_layers,
+            # torch warns of dropout between the layers when there is only one
+            dropout=config.dropout if config.num_layers > 1 else 0.0,
+        )
+        self.head = nn.Linear(config.hidden_size, len(config.vocab))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, ids: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Read ids (T, B) from `state`; return the logits (T, B, V) and the state after the last."""
+        inputs = self.dropout(self.embedding(ids))  # (T, B) → (T, B, E)
+        hidden, state = self.recurrent(inputs, state)  # (T, B, E) → (T, B, H)
+        return self.head(self.dropout(hidden)), state  # (T, B, H) → (T, B, V)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def export_weights(self) -> Weights:
+        """Return a copy of the weights as float32 arrays, named as in model.safetensors."""
+        return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in self.named_parameters()}
+
+    @classmethod
+    def from_weights(cls, config: ModelConfig, weights: Weights, device: torch.device | str = "cpu") -> "Network":
+        """Build a network for reading (no dropout, no gradients) on `device` from exported weights."""
+        with torch.device("meta"):  # no time spent on random weights that would be thrown away
+            network = cls(config)
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
+        return network.to(device).eval().requires_grad_(False)
+
+
+def detach(state: State) -> State:
+    """Cut the state from the graph that computed it: the truncation of backpropagation through time."""
+    if state is None:
+        return None
+    return tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the torch device for one of DEVICES; auto is CUDA if there, else MPS, else the CPU.
+
+    Raises RequestError for another name, or one that this machine lacks.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in available.items() if there))
+    if name not in available:
+        raise RequestError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
+    if not available[name]:
+        raise RequestError(f"device {name} is not available here; choose auto or cpu")
+    return torch.device(name)

@@ -1,0 +1,67 @@
+"""The symbols of a model and their ids. A symbol is one Unicode code point."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import VocabError
+
+Ids = NDArray[np.int64]
+
+
+class Vocab:
+    """A fixed set of symbols; the id of a symbol is its place in `symbols`."""
+
+    def __init__(self, symbols: str) -> None:
+        """symbols: every symbol once, in id order. Raises VocabError if it is empty or repeats one."""
+        if not symbols:
+            raise VocabError("a vocabulary needs at least one symbol")
+        codes = _code_points(symbols)
+        order = np.argsort(codes, kind="stable")
+        if (np.diff(codes[order]) == 0).any():
+            raise VocabError("a vocabulary must hold each symbol once; this one repeats a symbol")
+        self.symbols = symbols
+        self._codes = codes
+        self._sorted_codes = codes[order]
+        self._sorted_ids = order.astype(np.int64)
+
+    @classmethod
+    def from_text(cls, text: str) -> "Vocab":
+        """Make the vocabulary of a text: its distinct symbols, ordered by code point."""
+        return cls("".join(map(chr, np.unique(_code_points(text)))))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __contains__(self, symbol: str) -> bool:
+        return len(symbol) == 1 and symbol in self.symbols
+
+    def encode(self, text: str) -> Ids:
+        """Return the ids (N,) of a text. Raises VocabError, naming the first symbol that has none."""
+        ids, known = self._look_up(text)
+        if not known.all():
+            place = int(np.argmin(known))
+            raise VocabError(
+                f"{text[place]!r} (character {place + 1}) is not among this model's {len(self)} symbols; "
+                "leave it out or train on a text that has it"
+            )
+        return ids
+
+    def encode_known(self, text: str) -> tuple[Ids, str]:
+        """Return the ids of the symbols that have one, and the symbols left out, in order, repeats included."""
+        ids, known = self._look_up(text)
+        skipped = "".join(text[place] for place in np.flatnonzero(~known))
+        return ids[known], skipped
+
+    def decode(self, ids: Ids) -> str:
+        """Return the text (N characters) of ids (N,)."""
+        return self._codes[ids].astype("<u4").tobytes().decode("utf-32-le")
+
+    def _look_up(self, text: str) -> tuple[Ids, NDArray[np.bool_]]:
+        codes = _code_points(text)
+        places = np.minimum(np.searchsorted(self._sorted_codes, codes), len(self) - 1)
+        return self._sorted_ids[places], self._sorted_codes[places] == codes
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    # surrogatepass: a lone surrogate is just a symbol that no vocabulary has, not a crash
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

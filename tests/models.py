@@ -1,0 +1,115 @@
+"""Tiny models, records and files for the tests."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from hypothesis import settings
+
+from charlm.card import model_card
+from charlm.config import ModelConfig
+from charlm.folder import Model, round_to_bfloat16, write_model
+from charlm.history import make_history
+from charlm.lm import CharLM
+
+VOCAB = "\n abcdeé한😀"
+
+# the same examples at every run, no time limit on a busy machine, nothing remembered on disk
+laws = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+def make_config(cell="lstm", vocab=VOCAB, embedding_size=5, hidden_size=8, num_layers=2, dropout=0.5):
+    return ModelConfig(cell, vocab, embedding_size, hidden_size, num_layers, dropout)
+
+
+def make_weights(config, seed=0, scale=0.6):
+    """Random weights that bfloat16 holds exactly; large enough for every gate and symbol to matter."""
+    random = np.random.default_rng(seed)
+    drawn = {
+        name: (scale * random.standard_normal(shape)).astype(np.float32) for name, shape in config.tensor_shapes.items()
+    }
+    return round_to_bfloat16(drawn)
+
+
+def make_record(val_losses=(2.0, 1.5, 1.75), sample="a cab\nbade", **run):
+    """A training record with an epoch for each validation loss."""
+    epochs = [
+        {
+            "epoch": number,
+            "train_loss": 0.9 * loss,
+            "val_loss": loss,
+            "unseen_loss": None,
+            "learning_rate": 0.003 / number,
+            "seconds": 12.5,
+            "chars_per_second": 80_000.0,
+            "sample": sample,
+        }
+        for number, loss in enumerate(val_losses, 1)
+    ]
+    known = {"cell": "lstm", "text": "tinyshakespeare", "split": {"train_chars": 900, "val_chars": 100}, "seed": 0}
+    return make_history(known | run, epochs)
+
+
+def make_model(cell="lstm", history=True, seed=0, **sizes):
+    config = make_config(cell, **sizes)
+    return Model(config, make_weights(config, seed), make_record(cell=cell) if history else None)
+
+
+def make_lm(cell="lstm", seed=0, **sizes):
+    model = make_model(cell, seed=seed, **sizes)
+    return CharLM(model.config, model.weights, model.history, device="cpu")
+
+
+def uniform_lm(vocab):
+    """A model to which every symbol is as likely as any other, always."""
+    config = make_config("rnn", vocab)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in config.tensor_shapes.items()}
+    return CharLM(config, weights, device="cpu")
+
+
+def save(model, folder):
+    write_model(folder, model, model_card(model.config, model.history))
+    return folder
+
+
+def contents(folder):
+    """Every file below a folder with its bytes."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def pack_safetensors(tensors):
+    """The bytes of a safetensors file, laid out by hand: header length, JSON header, numbers.
+
+    tensors: name → (dtype, shape, bytes).
+    """
+    header, data = {}, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def unpack_safetensors(packed):
+    """What `pack_safetensors` makes, taken apart by hand again."""
+    start = 8 + int.from_bytes(packed[:8], "little")
+    header = json.loads(packed[8:start])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        first, end = entry["data_offsets"]
+        tensors[name] = entry["dtype"], tuple(entry["shape"]), packed[start + first : start + end]
+    return tensors
+
+
+def change_config(folder, **changes):
+    path = Path(folder, "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def put_weights(folder, packed):
+    """Replace model.safetensors and make config.json vouch for it, as an attacker would."""
+    Path(folder, "model.safetensors").write_bytes(packed)
+    change_config(folder, weights_sha256=hashlib.sha256(packed).hexdigest())
