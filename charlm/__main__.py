@@ -1,0 +1,78 @@
+"""The commands `python -m charlm generate` and `python -m charlm score`."""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from charlm import cli
+from charlm.errors import RequestError
+from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
+
+
+def generate(args: argparse.Namespace) -> None:
+    """Write text to standard output as it is generated; on a terminal, after the prompt."""
+    from charlm.lm import CharLM  # brings torch: --help and wrong arguments answer without it
+
+    lm = CharLM.from_pretrained(args.model)
+    pieces = lm.stream(args.prompt, args.length, args.temperature, args.top_k, args.top_p, args.seed)
+    if sys.stdout.isatty():
+        print(args.prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def score(args: argparse.Namespace) -> None:
+    """Print how well the model predicts a text."""
+    from charlm.lm import CharLM, bits_per_char
+    from charlm.text import read_text
+
+    text = read_text(Path(args.file))
+    lm = CharLM.from_pretrained(args.model)
+    ids, skipped = lm.vocab.encode_known(text)
+    if len(ids) < 2:
+        raise RequestError(f"{args.file} has {len(ids)} characters that the model knows; scoring needs at least 2")
+    surprisal = lm.score(lm.vocab.decode(ids))
+    nats = float(surprisal.mean())
+    figures = {
+        "chars": len(surprisal),
+        "nats_per_char": nats,
+        "bits_per_char": bits_per_char(nats),
+        "perplexity": math.exp(nats),
+        "skipped": len(skipped),
+    }
+    if args.json:
+        print(json.dumps(figures))
+        return
+    print(f"{nats:.4f} nats per character, {figures['bits_per_char']:.4f} bits, perplexity {figures['perplexity']:.3f}")
+    print(f"{len(surprisal):,} characters scored, {len(skipped):,} skipped that the model does not know")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = cli.Parser(prog="python -m charlm", description="Use a character-level language model.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("generate", help="write text")
+    command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+    command.add_argument("--prompt", default="", help="text to continue")
+    command.add_argument("--length", type=int, default=DEFAULT_LENGTH, help="new characters (%(default)s)")
+    command.add_argument("--temperature", type=float, default=DEFAULT_TEMPERATURE, help="0 is likeliest (%(default)s)")
+    command.add_argument("--top-k", type=int, default=0, help="draw from the k likeliest symbols; 0 is off")
+    command.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest that reach p; 1 is off")
+    command.add_argument("--seed", type=int, help="the same seed gives the same text")
+    command.set_defaults(run=generate)
+
+    command = commands.add_parser("score", help="tell how well a model predicts a text")
+    command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+    command.add_argument("file", metavar="FILE", help="a UTF-8 text file")
+    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    command.set_defaults(run=score)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    arguments = parse()
+    sys.exit(cli.run(lambda: arguments.run(arguments)))

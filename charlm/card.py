@@ -1,0 +1,151 @@
+"""The model card: the README.md of a model folder, made from its configuration and training record alone."""
+
+import math
+import textwrap
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from charlm.config import ModelConfig
+from charlm.history import HistoryRecord
+
+# Stands for the repository's name until the folder is published; `hub.push` puts the name in its place.
+REPO_PLACEHOLDER = "USER/MODEL"
+
+
+def model_card(config: ModelConfig, history: HistoryRecord | None) -> str:
+    """Return the text of README.md: the metadata that the Hub understands, then what a reader wants to know."""
+    parts = [f"---\n{_metadata(config, history).to_yaml()}\n---", _introduction(config, history)]
+    if history is not None:
+        parts += [_results(history), _sample(history)]
+    parts.append(_usage(config))
+    if history is not None:
+        parts.append(_training(history))
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(config: ModelConfig, history: HistoryRecord | None) -> ModelCardData:
+    text = history["run"].get("text") if history else None
+    shakespeare = text == "tinyshakespeare"
+    return ModelCardData(
+        library_name="charlm",
+        pipeline_tag="text-generation",
+        license="mit" if shakespeare else "other",
+        language="en" if shakespeare else None,
+        datasets=["karpathy/tiny_shakespeare"] if shakespeare else None,
+        tags=["charlm", "character-level", "language-model", config.cell],
+        model_name=config.kind.label if history else None,
+        eval_results=_eval_results(history) if history else None,
+    )
+
+
+def _eval_results(history: HistoryRecord) -> list[EvalResult]:
+    run, best = history["run"], history["best"]
+    figures = {"validation loss (nats per character)": best["val_loss"]}
+    if "val_loss_reset256" in best:
+        figures["validation loss, state reset every 256 characters"] = best["val_loss_reset256"]
+    figures["bits per character"] = best["val_loss"] / math.log(2)
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=str(run.get("text", "text")),
+            dataset_name=str(run.get("text", "text")),
+            dataset_split="validation",
+            metric_type="cross-entropy" if "loss" in name else "bits-per-character",
+            metric_name=name,
+            metric_value=round(value, 4),
+        )
+        for name, value in figures.items()
+    ]
+
+
+def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
+    trained = f" trained on `{history['run'].get('text', 'a text')}`" if history else ""
+    return "\n\n".join(
+        [
+            f"# {config.kind.label}{trained}",
+            f"A character-level language model: it reads a text one character at a time and predicts the next. "
+            f"{config.num_layers} layers of {config.hidden_size} {config.cell.upper()} units over an embedding of "
+            f"{config.embedding_size}, {config.parameters:,} parameters, {len(config.vocab)} symbols.",
+            "It writes text in the manner of what it was trained on. It knows no facts, follows no "
+            "instructions, and may repeat passages of its training text.",
+        ]
+    )
+
+
+def _results(history: HistoryRecord) -> str:
+    best = history["best"]
+    rows = [("Validation loss, state carried", best["val_loss"])]
+    if "val_loss_reset256" in best:
+        rows.append(("Validation loss, state reset every 256 characters", best["val_loss_reset256"]))
+    lines = ["## How good it is", "", "| | nats per character | bits per character | perplexity |"]
+    lines.append("| --- | --- | --- | --- |")
+    lines += [f"| {name} | {loss:.4f} | {loss / math.log(2):.4f} | {math.exp(loss):.3f} |" for name, loss in rows]
+    lines += ["", f"Measured at the best epoch, {best['epoch']} of {len(history['epochs'])}."]
+    lines += ["", "![training and validation loss by epoch](loss.png)"]
+    return "\n".join(lines)
+
+
+def _sample(history: HistoryRecord) -> str:
+    best = next(epoch for epoch in history["epochs"] if epoch["epoch"] == history["best"]["epoch"])
+    # An indented block, not a fence: no text that a model may write can end it.
+    return "## What it writes\n\n" + textwrap.indent(best["sample"].strip("\n"), "    ", lambda line: True)
+
+
+def _usage(config: ModelConfig) -> str:
+    size = f"{config.embedding_size}, {config.hidden_size}, {config.num_layers}"
+    return f"""## How to load it
+
+```python
+from charlm import CharLM
+
+lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}")
+print(lm.generate(length=500, temperature=0.8, seed=7))
+```
+
+Without charlm, in plain torch:
+
+```python
+import json
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+
+config = json.load(open(hf_hub_download("{REPO_PLACEHOLDER}", "config.json"), encoding="utf-8"))
+weights = load_file(hf_hub_download("{REPO_PLACEHOLDER}", "model.safetensors"))
+model = torch.nn.ModuleDict({{
+    "embedding": torch.nn.Embedding(len(config["vocab"]), {config.embedding_size}),
+    "recurrent": torch.nn.{config.kind.torch_class}({size}),
+    "head": torch.nn.Linear({config.hidden_size}, len(config["vocab"])),
+}})
+model.load_state_dict(weights)
+
+ids, state, text = torch.tensor([[0]]), None, ""
+with torch.no_grad():
+    for _ in range(500):
+        hidden, state = model["recurrent"](model["embedding"](ids), state)
+        ids = torch.multinomial((model["head"](hidden[-1]) / 0.8).softmax(-1), 1)
+        text += config["vocab"][ids.item()]
+print(text)
+```"""
+
+
+def _training(history: HistoryRecord) -> str:
+    run = history["run"]
+    split, text = run.get("split", {}), run.get("text")
+    settings = "\n".join(f"| `{name}` | {_cell(value)} |" for name, value in run.items() if name != "split")
+    return f"""## How it was trained and measured
+
+The first {split.get("train_chars", 0):,} characters of the text trained it, the last {split.get("val_chars", 0):,}
+validated it; nothing overlaps. The validation text is read once, in order, from a zero state, which is carried
+through it; losses are means over every character predicted. The best epoch was chosen by this validation loss.
+With the same text at hand, this gives the figures above again:
+
+    python -m train evaluate {REPO_PLACEHOLDER} --text {text if text == "tinyshakespeare" else "FILE"}
+
+| setting | value |
+| --- | --- |
+{settings}"""
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,37 @@
+"""What the commands of charlm, train and the app share: how they refuse and how they end."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+from charlm.errors import CharLMError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with status 2 and one line."""
+        print(f"{self.prog}: {message}; --help shows what is allowed", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def run(command: Callable[[], None]) -> int:
+    """Run a command and return its exit status: 0 done, 2 a wrong request, 130 after Ctrl-C, 1 anything else.
+
+    Errors that users can cause, and warnings, become one line on standard error.
+    """
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        command()
+    except CharLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has had enough
+        sys.stderr.close()
+        return 1
+    return 0

@@ -1,0 +1,119 @@
+"""history.json: the record of a training run, and the picture of its curves."""
+
+import io
+import json
+from typing import Any, NotRequired, TypedDict
+
+from charlm.config import FORMAT_VERSION, check_format_version, is_number, parse_json_object
+from charlm.errors import ModelFileError
+
+MOST_EPOCHS = 100_000
+CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
+
+
+class EpochRecord(TypedDict):
+    """One pass over the training text. Losses are means in nats per character."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    unseen_loss: float | None
+    learning_rate: float
+    seconds: float
+    chars_per_second: float
+    sample: str
+
+
+class BestRecord(TypedDict):
+    """The epoch whose weights model.safetensors holds."""
+
+    epoch: int
+    val_loss: float
+    val_loss_reset256: NotRequired[float]
+
+
+class HistoryRecord(TypedDict):
+    """The content of history.json; `run` holds what was trained, on what, and every setting."""
+
+    format_version: int
+    run: dict[str, Any]
+    epochs: list[EpochRecord]
+    best: BestRecord
+
+
+def make_history(run: dict[str, Any], epochs: list[EpochRecord]) -> HistoryRecord:
+    """Put a record together; its best epoch is the one with the lowest validation loss, the first of equals."""
+    best = min(epochs, key=lambda epoch: epoch["val_loss"])
+    return {
+        "format_version": FORMAT_VERSION,
+        "run": run,
+        "epochs": epochs,
+        "best": {"epoch": best["epoch"], "val_loss": best["val_loss"]},
+    }
+
+
+def write_history(history: HistoryRecord) -> str:
+    """Return the text of history.json."""
+    return json.dumps(history, ensure_ascii=False, indent=2) + "\n"
+
+
+def read_history(text: str) -> HistoryRecord:
+    """Read history.json. Raises ModelFileError, naming the field, unless all that charlm uses is there and sound."""
+    values = parse_json_object(text, "history.json")
+    check_format_version(values, "history.json")
+    if not isinstance(values.get("run"), dict):
+        raise ModelFileError("history.json: run must be an object")
+    epochs = values.get("epochs")
+    if not isinstance(epochs, list) or not 1 <= len(epochs) <= MOST_EPOCHS:
+        raise ModelFileError(f"history.json: epochs must be a list of 1 to {MOST_EPOCHS:,} objects")
+    for place, epoch in enumerate(epochs):
+        _check_epoch(epoch, f"epochs[{place}]")
+    best = values.get("best")
+    if not isinstance(best, dict) or not is_number(best.get("val_loss")):
+        raise ModelFileError("history.json: best must be an object with epoch and val_loss")
+    if best.get("epoch") not in [epoch["epoch"] for epoch in epochs]:
+        raise ModelFileError(f"history.json: best.epoch {best.get('epoch')!r} is not among the epochs")
+    return values  # type: ignore[return-value]  # checked above, field by field
+
+
+def _check_epoch(epoch: object, where: str) -> None:
+    if not isinstance(epoch, dict) or not isinstance(epoch.get("epoch"), int):
+        raise ModelFileError(f"history.json: {where} must be an object with its number in `epoch`")
+    for name in ("train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"):
+        if not is_number(epoch.get(name)):
+            raise ModelFileError(f"history.json: {where}.{name} is {epoch.get(name)!r}; it must be a number")
+    if epoch.get("unseen_loss") is not None and not is_number(epoch["unseen_loss"]):
+        raise ModelFileError(f"history.json: {where}.unseen_loss must be a number or null")
+    if not isinstance(epoch.get("sample"), str):
+        raise ModelFileError(f"history.json: {where}.sample must be a string")
+
+
+def draw_curves(history: HistoryRecord, title: str) -> bytes:
+    """Return loss.png: the curves of a record over its epochs, the best one marked."""
+    # half a second to import: only for those who draw
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, label in CURVES.items():
+        points = [(epoch["epoch"], epoch[name]) for epoch in history["epochs"] if epoch.get(name) is not None]  # type: ignore[literal-required]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=".", label=label)
+    best = history["best"]
+    axes.plot(best["epoch"], best["val_loss"], "o", markersize=11, markerfacecolor="none", color="black")
+    axes.annotate(
+        f"best: {best['val_loss']:.4f}, epoch {best['epoch']}",
+        (best["epoch"], best["val_loss"]),
+        xytext=(0, 14),
+        textcoords="offset points",
+        ha="right",
+    )
+    axes.set(xlabel="epoch", ylabel="loss (nats per character)", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    png = io.BytesIO()
+    # no software version in the file: the same record gives the same bytes, so a second push has nothing to commit
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return png.getvalue()
