@@ -1,0 +1,97 @@
+"""The commands `python -m train fit`, `evaluate` and `push`."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from charlm import cli
+from charlm.hub import check_can_push, push_folder
+from charlm.lm import CharLM, bits_per_char
+from train.config import PROTOCOLS, TrainConfig, setting_type
+from train.data import load_text
+from train.evaluate import evaluate_holdout
+from train.loop import fit
+from train.report import Report
+
+
+def run_fit(args: argparse.Namespace) -> None:
+    """Train a model; publish it if that was asked for."""
+    config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
+    if args.push_to_hub:
+        check_can_push(args.push_to_hub)  # hours of training should not end in a missing token
+    report = Report()
+    best = fit(load_text(args.text), args.out, config, report, resume=args.resume)["best"]
+    report.say(f"done: {args.out} holds epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
+    if args.push_to_hub:
+        print(push_folder(args.out, args.push_to_hub))
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Measure a model on a text."""
+    text = load_text(args.text)
+    lm = CharLM.from_pretrained(args.model)
+    trained_on = lm.history["run"].get("text_sha256") if lm.history else None
+    if trained_on not in (None, text.sha256):
+        print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)
+    losses, skipped = evaluate_holdout(lm, text)
+    if skipped:
+        print(f"note: {skipped:,} characters that the model does not know were left out", file=sys.stderr)
+    if args.json:
+        print(json.dumps(losses))
+        return
+    for name, loss in losses.items():
+        print(f"{name:18} {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits")
+
+
+def run_push(args: argparse.Namespace) -> None:
+    """Publish a model folder."""
+    print(push_folder(args.folder, args.repo, private=args.private))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = cli.Parser(prog="python -m train", description="Train, measure and publish character-level models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("fit", help="train a model on a text")
+    command.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
+    command.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the model goes")
+    for spec in dataclasses.fields(TrainConfig):
+        add_setting(command, spec)
+    command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    command.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
+    command.set_defaults(run=run_fit)
+
+    command = commands.add_parser("evaluate", help="measure a model on a text")
+    command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+    command.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
+    command.add_argument("--protocol", choices=PROTOCOLS, default="holdout", help="how the text is split and measured")
+    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    command.set_defaults(run=run_evaluate)
+
+    command = commands.add_parser("push", help="publish a model folder on the Hub")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="the model folder")
+    command.add_argument("repo", metavar="USER/REPO", help="the repository, created if need be")
+    command.add_argument("--private", action="store_true", help="create the repository as private")
+    command.set_defaults(run=run_push)
+    return parser.parse_args()
+
+
+def add_setting(command: argparse.ArgumentParser, spec: "dataclasses.Field[object]") -> None:
+    """Add the flag of a field of TrainConfig, which checks its bounds."""
+    default = "" if spec.default in (None, dataclasses.MISSING) else f" ({spec.default})"
+    command.add_argument(
+        "--" + spec.name.replace("_", "-"),
+        type=setting_type(spec),
+        choices=spec.metadata["choices"],
+        required=spec.default is dataclasses.MISSING,
+        default=None if spec.default is dataclasses.MISSING else spec.default,
+        help=spec.metadata["help"] + default,
+    )
+
+
+if __name__ == "__main__":
+    arguments = parse()
+    sys.exit(cli.run(lambda: arguments.run(arguments)))

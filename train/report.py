@@ -1,0 +1,80 @@
+"""What a training run tells the person who watches it, on standard error."""
+
+import sys
+import textwrap
+from typing import Any
+
+from tqdm import tqdm
+
+from charlm.cells import CELLS
+from charlm.history import EpochRecord
+
+SAMPLE_LINES = 8
+
+
+class Report:
+    """Prints a run's course: what it trains, a bar while an epoch runs, figures and a sample after each."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def say(self, message: str) -> None:
+        """Print a line."""
+        tqdm.write(message, file=sys.stderr)
+
+    def start(self, run: dict[str, Any]) -> None:
+        """Say what is about to be trained, on what, and where."""
+        split = run["split"]
+        self.say(
+            f"{CELLS[run['cell']].label} {run['num_layers']}×{run['hidden_size']}, {run['parameters']:,} parameters, "
+            f"on {run['device']} in {run['precision']}"
+        )
+        self.say(
+            f"{run['text']}: {split['train_chars']:,} characters train, {split['val_chars']:,} validate; "
+            f"{run['vocab_size']} symbols; {run['batch_size']} streams of {run['seq_length']}"
+        )
+
+    def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
+        """Show a bar for an epoch of `total` characters, `done` of them read already."""
+        self._bar = tqdm(
+            desc=f"epoch {epoch}/{epochs}",
+            initial=done,
+            total=total,
+            unit=" chars",
+            unit_scale=True,
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            mininterval=0.25 if sys.stderr.isatty() else 30,  # a log file needs a line now and then, not a film
+        )
+
+    def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
+        """Move the bar on; `run_seconds_left` is the time that the whole run still needs."""
+        assert self._bar is not None
+        self._bar.set_postfix_str(f"loss {loss:.3f}, run ends in {format_time(run_seconds_left)}", refresh=False)
+        self._bar.update(chars)
+
+    def end_epoch(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def epoch(self, record: EpochRecord, epochs: int, is_best: bool) -> None:
+        """Print the figures of an epoch and the beginning of what the model writes by now."""
+        self.say(
+            f"epoch {record['epoch']}/{epochs}: training loss {record['train_loss']:.4f}, "
+            f"validation loss {record['val_loss']:.4f}{' (best so far)' if is_best else ''}, "
+            f"{format_time(record['seconds'])}, {record['chars_per_second']:,.0f} characters/s"
+        )
+        self.say(textwrap.indent("\n".join(record["sample"].splitlines()[:SAMPLE_LINES]), "    │ ", lambda _: True))
+
+
+def format_time(seconds: float) -> str:
+    """Return a duration as people say it: 48 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
