@@ -1,0 +1,53 @@
+"""The web demo. At home: `python app.py`; on a Hugging Face Space it is started the same way."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# with analytics on, a silent network keeps the process from exiting
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# writing is one character after another: more threads for each only stand in the way of the other visitors
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from charlm import cli
+from charlm.errors import RequestError
+from charlm.network import DEVICES
+from charlm.web.collection import load_collection
+from charlm.web.page import build_page, launch
+
+BUNDLED = Path(__file__).parent / "weights"
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line; what it leaves open comes from the environment, which is how a Space is set up."""
+    parser = cli.Parser(prog="python app.py", description="Show what character-level language models write.")
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="FOLDER_OR_REPO",
+        help="a model to serve, again for each further one (CHARLM_MODELS, comma-separated, or all of weights/)",
+    )
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="(%(default)s)")
+    parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"), help="(%(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto takes CUDA if there, MPS, else the CPU")
+    return parser.parse_args()
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Load the models and serve the page."""
+    named = [name.strip() for name in os.environ.get("CHARLM_MODELS", "").split(",")]
+    collection = load_collection(args.model or [name for name in named if name], BUNDLED, args.device)
+    for problem in collection.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    for model in collection:
+        print(f"{model.name}: {model}", file=sys.stderr)
+    try:
+        launch(build_page(collection), args.host, args.port)
+    except OSError as error:
+        raise RequestError(f"cannot serve on {args.host}:{args.port} ({error}); choose another --port") from None
+
+
+if __name__ == "__main__":
+    arguments = parse()
+    sys.exit(cli.run(lambda: serve(arguments)))

@@ -1,0 +1,123 @@
+"""A real browser and a running app, for the tests that look at the page as a person does."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Error, Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 60_000  # milliseconds to wait for what should take one or two seconds
+
+
+@contextmanager
+def running_app(*arguments: str, **environment: str) -> Iterator[str]:
+    """Start `python app.py` as a user does; give its address once it serves."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), "--port", str(port), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+    )
+    try:
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "Running on local URL" in line:
+                break
+        else:
+            pytest.fail("the app ended before it served a page:\n" + "".join(said))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+class Visit:
+    """A page opened by a visitor whose network ends at this machine, and what went wrong on it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        page.set_default_timeout(PATIENCE)
+        page.route("**/*", self._let_through)
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.goto(url)
+        page.locator("#loss-curves .js-plotly-plot").wait_for()
+
+    def _let_through(self, route):
+        if urllib.parse.urlsplit(route.request.url).hostname == "127.0.0.1":
+            route.continue_()
+        else:
+            self.foreign.append(route.request.url)
+            route.abort()
+
+    def text(self, elem_id: str) -> str:
+        """The text that an element shows, or holds if it is for text."""
+        areas = self.page.locator(f"#{elem_id} textarea")
+        return areas.input_value() if areas.count() else self.page.locator(f"#{elem_id}").inner_text()
+
+    def fill(self, elem_id: str, value: str) -> None:
+        """Type into a field and leave it."""
+        field = self.page.locator(f"#{elem_id}").locator("textarea, input:not([type=range])")
+        field.fill(value)
+        field.blur()
+
+    def choose(self, elem_id: str, name: str) -> None:
+        """Pick a model as a person does: open the list, click the name."""
+        self.page.locator(f"#{elem_id} input").click()
+        self.page.get_by_role("option", name=name, exact=True).click()
+
+    def wait_for_text(self, elem_id: str, characters: int) -> None:
+        """Wait until a text has at least so many characters."""
+        self.page.wait_for_function(
+            "([id, n]) => [...document.querySelector(`#${id} textarea`).value].length >= n", arg=[elem_id, characters]
+        )
+
+    def generate(self, characters: int) -> None:
+        """Click Generate and wait for that many characters of both models."""
+        self.page.locator("#generate").click()
+        self.wait_for_text("output-a", characters)
+        self.wait_for_text("output-b", characters)
+
+
+@contextmanager
+def chromium() -> Iterator[object]:
+    """Start the system's Chromium, else Playwright's own; without either the test is skipped.
+
+    Where CHARLM_BROWSER_REQUIRED is set, as in CI, it fails instead.
+    """
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        except Error as error:
+            if os.environ.get("CHARLM_BROWSER_REQUIRED"):
+                raise
+            pytest.skip(f"no Chromium to look at the page with (tests/install_browser.sh gets one): {error}")
+        yield browser
+        browser.close()

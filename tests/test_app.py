@@ -1,0 +1,251 @@
+"""The app as its users meet it: started from the command line, looked at in a real browser, asked over its API."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from browser import ROOT, Visit, chromium, running_app
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from models import make_model, save
+
+from charlm.lm import CharLM
+
+WEIGHTS = ROOT / "weights"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def app():
+    with running_app() as url:
+        yield url
+
+
+@pytest.fixture
+def visit(browser, request):
+    """Open pages as a new visitor; at the end nothing may have gone wrong on any of them."""
+    visits = []
+
+    def open_page(url, width=1280, height=1000, **context):
+        page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
+        visits.append(Visit(page, url))
+        return visits[-1]
+
+    yield open_page
+    for each in visits:
+        each.page.context.close()
+        assert each.errors == []
+        assert each.foreign == []
+
+
+def test_both_bundled_models_write_side_by_side_under_their_curves(app, visit):
+    visitor = visit(app)
+    assert "CharLSTM 2×512 · 4,269,121 parameters" in visitor.text("about-a")
+    assert "CharRNN 2×512 · 1,117,249 parameters" in visitor.text("about-b")
+    assert "bundled" in visitor.text("about-a")
+    visitor.generate(500)
+    legend = visitor.text("loss-curves")
+    for name in ("shakespeare-lstm", "shakespeare-rnn"):
+        best = json.loads((WEIGHTS / name / "history.json").read_text(encoding="utf-8"))["best"]
+        assert f"{name}, training" in legend
+        assert f"{name}, validation" in legend
+        assert f"{name}, best: {best['val_loss']:.4f} at epoch {best['epoch']}" in legend
+    if folder := os.environ.get("CHARLM_PICTURES"):  # how the README's picture is made
+        visitor.page.locator("#output-a textarea").evaluate("area => area.scrollTop = 0")
+        visitor.page.locator("#output-b textarea").evaluate("area => area.scrollTop = 0")
+        visitor.page.screenshot(path=Path(folder, "page.png"), full_page=True)
+
+
+def test_the_same_seed_gives_the_same_text_on_the_page_in_python_on_the_command_line_and_over_the_api(app, visit):
+    visitor = visit(app)
+    for elem_id, value in {"prompt": "JULIET:\n", "seed": "7"}.items():
+        visitor.fill(elem_id, value)
+    visitor.page.locator("#generate").click()
+    lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
+    expected = lm.generate("JULIET:\n", length=500, temperature=0.8, seed=7)
+    visitor.wait_for_text("output-a", 500)
+    assert visitor.text("output-a") == expected
+    assert "".join(lm.stream("JULIET:\n", length=500, temperature=0.8, seed=7)) == expected
+    assert (
+        Client(app, verbose=False).predict("shakespeare-lstm", "JULIET:\n", 500, 0.8, 0, 1.0, 7, api_name="/generate")
+        == expected
+    )
+    command = [sys.executable, "-m", "charlm", "generate", "weights/shakespeare-lstm", "--prompt", "JULIET:\n"]
+    printed = subprocess.run([*command, "--seed", "7"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert printed.stdout == expected + "\n"
+
+
+def test_stop_stops_both_texts_where_they_are(app, visit):
+    visitor = visit(app)
+    visitor.fill("length", "5000")
+    visitor.generate(50)
+    visitor.page.locator("#stop").click()
+    # nothing has changed over twenty updates of the stream
+    visitor.page.wait_for_function(
+        """() => {
+            const text = document.querySelector("#output-a textarea").value
+                + document.querySelector("#output-b textarea").value;
+            if (window.seen !== text) { window.seen = text; window.since = performance.now(); }
+            return performance.now() - window.since > 1000;
+        }"""
+    )
+    stopped = visitor.text("output-a")
+    assert 50 <= len(stopped) < 4000
+    visitor.fill("length", "60")
+    visitor.fill("seed", "1")
+    visitor.page.locator("#generate").click()
+    visitor.page.wait_for_function(
+        """() => document.querySelector("#progress-a").innerText.includes("60 characters")"""
+    )
+    assert len(visitor.text("output-a")) == 60
+
+
+def test_symbols_that_a_model_does_not_know_are_named_and_skipped(app, visit):
+    visitor = visit(app)
+    visitor.fill("prompt", "ROMEO: 사랑 😀")
+    visitor.generate(500)
+    assert "skipped in the prompt, as the model does not know it: '사랑😀'" in visitor.text("progress-a")
+
+
+def test_an_empty_prompt_starts_a_new_line(app, visit):
+    visitor = visit(app)
+    for elem_id, value in {"prompt": "", "seed": "3"}.items():
+        visitor.fill(elem_id, value)
+    visitor.generate(500)
+    assert visitor.text("output-a") == CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm").generate("\n", 500, seed=3)
+
+
+def test_a_seed_that_is_none_is_answered_with_what_to_do(app, visit):
+    visitor = visit(app)
+    visitor.fill("seed", "<img src=x onerror=alert(1)>")
+    visitor.page.locator("#generate").click()
+    visitor.page.get_by_text("it must be a whole number from 0, or empty for any").wait_for()
+    assert visitor.page.locator("img[src=x]").count() == 0
+
+
+def test_another_model_brings_its_own_line_and_curves(app, visit):
+    visitor = visit(app)
+    visitor.choose("model-a", "shakespeare-rnn")
+    visitor.page.wait_for_function("""() => document.querySelector("#about-a").innerText.includes("CharRNN")""")
+    visitor.page.wait_for_function("""() => !document.querySelector("#loss-curves").innerText.includes("lstm")""")
+    assert "shakespeare-rnn, validation" in visitor.text("loss-curves")
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_nothing_is_wider_than_the_screen(app, visit, width):
+    visitor = visit(app, width)
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_names_and_texts_from_strangers_are_only_text(visit, tmp_path):
+    hostile = "<img src=x onerror=alert(1)>"
+    model = make_model("rnn", vocab="".join(dict.fromkeys("\n" + hostile)), history=True)
+    folder = save(model, tmp_path / hostile)
+    with running_app("--model", str(folder)) as url:
+        visitor = visit(url)
+        visitor.fill("prompt", hostile + "한")
+        visitor.generate(500)
+        assert hostile in visitor.text("progress-a")
+        assert hostile in visitor.text("loss-curves")
+        assert visitor.page.locator("img[src=x]").count() == 0
+
+
+def test_the_api_lists_the_models_and_gives_their_records(app):
+    client = Client(app, verbose=False)
+    listed = client.predict(api_name="/models")
+    assert [(model["name"], model["source"], model["cell"]) for model in listed] == [
+        ("shakespeare-lstm", "bundled", "lstm"),
+        ("shakespeare-rnn", "bundled", "rnn"),
+    ]
+    for model in listed:
+        record = json.loads((WEIGHTS / model["name"] / "history.json").read_text(encoding="utf-8"))
+        assert client.predict(model["name"], api_name="/history") == record
+        assert model["val_loss"] == record["best"]["val_loss"]
+        assert model["parameters"] == record["run"]["parameters"]
+
+
+def test_the_api_streams_a_text_that_grows(app):
+    job = Client(app, verbose=False).submit("shakespeare-lstm", "ROMEO:", 300, 0.8, 0, 1.0, 7, api_name="/generate")
+    whole = job.result()
+    texts = job.outputs()
+    assert len(texts) > 2
+    assert texts[-1] == whole
+    assert all(whole.startswith(text) for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nobody"], "there is no model 'nobody' here; choose one of shakespeare-lstm, shakespeare-rnn"),
+        (["shakespeare-lstm", "", 0], "length is 0; it must be from 1 to 5,000"),
+        (["shakespeare-lstm", "", 10, -1], "temperature is -1.0; it must be a finite number from 0"),
+        (["shakespeare-lstm", None], "the prompt must be a text"),
+        (["shakespeare-lstm", "", 10, 1, 0, 2], "top_p is 2.0; it must be from 0 to 1"),
+    ],
+)
+def test_the_api_says_what_is_wrong_with_a_request(app, arguments, message):
+    with pytest.raises(AppError, match=re.escape(message)):
+        Client(app, verbose=False).predict(*arguments, api_name="/generate")
+
+
+def run(*command, **environment):
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "no such folder"], "neither a folder here nor the name of a Hub repository"),
+        (["--model", "tests"], "config.json is missing"),
+        (["--device", "tpu"], "invalid choice: 'tpu'"),
+        (["--port", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_a_wrong_argument_ends_with_one_line_that_tells_what_to_do(arguments, message):
+    ended = run("app.py", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told(app):
+    ended = run("app.py", "--port", app.rsplit(":", 1)[1])
+    assert ended.returncode == 2
+    assert "choose another --port" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+KOREAN = "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r\n" * 60
+
+
+def test_from_a_text_to_a_published_model_to_a_page(hub, visit, tmp_path):
+    hub.add_user("ada", token="hf_ada", write=True)
+    text = tmp_path / "봄.txt"
+    text.write_bytes(b"\xef\xbb\xbf" + KOREAN.encode())
+    sizes = ["--epochs", "3", "--hidden-size", "32", "--embedding-size", "16", "--seq-length", "32"]
+    out = tmp_path / "spring"
+    trained = run("-m", "train", "fit", "--cell", "gru", "--text", str(text), "--out", str(out), *sizes)
+    assert trained.returncode == 0, trained.stderr
+    pushed = run("-m", "train", "push", str(out), "ada/spring", HF_TOKEN="hf_ada")
+    assert pushed.returncode == 0, pushed.stderr
+
+    with running_app("--model", "ada/spring", "--model", "ada/none") as url:
+        visitor = visit(url)
+        assert "the Hub has no repository ada/none" in visitor.page.locator(".notice").inner_text()
+        assert "from the Hub, commit " in visitor.text("about-a")
+        for elem_id, value in {"prompt": "나는", "seed": "5"}.items():
+            visitor.fill(elem_id, value)
+        visitor.generate(500)
+        assert visitor.text("output-a") == CharLM.from_pretrained(out).generate("나는", 500, seed=5)
+        assert "ada/spring, validation" in visitor.text("loss-curves")
