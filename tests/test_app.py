@@ -52,6 +52,7 @@ def test_both_bundled_models_write_side_by_side_under_their_curves(app, visit):
     assert "CharLSTM 2×512 · 4,269,121 parameters" in visitor.text("about-a")
     assert "CharRNN 2×512 · 1,117,249 parameters" in visitor.text("about-b")
     assert "bundled" in visitor.text("about-a")
+    visitor.fill("seed", "1")
     visitor.generate(500)
     legend = visitor.text("loss-curves")
     for name in ("shakespeare-lstm", "shakespeare-rnn"):
@@ -230,7 +231,7 @@ KOREAN = "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r
 
 
 def test_from_a_text_to_a_published_model_to_a_page(hub, visit, tmp_path):
-    hub.add_user("ada", token="hf_ada", write=True)
+    hub.add_user("ada", token="hf_ada")
     text = tmp_path / "봄.txt"
     text.write_bytes(b"\xef\xbb\xbf" + KOREAN.encode())
     sizes = ["--epochs", "3", "--hidden-size", "32", "--embedding-size", "16", "--seq-length", "32"]

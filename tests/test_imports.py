@@ -1,0 +1,86 @@
+"""Which part of the code may use which: the arrows that keep it readable, checked."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from browser import ROOT
+
+# Each module may import those before it.
+ORDER = [
+    "charlm.errors",
+    "charlm.cli",
+    "charlm.text",
+    "charlm.vocab",
+    "charlm.cells",
+    "charlm.sampling",
+    "charlm.config",
+    "charlm.network",
+    "charlm.history",
+    "charlm.folder",
+    "charlm.card",
+    "charlm.hub",
+    "charlm.lm",
+    "charlm.__main__",
+    "charlm.web.collection",
+    "charlm.web.curves",
+    "charlm.web.handlers",
+    "charlm.web.page",
+    "app",
+    "train.config",
+    "train.data",
+    "train.evaluate",
+    "train.checkpoint",
+    "train.report",
+    "train.loop",
+    "train.__main__",
+]
+# Each of these libraries is the business of one place.
+ONLY_IN = {
+    "torch": {"charlm.network", "charlm.lm", "train"},
+    "gradio": {"charlm.web.page"},
+    "plotly": {"charlm.web.curves", "charlm.web.handlers"},
+    "huggingface_hub": {"charlm.hub", "charlm.card"},
+    "matplotlib": {"charlm.history"},
+}
+
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in [ROOT / "app.py", *(ROOT / "charlm").rglob("*.py"), *(ROOT / "train").rglob("*.py")]
+    if path.name != "__init__.py"
+}
+
+
+def imports(module):
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert sorted(SOURCES) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_what_stands_before_it(module):
+    later = set(ORDER[ORDER.index(module) :])
+    if module.startswith("train"):
+        later |= {name for name in ORDER if name.startswith(("charlm.web", "app"))}
+    assert later.isdisjoint(imports(module))
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_imported_only_where_it_belongs(library):
+    users = {module for module in ORDER if any(name.split(".")[0] == library for name in imports(module))}
+    assert users
+    assert all(user in ONLY_IN[library] or user.split(".")[0] in ONLY_IN[library] for user in users)
+
+
+def test_importing_charlm_loads_no_torch_and_no_gradio():
+    heavy = "{'torch', 'gradio', 'matplotlib', 'huggingface_hub'}"
+    code = f"import charlm, sys; print(sorted({heavy} & sys.modules.keys()))"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
