@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from charlm.config import ModelConfig
-from charlm.errors import ModelFileError
+from charlm.config import ModelConfig, parse_json_object
+from charlm.errors import ModelFileError, RequestError
 from charlm.history import HistoryRecord, draw_curves, read_history, write_history
 
 CONFIG_FILE = "config.json"
@@ -24,6 +26,7 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, PICTURE_FILE, CARD_FILE)
 
 LARGEST_JSON = 64 * 1024 * 1024  # bytes; a record of 1,000 epochs with samples takes one
 LARGEST_HEADER = 1024 * 1024  # bytes of model.safetensors before its numbers
+LEFTOVER_PREFIX = ".writing-"  # of the temporary folder that a killed write leaves behind
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -63,33 +66,80 @@ def read_model(folder: Path) -> Model:
 def write_model(folder: Path, model: Model, card: str) -> None:
     """Write a model folder, `card` as its README.md, replacing those files if they are there.
 
-    Every file is written whole beside its place before the first one is moved there. Weights are
-    stored as bfloat16 if that loses nothing, else as float32.
+    On failure the folder is as it was. Weights are stored as bfloat16 if that loses nothing, else as
+    float32. A record that stood there goes if the model has none. Raises RequestError if there can
+    be no such folder.
     """
     packed = pack_weights(model.weights)
-    files = {WEIGHTS_FILE: packed, CARD_FILE: card.encode()}
+    files: dict[str, bytes | None] = dict.fromkeys(MODEL_FILES)
+    files |= {WEIGHTS_FILE: packed, CARD_FILE: card.encode()}
     if model.history is not None:
         title = f"{model.config.kind.label} on {model.history['run'].get('text', 'a text')}"
         files[HISTORY_FILE] = write_history(model.history).encode()
         files[PICTURE_FILE] = draw_curves(model.history, title)
     files[CONFIG_FILE] = model.config.to_json(hashlib.sha256(packed).hexdigest()).encode()
-    folder.mkdir(parents=True, exist_ok=True)
     replace_files(folder, files)
 
 
-def replace_files(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files into a folder: all of them flushed to disk under other names first, then renamed in order.
+def replace_files(folder: Path, files: Mapping[str, bytes | None]) -> None:
+    """Write files into a folder, made if need be; None stands for a file that shall not be there.
 
-    On failure nothing but the temporary files has changed, and those are removed.
+    All of them are flushed to disk under other names before the first is moved to its place. On
+    failure the folder is as it was. Raises RequestError if there can be no such folder.
     """
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as beside:
+    make_folder(folder)
+    with tempfile.TemporaryDirectory(prefix=LEFTOVER_PREFIX, dir=folder) as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        new.mkdir()
+        old.mkdir()
         for name, content in files.items():
-            with open(Path(beside, name), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for name in files:
-            os.replace(Path(beside, name), folder / name)
+            if content is not None:
+                _write_flushed(new / name, content)
+            if os.path.lexists(folder / name):
+                _link(folder / name, old / name)
+        try:
+            for name in files:
+                _move(new / name, folder / name)
+        except BaseException:
+            for name in files:
+                _move(old / name, folder / name)
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there. Raises RequestError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"cannot make the folder {folder} ({error.strerror}); choose another place") from None
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what `replace_files` left behind if it was killed. Nothing else may be writing into the folder."""
+    for path in folder.glob(f"{LEFTOVER_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _link(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:  # not every file system has hard links
+        shutil.copyfile(path, other)
+
+
+def _move(path: Path, place: Path) -> None:
+    """Move a file to its place; if there is no such file, there shall be none in that place either."""
+    if os.path.lexists(path):
+        os.replace(path, place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def round_to_bfloat16(weights: Weights) -> Weights:
@@ -119,12 +169,15 @@ def pack_weights(weights: Weights) -> bytes:
 
 def unpack_weights(packed: bytes, config: ModelConfig) -> Weights:
     """Read the bytes of model.safetensors. Raises ModelFileError unless they hold the tensors of `config`."""
-    if int.from_bytes(packed[:8], "little") > LARGEST_HEADER:
+    header_bytes = int.from_bytes(packed[:8], "little")
+    if header_bytes > LARGEST_HEADER:
         raise ModelFileError(f"{WEIGHTS_FILE} has a header of over {LARGEST_HEADER:,} bytes: not a charlm model")
     try:
         tensors = safetensors.deserialize(packed)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: {error}") from None
+    # safetensors lets a name stand twice
+    parse_json_object(packed[8 : 8 + header_bytes].decode(), f"the header of {WEIGHTS_FILE}")
     expected = config.tensor_shapes
     if sorted(name for name, _ in tensors) != sorted(expected):
         raise ModelFileError(f"{WEIGHTS_FILE} holds other tensors than {CONFIG_FILE} describes")

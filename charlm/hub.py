@@ -1,16 +1,26 @@
 """The Hub: fetch a model at one commit and trust none of it; publish a model folder in one commit."""
 
+import contextlib
 import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, constants, get_token, hf_hub_download
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    constants,
+    get_token,
+    hf_hub_download,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
@@ -21,7 +31,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from charlm.card import REPO_PLACEHOLDER, model_card
 from charlm.config import MOST_PARAMETERS, ModelConfig
-from charlm.errors import HubError, HubUnavailableError, ModelFileError
+from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.folder import (
     CARD_FILE,
     CONFIG_FILE,
@@ -32,6 +42,7 @@ from charlm.folder import (
     WEIGHTS_FILE,
     Model,
     read_model,
+    replace_files,
     write_model,
 )
 
@@ -41,8 +52,9 @@ LARGEST_FILES = {
     HISTORY_FILE: LARGEST_JSON,
     WEIGHTS_FILE: 4 * MOST_PARAMETERS + LARGEST_HEADER,
 }
-# All that the client raises: answers that refuse, broken transport, a cut or missing file, an answer that is no JSON.
-CLIENT_ERRORS = (httpx2.HTTPError, OSError, ValueError)
+# All that the client raises: answers that refuse, broken transport, a cut or missing file, an answer that is no JSON,
+# an upload that failed.
+CLIENT_ERRORS = (httpx2.HTTPError, OSError, ValueError, RuntimeError)
 
 Token = str | bool | None
 
@@ -92,27 +104,32 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
         cached = _cached_folder(repo_id, revision)
         if cached is None:
             raise reason from None
+        try:
+            model = read_model(cached)
+        except ModelFileError as damage:
+            raise HubUnavailableError(f"{reason}; the copy in the cache cannot stand in: {damage}") from None
         if not isinstance(error, OfflineModeIsEnabled):
             warnings.warn(f"{reason}; using the copy in the cache", stacklevel=3)
-        return Fetched(read_model(cached), cached.name, "cache")
+        return Fetched(model, cached.name, "cache")
 
 
 def check_can_push(repo_id: str, token: Token = None) -> None:
-    """Raise HubError unless `repo_id` has the form USER/NAME and the Hub knows the owner of the token."""
+    """Raise HubError unless `repo_id` has the form USER/NAME and the Hub knows the token as one that may write."""
     if not is_repo_id(repo_id):
         raise HubError(f"{repo_id!r} is not the name of a repository; give it as USER/NAME")
-    if token is None and get_token() is None:
-        raise HubError("no token for the Hub: run `hf auth login` or set HF_TOKEN to a token with write permission")
     try:
-        HfApi().whoami(token=token)
+        account = HfApi().whoami(token=token)
     except CLIENT_ERRORS as error:
         raise _explain(error, repo_id, None) from None
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise HubError("the token may only read: run `hf auth login` or set HF_TOKEN to one with write permission")
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Token = None) -> str:
     """Publish a model folder as a repository, created if need be, in one commit; return the commit's address.
 
-    Only the files of a model travel. If nothing has changed since the last commit, none is made.
+    Only the files of a model travel; those that the repository has of an earlier model and this one
+    lacks, such as its training record, go. If nothing has changed since the last commit, none is made.
     Raises ModelFileError if the folder is not a sound model, HubError if the Hub refuses.
     """
     read_model(folder)
@@ -123,11 +140,10 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Tok
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.create_commit(
-            repo_id,
-            [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()],
-            commit_message="Publish the model",
-        )
+        of_another = set(api.list_repo_files(repo_id)) & (set(MODEL_FILES) - set(files))
+        added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+        deleted = [CommitOperationDelete(path_in_repo=name) for name in of_another]
+        commit = api.create_commit(repo_id, [*added, *deleted], commit_message="Publish the model")
     except CLIENT_ERRORS as error:
         raise _explain(error, repo_id, None) from None
     return commit.commit_url
@@ -151,9 +167,10 @@ def _ask(repo_id: str, revision: str | None, token: Token) -> tuple[ModelInfo, T
     if token is not None or get_token() is None:
         return ask(token), token
     try:
-        return ask(False), False
-    except RepositoryNotFoundError:  # gated ones included: perhaps the stored token opens it
+        info = ask(False)
+    except RepositoryNotFoundError:  # perhaps the stored token opens it
         return ask(True), True
+    return info, bool(info.gated)  # anyone may see what a gated repository holds, but its files need the token
 
 
 def _download(repo_id: str, info: ModelInfo, token: Token, force: bool = False) -> Path:
@@ -190,10 +207,10 @@ def _refs(repo_id: str, revision: str | None) -> Path:
 
 def _remember(repo_id: str, revision: str | None, commit: str) -> None:
     """Note which commit a branch was at. The client does so only when asked for the branch, and we ask for commits."""
+    ref = _refs(repo_id, revision)
     if revision != commit:
-        ref = _refs(repo_id, revision)
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        ref.write_text(commit)
+        with contextlib.suppress(OSError, RequestError):  # a cache that is read-only serves all the same
+            replace_files(ref.parent, {ref.name: commit.encode()})
 
 
 def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
@@ -208,6 +225,8 @@ def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
 
 def _explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
     """Turn what the client raised into an error that says what to do."""
+    while not isinstance(error, httpx2.HTTPError) and isinstance(error.__cause__, CLIENT_ERRORS):
+        error = error.__cause__  # the client names the step that failed and chains what the Hub or the network said
     match error:
         case GatedRepoError():
             return HubError(f"access to {repo_id} is gated: ask for it on its page on the Hub, then `hf auth login`")
@@ -227,10 +246,24 @@ def _explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
                 f"the token has no permission for this on {repo_id}: use one with write permission, or your own name"
             )
         case HfHubHTTPError() if error.response.status_code not in (408, 429) and error.response.status_code < 500:
-            return HubError(f"the Hub refused the request for {repo_id}: {error.server_message or error}")
+            return HubError(f"the Hub refused the request for {repo_id}: {_one_line(error.server_message or error)}")
         case HfHubHTTPError():
             return HubUnavailableError(f"the Hub answered {error.response.status_code} for {repo_id}; try again later")
         case OfflineModeIsEnabled():
-            return HubUnavailableError(f"{repo_id} is not in the cache and HF_HUB_OFFLINE forbids to download it")
+            return HubUnavailableError(
+                f"the Hub cannot be asked for {repo_id} while HF_HUB_OFFLINE is set: unset it, or use a cached model"
+            )
+        case LocalTokenNotFoundError():
+            return HubError("no token for the Hub: run `hf auth login` or set HF_TOKEN to a valid one")
+        case OSError(errno=int()):
+            return HubUnavailableError(
+                f"{repo_id} cannot be kept in the cache ({error}); make room, or set HF_HOME to another folder"
+            )
         case _:
-            return HubUnavailableError(f"the Hub gave no usable answer for {repo_id} ({error}); check the network")
+            return HubUnavailableError(
+                f"the Hub gave no usable answer for {repo_id} ({_one_line(error)}); check the network"
+            )
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

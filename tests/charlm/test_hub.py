@@ -1,0 +1,711 @@
+"""The way to the Hub and back, with the real huggingface_hub client and a server that speaks its protocol."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hub_server import Response
+from huggingface_hub import HfApi, ModelCard, constants, file_download, hf_hub_download, snapshot_download
+from huggingface_hub.utils import _http
+from models import VOCAB, contents, make_lm, make_model, make_record, save
+from reference import load_plain, log_softmax, plain_logits
+
+from charlm.errors import HubError, HubUnavailableError, ModelFileError
+from charlm.folder import Model
+from charlm.hub import push_folder
+from charlm.lm import CharLM
+
+FIVE = {"config.json", "model.safetensors", "history.json", "loss.png", "README.md"}
+TOKEN = "hf_ada"
+WEIGHTS = "GET .*/resolve/.*/model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """The seconds that the client would have slept between its tries."""
+    slept = []
+    clock = SimpleNamespace(**vars(time) | {"sleep": slept.append})
+    monkeypatch.setattr(_http, "time", clock)
+    monkeypatch.setattr(file_download, "time", clock)
+    return slept
+
+
+@pytest.fixture
+def ada(hub):
+    """A Hub with the account of Ada, who is logged in."""
+    hub.add_user("ada", TOKEN)
+    log_in(TOKEN)
+    return hub
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model("lstm")
+
+
+@pytest.fixture(scope="module")
+def files(model, tmp_path_factory):
+    """The five files of `model`."""
+    return contents(save(model, tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def other_model():
+    """Another model of the same shape, so that files of the two could be mixed."""
+    return Model(make_model("lstm").config, make_model("lstm", seed=1).weights, make_record((1.25, 1.0)))
+
+
+@pytest.fixture(scope="module")
+def other_files(other_model, tmp_path_factory):
+    return contents(save(other_model, tmp_path_factory.mktemp("other")))
+
+
+@pytest.fixture
+def folder(files, tmp_path):
+    """A model folder of the test's own, beside things that must not be published."""
+    for name, content in files.items():
+        write(tmp_path / "run" / name, content)
+    for name in ("checkpoint.safetensors", "notes.txt", ".env", "optimizer.pt", "sub/config.json"):
+        write(tmp_path / "run" / name, b"private")
+    return tmp_path / "run"
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def log_in(token):
+    """Leave a token where `hf auth login` does."""
+    write(Path(constants.HF_TOKEN_PATH), token.encode())
+
+
+def assert_is(lm, model):
+    """The model that was loaded is that one: its configuration, each bit of its weights, its record."""
+    assert lm.config == model.config
+    assert lm.history == model.history
+    weights = lm.network.export_weights()
+    assert weights.keys() == model.weights.keys()
+    assert all(np.array_equal(weights[name], model.weights[name]) for name in weights)
+
+
+def change_info(hub, change):
+    """Let `change` alter what the Hub tells of a repository."""
+
+    def changed(answer):
+        response = answer()
+        info = json.loads(response.body)
+        change(info)
+        return Response(response.status, json.dumps(info).encode(), {})
+
+    hub.on("GET /api/models/", changed)
+
+
+def set_size(name, size):
+    def change(info):
+        next(sibling for sibling in info["siblings"] if sibling["rfilename"] == name)["size"] = size
+
+    return change
+
+
+# Publishing
+
+
+def test_a_push_creates_the_repository_and_makes_one_commit_of_the_five_files(ada, folder, files):
+    address = push_folder(folder, "ada/tiny")
+    created, pushed = ada.repos["ada/tiny"].commits
+    assert pushed.files.keys() - created.files.keys() == FIVE == files.keys()
+    assert all(pushed.files[name] == files[name] for name in FIVE - {"README.md"})
+    assert address == f"{ada.url}/ada/tiny/commit/{pushed.id}"
+
+
+def test_the_published_card_names_the_repository_where_the_folder_has_a_placeholder(ada, folder, files):
+    push_folder(folder, "ada/tiny")
+    card = files["README.md"].decode()
+    assert card.count("USER/MODEL") >= 3
+    assert ada.repos["ada/tiny"].files["README.md"].decode() == card.replace("USER/MODEL", "ada/tiny")
+    assert Path(folder, "README.md").read_bytes() == files["README.md"]
+
+
+def test_a_second_push_of_the_same_folder_commits_and_uploads_nothing(ada, folder):
+    address = push_folder(folder, "ada/tiny")
+    ada.requests.clear()
+    assert push_folder(folder, "ada/tiny") == address
+    assert len(ada.repos["ada/tiny"].commits) == 2
+    assert not ada.asked("PUT ") and not ada.asked("POST .*/commit/")
+
+
+def test_a_second_push_of_another_model_is_one_commit_that_keeps_foreign_files(ada, folder, other_files):
+    push_folder(folder, "ada/tiny")
+    repo = ada.repos["ada/tiny"]
+    repo.commit({"LICENSE": b"MIT"})
+    for name, content in other_files.items():
+        write(folder / name, content)
+    push_folder(folder, "ada/tiny")
+    assert len(repo.commits) == 4
+    assert repo.files["model.safetensors"] == other_files["model.safetensors"]
+    assert repo.files["LICENSE"] == b"MIT"
+
+
+def test_the_record_of_an_earlier_model_goes_with_that_model(ada, folder):
+    push_folder(folder, "ada/tiny")
+    model = make_model(history=False)
+    CharLM(model.config, model.weights, device="cpu").push_to_hub("ada/tiny")
+    repo = ada.repos["ada/tiny"]
+    assert repo.files.keys() & FIVE == {"config.json", "model.safetensors", "README.md"}
+    assert len(repo.commits) == 3
+    assert CharLM.from_pretrained("ada/tiny").history is None
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_new_repository_is_private_only_if_that_was_asked_for(ada, folder, private):
+    push_folder(folder, "ada/tiny", private=private)
+    assert ada.repos["ada/tiny"].private is private
+
+
+def test_a_push_leaves_a_private_repository_private(ada, folder):
+    repo = ada.add_repo("ada/tiny", private=True)
+    push_folder(folder, "ada/tiny")
+    assert repo.private and repo.files.keys() > FIVE
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_a_model_in_memory_is_published_as_plain_torch_reads_it(ada, tmp_path, cell):
+    lm = make_lm(cell)
+    lm.push_to_hub("ada/tiny")
+    for name, content in ada.repos["ada/tiny"].files.items():
+        write(tmp_path / "plain" / name, content)
+    plain, vocab = load_plain(tmp_path / "plain")
+    text = "a bad cab\nde한😀é"
+    logits = plain_logits(plain, [vocab.index(symbol) for symbol in text])
+    expected = [-log_softmax(row)[vocab.index(symbol)] for row, symbol in zip(logits, text[1:], strict=False)]
+    assert vocab == VOCAB
+    assert lm.score(text) == pytest.approx(expected, abs=1e-4)  # float32 against float64
+    assert json.loads(ada.repos["ada/tiny"].files["history.json"]) == lm.history
+
+
+def test_a_group_that_the_user_belongs_to_can_be_published_for(hub, folder):
+    hub.add_user("ada", TOKEN, groups=["analysts"])
+    push_folder(folder, "analysts/tiny", token=TOKEN)
+    assert hub.repos["analysts/tiny"].files.keys() > FIVE
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_the_hub_finds_nothing_to_say_against_the_card(ada, history):
+    model = make_model(history=history)
+    lm = CharLM(model.config, model.weights, model.history, device="cpu")
+    lm.push_to_hub("ada/tiny")  # a warning of the Hub would fail this test
+    (asked,) = ada.asked("POST /api/validate-yaml")
+    assert asked.status == 200 and json.loads(asked.body)["repoType"] == "model"
+
+
+def test_the_hubs_own_reader_finds_the_facts_in_the_card(ada, folder, model):
+    push_folder(folder, "ada/tiny")
+    data = ModelCard.load("ada/tiny").data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("charlm", "text-generation", "mit")
+    assert {"charlm", "lstm"} <= set(data.tags)
+    assert data.datasets == ["karpathy/tiny_shakespeare"]
+    best = model.history["best"]["val_loss"]
+    figures = [result.metric_value for result in data.eval_results]
+    assert figures == pytest.approx([best, best / np.log(2)], abs=1e-4)
+    assert {result.dataset_name for result in data.eval_results} == {"tinyshakespeare"}
+
+
+def test_a_card_that_the_hub_refuses_is_reported_in_its_words(ada, folder):
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(card.replace("license: mit", "license: mine"), encoding="utf-8")
+    with pytest.raises(HubError, match='refused the request for ada/tiny: "license" must be a known license') as error:
+        push_folder(folder, "ada/tiny")
+    assert error.value.exit_status == 2
+    assert not FIVE & ada.repos["ada/tiny"].files.keys()
+
+
+STEPS = ["POST /api/models/.*/preupload", "POST .*/objects/batch", "PUT /lfs/", "POST .*/verify", "POST .*/commit/"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("status", "message", "exit_status"),
+    [(503, "the Hub answered 503 for ada/tiny; try again later", 1), (400, "refused the request.*injected", 2)],
+)
+def test_a_push_that_fails_halfway_leaves_the_repository_as_it_was(
+    ada, folder, other_files, step, status, message, exit_status
+):
+    repo = ada.add_repo("ada/tiny", other_files)
+    ada.fail(step, status)
+    with pytest.raises(HubError, match=message) as error:
+        push_folder(folder, "ada/tiny")
+    assert error.value.exit_status == exit_status
+    assert len(repo.commits) == 2
+    assert {name: repo.files[name] for name in FIVE} == other_files
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_push_that_was_cut_off_can_be_repeated(ada, folder, files, step):
+    ada.hang_up(step)
+    with pytest.raises(HubUnavailableError, match="check the network"):
+        push_folder(folder, "ada/tiny")
+    ada.heal()
+    push_folder(folder, "ada/tiny")
+    assert ada.repos["ada/tiny"].files["model.safetensors"] == files["model.safetensors"]
+
+
+def test_a_folder_that_is_not_sound_is_refused_before_the_hub_is_asked(ada, folder):
+    write(folder / "model.safetensors", b"damaged")
+    with pytest.raises(ModelFileError, match="SHA-256 differs"):
+        push_folder(folder, "ada/tiny")
+    assert ada.requests == []
+
+
+@pytest.mark.parametrize("name", ["", "tiny", "ada/", "/tiny", "ada/tiny/x", "../tiny", "ada/ti ny", "ada/tiny.git"])
+def test_what_is_no_name_of_a_repository_is_refused_before_the_hub_is_asked(ada, folder, name):
+    with pytest.raises(HubError, match="not the name of a repository; give it as USER/NAME"):
+        push_folder(folder, name)
+    assert ada.requests == []
+
+
+def test_a_push_without_a_token_says_how_to_get_one(hub, folder):
+    for token in (None, True):
+        with pytest.raises(HubError, match="no token for the Hub: run `hf auth login` or set HF_TOKEN"):
+            push_folder(folder, "ada/tiny", token=token)
+    assert hub.requests == []
+
+
+def test_a_push_with_a_token_that_the_hub_does_not_know_says_so(hub, folder):
+    with pytest.raises(HubError, match="does not accept the token: run `hf auth login` or set HF_TOKEN"):
+        push_folder(folder, "ada/tiny", token="hf_stale")
+    assert not hub.repos
+
+
+def test_a_push_with_a_token_that_may_only_read_creates_nothing(hub, folder):
+    hub.add_user("ada", TOKEN, write=False)
+    with pytest.raises(HubError, match="the token may only read: .* one with write permission"):
+        push_folder(folder, "ada/tiny", token=TOKEN)
+    assert not hub.repos
+
+
+@pytest.mark.parametrize("there", ["absent", "public", "private"])
+def test_a_push_under_somebody_elses_name_is_refused(ada, folder, other_files, there):
+    if there != "absent":
+        ada.add_repo("bob/tiny", other_files, private=there == "private")
+    with pytest.raises(HubError, match="no permission for this on bob/tiny.*or your own name"):
+        push_folder(folder, "bob/tiny")
+    assert {len(repo.commits) for repo in ada.repos.values()} <= {2}
+
+
+# Fetching
+
+
+def test_a_model_comes_back_from_the_hub_as_it_was_pushed(ada, folder, model):
+    push_folder(folder, "ada/tiny")
+    lm = CharLM.from_pretrained("ada/tiny")
+    assert_is(lm, model)
+    assert (lm.source, lm.revision) == ("hub", ada.repos["ada/tiny"].refs["main"])
+
+
+def test_commands_push_a_folder_and_write_with_what_they_pushed(ada, folder):
+    def run(*command):
+        return subprocess.run([sys.executable, "-m", *command], capture_output=True, encoding="utf-8", check=False)
+
+    pushed = run("train", "push", folder, "ada/tiny", "--private")
+    assert pushed.stdout == f"{ada.url}/ada/tiny/commit/{ada.repos['ada/tiny'].refs['main']}\n"
+    assert ada.repos["ada/tiny"].private
+    arguments = ("--length", "40", "--seed", "3")
+    from_hub = run("charlm", "generate", "ada/tiny", *arguments)
+    assert from_hub.stdout == run("charlm", "generate", folder, *arguments).stdout
+    assert len(from_hub.stdout) == 41
+
+
+def test_only_three_files_are_downloaded_and_no_pickle_among_them(hub, files):
+    pickles = {"pytorch_model.bin": b"evil", "model.pkl": b"evil", "training_args.bin": b"evil"}
+    hub.add_repo("ada/tiny", files | pickles)
+    CharLM.from_pretrained("ada/tiny")
+    asked = [request.path.rsplit("/", 1)[1] for request in hub.asked("GET .*/resolve/")]
+    assert sorted(asked) == ["config.json", "history.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("step", ["GET /api/", "HEAD .*config", "GET .*config", "GET .*history", "HEAD .*safetensors"])
+def test_a_push_in_between_never_mixes_two_models(hub, files, other_files, model, other_model, step):
+    repo = hub.add_repo("ada/tiny", files)
+    before = repo.refs["main"]
+
+    def push_after(answer):
+        response = answer()
+        repo.commit(other_files)
+        return response
+
+    hub.on(step, push_after, times=1)
+    lm = CharLM.from_pretrained("ada/tiny")
+    assert_is(lm, model)
+    assert lm.revision == before != repo.refs["main"]
+    assert_is(CharLM.from_pretrained("ada/tiny"), other_model)
+
+
+@pytest.mark.parametrize("kind", ["main", "branch", "branch/with/slashes", "v1.0", "refs/pr/1", "commit", "short"])
+def test_a_revision_may_be_a_branch_a_tag_or_a_commit(hub, files, other_files, model, other_model, kind):
+    repo = hub.add_repo("ada/tiny", files)
+    wanted = repo.refs["main"]
+    repo.refs |= {"branch": wanted, "branch/with/slashes": wanted, "v1.0": wanted, "refs/pr/1": wanted}
+    if kind != "main":
+        repo.commit(other_files)
+        assert_is(CharLM.from_pretrained("ada/tiny"), other_model)
+    revision = {"commit": wanted, "short": wanted[:7]}.get(kind, kind)
+    lm = CharLM.from_pretrained("ada/tiny", revision=revision)
+    assert_is(lm, model)
+    assert (lm.source, lm.revision) == ("hub", wanted)
+    hub.close()
+    with pytest.warns(UserWarning, match="using the copy in the cache"):
+        cached = CharLM.from_pretrained("ada/tiny", revision=revision)
+    assert_is(cached, model)
+    assert (cached.source, cached.revision) == ("cache", wanted)
+
+
+def test_a_second_load_asks_one_question_and_downloads_nothing(hub, files):
+    hub.add_repo("ada/tiny", files)
+    CharLM.from_pretrained("ada/tiny")
+    hub.requests.clear()
+    lm = CharLM.from_pretrained("ada/tiny")
+    assert [(request.method, request.path) for request in hub.requests] == [("GET", "/api/models/ada/tiny?blobs=true")]
+    assert lm.source == "hub"
+
+
+def test_after_a_push_only_what_changed_is_downloaded(hub, files, other_files, other_model):
+    repo = hub.add_repo("ada/tiny", files | {"history.json": other_files["history.json"]})
+    CharLM.from_pretrained("ada/tiny")
+    repo.commit(other_files)
+    hub.requests.clear()
+    assert_is(CharLM.from_pretrained("ada/tiny"), other_model)
+    asked = [request.path.rsplit("/", 1)[1] for request in hub.asked("GET .*/resolve/")]
+    assert sorted(asked) == ["config.json", "model.safetensors"]
+
+
+def test_the_cache_is_the_hubs_own_and_other_tools_find_the_model_there(hub, files):
+    hub.add_repo("ada/tiny", files)
+    CharLM.from_pretrained("ada/tiny")
+    hub.close()
+    path = Path(hf_hub_download("ada/tiny", "model.safetensors", local_files_only=True))
+    assert path.read_bytes() == files["model.safetensors"]
+    assert contents(Path(constants.HF_HUB_CACHE, "models--ada--tiny", "refs")).keys() == {"main"}
+
+
+def test_what_another_tool_downloaded_serves_when_the_hub_is_gone(hub, files, model):
+    hub.add_repo("ada/tiny", files)
+    snapshot_download("ada/tiny")
+    hub.close()
+    with pytest.warns(UserWarning, match="using the copy in the cache"):
+        assert_is(CharLM.from_pretrained("ada/tiny"), model)
+
+
+TROUBLES = {
+    "gone": (lambda hub: hub.close(), "check the network"),
+    "503": (lambda hub: hub.fail("", 503), "the Hub answered 503 for ada/tiny; try again later"),
+    "500": (lambda hub: hub.fail("", 500), "the Hub answered 500 for ada/tiny; try again later"),
+    "429": (lambda hub: hub.fail("", 429, retry_after="300"), "the Hub answered 429 for ada/tiny; try again later"),
+    "hangs up": (lambda hub: hub.hang_up(""), "check the network"),
+    "portal": (
+        lambda hub: hub.on("", lambda _: Response(200, b"<html>Log in to the hotel's WiFi")),
+        "check the network",
+    ),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_without_the_hub_the_cached_model_is_used_with_a_warning_and_no_wait(hub, files, model, waits, trouble):
+    repo = hub.add_repo("ada/tiny", files)
+    CharLM.from_pretrained("ada/tiny")
+    start, message = TROUBLES[trouble]
+    start(hub)
+    with pytest.warns(UserWarning, match=f"{message}; using the copy in the cache") as caught:
+        lm = CharLM.from_pretrained("ada/tiny")
+    assert caught[0].filename == __file__  # it points at the line that asked for the model
+    assert_is(lm, model)
+    assert (lm.source, lm.revision) == ("cache", repo.refs["main"])
+    assert waits == []
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_without_the_hub_and_a_cached_model_it_says_why_in_one_line_and_at_once(hub, files, waits, trouble):
+    hub.add_repo("ada/tiny", files)
+    start, message = TROUBLES[trouble]
+    start(hub)
+    with pytest.raises(HubUnavailableError, match=message) as error:
+        CharLM.from_pretrained("ada/tiny")
+    assert error.value.exit_status == 1
+    assert "\n" not in str(error.value)
+    assert waits == []
+
+
+def test_a_cached_revision_does_not_stand_in_for_another(hub, files):
+    repo = hub.add_repo("ada/tiny", files)
+    repo.commit({"notes.txt": b"later"}, branch="dev")
+    CharLM.from_pretrained("ada/tiny")
+    hub.close()
+    for revision in ("dev", repo.refs["dev"], "0" * 40):
+        with pytest.raises(HubUnavailableError, match="check the network"):
+            CharLM.from_pretrained("ada/tiny", revision=revision)
+
+
+@pytest.mark.parametrize("name", ["config.json", "history.json", "model.safetensors"])
+def test_a_hub_that_fails_in_the_middle_leaves_the_older_model_in_use(hub, files, other_files, model, waits, name):
+    repo = hub.add_repo("ada/tiny", files)
+    before = repo.refs["main"]
+    CharLM.from_pretrained("ada/tiny")
+    repo.commit(other_files)
+    hub.fail(f"HEAD .*{name}", 503)
+    with pytest.warns(UserWarning, match="the Hub answered 503 for ada/tiny.*using the copy in the cache"):
+        lm = CharLM.from_pretrained("ada/tiny")
+    assert_is(lm, model)
+    assert (lm.source, lm.revision) == ("cache", before)
+    assert sum(waits) < 30  # how long a user would have waited
+
+
+@pytest.mark.parametrize("name", ["config.json", "history.json", "model.safetensors"])
+def test_wrong_bytes_of_the_right_size_are_downloaded_afresh(hub, files, model, name):
+    hub.add_repo("ada/tiny", files)
+    hub.corrupt(f"GET .*/resolve/.*{name}", times=1)
+    assert_is(CharLM.from_pretrained("ada/tiny"), model)
+    assert len(hub.asked(f"GET .*/resolve/.*{name}")) == 2
+
+
+def test_bytes_that_stay_wrong_are_refused_after_the_second_try(hub, files, model):
+    repo = hub.add_repo("ada/tiny", files)
+    hub.corrupt(WEIGHTS, times=2)
+    with pytest.raises(ModelFileError, match="not the file that config.json describes"):
+        CharLM.from_pretrained("ada/tiny")
+    assert len(hub.asked(WEIGHTS)) == 2
+    assert_is(CharLM.from_pretrained("ada/tiny"), model)  # and do no harm once the Hub is well again
+    cached = Path(constants.HF_HUB_CACHE, "models--ada--tiny", "snapshots", repo.refs["main"], "model.safetensors")
+    assert hashlib.sha256(cached.read_bytes()).digest() == hashlib.sha256(files["model.safetensors"]).digest()
+
+
+def test_a_damaged_cache_is_repaired_by_the_hub(hub, files, model):
+    repo = hub.add_repo("ada/tiny", files)
+    CharLM.from_pretrained("ada/tiny")
+    write(Path(constants.HF_HUB_CACHE, "models--ada--tiny", "snapshots", repo.refs["main"], "model.safetensors"), b"x")
+    assert_is(CharLM.from_pretrained("ada/tiny"), model)
+
+
+def test_a_damaged_cache_cannot_stand_in_for_the_hub(hub, files):
+    repo = hub.add_repo("ada/tiny", files)
+    CharLM.from_pretrained("ada/tiny")
+    write(Path(constants.HF_HUB_CACHE, "models--ada--tiny", "snapshots", repo.refs["main"], "model.safetensors"), b"x")
+    hub.close()
+    with pytest.raises(
+        HubUnavailableError, match="check the network; the copy in the cache cannot stand in: .*SHA-256"
+    ):
+        CharLM.from_pretrained("ada/tiny")
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub, files, model, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)  # what came before the last whole chunk is kept
+    hub.add_repo("ada/tiny", files)
+    hub.cut(WEIGHTS, at=1200, times=1)
+    assert_is(CharLM.from_pretrained("ada/tiny"), model)
+    assert [request.status for request in hub.asked(WEIGHTS)] == [200, 206]
+
+
+def test_a_download_that_never_gets_anywhere_is_given_up(hub, files, waits):
+    hub.add_repo("ada/tiny", files)
+    hub.cut(WEIGHTS, at=0)
+    with pytest.raises(HubUnavailableError, match="check the network"):
+        CharLM.from_pretrained("ada/tiny")
+    assert sum(waits) < 30
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
+
+
+def test_a_repository_needs_no_training_record(hub, files, model):
+    hub.add_repo("ada/tiny", {name: files[name] for name in ("config.json", "model.safetensors")})
+    assert_is(CharLM.from_pretrained("ada/tiny"), Model(model.config, model.weights, None))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_repository_without_a_needed_file_is_no_charlm_model(hub, files, name):
+    hub.add_repo("ada/tiny", {other: files[other] for other in FIVE - {name}})
+    with pytest.raises(HubError, match=f"ada/tiny has no {name}: it is not a charlm model"):
+        CharLM.from_pretrained("ada/tiny")
+    assert not hub.asked(".*/resolve/")
+
+
+def test_the_config_of_another_library_is_no_charlm_model_and_its_weights_stay_there(hub, files):
+    hub.add_repo("ada/tiny", files | {"config.json": b'{"model_type": "gpt2"}'})
+    with pytest.raises(ModelFileError, match="model_type 'gpt2': not a charlm model"):
+        CharLM.from_pretrained("ada/tiny")
+    assert not hub.asked(WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("config.json", 10**9), ("history.json", 10**9), ("model.safetensors", 10**11)]
+)
+def test_a_file_larger_than_any_model_needs_is_refused_before_it_is_downloaded(hub, files, name, size):
+    hub.add_repo("ada/tiny", files)
+    change_info(hub, set_size(name, size))
+    with pytest.raises(ModelFileError, match=f"ada/tiny: {name} has 1.*,000 bytes, more than any charlm model needs"):
+        CharLM.from_pretrained("ada/tiny")
+    assert not hub.asked(".*/resolve/")
+
+
+def test_weights_larger_than_the_config_describes_are_refused_before_they_are_downloaded(hub, files):
+    hub.add_repo("ada/tiny", files)
+    change_info(hub, set_size("model.safetensors", 10**9))
+    with pytest.raises(ModelFileError, match="model.safetensors is larger than the model that config.json describes"):
+        CharLM.from_pretrained("ada/tiny")
+    assert not hub.asked(WEIGHTS)
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_a_repository_that_is_not_there_is_named_and_what_to_do(hub, token):
+    hub.add_user("ada", TOKEN)
+    with pytest.raises(
+        HubError, match="no repository ada/tiny, or it is private: check the name, or run `hf auth login`"
+    ):
+        CharLM.from_pretrained("ada/tiny", token=token)
+
+
+def test_a_repository_that_is_gone_is_not_replaced_by_the_cached_one(hub, files):
+    hub.add_repo("ada/tiny", files)
+    CharLM.from_pretrained("ada/tiny")
+    del hub.repos["ada/tiny"]
+    with pytest.raises(HubError, match="no repository ada/tiny"):
+        CharLM.from_pretrained("ada/tiny")
+
+
+@pytest.mark.parametrize("revision", ["mian", "v9", "0" * 40, "a/b", "ä ö"])
+def test_a_revision_that_is_not_there_is_named(hub, files, revision):
+    hub.add_repo("ada/tiny", files)
+    with pytest.raises(HubError, match=f"ada/tiny has no revision '{revision}'; name a branch, tag or commit"):
+        CharLM.from_pretrained("ada/tiny", revision=revision)
+
+
+def test_a_file_that_is_listed_and_not_there_is_reported(hub, files):
+    hub.add_repo("ada/tiny", files)
+    hub.fail("HEAD .*history", 404, x_error_code="EntryNotFound")
+    with pytest.raises(HubError, match="ada/tiny lacks a file that it lists; try again or tell its owner"):
+        CharLM.from_pretrained("ada/tiny")
+
+
+# Who may read
+
+
+def test_a_stale_stored_token_does_not_close_a_public_repository(hub, files, model):
+    hub.add_repo("ada/tiny", files)
+    log_in("hf_stale")
+    assert_is(CharLM.from_pretrained("ada/tiny"), model)
+    assert {request.token for request in hub.requests} == {None}
+
+
+def test_a_stale_stored_token_is_named_where_one_is_needed(hub, files):
+    hub.add_repo("ada/tiny", files, private=True)
+    log_in("hf_stale")
+    with pytest.raises(HubError, match="does not accept the token: run `hf auth login`"):
+        CharLM.from_pretrained("ada/tiny")
+
+
+def test_a_token_that_was_given_is_used_and_refused_if_it_is_wrong(hub, files):
+    hub.add_repo("ada/tiny", files)
+    with pytest.raises(HubError, match="does not accept the token"):
+        CharLM.from_pretrained("ada/tiny", token="hf_wrong")
+
+
+@pytest.mark.parametrize("given", [None, True, TOKEN])
+def test_a_private_repository_opens_to_its_owners_token(ada, files, model, given):
+    ada.add_repo("ada/tiny", files, private=True)
+    assert_is(CharLM.from_pretrained("ada/tiny", token=given), model)
+    assert {request.token for request in ada.asked(".*/resolve/")} == {TOKEN}
+
+
+@pytest.mark.parametrize("token", [None, False, "hf_bob"])
+def test_a_private_repository_is_closed_to_others(hub, files, token):
+    hub.add_user("bob", "hf_bob")
+    hub.add_repo("ada/tiny", files, private=True)
+    with pytest.raises(HubError, match="no repository ada/tiny, or it is private.*`hf auth login`"):
+        CharLM.from_pretrained("ada/tiny", token=token)
+
+
+def test_a_stored_token_stays_here_if_that_was_asked_for(ada, files):
+    ada.add_repo("ada/tiny", files, private=True)
+    with pytest.raises(HubError, match="or it is private"):
+        CharLM.from_pretrained("ada/tiny", token=False)
+    assert {request.token for request in ada.requests} == {None}
+
+
+def test_asking_for_the_stored_token_where_there_is_none_says_how_to_get_one(hub, files):
+    hub.add_repo("ada/tiny", files)
+    with pytest.raises(HubError, match="no token for the Hub: run `hf auth login`"):
+        CharLM.from_pretrained("ada/tiny", token=True)
+
+
+@pytest.mark.parametrize("token", [None, True, "hf_bob"])
+def test_a_gated_repository_opens_to_a_reader_it_admits(hub, files, model, token):
+    hub.add_user("bob", "hf_bob")
+    log_in("hf_bob")
+    hub.add_repo("ada/tiny", files, gated=True, readers={"bob"})
+    assert_is(CharLM.from_pretrained("ada/tiny", token=token), model)
+
+
+@pytest.mark.parametrize("stored", [None, "hf_bob"])
+def test_a_gated_repository_tells_others_to_ask_for_access(hub, files, stored):
+    hub.add_user("bob", "hf_bob")
+    hub.add_repo("ada/tiny", files, gated=True)
+    if stored:
+        log_in(stored)
+    with pytest.raises(HubError, match="access to ada/tiny is gated: ask for it on its page on the Hub"):
+        CharLM.from_pretrained("ada/tiny")
+
+
+# Without a network, or with a difficult disk
+
+
+def test_offline_mode_uses_the_cache_and_asks_nothing(hub, files, model, hub_environment):
+    hub.add_repo("ada/tiny", files)
+    CharLM.from_pretrained("ada/tiny")
+    hub.requests.clear()
+    hub_environment(HF_HUB_OFFLINE="1")
+    lm = CharLM.from_pretrained("ada/tiny")  # and without a warning: it was asked for
+    assert_is(lm, model)
+    assert lm.source == "cache"
+    assert hub.requests == []
+
+
+def test_offline_mode_says_what_it_keeps_from_happening(ada, files, folder, hub_environment):
+    ada.add_repo("ada/tiny", files)
+    hub_environment(HF_HUB_OFFLINE="1")
+    for act in (lambda: CharLM.from_pretrained("ada/tiny"), lambda: push_folder(folder, "ada/tiny")):
+        with pytest.raises(
+            HubUnavailableError, match="cannot be asked for ada/tiny while HF_HUB_OFFLINE is set: unset"
+        ):
+            act()
+    assert ada.requests == []
+
+
+def test_a_cache_that_cannot_note_the_branch_serves_all_the_same(hub, files, model):
+    hub.add_repo("ada/tiny", files)
+    CharLM.from_pretrained("ada/tiny")
+    refs = Path(constants.HF_HUB_CACHE, "models--ada--tiny", "refs")
+    shutil.rmtree(refs)
+    refs.write_bytes(b"in the way")
+    lm = CharLM.from_pretrained("ada/tiny")
+    assert_is(lm, model)
+    assert lm.source == "hub"
+
+
+def test_a_cache_that_cannot_be_written_is_named_and_not_the_network(hub, files, hub_environment, tmp_path):
+    hub.add_repo("ada/tiny", files)
+    write(tmp_path / "file", b"")
+    hub_environment(HF_HOME=tmp_path / "file")
+    with pytest.raises(HubUnavailableError, match="cannot be kept in the cache .*; make room, or set HF_HOME"):
+        CharLM.from_pretrained("ada/tiny")
+
+
+def test_a_test_that_asks_for_no_server_reaches_no_hub(tmp_path):
+    with pytest.raises(HubUnavailableError, match="check the network"):
+        CharLM.from_pretrained("ada/tiny")
+    assert HfApi().endpoint == "http://127.0.0.1:9"
+    assert Path(constants.HF_HUB_CACHE).is_relative_to(tmp_path)
+    assert Path(constants.HF_TOKEN_PATH).is_relative_to(tmp_path)

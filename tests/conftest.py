@@ -1,0 +1,62 @@
+"""Where every test meets the Hub: nowhere, or the server of the fixture `hub` on 127.0.0.1.
+
+huggingface_hub reads its environment once, at import, into its module `constants`. So the environment is
+set, which child processes inherit, and the module is read again.
+"""
+
+import importlib
+import os
+from functools import partial
+
+import pytest
+from hub_server import HubServer
+
+NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask for a server is refused
+
+
+def set_hub_environment(monkeypatch, **changes):
+    """Set variables (None removes one) and let huggingface_hub know."""
+    from huggingface_hub import constants
+
+    for name, value in changes.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, str(value))
+    importlib.reload(constants)
+
+
+def isolate_hub(monkeypatch, home):
+    """Leave nothing of the user's settings, token and cache, and no way to the real Hub."""
+    theirs = [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_OFFLINE"))]
+    ours = {"HF_HOME": home, "HF_ENDPOINT": NO_HUB, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    set_hub_environment(monkeypatch, **(dict.fromkeys(theirs) | ours))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_hub_between_tests(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate_hub(monkeypatch, tmp_path_factory.getbasetemp() / "huggingface")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(_no_hub_between_tests, monkeypatch, tmp_path):
+    isolate_hub(monkeypatch, tmp_path / "huggingface")
+
+
+@pytest.fixture
+def hub_environment(_no_hub, monkeypatch):
+    """A function that sets environment variables, as set_hub_environment does, until the test ends."""
+    return partial(set_hub_environment, monkeypatch)
+
+
+@pytest.fixture
+def hub(hub_environment):
+    """A Hub of the test's own; huggingface_hub and child processes talk to it."""
+    from huggingface_hub import close_session
+
+    with HubServer() as server:
+        hub_environment(HF_ENDPOINT=server.url)
+        yield server
+        close_session()

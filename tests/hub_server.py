@@ -1,0 +1,460 @@
+"""A Hub on 127.0.0.1, in memory: the real huggingface_hub client pushes to it and downloads from it.
+
+    with HubServer() as hub:
+        hub.add_user("ada", token="hf_ada")
+        repo = hub.add_repo("ada/model", {"config.json": b"{}"})
+        ...                                 # set HF_ENDPOINT to hub.url and HF_HUB_DISABLE_XET to 1
+        repo.files, repo.commits            # what the repository holds now, and all that was ever pushed
+        hub.requests                        # what was asked, in order: method, path, token, status
+        hub.fail("GET .*safetensors", 503)  # what the next answers to such requests shall be
+
+It speaks the part of the Hub's HTTP protocol that models and Spaces need, uploads by LFS, and refuses
+as the Hub does: https://huggingface.co/docs/hub/api, https://github.com/git-lfs/git-lfs/tree/main/docs/api.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
+
+LFS_SUFFIXES = (".safetensors", ".png", ".bin", ".pt", ".pth", ".pkl")
+LARGEST_REGULAR = 10 * 1024 * 1024  # bytes that plain git takes
+LICENSES = {"mit", "apache-2.0", "other", "unknown", "cc-by-4.0", "cc0-1.0"}
+NEW_REPO = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}
+HARNESSES = "/api/agent-harnesses"  # the client asks for this once a process, whatever it does: not worth recording
+
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class User:
+    """An account, the groups it may write for besides itself, and what its token is good for."""
+
+    name: str
+    token: str
+    write: bool = True
+    groups: tuple[str, ...] = ()
+
+    def owns(self, namespace):
+        return namespace in (self.name, *self.groups)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """All files of a repository at one time; `id` has the 40 digits of a git commit."""
+
+    id: str
+    message: str
+    files: Files
+
+
+@dataclass
+class Repo:
+    """A repository. `refs` maps branches and tags to commit ids, `readers` may open a gated one.
+
+    sdk, variables: of a Space.
+    """
+
+    name: str
+    kind: str = "model"
+    private: bool = False
+    gated: bool = False
+    readers: set[str] = field(default_factory=set)
+    sdk: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    commits: list[Commit] = field(default_factory=list)
+    refs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def namespace(self):
+        return self.name.split("/")[0]
+
+    @property
+    def files(self) -> Files:
+        """The files on the main branch."""
+        return self.at("main").files
+
+    def at(self, revision) -> Commit | None:
+        """Return the commit that a branch, a tag or an id (or its beginning) names."""
+        wanted = self.refs.get(revision, revision)
+        known = [commit for commit in self.commits if commit.id.startswith(wanted)]
+        return known[0] if known and len(wanted) >= 7 else None
+
+    def commit(self, changes, message="a push", branch="main") -> str:
+        """Add a commit that changes these files (None removes one); return its id."""
+        parent = self.at(branch) or self.at("main")
+        files = (parent.files if parent else {}) | changes
+        files = {path: content for path, content in files.items() if content is not None}
+        content = [(path, hashlib.sha256(files[path]).hexdigest()) for path in sorted(files)]
+        described = repr((self.kind, self.name, len(self.commits), message, content))
+        self.commits.append(Commit(hashlib.sha1(described.encode()).hexdigest(), message, files))
+        self.refs[branch] = self.commits[-1].id
+        return self.commits[-1].id
+
+
+@dataclass
+class Response:
+    """What is sent; `cut` sends only that many bytes of the body, `hang_up` nothing at all."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    hang_up: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked, `path` with its query, and the status of the answer."""
+
+    method: str
+    path: str
+    token: str | None
+    body: bytes = field(repr=False)
+    status: int | None = None
+
+
+class RefusedError(Exception):
+    """An answer that is no success. `code` is one of the names by which the client tells refusals apart."""
+
+    def __init__(self, status, message, code=None):
+        headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        self.response = Response(status, json.dumps({"error": message}).encode(), headers)
+
+
+class HubServer:
+    """The server; it runs between `with` and `close`. `repos` is keyed by USER/NAME, Spaces by spaces/USER/NAME."""
+
+    def __init__(self):
+        self.repos: dict[str, Repo] = {}
+        self.users: dict[str, User] = {}  # by token
+        self.requests: list[Request] = []
+        self._uploads: Files = {}  # LFS objects by SHA-256
+        self._actions: list[list] = []  # pattern, action, times left
+        self._lock = threading.Lock()
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_one(self):
+                hub._serve(self)
+
+            do_GET = do_HEAD = do_POST = do_PUT = handle_one  # noqa: N815  # names that http.server demands
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Stop: from now on connections are refused."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def add_user(self, name, token, write=True, groups=()) -> User:
+        self.users[token] = User(name, token, write, tuple(groups))
+        return self.users[token]
+
+    def add_repo(self, name, files=None, kind="model", **settings) -> Repo:
+        """Create a repository as the Hub does, with a first commit, and a second that adds `files`."""
+        repo = self.repos[_key(kind, name)] = Repo(name, kind, **settings)
+        repo.commit(NEW_REPO, "initial commit")
+        if files:
+            repo.commit(files)
+        return repo
+
+    def on(self, pattern, action: "Callable[[Callable[[], Response]], Response]", times=None):
+        """Let `action` answer the requests that `pattern` matches ("METHOD path").
+
+        It is given what does as asked and returns the due answer; it may call that or not. times: how
+        often it acts, None is always. Of several that match, the latest acts.
+        """
+        self._actions.insert(0, [re.compile(pattern), action, times])
+
+    def fail(self, pattern, status, times=None, **headers):
+        """Do nothing, and answer with an error. headers: for instance retry_after="3"."""
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.on(pattern, lambda answer: Response(status, b'{"error": "injected"}', headers), times)
+
+    def corrupt(self, pattern, times=None):
+        """Answer with as many bytes as are due, but wrong ones."""
+        self.on(pattern, lambda answer: _inverted(answer()), times)
+
+    def cut(self, pattern, at, times=None):
+        """Announce the whole body, send only its first bytes and close the connection."""
+        self.on(pattern, lambda answer: replace(answer(), cut=at), times)
+
+    def hang_up(self, pattern, times=None):
+        """Do as asked, and close the connection without an answer."""
+        self.on(pattern, lambda answer: replace(answer(), hang_up=True), times)
+
+    def heal(self):
+        """Forget all that `on`, `fail`, `corrupt`, `cut` and `hang_up` set up."""
+        self._actions.clear()
+
+    def asked(self, pattern) -> list[Request]:
+        """The requests so far that `pattern` matches ("METHOD path")."""
+        return [request for request in self.requests if re.match(pattern, f"{request.method} {request.path}")]
+
+    # From here on: one request.
+
+    def _serve(self, handler):
+        length = int(handler.headers.get("Content-Length", 0))
+        token = handler.headers.get("Authorization", "").removeprefix("Bearer ") or None
+        request = Request(handler.command, handler.path, token, handler.rfile.read(length))
+        with self._lock:  # one at a time: nothing here can happen in between
+            response = self._act(request, lambda: self._answer(request, handler.headers))
+            if request.path != HARNESSES:
+                self.requests.append(replace(request, status=None if response.hang_up else response.status))
+        if response.hang_up:
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
+        handler.send_response(response.status)
+        for name, value in ({"Content-Length": str(len(response.body))} | response.headers).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(response.body[: response.cut])
+
+    def _act(self, request, answer):
+        for entry in self._actions:
+            pattern, action, times = entry
+            if times != 0 and pattern.match(f"{request.method} {request.path}"):
+                entry[2] = None if times is None else times - 1
+                return action(answer)
+        return answer()
+
+    def _answer(self, request, headers) -> Response:
+        try:
+            user = self.users.get(request.token) if request.token else None
+            if request.token and user is None:
+                raise RefusedError(401, "Invalid credentials in Authorization header")
+            for pattern, method in ROUTES:
+                if found := re.fullmatch(pattern, f"{request.method} {urlsplit(request.path).path}"):
+                    named = {name: unquote(part) for name, part in found.groupdict().items() if part}
+                    return method(self, user=user, request=request, headers=headers, **named)
+            raise RefusedError(404, f"this server does not know {request.method} {request.path}")
+        except RefusedError as refused:
+            return refused.response
+
+    def _readable(self, user, kind, name) -> Repo:
+        """Return a repository that the user may see; a private one does not exist for others."""
+        repo = self.repos.get(_key(kind, name))
+        if repo is None or (repo.private and not (user and user.owns(repo.namespace))):
+            if user is None:
+                raise RefusedError(401, "Invalid username or password.", "RepoNotFound")
+            raise RefusedError(404, "Repository not found", "RepoNotFound")
+        return repo
+
+    def _writable(self, user, kind, name) -> Repo:
+        if user is None:
+            raise RefusedError(401, "Invalid username or password.")
+        repo = self._readable(user, kind, name)
+        if not (user.write and user.owns(repo.namespace)):
+            raise RefusedError(403, f"You do not have the right to write to {name}")
+        return repo
+
+    def _harnesses(self, **_):
+        return _json({"standardEnvVars": [], "harnesses": {}})
+
+    def _whoami(self, user, **_):
+        if user is None:
+            raise RefusedError(401, "Invalid username or password.")
+        access = {"displayName": "test", "role": "write" if user.write else "read"}
+        groups = [{"type": "org", "name": name} for name in user.groups]
+        who = {"type": "user", "name": user.name, "orgs": groups}
+        return _json(who | {"auth": {"type": "access_token", "accessToken": access}})
+
+    def _create(self, user, request, **_):
+        wanted = json.loads(request.body)
+        if user is None:
+            raise RefusedError(401, "Invalid username or password.")
+        namespace, kind = wanted.get("organization") or user.name, wanted.get("type") or "model"
+        if not (user.write and user.owns(namespace)):
+            raise RefusedError(403, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}".')
+        name = f"{namespace}/{wanted['name']}"
+        url = f"{self.url}/{_key(kind, name)}"
+        if _key(kind, name) in self.repos:
+            return _json({"error": f"You already created this {kind} repo", "url": url}, status=409)
+        private = wanted.get("visibility") == "private"
+        variables = {variable["key"]: variable["value"] for variable in wanted.get("variables", [])}
+        self.add_repo(name, kind=kind, private=private, sdk=wanted.get("sdk"), variables=variables)
+        return _json({"url": url, "name": name})
+
+    def _validate_card(self, request, **_):
+        content = json.loads(request.body)["content"]
+        front = re.match(r"---\n(.*?)\n---(\n|$)", content, re.DOTALL)
+        try:
+            values = yaml.safe_load(front[1]) if front else {}
+        except yaml.YAMLError as error:
+            return _json({"errors": [{"message": f"YAML metadata is not valid: {error}"}], "warnings": []}, 400)
+        if values and values.get("license", "unknown") not in LICENSES:
+            return _json({"errors": [{"message": '"license" must be a known license'}], "warnings": []}, 400)
+        warnings = [] if values else [{"message": "empty or missing yaml metadata in repo card"}]
+        return _json({"errors": [], "warnings": warnings})
+
+    def _info(self, user, request, kind, name, revision="main", **_):
+        repo = self._readable(user, kind, name)
+        commit = _commit(repo, revision)
+        blobs = "blobs" in parse_qs(urlsplit(request.path).query)
+        siblings = [
+            {"rfilename": path} | (_blob(path, content) if blobs else {}) for path, content in commit.files.items()
+        ]
+        about = {"id": name, "sha": commit.id, "private": repo.private, "gated": "auto" if repo.gated else False}
+        return _json(about | {"tags": [], "downloads": 0, "likes": 0, "sdk": repo.sdk, "siblings": siblings})
+
+    def _tree(self, user, kind, name, revision, **_):
+        files = _commit(self._readable(user, kind, name), revision).files
+        entries = []
+        for path, content in files.items():
+            blob = _blob(path, content)
+            entry = {"type": "file", "path": path, "size": blob["size"], "oid": blob["blobId"]}
+            lfs = blob.get("lfs")
+            entries.append(entry | ({"lfs": lfs | {"oid": lfs["sha256"]}} if lfs else {}))
+        return _json(entries)
+
+    def _refs(self, user, kind, name, **_):
+        refs = self._readable(user, kind, name).refs
+        branches = [{"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": commit} for ref, commit in refs.items()]
+        return _json({"branches": branches, "tags": [], "converts": []})
+
+    def _variables(self, user, request, name, **_):
+        repo = self._writable(user, "space", name)
+        if request.method == "POST":
+            wanted = json.loads(request.body)
+            repo.variables[wanted["key"]] = wanted["value"]
+        return _json({key: {"value": value} for key, value in repo.variables.items()})
+
+    def _resolve(self, user, headers, name, revision, path, kind="model", **_):
+        repo = self._readable(user, kind, name)
+        commit = _commit(repo, revision)
+        if repo.gated and not (user and (user.owns(repo.namespace) or user.name in repo.readers)):
+            raise RefusedError(403 if user else 401, f"Access to model {name} is restricted.", "GatedRepo")
+        if path not in commit.files:
+            raise RefusedError(404, "Entry not found", "EntryNotFound")
+        content, blob = commit.files[path], _blob(path, commit.files[path])
+        sent = {"X-Repo-Commit": commit.id, "ETag": f'"{blob["blobId"]}"', "Accept-Ranges": "bytes"}
+        if "lfs" in blob:
+            sent |= {"X-Linked-Etag": f'"{blob["lfs"]["sha256"]}"', "X-Linked-Size": str(len(content))}
+        if part := re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", "")):
+            start, end = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
+            sent["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+            return Response(206, content[start : end + 1], sent)
+        return Response(200, content, sent)
+
+    def _preupload(self, user, request, kind, name, revision, **_):
+        files = self._writable(user, kind, name).at(revision).files
+        answers = []
+        for entry in json.loads(request.body)["files"]:
+            path = entry["path"]
+            large = path.endswith(LFS_SUFFIXES) or entry["size"] > LARGEST_REGULAR
+            answer = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            if path in files:
+                blob = _blob(path, files[path])
+                answer["oid"] = blob["lfs"]["sha256"] if "lfs" in blob else blob["blobId"]
+            answers.append(answer)
+        return _json({"files": answers})
+
+    def _lfs_batch(self, user, request, name, kind="model", **_):
+        self._writable(user, kind, name)
+        objects = json.loads(request.body)["objects"]
+        for wanted in objects:
+            if wanted["oid"] not in self._uploads:
+                put = {"href": f"{self.url}/lfs/{wanted['oid']}", "header": {}}
+                verify = {"href": f"{self.url}/{_key(kind, name)}.git/info/lfs/objects/verify", "header": {}}
+                wanted["actions"] = {"upload": put, "verify": verify}
+        return _json({"transfer": "basic", "objects": objects})
+
+    def _lfs_upload(self, request, oid, **_):  # without a token: the address is the permission
+        if hashlib.sha256(request.body).hexdigest() != oid:
+            raise RefusedError(400, "the content is not what its SHA-256 says")
+        self._uploads[oid] = request.body
+        return Response()
+
+    def _lfs_verify(self, user, request, name, kind="model", **_):
+        self._writable(user, kind, name)
+        claimed = json.loads(request.body)
+        if len(self._uploads.get(claimed["oid"], b"")) != claimed["size"]:
+            raise RefusedError(404, "the object was not uploaded")
+        return _json({})
+
+    def _commit(self, user, request, kind, name, revision, **_):
+        repo = self._writable(user, kind, name)
+        changes, message = {}, ""
+        for line in request.body.splitlines():
+            key, value = (entry := json.loads(line))["key"], entry["value"]
+            if key == "header":
+                message = value["summary"]
+            elif key == "file":
+                changes[value["path"]] = base64.b64decode(value["content"], validate=True)
+            elif key == "lfsFile" and value["oid"] in self._uploads:
+                changes[value["path"]] = self._uploads[value["oid"]]
+            elif key == "deletedFile" and value["path"] in _commit(repo, revision).files:
+                changes[value["path"]] = None
+            else:
+                raise RefusedError(400, f"cannot do {key} {value.get('path')}")
+        commit = repo.commit(changes, message, revision)
+        url = f"{self.url}/{_key(kind, name)}/commit/{commit}"
+        return _json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+
+
+API = r"/api/(?P<kind>model|space)s/(?P<name>[^/]+/[^/]+)"
+PAGE = r"/(?P<kind>spaces/)?(?P<name>[^/]+/[^/]+)"
+ROUTES = [
+    (f"GET {HARNESSES}", HubServer._harnesses),
+    (r"GET /api/whoami-v2", HubServer._whoami),
+    (r"POST /api/repos/create", HubServer._create),
+    (r"POST /api/validate-yaml", HubServer._validate_card),
+    (r"(GET|POST) /api/spaces/(?P<name>[^/]+/[^/]+)/variables", HubServer._variables),
+    (rf"GET {API}", HubServer._info),
+    (rf"GET {API}/revision/(?P<revision>[^/]+)", HubServer._info),
+    (rf"GET {API}/tree/(?P<revision>[^/]+)", HubServer._tree),
+    (rf"GET {API}/refs", HubServer._refs),
+    (rf"POST {API}/preupload/(?P<revision>[^/]+)", HubServer._preupload),
+    (rf"POST {API}/commit/(?P<revision>[^/]+)", HubServer._commit),
+    (rf"POST {PAGE}\.git/info/lfs/objects/batch", HubServer._lfs_batch),
+    (rf"POST {PAGE}\.git/info/lfs/objects/verify", HubServer._lfs_verify),
+    (r"PUT /lfs/(?P<oid>[0-9a-f]{64})", HubServer._lfs_upload),
+    (rf"(GET|HEAD) {PAGE}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", HubServer._resolve),
+]
+
+
+def _key(kind, name):
+    return f"spaces/{name}" if kind in ("space", "spaces/") else name
+
+
+def _commit(repo, revision) -> Commit:
+    if found := repo.at(revision):
+        return found
+    raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+
+
+def _blob(path, content):
+    """What the Hub tells of a file: its size, its git id and, where LFS holds it, its SHA-256."""
+    lfs = path.endswith(LFS_SUFFIXES) or len(content) > LARGEST_REGULAR
+    pointer = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    blob_id = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return {"size": len(content), "blobId": blob_id} | ({"lfs": pointer} if lfs else {})
+
+
+def _inverted(response):
+    return replace(response, body=bytes(255 - byte for byte in response.body))
+
+
+def _json(value, status=200):
+    return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
