@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -26,6 +25,7 @@ def generate(args: argparse.Namespace) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """Print how well the model predicts a text."""
+    from charlm.history import perplexity
     from charlm.lm import CharLM, bits_per_char
     from charlm.text import read_text
 
@@ -40,7 +40,7 @@ def score(args: argparse.Namespace) -> None:
         "chars": len(surprisal),
         "nats_per_char": nats,
         "bits_per_char": bits_per_char(nats),
-        "perplexity": math.exp(nats),
+        "perplexity": perplexity(nats),
         "skipped": len(skipped),
     }
     if args.json:

@@ -6,7 +6,7 @@ import textwrap
 from huggingface_hub import EvalResult, ModelCardData
 
 from charlm.config import ModelConfig
-from charlm.history import HistoryRecord
+from charlm.history import HistoryRecord, perplexity
 
 # Stands for the repository's name until the folder is published; `hub.push` puts the name in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
@@ -79,7 +79,7 @@ def _results(history: HistoryRecord) -> str:
         rows.append(("Validation loss, state reset every 256 characters", best["val_loss_reset256"]))
     lines = ["## How good it is", "", "| | nats per character | bits per character | perplexity |"]
     lines.append("| --- | --- | --- | --- |")
-    lines += [f"| {name} | {loss:.4f} | {loss / math.log(2):.4f} | {math.exp(loss):.3f} |" for name, loss in rows]
+    lines += [f"| {name} | {loss:.4f} | {loss / math.log(2):.4f} | {perplexity(loss):.3f} |" for name, loss in rows]
     lines += ["", f"Measured at the best epoch, {best['epoch']} of {len(history['epochs'])}."]
     lines += ["", "![training and validation loss by epoch](loss.png)"]
     return "\n".join(lines)
@@ -110,7 +110,8 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
 
-config = json.load(open(hf_hub_download("{REPO_PLACEHOLDER}", "config.json"), encoding="utf-8"))
+with open(hf_hub_download("{REPO_PLACEHOLDER}", "config.json"), encoding="utf-8") as file:
+    config = json.load(file)
 weights = load_file(hf_hub_download("{REPO_PLACEHOLDER}", "model.safetensors"))
 model = torch.nn.ModuleDict({{
     "embedding": torch.nn.Embedding(len(config["vocab"]), {config.embedding_size}),

@@ -1,6 +1,7 @@
 """What the commands of charlm, train and the app share: how they refuse and how they end."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -32,6 +33,10 @@ def run(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
-        sys.stderr.close()
+        # the rest goes nowhere, or Python would complain at exit that it cannot be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, say
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,7 +102,7 @@ class ModelConfig:
 def parse_json_object(text: str, name: str) -> dict[str, Any]:
     """Parse a JSON object. Raises ModelFileError, naming the file, for anything else."""
     try:
-        values = json.loads(text, parse_constant=_refuse_constant)
+        values = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_make_object)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
@@ -110,6 +112,14 @@ def parse_json_object(text: str, name: str) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number that JSON knows")
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):  # which of the two is meant, readers would answer differently
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return values
 
 
 def check_format_version(values: dict[str, Any], name: str) -> None:
@@ -141,5 +151,5 @@ def _check_int(name: str, value: object, most: int) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value read from JSON is a number; in Python True would pass for one."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Tell whether a value read from JSON is a finite number; in Python True would pass for one, and 1e999 is read."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -2,12 +2,15 @@
 
 import io
 import json
+import math
+import sys
 from typing import Any, NotRequired, TypedDict
 
 from charlm.config import FORMAT_VERSION, check_format_version, is_number, parse_json_object
 from charlm.errors import ModelFileError
 
 MOST_EPOCHS = 100_000
+LONGEST_TITLE = 70  # characters
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
 
 
@@ -61,8 +64,7 @@ def read_history(text: str) -> HistoryRecord:
     """Read history.json. Raises ModelFileError, naming the field, unless all that charlm uses is there and sound."""
     values = parse_json_object(text, "history.json")
     check_format_version(values, "history.json")
-    if not isinstance(values.get("run"), dict):
-        raise ModelFileError("history.json: run must be an object")
+    _check_run(values.get("run"))
     epochs = values.get("epochs")
     if not isinstance(epochs, list) or not 1 <= len(epochs) <= MOST_EPOCHS:
         raise ModelFileError(f"history.json: epochs must be a list of 1 to {MOST_EPOCHS:,} objects")
@@ -71,13 +73,29 @@ def read_history(text: str) -> HistoryRecord:
     best = values.get("best")
     if not isinstance(best, dict) or not is_number(best.get("val_loss")):
         raise ModelFileError("history.json: best must be an object with epoch and val_loss")
+    if not is_number(best.get("val_loss_reset256", 0.0)):
+        raise ModelFileError("history.json: best.val_loss_reset256 must be a number")
     if best.get("epoch") not in [epoch["epoch"] for epoch in epochs]:
         raise ModelFileError(f"history.json: best.epoch {best.get('epoch')!r} is not among the epochs")
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ModelFileError("history.json holds a lone surrogate, which is not a character") from None
     return values  # type: ignore[return-value]  # checked above, field by field
 
 
+def _check_run(run: object) -> None:
+    if not isinstance(run, dict):
+        raise ModelFileError("history.json: run must be an object")
+    if not isinstance(run.get("text", ""), str):
+        raise ModelFileError("history.json: run.text must be a string")
+    split = run.get("split", {})
+    if not isinstance(split, dict) or not all(is_number(split.get(f"{part}_chars", 0)) for part in ("train", "val")):
+        raise ModelFileError("history.json: run.split must be an object with the numbers train_chars and val_chars")
+
+
 def _check_epoch(epoch: object, where: str) -> None:
-    if not isinstance(epoch, dict) or not isinstance(epoch.get("epoch"), int):
+    if not isinstance(epoch, dict) or not isinstance(epoch.get("epoch"), int) or not is_number(epoch["epoch"]):
         raise ModelFileError(f"history.json: {where} must be an object with its number in `epoch`")
     for name in ("train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"):
         if not is_number(epoch.get(name)):
@@ -86,6 +104,11 @@ def _check_epoch(epoch: object, where: str) -> None:
         raise ModelFileError(f"history.json: {where}.unseen_loss must be a number or null")
     if not isinstance(epoch.get("sample"), str):
         raise ModelFileError(f"history.json: {where}.sample must be a string")
+
+
+def perplexity(nats_per_char: float) -> float:
+    """Return e to the power of a cross-entropy, and the largest number there is where that is larger still."""
+    return math.exp(min(nats_per_char, math.log(sys.float_info.max)))
 
 
 def draw_curves(history: HistoryRecord, title: str) -> bytes:
@@ -109,7 +132,8 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
         textcoords="offset points",
         ha="right",
     )
-    axes.set(xlabel="epoch", ylabel="loss (nats per character)", title=title)
+    axes.set(xlabel="epoch", ylabel="loss (nats per character)")
+    axes.set_title(_drawable(title), parse_math=False)  # a $ in a text's name is just that
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -117,3 +141,11 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
     # no software version in the file: the same record gives the same bytes, so a second push has nothing to commit
     figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()
+
+
+def _drawable(title: str) -> str:
+    """Return a title cut to the picture's width, with □ for what its font cannot draw: Hangul, say."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    glyphs = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(symbol if ord(symbol) in glyphs else "□" for symbol in title[:LONGEST_TITLE])

@@ -1,6 +1,7 @@
 """CharLM: a trained model as its users hold it."""
 
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from charlm import hub
 from charlm.card import model_card
 from charlm.config import ModelConfig
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, RequestError
 from charlm.folder import Model, Weights, read_model, write_model
 from charlm.history import HistoryRecord
 from charlm.network import Network, State, pick_device
@@ -74,7 +75,9 @@ class CharLM:
         the Hub refuses, HubUnavailableError if it cannot be reached and nothing is cached, ModelFileError
         if the files are not a sound model, RequestError for a wrong argument.
         """
-        if Path(repo_or_folder).is_dir():
+        if not isinstance(repo_or_folder, str | Path):
+            raise RequestError(f"a model is a folder or USER/NAME on the Hub, not {repo_or_folder!r}")
+        if os.path.isdir(repo_or_folder):  # unlike Path.is_dir, it does not mind a name too long to be one
             model = read_model(Path(repo_or_folder))
             return cls(model.config, model.weights, model.history, device=device)
         repo_id = str(repo_or_folder)
@@ -139,7 +142,7 @@ class CharLM:
         """
         length = check_whole("length", length, 0)
         sampler = Sampler(temperature, top_k, top_p, seed)
-        ids, skipped = self.vocab.encode_known(prompt)
+        ids, skipped = self.vocab.encode_known(_check_text("prompt", prompt))
         if skipped:
             symbols = "".join(dict.fromkeys(skipped))
             warnings.warn(f"the prompt's {symbols!r} was skipped: the model does not know it", stacklevel=2)
@@ -151,7 +154,7 @@ class CharLM:
         The mean is the text's cross-entropy under the model; exp of it is the perplexity.
         Raises VocabError if the text holds a symbol that the model does not know.
         """
-        ids = self.vocab.encode(text)
+        ids = self.vocab.encode(_check_text("text", text))
         surprisals = [np.zeros(0)]
         for logits, targets in self._read(ids[:-1], ids[1:]):
             log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)  # (T, V)
@@ -197,8 +200,20 @@ class CharLM:
     @torch.inference_mode()
     def _step(self, ids: Ids, state: State) -> tuple[NDArray[np.float32], State]:
         """Read ids (T,) from `state`; return the logits (T, V) and the next state."""
-        logits, state = self._network(torch.from_numpy(ids)[:, None].to(self._network.device), state)
-        return logits[:, 0].cpu().numpy(), state
+        output, state = self._network(torch.from_numpy(ids)[:, None].to(self._network.device), state)
+        logits = output[:, 0].cpu().numpy()  # (T, 1, V) → (T, V)
+        if not np.isfinite(logits).all():
+            raise ModelFileError(
+                "the model's outputs are no finite numbers: its weights are too large, as after a training that "
+                "diverged; use another model"
+            )
+        return logits, state
+
+
+def _check_text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise RequestError(f"{name} is {value!r}; it must be a string")
+    return value
 
 
 def bits_per_char(nats_per_char: float) -> float:

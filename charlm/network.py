@@ -74,7 +74,7 @@ def pick_device(name: str) -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, there in available.items() if there))
-    if name not in available:
+    if name not in DEVICES:
         raise RequestError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
     if not available[name]:
         raise RequestError(f"device {name} is not available here; choose auto or cpu")

@@ -16,7 +16,7 @@ def read_text(path: Path, way_out: str = "give a UTF-8 text file") -> str:
     except OSError as error:
         raise RequestError(f"cannot read the text {path}: {error.strerror}; {way_out}") from None
     if b"\0" in raw:
-        raise RequestError(f"{path} looks like a binary file (it holds a zero byte); {way_out}")
+        raise RequestError(f"{path} is a binary or UTF-16 file (it holds a zero byte); {way_out}")
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -151,12 +151,13 @@ def test_names_and_texts_from_strangers_are_only_text(visit, tmp_path):
     hostile = "<img src=x onerror=alert(1)>"
     model = make_model("rnn", vocab="".join(dict.fromkeys("\n" + hostile)), history=True)
     folder = save(model, tmp_path / hostile)
-    with running_app("--model", str(folder)) as url:
+    with running_app(CHARLM_MODELS=f"{folder}, {WEIGHTS / 'shakespeare-rnn'}") as url:
         visitor = visit(url)
         visitor.fill("prompt", hostile + "한")
         visitor.generate(500)
         assert hostile in visitor.text("progress-a")
         assert hostile in visitor.text("loss-curves")
+        assert "CharRNN 2×512" in visitor.text("about-b")
         assert visitor.page.locator("img[src=x]").count() == 0
 
 

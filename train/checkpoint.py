@@ -13,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, TrainingError
 from charlm.folder import replace_files
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -28,11 +28,19 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint of a run's folder. The one before it stays until this one is whole on disk."""
+    """Write the checkpoint of a run's folder. The one before it stays until this one is whole on disk.
+
+    Raises TrainingError if it cannot be written: the disk is full, say.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     packed = safetensors.torch.save(tensors, {"checkpoint": json.dumps(checkpoint.values)})
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_files(folder, {CHECKPOINT_FILE: packed})
+    try:
+        replace_files(folder, {CHECKPOINT_FILE: packed})
+    except OSError as error:
+        raise TrainingError(
+            f"cannot write a checkpoint to {folder} ({error.strerror}); the one before is kept: "
+            "make room and go on from it with --resume"
+        ) from None
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

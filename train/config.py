@@ -64,22 +64,22 @@ class TrainConfig:
                     raise RequestError(f"{spec.name} is {value!r}; choose one of {', '.join(rules['choices'])}")
             elif value is None and spec.default is None:
                 continue
-            elif setting_type(spec) is float:
-                check_number(spec.name, value, rules["low"], rules["high"])
             else:
-                check_whole(spec.name, value, rules["low"], rules["high"])
+                check = check_number if setting_type(spec) is float else check_whole
+                # the checked value is a plain float or int, whatever came: the record is written as JSON
+                object.__setattr__(self, spec.name, check(spec.name, value, rules["low"], rules["high"]))
 
     def resolve(self, train_chars: int) -> "TrainConfig":
         """Return the settings with every choice made, for a training text of that many characters.
 
         Raises RequestError if the text is too short for `seq_length`, or the device is not here.
         """
-        if train_chars <= self.seq_length:
+        if train_chars < 2 * self.seq_length:  # an epoch may start as much as a sequence into the text
             raise RequestError(
-                f"the part of the text that trains has {train_chars:,} characters, too few for sequences of "
-                f"{self.seq_length}; give a longer text or a lower --seq-length"
+                f"the part of the text that trains has {train_chars:,} characters; sequences of {self.seq_length} "
+                f"need {2 * self.seq_length:,}: give a longer text or a lower --seq-length"
             )
-        most_streams = max(1, (train_chars - self.seq_length) // self.seq_length)
+        most_streams = (train_chars - self.seq_length) // self.seq_length
         if self.batch_size is not None and self.batch_size > most_streams:
             raise RequestError(
                 f"the text holds {most_streams:,} sequences of {self.seq_length}, fewer than --batch-size "

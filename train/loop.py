@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from charlm.config import ModelConfig
 from charlm.errors import ModelFileError, RequestError, TrainingError
-from charlm.folder import MODEL_FILES, Weights, read_model, round_to_bfloat16
+from charlm.folder import MODEL_FILES, Weights, clear_leftovers, make_folder, read_model, round_to_bfloat16
 from charlm.history import EpochRecord, HistoryRecord, make_history
 from charlm.lm import CharLM
 from charlm.network import Network, State, detach
@@ -20,7 +20,7 @@ from charlm.vocab import Ids, Vocab
 from train.checkpoint import Checkpoint, Interrupts, delete_checkpoint, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.data import Streams, Text, split_holdout
-from train.evaluate import carried_loss, reset_loss
+from train.evaluate import carried_loss, flushed_denormals, reset_loss
 from train.report import Report
 
 FINAL_LR = 0.02  # of the highest, at the end of the cosine
@@ -51,11 +51,11 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         report.say(f"{out} is finished already: best validation loss {history['best']['val_loss']:.4f}")
         return history
 
+    make_folder(out)  # now, not after an epoch, is the time to learn that it cannot be
+    clear_leftovers(out)
     cuda = [torch.cuda.current_device()] if config.device == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), Interrupts() as interrupts:
+    with torch.random.fork_rng(devices=cuda), flushed_denormals(), Interrupts() as interrupts:
         torch.manual_seed(config.seed)
-        # flush denormals: gradients that fade over a long sequence are slow to multiply on a CPU
-        torch.set_flush_denormal(True)
         trainer = Trainer(config, vocab, Streams(train_ids, *_stream_settings(config)), run, report)
         if checkpoint is not None:
             trainer.restore(checkpoint)
@@ -74,9 +74,9 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
             with interrupts.held():
                 history = trainer.finish(out, val_ids)
         except KeyboardInterrupt:
-            report.end_epoch()
-            save_checkpoint(out, trainer.checkpoint())
-            report.say(f"interrupted; the same command with --resume goes on at epoch {trainer.epoch}")
+            with interrupts.held():  # nor may a second one cut the saving short
+                save_checkpoint(out, trainer.checkpoint())
+                report.say("interrupted; the same command with --resume goes on from here")
             raise
     return history
 
@@ -112,16 +112,19 @@ class Trainer:
         self._network.train()
         self._report.start_epoch(self.epoch, self._config.epochs, self.step * per_step, total * per_step)
         read_at, read_step = time.perf_counter(), self.step
-        while self.step < total:
-            with interrupts.held():
-                self._train_step()
-                now = time.perf_counter()
-                if now - read_at > SECONDS_BETWEEN_READINGS or self.step == total:
-                    loss = self._read_loss()
-                    self._seconds += time.perf_counter() - read_at
-                    self._report.step((self.step - read_step) * per_step, loss, self._seconds_left())
-                    read_at, read_step = time.perf_counter(), self.step
-        self._report.end_epoch()
+        try:
+            while self.step < total:
+                with interrupts.held():
+                    self._train_step()
+                    due = time.perf_counter() - read_at > SECONDS_BETWEEN_READINGS
+                    # at an interrupt too: no checkpoint may replace the last one once the loss is NaN
+                    if due or self.step == total or interrupts.signal is not None:
+                        loss = self._read_loss()
+                        self._seconds += time.perf_counter() - read_at
+                        self._report.step((self.step - read_step) * per_step, loss, self._seconds_left())
+                        read_at, read_step = time.perf_counter(), self.step
+        finally:
+            self._report.end_epoch()
 
     def _train_step(self) -> None:
         inputs, targets = self._streams.batch(self.epoch, self.step)  # (T, B) each
@@ -133,23 +136,25 @@ class Trainer:
         if self._config.clip_norm > 0:
             clip_grad_norm_(self._network.parameters(), self._config.clip_norm)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = self._learning_rate(self.step)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._state = detach(self._state)  # truncated backpropagation: the state goes on, the graph does not
         self._loss_sum += loss.detach()
         self.step += 1
 
-    def _learning_rate(self) -> float:
+    def _learning_rate(self, step: int) -> float:
         """Cosine decay over the whole run (Loshchilov and Hutter, "SGDR", 2017), to FINAL_LR of the highest."""
         per_epoch = self._streams.steps_per_epoch
-        done = ((self.epoch - 1) * per_epoch + self.step) / (self._config.epochs * per_epoch)
+        done = ((self.epoch - 1) * per_epoch + step) / (self._config.epochs * per_epoch)
         assert self._config.lr is not None
         return self._config.lr * (FINAL_LR + (1 - FINAL_LR) * (1 + math.cos(math.pi * done)) / 2)
 
     def _read_loss(self) -> float:
         """Return the mean training loss of the epoch so far."""
-        loss = self._loss_sum.item() / self.step
+        return self._check_loss(self._loss_sum.item() / self.step)
+
+    def _check_loss(self, loss: float) -> float:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is no longer a number (epoch {self.epoch}, step {self.step}); the last checkpoint is kept: "
@@ -162,16 +167,18 @@ class Trainer:
         return self._seconds / self.step * steps_left
 
     def measure(self, val_ids: Ids) -> tuple[EpochRecord, Weights]:
-        """Measure the model that this epoch would export; return its record and its weights."""
+        """Measure the model that this epoch would export; return its record and its weights.
+
+        Raises TrainingError if the last update made its losses NaN.
+        """
         weights = round_to_bfloat16(self._network.export_weights())
         lm = CharLM(self._model_config, weights, device=self._config.device)
-        learning_rate = self._optimizer.param_groups[0]["lr"]
         record: EpochRecord = {
             "epoch": self.epoch,
             "train_loss": self._read_loss(),
-            "val_loss": carried_loss(lm.network, val_ids),
+            "val_loss": self._check_loss(carried_loss(lm.network, val_ids)),
             "unseen_loss": None,
-            "learning_rate": learning_rate,
+            "learning_rate": self._learning_rate(self.step - 1),
             "seconds": self._seconds,
             "chars_per_second": self.step * self._streams.chars_per_step / self._seconds,
             "sample": lm.generate("", SAMPLE_LENGTH, SAMPLE_TEMPERATURE, seed=self._config.seed),
@@ -255,16 +262,15 @@ def model_config(vocab: Vocab, config: TrainConfig) -> ModelConfig:
 def describe_run(text: Text, vocab: Vocab, config: TrainConfig, train_chars: int, val_chars: int) -> dict[str, Any]:
     """Return the `run` of history.json: what is trained, on what, and every setting."""
     return {
-        "cell": config.cell,
         "text": text.name,
         "text_sha256": text.sha256,
+        **asdict(config),
+        # the rest follows from those
         "text_chars": len(text.content),
         "vocab_size": len(vocab),
-        "protocol": config.protocol,
         "split": {"train_chars": train_chars, "val_chars": val_chars},
         "parameters": model_config(vocab, config).parameters,
         "torch": torch.__version__.split("+")[0],
-        **asdict(config),
     }
 
 
@@ -302,8 +308,8 @@ def finished_history(out: Path, run: dict[str, Any]) -> HistoryRecord | None:
 
 
 def _check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    for name in sorted((before.keys() | now.keys()) - MAY_DIFFER):
-        if before.get(name) != now.get(name):
+    for name in now | before:  # what the user said comes first, before what follows from it
+        if name not in MAY_DIFFER and before.get(name) != now.get(name):
             raise RequestError(
                 f"{out} holds a run with {name} {before.get(name)!r}, not {now.get(name)!r}; "
                 "resume with the settings it was started with, or choose another --out"
