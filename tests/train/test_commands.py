@@ -1,0 +1,168 @@
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+from browser import ROOT
+from models import contents, make_model, save
+
+from charlm.folder import read_model
+from train.__main__ import parse, run_evaluate, run_fit
+
+SMALL = ["--epochs", "2", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
+KOREAN = b"\xef\xbb\xbf" + "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r\n".encode() * 40
+
+
+def train(*arguments, **options):
+    command = [sys.executable, "-m", "train", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+
+
+def call(monkeypatch, *arguments):
+    """Run a command in this process."""
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+    args = parse()
+    args.run(args)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "봄.txt"
+    path.write_bytes(KOREAN)
+    return path
+
+
+def test_a_text_with_hangul_emoji_crlf_and_a_byte_order_mark_is_learnt_from_and_measured_again(tmp_path, text):
+    trained = train("fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == ""
+    for shown in ("CharRNN 2×8", "봄: ", "epoch 2/2: training loss ", ", validation loss ", " characters/s", "done: "):
+        assert shown in trained.stderr
+    model = read_model(tmp_path / "out")
+    assert set(model.config.vocab) == set(KOREAN.decode("utf-8-sig")) - {"\r"}
+
+    measured = train("evaluate", tmp_path / "out", "--text", text, "--json")
+    losses = json.loads(measured.stdout)
+    assert measured.stdout.count("\n") == 1
+    assert losses.keys() == {"val_loss", "val_loss_reset256"}
+    for name, loss in losses.items():
+        assert loss == pytest.approx(model.history["best"][name], abs=1e-3)
+
+
+WRONG = {
+    "an empty text": (b"", [], "has nothing in it"),
+    "a text of one symbol": (b"aaaa" * 500, [], "has only one symbol"),
+    "a text shorter than a sequence": (b"abc" * 50, [], "give a longer text or a lower --seq-length"),
+    "a binary file": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", [], "is a binary or UTF-16 file"),
+    "a text in another encoding": ("café ".encode("latin-1") * 500, [], "is not UTF-8 text"),
+    "a missing file": (None, [], "cannot read the text"),
+    "an unknown cell": (b"abcd" * 500, ["--cell", "transformer"], "invalid choice: 'transformer'"),
+    "an unknown protocol": (b"abcd" * 500, ["--protocol", "kfold"], "invalid choice: 'kfold'"),
+    "a size of zero": (b"abcd" * 500, ["--hidden-size", "0"], "hidden_size is 0; it must be from 1"),
+    "a number that is none": (b"abcd" * 500, ["--epochs", "many"], "invalid int value: 'many'"),
+    "a repository without an owner": (b"abcd" * 500, ["--push-to-hub", "model"], "give it as USER/NAME"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_ends_with_one_line_that_tells_what_to_do(tmp_path, case):
+    content, arguments, message = WRONG[case]
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    ended = train("fit", "--cell", "rnn", "--text", path, "--out", tmp_path / "out", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_another_model_is_refused_and_not_touched(tmp_path, text):
+    out = save(make_model(), tmp_path / "out")
+    before = contents(out)
+    ended = train("fit", "--cell", "rnn", "--text", text, "--out", out, *SMALL)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "already holds config.json" in ended.stderr
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_checkpoint_and_status_130_and_resume_goes_on(tmp_path, text, number):
+    arguments = ["fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *SMALL, "--epochs", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    while "epoch 1/" not in (line := process.stderr.readline()):
+        assert line, "the run ended before its first epoch"
+    while "training loss" not in process.stderr.readline():
+        pass
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command with --resume goes on from here" in rest
+    assert "Traceback" not in rest
+    assert (tmp_path / "out" / "checkpoint.safetensors").exists()
+    assert len(read_model(tmp_path / "out").history["epochs"]) >= 1
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", *map(str, arguments), "--resume"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert "resuming at epoch " in process.stderr.readline()
+    process.kill()
+    process.communicate()
+
+
+def test_evaluate_says_in_words_what_it_measured_and_what_it_left_out(tmp_path, text, monkeypatch, capsys):
+    call(monkeypatch, "fit", "--cell", "gru", "--text", text, "--out", tmp_path / "out", *SMALL)
+    other = tmp_path / "other.txt"
+    other.write_text("나는 €" * 100, encoding="utf-8")
+    capsys.readouterr()
+    call(monkeypatch, "evaluate", tmp_path / "out", "--text", other)
+    printed = capsys.readouterr()
+    assert "note: the model was trained on another text than other" in printed.err
+    assert "note: 10 characters that the model does not know were left out" in printed.err
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["val_loss", "val_loss_reset256"]
+
+
+def test_every_flag_that_the_contract_names_is_there(monkeypatch):
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        shlex.split(
+            "train fit --cell lstm --text t --out o --protocol holdout --epochs 1 --hidden-size 2 --num-layers 3 "
+            "--embedding-size 4 --dropout 0.5 --batch-size 6 --seq-length 7 --lr 0.8 --seed 9 --device cpu "
+            "--precision fp32 --resume --push-to-hub ada/m"
+        ),
+    )
+    args = parse()
+    assert (args.run, args.resume, args.push_to_hub) == (run_fit, True, "ada/m")
+    assert [args.epochs, args.hidden_size, args.num_layers, args.embedding_size] == [1, 2, 3, 4]
+    assert [args.dropout, args.batch_size, args.seq_length, args.lr, args.seed] == [0.5, 6, 7, 0.8, 9]
+    monkeypatch.setattr(sys, "argv", shlex.split("train evaluate ada/m --text t --protocol holdout --json"))
+    args = parse()
+    assert (args.run, args.model, args.json) == (run_evaluate, "ada/m", True)
+
+
+def test_fit_can_end_on_the_hub(hub, tmp_path, text, monkeypatch):
+    hub.add_user("ada", token="hf_ada")
+    monkeypatch.setitem(os.environ, "HF_TOKEN", "hf_ada")
+    pushed = train(
+        "fit", "--cell", "gru", "--text", text, "--out", tmp_path / "out", *SMALL, "--push-to-hub", "ada/spring"
+    )
+    assert pushed.returncode == 0, pushed.stderr
+    assert pushed.stdout.startswith(f"{hub.url}/ada/spring/commit/")
+    files = hub.repos["ada/spring"].files
+    for name in ("config.json", "model.safetensors", "history.json", "loss.png"):
+        assert files[name] == (tmp_path / "out" / name).read_bytes()
+
+
+def test_a_missing_token_is_told_before_anything_is_trained(hub, tmp_path, text):
+    ended = train(
+        "fit", "--cell", "gru", "--text", text, "--out", tmp_path / "out", *SMALL, "--push-to-hub", "ada/spring"
+    )
+    assert ended.returncode == 2
+    assert "hf auth login" in ended.stderr
+    assert not (tmp_path / "out").exists()
