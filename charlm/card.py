@@ -1,6 +1,7 @@
 """The model card: the README.md of a model folder, made from its configuration and training record alone."""
 
 import math
+import re
 import textwrap
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -59,7 +60,7 @@ def _eval_results(history: HistoryRecord) -> list[EvalResult]:
 
 
 def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
-    trained = f" trained on `{history['run'].get('text', 'a text')}`" if history else ""
+    trained = f" trained on {_code(history['run'].get('text', 'a text'))}" if history else ""
     return "\n\n".join(
         [
             f"# {config.kind.label}{trained}",
@@ -148,5 +149,13 @@ With the same text at hand, this gives the figures above again:
 {settings}"""
 
 
+def _code(text: str) -> str:
+    """Return a code span that shows a text on one line."""
+    longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
+
+
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    """Return the Markdown of a table cell that shows a value as it is: no markup of its own, on one line."""
+    return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", " ".join(str(value).split()))

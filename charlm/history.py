@@ -75,7 +75,7 @@ def read_history(text: str) -> HistoryRecord:
         raise ModelFileError("history.json: best must be an object with epoch and val_loss")
     if not is_number(best.get("val_loss_reset256", 0.0)):
         raise ModelFileError("history.json: best.val_loss_reset256 must be a number")
-    if best.get("epoch") not in [epoch["epoch"] for epoch in epochs]:
+    if type(best.get("epoch")) is not int or best["epoch"] not in [epoch["epoch"] for epoch in epochs]:
         raise ModelFileError(f"history.json: best.epoch {best.get('epoch')!r} is not among the epochs")
     try:
         json.dumps(values, ensure_ascii=False).encode()

@@ -18,7 +18,7 @@ def read_text(path: Path, way_out: str = "give a UTF-8 text file") -> str:
     if b"\0" in raw:
         raise RequestError(f"{path} is a binary or UTF-16 file (it holds a zero byte); {way_out}")
     try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+        return raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise RequestError(
             f"{path} is not UTF-8 text (byte {error.start + 1} is 0x{raw[error.start]:02x}); convert it to UTF-8 first"
