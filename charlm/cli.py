@@ -27,16 +27,25 @@ def run(command: Callable[[], None]) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         command()
+        sys.stdout.flush()  # here, where a failure is understood, rather than at exit
     except CharLMError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
-        # the rest goes nowhere, or Python would complain at exit that it cannot be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritable_output()
         return 1
     except OSError as error:  # a full disk, say
         print(f"error: {error}", file=sys.stderr)
+        _drop_unwritable_output()
         return 1
     return 0
+
+
+def _drop_unwritable_output() -> None:
+    """Send what standard output still holds nowhere if it cannot be written, or Python would complain at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

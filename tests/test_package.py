@@ -35,7 +35,9 @@ def test_the_package_is_charlm_alone_and_says_that_it_is_typed(wheel):
 
 def test_a_script_elsewhere_loads_a_model_with_the_installed_package(wheel, tmp_path):
     folder = save(make_model(), tmp_path / "model")
-    code = f"from charlm import CharLM; print(CharLM.from_pretrained({str(folder)!r}).generate('ab', 50, seed=7), end='')"
+    code = (
+        f"from charlm import CharLM; print(CharLM.from_pretrained({str(folder)!r}).generate('ab', 50, seed=7), end='')"
+    )
     environment = {**os.environ, "PYTHONPATH": str(wheel)}  # Python reads packages from a wheel as it is
     written = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment)
     assert written.decode() == CharLM.from_pretrained(folder).generate("ab", 50, seed=7)

@@ -116,10 +116,15 @@ def test_the_golden_layout():
 def test_weights_of_every_kind_come_back_from_either_type(tmp_path):
     config = make_config("lstm")
     for scale in (1.0, 1e-30, 1e30):
-        for weights in (make_weights(config, scale=scale), {n: a * np.float32(1.1) for n, a in make_weights(config).items()}):
+        for weights in (
+            make_weights(config, scale=scale),
+            {n: a * np.float32(1.1) for n, a in make_weights(config).items()},
+        ):
             packed = pack_weights(weights)
-            put = {name: np.frombuffer(raw, "<u2" if dtype == "BF16" else "<f4") for name, (dtype, _, raw) in
-                   unpack_safetensors(packed).items()}
+            put = {
+                name: np.frombuffer(raw, "<u2" if dtype == "BF16" else "<f4")
+                for name, (dtype, _, raw) in unpack_safetensors(packed).items()
+            }
             assert set(put) == set(weights)
 
 

@@ -1,0 +1,283 @@
+import json
+import math
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from models import VOCAB, make_model, save
+from reference import load_plain, mean_loss
+
+from charlm import CharLM
+
+ROOT = Path(__file__).parents[2]
+TEXT = "a bad cab\né한😀 dead\n\nbee"
+FIGURES = ["chars", "nats_per_char", "bits_per_char", "perplexity", "skipped"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save(make_model(), tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture
+def charlm(monkeypatch, capsys):
+    """`python -m charlm` in this process: the exit status and what it printed, on standard output and error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["charlm", *map(str, arguments)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # as in a process of its own
+            with pytest.raises(SystemExit) as caught:
+                runpy.run_module("charlm", run_name="__main__", alter_sys=True)
+        return caught.value.code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    def write(text):
+        path = tmp_path / "text.txt"
+        path.write_bytes(text.encode())
+        return path
+
+    return write
+
+
+def refused(result):
+    """The one line that a command says when it refuses."""
+    status, output, message = result
+    assert (status, output) == (2, "")
+    assert message.count("\n") == 1 and message.endswith("\n") and "Traceback" not in message
+    return message
+
+
+def process(*arguments, **options):
+    """`python -m charlm` in a process of its own, with its output held back as long as Python does."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "charlm", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **options)
+
+
+# generate
+
+
+@pytest.mark.parametrize(
+    ("flags", "arguments"),
+    [
+        ([], {}),
+        (["--prompt", "a cab"], {"prompt": "a cab"}),
+        (["--prompt", "bad\n한😀", "--length", "30"], {"prompt": "bad\n한😀", "length": 30}),
+        (["--temperature", "1.5", "--top-k", "4"], {"temperature": 1.5, "top_k": 4}),
+        (["--temperature", "0", "--length", "40"], {"temperature": 0, "length": 40}),
+        (["--top-p", "0.8", "--length", "1"], {"top_p": 0.8, "length": 1}),
+        (["--length", "0"], {"length": 0}),
+    ],
+    ids=str,
+)
+def test_generate_prints_the_text_that_the_model_writes(charlm, folder, flags, arguments):
+    expected = CharLM.from_pretrained(folder).generate(**arguments, seed=7)
+    assert charlm("generate", folder, *flags, "--seed", 7) == (0, expected + "\n", "")
+
+
+def test_on_a_terminal_the_text_follows_its_prompt(charlm, folder, monkeypatch):
+    expected = CharLM.from_pretrained(folder).generate("a cab", 30, seed=7)
+    arguments = ("generate", folder, "--prompt", "a cab", "--length", 30, "--seed", 7)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert charlm(*arguments) == (0, f"a cab{expected}\n", "")
+
+
+def test_unknown_symbols_of_the_prompt_are_named_on_standard_error_only(charlm, folder):
+    expected = CharLM.from_pretrained(folder).generate("a cab", 30, seed=7)
+    status, output, message = charlm("generate", folder, "--prompt", "a€ cXab", "--length", 30, "--seed", 7)
+    assert (status, output) == (0, expected + "\n")
+    assert message == "warning: the prompt's '€X' was skipped: the model does not know it\n"
+
+
+# score
+
+
+@pytest.mark.parametrize("text", [TEXT, "ab", "\ufeff" + TEXT.replace("\n", "\r\n")], ids=ascii)
+def test_score_measures_as_plain_torch_does(charlm, folder, text_file, text):
+    status, output, message = charlm("score", folder, text_file(text), "--json")
+    assert (status, message) == (0, "")
+    figures = json.loads(output)
+    read = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    plain, vocab = load_plain(folder)
+    nats = mean_loss(plain, [vocab.index(symbol) for symbol in read])
+    assert list(figures) == FIGURES
+    assert (figures["chars"], figures["skipped"]) == (len(list(pairwise(read))), 0)
+    assert figures["nats_per_char"] == pytest.approx(nats, abs=1e-5)
+    assert figures["bits_per_char"] == pytest.approx(nats / math.log(2), abs=1e-5)
+    assert figures["perplexity"] == pytest.approx(math.e**nats, rel=1e-5)
+
+
+def test_score_gives_the_mean_of_what_the_model_gives_in_python(charlm, folder, text_file):
+    output = charlm("score", folder, text_file(TEXT), "--json")[1]
+    assert json.loads(output)["nats_per_char"] == CharLM.from_pretrained(folder).score(TEXT).mean()
+
+
+def test_json_is_one_object_on_one_line(charlm, folder, text_file):
+    output = charlm("score", folder, text_file(TEXT), "--json")[1]
+    assert output.startswith("{") and output.endswith("}\n") and output.count("\n") == 1
+
+
+def test_unknown_characters_are_left_out_and_counted_each_time(charlm, folder, text_file):
+    known = json.loads(charlm("score", folder, text_file(TEXT), "--json")[1])
+    more = json.loads(charlm("score", folder, text_file("€" + TEXT[:5] + "XX€" + TEXT[5:] + "Z"), "--json")[1])
+    assert more == known | {"skipped": 5}
+
+
+def test_the_figures_for_people_are_those_of_the_json(charlm, folder, text_file):
+    path = text_file(TEXT * 100 + "€")
+    figures = json.loads(charlm("score", folder, path, "--json")[1])
+    nats, bits, perplexity = (figures[name] for name in FIGURES[1:4])
+    assert charlm("score", folder, path) == (
+        0,
+        f"{nats:.4f} nats per character, {bits:.4f} bits, perplexity {perplexity:.3f}\n"
+        "2,299 characters scored, 1 skipped that the model does not know\n",
+        "",
+    )
+
+
+# Requests that are wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["improvise"], "invalid choice: 'improvise'"),
+        (["generate"], "the following arguments are required: FOLDER_OR_REPO"),
+        (["score", "folder"], "the following arguments are required: FILE"),
+        (["generate", "folder", "--length", "many"], "argument --length: invalid int value: 'many'"),
+        (["generate", "folder", "--temperature", "hot"], "argument --temperature: invalid float value: 'hot'"),
+        (["generate", "folder", "--seed", "1.5"], "argument --seed: invalid int value: '1.5'"),
+        (["generate", "folder", "--sed", "1"], "unrecognized arguments: --sed 1"),
+        (["generate", "folder", "--prompt"], "argument --prompt: expected one argument"),
+        (["score", "folder", "file", "another"], "unrecognized arguments: another"),
+    ],
+    ids=str,
+)
+def test_a_command_line_that_is_wrong_is_refused_in_one_line(charlm, arguments, message):
+    line = refused(charlm(*arguments))
+    assert line.startswith("python -m charlm") and message in line
+    assert line.endswith("; --help shows what is allowed\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--length", "-1"], "length is -1; it must be from 0"),
+        (["--temperature", "-1"], "temperature is -1.0; it must be a finite number from 0"),
+        (["--temperature", "nan"], "temperature is nan; it must be a finite number from 0"),
+        (["--top-k", "-5"], "top_k is -5; it must be from 0"),
+        (["--top-p", "1.5"], "top_p is 1.5; it must be from 0 to 1"),
+        (["--seed", "-3"], "seed is -3; it must be from 0"),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_bounds_is_refused_in_one_line(charlm, folder, flags, message):
+    assert refused(charlm("generate", folder, *flags)) == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("command", ["generate", "score"])
+def test_a_model_that_is_not_there_is_refused_in_one_line(charlm, text_file, command):
+    more = [text_file(TEXT)] if command == "score" else []
+    assert refused(charlm(command, "no such folder", *more)) == (
+        "error: 'no such folder' is neither a folder here nor the name of a Hub repository (USER/NAME); "
+        "check the path\n"
+    )
+
+
+def test_a_folder_of_something_else_is_refused_in_one_line(charlm, tmp_path):
+    assert refused(charlm("generate", tmp_path)) == (
+        f"error: {tmp_path}: config.json is missing: this is not a whole model folder\n"
+    )
+
+
+def test_a_hub_that_cannot_be_reached_may_be_back_later(charlm):
+    status, output, message = charlm("generate", "user/model")
+    assert (status, output) == (1, "")
+    assert message.count("\n") == 1 and message.startswith("error: ")
+
+
+def test_a_file_that_is_not_there_is_refused_in_one_line(charlm, folder, tmp_path):
+    path = tmp_path / "text.txt"
+    assert refused(charlm("score", folder, path)) == (
+        f"error: cannot read the text {path}: No such file or directory; give a UTF-8 text file\n"
+    )
+
+
+def test_a_file_that_is_no_text_is_refused_in_one_line(charlm, folder, tmp_path):
+    assert "is a binary or UTF-16 file" in refused(charlm("score", folder, folder / "model.safetensors", "--json"))
+    (tmp_path / "latin-1.txt").write_bytes("naïve".encode("latin-1"))
+    assert "is not UTF-8 text (byte 3 is 0xef)" in refused(charlm("score", folder, tmp_path / "latin-1.txt"))
+
+
+@pytest.mark.parametrize(("text", "known"), [("", 0), ("a", 1), ("€", 0), ("€a€", 1)])
+def test_a_text_with_nothing_to_predict_is_refused_in_one_line(charlm, folder, text_file, text, known):
+    path = text_file(text)
+    assert refused(charlm("score", folder, path, "--json")) == (
+        f"error: {path} has {known} characters that the model knows; scoring needs at least 2\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["score", "--help"]], ids=str)
+def test_help_names_every_argument(charlm, arguments):
+    status, output, message = charlm(*arguments)
+    assert (status, message) == (0, "")
+    known = {
+        "generate": ["FOLDER_OR_REPO", "--prompt", "--length", "--temperature", "--top-k", "--top-p", "--seed"],
+        "score": ["FOLDER_OR_REPO", "FILE", "--json"],
+    }
+    assert all(name in output for name in known.get(arguments[0], known))
+
+
+# How it ends
+
+
+def test_ctrl_c_ends_generate_with_130_and_no_traceback(folder):
+    # a shell that started the tests in the background makes its children ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        child = process("generate", folder, "--length", 10**9, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with child:
+        assert child.stdout.read(1)  # it is writing
+        child.send_signal(signal.SIGINT)
+        _, message = child.communicate()
+    assert (child.returncode, message) == (130, b"")
+
+
+def test_a_reader_that_has_had_enough_ends_generate_quietly(folder):
+    with process("generate", folder, "--length", 10**9, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout.read(1).decode(errors="ignore") in VOCAB
+        child.stdout.close()
+        assert child.stderr.read() == b""
+    assert child.returncode == 1
+
+
+def test_a_reader_that_is_gone_ends_score_quietly(folder, text_file):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with process("score", folder, text_file(TEXT), "--json", stdout=writing, stderr=subprocess.PIPE) as child:
+        os.close(writing)
+        assert child.stderr.read() == b""
+    assert child.returncode == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_reported_in_one_line(folder, text_file):
+    with open("/dev/full", "wb") as full:
+        child = process("score", folder, text_file(TEXT), stdout=full, stderr=subprocess.PIPE)
+    with child:
+        assert child.stderr.read() == b"error: [Errno 28] No space left on device\n"
+    assert child.returncode == 1

@@ -1,0 +1,257 @@
+import copy
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from models import laws, make_record
+from PIL import Image
+
+from charlm.errors import ModelFileError
+from charlm.history import draw_curves, make_history, perplexity, read_history, write_history
+
+MISSING = object()
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+epoch_records = st.fixed_dictionaries(
+    {
+        "epoch": st.integers(0, 10**6),
+        "train_loss": numbers,
+        "val_loss": numbers,
+        "unseen_loss": st.none() | numbers,
+        "learning_rate": numbers,
+        "seconds": numbers,
+        "chars_per_second": numbers,
+        "sample": st.text(),
+    }
+)
+settings_of_runs = st.dictionaries(
+    st.text().filter(lambda name: name not in ("text", "split")),
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | numbers | st.text(),
+)
+
+
+def changed(record, path, value):
+    """Return a copy of a record with one field replaced, or without it."""
+    record = copy.deepcopy(record)
+    *parents, name = path
+    parent = record
+    for key in parents:
+        parent = parent[key]
+    if value is MISSING:
+        del parent[name]
+    else:
+        parent[name] = value
+    return record
+
+
+def fails(text):
+    with pytest.raises(ModelFileError) as caught:
+        read_history(text)
+    assert str(caught.value).startswith("history.json")
+    return str(caught.value)
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)
+
+
+# The file
+
+
+@laws
+@given(settings_of_runs, st.lists(epoch_records, min_size=1, max_size=4))
+def test_reading_undoes_writing(run, epochs):
+    record = make_history(run, epochs)
+    assert read_history(write_history(record)) == record
+
+
+def test_the_file_is_json_laid_out_as_the_contract_says():
+    record = json.loads(write_history(make_record((2.0, 1.5))))
+    assert list(record) == ["format_version", "run", "epochs", "best"]
+    assert record["format_version"] == 1
+    assert record["run"]["split"] == {"train_chars": 900, "val_chars": 100}
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
+    assert record["epochs"][0] == {
+        "epoch": 1,
+        "train_loss": 1.8,
+        "val_loss": 2.0,
+        "unseen_loss": None,
+        "learning_rate": 0.003,
+        "seconds": 12.5,
+        "chars_per_second": 80_000.0,
+        "sample": "a cab\nbade",
+    }
+    assert record["best"] == {"epoch": 2, "val_loss": 1.5}
+
+
+def test_symbols_of_any_script_stand_in_the_file_as_they_are():
+    assert '"sample": "한😀é"' in write_history(make_record(sample="한😀é"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "epoch"),
+    [((1.0,), 1), ((3.0, 2.0, 1.0), 3), ((2.0, 1.0, 3.0), 2), ((2.0, 1.0, 1.0), 2), ((1.0, 1.0, 1.0), 1)],
+)
+def test_the_best_epoch_has_the_lowest_validation_loss_and_is_the_first_of_equals(losses, epoch):
+    assert make_record(losses)["best"] == {"epoch": epoch, "val_loss": min(losses)}
+
+
+def test_the_training_loss_has_no_say_in_which_epoch_is_best():
+    epochs = make_record((2.0, 1.0))["epochs"]
+    epochs[0]["train_loss"] = 0.1
+    assert make_history({}, epochs)["best"]["epoch"] == 2
+
+
+@pytest.mark.parametrize("path", [("added",), ("run", "added"), ("epochs", 1, "added"), ("best", "added")])
+def test_fields_that_charlm_does_not_know_are_kept(path):
+    record = changed(make_record(), path, {"by": ["someone", None, 1.5]})
+    assert json.loads(write_history(read_history(json.dumps(record)))) == record
+
+
+def test_what_a_run_need_not_have_may_be_missing():
+    record = changed(changed(make_record(), ("run",), {}), ("epochs", 0, "unseen_loss"), MISSING)
+    assert read_history(json.dumps(record)) == record
+
+
+# Files that are wrong
+
+
+NOT_NUMBERS = [MISSING, None, "1.5", True, [1.5], {}]
+
+
+@pytest.mark.parametrize("value", NOT_NUMBERS, ids=repr)
+@pytest.mark.parametrize("name", ["train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"])
+def test_a_number_that_is_none_is_named_with_its_epoch(name, value):
+    message = fails(json.dumps(changed(make_record(), ("epochs", 2, name), value)))
+    shown = None if value is MISSING else value
+    assert message == f"history.json: epochs[2].{name} is {shown!r}; it must be a number"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("format_version",), MISSING, "history.json says format_version None; it must be a whole number from 1"),
+        (("format_version",), "1", "history.json says format_version '1'"),
+        (("format_version",), 0, "history.json says format_version 0"),
+        (("format_version",), True, "history.json says format_version True"),
+        (("format_version",), 2, "format_version 2, written by a newer charlm; this one reads up to 1: update charlm"),
+        (("run",), MISSING, "run must be an object"),
+        (("run",), [], "run must be an object"),
+        (("run", "text"), None, "run.text must be a string"),
+        (("run", "text"), 5, "run.text must be a string"),
+        (("run", "split"), None, "run.split must be an object with the numbers train_chars and val_chars"),
+        (("run", "split", "train_chars"), "900", "run.split must be an object with the numbers train_chars"),
+        (("run", "split", "val_chars"), None, "run.split must be an object with the numbers train_chars"),
+        (("epochs",), MISSING, "epochs must be a list of 1 to 100,000 objects"),
+        (("epochs",), [], "epochs must be a list of 1 to 100,000 objects"),
+        (("epochs",), {"0": {}}, "epochs must be a list of 1 to 100,000 objects"),
+        (("epochs",), [0] * 100_001, "epochs must be a list of 1 to 100,000 objects"),
+        (("epochs", 1), None, "epochs[1] must be an object with its number in `epoch`"),
+        (("epochs", 1, "epoch"), MISSING, "epochs[1] must be an object with its number in `epoch`"),
+        (("epochs", 1, "epoch"), "2", "epochs[1] must be an object with its number in `epoch`"),
+        (("epochs", 1, "epoch"), True, "epochs[1] must be an object with its number in `epoch`"),
+        (("epochs", 1, "epoch"), 2.0, "epochs[1] must be an object with its number in `epoch`"),
+        (("epochs", 1, "unseen_loss"), "2", "epochs[1].unseen_loss must be a number or null"),
+        (("epochs", 1, "unseen_loss"), False, "epochs[1].unseen_loss must be a number or null"),
+        (("epochs", 1, "sample"), MISSING, "epochs[1].sample must be a string"),
+        (("epochs", 1, "sample"), ["a"], "epochs[1].sample must be a string"),
+        (("best",), MISSING, "best must be an object with epoch and val_loss"),
+        (("best",), [1, 1.5], "best must be an object with epoch and val_loss"),
+        (("best", "val_loss"), MISSING, "best must be an object with epoch and val_loss"),
+        (("best", "val_loss"), "1.5", "best must be an object with epoch and val_loss"),
+        (("best", "val_loss_reset256"), None, "best.val_loss_reset256 must be a number"),
+        (("best", "epoch"), MISSING, "best.epoch None is not among the epochs"),
+        (("best", "epoch"), 4, "best.epoch 4 is not among the epochs"),
+        (("best", "epoch"), True, "best.epoch True is not among the epochs"),
+        (("best", "epoch"), 2.0, "best.epoch 2.0 is not among the epochs"),
+        (("best", "epoch"), [2], "best.epoch [2] is not among the epochs"),
+    ],
+)
+def test_a_wrong_field_is_named(path, value, message):
+    assert message in fails(json.dumps(changed(make_record(), path, value)))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_does_not_know_is_refused(number):
+    text = write_history(make_record()).replace("1.75", number)
+    assert f"is not valid JSON: {number} is not a number that JSON knows" in fails(text)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400])
+def test_a_number_too_large_for_a_float_is_refused(number):
+    assert "epochs[2].val_loss is " in fails(write_history(make_record()).replace("1.75", number))
+
+
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_hides():
+    for path in (("epochs", 0, "sample"), ("run", "text"), ("run", "added")):
+        text = json.dumps(changed(make_record(), path, "\ud83d"))
+        assert fails(text) == "history.json holds a lone surrogate, which is not a character"
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"a"', "[" * 100_000])
+def test_what_is_no_json_object_is_refused(text):
+    fails(text)
+
+
+def test_a_key_that_stands_twice_is_refused():
+    text = write_history(make_record()).replace('"best":', '"run": {}, "best":')
+    assert "the key 'run' stands twice in one object" in fails(text)
+
+
+# The picture
+
+
+def test_the_picture_is_a_png_of_840_by_504_pixels():
+    png = draw_curves(make_record(), "CharLSTM on tinyshakespeare")
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.verify()
+        assert picture.size == (840, 504)
+
+
+def test_the_same_record_gives_the_same_bytes_and_another_record_others():
+    png = draw_curves(make_record((2.0, 1.5, 1.75)), "title")
+    assert draw_curves(make_record((2.0, 1.5, 1.75)), "title") == png
+    assert draw_curves(make_record((2.0, 1.5, 1.7)), "title") != png
+    assert draw_curves(make_record((2.0, 1.5, 1.75)), "another") != png
+
+
+def test_a_curve_of_the_unseen_text_is_drawn_where_it_was_measured():
+    green = (0x2C, 0xA0, 0x2C)  # the third colour of matplotlib's cycle
+    record = make_record()
+    assert not (pixels(draw_curves(record, "")) == green).all(axis=1).any()
+    record["epochs"][0]["unseen_loss"] = 2.25
+    record["epochs"][2]["unseen_loss"] = 1.75
+    assert (pixels(draw_curves(record, "")) == green).all(axis=1).any()
+
+
+def test_a_single_epoch_has_a_picture():
+    assert draw_curves(make_record((1.5,)), "title") != draw_curves(make_record((1.25,)), "title")
+
+
+# a warning, such as that of a missing glyph, fails a test
+@pytest.mark.parametrize(
+    "title", ["$", r"$\frac{$", "100 $ or 200 $", "소나기 한글 😀", "a\nb\tc\0", "x" * 1000, ""], ids=ascii
+)
+def test_any_title_is_drawn_without_a_warning(title):
+    blank = pixels(draw_curves(make_record(), ""))
+    assert np.array_equal(pixels(draw_curves(make_record(), title)), blank) == (title == "")
+
+
+# Perplexity
+
+
+@pytest.mark.parametrize(
+    ("nats", "expected"), [(0.0, 1), (0.6931471805599453, 2), (2.302585092994046, 10), (1.5, 4.48168907)]
+)
+def test_perplexity_worked_by_hand(nats, expected):
+    assert perplexity(nats) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("nats", [709.78, 710.0, 1e6, 1e308])
+def test_perplexity_is_finite_however_bad_the_model(nats):
+    assert perplexity(nats) == pytest.approx(sys.float_info.max, rel=0.01)
