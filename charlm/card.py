@@ -99,7 +99,7 @@ def _usage(config: ModelConfig) -> str:
 ```python
 from charlm import CharLM
 
-lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}")
+lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}")  # or the path of this folder
 print(lm.generate(length=500, temperature=0.8, seed=7))
 ```
 
@@ -139,7 +139,8 @@ def _training(history: HistoryRecord) -> str:
 
 The first {split.get("train_chars", 0):,} characters of the text trained it, the last {split.get("val_chars", 0):,}
 validated it; nothing overlaps. The validation text is read once, in order, from a zero state, which is carried
-through it; losses are means over every character predicted. The best epoch was chosen by this validation loss.
+through it; losses are means over every character predicted. The best epoch was chosen by this validation loss. The
+training loss is the mean over an epoch, while units are dropped and the weights change: no measure of the final ones.
 With the same text at hand, this gives the figures above again:
 
     python -m train evaluate {REPO_PLACEHOLDER} --text {text if text == "tinyshakespeare" else "FILE"}

@@ -50,7 +50,7 @@ class TrainConfig:
     )
     seq_length: int = setting(128, low=1, high=65_536, help="characters between two updates of the weights")
     lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate; default by cell")
-    weight_decay: float = setting(0.01, low=0, high=10, help="decoupled weight decay of AdamW")
+    weight_decay: float = setting(0.2, low=0, high=10, help="decoupled weight decay of AdamW")
     clip_norm: float = setting(1.0, low=0, high=1e9, help="longest gradient allowed; 0 allows any")
     seed: int = setting(0, low=0, high=2**63 - 1, help="seed of every random number of the run")
     device: str = setting("auto", help="auto takes CUDA if there, else MPS, else the CPU", choices=DEVICES)
