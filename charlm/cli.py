@@ -1,6 +1,7 @@
 """What the commands of charlm, train and the app share: how they refuse and how they end."""
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -24,6 +25,8 @@ def run(command: Callable[[], None]) -> int:
 
     Errors that users can cause, and warnings, become one line on standard error.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal or pipe can show every symbol
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         command()

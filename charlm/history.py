@@ -123,15 +123,18 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
         points = [(epoch["epoch"], epoch[name]) for epoch in history["epochs"] if epoch.get(name) is not None]  # type: ignore[literal-required]
         if points:
             axes.plot(*zip(*points, strict=True), marker=".", label=label)
-    best = history["best"]
+    best, last = history["best"], history["epochs"][-1]["epoch"]
     axes.plot(best["epoch"], best["val_loss"], "o", markersize=11, markerfacecolor="none", color="black")
     axes.annotate(
         f"best: {best['val_loss']:.4f}, epoch {best['epoch']}",
         (best["epoch"], best["val_loss"]),
         xytext=(0, 14),
         textcoords="offset points",
-        ha="right",
+        ha="right" if 2 * best["epoch"] > last else "left",  # towards the middle of the picture
     )
+    if len(history["epochs"]) == 1:  # one epoch has no extent to scale the axes by
+        axes.set_xlim(last - 1, last + 1)
+        axes.margins(y=0.25)
     axes.set(xlabel="epoch", ylabel="loss (nats per character)")
     axes.set_title(_drawable(title), parse_math=False)  # a $ in a text's name is just that
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

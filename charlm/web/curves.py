@@ -1,8 +1,8 @@
 """The stored loss curves as an interactive plot."""
 
-import math
 from collections.abc import Sequence
 from html import escape
+from itertools import count
 
 from plotly import graph_objects as go
 
@@ -26,13 +26,20 @@ def draw_plot(records: Sequence[tuple[str, HistoryRecord | None]]) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": GREY},
         hovermode="x unified",
-        legend={"orientation": "h", "y": -0.18},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
     )
     axis = {"gridcolor": "rgba(128,128,128,0.2)", "zeroline": False}
     longest = max((len(history["epochs"]) for _, history in records if history is not None), default=1)
-    figure.update_xaxes(title="epoch", tick0=0, dtick=math.ceil(longest / 20), **axis)
+    figure.update_xaxes(title="epoch", tick0=0, dtick=_tick_step(longest), tickangle=0, **axis)
     figure.update_yaxes(title="loss (nats per character)", **axis)
     return figure
+
+
+def _tick_step(epochs: int) -> int:
+    """Return the smallest of 1, 2, 5, 10, 20, … that sets at most six ticks, as many as a phone has room for."""
+    steps = (digit * 10**power for power in count() for digit in (1, 2, 5))
+    fitting: int = next(step for step in steps if epochs <= 6 * step)
+    return fitting
 
 
 def _add_curves(figure: go.Figure, name: str, history: HistoryRecord, colour: str) -> None:

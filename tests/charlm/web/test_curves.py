@@ -47,7 +47,7 @@ def test_a_name_cannot_bring_markup_into_the_plot():
     assert all("<" not in trace.name for trace in draw_plot([("<a href='x'>", make_record())]).data)
 
 
-@pytest.mark.parametrize(("epochs", "step"), [(3, 1), (20, 1), (21, 2), (200, 10)])
-def test_ticks_stand_at_whole_epochs_and_never_more_than_twenty(epochs, step):
+@pytest.mark.parametrize(("epochs", "step"), [(3, 1), (6, 1), (7, 2), (20, 5), (31, 10), (200, 50)])
+def test_ticks_stand_at_round_epochs_and_are_never_more_than_six(epochs, step):
     figure = draw_plot([("small", make_record((2.0,) * epochs))])
     assert figure.layout.xaxis.dtick == step
