@@ -281,3 +281,13 @@ def test_a_full_disk_is_reported_in_one_line(folder, text_file):
     with child:
         assert child.stderr.read() == b"error: [Errno 28] No space left on device\n"
     assert child.returncode == 1
+
+
+def test_symbols_that_standard_output_cannot_hold_are_written_as_escapes(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    child = process("generate", folder, "--length", 200, "--seed", 7, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with child:
+        output, message = child.communicate()
+    expected = CharLM.from_pretrained(folder).generate("", 200, seed=7) + "\n"
+    assert {"한", "😀"} <= set(expected)
+    assert (child.returncode, output, message) == (0, expected.encode("ascii", "backslashreplace"), b"")

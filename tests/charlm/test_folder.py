@@ -16,9 +16,7 @@ from models import (
     change_config,
     contents,
     laws,
-    make_config,
     make_model,
-    make_weights,
     pack_safetensors,
     put_weights,
     save,
@@ -41,10 +39,15 @@ from charlm.folder import (
 )
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return save(make_model("gru"), tmp_path_factory.mktemp("sound"))
+
+
 @pytest.fixture
-def folder(tmp_path):
+def folder(sound, tmp_path):
     """A sound model folder, to be damaged."""
-    return save(make_model("gru"), tmp_path / "model")
+    return shutil.copytree(sound, tmp_path / "model")
 
 
 def fails(folder, message):
@@ -71,8 +74,8 @@ def test_reading_undoes_writing(tmp_path, cell):
     model = make_model(cell)
     copy = read_model(save(model, tmp_path / "model"))
     assert copy.config == model.config and copy.history == model.history
-    assert list(copy.weights) == list(copy.config.tensor_shapes) or set(copy.weights) == set(model.weights)
-    assert all(np.array_equal(copy.weights[name], array) for name, array in model.weights.items())
+    assert copy.weights.keys() == model.weights.keys()
+    assert all(copy.weights[name].tobytes() == array.tobytes() for name, array in model.weights.items())
 
 
 def test_a_folder_holds_the_five_files_of_the_contract(folder):
@@ -111,21 +114,6 @@ def test_the_golden_layout():
     stored = unpack_safetensors(pack_weights(weights))
     assert stored["head.bias"] == ("F32", (2,), struct.pack("<ff", 0.1, 2.0**-133))
     assert {dtype for dtype, _, _ in stored.values()} == {"F32"}
-
-
-def test_weights_of_every_kind_come_back_from_either_type(tmp_path):
-    config = make_config("lstm")
-    for scale in (1.0, 1e-30, 1e30):
-        for weights in (
-            make_weights(config, scale=scale),
-            {n: a * np.float32(1.1) for n, a in make_weights(config).items()},
-        ):
-            packed = pack_weights(weights)
-            put = {
-                name: np.frombuffer(raw, "<u2" if dtype == "BF16" else "<f4")
-                for name, (dtype, _, raw) in unpack_safetensors(packed).items()
-            }
-            assert set(put) == set(weights)
 
 
 def test_config_json_vouches_for_the_weights(folder):

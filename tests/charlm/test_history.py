@@ -229,8 +229,21 @@ def test_a_curve_of_the_unseen_text_is_drawn_where_it_was_measured():
     assert (pixels(draw_curves(record, "")) == green).all(axis=1).any()
 
 
-def test_a_single_epoch_has_a_picture():
-    assert draw_curves(make_record((1.5,)), "title") != draw_curves(make_record((1.25,)), "title")
+def left_edge(png):
+    """The column of the left side of the frame: the first one that is black from top to bottom."""
+    columns = pixels(png).reshape(504, 840, 3).max(axis=2) < 60
+    return int(np.argmax(columns.sum(axis=0) > 300))
+
+
+def test_the_plot_is_as_wide_whichever_epoch_is_the_best():
+    courses = [(1.5, 2.0, 2.5), (2.5, 1.5, 2.0), (2.5, 2.0, 1.5)]
+    edges = {left_edge(draw_curves(make_record(losses), "")) for losses in courses}
+    assert len(edges) == 1 and 0 < edges.pop() < 100
+
+
+@pytest.mark.parametrize("losses", [(1.5,), (0.0,), (1e6, 1e-6), (1.0,) * 500], ids=len)
+def test_any_course_can_be_drawn(losses):
+    assert 0 < left_edge(draw_curves(make_record(losses), "title")) < 150
 
 
 # a warning, such as that of a missing glyph, fails a test

@@ -97,8 +97,8 @@ def test_an_interrupt_leaves_a_checkpoint_and_status_130_and_resume_goes_on(tmp_
     )
     while "epoch 1/" not in (line := process.stderr.readline()):
         assert line, "the run ended before its first epoch"
-    while "training loss" not in process.stderr.readline():
-        pass
+    while "training loss" not in (line := process.stderr.readline()):
+        assert line, "the run ended in its first epoch"
     process.send_signal(number)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -1,5 +1,7 @@
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +72,12 @@ def test_a_setting_out_of_bounds_is_refused_by_name(name, values):
     for value in values:
         with pytest.raises(RequestError, match=rf"^{name} is "):
             TrainConfig(**{"cell": "rnn", name: value})
+
+
+def test_whole_numbers_may_come_as_floats_or_from_numpy_and_are_recorded_as_json_knows_them():
+    config = TrainConfig("rnn", epochs=2.0, batch_size=np.int64(4), lr=1, dropout=np.float32(0.5), seed=np.int32(7))
+    plain = TrainConfig("rnn", epochs=2, batch_size=4, lr=1.0, dropout=0.5, seed=7)
+    assert json.dumps(dataclasses.asdict(config)) == json.dumps(dataclasses.asdict(plain))
 
 
 def test_every_setting_explains_itself():

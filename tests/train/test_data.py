@@ -1,5 +1,7 @@
 import hashlib
+import http.client
 import io
+import re
 
 import numpy as np
 import pytest
@@ -99,9 +101,10 @@ def test_a_download_that_is_not_the_text_is_refused_and_not_kept(stand_in, tmp_p
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_without_a_network_the_message_tells_where_to_put_the_text(stand_in):
-    stand_in(OSError("no route to host"))
-    with pytest.raises(RequestError, match="no route to host.*name that in CHARLM_DATA"):
+@pytest.mark.parametrize("failure", [OSError("no route to host"), http.client.IncompleteRead(b"To be")], ids=repr)
+def test_without_a_network_the_message_tells_where_to_put_the_text(stand_in, failure):
+    stand_in(failure)
+    with pytest.raises(RequestError, match=f"{re.escape(str(failure))}.*name that in CHARLM_DATA"):
         load_text(TINYSHAKESPEARE)
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from models import VOCAB, make_lm, make_model, save, uniform_lm
 from reference import load_plain, mean_loss
 
@@ -8,7 +9,7 @@ from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
 from train import evaluate
 from train.data import Text, split_holdout
-from train.evaluate import carried_loss, evaluate_holdout, reset_loss
+from train.evaluate import carried_loss, evaluate_holdout, flushed_denormals, reset_loss
 
 
 def random_text(length, seed=3):
@@ -89,3 +90,11 @@ def test_a_model_whose_losses_are_no_numbers_is_refused():
     lm = CharLM(model.config, model.weights, device="cpu")
     with pytest.raises(ModelFileError, match="no finite numbers"):
         evaluate_holdout(lm, as_text(random_text(500)))
+
+
+def test_denormals_are_zero_while_a_model_is_measured_and_numbers_again_afterwards():
+    denormal = torch.tensor([1e-40])
+    with flushed_denormals():
+        assert (denormal * 1).item() == 0
+    evaluate_holdout(uniform_lm("abcd"), as_text("abcd" * 50))
+    assert (denormal * 1).item() > 0

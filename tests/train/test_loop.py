@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from charlm.folder import MODEL_FILES
 from charlm.lm import CharLM
 from charlm.vocab import Vocab
 from train import loop
-from train.checkpoint import CHECKPOINT_FILE
+from train.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.data import Streams, Text
 from train.evaluate import reset_loss
@@ -31,6 +32,12 @@ def make_text(content=CONTENT):
 
 def make_config(cell="gru", **changes):
     return TrainConfig(cell, **(SMALL | {"lr": 0.01, "dropout": 0.2} | changes))
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Drawing takes longer than a tiny epoch, and is tested elsewhere."""
+    monkeypatch.setattr("charlm.folder.draw_curves", lambda history, title: b"picture")
 
 
 class StopAt(Report):
@@ -214,6 +221,22 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     assert (tmp_path / "out").read_text() == "precious"
 
 
+def test_a_place_that_can_be_no_folder_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "_train_step", lambda trainer: pytest.fail("it has begun"))
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(RequestError, match="cannot make the folder .* choose another place"):
+        fit(make_text(), tmp_path / "file" / "out", make_config(), Report())
+    assert contents(tmp_path) == {"file": b"precious"}
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
+    half = tmp_path / "out" / ".writing-killed" / "new"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    fit(make_text(), tmp_path / "out", make_config(), Report())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(MODEL_FILES)
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     out = interrupted(tmp_path / "out")
     before = contents(out)
@@ -227,6 +250,31 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp
     with pytest.raises(TrainingError, match=r"the loss is no longer a number.*lower --lr than 0\.01"):
         fit(make_text(), out, make_config(), Report(), resume=True)
     assert contents(out) == before
+
+
+def test_weights_that_the_last_update_made_useless_are_not_kept(tmp_path, monkeypatch):
+    out = interrupted(tmp_path / "out")
+    before = contents(out)
+    monkeypatch.setattr(loop, "carried_loss", lambda *_: math.nan)
+    with pytest.raises(TrainingError, match="the loss is no longer a number"):
+        fit(make_text(), out, make_config(), Report(), resume=True)
+    assert contents(out) == before
+
+
+def test_an_interrupt_does_not_save_a_run_whose_loss_is_no_number(tmp_path, monkeypatch):
+    out = interrupted(tmp_path / "out")
+    before = contents(out)
+    step = Trainer._train_step
+
+    def overflow_and_interrupt(trainer):
+        step(trainer)
+        trainer._loss_sum += math.nan
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_train_step", overflow_and_interrupt)
+    with pytest.raises((TrainingError, KeyboardInterrupt)) as caught:  # the second would end all tests
+        fit(make_text(), out, make_config(), Report(), resume=True)
+    assert caught.type is TrainingError and contents(out) == before
 
 
 def make_trainer(cell="gru", **changes):
@@ -286,3 +334,51 @@ def test_the_state_is_carried_from_step_to_step_and_zero_at_an_epochs_start():
     assert not trainer._state.requires_grad
     trainer._start_epoch(2)
     assert trainer._state is None
+
+
+def test_an_interrupt_while_an_epoch_is_measured_loses_nothing(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    straight = fit(make_text(), tmp_path / "straight", make_config(), Report())
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "carried_loss", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit(make_text(), tmp_path / "stopped", make_config(), Report())
+    resumed = fit(make_text(), tmp_path / "stopped", make_config(), Report(), resume=True)
+    assert without_times(resumed["epochs"]) == without_times(straight["epochs"])
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "stopped")]
+    assert weights[0] == weights[1]
+
+
+def test_a_second_interrupt_does_not_cut_the_saving_short(tmp_path, monkeypatch):
+    def press_again(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        save_checkpoint(*arguments)
+
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_READINGS", -1)
+    monkeypatch.setattr(loop, "save_checkpoint", press_again)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_text(), tmp_path / "out", make_config(), StopAt(steps=5))
+    assert load_checkpoint(tmp_path / "out").values["step"] == 5
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_in_bfloat16_too_a_run_learns_and_goes_on_bit_for_bit(tmp_path, monkeypatch, cell):
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_READINGS", -1)
+    config = make_config(cell, precision="bf16", dropout=0)
+    straight = fit(make_text(), tmp_path / "straight", config, Report())
+    assert straight["run"]["precision"] == "bf16"
+    # a model that knew nothing but the symbols would lose the logarithm of their number
+    assert straight["best"]["val_loss"] < 0.9 * math.log(len(set(CONTENT)))
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_text(), tmp_path / "stopped", config, StopAt(steps=30))
+    fit(make_text(), tmp_path / "stopped", config, Report(), resume=True)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "stopped")]
+    assert weights[0] == weights[1]
+
+
+def test_a_run_may_go_on_in_another_precision(tmp_path):
+    out = interrupted(tmp_path / "out")
+    history = fit(make_text(), out, make_config(precision="bf16"), Report(), resume=True)
+    assert len(history["epochs"]) == 2 and history["run"]["precision"] == "bf16"
