@@ -25,8 +25,8 @@ def generate(args: argparse.Namespace) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """Print how well the model predicts a text."""
-    from charlm.history import perplexity
-    from charlm.lm import CharLM, bits_per_char
+    from charlm.history import bits_per_char, perplexity
+    from charlm.lm import CharLM
     from charlm.text import read_text
 
     text = read_text(Path(args.file))

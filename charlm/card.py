@@ -1,13 +1,12 @@
 """The model card: the README.md of a model folder, made from its configuration and training record alone."""
 
-import math
 import re
 import textwrap
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from charlm.config import ModelConfig
-from charlm.history import HistoryRecord, perplexity
+from charlm.history import HistoryRecord, bits_per_char, perplexity
 
 # Stands for the repository's name until the folder is published; `hub.push` puts the name in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
@@ -44,7 +43,7 @@ def _eval_results(history: HistoryRecord) -> list[EvalResult]:
     figures = {"validation loss (nats per character)": best["val_loss"]}
     if "val_loss_reset256" in best:
         figures["validation loss, state reset every 256 characters"] = best["val_loss_reset256"]
-    figures["bits per character"] = best["val_loss"] / math.log(2)
+    figures["bits per character"] = bits_per_char(best["val_loss"])
     return [
         EvalResult(
             task_type="text-generation",
@@ -80,7 +79,7 @@ def _results(history: HistoryRecord) -> str:
         rows.append(("Validation loss, state reset every 256 characters", best["val_loss_reset256"]))
     lines = ["## How good it is", "", "| | nats per character | bits per character | perplexity |"]
     lines.append("| --- | --- | --- | --- |")
-    lines += [f"| {name} | {loss:.4f} | {loss / math.log(2):.4f} | {perplexity(loss):.3f} |" for name, loss in rows]
+    lines += [f"| {name} | {loss:.4f} | {bits_per_char(loss):.4f} | {perplexity(loss):.3f} |" for name, loss in rows]
     lines += ["", f"Measured at the best epoch, {best['epoch']} of {len(history['epochs'])}."]
     lines += ["", "![training and validation loss by epoch](loss.png)"]
     return "\n".join(lines)

@@ -7,9 +7,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charlm.cells import CELLS, Cell
 from charlm.errors import CharLMError, ModelFileError
 from charlm.vocab import Vocab
+
+Weights = dict[str, NDArray[np.float32]]  # with the names and shapes of `ModelConfig.tensor_shapes`
 
 MODEL_TYPE = "charlm"
 FORMAT_VERSION = 1

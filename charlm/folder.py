@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from charlm.config import ModelConfig, parse_json_object
+from charlm.config import ModelConfig, Weights, parse_json_object
 from charlm.errors import ModelFileError, RequestError
 from charlm.history import HistoryRecord, draw_curves, read_history, write_history
 
@@ -27,8 +27,6 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, PICTURE_FILE, CARD_FILE)
 LARGEST_JSON = 64 * 1024 * 1024  # bytes; a record of 1,000 epochs with samples takes one
 LARGEST_HEADER = 1024 * 1024  # bytes of model.safetensors before its numbers
 LEFTOVER_PREFIX = ".writing-"  # of the temporary folder that a killed write leaves behind
-
-Weights = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

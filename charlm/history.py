@@ -106,6 +106,11 @@ def _check_epoch(epoch: object, where: str) -> None:
         raise ModelFileError(f"history.json: {where}.sample must be a string")
 
 
+def bits_per_char(nats_per_char: float) -> float:
+    """Convert a cross-entropy from nats to bits."""
+    return nats_per_char / math.log(2)
+
+
 def perplexity(nats_per_char: float) -> float:
     """Return e to the power of a cross-entropy, and the largest number there is where that is larger still."""
     return math.exp(min(nats_per_char, math.log(sys.float_info.max)))

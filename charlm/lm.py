@@ -1,6 +1,5 @@
 """CharLM: a trained model as its users hold it."""
 
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 
 from charlm import hub
 from charlm.card import model_card
-from charlm.config import ModelConfig
+from charlm.config import ModelConfig, Weights
 from charlm.errors import ModelFileError, RequestError
-from charlm.folder import Model, Weights, read_model, write_model
+from charlm.folder import Model, read_model, write_model
 from charlm.history import HistoryRecord
 from charlm.network import Network, State, pick_device
 from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, check_whole
@@ -181,13 +180,13 @@ class CharLM:
 
     def _write(self, prompt_ids: Ids, length: int, sampler: Sampler) -> Iterator[str]:
         state: State = None
-        ids = prompt_ids
-        for start in range(0, len(ids), READ_LENGTH):
-            logits, state = self._step(ids[start : start + READ_LENGTH], state)
+        unread = prompt_ids
         for _ in range(length):
+            for start in range(0, len(unread), READ_LENGTH):
+                logits, state = self._step(unread[start : start + READ_LENGTH], state)
             drawn = sampler.draw(logits[-1])
             yield self.vocab.symbols[drawn]
-            logits, state = self._step(np.array([drawn]), state)
+            unread = np.array([drawn])
 
     def _read(self, ids: Ids, targets: Ids) -> Iterator[tuple[NDArray[np.float64], Ids]]:
         """Read a text from the zero state; yield the logits (T, V) and the targets (T,) of each stretch of it."""
@@ -214,8 +213,3 @@ def _check_text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise RequestError(f"{name} is {value!r}; it must be a string")
     return value
-
-
-def bits_per_char(nats_per_char: float) -> float:
-    """Convert a cross-entropy from nats to bits."""
-    return nats_per_char / math.log(2)

@@ -3,15 +3,12 @@
 Letters for shapes, here and elsewhere: T time, B streams side by side, V symbols, E embedding, H hidden, L layers.
 """
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from charlm.config import ModelConfig
+from charlm.config import ModelConfig, Weights
 from charlm.errors import RequestError
 
-Weights = dict[str, NDArray[np.float32]]
 # (L, B, H), or a pair of them for cells that keep two; None is the zero state.
 State = Tensor | tuple[Tensor, ...] | None
 

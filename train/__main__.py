@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from charlm import cli
+from charlm.history import bits_per_char
 from charlm.hub import check_can_push, push_folder
-from charlm.lm import CharLM, bits_per_char
+from charlm.lm import CharLM
 from train.config import PROTOCOLS, TrainConfig, setting_type
 from train.data import load_text
 from train.evaluate import evaluate_holdout

@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from charlm.config import ModelConfig
+from charlm.config import ModelConfig, Weights
 from charlm.errors import ModelFileError, RequestError, TrainingError
-from charlm.folder import MODEL_FILES, Weights, clear_leftovers, make_folder, read_model, round_to_bfloat16
+from charlm.folder import MODEL_FILES, clear_leftovers, make_folder, read_model, round_to_bfloat16
 from charlm.history import EpochRecord, HistoryRecord, make_history
 from charlm.lm import CharLM
 from charlm.network import Network, State, detach

@@ -15,7 +15,7 @@ from reference import load_plain, log_softmax, plain_logits, sampling_distributi
 from charlm import CharLM
 from charlm.cells import CELLS
 from charlm.errors import CharLMError, ModelFileError, RequestError, VocabError
-from charlm.lm import bits_per_char
+from charlm.history import bits_per_char
 
 SETTINGS = [
     {},
