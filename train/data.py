@@ -1,4 +1,4 @@
-"""Texts by name or file, their split, and the streams that a run reads."""
+"""Texts by name or file."""
 
 import hashlib
 import http.client
@@ -7,13 +7,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from charlm.errors import RequestError
-from charlm.text import read_text
-from charlm.vocab import Ids
+from train.encode import EncodedText, encode_file, encode_text
 
 TINYSHAKESPEARE = "tinyshakespeare"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -22,33 +17,37 @@ TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/maste
 
 @dataclass(frozen=True)
 class Text:
-    """A text to train on: its name, its characters, and the SHA-256 (hex) of them as UTF-8."""
+    """A text to train on, by its name."""
 
     name: str
-    content: str
-    sha256: str
+    encoded: EncodedText
+
+    def __len__(self) -> int:
+        return len(self.encoded.ids)
 
 
-def load_text(name_or_file: str) -> Text:
+def load_text(name_or_file: str, workspace: Path | None = None) -> Text:
     """Return the built-in text of that name, or the content of that UTF-8 file.
 
-    A byte-order mark is dropped and CRLF reads as LF. Raises RequestError if there is no such file,
-    it is not UTF-8 text, or it has fewer than two different symbols.
+    A byte-order mark is dropped and CRLF reads as LF. A text too large for memory is kept, as ids, in a
+    nameless file in the folder `workspace`, by default the system's for temporary files.
+    Raises RequestError if there is no such file, it is not UTF-8 text, or it has fewer than two
+    different symbols.
     """
     if name_or_file == TINYSHAKESPEARE:
-        return _make_text(TINYSHAKESPEARE, _tinyshakespeare().decode())
+        return make_text(TINYSHAKESPEARE, encode_text(_tinyshakespeare().decode()))
     path = Path(name_or_file)
+    encoded = encode_file(path, workspace, f"give a UTF-8 text file or the built-in name {TINYSHAKESPEARE}")
     # another text may not pass for the built-in one, whose licence and source the model card names
-    name = path.name if path.stem == TINYSHAKESPEARE else path.stem
-    return _make_text(name, read_text(path, f"give a UTF-8 text file or the built-in name {TINYSHAKESPEARE}"))
+    return make_text(path.name if path.stem == TINYSHAKESPEARE else path.stem, encoded)
 
 
-def _make_text(name: str, content: str) -> Text:
-    if len(set(content)) < 2:
-        found = "only one symbol" if content else "nothing in it"
+def make_text(name: str, encoded: EncodedText) -> Text:
+    """Name a text. Raises RequestError if it has fewer than two different symbols."""
+    if len(encoded.symbols) < 2:
+        found = "only one symbol" if encoded.symbols else "nothing in it"
         raise RequestError(f"{name} has {found}; a text to learn from needs at least two different symbols")
-    sha256 = hashlib.sha256(content.encode()).hexdigest()
-    return Text(TINYSHAKESPEARE if sha256 == TINYSHAKESPEARE_SHA256 else name, content, sha256)
+    return Text(TINYSHAKESPEARE if encoded.sha256 == TINYSHAKESPEARE_SHA256 else name, encoded)
 
 
 def _tinyshakespeare() -> bytes:
@@ -82,38 +81,3 @@ def _download(path: Path) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     beside.write_bytes(raw)
     beside.replace(path)
-
-
-def split_holdout(text: str) -> tuple[str, str]:
-    """Split a text into its first nine tenths, which train, and the rest, which validates.
-
-    Raises RequestError if that leaves nothing to predict.
-    """
-    cut = int(0.9 * len(text))
-    if len(text) - cut < 2:
-        raise RequestError(f"the text has only {len(text)} characters; it needs at least 11 to be split and measured")
-    return text[:cut], text[cut:]
-
-
-class Streams:
-    """A text read as B streams side by side, each going on where its last sequence ended.
-
-    Every batch follows from the seed, the epoch and the step alone, so a resumed run reads on exactly.
-    Each epoch starts at another random offset, so that the sequences are not cut at the same places.
-    """
-
-    def __init__(self, ids: Ids, batch_size: int, seq_length: int, seed: int, device: torch.device) -> None:
-        """ids: (N,), with at least (batch_size + 1) × seq_length of them."""
-        self._ids = torch.from_numpy(ids).to(device)
-        self._seed = seed
-        self._seq_length = seq_length
-        self.steps_per_epoch = (len(ids) - seq_length) // (batch_size * seq_length)
-        self.chars_per_step = batch_size * seq_length
-        stream_starts = torch.arange(batch_size) * self.steps_per_epoch * seq_length  # (B,)
-        self._places = (torch.arange(seq_length)[:, None] + stream_starts).to(device)  # (T, B)
-
-    def batch(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Return the inputs (T, B) and the targets (T, B), one character later, of a step of an epoch."""
-        offset = int(np.random.default_rng([self._seed, epoch]).integers(self._seq_length))
-        places = self._places + (offset + step * self._seq_length)
-        return self._ids[places], self._ids[places + 1]

@@ -5,8 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import laws
 
+from charlm import text as text_module
 from charlm.errors import RequestError
-from charlm.text import read_text
+from charlm.text import read_text, stream_text
+
+
+@pytest.fixture(autouse=True, params=[1, 2, 3, text_module.CHUNK_BYTES])
+def _chunk_bytes(monkeypatch, request):
+    """Every test holds wherever the chunks of a file end."""
+    monkeypatch.setattr(text_module, "CHUNK_BYTES", request.param)
 
 
 @pytest.fixture
@@ -60,6 +67,15 @@ def test_a_text_comes_back_symbol_by_symbol_with_or_without_a_mark_and_with_eith
     for mark in (b"", codecs.BOM_UTF8):
         assert read(path, mark + text.encode()) == text
         assert read(path, mark + text.replace("\n", "\r\n").encode()) == text
+
+
+def test_a_stream_gives_what_it_has_before_the_file_ends(path, monkeypatch):
+    monkeypatch.setattr(text_module, "CHUNK_BYTES", 4)
+    path.write_bytes(b"To be, or\xff")
+    pieces = stream_text(path)
+    assert [next(pieces), next(pieces)] == ["To b", "e, o"]
+    with pytest.raises(RequestError, match="byte 10 is 0xff"):
+        next(pieces)
 
 
 # What is refused

@@ -3,18 +3,20 @@ import http.client
 import io
 import re
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from models import laws
 
 from charlm.errors import RequestError
-from train import data
-from train.data import TINYSHAKESPEARE, Streams, load_text, split_holdout
+from train import data, encode
+from train.data import TINYSHAKESPEARE, load_text
 
 STAND_IN = b"To be, or not to be\n"
+
+
+def content(text):
+    """The text that the ids of a Text stand for."""
+    read = "".join(text.encoded.symbols[index] for index in text.encoded.ids)
+    assert len(text) == len(read)
+    return read
 
 
 @pytest.fixture
@@ -42,16 +44,14 @@ def test_a_file_is_a_text_named_after_it(tmp_path):
     path = tmp_path / "봄.txt"
     path.write_bytes(b"\xef\xbb\xbf" + "나는\r\n🌸".encode())
     text = load_text(str(path))
-    assert (text.name, text.content) == ("봄", "나는\n🌸")
-    assert text.sha256 == hashlib.sha256("나는\n🌸".encode()).hexdigest()
+    assert (text.name, content(text)) == ("봄", "나는\n🌸")
+    assert text.encoded.sha256 == hashlib.sha256("나는\n🌸".encode()).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("content", "found"), [("", "nothing in it"), ("aaaa", "only one symbol"), ("\ufeff", "nothing")]
-)
-def test_a_text_with_nothing_to_learn_is_refused(tmp_path, content, found):
+@pytest.mark.parametrize(("raw", "found"), [("", "nothing in it"), ("aaaa", "only one symbol"), ("\ufeff", "nothing")])
+def test_a_text_with_nothing_to_learn_is_refused(tmp_path, raw, found):
     path = tmp_path / "short.txt"
-    path.write_text(content, encoding="utf-8")
+    path.write_text(raw, encoding="utf-8")
     with pytest.raises(RequestError, match=f"short has {found}.*needs at least two different symbols"):
         load_text(str(path))
 
@@ -67,7 +67,7 @@ def test_the_built_in_text_comes_from_the_folder_that_is_named(stand_in, monkeyp
     downloads = stand_in(STAND_IN)
     (tmp_path / "tinyshakespeare.txt").write_bytes(STAND_IN)
     monkeypatch.setenv("CHARLM_DATA", str(tmp_path))
-    assert load_text(TINYSHAKESPEARE).content == STAND_IN.decode()
+    assert content(load_text(TINYSHAKESPEARE)) == STAND_IN.decode()
     assert downloads == []
 
 
@@ -89,7 +89,7 @@ def test_another_text_in_its_place_is_refused(stand_in, monkeypatch, tmp_path):
 
 def test_the_built_in_text_is_downloaded_once_and_kept(stand_in, tmp_path):
     downloads = stand_in(STAND_IN)
-    assert [load_text(TINYSHAKESPEARE).content for _ in range(2)] == [STAND_IN.decode()] * 2
+    assert [content(load_text(TINYSHAKESPEARE)) for _ in range(2)] == [STAND_IN.decode()] * 2
     assert downloads == [data.TINYSHAKESPEARE_URL]
     assert [path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [STAND_IN]
 
@@ -117,55 +117,10 @@ def test_another_file_cannot_pass_for_the_built_in_text(stand_in, tmp_path):
     assert load_text(str(path)).name == TINYSHAKESPEARE
 
 
-@laws
-@given(st.text(min_size=11))
-def test_the_first_nine_tenths_train_and_the_rest_validates(text):
-    train, val = split_holdout(text)
-    assert train + val == text
-    assert len(train) == int(0.9 * len(text))
-
-
-def test_the_split_of_tinyshakespeare_is_that_of_other_projects():
-    train, val = split_holdout("x" * 1_115_394)
-    assert (len(train), len(val)) == (1_003_854, 111_540)
-
-
-@pytest.mark.parametrize("length", [0, 2, 9, 10])
-def test_a_text_too_short_to_be_measured_is_refused(length):
-    with pytest.raises(RequestError, match=f"only {length} characters; it needs at least 11"):
-        split_holdout("ab" * (length // 2) + "c" * (length % 2))
-
-
-def make_streams(length=1000, batch_size=4, seq_length=8, seed=0):
-    return Streams(np.arange(length), batch_size, seq_length, seed, torch.device("cpu"))
-
-
-def epoch_of(streams, epoch):
-    return [streams.batch(epoch, step) for step in range(streams.steps_per_epoch)]
-
-
-@laws
-@given(st.integers(1, 7), st.integers(1, 9), st.integers(0, 200), st.integers(0, 5), st.integers(1, 20))
-def test_streams_go_on_where_they_stopped_and_no_character_is_read_twice(batch_size, seq_length, more, seed, epoch):
-    length = (batch_size + 1) * seq_length + more
-    batches = epoch_of(make_streams(length, batch_size, seq_length, seed), epoch)
-    read = torch.cat([inputs for inputs, _ in batches])  # the symbols are their own places in the text
-    assert (read.diff(dim=0) == 1).all()
-    assert len(read.unique()) == read.numel()
-    assert read.shape == (len(batches) * seq_length, batch_size)
-    assert all((targets == inputs + 1).all() for inputs, targets in batches)
-    assert max(targets.max() for _, targets in batches) < length
-    # less than a sequence for the offset, and one for what does not fill all streams, is left out
-    assert read.numel() > length - seq_length * (batch_size + 1)
-
-
-def test_the_offset_differs_between_epochs_and_seeds_and_is_the_same_for_the_same():
-    offsets = {
-        (seed, epoch): int(make_streams(seed=seed).batch(epoch, 0)[0][0, 0]) for seed in (0, 1) for epoch in range(20)
-    }
-    again = {
-        (seed, epoch): int(make_streams(seed=seed).batch(epoch, 0)[0][0, 0]) for seed in (0, 1) for epoch in range(20)
-    }
-    assert offsets == again
-    assert set(offsets.values()) == set(range(8))
-    assert [offsets[0, epoch] for epoch in range(20)] != [offsets[1, epoch] for epoch in range(20)]
+def test_a_text_too_large_for_memory_is_kept_in_the_workspace_that_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(encode, "IN_MEMORY_BYTES", 1)
+    path = tmp_path / "text.txt"
+    path.write_bytes(STAND_IN)
+    assert content(load_text(str(path), tmp_path)) == STAND_IN.decode()
+    with pytest.raises(RequestError, match=f"cannot keep the ids of {re.escape(str(path))} in .*none"):
+        load_text(str(path), tmp_path / "none")
