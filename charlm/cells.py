@@ -10,18 +10,29 @@ class Cell:
     label: what people call a character model of it.
     torch_class: the class of torch.nn that computes it and lays out its weights.
     gates: how many blocks of `hidden_size` rows its weight matrices stack.
-    learning_rate, dropout: what trained it best on tinyshakespeare, used unless a run says otherwise.
+    states: how many vectors of `hidden_size` a layer keeps from one symbol to the next.
+    recipe: the settings of a run that trained it best on tinyshakespeare, used unless a run says otherwise.
     """
 
     label: str
     torch_class: str
     gates: int
-    learning_rate: float
+    states: int
+    recipe: "Recipe"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of training that suit one cell and not another; `train.config` says what they are."""
+
+    lr: float
+    weight_decay: float
     dropout: float
+    embedding_dropout: float
 
 
 CELLS = {
-    "rnn": Cell("CharRNN", "RNN", gates=1, learning_rate=0.001, dropout=0.3),
-    "lstm": Cell("CharLSTM", "LSTM", gates=4, learning_rate=0.003, dropout=0.5),
-    "gru": Cell("CharGRU", "GRU", gates=3, learning_rate=0.002, dropout=0.5),
+    "rnn": Cell("CharRNN", "RNN", gates=1, states=1, recipe=Recipe(0.002, 0.2, 0.2, 0.0)),
+    "lstm": Cell("CharLSTM", "LSTM", gates=4, states=2, recipe=Recipe(0.003, 0.5, 0.5, 0.3)),
+    "gru": Cell("CharGRU", "GRU", gates=3, states=1, recipe=Recipe(0.002, 0.5, 0.5, 0.3)),
 }

@@ -16,27 +16,25 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class Network(nn.Module):
-    """CharRNN, CharLSTM or CharGRU, as `config.cell` says: the next symbol's logits for every symbol read."""
+    """CharRNN, CharLSTM or CharGRU, as `config.cell` says: the next symbol's logits for every symbol read.
+
+    It reads; `train.network` is the one that trains.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(len(config.vocab), config.embedding_size)
         self.recurrent = getattr(nn, config.kind.torch_class)(
-            config.embedding_size,
-            config.hidden_size,
-            config.num_layers,
-            # torch warns of dropout between the layers when there is only one
-            dropout=config.dropout if config.num_layers > 1 else 0.0,
+            config.embedding_size, config.hidden_size, config.num_layers
         )
         self.head = nn.Linear(config.hidden_size, len(config.vocab))
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, ids: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Read ids (T, B) from `state`; return the logits (T, B, V) and the state after the last."""
-        inputs = self.dropout(self.embedding(ids))  # (T, B) → (T, B, E)
+        inputs = self.embedding(ids)  # (T, B) → (T, B, E)
         hidden, state = self.recurrent(inputs, state)  # (T, B, E) → (T, B, H)
-        return self.head(self.dropout(hidden)), state  # (T, B, H) → (T, B, V)
+        return self.head(hidden), state  # (T, B, H) → (T, B, V)
 
     @property
     def device(self) -> torch.device:
@@ -49,18 +47,11 @@ class Network(nn.Module):
 
     @classmethod
     def from_weights(cls, config: ModelConfig, weights: Weights, device: torch.device | str = "cpu") -> "Network":
-        """Build a network for reading (no dropout, no gradients) on `device` from exported weights."""
+        """Build a network without gradients on `device` from exported weights."""
         with torch.device("meta"):  # no time spent on random weights that would be thrown away
             network = cls(config)
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
         return network.to(device).eval().requires_grad_(False)
-
-
-def detach(state: State) -> State:
-    """Cut the state from the graph that computed it: the truncation of backpropagation through time."""
-    if state is None:
-        return None
-    return tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,0 +1,243 @@
+import numpy as np
+import pytest
+import torch
+from models import make_config
+
+from charlm.cells import CELLS
+from charlm.network import Network
+from train.network import TrainingNetwork
+from train.recurrence import RecurrentLayer
+
+LARGE_VOCAB = "".join(map(chr, range(0x100, 0x120)))  # 32 symbols, more than twice the embedding
+
+cells = pytest.mark.parametrize("cell", CELLS)
+layers = pytest.mark.parametrize("num_layers", [1, 2, 3])
+vocabs = pytest.mark.parametrize("vocab", ["abcdefg", LARGE_VOCAB], ids=["small", "large"])
+
+
+@pytest.fixture(autouse=True)
+def _own_random_numbers():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def make_network(cell="lstm", batch_size=4, share=slice(None), embedding_dropout=0.0, dtype=torch.float32, **sizes):
+    config = make_config(cell, **({"dropout": 0.0} | sizes))
+    return TrainingNetwork(config, embedding_dropout, "cpu", dtype, batch_size, share)
+
+
+def plain_network(network):
+    return Network.from_weights(network._config, network.export_weights())
+
+
+def random_ids(network, steps=6, streams=4, seed=5):
+    drawn = np.random.default_rng(seed).integers(len(network._config.vocab), size=(steps, streams))
+    return torch.from_numpy(drawn)
+
+
+def random_states(network, streams=4):
+    size = network._config.hidden_size
+    return [[torch.randn(streams, size) for _ in range(network._config.kind.states)] for _ in network.layers]
+
+
+def stacked(states):
+    """The states as charlm.network has them: (L, B, H) or a pair of them."""
+    parts = tuple(torch.stack(part) for part in zip(*states, strict=True))
+    return parts if len(parts) > 1 else parts[0]
+
+
+# Sums of some ten products of numbers below 1, each rounded in the 7th place.
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@cells
+@layers
+@vocabs
+def test_undropped_logits_and_states_are_those_of_the_model_that_is_exported(cell, num_layers, vocab):
+    network = make_network(cell, num_layers=num_layers, vocab=vocab)
+    ids, states = random_ids(network), random_states(network)
+    logits, after = network(ids, states)
+    expected, expected_after = plain_network(network)(ids, stacked(states))
+    close(logits, expected)
+    close(stacked(after), expected_after)
+
+
+@cells
+@vocabs
+def test_gradients_are_those_of_the_model_that_is_exported(cell, vocab):
+    network = make_network(cell, vocab=vocab)
+    ids, targets, states = random_ids(network), random_ids(network, seed=6), random_states(network)
+    plain = plain_network(network).requires_grad_()
+    for model, before in (network, states), (plain, stacked(states)):
+        logits, _ = model(ids, before)
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+    expected = dict(plain.named_parameters())
+    for name, parameter in network.exported_parameters().items():
+        close(parameter.grad, expected[name].grad)
+
+
+@pytest.mark.parametrize(("symbols", "by_table"), [(10, True), (11, False)])
+def test_a_vocabulary_up_to_twice_the_embedding_is_multiplied_once(monkeypatch, symbols, by_table):
+    network = make_network(vocab=LARGE_VOCAB[:symbols], embedding_size=5)
+    given = []
+    forward = RecurrentLayer.forward
+    monkeypatch.setattr(
+        RecurrentLayer, "forward", lambda layer, *inputs: given.append(len(inputs)) or forward(layer, *inputs)
+    )
+    network(random_ids(network), network.zero_states(4))
+    assert given == [3 if by_table else 2, 2]  # with ids or without
+
+
+@cells
+@layers
+def test_weights_are_exported_as_config_json_describes_them(cell, num_layers):
+    network = make_network(cell, num_layers=num_layers)
+    exported = network.export_weights()
+    assert {name: array.shape for name, array in exported.items()} == network._config.tensor_shapes
+    assert {array.dtype for array in exported.values()} == {np.dtype(np.float32)}
+    assert sum(parameter.numel() for parameter in network.parameters()) == network._config.parameters
+
+
+def test_exported_weights_are_a_copy_and_exported_parameters_are_not():
+    network = make_network()
+    exported, parameters = network.export_weights(), network.exported_parameters()
+    before = {name: array.copy() for name, array in exported.items()}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    for name, array in exported.items():
+        np.testing.assert_array_equal(array, before[name])
+        np.testing.assert_array_equal(parameters[name].detach(), before[name] + np.float32(1))
+
+
+@cells
+def test_the_states_returned_hang_on_no_graph(cell):
+    network = make_network(cell, dropout=0.5)
+    logits, states = network(random_ids(network), network.zero_states(4))
+    assert logits.requires_grad
+    assert not any(part.requires_grad or part.grad_fn for state in states for part in state)
+    assert [len(state) for state in states] == [CELLS[cell].states] * 2
+
+
+@cells
+def test_a_text_begins_with_states_of_zeros(cell):
+    network = make_network(cell)
+    ids = random_ids(network, streams=3)
+    close(network(ids, network.zero_states(3))[0], plain_network(network)(ids)[0])
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_a_sequence_in_parts_gives_what_it_gives_whole(cell):
+    network = make_network(cell)
+    ids = random_ids(network, steps=9)
+    whole = network(ids, network.zero_states(4))[0].detach().clone()
+    states, parts = network.zero_states(4), []
+    for piece in ids.split([2, 6, 1]):
+        logits, states = network(piece, states)
+        parts.append(logits.detach())
+    close(torch.cat(parts), whole)
+
+
+# What is dropped
+
+SHARE = 0.25
+
+
+def locked(streams=200, hidden=50, steps=3, share=SHARE):
+    network = make_network(batch_size=streams, hidden_size=hidden, dropout=share)
+    return network._locked(torch.ones(steps, streams, hidden)).detach()
+
+
+def test_the_same_units_are_dropped_at_every_step_and_others_in_each_stream():
+    dropped = locked() == 0
+    assert (dropped == dropped[0]).all()
+    assert len(dropped[0].unique(dim=0)) == 200
+    assert not torch.equal(locked() == 0, dropped)  # drawn anew at every call
+
+
+def test_the_share_is_dropped_and_the_rest_scaled_so_that_the_mean_stays():
+    outputs = locked()[0]
+    assert outputs.unique().tolist() == pytest.approx([0, 1 / (1 - SHARE)])
+    # of 10,000 units, within five standard deviations
+    assert float((outputs == 0).float().mean()) == pytest.approx(SHARE, abs=5 * (SHARE * (1 - SHARE) / 10_000) ** 0.5)
+
+
+def test_units_are_dropped_between_the_layers_and_before_the_head_but_not_in_the_state(monkeypatch):
+    network = make_network(num_layers=3, dropout=SHARE)
+    calls = []
+    monkeypatch.setattr(network, "_locked", lambda outputs: calls.append(outputs.shape) or outputs * 0)
+    ids = random_ids(network)
+    logits, states = network(ids, network.zero_states(4))
+    assert calls == [(6, 4, 8)] * 3
+    close(logits, network.head.bias.expand(6, 4, -1))
+    # the first layer carries its own outputs on whole
+    _, (hidden, _) = plain_network(network)(ids)
+    close(states[0][0], hidden[0])
+
+
+@vocabs
+def test_of_the_embedding_single_numbers_of_a_symbol_are_dropped_wherever_it_is_read(monkeypatch, vocab):
+    network = make_network(num_layers=1, vocab=vocab, embedding_size=12, embedding_dropout=SHARE)
+    torch.nn.init.ones_(network.embedding.weight)
+    inputs = []
+    forward = RecurrentLayer.forward
+
+    def spy(layer, rows, state, ids=None):
+        inputs.append((rows if ids is None else rows[ids]).detach())
+        return forward(layer, rows, state, ids)
+
+    monkeypatch.setattr(RecurrentLayer, "forward", spy)
+    ids = torch.arange(len(vocab)).repeat(2)[:, None].expand(-1, 4)  # every symbol twice in each of four streams
+    network(ids, network.zero_states(4))
+    by_symbol = inputs[0][: len(vocab), 0]  # (V, E)
+    assert torch.equal(inputs[0], by_symbol[ids])
+    assert by_symbol.unique().tolist() == pytest.approx([0, 1 / (1 - SHARE)])
+    assert len(by_symbol.unique(dim=0)) > 4 and len(by_symbol.unique(dim=1)[0]) > 4
+
+
+@cells
+@vocabs
+def test_two_halves_of_a_batch_give_together_what_the_whole_gives(cell, vocab):
+    sizes = {"vocab": vocab, "dropout": 0.5, "embedding_dropout": 0.3, "num_layers": 3, "batch_size": 6}
+    whole = make_network(cell, **sizes)
+    ids, states = random_ids(whole, streams=6), random_states(whole, streams=6)
+
+    def read(network, share):
+        torch.manual_seed(7)
+        logits, after = network(ids[:, share], [[part[share] for part in state] for state in states])
+        logits.square().sum().backward()
+        return logits.detach(), after, {name: tensor.grad for name, tensor in network.exported_parameters().items()}
+
+    logits, after, grads = read(whole, slice(None))
+    halves = []
+    for share in slice(0, 3), slice(3, 6):
+        half = make_network(cell, share=share, **sizes)
+        half.load_state_dict(whole.state_dict())
+        halves.append(read(half, share))
+    close(torch.cat([half[0] for half in halves], dim=1), logits)
+    for layer, state in enumerate(after):
+        for place, part in enumerate(state):
+            close(torch.cat([half[1][layer][place] for half in halves]), part)
+    for name, grad in grads.items():
+        torch.testing.assert_close(halves[0][2][name] + halves[1][2][name], grad, rtol=1e-3, atol=1e-4)
+
+
+def test_where_nothing_is_dropped_nothing_is_drawn():
+    network = make_network()
+    before = torch.get_rng_state()
+    network(random_ids(network), network.zero_states(4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@cells
+def test_bf16_products_leave_weights_logits_and_states_in_float32_and_logits_close(cell):
+    network = make_network(cell, dtype=torch.bfloat16)
+    ids = random_ids(network)
+    logits, states = network(ids, network.zero_states(4))
+    assert {logits.dtype, *(part.dtype for state in states for part in state)} == {torch.float32}
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    expected = plain_network(network)(ids)[0]
+    assert not torch.equal(logits, expected)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0.01)  # bfloat16 keeps 8 binary digits of numbers below 1

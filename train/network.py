@@ -1,0 +1,111 @@
+"""The network while it trains: the model of charlm.network, regularised, in the layers fastest where it runs."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from charlm.config import ModelConfig, Weights
+from train.recurrence import RecurrentLayer
+
+# For each layer, the tensors (B, H) that its cell keeps.
+LayerStates = list[list[Tensor]]
+
+
+class TrainingNetwork(nn.Module):
+    """The next symbol's logits for every symbol read, while units are dropped.
+
+    What is dropped between the layers and before the head is drawn once for each stream and stays the same
+    through the sequence (Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent
+    Neural Networks", 2016). What is dropped of the embedding is drawn once for each symbol.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        embedding_dropout: float,
+        device: str,
+        dtype: torch.dtype,
+        batch_size: int,
+        share: slice,
+    ) -> None:
+        """config: the model; its `dropout` is the share of each layer's outputs dropped. dtype: of matrix products.
+
+        share: which of the batch's streams are read here. The random numbers are drawn for all of them, so that
+        processes which share a batch drop what one alone would.
+        """
+        super().__init__()
+        self._batch_size = batch_size
+        self._share = share
+        self._config = config
+        self._embedding_dropout = embedding_dropout
+        self._dtype = dtype
+        self.embedding = nn.Embedding(len(config.vocab), config.embedding_size)
+        single_layer = getattr(nn, config.kind.torch_class)
+        layers = [
+            single_layer(config.hidden_size if place else config.embedding_size, config.hidden_size)
+            for place in range(config.num_layers)
+        ]
+        if device == "cpu":
+            layers = [RecurrentLayer(config.cell, layer, dtype) for layer in layers]
+        self.layers = nn.ModuleList(layers)
+        self.head = nn.Linear(config.hidden_size, len(config.vocab))
+        self.to(device)
+
+    def forward(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
+        """Read ids (T, B) from `states`; return the logits (T, B, V) and the states after the last, off the graph."""
+        table = self._dropped(self.embedding.weight, self._embedding_dropout)  # (V, E)
+        # layers of our own do that themselves
+        autocast = self._dtype != torch.float32 and not isinstance(self.layers[0], RecurrentLayer)
+        with torch.autocast(ids.device.type, self._dtype, enabled=autocast):
+            outputs, state = self._first_layer(table, ids, states[0])  # (T, B, H)
+            after = [state]
+            for layer, before in zip(self.layers[1:], states[1:], strict=True):
+                outputs, state = self._run(layer, self._locked(outputs), before)
+                after.append(state)
+            return self.head(self._locked(outputs)).float(), after  # (T, B, H) → (T, B, V)
+
+    def zero_states(self, streams: int) -> LayerStates:
+        """Return the states that a text begins with."""
+        zero = self.head.weight.new_zeros(streams, self._config.hidden_size)
+        return [[zero] * self._config.kind.states for _ in self.layers]
+
+    def export_weights(self) -> Weights:
+        """Return a copy of the weights as float32 arrays, named as in model.safetensors."""
+        parameters = self.exported_parameters().items()
+        return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in parameters}
+
+    def exported_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters by their names in model.safetensors."""
+        parameters = {"embedding.weight": self.embedding.weight}
+        for place, layer in enumerate(self.layers):
+            # torch names the parameters of a single layer weight_ih_l0 and so on
+            parameters |= {f"recurrent.{name[:-1]}{place}": tensor for name, tensor in layer.named_parameters()}
+        return parameters | {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
+
+    def _first_layer(self, table: Tensor, ids: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        # a product for each symbol of a vocabulary pays while that is not much larger than the products it replaces
+        if isinstance(self.layers[0], RecurrentLayer) and len(table) <= 2 * table.shape[1]:
+            outputs, after = self.layers[0](table, state, ids)
+            return outputs, after
+        return self._run(self.layers[0], embedding(ids, table), state)
+
+    def _run(self, layer: nn.Module, inputs: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if isinstance(layer, RecurrentLayer):
+            outputs, after = layer(inputs, state)
+            return outputs, after
+        before = tuple(part[None] for part in state)  # torch's layers keep (1, B, H)
+        outputs, after = layer(inputs, before if len(before) > 1 else before[0])
+        parts = after if isinstance(after, tuple) else (after,)
+        return outputs, [part[0].detach().float() for part in parts]
+
+    def _locked(self, outputs: Tensor) -> Tensor:
+        """Drop units of the outputs (T, B, H), the same ones at every step."""
+        if self._config.dropout == 0:
+            return outputs
+        kept = self._dropped(outputs.new_ones(self._batch_size, outputs.shape[2]), self._config.dropout)
+        return outputs * kept[self._share]
+
+    @staticmethod
+    def _dropped(values: Tensor, share: float) -> Tensor:
+        """Set a random share of the values to 0 and scale up the rest."""
+        return nn.functional.dropout(values, share) if share > 0 else values
