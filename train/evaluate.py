@@ -1,39 +1,27 @@
-"""The protocols: from a model and a text to nats per character."""
+"""Losses of a network on a text, in nats per character."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from charlm.errors import ModelFileError, RequestError
-from charlm.lm import CharLM
-from charlm.network import Network, State
-from charlm.vocab import Ids
-from train.data import Text, split_holdout
+from charlm.network import Network
+from train.encode import SmallIds
 
 RESET_WINDOW = 256
-CHUNK = 4096  # characters in one pass of a single stream: bounds the memory for logits
-MOST_LOGITS = 2**24  # numbers in one pass of windows side by side: a vocabulary may have thousands of symbols
+READERS = 32  # places of a long text that are read side by side
+WARM_UP = 1024  # characters that a reader reads before those that it measures
+SAME_STATE = 1e-4  # the largest difference between two states for which their losses are the same to six digits
+LONGEST_PASS = 4096  # characters of a stream
+MOST_LOGITS = 2**22  # numbers in one pass: a vocabulary may have thousands of symbols
 
 
-def evaluate_holdout(lm: CharLM, text: Text) -> tuple[dict[str, float], int]:
-    """Measure a model on the validation part of a text, as the protocol `holdout` does.
-
-    Return val_loss and val_loss_reset256 in nats per character, and how many characters were left
-    out because the model does not know them. Raises RequestError if hardly any is left,
-    ModelFileError if the model's outputs are no finite numbers.
-    """
-    ids, skipped = lm.vocab.encode_known(split_holdout(text.content)[1])
-    if len(ids) < 2:
-        raise RequestError(f"the model knows no more than {len(ids)} characters of {text.name}'s validation part")
-    with flushed_denormals():
-        losses = {"val_loss": carried_loss(lm.network, ids), "val_loss_reset256": reset_loss(lm.network, ids)}
-    if not all(map(math.isfinite, losses.values())):
-        raise ModelFileError("the model's losses are no finite numbers, as after a training that diverged")
-    return losses, len(skipped)
+def _keep() -> None:
+    """Release nothing: the text is in memory."""
 
 
 @contextmanager
@@ -46,38 +34,87 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def carried_loss(network: Network, ids: Ids) -> float:
-    """Return the mean loss of the N - 1 predictions in a text (N,), read in order from a zero state that is carried."""
-    sequence = torch.from_numpy(ids).to(network.device)[:, None]  # (N, 1)
-    total, state = 0.0, None
-    for start in range(0, len(ids) - 1, CHUNK):
-        inputs = sequence[start : min(start + CHUNK, len(ids) - 1)]
-        loss, state = _summed_loss(network, inputs, sequence[start + 1 : start + 1 + len(inputs)], state)
-        total += loss
-    return total / (len(ids) - 1)
+@torch.inference_mode()
+def carried_loss(network: Network, ids: SmallIds, release: Callable[[], None] = _keep) -> float:
+    """Return the mean loss of the N - 1 predictions in a text (N,), read in order from a zero state that is carried.
 
+    A long text is cut into parts that are read side by side, each by a reader that began WARM_UP characters
+    earlier, from the zero state. If it did not come to the state in which the reader before it ended, its
+    part is read again from that: the result is that of reading in order.
 
-def reset_loss(network: Network, ids: Ids, window: int = RESET_WINDOW) -> float:
-    """Return the mean loss over the same predictions with the state zero at the start of every window.
-
-    Every position counts, as in projects whose models see at most `window` characters.
+    release: gives back the memory that reading a mapped text takes.
     """
-    sequence = torch.from_numpy(ids).to(network.device)
-    whole = (len(ids) - 1) // window * window
-    inputs = sequence[:whole].view(-1, window).T  # (T, B): windows side by side
-    targets = sequence[1 : whole + 1].view(-1, window).T
+    predictions = len(ids) - 1
+    part = predictions // READERS
+    if part < 2 * WARM_UP:
+        losses, _ = _read(network, ids, np.zeros(1, np.int64), predictions, None, release)
+        return float(losses.sum()) / predictions
+    starts = part * np.arange(READERS)
+    _, warm = _read(network, ids, starts[1:] - WARM_UP, WARM_UP, None, release)
+    begun = [torch.cat([torch.zeros_like(kept[:, :1]), kept], dim=1) for kept in warm]  # the first reader's is zero
+    losses, ended = _read(network, ids, starts, part, begun, release)
+    for reader in range(1, READERS):
+        before, own = slice(reader - 1, reader), slice(reader, reader + 1)
+        both = zip(ended, begun, strict=True)
+        if any((end[:, before] - start[:, own]).abs().max() > SAME_STATE for end, start in both):
+            losses[own], end = _read(network, ids, starts[own], part, [kept[:, before] for kept in ended], release)
+            for kept, new in zip(ended, end, strict=True):
+                kept[:, own] = new
+    left_over, _ = _read(
+        network, ids, starts[-1:] + part, predictions - READERS * part, [kept[:, -1:] for kept in ended], release
+    )
+    return float(losses.sum() + left_over.sum()) / predictions
+
+
+def reset_loss(network: Network, ids: SmallIds, release: Callable[[], None] = _keep) -> float:
+    """Return the mean loss over the same predictions with the state zero at the start of every RESET_WINDOW.
+
+    Every position counts, as in projects whose models see at most that many characters.
+    """
+    predictions = len(ids) - 1
+    whole = predictions // RESET_WINDOW
+    total = whole * RESET_WINDOW * windows_loss(network, ids, RESET_WINDOW * np.arange(whole), RESET_WINDOW, release)
+    # the last window, cut short by the end of the text
+    rest, _ = _read(network, ids, np.array([whole * RESET_WINDOW]), predictions % RESET_WINDOW, None, release)
+    return (total + float(rest.sum())) / predictions
+
+
+def windows_loss(
+    network: Network, ids: SmallIds, starts: NDArray[np.int64], window: int, release: Callable[[], None] = _keep
+) -> float:
+    """Return the mean loss over windows of a text that start at `starts` (M,), each from the zero state; 0 if none."""
+    if not len(starts):
+        return 0.0
     at_once = max(1, MOST_LOGITS // (window * len(network.config.vocab)))
-    total = 0.0
-    for start in range(0, inputs.shape[1], at_once):
-        part = slice(start, start + at_once)
-        total += _summed_loss(network, inputs[:, part], targets[:, part])[0]
-    if whole < len(ids) - 1:  # the last window, cut short by the end of the text
-        total += _summed_loss(network, sequence[whole:-1, None], sequence[whole + 1 :, None])[0]
-    return total / (len(ids) - 1)
+    parts = (starts[first : first + at_once] for first in range(0, len(starts), at_once))
+    total = sum(float(_read(network, ids, part, window, None, release)[0].sum()) for part in parts)
+    return total / (window * len(starts))
 
 
 @torch.inference_mode()
-def _summed_loss(network: Network, inputs: Tensor, targets: Tensor, state: State = None) -> tuple[float, State]:
-    logits, state = network(inputs, state)  # (T, B) → (T, B, V)
-    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return losses.sum(dtype=torch.float64 if network.device.type != "mps" else None).item(), state
+def _read(
+    network: Network,
+    ids: SmallIds,
+    starts: NDArray[np.int64],
+    length: int,
+    state: list[Tensor] | None,
+    release: Callable[[], None],
+) -> tuple[NDArray[np.float64], list[Tensor]]:
+    """Read `length` symbols from each of B places side by side.
+
+    state: the tensors (L, B, H) that the cell keeps; None is zero. Return the sum (B,) of each place's losses, and
+    the state afterwards.
+    """
+    losses = np.zeros(len(starts))
+    at_once = min(LONGEST_PASS, max(1, MOST_LOGITS // (len(starts) * len(network.config.vocab))))
+    kept = None if state is None else tuple(part.contiguous() for part in state)
+    for first in range(0, length, at_once):
+        steps = min(at_once, length - first)
+        places = starts + (first + np.arange(steps + 1)[:, None])  # (T + 1, B)
+        symbols = torch.from_numpy(ids[places].astype(np.int64)).to(network.device)
+        logits, after = network(symbols[:-1], kept if kept is None or len(kept) > 1 else kept[0])  # (T, B, V)
+        each = cross_entropy(logits.flatten(0, 1), symbols[1:].flatten(), reduction="none").view(steps, -1)
+        losses += each.cpu().double().sum(0).numpy()
+        kept = after if isinstance(after, tuple) else (after,)
+        release()
+    return losses, list(kept or [])

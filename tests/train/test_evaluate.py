@@ -1,100 +1,194 @@
 import numpy as np
 import pytest
 import torch
-from models import VOCAB, make_lm, make_model, save, uniform_lm
-from reference import load_plain, mean_loss
+from models import VOCAB, make_config, make_model, make_weights, save, uniform_lm
+from reference import load_plain, log_softmax, mean_loss
 
 from charlm.cells import CELLS
-from charlm.errors import ModelFileError, RequestError
+from charlm.folder import Model
 from charlm.lm import CharLM
 from train import evaluate
-from train.data import Text, split_holdout
-from train.evaluate import carried_loss, evaluate_holdout, flushed_denormals, reset_loss
+from train.evaluate import READERS, WARM_UP, carried_loss, flushed_denormals, reset_loss, windows_loss
 
 
-def random_text(length, seed=3):
-    return "".join(np.random.default_rng(seed).choice(list(VOCAB), length))
+def random_ids(length, seed=3):
+    return np.random.default_rng(seed).integers(len(VOCAB), size=length).astype(np.uint8)
 
 
-def as_text(content):
-    return Text("a text", content, "")
+def load_both(model, folder):
+    """The same model as charlm loads it, and as plain torch does."""
+    save(model, folder)
+    return CharLM.from_pretrained(folder, device="cpu").network, load_plain(folder)[0]
 
 
 @pytest.fixture(params=CELLS)
 def both(request, tmp_path):
-    """The same model as charlm loads it, and as plain torch does."""
-    folder = save(make_model(request.param), tmp_path / "model")
-    return CharLM.from_pretrained(folder, device="cpu"), load_plain(folder)[0]
+    return load_both(make_model(request.param), tmp_path / "model")
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64, 4096])
-def test_the_carried_loss_is_that_of_one_symbol_after_another_however_it_is_cut(both, monkeypatch, chunk):
-    lm, plain = both
-    monkeypatch.setattr(evaluate, "CHUNK", chunk)
-    ids = lm.vocab.encode(random_text(65))
-    assert carried_loss(lm.network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
+@pytest.fixture
+def forgetful(tmp_path):
+    """A model to which what it read twenty symbols ago makes no difference."""
+    config = make_config("rnn")
+    weights = make_weights(config)
+    for name in weights:
+        if "weight_hh" in name:
+            weights[name] /= 8
+    return load_both(Model(config, weights, None), tmp_path / "forgetful")
 
 
-@pytest.mark.parametrize("length", [17, 33, 34, 50, 64])
+@pytest.fixture
+def mindful(tmp_path):
+    """A model that remembers for ever what came with the symbol 0, and nothing else."""
+    config = make_config("lstm", num_layers=1)
+    weights = make_weights(config)
+    weights["embedding.weight"][:, 0] = np.arange(len(VOCAB)) == 0
+    weights["recurrent.weight_hh_l0"][:] = 0
+    opening, bias = weights["recurrent.weight_ih_l0"], weights["recurrent.bias_ih_l0"]
+    opening[:16] = 0
+    opening[:8, 0], bias[:8] = 40, -20  # the input gates open for the symbol 0 alone
+    bias[8:16] = 20  # the forget gates are open
+    return load_both(Model(config, weights, None), tmp_path / "mindful")
+
+
+def loss_in_one_pass(plain, ids):
+    """What `mean_loss` returns, in less time."""
+    ids = ids.astype(np.int64)
+    logits = plain(torch.from_numpy(ids[:-1]))[0].numpy()
+    return -log_softmax(logits)[np.arange(len(ids) - 1), ids[1:]].mean()
+
+
+def count_symbols(network):
+    """Return a list that comes to hold how many symbols each call of the network reads."""
+    counts = []
+    network.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel()))
+    return counts
+
+
+# Read in order
+
+
+@pytest.mark.parametrize("longest_pass", [1, 7, 64, 4096])
+def test_the_carried_loss_is_that_of_one_symbol_after_another_however_it_is_cut(both, monkeypatch, longest_pass):
+    network, plain = both
+    monkeypatch.setattr(evaluate, "LONGEST_PASS", longest_pass)
+    ids = random_ids(65)
+    assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
+
+
+@pytest.mark.parametrize("more", [0, 1, 31])
+def test_a_long_text_is_read_side_by_side_to_the_loss_of_reading_it_in_order(forgetful, more):
+    network, plain = forgetful
+    ids = random_ids(2 * WARM_UP * READERS + 1 + more)
+    counts = count_symbols(network)
+    assert carried_loss(network, ids) == pytest.approx(loss_in_one_pass(plain, ids), abs=1e-5)
+    assert sum(counts) == len(ids) - 1 + (READERS - 1) * WARM_UP  # nothing more than once after warming up
+    assert max(counts) > READERS
+
+
+def test_a_text_a_little_shorter_is_read_by_one_reader(forgetful):
+    network, plain = forgetful
+    ids = random_ids(2 * WARM_UP * READERS)
+    counts = count_symbols(network)
+    assert carried_loss(network, ids) == pytest.approx(loss_in_one_pass(plain, ids), abs=1e-5)
+    assert sum(counts) == len(ids) - 1
+
+
+@pytest.mark.parametrize("length", [129, 130, 400, 1000])
+@pytest.mark.parametrize("warm_up", [1, 2])
+def test_readers_that_did_not_warm_up_enough_read_again(both, monkeypatch, length, warm_up):
+    network, plain = both
+    monkeypatch.setattr(evaluate, "WARM_UP", warm_up)
+    ids = random_ids(length)
+    counts = count_symbols(network)
+    assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
+    assert sum(counts) > length - 1 + (READERS - 1) * warm_up
+
+
+def test_a_memory_that_outlasts_the_warming_up_is_carried_all_the_same(mindful, monkeypatch):
+    network, plain = mindful
+    ids = random_ids(2 * WARM_UP * READERS + 20).clip(1)
+    ids[10:12] = 0
+    expected = loss_in_one_pass(plain, ids)
+    assert carried_loss(network, ids) == pytest.approx(expected, abs=1e-5)
+    monkeypatch.setattr(evaluate, "SAME_STATE", float("inf"))  # nothing is read again
+    assert abs(carried_loss(network, ids) - expected) > 1e-3
+
+
+def test_the_reference_that_reads_in_one_pass_is_the_one_that_reads_symbol_by_symbol(both):
+    ids = random_ids(100)
+    assert loss_in_one_pass(both[1], ids) == pytest.approx(mean_loss(both[1], ids), abs=1e-12)
+
+
+# Read in windows
+
+
+@pytest.mark.parametrize("length", [2, 17, 33, 34, 50, 64])
 @pytest.mark.parametrize("most_logits", [1, 2**24])
 def test_the_reset_loss_counts_every_position_of_every_window_the_last_short_one_too(
     both, monkeypatch, length, most_logits
 ):
-    lm, plain = both
+    network, plain = both
     monkeypatch.setattr(evaluate, "MOST_LOGITS", most_logits)
-    ids = lm.vocab.encode(random_text(length))
-    assert reset_loss(lm.network, ids, window=16) == pytest.approx(mean_loss(plain, ids, reset_every=16), abs=1e-5)
+    monkeypatch.setattr(evaluate, "RESET_WINDOW", 16)
+    ids = random_ids(length)
+    assert reset_loss(network, ids) == pytest.approx(mean_loss(plain, ids, reset_every=16), abs=1e-5)
+
+
+def test_the_state_is_zero_again_after_256_symbols(both):
+    network, plain = both
+    ids = random_ids(600)
+    assert reset_loss(network, ids) == pytest.approx(mean_loss(plain, ids, reset_every=256), abs=1e-5)
 
 
 def test_a_text_shorter_than_a_window_is_read_from_one_zero_state(both):
-    lm, _ = both
-    ids = lm.vocab.encode(random_text(40))
-    assert reset_loss(lm.network, ids) == pytest.approx(carried_loss(lm.network, ids), abs=1e-6)
+    network, _ = both
+    ids = random_ids(40)
+    assert reset_loss(network, ids) == pytest.approx(carried_loss(network, ids), abs=1e-6)
 
 
-def test_the_loss_equals_the_mean_of_the_scores(both):
-    lm, _ = both
-    text = random_text(300)
-    assert carried_loss(lm.network, lm.vocab.encode(text)) == pytest.approx(lm.score(text).mean(), abs=1e-5)
+@pytest.mark.parametrize("most_logits", [1, 150, 2**24])  # 150: two windows at a time
+def test_the_loss_over_windows_is_the_mean_of_their_own(both, monkeypatch, most_logits):
+    network, plain = both
+    monkeypatch.setattr(evaluate, "MOST_LOGITS", most_logits)
+    ids, starts = random_ids(40), np.array([0, 30, 7, 8, 7])
+    expected = np.mean([mean_loss(plain, ids[start : start + 8]) for start in starts])
+    assert windows_loss(network, ids, starts, 7) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_symbols():
-    losses, _ = evaluate_holdout(uniform_lm("abcd"), as_text("abcd" * 50))
-    assert losses == pytest.approx({"val_loss": np.log(4), "val_loss_reset256": np.log(4)})
+def test_no_windows_lose_nothing(both):
+    assert windows_loss(both[0], random_ids(9), np.zeros(0, np.int64), 3) == 0
 
 
-def test_only_the_last_tenth_is_measured():
-    lm, text = make_lm(), random_text(500)
-    measured, _ = evaluate_holdout(lm, as_text(text))
-    assert measured["val_loss"] == pytest.approx(lm.score(split_holdout(text)[1]).mean(), abs=1e-5)
-    assert evaluate_holdout(lm, as_text(random_text(450, seed=9) + text[450:]))[0] == measured
+# All of them
 
 
-def test_characters_that_the_model_does_not_know_are_left_out_and_counted():
-    lm, text = make_lm(), random_text(500)
-    val = split_holdout(text)[1]
-    with_strangers = "€" * 9 * 53 + "€€" + val + "€"  # the last tenth of it is val and the three around it
-    losses, skipped = evaluate_holdout(lm, as_text(with_strangers))
-    assert skipped == 3
-    assert losses["val_loss"] == pytest.approx(lm.score(val).mean(), abs=1e-5)
+MEASURES = {
+    "carried": carried_loss,
+    "reset": reset_loss,
+    "windows": lambda network, ids, release: windows_loss(network, ids, np.arange(50), 12, release),
+}
 
 
-def test_a_text_of_which_the_model_knows_nothing_is_refused():
-    with pytest.raises(RequestError, match="knows no more than 0 characters of a text's validation part"):
-        evaluate_holdout(make_lm(), as_text("XYZ" * 100))
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_symbols(measure):
+    network = uniform_lm("abcd").network
+    assert measure(network, random_ids(300) % 4, lambda: None) == pytest.approx(np.log(4))
 
 
-def test_a_model_whose_losses_are_no_numbers_is_refused():
-    model = make_model("rnn")
-    model.weights["head.weight"][:] = 3e38
-    lm = CharLM(model.config, model.weights, device="cpu")
-    with pytest.raises(ModelFileError, match="no finite numbers"):
-        evaluate_holdout(lm, as_text(random_text(500)))
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_the_memory_of_the_text_is_given_back_after_every_pass(both, monkeypatch, measure):
+    monkeypatch.setattr(evaluate, "MOST_LOGITS", 500)
+    network, _ = both
+    passes, releases = count_symbols(network), []
+    measure(network, random_ids(300), lambda: releases.append(len(passes)))
+    assert len(passes) > 5
+    assert releases == list(range(1, len(passes) + 1))
+    assert max(passes) * len(VOCAB) <= 500  # what bounds the memory for logits
 
 
 def test_denormals_are_zero_while_a_model_is_measured_and_numbers_again_afterwards():
     denormal = torch.tensor([1e-40])
     with flushed_denormals():
         assert (denormal * 1).item() == 0
-    evaluate_holdout(uniform_lm("abcd"), as_text("abcd" * 50))
     assert (denormal * 1).item() > 0
