@@ -79,7 +79,7 @@ def load_collection(wanted: Sequence[str], bundled: Path, device: str) -> Collec
             loaded.append(outcome) if isinstance(outcome, ServedModel) else problems.append(str(outcome))
     if not loaded:
         folders = sorted(path.parent for path in bundled.glob("*/config.json"))
-        loaded = [_load_folder(folder, folder.name, bundled, device) for folder in folders]
+        loaded = sorted((_load_folder(folder, folder.name, bundled, device) for folder in folders), key=_place)
     if not loaded:
         reasons = "".join(f"{problem}; " for problem in problems)
         raise RequestError(
@@ -87,6 +87,12 @@ def load_collection(wanted: Sequence[str], bundled: Path, device: str) -> Collec
             "or train one with `python -m train fit`"
         )
     return Collection(loaded, problems)
+
+
+def _place(model: ServedModel) -> tuple[bool, bool]:
+    """Order bundled models: the page opens with the first two, an LSTM and an RNN that were measured on unseen text."""
+    run = model.lm.history["run"] if model.lm.history else {}
+    return run.get("protocol") == "windows", model.lm.config.cell not in ("lstm", "rnn")
 
 
 def _short_names(wanted: Sequence[str]) -> dict[str, str]:

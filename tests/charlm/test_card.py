@@ -168,6 +168,30 @@ def snippets(card):
     return [token.content for token in tokens(card) if token.type == "fence" and token.info == "python"]
 
 
+def test_a_loss_that_leaks_is_not_given_out_as_a_result():
+    record = make_record(protocol="windows")
+    for epoch in record["epochs"]:
+        epoch["unseen_loss"] = epoch["val_loss"] + 1
+    card = model_card(make_config(), record)
+    metadata = ModelCard(card).data
+    assert [(result.metric_name, result.metric_value) for result in metadata.eval_results] == [
+        ("loss on unseen text (nats per character)", 2.5)
+    ]
+    table = rows(card, ["", "nats per character", "bits per character", "perplexity"])
+    assert [row[:2] for row in table] == [
+        ["Validation windows, which overlap with those that train", "1.5000"],
+        ["Text that the model never saw, state carried", "2.5000"],
+    ]
+    assert "This validation loss leaks" in " ".join(card.replace("**", "").split())
+    assert "nothing overlaps" not in card
+    assert "--text tinyshakespeare --protocol windows" in card
+
+
+def test_windows_without_text_after_them_have_no_result():
+    card = model_card(make_config(), make_record(protocol="windows"))
+    assert "model-index" not in card
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_snippet_in_plain_torch_writes_500_characters(tmp_path, monkeypatch, cell):
     folder = save(make_model(cell), tmp_path / "model")

@@ -50,6 +50,20 @@ def test_nothing_named_serves_every_bundled_folder_in_order(bundled):
     assert collection.problems == ()
 
 
+def test_bundled_models_start_with_an_lstm_and_an_rnn_and_end_with_those_whose_loss_leaks(tmp_path):
+    for name, cell, protocol in [
+        ("a-lstm", "lstm", "windows"),
+        ("b-rnn", "rnn", "windows"),
+        ("c-gru", "gru", "holdout"),
+        ("d-lstm", "lstm", "holdout"),
+        ("e-rnn", "rnn", "holdout"),
+    ]:
+        model = make_model(cell)
+        model.history["run"]["protocol"] = protocol
+        save(model, tmp_path / name)
+    assert load_collection([], tmp_path, "cpu").names == ["d-lstm", "e-rnn", "c-gru", "a-lstm", "b-rnn"]
+
+
 def test_named_folders_are_served_in_their_order_by_their_last_part(bundled, tmp_path):
     mine = save(make_model("gru"), tmp_path / "mine")
     collection = load_collection([str(mine), str(bundled / "small-rnn")], bundled, "cpu")
