@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from charlm.errors import CharLMError
 
+LESS_MEMORY = "close other programs, or train with a lower --batch-size, --seq-length or --hidden-size"
+
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
@@ -34,6 +36,11 @@ def run(command: Callable[[], None]) -> int:
     except CharLMError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(f"error: out of memory; {LESS_MEMORY}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
@@ -44,6 +51,17 @@ def run(command: Callable[[], None]) -> int:
         _drop_unwritable_output()
         return 1
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether Python, numpy or torch got no memory. torch has no one class for it: the CPU's is a RuntimeError."""
+    torch = sys.modules.get("torch")  # importing it takes a second; where it was not, it cannot have failed
+    return (
+        isinstance(error, MemoryError)
+        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+        or "DefaultCPUAllocator: " in str(error)
+        or "out of memory" in str(error)  # as CUDA's and MPS's drivers put it
+    )
 
 
 def _drop_unwritable_output() -> None:

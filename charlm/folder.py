@@ -64,17 +64,19 @@ def read_model(folder: Path) -> Model:
 def write_model(folder: Path, model: Model, card: str) -> None:
     """Write a model folder, `card` as its README.md, replacing those files if they are there.
 
-    On failure the folder is as it was. Weights are stored as bfloat16 if that loses nothing, else as
+    On failure the folder is as it was; after a kill it is that, or complete, or refused by
+    `read_model`. Weights are stored as bfloat16 if that loses nothing, else as
     float32. A record that stood there goes if the model has none. Raises RequestError if there can
     be no such folder.
     """
     packed = pack_weights(model.weights)
-    files: dict[str, bytes | None] = dict.fromkeys(MODEL_FILES)
-    files |= {WEIGHTS_FILE: packed, CARD_FILE: card.encode()}
+    files: dict[str, bytes | None] = {WEIGHTS_FILE: packed, HISTORY_FILE: None, PICTURE_FILE: None}
     if model.history is not None:
         title = f"{model.config.kind.label} on {model.history['run'].get('text', 'a text')}"
         files[HISTORY_FILE] = write_history(model.history).encode()
         files[PICTURE_FILE] = draw_curves(model.history, title)
+    files[CARD_FILE] = card.encode()
+    # weights first and their SHA-256 last: if a kill leaves new and old files mixed, it names other weights
     files[CONFIG_FILE] = model.config.to_json(hashlib.sha256(packed).hexdigest()).encode()
     replace_files(folder, files)
 
@@ -82,8 +84,9 @@ def write_model(folder: Path, model: Model, card: str) -> None:
 def replace_files(folder: Path, files: Mapping[str, bytes | None]) -> None:
     """Write files into a folder, made if need be; None stands for a file that shall not be there.
 
-    All of them are flushed to disk under other names before the first is moved to its place. On
-    failure the folder is as it was. Raises RequestError if there can be no such folder.
+    All of them are flushed to disk under other names before the first is moved to its place, in the
+    order of `files`. On failure the folder is as it was; after a kill, the first of the files may be
+    the new ones and the rest the old. Raises RequestError if there can be no such folder.
     """
     make_folder(folder)
     with tempfile.TemporaryDirectory(prefix=LEFTOVER_PREFIX, dir=folder) as beside:

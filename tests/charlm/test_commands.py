@@ -9,11 +9,13 @@ import warnings
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from models import VOCAB, make_model, save
 from reference import load_plain, mean_loss
 
-from charlm import CharLM
+from charlm import CharLM, cli
 
 ROOT = Path(__file__).parents[2]
 TEXT = "a bad cab\né한😀 dead\n\nbee"
@@ -291,3 +293,63 @@ def test_symbols_that_standard_output_cannot_hold_are_written_as_escapes(folder,
     expected = CharLM.from_pretrained(folder).generate("", 200, seed=7) + "\n"
     assert {"한", "😀"} <= set(expected)
     assert (child.returncode, output, message) == (0, expected.encode("ascii", "backslashreplace"), b"")
+
+
+# A memory that is full
+
+OUT_OF_MEMORY = (
+    "error: out of memory; close other programs, or train with a lower --batch-size, --seq-length or --hidden-size\n"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total of 1 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you …"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried …"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.00 GB, …)"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:60],
+)
+def test_a_full_memory_is_told_in_one_line_with_the_settings_to_lower(capsys, error):
+    def command():
+        raise error
+
+    assert (cli.run(command), *capsys.readouterr()) == (1, "", OUT_OF_MEMORY)
+
+
+def test_numpy_without_memory_is_told_so_too(capsys):
+    assert cli.run(lambda: np.empty(2**60, np.uint8)) == 1
+    assert capsys.readouterr().err == OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RecursionError("deep")])
+def test_a_mistake_of_ours_is_not_taken_for_a_full_memory(error):
+    def command():
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        cli.run(command)
+
+
+def test_a_command_that_never_needed_torch_does_not_import_it_to_fail():
+    code = "import sys; from charlm import cli; cli.run(lambda: bytearray(2**62)); sys.exit('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, OUT_OF_MEMORY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a size of its memory")
+def test_a_network_too_large_for_the_memory_is_told_in_one_line(text_file, tmp_path):
+    code = """
+import resource, runpy, train.loop
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**31, size + 2**31))
+runpy.run_module("train", run_name="__main__")
+"""
+    # its largest matrix has 4 × 15,000 × 15,000 numbers of 4 bytes
+    arguments = ["--num-layers", "1", "--hidden-size", "15000", "--device", "cpu", "--out", tmp_path / "out"]
+    command = [sys.executable, "-c", code, "fit", "--cell", "lstm", "--text", text_file(TEXT * 100), *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", OUT_OF_MEMORY)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import struct
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -262,6 +263,60 @@ def test_files_that_shall_not_be_there_go(tmp_path):
     replace_files(tmp_path, {"a": b"1", "b": b"2"})
     replace_files(tmp_path, {"a": None, "b": b"3", "c": None})
     assert contents(tmp_path) == {"b": b"3"}
+
+
+class Killed(BaseException):
+    """What stops a write where it stands, as a kill does: nothing is undone or cleared away."""
+
+
+def killed_at_move(monkeypatch, number):
+    """Let a write stop just before its move of that number, from 1."""
+    moves, really = [], os.replace
+
+    def move(source, target):
+        moves.append(target)
+        if len(moves) >= number:  # what would undo it is stopped too
+            raise Killed
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", move)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("kept", range(6))
+@pytest.mark.parametrize("history", [True, False])
+def test_a_killed_write_leaves_the_old_model_or_the_new_or_one_that_is_refused(folder, monkeypatch, kept, history):
+    old, new = read_model(folder), make_model("gru", seed=1, history=history)  # of the same shapes
+    with monkeypatch.context() as patch:
+        killed_at_move(patch, kept + 1)
+        with suppress(Killed):
+            save(new, folder)
+    if 0 < kept < (5 if history else 3):
+        fails(folder, "its SHA-256 differs")
+        return
+    found, expected = read_model(folder), new if kept else old
+    assert found.history == expected.history
+    assert all(np.array_equal(found.weights[name], array) for name, array in expected.weights.items())
+
+
+def test_a_killed_first_write_leaves_no_model_at_all(tmp_path, monkeypatch):
+    for number in range(1, 6):
+        with monkeypatch.context() as patch:
+            killed_at_move(patch, number)
+            with pytest.raises(Killed):
+                save(make_model(), tmp_path / str(number))
+        fails(tmp_path / str(number), "config.json is missing: this is not a whole model folder")
+
+
+def test_a_folder_that_a_kill_left_mixed_can_be_written_again(folder, tmp_path, monkeypatch):
+    new = make_model("gru", seed=1)
+    with monkeypatch.context() as patch:
+        killed_at_move(patch, 3)
+        with pytest.raises(Killed):
+            save(new, folder)
+    fails(folder, "its SHA-256 differs")
+    clear_leftovers(folder)
+    assert contents(save(new, folder)) == contents(save(new, tmp_path / "new"))
 
 
 # A folder that is damaged
