@@ -1,0 +1,265 @@
+"""How fast training is: our step against a plain PyTorch loop and against what the machine can multiply, in one run.
+
+    python benchmarks/train.py [--cells rnn lstm gru] [--sizes 256 512] [--seconds 10] [--threads N] [--precision auto]
+
+Run it on an idle machine. For each cell and size (two layers, an embedding as wide as a layer, 64 streams of 128
+characters) it measures
+
+- ours: characters per second of the step that `python -m train fit` makes, reading the text, clipping and the optimiser
+  included, in the precision that `auto` picks;
+- plain: the same model in nn.LSTM (or RNN, GRU), float32, fed with shuffled windows of 128 by a DataLoader, Adam;
+- the share of the machine's matrix peak, the speed of a 2048³ product in the same precision: once of the products that
+  a plain step would make (`useful`), once of those that ours makes (`made`: the first layer's input product is made
+  for each symbol of the vocabulary rather than for each character);
+- the share of an epoch on a text of tinyshakespeare's size that is not steps in the network: reading the text, the
+  sample, the checkpoint and the export of the model (`outside`; measuring the validation loss comes on top);
+- faded: our speed when states and gradients have vanished, as a share of that of a fresh model. Without precautions
+  they become denormal floats, which are slow.
+
+Ours and plain take turns, so that whatever else the machine does slows both. Times are medians.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from charlm.cells import CELLS
+from train.checkpoint import Interrupts, save_checkpoint
+from train.config import TrainConfig, pick_precision
+from train.data import Text, make_text
+from train.encode import encode_text
+from train.evaluate import flushed_denormals
+from train.loop import SAMPLE_LENGTH, Trainer, describe_run
+from train.protocols import Holdout
+from train.report import Report
+from train.team import ALONE
+
+SYMBOLS = 65
+STREAMS, LENGTH = 64, 128
+TURNS = 5
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TIMES_PLAIN = {"bf16": 2.0, "fp32": 1.1}  # what ours shall reach, by the precision that it takes
+SHARE_OF_PEAK = 0.6  # and of the products that it makes, for an LSTM of 512
+
+
+def synthetic_text(chars: int) -> Text:
+    """Return a text of random symbols: what it says does not change how long a step takes."""
+    drawn = np.random.default_rng(0).integers(SYMBOLS, size=chars, dtype=np.uint32) + ord("A")
+    return make_text("random symbols", encode_text(drawn.tobytes().decode("utf-32-le")))
+
+
+class Ours:
+    """The step that `fit` makes."""
+
+    def __init__(self, cell: str, size: int, precision: str, text: Text) -> None:
+        protocol = Holdout(text)
+        config = TrainConfig(
+            cell, hidden_size=size, embedding_size=size, batch_size=STREAMS, seq_length=LENGTH, precision=precision
+        ).resolve(protocol)
+        torch.manual_seed(0)
+        self.trainer = Trainer(config, protocol, describe_run(text, protocol, config), Report(), ALONE)
+        self.batches = protocol.batches(STREAMS, LENGTH, 0)
+
+    def step(self) -> None:
+        """Make one, beginning the epoch again where it ends."""
+        with flushed_denormals():
+            self.trainer.step %= self.batches.steps_per_epoch
+            self.trainer._train_step()
+
+    def fade(self) -> None:
+        """Scale the recurrent weights so far down that states and gradients vanish within a few characters."""
+        with torch.no_grad():
+            for name, weights in self.trainer._network.exported_parameters().items():
+                if "weight_hh" in name:
+                    weights *= 1e-3
+
+
+class Plain:
+    """The same model and batch as most people would write them."""
+
+    def __init__(self, cell: str, size: int, text: Text) -> None:
+        kind = CELLS[cell]
+        self._embedding = nn.Embedding(SYMBOLS, size)
+        self._recurrent = getattr(nn, kind.torch_class)(size, size, 2, dropout=kind.recipe.dropout, batch_first=True)
+        self._head = nn.Linear(size, SYMBOLS)
+        self._model = nn.ModuleList([self._embedding, self._recurrent, self._head])
+        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=0.002)
+        self._criterion = nn.CrossEntropyLoss()
+        self._loader = DataLoader(PlainWindows(text), batch_size=STREAMS, shuffle=True)
+        self._batches = iter(self._loader)
+
+    def step(self) -> None:
+        """Make one."""
+        inputs, targets = next(self._batches)
+        self._optimizer.zero_grad()
+        outputs, _ = self._recurrent(self._embedding(inputs))
+        loss = self._criterion(self._head(outputs).reshape(-1, SYMBOLS), targets.reshape(-1))
+        loss.backward()
+        self._optimizer.step()
+        loss.item()
+
+
+class PlainWindows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """A window for every character of a text."""
+
+    def __init__(self, text: Text) -> None:
+        self._ids = text.encoded.ids.tolist()
+
+    def __len__(self) -> int:
+        return len(self._ids) - LENGTH
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(self._ids[place : place + LENGTH]), torch.tensor(self._ids[place + 1 : place + LENGTH + 1])
+
+
+def matrix_peak(precision: str) -> float:
+    """Return how many floating-point operations a second the machine makes in a large product."""
+    left, right = (torch.ones(2048, 2048, dtype=DTYPES[precision]) for _ in range(2))
+    return 2 * 2048**3 / min(seconds_of(lambda: torch.mm(left, right)) for _ in range(10))
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def step_seconds(steps: list[Callable[[], object]], seconds: float, bar: "tqdm[Any]") -> list[float]:
+    """Return the median time of each of the steps, which take turns."""
+    times: list[list[float]] = [[] for _ in steps]
+    for step in steps:
+        step()  # the first one makes room
+    for _ in range(TURNS):
+        for place, step in enumerate(steps):
+            end = time.perf_counter() + seconds / TURNS
+            while not times[place] or time.perf_counter() < end:
+                times[place].append(seconds_of(step))
+            bar.update()
+    return [statistics.median(each) for each in times]
+
+
+def step_flop(cell: str, size: int) -> tuple[int, int]:
+    """Return the operations in the products of a plain step, and of one of ours.
+
+    Forward, and backward for the inputs and for the weights: each matrix is multiplied three times.
+    """
+    chars, gates = STREAMS * LENGTH, CELLS[cell].gates
+    matrix = 6 * chars * gates * size * size
+    head = 6 * chars * size * SYMBOLS
+    by_symbol = 6 * SYMBOLS * gates * size * size + 2 * SYMBOLS * chars * gates * size  # and the sum over its places
+    return 4 * matrix + head, 3 * matrix + head + by_symbol
+
+
+def outside_seconds(ours: Ours) -> float:
+    """Measure what an epoch takes beside the steps' work in the network, but for measuring the validation loss."""
+    trainer, steps = ours.trainer, ours.batches.steps_per_epoch
+    reading = statistics.median(seconds_of(lambda step=step: ours.batches.batch(1, step)) for step in range(steps))
+    trainer.step = steps - 1
+    trainer.train_epoch(interrupts := Interrupts())
+    trainer.end_epoch(trainer.measure(interrupts))
+    lm = trainer.best_model()
+    with tempfile.TemporaryDirectory() as folder:
+        sample = seconds_of(lambda: lm.generate("", SAMPLE_LENGTH, seed=0))
+        checkpoint = seconds_of(lambda: save_checkpoint(Path(folder), trainer.checkpoint()))
+        export = min(seconds_of(lambda: lm.save_pretrained(folder)) for _ in range(2))  # the first imports matplotlib
+    return steps * reading + sample + checkpoint + export
+
+
+def measure(
+    cell: str, size: int, args: argparse.Namespace, peaks: dict[str, float], text: Text, bar: "tqdm[Any]"
+) -> dict[str, Any]:
+    """Return the figures of a cell and a size. peaks: of each precision, in operations per second."""
+    precision = pick_precision(args.precision, torch.device("cpu"), size)
+    ours, plain = Ours(cell, size, precision, text), Plain(cell, size, text)
+    ours_seconds, plain_seconds = step_seconds([ours.step, plain.step], args.seconds, bar)
+    useful, made = step_flop(cell, size)
+    epoch_seconds = ours.batches.steps_per_epoch * ours_seconds
+    outside = outside_seconds(ours)
+    ours.fade()
+    (faded_seconds,) = step_seconds([ours.step], args.seconds, bar)
+    chars = STREAMS * LENGTH
+    return {
+        "cell": cell,
+        "size": size,
+        "precision": precision,
+        "ours_chars_per_second": chars / ours_seconds,
+        "plain_chars_per_second": chars / plain_seconds,
+        "times_plain": plain_seconds / ours_seconds,
+        "useful_share_of_peak": useful / ours_seconds / peaks[precision],
+        "made_share_of_peak": made / ours_seconds / peaks[precision],
+        "outside_share_of_epoch": outside / epoch_seconds,
+        "faded_share_of_speed": ours_seconds / faded_seconds,
+    }
+
+
+def table(report: dict[str, Any]) -> Table:
+    """Lay the figures out for people; a figure that falls short of what it shall be is red."""
+    peaks = ", ".join(f"{peak / 1e9:.0f} GFLOP/s in {precision}" for precision, peak in report["peaks"].items())
+    laid_out = Table(title=f"A training step, {report['threads']} threads; matrix peak {peaks}")
+    for name in ("cell", "precision", "ours, chars/s", "plain", "ours/plain", "useful", "made", "outside", "faded"):
+        laid_out.add_column(name, justify="left" if name in ("cell", "precision") else "right")
+    for row in report["rows"]:
+        too_slow = row["times_plain"] < TIMES_PLAIN[row["precision"]]
+        too_idle = row["cell"] == "lstm" and row["size"] == 512 and row["made_share_of_peak"] < SHARE_OF_PEAK
+        laid_out.add_row(
+            f"{row['cell']} 2×{row['size']}",
+            row["precision"],
+            f"{row['ours_chars_per_second']:,.0f}",
+            f"{row['plain_chars_per_second']:,.0f}",
+            f"[{'red' if too_slow else 'green'}]{row['times_plain']:.2f}×",
+            f"{row['useful_share_of_peak']:.1%}",
+            f"[{'red' if too_idle else 'default'}]{row['made_share_of_peak']:.1%}",
+            f"{row['outside_share_of_epoch']:.1%}",
+            f"{row['faded_share_of_speed']:.2f}×",
+        )
+    return laid_out
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Measure how fast training is.")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="units in a layer")
+    parser.add_argument("--seconds", type=float, default=10, help="for each figure (%(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(%(default)s)")
+    parser.add_argument("--precision", choices=["auto", *DTYPES], default="auto")
+    parser.add_argument("--chars", type=int, default=1_115_394, help="in the text, whose epoch is timed (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure what the command line asks for, and print it."""
+    args = parse()
+    torch.set_num_threads(args.threads)
+    text = synthetic_text(args.chars)
+    peaks = {precision: matrix_peak(precision) for precision in DTYPES}
+    cases = [(cell, size) for size in args.sizes for cell in args.cells]
+    with tqdm(total=len(cases) * 3 * TURNS, file=sys.stderr, desc="measuring", leave=False) as bar:
+        rows = [measure(cell, size, args, peaks, text, bar) for cell, size in cases]
+    report = {"threads": args.threads, "peaks": peaks, "rows": rows}
+    if args.json:
+        print(json.dumps(report))
+    else:
+        Console(width=120).print(table(report))
+
+
+if __name__ == "__main__":
+    main()
