@@ -13,8 +13,8 @@ characters) it measures
   for each symbol of the vocabulary rather than for each character);
 - the share of an epoch on a text of tinyshakespeare's size that is not steps in the network: reading the text, the
   sample, the checkpoint and the export of the model (`outside`; measuring the validation loss comes on top);
-- faded: our speed when states and gradients have vanished, as a share of that of a fresh model. Without precautions
-  they become denormal floats, which are slow.
+- faded: the speed when gradients have become denormal floats, as a share of that when they are not, ours and plain's.
+  Many CPUs are slow with denormals unless told to flush them; where plain's share is about 1 too, this one is not.
 
 Ours and plain take turns, so that whatever else the machine does slows both. Times are medians.
 """
@@ -25,7 +25,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Ours:
     """The step that `fit` makes."""
 
     def __init__(self, cell: str, size: int, precision: str, text: Text) -> None:
-        protocol = Holdout(text)
+        self.protocol = protocol = Holdout(text)
         config = TrainConfig(
             cell, hidden_size=size, embedding_size=size, batch_size=STREAMS, seq_length=LENGTH, precision=precision
         ).resolve(protocol)
@@ -82,12 +83,10 @@ class Ours:
             self.trainer.step %= self.batches.steps_per_epoch
             self.trainer._train_step()
 
-    def fade(self) -> None:
-        """Scale the recurrent weights so far down that states and gradients vanish within a few characters."""
-        with torch.no_grad():
-            for name, weights in self.trainer._network.exported_parameters().items():
-                if "weight_hh" in name:
-                    weights *= 1e-3
+    def faded_step(self) -> None:
+        """Make one whose gradients are denormal."""
+        fade(self.trainer._network.head)
+        self.step()
 
 
 class Plain:
@@ -98,6 +97,7 @@ class Plain:
         self._embedding = nn.Embedding(SYMBOLS, size)
         self._recurrent = getattr(nn, kind.torch_class)(size, size, 2, dropout=kind.recipe.dropout, batch_first=True)
         self._head = nn.Linear(size, SYMBOLS)
+        self._drop_embedding, self._drop = nn.Dropout(kind.recipe.embedding_dropout), nn.Dropout(kind.recipe.dropout)
         self._model = nn.ModuleList([self._embedding, self._recurrent, self._head])
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=0.002)
         self._criterion = nn.CrossEntropyLoss()
@@ -108,11 +108,25 @@ class Plain:
         """Make one."""
         inputs, targets = next(self._batches)
         self._optimizer.zero_grad()
-        outputs, _ = self._recurrent(self._embedding(inputs))
-        loss = self._criterion(self._head(outputs).reshape(-1, SYMBOLS), targets.reshape(-1))
+        outputs, _ = self._recurrent(self._drop_embedding(self._embedding(inputs)))
+        loss = self._criterion(self._head(self._drop(outputs)).reshape(-1, SYMBOLS), targets.reshape(-1))
         loss.backward()
         self._optimizer.step()
         loss.item()
+
+    def faded_step(self) -> None:
+        """Make one whose gradients are denormal."""
+        fade(self._head)
+        self.step()
+
+
+def fade(head: nn.Linear) -> None:
+    """Have the next step's loss reach the layers below in denormal floats.
+
+    An update undoes it, whatever the learning rate, so it is to be done again for every step.
+    """
+    with torch.no_grad():
+        head.weight.normal_(std=1e-34)
 
 
 class PlainWindows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -141,7 +155,7 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def step_seconds(steps: list[Callable[[], object]], seconds: float, bar: "tqdm[Any]") -> list[float]:
+def step_seconds(steps: Sequence[Callable[[], object]], seconds: float, bar: "tqdm[Any]") -> list[float]:
     """Return the median time of each of the steps, which take turns."""
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:
@@ -164,13 +178,14 @@ def step_flop(cell: str, size: int) -> tuple[int, int]:
     matrix = 6 * chars * gates * size * size
     head = 6 * chars * size * SYMBOLS
     by_symbol = 6 * SYMBOLS * gates * size * size + 2 * SYMBOLS * chars * gates * size  # and the sum over its places
-    return 4 * matrix + head, 3 * matrix + head + by_symbol
+    first_input = by_symbol if 2 * size >= SYMBOLS else matrix  # a narrower layer reads characters, as plain does
+    return 4 * matrix + head, 3 * matrix + head + first_input
 
 
-def outside_seconds(ours: Ours) -> float:
-    """Measure what an epoch takes beside the steps' work in the network, but for measuring the validation loss."""
+def outside_seconds(ours: Ours) -> dict[str, float]:
+    """Measure the parts of an epoch that are not work in the network. `validation` is apart from the rest."""
     trainer, steps = ours.trainer, ours.batches.steps_per_epoch
-    reading = statistics.median(seconds_of(lambda step=step: ours.batches.batch(1, step)) for step in range(steps))
+    reading = statistics.median(seconds_of(partial(ours.batches.batch, 1, step)) for step in range(steps))
     trainer.step = steps - 1
     trainer.train_epoch(interrupts := Interrupts())
     trainer.end_epoch(trainer.measure(interrupts))
@@ -179,7 +194,15 @@ def outside_seconds(ours: Ours) -> float:
         sample = seconds_of(lambda: lm.generate("", SAMPLE_LENGTH, seed=0))
         checkpoint = seconds_of(lambda: save_checkpoint(Path(folder), trainer.checkpoint()))
         export = min(seconds_of(lambda: lm.save_pretrained(folder)) for _ in range(2))  # the first imports matplotlib
-    return steps * reading + sample + checkpoint + export
+    with flushed_denormals():
+        validation = seconds_of(lambda: ours.protocol.epoch_losses(lm.network))
+    return {
+        "reading": steps * reading,
+        "sample": sample,
+        "checkpoint": checkpoint,
+        "export": export,
+        "validation": validation,
+    }
 
 
 def measure(
@@ -188,12 +211,12 @@ def measure(
     """Return the figures of a cell and a size. peaks: of each precision, in operations per second."""
     precision = pick_precision(args.precision, torch.device("cpu"), size)
     ours, plain = Ours(cell, size, precision, text), Plain(cell, size, text)
-    ours_seconds, plain_seconds = step_seconds([ours.step, plain.step], args.seconds, bar)
+    steps = [ours.step, plain.step, ours.faded_step, plain.faded_step]
+    ours_seconds, plain_seconds, ours_faded, plain_faded = step_seconds(steps, args.seconds, bar)
     useful, made = step_flop(cell, size)
     epoch_seconds = ours.batches.steps_per_epoch * ours_seconds
     outside = outside_seconds(ours)
-    ours.fade()
-    (faded_seconds,) = step_seconds([ours.step], args.seconds, bar)
+    validation = outside.pop("validation")
     chars = STREAMS * LENGTH
     return {
         "cell": cell,
@@ -204,8 +227,12 @@ def measure(
         "times_plain": plain_seconds / ours_seconds,
         "useful_share_of_peak": useful / ours_seconds / peaks[precision],
         "made_share_of_peak": made / ours_seconds / peaks[precision],
-        "outside_share_of_epoch": outside / epoch_seconds,
-        "faded_share_of_speed": ours_seconds / faded_seconds,
+        "epoch_seconds": epoch_seconds,
+        "outside_seconds": outside,
+        "outside_share_of_epoch": sum(outside.values()) / epoch_seconds,
+        "validation_seconds": validation,
+        "faded_share_of_speed": ours_seconds / ours_faded,
+        "plain_faded_share_of_speed": plain_seconds / plain_faded,
     }
 
 
@@ -213,7 +240,18 @@ def table(report: dict[str, Any]) -> Table:
     """Lay the figures out for people; a figure that falls short of what it shall be is red."""
     peaks = ", ".join(f"{peak / 1e9:.0f} GFLOP/s in {precision}" for precision, peak in report["peaks"].items())
     laid_out = Table(title=f"A training step, {report['threads']} threads; matrix peak {peaks}")
-    for name in ("cell", "precision", "ours, chars/s", "plain", "ours/plain", "useful", "made", "outside", "faded"):
+    for name in (
+        "cell",
+        "precision",
+        "ours, chars/s",
+        "plain",
+        "ours/plain",
+        "useful",
+        "made",
+        "outside",
+        "faded",
+        "plain faded",
+    ):
         laid_out.add_column(name, justify="left" if name in ("cell", "precision") else "right")
     for row in report["rows"]:
         too_slow = row["times_plain"] < TIMES_PLAIN[row["precision"]]
@@ -228,6 +266,7 @@ def table(report: dict[str, Any]) -> Table:
             f"[{'red' if too_idle else 'default'}]{row['made_share_of_peak']:.1%}",
             f"{row['outside_share_of_epoch']:.1%}",
             f"{row['faded_share_of_speed']:.2f}×",
+            f"{row['plain_faded_share_of_speed']:.2f}×",
         )
     return laid_out
 
@@ -252,7 +291,7 @@ def main() -> None:
     text = synthetic_text(args.chars)
     peaks = {precision: matrix_peak(precision) for precision in DTYPES}
     cases = [(cell, size) for size in args.sizes for cell in args.cells]
-    with tqdm(total=len(cases) * 3 * TURNS, file=sys.stderr, desc="measuring", leave=False) as bar:
+    with tqdm(total=len(cases) * 4 * TURNS, file=sys.stderr, desc="measuring", leave=False) as bar:
         rows = [measure(cell, size, args, peaks, text, bar) for cell, size in cases]
     report = {"threads": args.threads, "peaks": peaks, "rows": rows}
     if args.json:

@@ -130,12 +130,11 @@ def _bf16_gain() -> float:
     if not torch.cpu.get_capabilities().get("avx512_bf16") and not torch.cpu.get_capabilities().get("amx_bf16"):
         return 0.0  # emulated
     fastest = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-    for _ in range(5):  # in turn, the best of each: other work on the machine disturbs some of them
+    for _ in range(20):  # in turn, the best of each: other work on the machine disturbs some of them
         for dtype in fastest:
             hidden, weights = torch.ones(64, 512, dtype=dtype), torch.ones(512, 2048, dtype=dtype)
             hidden @ weights
             start = time.perf_counter()
-            for _ in range(4):
-                hidden @ weights
+            hidden @ weights
             fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
     return fastest[torch.float32] / fastest[torch.bfloat16]
