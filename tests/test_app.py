@@ -167,6 +167,9 @@ def test_the_api_lists_the_models_and_gives_their_records(app):
     assert [(model["name"], model["source"], model["cell"]) for model in listed] == [
         ("shakespeare-lstm", "bundled", "lstm"),
         ("shakespeare-rnn", "bundled", "rnn"),
+        ("shakespeare-gru", "bundled", "gru"),
+        ("homework-lstm", "bundled", "lstm"),
+        ("homework-rnn", "bundled", "rnn"),
     ]
     for model in listed:
         record = json.loads((WEIGHTS / model["name"] / "history.json").read_text(encoding="utf-8"))

@@ -10,11 +10,12 @@ from charlm import cli
 from charlm.history import bits_per_char
 from charlm.hub import check_can_push, push_folder
 from charlm.lm import CharLM
-from train.config import PROTOCOLS, TrainConfig, setting_type
+from train.config import TrainConfig, setting_type
 from train.data import load_text
-from train.evaluate import evaluate_holdout
 from train.loop import fit
+from train.protocols import PROTOCOLS, evaluate
 from train.report import Report
+from train.team import is_leader, one_voice
 
 
 def run_fit(args: argparse.Namespace) -> None:
@@ -23,9 +24,11 @@ def run_fit(args: argparse.Namespace) -> None:
     if args.push_to_hub:
         check_can_push(args.push_to_hub)  # hours of training should not end in a missing token
     report = Report()
-    best = fit(load_text(args.text), args.out, config, report, resume=args.resume)["best"]
+    # a large text's ids need room: where the model goes, as far as those folders exist already
+    workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if folder.is_dir())
+    best = fit(load_text(args.text, workspace), args.out, config, report, resume=args.resume)["best"]
     report.say(f"done: {args.out} holds epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
-    if args.push_to_hub:
+    if args.push_to_hub and is_leader():
         print(push_folder(args.out, args.push_to_hub))
 
 
@@ -34,9 +37,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     text = load_text(args.text)
     lm = CharLM.from_pretrained(args.model)
     trained_on = lm.history["run"].get("text_sha256") if lm.history else None
-    if trained_on not in (None, text.sha256):
+    if trained_on not in (None, text.encoded.sha256):
         print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)
-    losses, skipped = evaluate_holdout(lm, text)
+    losses, skipped = evaluate(lm, text, args.protocol)
     if skipped:
         print(f"note: {skipped:,} characters that the model does not know were left out", file=sys.stderr)
     if args.json:
@@ -93,6 +96,12 @@ def add_setting(command: argparse.ArgumentParser, spec: "dataclasses.Field[objec
     )
 
 
+def main() -> None:
+    """Do what the command line asks for."""
+    with one_voice():
+        args = parse()
+        args.run(args)
+
+
 if __name__ == "__main__":
-    arguments = parse()
-    sys.exit(cli.run(lambda: arguments.run(arguments)))
+    sys.exit(cli.run(main))

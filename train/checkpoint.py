@@ -1,5 +1,10 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, in one safetensors file."""
+"""Checkpoints: all that a run needs to go on as if it had never stopped, in one safetensors file.
 
+The file's metadata hold one entry, `checkpoint`: the SHA-256 of all other bytes of the file, in hex, and then the
+values as JSON.
+"""
+
+import hashlib
 import json
 import signal
 import threading
@@ -10,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from charlm.errors import ModelFileError, TrainingError
 from charlm.folder import replace_files
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+
+METADATA_KEY = "checkpoint"
+NO_SEAL = "0" * 64  # as long as a SHA-256 in hex
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises TrainingError if it cannot be written: the disk is full, say.
     """
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
-    packed = safetensors.torch.save(tensors, {"checkpoint": json.dumps(checkpoint.values)})
+    packed = safetensors.torch.save(tensors, {METADATA_KEY: NO_SEAL + json.dumps(checkpoint.values)})
     try:
-        replace_files(folder, {CHECKPOINT_FILE: packed})
+        replace_files(folder, {CHECKPOINT_FILE: _seal(packed)})
     except OSError as error:
         raise TrainingError(
             f"cannot write a checkpoint to {folder} ({error.strerror}); the one before is kept: "
@@ -49,12 +57,25 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads(file.metadata()["checkpoint"])
-            # copies: the file is mapped into memory, and the next save replaces it
-            return Checkpoint({name: file.get_tensor(name).clone() for name in file.keys()}, values)  # noqa: SIM118
+        packed = path.read_bytes()
+        if _seal(packed) != packed:
+            raise ValueError("its SHA-256 is missing or differs")
+        header = json.loads(packed[8 : 8 + int.from_bytes(packed[:8], "little")])
+        values = json.loads(header["__metadata__"][METADATA_KEY][len(NO_SEAL) :])
+        return Checkpoint(safetensors.torch.load(packed), values)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ModelFileError(f"{path} is no checkpoint to resume from ({error}); delete it to begin anew") from None
+
+
+def _seal(packed: bytes) -> bytes:
+    """Return a checkpoint's bytes with the SHA-256 of all others in its place.
+
+    So a file is whole if sealing does not change it.
+    """
+    before, mark, rest = packed.partition(f'"{METADATA_KEY}":"'.encode())
+    after = rest[len(NO_SEAL) :]
+    seal = hashlib.sha256(before + mark + after).hexdigest().encode()
+    return b"".join((before, mark, seal, after))
 
 
 def delete_checkpoint(folder: Path) -> None:
@@ -63,14 +84,14 @@ def delete_checkpoint(folder: Path) -> None:
 
 
 class Interrupts:
-    """Turns Ctrl-C and SIGTERM into KeyboardInterrupt, but never in the middle of what must stay whole.
+    """Notes Ctrl-C and SIGTERM, and raises KeyboardInterrupt for them where nothing has to stay whole: in `raised()`.
 
-    `signal` is the number of the last one that came, or None.
+    `signal` is the number of the last one that came, or None. One that was raised nowhere is at the end.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._held = False
+        self._raises = False
 
     def __enter__(self) -> "Interrupts":
         self._before = {}
@@ -79,22 +100,24 @@ class Interrupts:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if error is None and self.signal is not None:
+            raise KeyboardInterrupt
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Delay an interrupt that comes inside the block to its end."""
-        self._held = True
+    def raised(self) -> Iterator[None]:
+        """Raise an interrupt at once that comes inside the block, and at its start one that came before."""
+        self._raises = True
         try:
+            if self.signal is not None:
+                raise KeyboardInterrupt
             yield
         finally:
-            self._held = False
-        if self.signal is not None:
-            raise KeyboardInterrupt
+            self._raises = False
 
     def _handle(self, number: int, _frame: object) -> None:
         self.signal = number
-        if not self._held:
+        if self._raises:
             raise KeyboardInterrupt

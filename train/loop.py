@@ -2,7 +2,10 @@
 
 import math
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +18,23 @@ from charlm.errors import ModelFileError, RequestError, TrainingError
 from charlm.folder import MODEL_FILES, clear_leftovers, make_folder, read_model, round_to_bfloat16
 from charlm.history import EpochRecord, HistoryRecord, make_history
 from charlm.lm import CharLM
-from charlm.network import Network, State, detach
-from charlm.vocab import Ids, Vocab
+from charlm.network import pick_device
+from charlm.vocab import Vocab
+from train.batches import Batches
 from train.checkpoint import Checkpoint, Interrupts, delete_checkpoint, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
-from train.data import Streams, Text, split_holdout
-from train.evaluate import carried_loss, flushed_denormals, reset_loss
+from train.data import Text
+from train.evaluate import flushed_denormals
+from train.network import LayerStates, TrainingNetwork
+from train.protocols import PROTOCOLS, Protocol
 from train.report import Report
+from train.team import Team, join_team
 
 FINAL_LR = 0.02  # of the highest, at the end of the cosine
 SAMPLE_LENGTH = 500
 SAMPLE_TEMPERATURE = 0.8
-SECONDS_BETWEEN_READINGS = 0.2  # reading the loss waits for the GPU, so not after every step
+SECONDS_BETWEEN_READINGS = 0.2
+STEPS_BETWEEN_CONFERENCES = 16  # of a team on GPUs
 
 # What may differ when a run goes on: where it runs, not what it computes.
 MAY_DIFFER = {"device", "precision", "torch"}
@@ -37,26 +45,22 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
 
     A checkpoint is written there after every epoch and at Ctrl-C or SIGTERM, after which
     KeyboardInterrupt goes on to the caller; `resume` continues from it, and the result is the same
-    as if the run had never stopped.
+    as if the run had never stopped. Started by torchrun, the processes train one model together.
 
     Raises RequestError if the text or a setting does not fit, or `out` holds another model;
     TrainingError if the loss is no longer a number.
     """
-    vocab = Vocab.from_text(text.content)
-    train_ids, val_ids = map(vocab.encode, split_holdout(text.content))
-    config = config.resolve(len(train_ids))
-    run = describe_run(text, vocab, config, len(train_ids), len(val_ids))
-    checkpoint = find_checkpoint(out, run, resume)
-    if resume and checkpoint is None and (history := finished_history(out, run)) is not None:
-        report.say(f"{out} is finished already: best validation loss {history['best']['val_loss']:.4f}")
-        return history
-
-    make_folder(out)  # now, not after an epoch, is the time to learn that it cannot be
-    clear_leftovers(out)
-    cuda = [torch.cuda.current_device()] if config.device == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), flushed_denormals(), Interrupts() as interrupts:
-        torch.manual_seed(config.seed)
-        trainer = Trainer(config, vocab, Streams(train_ids, *_stream_settings(config)), run, report)
+    protocol, device = PROTOCOLS[config.protocol](text), pick_device(config.device).type
+    # flushing comes first: threads of torch take it over when they start, and choosing a precision starts them
+    with flushed_denormals(), join_team(device) as team, seeded(config.seed, device), Interrupts() as interrupts:
+        resolved = config.resolve(protocol)
+        run, checkpoint = team.from_leader(lambda: begin(text, protocol, config, resolved, out, resume))
+        resolved = replace(resolved, precision=run["precision"])
+        if resume and checkpoint is None and (history := team.from_leader(lambda: finished_history(out, run))):
+            report.say(f"{out} is finished already: best validation loss {history['best']['val_loss']:.4f}")
+            return history
+        trainer = Trainer(resolved, protocol, run, report, team)
+        team.from_leader(lambda: prepare_folder(out))  # now, not after an epoch, is the time to learn that it cannot be
         if checkpoint is not None:
             trainer.restore(checkpoint)
             report.say(f"resuming at epoch {trainer.epoch}, step {trainer.step}")
@@ -64,21 +68,15 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         try:
             while trainer.epoch <= config.epochs:
                 trainer.train_epoch(interrupts)
-                record, weights = trainer.measure(val_ids)
-                with interrupts.held():
-                    is_best = trainer.end_epoch(record, weights)
-                    save_checkpoint(out, trainer.checkpoint())
-                    if is_best:
-                        trainer.best_model().save_pretrained(out)
+                record = team.from_leader(lambda: trainer.measure(interrupts))
+                is_best = trainer.end_epoch(record)
+                team.from_leader(partial(trainer.save, out, is_best))
                 report.epoch(record, config.epochs, is_best)
-            with interrupts.held():
-                history = trainer.finish(out, val_ids)
+            return team.from_leader(lambda: trainer.finish(out, interrupts))
         except KeyboardInterrupt:
-            with interrupts.held():  # nor may a second one cut the saving short
-                save_checkpoint(out, trainer.checkpoint())
-                report.say("interrupted; the same command with --resume goes on from here")
+            team.from_leader(lambda: save_checkpoint(out, trainer.checkpoint()))
+            report.say("interrupted; the same command with --resume goes on from here")
             raise
-    return history
 
 
 class Trainer:
@@ -88,71 +86,131 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, vocab: Vocab, streams: Streams, run: dict[str, Any], report: Report
+        self, config: TrainConfig, protocol: Protocol, run: dict[str, Any], report: Report, team: Team
     ) -> None:
+        assert config.batch_size is not None and config.seq_length is not None and config.embedding_dropout is not None
+        assert config.weight_decay is not None
         self._config = config
-        self._streams = streams
+        self._protocol = protocol
         self._run = run
         self._report = report
-        self._model_config = model_config(vocab, config)
-        self._network = Network(self._model_config).to(config.device)
+        self._team = team
+        self._share = team.share(config.batch_size)
+        self._batches: Batches = protocol.batches(config.batch_size, config.seq_length, config.seed)
+        self._model_config = model_config(protocol.vocab, config)
+        self._network = TrainingNetwork(
+            self._model_config,
+            config.embedding_dropout,
+            config.device,
+            torch.bfloat16 if config.precision == "bf16" else torch.float32,
+            config.batch_size,
+            self._share,
+        )
+        self._parameters = list(self._network.parameters())
         self._optimizer = torch.optim.AdamW(
-            self._network.parameters(), betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+            self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
         self._epochs: list[EpochRecord] = []
         self._best_weights: Weights = {}
-        self._state: State = None
-        self._loss_sum = torch.zeros(())
+        self._measured_weights: Weights = {}  # of the epoch that ends next
+        self.epoch: int
+        self.step: int
+        self._states: LayerStates | None  # before the next step
+        self._seconds: float
+        self._loss_sum: torch.Tensor  # over the steps of the epoch
+        self._shown_loss: float
+        self._arriving: tuple[torch.cuda.Event, torch.Tensor, int] | None
         self._start_epoch(1)
 
     def train_epoch(self, interrupts: Interrupts) -> None:
-        """Train from where the run stands to the end of the epoch. Raises TrainingError if the loss is NaN."""
-        streams, total = self._streams, self._streams.steps_per_epoch
-        per_step = streams.chars_per_step
+        """Train from where the run stands to the end of the epoch.
+
+        Raises TrainingError if the loss is NaN, and KeyboardInterrupt after the step in which a signal came.
+        """
+        total, per_step = self._batches.steps_per_epoch, self._batches.chars_per_step
         self._network.train()
         self._report.start_epoch(self.epoch, self._config.epochs, self.step * per_step, total * per_step)
-        read_at, read_step = time.perf_counter(), self.step
+        read_at, read_step, stopped = time.perf_counter(), self.step, False
         try:
-            while self.step < total:
-                with interrupts.held():
-                    self._train_step()
-                    due = time.perf_counter() - read_at > SECONDS_BETWEEN_READINGS
-                    # at an interrupt too: no checkpoint may replace the last one once the loss is NaN
-                    if due or self.step == total or interrupts.signal is not None:
-                        loss = self._read_loss()
-                        self._seconds += time.perf_counter() - read_at
-                        self._report.step((self.step - read_step) * per_step, loss, self._seconds_left())
-                        read_at, read_step = time.perf_counter(), self.step
+            while self.step < total and not stopped:
+                stopped = self._train_step(stop=interrupts.signal is not None)
+                # when it stops too: no checkpoint may replace the last one once the loss is NaN
+                ends = stopped or self.step == total
+                if ends or self._reading_is_due(read_at):
+                    loss = self._loss_so_far(wait=ends or self._team.size > 1)
+                    self._seconds += time.perf_counter() - read_at
+                    self._report.step((self.step - read_step) * per_step, loss, self._seconds_left())
+                    read_at, read_step = time.perf_counter(), self.step
         finally:
             self._report.end_epoch()
+        if self.step == total:
+            self._states = None  # the next epoch begins with others
+        if stopped:
+            self._states = self._whole_states()
+            raise KeyboardInterrupt
 
-    def _train_step(self) -> None:
-        inputs, targets = self._streams.batch(self.epoch, self.step)  # (T, B) each
-        device = self._config.device
-        with torch.autocast(device, torch.bfloat16, enabled=self._config.precision == "bf16"):
-            logits, self._state = self._network(inputs, self._state)  # (T, B, V)
-        loss = cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+    def _train_step(self, stop: bool = False) -> bool:
+        """Make a step. stop: whether this process wants to stop after it; return whether one of the team does."""
+        inputs, targets = self._batches.batch(self.epoch, self.step, self._config.device)  # (T, B) each
+        inputs, targets = inputs[:, self._share], targets[:, self._share]
+        if self._states is None or not self._batches.carries_state:
+            self._states = self._network.zero_states(inputs.shape[1])
+        logits, self._states = self._network(inputs, self._states)  # (T, B, V)
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        loss, wish = loss.detach(), loss.new_full((), float(stop))
+        self._team.average([*gradients, loss, wish])
+        self._loss_sum += loss
         if self._config.clip_norm > 0:
-            clip_grad_norm_(self._network.parameters(), self._config.clip_norm)
+            clip_grad_norm_(self._parameters, self._config.clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(self.step)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._state = detach(self._state)  # truncated backpropagation: the state goes on, the graph does not
-        self._loss_sum += loss.detach()
         self.step += 1
+        return stop if self._team.size == 1 else self._team_confers() and bool(wish > 0)
+
+    def _team_confers(self) -> bool:
+        """Tell whether after this step each process looks at what the team has averaged, so that all do the same."""
+        # looking waits for the GPU
+        return self._config.device != "cuda" or self.step % STEPS_BETWEEN_CONFERENCES == 0
+
+    def _reading_is_due(self, read_at: float) -> bool:
+        if self._team.size == 1:
+            return time.perf_counter() - read_at > SECONDS_BETWEEN_READINGS
+        return self._team_confers()  # not by a clock: a loss that is no number must end all at the same step
+
+    def _whole_states(self) -> LayerStates | None:
+        """Return the states of all streams, whichever process reads them."""
+        if self._states is None:
+            return None
+        return [[self._team.gather(part) for part in layer] for layer in self._states]
 
     def _learning_rate(self, step: int) -> float:
         """Cosine decay over the whole run (Loshchilov and Hutter, "SGDR", 2017), to FINAL_LR of the highest."""
-        per_epoch = self._streams.steps_per_epoch
+        per_epoch = self._batches.steps_per_epoch
         done = ((self.epoch - 1) * per_epoch + step) / (self._config.epochs * per_epoch)
         assert self._config.lr is not None
         return self._config.lr * (FINAL_LR + (1 - FINAL_LR) * (1 + math.cos(math.pi * done)) / 2)
 
-    def _read_loss(self) -> float:
-        """Return the mean training loss of the epoch so far."""
-        return self._check_loss(self._loss_sum.item() / self.step)
+    def _loss_so_far(self, wait: bool) -> float:
+        """Return the mean training loss of the epoch so far; if not `wait`, as it was a moment ago.
+
+        Raises TrainingError if it is no number.
+        """
+        if wait or self._config.device != "cuda":
+            self._shown_loss = self._loss_sum.item() / self.step
+        elif self._arriving is None or self._arriving[0].query():  # type: ignore[no-untyped-call]
+            # asking for the loss at once would wait for the GPU: the copy that was begun last time has come by now
+            if self._arriving is not None:
+                _, copy, step = self._arriving
+                self._shown_loss = copy.item() / step
+            copy = torch.empty((), pin_memory=True).copy_(self._loss_sum, non_blocking=True)
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+            self._arriving = arrived, copy, self.step
+        return self._check_loss(self._shown_loss)
 
     def _check_loss(self, loss: float) -> float:
         if not math.isfinite(loss):
@@ -163,36 +221,45 @@ class Trainer:
         return loss
 
     def _seconds_left(self) -> float:
-        steps_left = (self._config.epochs - self.epoch + 1) * self._streams.steps_per_epoch - self.step
+        steps_left = (self._config.epochs - self.epoch + 1) * self._batches.steps_per_epoch - self.step
         return self._seconds / self.step * steps_left
 
-    def measure(self, val_ids: Ids) -> tuple[EpochRecord, Weights]:
-        """Measure the model that this epoch would export; return its record and its weights.
+    def measure(self, interrupts: Interrupts) -> EpochRecord:
+        """Measure the model that this epoch would export, and keep its weights; return the epoch's record.
 
-        Raises TrainingError if the last update made its losses NaN.
+        Raises TrainingError if the last update made its losses NaN, and KeyboardInterrupt when a signal comes.
         """
-        weights = round_to_bfloat16(self._network.export_weights())
-        lm = CharLM(self._model_config, weights, device=self._config.device)
-        record: EpochRecord = {
-            "epoch": self.epoch,
-            "train_loss": self._read_loss(),
-            "val_loss": self._check_loss(carried_loss(lm.network, val_ids)),
-            "unseen_loss": None,
-            "learning_rate": self._learning_rate(self.step - 1),
-            "seconds": self._seconds,
-            "chars_per_second": self.step * self._streams.chars_per_step / self._seconds,
-            "sample": lm.generate("", SAMPLE_LENGTH, SAMPLE_TEMPERATURE, seed=self._config.seed),
-        }
-        return record, weights
+        with interrupts.raised():
+            train_loss = self._loss_so_far(wait=True)
+            self._measured_weights = round_to_bfloat16(self._network.export_weights())
+            lm = CharLM(self._model_config, self._measured_weights, device=self._config.device)
+            losses = self._protocol.epoch_losses(lm.network)
+            assert losses["val_loss"] is not None
+            return {
+                "epoch": self.epoch,
+                "train_loss": train_loss,
+                "val_loss": self._check_loss(losses["val_loss"]),
+                "unseen_loss": losses["unseen_loss"],
+                "learning_rate": self._learning_rate(self.step - 1),
+                "seconds": self._seconds,
+                "chars_per_second": self.step * self._batches.chars_per_step / self._seconds,
+                "sample": lm.generate("", SAMPLE_LENGTH, SAMPLE_TEMPERATURE, seed=self._config.seed),
+            }
 
-    def end_epoch(self, record: EpochRecord, weights: Weights) -> bool:
+    def end_epoch(self, record: EpochRecord) -> bool:
         """Add a measured epoch to the record and go on to the next; tell whether it is the best so far."""
         is_best = all(record["val_loss"] < epoch["val_loss"] for epoch in self._epochs)
         self._epochs = [*self._epochs, record]
         if is_best:
-            self._best_weights = weights
+            self._best_weights = self._measured_weights
         self._start_epoch(self.epoch + 1)
         return is_best
+
+    def save(self, out: Path, is_best: bool) -> None:
+        """Save a checkpoint, and after that the model if the epoch that has ended is the best so far."""
+        save_checkpoint(out, self.checkpoint())
+        if is_best:
+            self.best_model().save_pretrained(out)
 
     def best_model(self) -> CharLM:
         """Return the model of the best epoch so far, with the record up to now."""
@@ -200,11 +267,15 @@ class Trainer:
             self._model_config, self._best_weights, make_history(self._run, self._epochs), device=self._config.device
         )
 
-    def finish(self, out: Path, val_ids: Ids) -> HistoryRecord:
-        """Export the best epoch's model with the whole record, and remove the checkpoint."""
+    def finish(self, out: Path, interrupts: Interrupts) -> HistoryRecord:
+        """Export the best epoch's model with the whole record, and remove the checkpoint.
+
+        Raises KeyboardInterrupt when a signal comes before that.
+        """
         lm = self.best_model()
         assert lm.history is not None
-        lm.history["best"]["val_loss_reset256"] = reset_loss(lm.network, val_ids)
+        with interrupts.raised():
+            lm.history["best"] |= self._protocol.best_losses(lm.network)  # type: ignore[typeddict-item]
         lm.save_pretrained(out)
         delete_checkpoint(out)
         return lm.history
@@ -212,22 +283,25 @@ class Trainer:
     def _start_epoch(self, epoch: int) -> None:
         self.epoch = epoch
         self.step = 0
-        self._state = None
+        self._states = None
         self._seconds = 0.0
         self._loss_sum = torch.zeros((), device=self._config.device)
+        self._shown_loss = math.log(len(self._model_config.vocab))  # that of a guess, until one is read
+        self._arriving = None
 
     def checkpoint(self) -> Checkpoint:
         """Return all that `restore` needs to go on from here."""
-        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
+        tensors = {f"network.{name}": tensor for name, tensor in self._network.exported_parameters().items()}
         for place, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{place}.{name}": tensor for name, tensor in moments.items()}
         tensors |= {f"best.{name}": torch.from_numpy(array) for name, array in self._best_weights.items()}
-        parts = self._state if isinstance(self._state, tuple) else [] if self._state is None else [self._state]
-        tensors |= {f"state.{place}": part for place, part in enumerate(parts)}
+        for layer, parts in enumerate(self._states or []):
+            tensors |= {f"state.{layer}.{place}": part for place, part in enumerate(parts)}
         tensors |= {"loss_sum": self._loss_sum, "random.cpu": torch.get_rng_state()}
         if self._config.device == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         values = {"run": self._run, "epochs": self._epochs}
+        tensors = {name: tensor.detach() for name, tensor in tensors.items()}
         return Checkpoint(tensors, values | {"epoch": self.epoch, "step": self.step, "seconds": self._seconds})
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -235,7 +309,10 @@ class Trainer:
         tensors, values = checkpoint.tensors, checkpoint.values
         self._start_epoch(values["epoch"])
         self.step, self._seconds, self._epochs = values["step"], values["seconds"], values["epochs"]
-        self._network.load_state_dict(_under(tensors, "network."))
+        saved = _under(tensors, "network.")
+        with torch.no_grad():
+            for name, parameter in self._network.exported_parameters().items():
+                parameter.copy_(saved[name])
         optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _under(tensors, "optimizer.").items():
             place, moment = name.split(".")
@@ -243,12 +320,52 @@ class Trainer:
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
         self._best_weights = {name: tensor.numpy() for name, tensor in _under(tensors, "best.").items()}
-        state = tuple(part.to(self._config.device) for _, part in sorted(_under(tensors, "state.").items()))
-        self._state = None if not state else state if len(state) > 1 else state[0]
+        self._states = self._restore_states(_under(tensors, "state."))
         self._loss_sum = tensors["loss_sum"].to(self._config.device)
         torch.set_rng_state(tensors["random.cpu"])
         if self._config.device == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
+
+    def _restore_states(self, saved: dict[str, torch.Tensor]) -> LayerStates | None:
+        if not saved:
+            return None
+        layers: LayerStates = [[] for _ in range(self._config.num_layers)]
+        for name in sorted(saved, key=lambda name: [int(place) for place in name.split(".")]):
+            layers[int(name.split(".")[0])].append(saved[name][self._share].to(self._config.device))
+        return layers
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Draw every random number from a seed, and leave those of the caller as they were."""
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def begin(
+    text: Text, protocol: Protocol, config: TrainConfig, resolved: TrainConfig, out: Path, resume: bool
+) -> tuple[dict[str, Any], Checkpoint | None]:
+    """Return the `run` of history.json, and the checkpoint to go on from or None.
+
+    Raises RequestError if `out` already holds something that a fresh run would overwrite, or the
+    checkpoint there is of another run.
+    """
+    checkpoint = find_checkpoint(out, resume)
+    if checkpoint is not None and config.precision == "auto" and checkpoint.values["run"]["device"] == resolved.device:
+        # what was the faster then is kept, so that the result is the same
+        resolved = replace(resolved, precision=checkpoint.values["run"]["precision"])
+    run = describe_run(text, protocol, resolved)
+    if checkpoint is not None:
+        _check_same_run(checkpoint.values["run"], run, out)
+    return run, checkpoint
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder of a run, or tidy it. Raises RequestError if it cannot be made."""
+    make_folder(out)
+    clear_leftovers(out)
 
 
 def model_config(vocab: Vocab, config: TrainConfig) -> ModelConfig:
@@ -259,27 +376,23 @@ def model_config(vocab: Vocab, config: TrainConfig) -> ModelConfig:
     )
 
 
-def describe_run(text: Text, vocab: Vocab, config: TrainConfig, train_chars: int, val_chars: int) -> dict[str, Any]:
+def describe_run(text: Text, protocol: Protocol, config: TrainConfig) -> dict[str, Any]:
     """Return the `run` of history.json: what is trained, on what, and every setting."""
     return {
         "text": text.name,
-        "text_sha256": text.sha256,
+        "text_sha256": text.encoded.sha256,
         **asdict(config),
         # the rest follows from those
-        "text_chars": len(text.content),
-        "vocab_size": len(vocab),
-        "split": {"train_chars": train_chars, "val_chars": val_chars},
-        "parameters": model_config(vocab, config).parameters,
+        "text_chars": len(text),
+        "vocab_size": len(protocol.vocab),
+        "split": protocol.split,
+        "parameters": model_config(protocol.vocab, config).parameters,
         "torch": torch.__version__.split("+")[0],
     }
 
 
-def find_checkpoint(out: Path, run: dict[str, Any], resume: bool) -> Checkpoint | None:
-    """Return the checkpoint to go on from, or None to begin.
-
-    Raises RequestError if `out` already holds something that a fresh run would overwrite, or the
-    checkpoint there is of another run.
-    """
+def find_checkpoint(out: Path, resume: bool) -> Checkpoint | None:
+    """Return the checkpoint to go on from, or None to begin. Raises RequestError if `out` is not free for that."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out} is a file; give a folder as --out")
     checkpoint = load_checkpoint(out)
@@ -288,8 +401,6 @@ def find_checkpoint(out: Path, run: dict[str, Any], resume: bool) -> Checkpoint 
             raise RequestError(f"{out} holds an unfinished run; continue it with --resume or choose another --out")
         if present := [name for name in MODEL_FILES if (out / name).exists()]:
             raise RequestError(f"{out} already holds {', '.join(present)}; choose another --out")
-    if checkpoint is not None:
-        _check_same_run(checkpoint.values["run"], run, out)
     return checkpoint
 
 
@@ -304,6 +415,11 @@ def finished_history(out: Path, run: dict[str, Any]) -> HistoryRecord | None:
     if history is None:
         raise RequestError(f"{out} holds a model without a record; choose another --out")
     _check_same_run(history["run"], run, out)
+    if (measured := len(history["epochs"])) < run["epochs"]:
+        raise RequestError(
+            f"{out} holds a model of {measured} of {run['epochs']} epochs, and no checkpoint to go on from; "
+            "choose another --out, or delete the model there to begin anew"
+        )
     return history
 
 
@@ -314,11 +430,6 @@ def _check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> N
                 f"{out} holds a run with {name} {before.get(name)!r}, not {now.get(name)!r}; "
                 "resume with the settings it was started with, or choose another --out"
             )
-
-
-def _stream_settings(config: TrainConfig) -> tuple[int, int, int, torch.device]:
-    assert config.batch_size is not None
-    return config.batch_size, config.seq_length, config.seed, torch.device(config.device)
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

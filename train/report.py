@@ -29,9 +29,13 @@ class Report:
             f"{CELLS[run['cell']].label} {run['num_layers']}×{run['hidden_size']}, {run['parameters']:,} parameters, "
             f"on {run['device']} in {run['precision']}"
         )
+        if "train_windows" in split:
+            unit, train, val, sequences = "overlapping windows", split["train_windows"], split["val_windows"], "windows"
+        else:
+            unit, train, val, sequences = "characters", split["train_chars"], split["val_chars"], "streams"
         self.say(
-            f"{run['text']}: {split['train_chars']:,} characters train, {split['val_chars']:,} validate; "
-            f"{run['vocab_size']} symbols; {run['batch_size']} streams of {run['seq_length']}"
+            f"{run['text']}: {train:,} {unit} train, {val:,} validate; "
+            f"{run['vocab_size']} symbols; {run['batch_size']} {sequences} of {run['seq_length']}"
         )
 
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
@@ -62,9 +66,10 @@ class Report:
 
     def epoch(self, record: EpochRecord, epochs: int, is_best: bool) -> None:
         """Print the figures of an epoch and the beginning of what the model writes by now."""
+        unseen = "" if record["unseen_loss"] is None else f"loss on unseen text {record['unseen_loss']:.4f}, "
         self.say(
             f"epoch {record['epoch']}/{epochs}: training loss {record['train_loss']:.4f}, "
-            f"validation loss {record['val_loss']:.4f}{' (best so far)' if is_best else ''}, "
+            f"validation loss {record['val_loss']:.4f}{' (best so far)' if is_best else ''}, {unseen}"
             f"{format_time(record['seconds'])}, {record['chars_per_second']:,.0f} characters/s"
         )
         self.say(textwrap.indent("\n".join(record["sample"].splitlines()[:SAMPLE_LINES]), "    │ ", lambda _: True))

@@ -6,7 +6,7 @@ from reference import forward_by_hand
 
 from charlm.cells import CELLS
 from charlm.errors import RequestError
-from charlm.network import Network, detach, pick_device
+from charlm.network import Network, pick_device
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 
@@ -77,30 +77,6 @@ def test_a_network_for_reading_drops_nothing_and_tracks_no_gradients():
     assert network.config.dropout == 0.5
     first, second = network(random_ids(10))[0], network(random_ids(10))[0]
     assert torch.equal(first, second) and not first.requires_grad
-
-
-@pytest.mark.parametrize("num_layers", [1, 2])
-def test_a_network_in_training_drops_its_share(num_layers):
-    config = make_config("rnn", hidden_size=64, embedding_size=64, num_layers=num_layers, dropout=0.25)
-    torch.manual_seed(0)
-    network = Network(config).train()
-    with torch.no_grad():
-        network.head.weight.zero_()
-        network.head.weight[0].copy_(torch.ones(64))
-        network.head.bias.zero_()
-    seen = []
-    network.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    network(random_ids(100))
-    assert (seen[0] == 0).double().mean() == pytest.approx(0.25, abs=0.02)
-
-
-@every_cell
-def test_a_detached_state_has_the_same_values_and_no_graph(cell):
-    _, state = Network(make_config(cell))(random_ids(5))
-    cut = detach(state)
-    torch.testing.assert_close(cut, state, atol=0, rtol=0)
-    for part in cut if isinstance(cut, tuple) else (cut,):
-        assert part.grad_fn is None
 
 
 def test_auto_picks_a_device_that_works():

@@ -1,8 +1,12 @@
+import errno
 import os
+import random
 import signal
 
 import pytest
+import safetensors.torch
 import torch
+from models import contents
 
 from charlm.errors import ModelFileError, TrainingError
 from train.checkpoint import (
@@ -58,41 +62,139 @@ def test_a_damaged_checkpoint_is_told_and_left_where_it_is(tmp_path, damage):
     assert path.exists()
 
 
-def test_when_the_disk_is_full_the_checkpoint_before_stays(tmp_path, monkeypatch):
+def is_refused(folder):
+    try:
+        load_checkpoint(folder)
+    except ModelFileError as error:
+        return str(error).endswith("; delete it to begin anew")
+    return False
+
+
+def test_a_byte_that_changed_is_noticed_wherever_it_is(tmp_path):
     save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES))
+    path = tmp_path / CHECKPOINT_FILE
+    sound = path.read_bytes()
+    random_bytes = random.Random(0)
+    for place in range(len(sound)):  # a header of some 600 bytes, SHA-256 and values in it, and 30 bytes of numbers
+        damaged = bytearray(sound)
+        damaged[place] ^= random_bytes.randrange(1, 256)
+        path.write_bytes(damaged)
+        assert is_refused(tmp_path), f"byte {place}"
+    path.write_bytes(sound)
+    assert load_checkpoint(tmp_path).values == VALUES
 
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TrainingError, match="No space left on device.*make room and go on from it with --resume"):
-        save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES | {"epoch": 4}))
-    assert load_checkpoint(tmp_path).values["epoch"] == 3
+def test_every_single_bit_of_the_sha256_counts(tmp_path):
+    save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES))
+    path = tmp_path / CHECKPOINT_FILE
+    sound = path.read_bytes()
+    start = sound.index(b'"checkpoint":"') + len(b'"checkpoint":"')
+    for place in range(start, start + 64):
+        for bit in range(8):  # one of them makes a small letter a capital, which is another spelling of the same number
+            path.write_bytes(sound[:place] + bytes([sound[place] ^ 1 << bit]) + sound[place + 1 :])
+            assert is_refused(tmp_path), f"byte {place}, bit {bit}"
+
+
+@pytest.mark.parametrize("metadata", [None, {"checkpoint": "{}"}, {"checkpoint": "0" * 64 + "{}"}, {"other": "{}"}])
+def test_a_file_without_a_sha256_of_its_own_is_no_checkpoint(tmp_path, metadata):
+    (tmp_path / CHECKPOINT_FILE).write_bytes(safetensors.torch.save(TENSORS, metadata))
+    with pytest.raises(ModelFileError, match="its SHA-256 is missing or differs"):
+        load_checkpoint(tmp_path)
+
+
+def test_parts_of_two_checkpoints_do_not_make_a_third(tmp_path):
+    save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES))
+    path = tmp_path / CHECKPOINT_FILE
+    one = path.read_bytes()
+    save_checkpoint(tmp_path, Checkpoint({name: tensor + 1 for name, tensor in TENSORS.items()}, VALUES))
+    other = path.read_bytes()
+    assert len(one) == len(other)
+    header = 8 + int.from_bytes(one[:8], "little")
+    path.write_bytes(one[:header] + other[header:])
+    assert is_refused(tmp_path)
+
+
+def test_text_that_looks_like_the_sha256s_place_is_text(tmp_path):
+    values = {"sample": '"checkpoint":"' + "0" * 64, "checkpoint": "0" * 64}
+    save_checkpoint(tmp_path, Checkpoint(TENSORS, values))
+    assert load_checkpoint(tmp_path).values == values
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def open_full(*_):
+    return open("/dev/full", "wb")
+
+
+STEPS_OF_WRITING = {
+    "making a folder": ("os.mkdir", full),
+    "opening": ("charlm.folder.open", full),
+    "writing": ("charlm.folder.open", open_full),
+    "flushing": ("os.fsync", full),
+    "moving": ("os.replace", full),
+}
+
+
+@pytest.mark.parametrize("step", STEPS_OF_WRITING)
+def test_when_the_disk_is_full_the_checkpoint_before_stays(tmp_path, monkeypatch, step):
+    save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES))
+    before = contents(tmp_path)
+    name, failing = STEPS_OF_WRITING[step]
+    if failing is open_full and not os.path.exists("/dev/full"):
+        pytest.skip("only Linux has a disk that is always full")
+    with monkeypatch.context() as patch:
+        patch.setattr(name, failing, raising=False)
+        with pytest.raises(TrainingError, match="No space left on device.*make room and go on from it with --resume"):
+            save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES | {"epoch": 4}))
+    assert contents(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+    assert load_checkpoint(tmp_path).values["epoch"] == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_inside_a_held_block_comes_at_its_end(number):
+def test_an_interrupt_is_noted_and_comes_where_it_is_raised(number):
     done = []
 
     def work(interrupts):
-        with interrupts.held():
-            signal.raise_signal(number)
-            done.append("the rest of the block")
-
-    with Interrupts() as interrupts:
-        with pytest.raises(KeyboardInterrupt):
-            work(interrupts)
-        assert done
+        signal.raise_signal(number)
         assert interrupts.signal == number
+        done.append("what must stay whole")
+        with interrupts.raised():
+            done.append("what need not")
+
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+        work(interrupts)
+    assert done == ["what must stay whole"]
 
 
-def test_an_interrupt_outside_a_held_block_comes_at_once():
-    with Interrupts() as interrupts:
-        with interrupts.held():
-            pass
-        with pytest.raises(KeyboardInterrupt):
+def test_an_interrupt_that_is_raised_nowhere_comes_at_the_end():
+    done = []
+
+    def work():
+        with Interrupts() as interrupts:
+            with interrupts.raised():
+                pass
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+
+
+def test_an_interrupt_where_it_is_raised_comes_at_once():
+    done = []
+
+    def work():
+        with Interrupts() as interrupts, interrupts.raised():
             signal.raise_signal(signal.SIGTERM)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not done
 
 
 def test_the_handlers_from_before_are_back_afterwards():

@@ -127,6 +127,18 @@ def test_evaluate_says_in_words_what_it_measured_and_what_it_left_out(tmp_path, 
     assert [line.split()[0] for line in printed.out.splitlines()] == ["val_loss", "val_loss_reset256"]
 
 
+def test_a_model_of_windows_is_measured_again_with_the_text_after_them(tmp_path, text, monkeypatch, capsys):
+    monkeypatch.setattr("train.protocols.WINDOWS_TEXT", 500)  # of some 900 characters
+    small = [*SMALL[: SMALL.index("--seq-length")], "--device", "cpu", "--protocol", "windows"]
+    call(monkeypatch, "fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *small)
+    history = read_model(tmp_path / "out").history
+    capsys.readouterr()
+    call(monkeypatch, "evaluate", tmp_path / "out", "--text", text, "--protocol", "windows", "--json")
+    losses = json.loads(capsys.readouterr().out)
+    recorded = history["epochs"][history["best"]["epoch"] - 1]
+    assert losses == {name: pytest.approx(recorded[name], abs=1e-3) for name in ("val_loss", "unseen_loss")}
+
+
 def test_every_flag_that_the_contract_names_is_there(monkeypatch):
     monkeypatch.setattr(
         sys,
@@ -141,9 +153,9 @@ def test_every_flag_that_the_contract_names_is_there(monkeypatch):
     assert (args.run, args.resume, args.push_to_hub) == (run_fit, True, "ada/m")
     assert [args.epochs, args.hidden_size, args.num_layers, args.embedding_size] == [1, 2, 3, 4]
     assert [args.dropout, args.batch_size, args.seq_length, args.lr, args.seed] == [0.5, 6, 7, 0.8, 9]
-    monkeypatch.setattr(sys, "argv", shlex.split("train evaluate ada/m --text t --protocol holdout --json"))
+    monkeypatch.setattr(sys, "argv", shlex.split("train evaluate ada/m --text t --protocol windows --json"))
     args = parse()
-    assert (args.run, args.model, args.json) == (run_evaluate, "ada/m", True)
+    assert (args.run, args.model, args.protocol, args.json) == (run_evaluate, "ada/m", "windows", True)
 
 
 def test_fit_can_end_on_the_hub(hub, tmp_path, text, monkeypatch):
