@@ -17,7 +17,7 @@ READERS = 32  # places of a long text that are read side by side
 WARM_UP = 1024  # characters that a reader reads before those that it measures
 SAME_STATE = 1e-4  # the largest difference between two states for which their losses are the same to six digits
 LONGEST_PASS = 4096  # characters of a stream
-MOST_LOGITS = 2**22  # numbers in one pass: a vocabulary may have thousands of symbols
+MOST_LOGITS = 2**20  # numbers in one pass: a vocabulary may have thousands of symbols, and Ctrl-C waits for its end
 
 
 def _keep() -> None:
