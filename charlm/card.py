@@ -147,7 +147,7 @@ def _training(history: HistoryRecord) -> str:
     asked = "" if protocol == "holdout" else f" --protocol {protocol}"
     return f"""## How it was trained and measured
 
-{_windows(history) if protocol == "windows" else _holdout(history)} The training loss is the mean over an
+{_windows() if protocol == "windows" else _holdout(history)} The training loss is the mean over an
 epoch, while units may be dropped and the weights change: no measure of the final ones. With the same text at hand, this
 gives the figures above again:
 
@@ -166,7 +166,7 @@ The validation text is read once, in order, from a zero state, which is carried 
 character predicted. The best epoch was chosen by this validation loss."""
 
 
-def _windows(history: HistoryRecord) -> str:
+def _windows() -> str:
     return """Windows of 30 characters were cut from the beginning of the text, one at every character, and
 shuffled; four fifths of them trained it, the rest validated it, the state zero at the start of each. **This validation
 loss leaks**: nearly every character of a validation window also stands in windows that trained the model, so a low loss

@@ -11,7 +11,7 @@ class Cell:
     torch_class: the class of torch.nn that computes it and lays out its weights.
     gates: how many blocks of `hidden_size` rows its weight matrices stack.
     states: how many vectors of `hidden_size` a layer keeps from one symbol to the next.
-    recipe: the settings of a run that trained it best on tinyshakespeare, used unless a run says otherwise.
+    recipe: of the settings tried on tinyshakespeare, those that trained it best; used unless a run says otherwise.
     """
 
     label: str

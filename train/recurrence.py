@@ -67,8 +67,6 @@ class RNNSteps:
     goes through the same arrays, which stand in the workspace.
     """
 
-    gates = 1
-
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._activations = torch.empty(0)
@@ -143,8 +141,6 @@ class RNNSteps:
 class LSTMSteps(RNNSteps):
     """i, f, g, o = the four gates of x + h W (T, B, 4 H); c = f c + i g; h = o tanh(c)."""
 
-    gates = 4
-
     def forward(self, x: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: list[Tensor]) -> list[Tensor]:
         """See RNNSteps.forward."""
         self._squashed = self._workspace.take("squashed", *x.shape[:2], weight_hh.shape[1])  # tanh(c)
@@ -182,8 +178,6 @@ class LSTMSteps(RNNSteps):
 
 class GRUSteps(RNNSteps):
     """r, z = two gates of x + h W; n = tanh(x + r (h W + b)); h = (1 - z) n + z h. x and h W are (T, B, 3 H)."""
-
-    gates = 3
 
     @staticmethod
     def folded_bias(bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
