@@ -11,8 +11,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from charlm import cli
+from charlm.device import DEVICES
 from charlm.errors import RequestError
-from charlm.network import DEVICES
 from charlm.web.collection import load_collection
 from charlm.web.page import build_page, launch
 

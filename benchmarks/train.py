@@ -46,10 +46,11 @@ from train.config import TrainConfig, pick_precision
 from train.data import Text, make_text
 from train.encode import encode_text
 from train.evaluate import flushed_denormals
-from train.loop import SAMPLE_LENGTH, Trainer, describe_run
+from train.loop import describe_run
 from train.protocols import Holdout
 from train.report import Report
 from train.team import ALONE
+from train.trainer import SAMPLE_LENGTH, Trainer
 
 SYMBOLS = 65
 STREAMS, LENGTH = 64, 128

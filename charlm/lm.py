@@ -1,26 +1,32 @@
 """CharLM: a trained model as its users hold it."""
 
 import os
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from charlm import hub
-from charlm.card import model_card
 from charlm.config import ModelConfig, Weights
+from charlm.crowd import Crowd
+from charlm.device import has_cuda, pick_device
+from charlm.engine import Engine, Reader
 from charlm.errors import ModelFileError, RequestError
 from charlm.folder import Model, read_model, write_model
 from charlm.history import HistoryRecord
-from charlm.network import Network, State, pick_device
-from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, check_whole
+from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, Samplers, check_whole, log_softmax
+from charlm.scoring import surprisals
 from charlm.vocab import Ids, Vocab
 
-# Symbols read in one pass: long enough to batch the input products, short enough that memory stays small.
-READ_LENGTH = 4096
+if TYPE_CHECKING:
+    from charlm.network import Network
+
+READ_LENGTH = 4096  # symbols that a GPU reads in one pass
+MEASURED_LENGTH = 257  # symbols that are written to find out how fast the CPU is
 
 
 class CharLM:
@@ -51,7 +57,8 @@ class CharLM:
         self.source = source
         self.revision = revision
         self.vocab = Vocab(config.vocab)
-        self._network = Network.from_weights(config, weights, pick_device(device))
+        self._weights = weights
+        self.device = self._faster_device() if device == "auto" else pick_device(device)
 
     @classmethod
     def from_pretrained(
@@ -68,7 +75,7 @@ class CharLM:
         revision: a branch, tag or commit of the repository; its main branch by default.
         token: for private repositories; by default the one that `hf auth login` stored, if the
             repository needs one.
-        device: auto (CUDA if there, else MPS, else the CPU), cpu, cuda or mps.
+        device: cpu, cuda, mps, or auto: of the CPU and CUDA, what writes the faster here. `device` then tells.
 
         If the Hub cannot be reached, the copy in its cache is used, with a warning. Raises HubError if
         the Hub refuses, HubUnavailableError if it cannot be reached and nothing is cached, ModelFileError
@@ -79,6 +86,8 @@ class CharLM:
         if os.path.isdir(repo_or_folder):  # unlike Path.is_dir, it does not mind a name too long to be one
             model = read_model(Path(repo_or_folder))
             return cls(model.config, model.weights, model.history, device=device)
+        from charlm import hub  # brings the Hub's client, which a folder does not need
+
         repo_id = str(repo_or_folder)
         if not hub.is_repo_id(repo_id):
             raise ModelFileError(
@@ -97,15 +106,21 @@ class CharLM:
             f"{len(self.vocab)} symbols, on {self.device}>"
         )
 
-    @property
-    def device(self) -> str:
-        """Where the model runs: cpu, cuda or mps."""
-        return self._network.device.type
+    @cached_property
+    def engine(self) -> Engine:
+        """The model in numpy, which is what runs on a CPU."""
+        return Engine(self.config, self._weights)
 
-    @property
-    def network(self) -> Network:
-        """The model as a torch module, for reading: no dropout, no gradients."""
-        return self._network
+    @cached_property
+    def _crowd(self) -> Crowd:
+        return Crowd(self.engine)
+
+    @cached_property
+    def network(self) -> "Network":
+        """The model as a torch module on `device`, for reading: no dropout, no gradients."""
+        from charlm.network import Network
+
+        return Network.from_weights(self.config, self._weights, self.device)
 
     def generate(
         self,
@@ -134,8 +149,13 @@ class CharLM:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int | None = None,
+        *,
+        shared: bool = False,
     ) -> Iterator[str]:
-        """Yield the text of `generate` a character at a time, as it is written.
+        """Yield the text of `generate` in pieces, as it is written; unless `shared`, a character at a time.
+
+        shared: write it together with the other shared texts that threads ask for at the same time, all of them
+            faster than one after another. It becomes the same text in any company.
 
         Arguments are checked at the call, before the first character is asked for.
         """
@@ -145,7 +165,8 @@ class CharLM:
         if skipped:
             symbols = "".join(dict.fromkeys(skipped))
             warnings.warn(f"the prompt's {symbols!r} was skipped: the model does not know it", stacklevel=2)
-        return self._write(ids if len(ids) else self._start(), length, sampler)
+        write = self._write_shared if shared and self.device == "cpu" else self._write
+        return write(ids if len(ids) else self._start(), length, sampler)
 
     def score(self, text: str) -> NDArray[np.float64]:
         """Return the surprisal of each character of `text` but the first, in nats: (N - 1,) for N characters.
@@ -153,15 +174,19 @@ class CharLM:
         The mean is the text's cross-entropy under the model; exp of it is the perplexity.
         Raises VocabError if the text holds a symbol that the model does not know.
         """
-        ids = self.vocab.encode(_check_text("text", text))
-        surprisals = [np.zeros(0)]
-        for logits, targets in self._read(ids[:-1], ids[1:]):
-            log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)  # (T, V)
-            surprisals.append(-np.take_along_axis(log_probs, targets[:, None], axis=1)[:, 0])  # (T,)
-        return np.concatenate(surprisals)
+        return np.concatenate([np.zeros(0), *self.score_ids([self.vocab.encode(_check_text("text", text))])])
+
+    def score_ids(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
+        """Yield what `score` returns, in parts, for a text that comes as ids in pieces (N,) of any size.
+
+        However long the text is, the memory that this takes is the same.
+        """
+        return surprisals(self.engine, pieces) if self.device == "cpu" else self._score_on_gpu(pieces)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced."""
+        from charlm.card import model_card  # brings the Hub's client
+
         write_model(Path(folder), self._model(), model_card(self.config, self.history))
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | bool | None = None) -> str:
@@ -169,44 +194,68 @@ class CharLM:
 
         private: whether a repository that has to be created is private. Raises HubError if the Hub refuses.
         """
+        from charlm import hub
+
         return hub.push_model(self._model(), repo_id, private=private, token=token)
 
     def _model(self) -> Model:
-        return Model(self.config, self._network.export_weights(), self.history)
+        return Model(self.config, self._weights, self.history)
 
     def _start(self) -> Ids:
         """What an empty prompt stands for: the end of a line, if the model knows lines."""
         return self.vocab.encode("\n" if "\n" in self.vocab else self.vocab.symbols[0])
 
-    def _write(self, prompt_ids: Ids, length: int, sampler: Sampler) -> Iterator[str]:
-        state: State = None
-        unread = prompt_ids
-        for _ in range(length):
-            for start in range(0, len(unread), READ_LENGTH):
-                logits, state = self._step(unread[start : start + READ_LENGTH], state)
-            drawn = sampler.draw(logits[-1])
-            yield self.vocab.symbols[drawn]
-            unread = np.array([drawn])
+    def _write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
+        ids = self._write_on_cpu if self.device == "cpu" else self._write_on_gpu
+        return map(self.vocab.symbols.__getitem__, ids(prompt, length, sampler))
 
-    def _read(self, ids: Ids, targets: Ids) -> Iterator[tuple[NDArray[np.float64], Ids]]:
-        """Read a text from the zero state; yield the logits (T, V) and the targets (T,) of each stretch of it."""
-        state: State = None
-        for start in range(0, len(ids), READ_LENGTH):
-            part = slice(start, start + READ_LENGTH)
-            logits, state = self._step(ids[part], state)
-            yield logits.astype(np.float64), targets[part]
+    def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
+        for ids in self._crowd.write(prompt, length, sampler):
+            yield self.vocab.decode(np.array(ids))
 
-    @torch.inference_mode()
-    def _step(self, ids: Ids, state: State) -> tuple[NDArray[np.float32], State]:
-        """Read ids (T,) from `state`; return the logits (T, V) and the next state."""
-        output, state = self._network(torch.from_numpy(ids)[:, None].to(self._network.device), state)
-        logits = output[:, 0].cpu().numpy()  # (T, 1, V) → (T, V)
-        if not np.isfinite(logits).all():
-            raise ModelFileError(
-                "the model's outputs are no finite numbers: its weights are too large, as after a training that "
-                "diverged; use another model"
-            )
-        return logits, state
+    def _write_on_cpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
+        if length == 0:
+            return
+        reader, samplers = Reader(self.engine, alone=True), Samplers([sampler])
+        logits = reader.read(prompt[:, None])[-1]
+        for left in range(length - 1, -1, -1):
+            (drawn,) = samplers.draw(logits)
+            yield drawn
+            if left:
+                logits = reader.step([drawn])
+
+    def _write_on_gpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
+        from charlm.gpu import GpuWriter
+
+        return GpuWriter(self.network, sampler).write(prompt, length)
+
+    def _score_on_gpu(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
+        import torch
+
+        state, last = None, np.zeros(0, np.int64)
+        for piece in pieces:
+            ids = np.concatenate([last, piece])
+            for start in range(0, len(ids) - 1, READ_LENGTH):
+                part = ids[start : start + READ_LENGTH + 1]
+                with torch.inference_mode():
+                    logits, state = self.network(torch.from_numpy(part[:-1, None]).to(self.network.device), state)
+                log_probabilities = log_softmax(logits[:, 0].cpu().numpy())  # (T, V)
+                yield -np.take_along_axis(log_probabilities, part[1:, None], axis=1)[:, 0]
+            last = ids[-1:]
+
+    def _faster_device(self) -> str:
+        """Measure which device writes the faster, if there is a choice."""
+        if not has_cuda():
+            return "cpu"
+        from charlm.gpu import seconds_per_symbol
+        from charlm.network import Network
+
+        on_cuda = seconds_per_symbol(Network.from_weights(self.config, self._weights, "cuda"))
+        writing = self._write_on_cpu(self._start(), MEASURED_LENGTH, Sampler(seed=0))
+        next(writing)
+        begin = time.perf_counter()
+        on_cpu = sum(1 for _ in writing)
+        return "cuda" if on_cuda < (time.perf_counter() - begin) / on_cpu else "cpu"
 
 
 def _check_text(name: str, value: object) -> str:

@@ -7,12 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from charlm.config import ModelConfig, Weights
-from charlm.errors import RequestError
 
 # (L, B, H), or a pair of them for cells that keep two; None is the zero state.
 State = Tensor | tuple[Tensor, ...] | None
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class Network(nn.Module):
@@ -52,18 +49,3 @@ class Network(nn.Module):
             network = cls(config)
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
         return network.to(device).eval().requires_grad_(False)
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the torch device for one of DEVICES; auto is CUDA if there, else MPS, else the CPU.
-
-    Raises RequestError for another name, or one that this machine lacks.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, there in available.items() if there))
-    if name not in DEVICES:
-        raise RequestError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
-    if not available[name]:
-        raise RequestError(f"device {name} is not available here; choose auto or cpu")
-    return torch.device(name)

@@ -2,15 +2,25 @@
 
 import math
 import secrets
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import RequestError
+from charlm.errors import ModelFileError, RequestError
 
 # What generate, stream, the commands and the page take where nothing is said.
 DEFAULT_LENGTH = 500
 DEFAULT_TEMPERATURE = 0.8
+
+
+MANY = sys.maxsize  # symbols, more than any vocabulary has
+COLDEST = 1e-250  # a temperature below is taken as this one: no quotient by it overflows
+LARGEST_EXPONENT = 400.0  # of e; rows of logits that go beyond, or stay below its negative, are shifted to 0 first
+BELOW_ONE = 1 - 2**-52  # a random number times this, times a sum, is below the sum even when rounded
+
+Probabilities = NDArray[np.float64]
 
 
 class Sampler:
@@ -32,31 +42,90 @@ class Sampler:
         self.top_k = check_whole("top_k", top_k, 0)
         self.top_p = check_number("top_p", top_p, 0, 1)
         self.seed = secrets.randbits(32) if seed is None else check_whole("seed", seed, 0)
-        self._random = np.random.Generator(np.random.PCG64(self.seed))
+        self.random = np.random.Generator(np.random.PCG64(self.seed)).random
 
     def draw(self, logits: NDArray[np.float32]) -> int:
         """Return an id drawn from logits (V,). Every draw uses one number of the random stream."""
-        u = self._random.random()
-        if self.temperature == 0:
-            return int(np.argmax(logits))
-        cumulative = np.cumsum(self.probabilities(logits))
-        return int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
+        return Samplers([self]).draw(logits[None])[0]
 
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    def probabilities(self, logits: NDArray[np.float32]) -> Probabilities:
         """Return the distribution (V,) that `draw` follows for logits (V,) at a temperature above 0."""
-        shifted = logits.astype(np.float64) - logits.max()
-        # A tiny temperature may divide to -inf, which exp turns into the 0 that is meant.
-        with np.errstate(over="ignore"):
-            weights = np.exp(shifted / self.temperature)
-        if 0 < self.top_k < len(weights):
-            weights[np.argsort(-shifted, kind="stable")[self.top_k :]] = 0
-        if self.top_p < 1:
-            order = np.argsort(-weights, kind="stable")
-            cumulative = np.cumsum(weights[order])
-            kept = 1 + int(np.searchsorted(cumulative, self.top_p * cumulative[-1], side="left"))
-            weights[order[kept:]] = 0
-        probabilities: NDArray[np.float64] = weights / weights.sum()
+        weights = Samplers([self]).weights(logits[None])[0]
+        probabilities: Probabilities = weights / weights.sum()
         return probabilities
+
+
+class Samplers:
+    """The samplers of S texts that are written side by side; each draws what it would draw alone."""
+
+    def __init__(self, samplers: Sequence[Sampler]) -> None:
+        self._randoms = [sampler.random for sampler in samplers]
+        self._greedy = [place for place, sampler in enumerate(samplers) if sampler.temperature == 0]
+        self._scales = np.array([[1 / max(sampler.temperature, COLDEST)] for sampler in samplers])  # (S, 1)
+        limited = [place for place, sampler in enumerate(samplers) if sampler.top_k > 0 or sampler.top_p < 1]
+        self._limited = np.array(limited, np.int64)
+        self._top_k = np.array([[min(samplers[place].top_k or MANY, MANY)] for place in limited])
+        self._top_p = np.array([[samplers[place].top_p] for place in limited])
+
+    def draw(self, logits: NDArray[np.float32]) -> list[int]:
+        """Return an id for each row of logits (S, V). Raises ModelFileError if they are no finite numbers."""
+        cumulative = np.add.accumulate(self.weights(logits), 1)
+        ids = [
+            int(row.searchsorted(random() * BELOW_ONE * row.item(-1), "right"))
+            for random, row in zip(self._randoms, cumulative, strict=True)
+        ]
+        for place in self._greedy:
+            ids[place] = int(logits[place].argmax())
+        return ids
+
+    def weights(self, logits: NDArray[np.float32]) -> Probabilities:
+        """Return the probabilities of the symbols for logits (S, V), each row times some number."""
+        scaled = logits.astype(np.float64)
+        scaled *= self._scales
+        lowest, highest = scaled.item(scaled.argmin()), scaled.item(scaled.argmax())
+        if not (lowest > -LARGEST_EXPONENT and highest < LARGEST_EXPONENT):  # NaN goes this way too
+            for row, top in zip(scaled, scaled.max(axis=1).tolist(), strict=True):
+                if not -LARGEST_EXPONENT < top < LARGEST_EXPONENT:
+                    row -= _check_finite(top)
+        weights: Probabilities = np.exp(scaled, scaled)
+        if len(self._limited):
+            weights[self._limited] = self._limit(weights[self._limited])
+        return weights
+
+    def _limit(self, weights: Probabilities) -> Probabilities:
+        """Set to 0 what top-k and top-p exclude."""
+        order = np.argsort(-weights, axis=1, kind="stable")
+        ranked = np.take_along_axis(weights, order, 1)
+        ranked[np.arange(ranked.shape[1]) >= self._top_k] = 0
+        cumulative = np.cumsum(ranked, axis=1)
+        reached = (cumulative >= self._top_p * cumulative[:, -1:]) & (self._top_p < 1)
+        ranked[:, 1:][reached[:, :-1]] = 0
+        limited = np.empty_like(weights)
+        np.put_along_axis(limited, order, ranked, 1)
+        return limited
+
+
+def log_softmax(logits: NDArray[np.float32]) -> Probabilities:
+    """Return the logarithms of the probabilities (..., V) for logits (..., V).
+
+    Raises ModelFileError if they are no finite numbers.
+    """
+    shifted = logits.astype(np.float64)
+    highest = shifted.max(axis=-1, keepdims=True)
+    if not np.isfinite(highest).all():
+        _check_finite(math.nan)
+    shifted -= highest
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def _check_finite(logit: float) -> float:
+    if not math.isfinite(logit):
+        raise ModelFileError(
+            "the model's outputs are no finite numbers: its weights are too large, as after a training that "
+            "diverged; use another model"
+        )
+    return logit
 
 
 def check_whole(name: str, value: object, low: int, high: int | None = None) -> int:

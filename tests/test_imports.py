@@ -39,6 +39,7 @@ ORDER = [
     "train.checkpoint",
     "train.team",
     "train.report",
+    "train.trainer",
     "train.loop",
     "train.__main__",
 ]

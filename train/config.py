@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from charlm.cells import CELLS
+from charlm.device import DEVICES, pick_device
 from charlm.errors import RequestError
-from charlm.network import DEVICES, pick_device
 from charlm.sampling import check_number, check_whole
 from train.protocols import PROTOCOLS, Protocol
 
@@ -92,7 +92,7 @@ class TrainConfig:
                 f"the text holds {most_streams:,} sequences of {seq_length}, fewer than --batch-size "
                 f"{self.batch_size}; lower one of the two"
             )
-        device = pick_device(self.device)
+        device = torch.device(pick_device(self.device))
         recipe = dataclasses.asdict(CELLS[self.cell].recipe)
         return dataclasses.replace(
             self,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from plotly import graph_objects as go
@@ -106,7 +107,7 @@ class Handlers:
             raise RequestError(f"the prompt must be a text of at most {LONGEST_PROMPT:,} characters")
         length = check_whole("length", length, 1, LONGEST_TEXT)
         known, skipped = lm.vocab.encode_known(prompt)
-        stream = lm.stream(lm.vocab.decode(known), length, temperature, top_k, top_p, seed)
+        stream = lm.stream(lm.vocab.decode(known), length, temperature, top_k, top_p, seed, shared=True)
         return stream, "".join(dict.fromkeys(skipped))
 
 
@@ -117,10 +118,10 @@ def _read_seed(text: str) -> int | None:
 
 
 def _texts_so_far(streams: Sequence[Iterator[str]]) -> Iterator[tuple[str, ...]]:
-    """Read streams of equal length in step; yield what each has given, every UPDATE_SECONDS and at the end."""
+    """Read streams in turn; yield what each has given, every UPDATE_SECONDS and at the end."""
     texts = [""] * len(streams)
     shown = time.perf_counter()
-    for pieces in zip(*streams, strict=True):
+    for pieces in zip_longest(*streams, fillvalue=""):
         texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
         if (now := time.perf_counter()) - shown > UPDATE_SECONDS:
             yield tuple(texts)

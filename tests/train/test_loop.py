@@ -19,10 +19,11 @@ from train.config import TrainConfig
 from train.data import Text
 from train.encode import encode_text
 from train.evaluate import reset_loss
-from train.loop import FINAL_LR, Trainer, describe_run, fit
+from train.loop import describe_run, fit
 from train.protocols import PROTOCOLS
 from train.report import Report
 from train.team import ALONE
+from train.trainer import FINAL_LR, SAMPLE_LENGTH, Trainer
 
 CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 40
 SMALL = {"epochs": 2, "hidden_size": 12, "embedding_size": 6, "seq_length": 16, "batch_size": 4, "device": "cpu"}
@@ -109,7 +110,7 @@ def test_the_record_tells_all_that_the_contract_names(tmp_path):
         assert epoch["unseen_loss"] is None
         assert epoch["seconds"] > 0
         assert epoch["chars_per_second"] * epoch["seconds"] == pytest.approx((train_chars - 16) // 64 * 64)
-        assert len(epoch["sample"]) == loop.SAMPLE_LENGTH
+        assert len(epoch["sample"]) == SAMPLE_LENGTH
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -192,13 +193,13 @@ def check_resume(folder, config, stop):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("stop", [{"epochs": 2}, {"steps": 1}, {"steps": 30}], ids=str)
 def test_an_interrupted_run_goes_on_to_the_same_model_bit_for_bit(tmp_path, monkeypatch, cell, stop):
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_READINGS", -1)  # so that every step is one to stop at
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)  # so that every step is one to stop at
     check_resume(tmp_path, make_config(cell, epochs=3), stop)
 
 
 @pytest.mark.parametrize("stop", [{"epochs": 1}, {"steps": 30}], ids=str)
 def test_a_run_on_windows_goes_on_to_the_same_model_bit_for_bit(tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_READINGS", -1)
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)
     monkeypatch.setattr(protocols, "WINDOWS_TEXT", 1000)
     check_resume(tmp_path, make_config(protocol="windows", seq_length=None, batch_size=32), stop)
 
@@ -436,7 +437,7 @@ def test_a_second_interrupt_does_not_cut_the_saving_short(tmp_path, monkeypatch)
         signal.raise_signal(signal.SIGINT)
         save_checkpoint(*arguments)
 
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_READINGS", -1)
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)
     monkeypatch.setattr(loop, "save_checkpoint", press_again)
     with pytest.raises(KeyboardInterrupt):
         fit(make_text(), tmp_path / "out", make_config(), StopAt(steps=5))
@@ -445,7 +446,7 @@ def test_a_second_interrupt_does_not_cut_the_saving_short(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_in_bfloat16_too_a_run_learns_and_goes_on_bit_for_bit(tmp_path, monkeypatch, cell):
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_READINGS", -1)
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)
     straight = check_resume(tmp_path, make_config(cell, precision="bf16", dropout=0), {"steps": 30})
     assert straight["run"]["precision"] == "bf16"
     # a model that knew nothing but the symbols would lose the logarithm of their number
