@@ -8,7 +8,8 @@ from pathlib import Path
 # with analytics on, a silent network keeps the process from exiting
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # writing is one character after another: more threads for each only stand in the way of the other visitors
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 from charlm import cli
 from charlm.device import DEVICES

@@ -35,7 +35,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # CharLM brings torch with it, over a second: loaded at its first use, so that `import charlm` is free.
+    # CharLM brings numpy with it: loaded at its first use, so that `import charlm` is free.
     if name == "CharLM":
         from charlm.lm import CharLM
 

@@ -1,18 +1,21 @@
-"""The commands `python -m charlm generate` and `python -m charlm score`."""
+"""The commands `python -m charlm generate`, `score` and `units`."""
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from charlm import cli
 from charlm.errors import RequestError
 from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
+from charlm.vocab import Ids
 
 
 def generate(args: argparse.Namespace) -> None:
     """Write text to standard output as it is generated; on a terminal, after the prompt."""
-    from charlm.lm import CharLM  # brings torch: --help and wrong arguments answer without it
+    from charlm.lm import CharLM  # brings numpy: --help and wrong arguments answer without it
 
     lm = CharLM.from_pretrained(args.model)
     pieces = lm.stream(args.prompt, args.length, args.temperature, args.top_k, args.top_p, args.seed)
@@ -27,27 +30,53 @@ def score(args: argparse.Namespace) -> None:
     """Print how well the model predicts a text."""
     from charlm.history import bits_per_char, perplexity
     from charlm.lm import CharLM
-    from charlm.text import read_text
+    from charlm.text import stream_text
 
-    text = read_text(Path(args.file))
     lm = CharLM.from_pretrained(args.model)
-    ids, skipped = lm.vocab.encode_known(text)
-    if len(ids) < 2:
-        raise RequestError(f"{args.file} has {len(ids)} characters that the model knows; scoring needs at least 2")
-    surprisal = lm.score(lm.vocab.decode(ids))
-    nats = float(surprisal.mean())
+    known, skipped, total = 0, 0, 0.0
+
+    def read() -> Iterator[Ids]:
+        nonlocal known, skipped
+        for piece in stream_text(Path(args.file)):
+            ids, unknown = lm.vocab.encode_known(piece)
+            known, skipped = known + len(ids), skipped + len(unknown)
+            yield ids
+
+    for surprisals in lm.score_ids(read()):
+        total += float(surprisals.sum())
+    if known < 2:
+        raise RequestError(f"{args.file} has {known} characters that the model knows; scoring needs at least 2")
+    chars = known - 1  # the first is only read
+    nats = total / chars
     figures = {
-        "chars": len(surprisal),
+        "chars": chars,
         "nats_per_char": nats,
         "bits_per_char": bits_per_char(nats),
         "perplexity": perplexity(nats),
-        "skipped": len(skipped),
+        "skipped": skipped,
     }
     if args.json:
         print(json.dumps(figures))
         return
     print(f"{nats:.4f} nats per character, {figures['bits_per_char']:.4f} bits, perplexity {figures['perplexity']:.3f}")
-    print(f"{len(surprisal):,} characters scored, {len(skipped):,} skipped that the model does not know")
+    print(f"{chars:,} characters scored, {skipped:,} skipped that the model does not know")
+
+
+def units(args: argparse.Namespace) -> None:
+    """Print which units of the model track what a person can see in a text."""
+    from charlm.lm import CharLM
+    from charlm.text import read_text
+
+    text = read_text(Path(args.file))
+    lm = CharLM.from_pretrained(args.model)
+    ids, _ = lm.vocab.encode_known(text)
+    found = lm.find_units(lm.vocab.decode(ids), args.best)
+    if args.json:
+        print(json.dumps({feature: [asdict(unit) for unit in tracking] for feature, tracking in found.items()}))
+        return
+    for feature, tracking in found.items():
+        described = (f"{unit.state} {unit.layer}:{unit.unit} {unit.score:.3f}" for unit in tracking)
+        print(f"{feature:<28}" + "   ".join(f"{each:<20}" for each in described).rstrip())
 
 
 def parse() -> argparse.Namespace:
@@ -70,6 +99,13 @@ def parse() -> argparse.Namespace:
     command.add_argument("file", metavar="FILE", help="a UTF-8 text file")
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     command.set_defaults(run=score)
+
+    command = commands.add_parser("units", help="find the units that track quotes, lines, names and so on")
+    command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+    command.add_argument("file", metavar="FILE", help="a UTF-8 text file that the model was not trained on")
+    command.add_argument("--best", type=int, default=3, help="how many units of each (%(default)s)")
+    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    command.set_defaults(run=units)
     return parser.parse_args()
 
 

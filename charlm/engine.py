@@ -193,7 +193,8 @@ class Reader:
         padded[:, : self.texts] = ids
         at_once = max(1, ROWS_AT_ONCE // len(self._ids))
         passes = [self._pass(padded[start : start + at_once]) for start in range(0, len(ids), at_once)]
-        return np.concatenate(passes)[:, : self.texts]
+        nothing = np.empty((0, len(self._ids), self._engine.symbols), np.float32)
+        return np.concatenate([nothing, *passes])[:, : self.texts]
 
     def _pass(self, ids: Ids) -> Array:
         steps, rows = ids.shape

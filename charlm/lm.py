@@ -18,8 +18,10 @@ from charlm.engine import Engine, Reader
 from charlm.errors import ModelFileError, RequestError
 from charlm.folder import Model, read_model, write_model
 from charlm.history import HistoryRecord
+from charlm.inspection import Inspection, inspect
 from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, Samplers, check_whole, log_softmax
 from charlm.scoring import surprisals
+from charlm.units import TrackingUnit, find_units
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
@@ -182,6 +184,21 @@ class CharLM:
         However long the text is, the memory that this takes is the same.
         """
         return surprisals(self.engine, pieces) if self.device == "cpu" else self._score_on_gpu(pieces)
+
+    def inspect(self, text: str) -> Inspection:
+        """Read a text and return what the model expected at each place, and what each of its units did.
+
+        Raises VocabError if the text holds a symbol that the model does not know.
+        """
+        return inspect(self.engine, self.vocab, self.vocab.encode(_check_text("text", text)))
+
+    def find_units(self, text: str, best: int = 5) -> dict[str, list[TrackingUnit]]:
+        """Return for each feature of a text, such as `inside quotes`, the units that track it best: see `charlm.units`.
+
+        text: some thousand characters that the model was not trained on. Raises VocabError if one of them is
+        unknown to it, RequestError if they are too few.
+        """
+        return find_units(self.engine, self.vocab, _check_text("text", text), best)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced."""

@@ -15,6 +15,7 @@ from charlm.web.curves import draw_plot
 
 LONGEST_TEXT = 5_000  # characters written at a request, so that none occupies the machine for long
 LONGEST_PROMPT = 20_000
+LONGEST_INSPECTED = 5_000  # characters: the states that it keeps of each take up to 16 KB in an LSTM of 2 × 1,024
 UPDATE_SECONDS = 0.05  # between two values of a stream: a browser draws no more often, and each costs the server
 
 
@@ -63,6 +64,27 @@ class Handlers:
             raise RequestError(f"the model {model} came without a training record")
         return dict(record)
 
+    def inspect(self, model: str, text: str) -> list[dict[str, Any]]:
+        """Tell for each character of a text how surprised the model was by it and what it held likeliest.
+
+        Each is `{symbol, surprisal, likeliest}`: the surprisal in nats and up to five `{symbol, probability}`, the
+        likeliest first; for the first character, before which nothing was read, null and none. Characters that the
+        model does not know are left out.
+        """
+        lm = self.collection[model].lm
+        known, _ = lm.vocab.encode_known(_check_text("text", text, LONGEST_INSPECTED))
+        inspection = lm.inspect(lm.vocab.decode(known))
+        expected = zip(inspection.likeliest[1:].tolist(), inspection.probabilities[1:].tolist(), strict=True)
+        likeliest: list[list[dict[str, Any]]] = [[]] + [
+            [{"symbol": lm.vocab.symbols[id], "probability": p} for id, p in zip(ids, probabilities, strict=True)]
+            for ids, probabilities in expected
+        ]
+        surprisals = [None, *inspection.surprisals[1:].tolist()]
+        return [
+            {"symbol": symbol, "surprisal": surprisal, "likeliest": symbols}
+            for symbol, surprisal, symbols in zip(inspection.text, surprisals, likeliest, strict=False)
+        ]
+
     def compare(self, model_a: str, model_b: str) -> tuple[str, str, go.Figure]:
         """Return a line about each of two models, and the plot of their loss curves."""
         chosen = [self.collection[name] for name in (model_a, model_b)]
@@ -103,12 +125,17 @@ class Handlers:
     ) -> tuple[Iterator[str], str]:
         """Return the stream of a model's new characters, and the symbols of the prompt that it does not know."""
         lm = self.collection[model].lm
-        if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:
-            raise RequestError(f"the prompt must be a text of at most {LONGEST_PROMPT:,} characters")
+        _check_text("prompt", prompt, LONGEST_PROMPT)
         length = check_whole("length", length, 1, LONGEST_TEXT)
         known, skipped = lm.vocab.encode_known(prompt)
         stream = lm.stream(lm.vocab.decode(known), length, temperature, top_k, top_p, seed, shared=True)
         return stream, "".join(dict.fromkeys(skipped))
+
+
+def _check_text(name: str, value: object, longest: int) -> str:
+    if not isinstance(value, str) or len(value) > longest:
+        raise RequestError(f"the {name} must be a text of at most {longest:,} characters")
+    return value
 
 
 def _read_seed(text: str) -> int | None:

@@ -81,7 +81,7 @@ def build_page(collection: Collection) -> gr.Blocks:
             show_progress="hidden",
             api_visibility="private",
         )
-        for handler in (handlers.models, handlers.generate, handlers.history):
+        for handler in (handlers.models, handlers.generate, handlers.history, handlers.inspect):
             gr.api(_for_api(handler), api_name=handler.__name__)  # type: ignore[attr-defined]
         page.queue(max_size=WAITING_AT_MOST, default_concurrency_limit=STREAMS_AT_ONCE)
     return page
