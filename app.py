@@ -1,6 +1,7 @@
 """The web demo. At home: `python app.py`; on a Hugging Face Space it is started the same way."""
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ from charlm.device import DEVICES
 from charlm.errors import RequestError
 from charlm.web.collection import load_collection
 from charlm.web.page import build_page, launch
+
+with contextlib.suppress(ImportError):
+    # a Space on ZeroGPU refuses an app that marks no function; there too the models run on the CPU
+    import spaces
+
+    spaces.GPU(lambda: None)
 
 BUNDLED = Path(__file__).parent / "weights"
 

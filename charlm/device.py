@@ -30,6 +30,8 @@ def pick_device(name: str) -> str:
 
 def has_cuda() -> bool:
     """Tell whether torch could find a CUDA device; where there is no driver, without importing it."""
+    if os.environ.get("SPACES_ZERO_GPU"):  # a Space's shared GPU is there within marked functions only
+        return False
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.config import ModelConfig, Weights
+from charlm.errors import ModelFileError
 from charlm.vocab import Ids
 
 Array = NDArray[np.float32]
@@ -34,6 +35,8 @@ VECTOR = 16
 
 ONE, HALF = np.array(1, np.float32), np.array(0.5, np.float32)  # numpy takes arrays faster than numbers
 
+LARGEST_WEIGHT = 1e15  # the square of it, times all terms of a sum, is a float32 still
+
 ROWS_AT_ONCE = 1024  # that `Reader.read` takes through a layer: some 20 MB in an LSTM of 512 units
 
 
@@ -41,7 +44,14 @@ class Engine:
     """The weights of a model, ready to read with. Nothing in it changes, so threads may share one."""
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
-        """weights: float32 arrays with the names and shapes of `config.tensor_shapes`."""
+        """weights: float32 arrays with the names and shapes of `config.tensor_shapes`.
+
+        Raises ModelFileError if some are so large that a logit might be no finite number.
+        """
+        if any(max(array.max(), -array.min()) > LARGEST_WEIGHT for array in weights.values()):
+            raise ModelFileError(
+                f"the model has weights over {LARGEST_WEIGHT:.0e}, as after a training that diverged; use another model"
+            )
         self.cell = CELLS[config.cell]
         self.symbols = len(config.vocab)  # V
         self.units = config.hidden_size  # H

@@ -98,7 +98,7 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
         _remember(repo_id, revision, info.sha)
         return Fetched(model, info.sha, "hub")
     except CLIENT_ERRORS as error:
-        reason = _explain(error, repo_id, revision)
+        reason = explain(error, repo_id, revision)
         if not isinstance(reason, HubUnavailableError):
             raise reason from None
         cached = _cached_folder(repo_id, revision)
@@ -120,9 +120,20 @@ def check_can_push(repo_id: str, token: Token = None) -> None:
     try:
         account = HfApi().whoami(token=token)
     except CLIENT_ERRORS as error:
-        raise _explain(error, repo_id, None) from None
+        raise explain(error, repo_id, None) from None
     if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise HubError("the token may only read: run `hf auth login` or set HF_TOKEN to one with write permission")
+
+
+def check_is_model(repo_id: str, token: Token = None) -> None:
+    """Raise HubError unless the Hub has that repository and it holds the files of a model."""
+    if not is_repo_id(repo_id):
+        raise HubError(f"{repo_id!r} is not the name of a repository; give it as USER/NAME")
+    try:
+        info, _ = _ask(repo_id, None, token)
+    except CLIENT_ERRORS as error:
+        raise explain(error, repo_id, None) from None
+    _sizes(repo_id, info)
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Token = None) -> str:
@@ -145,7 +156,7 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Tok
         deleted = [CommitOperationDelete(path_in_repo=name) for name in of_another]
         commit = api.create_commit(repo_id, [*added, *deleted], commit_message="Publish the model")
     except CLIENT_ERRORS as error:
-        raise _explain(error, repo_id, None) from None
+        raise explain(error, repo_id, None) from None
     return commit.commit_url
 
 
@@ -178,9 +189,7 @@ def _download(repo_id: str, info: ModelInfo, token: Token, force: bool = False) 
 
     Raises ModelFileError before anything is downloaded that no sound model could need.
     """
-    sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
-    if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in sizes]:
-        raise HubError(f"{repo_id} has no {missing[0]}: it is not a charlm model")
+    sizes = _sizes(repo_id, info)
     for name, most in LARGEST_FILES.items():
         if (sizes.get(name) or 0) > most:
             raise ModelFileError(f"{repo_id}: {name} has {sizes[name]:,} bytes, more than any charlm model needs")
@@ -198,6 +207,14 @@ def _download(repo_id: str, info: ModelInfo, token: Token, force: bool = False) 
     if HISTORY_FILE in sizes:
         download(HISTORY_FILE)
     return download(WEIGHTS_FILE).parent
+
+
+def _sizes(repo_id: str, info: ModelInfo) -> dict[str, int | None]:
+    """Return the size of each file of a repository. Raises HubError if those of a model are not among them."""
+    sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
+    if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in sizes]:
+        raise HubError(f"{repo_id} has no {missing[0]}: it is not a charlm model")
+    return sizes
 
 
 def _refs(repo_id: str, revision: str | None) -> Path:
@@ -223,7 +240,7 @@ def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
     return folder if (folder / WEIGHTS_FILE).is_file() else None
 
 
-def _explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
+def explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
     """Turn what the client raised into an error that says what to do."""
     while not isinstance(error, httpx2.HTTPError) and isinstance(error.__cause__, CLIENT_ERRORS):
         error = error.__cause__  # the client names the step that failed and chains what the Hub or the network said

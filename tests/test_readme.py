@@ -73,10 +73,9 @@ def test_everything_from_training_to_a_script_and_a_space_works_as_written(hub, 
 
     for command in commands("Put it on a Space"):
         run(["bash", "-c", command], checkout)
-    uploaded = hub.repos["spaces/ada/my-page"].files
-    assert uploaded["app.py"] == (ROOT / "app.py").read_bytes()
-    assert uploaded["README.md"] == (ROOT / "README.md").read_bytes()
-    assert "weights/shakespeare-lstm/model.safetensors" in uploaded
+    space = hub.repos["spaces/ada/my-page"]
+    assert space.files["app.py"] == (ROOT / "app.py").read_bytes()
+    assert space.variables == {"CHARLM_MODELS": "ada/my-text"}
 
 
 def test_the_script_that_asks_the_page_works_as_written():

@@ -1,4 +1,4 @@
-"""The commands `python -m train fit`, `evaluate` and `push`."""
+"""The commands `python -m train fit`, `evaluate`, `push` and `deploy`."""
 
 import argparse
 import dataclasses
@@ -12,6 +12,7 @@ from charlm.hub import check_can_push, push_folder
 from charlm.lm import CharLM
 from train.config import TrainConfig, setting_type
 from train.data import load_text
+from train.deploy import deploy
 from train.loop import fit
 from train.protocols import PROTOCOLS, evaluate
 from train.report import Report
@@ -54,6 +55,11 @@ def run_push(args: argparse.Namespace) -> None:
     print(push_folder(args.folder, args.repo, private=args.private))
 
 
+def run_deploy(args: argparse.Namespace) -> None:
+    """Put the page on a Space."""
+    print(deploy(args.space, args.model))
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = cli.Parser(prog="python -m train", description="Train, measure and publish character-level models.")
@@ -80,6 +86,17 @@ def parse() -> argparse.Namespace:
     command.add_argument("repo", metavar="USER/REPO", help="the repository, created if need be")
     command.add_argument("--private", action="store_true", help="create the repository as private")
     command.set_defaults(run=run_push)
+
+    command = commands.add_parser("deploy", help="put the page on a Space of the Hub")
+    command.add_argument("space", metavar="USER/SPACE", help="the Space, created if need be")
+    command.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="USER/REPO",
+        help="a model to show, again for each further one",
+    )
+    command.set_defaults(run=run_deploy)
     return parser.parse_args()
 
 

@@ -1,0 +1,74 @@
+"""The scripts of examples/, run as their users run them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from browser import ROOT, running_app
+from models import make_model
+
+from charlm import CharLM
+from charlm.hub import push_model
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+LSTM = str(ROOT / "weights" / "shakespeare-lstm")
+
+
+def run(name, *arguments, status=0):
+    command = [sys.executable, ROOT / "examples" / name, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    ended = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
+    assert ended.returncode == status, ended.stderr
+    return ended
+
+
+@pytest.fixture
+def repo(hub, hub_environment):
+    hub.add_user("ada", token="hf_ada")
+    hub_environment(HF_TOKEN="hf_ada")
+    push_model(make_model("gru"), "ada/small")
+    hub_environment(HF_TOKEN=None)
+    hub.requests.clear()
+    return "ada/small"
+
+
+@pytest.mark.parametrize("name", ["generate.py", "plain_torch.py"])
+def test_a_model_from_the_hub_writes(hub, repo, name):
+    printed = run(name, repo, "a bad").stdout
+    assert printed.startswith("a bad") and len(printed) == len("a bad") + 300 + len("\n")
+    assert set(printed) <= set(make_model("gru").config.vocab)
+    fetched = {request.path.rsplit("/", 1)[-1] for request in hub.requests if "/resolve/" in request.path}
+    assert {"config.json", "model.safetensors"} <= fetched
+
+
+def test_the_plain_script_needs_no_charlm():
+    assert "charlm" not in (ROOT / "examples" / "plain_torch.py").read_text(encoding="utf-8")
+
+
+def test_texts_are_ranked_by_perplexity(tmp_path):
+    lines = ["To be, or not to be", "xqz jjj kk", "The king is dead.", "", "5%"]
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    ended = run("rank_texts.py", LSTM, str(path))
+    ranked = [line.split(maxsplit=1) for line in ended.stdout.splitlines()]
+    assert [text for _, text in ranked] == ["The king is dead.", "To be, or not to be", "xqz jjj kk"]
+    lm = CharLM.from_pretrained(LSTM)
+    for perplexity, text in ranked:
+        assert float(perplexity) == pytest.approx(2.718281828 ** lm.score(f"\n{text}\n").mean(), rel=1e-3)
+    assert ended.stderr == "left out, as the model does not know '5%': 5%\n"
+
+
+def test_the_app_answers_a_script():
+    with running_app("--model", LSTM) as url:
+        printed = run("ask_the_app.py", url, "ROMEO:").stdout
+    first, rest = printed.split("\n", 1)
+    assert first == "shakespeare-lstm: lstm, 4,269,121 parameters, from bundled"
+    written, surprising = rest.split("\n\nwhat it was most surprised by in its own text:\n")
+    assert len(written) == 200
+    assert len(surprising.splitlines()) == 5
+    assert all(" nats for " in line and line.count("%") == 5 for line in surprising.splitlines())
+
+
+def test_every_example_is_run_here():
+    assert EXAMPLES == ["ask_the_app.py", "generate.py", "plain_torch.py", "rank_texts.py"]
