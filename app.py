@@ -15,7 +15,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from charlm import cli
 from charlm.device import DEVICES
 from charlm.errors import RequestError
-from charlm.web.collection import load_collection
+from charlm.web.collection import keep_asking, load_collection
 from charlm.web.page import build_page, launch
 
 with contextlib.suppress(ImportError):
@@ -50,6 +50,7 @@ def serve(args: argparse.Namespace) -> None:
         print(f"warning: {problem}", file=sys.stderr)
     for model in collection:
         print(f"{model.name}: {model}", file=sys.stderr)
+    keep_asking(collection, args.device)
     try:
         launch(build_page(collection), args.host, args.port)
     except OSError as error:

@@ -1,11 +1,14 @@
 """The models that the demo serves, and how it finds them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
+from threading import Thread
 
-from charlm.errors import CharLMError, RequestError
+from charlm.errors import CharLMError, HubUnavailableError, ModelFileError, RequestError
 from charlm.hub import is_repo_id
 from charlm.lm import CharLM
 
@@ -16,6 +19,9 @@ SOURCES = {
     "bundled": "bundled with the app",
     "folder": "from a folder",
 }
+
+
+FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between questions to a Hub that does not answer
 
 
 @dataclass(frozen=True)
@@ -44,15 +50,33 @@ class ServedModel:
 class Collection:
     """The served models by name, at least one of them, and what went wrong with those that could not be had."""
 
-    def __init__(self, models: Iterable[ServedModel], problems: Sequence[str] = ()) -> None:
+    def __init__(self, models: Iterable[ServedModel], problems: Mapping[str, CharLMError] | None = None) -> None:
+        """problems: by the name of the repository that could not be had."""
         self._models = {model.name: model for model in models}
-        self.problems = tuple(problems)
+        self._problems = dict(problems or {})
         assert self._models, "a collection needs a model"
 
     @property
     def names(self) -> list[str]:
         """The names to choose from, in the order they were asked for."""
         return list(self._models)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What to tell about the models that could not be had."""
+        return tuple(map(str, self._problems.values()))
+
+    @property
+    def awaited(self) -> list[str]:
+        """The repositories for which the Hub gave no answer, or none now, so that the cache stands in."""
+        unanswered = [name for name, error in self._problems.items() if isinstance(error, HubUnavailableError)]
+        return unanswered + [model.name for model in self if model.source == "cache"]
+
+    def put(self, model: ServedModel) -> None:
+        """Serve a model, in the place of one of that name if there is one. Whoever is reading the old one goes on."""
+        # readers go through these without a lock: they see either the old table or the new one, whole
+        self._models = self._models | {model.name: model}
+        self._problems = {name: error for name, error in self._problems.items() if name != model.name}
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -64,6 +88,27 @@ class Collection:
         raise RequestError(f"there is no model {name!r:.100} here; choose one of {', '.join(self._models)}")
 
 
+def keep_asking(collection: Collection, device: str, waits: Iterable[float] | None = None) -> Thread:
+    """Ask the Hub in the background for what it did not give, until it has.
+
+    waits: seconds before each question; soon at first, then every ten minutes, if not given.
+    """
+
+    def ask() -> None:
+        for seconds in waits or chain(FIRST_WAITS, repeat(LATER_WAIT)):
+            if not collection.awaited:
+                return
+            time.sleep(seconds)
+            for name in collection.awaited:
+                outcome = _load_repository(name, device)
+                if isinstance(outcome, ServedModel) and outcome.source == "hub":
+                    collection.put(outcome)
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    return thread
+
+
 def load_collection(wanted: Sequence[str], bundled: Path, device: str) -> Collection:
     """Load the wanted model folders and Hub repositories; all folders of `bundled` if none are named.
 
@@ -72,16 +117,21 @@ def load_collection(wanted: Sequence[str], bundled: Path, device: str) -> Collec
     RequestError if there is nothing to serve.
     """
     loaded: list[ServedModel] = []
-    problems: list[str] = []
+    problems: dict[str, CharLMError] = {}
     names = _short_names(wanted)
     with ThreadPoolExecutor(max_workers=8) as threads:  # several silent repositories are waited for together
-        for outcome in threads.map(lambda each: _load(each, names[each], bundled, device), names):
-            loaded.append(outcome) if isinstance(outcome, ServedModel) else problems.append(str(outcome))
+        for each, outcome in zip(
+            names, threads.map(lambda each: _load(each, names[each], bundled, device), names), strict=True
+        ):
+            if isinstance(outcome, ServedModel):
+                loaded.append(outcome)
+            else:
+                problems[each] = outcome
     if not loaded:
         folders = sorted(path.parent for path in bundled.glob("*/config.json"))
         loaded = sorted((_load_folder(folder, folder.name, bundled, device) for folder in folders), key=_place)
     if not loaded:
-        reasons = "".join(f"{problem}; " for problem in problems)
+        reasons = "".join(f"{problem}; " for problem in problems.values())
         raise RequestError(
             f"{reasons}there is no model to serve: name one with --model FOLDER_OR_REPO, "
             "or train one with `python -m train fit`"
@@ -105,12 +155,16 @@ def _short_names(wanted: Sequence[str]) -> dict[str, str]:
 def _load(wanted: str, name: str, bundled: Path, device: str) -> ServedModel | CharLMError:
     if Path(wanted).is_dir():
         return _load_folder(Path(wanted), name, bundled, device)
+    if not is_repo_id(wanted):
+        raise ModelFileError(f"{wanted!r} is neither a folder here nor the name of a Hub repository; check the path")
+    return _load_repository(wanted, device)
+
+
+def _load_repository(name: str, device: str) -> ServedModel | CharLMError:
     try:
-        lm = CharLM.from_pretrained(wanted, device=device)
+        lm = CharLM.from_pretrained(name, device=device)
     except CharLMError as error:
-        if is_repo_id(wanted):
-            return error
-        raise
+        return error
     return ServedModel(name, lm, lm.source)
 
 

@@ -20,7 +20,7 @@ Small recurrent networks that learnt a text one character at a time, and now wri
 Give both models the same beginning and the same seed, and watch how they differ."""
 PROMPTS = ("ROMEO:\n", "Apple", "University", "Seoul", "Coffee", "Computer")
 
-STREAMS_AT_ONCE = 8
+STREAMS_AT_ONCE = 32  # each waits on a thread, of which Gradio has 40; the models write for all of them together
 WAITING_AT_MOST = 64
 
 THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", spacing_size="sm")
@@ -41,8 +41,7 @@ def build_page(collection: Collection) -> gr.Blocks:
     page = gr.Blocks(title=TITLE)
     with page:
         gr.Markdown(INTRODUCTION)
-        for problem in collection.problems:
-            gr.HTML(f'<div class="notice">{escape(problem)}. The page goes on with the models below.</div>')
+        notices = gr.HTML(_notices(collection))
         prompt = gr.Textbox(
             value=_first_prompt(collection),
             label="Prompt",
@@ -81,6 +80,14 @@ def build_page(collection: Collection) -> gr.Blocks:
             show_progress="hidden",
             api_visibility="private",
         )
+        # the Hub may have come back since the page was made
+        page.load(
+            lambda: [_notices(collection), *[gr.update(choices=collection.names)] * 2],
+            None,
+            [notices, model_a, model_b],
+            show_progress="hidden",
+            api_visibility="private",
+        )
         for handler in (handlers.models, handlers.generate, handlers.history, handlers.inspect):
             gr.api(_for_api(handler), api_name=handler.__name__)  # type: ignore[attr-defined]
         page.queue(max_size=WAITING_AT_MOST, default_concurrency_limit=STREAMS_AT_ONCE)
@@ -97,6 +104,14 @@ def launch(page: gr.Blocks, host: str, port: int) -> None:
         footer_links=["api"],
         run_history=False,
         enable_monitoring=False,
+    )
+
+
+def _notices(collection: Collection) -> str:
+    """Say which models are missing, and why."""
+    return "".join(
+        f'<div class="notice">{escape(problem)}. The page goes on with the models below.</div>'
+        for problem in collection.problems
     )
 
 

@@ -1,10 +1,10 @@
 import pytest
 from models import make_lm, make_model, save
 
-from charlm.errors import HubUnavailableError, ModelFileError, RequestError
+from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.lm import CharLM
 from charlm.web import collection as collection_module
-from charlm.web.collection import Collection, ServedModel, load_collection
+from charlm.web.collection import Collection, ServedModel, keep_asking, load_collection
 
 
 @pytest.fixture
@@ -125,3 +125,43 @@ def test_a_model_that_is_not_there_is_refused():
     collection = Collection([ServedModel("small", make_lm(), "folder")])
     with pytest.raises(RequestError, match="there is no model 'large' here; choose one of small"):
         collection["large"]
+
+
+def test_a_hub_that_comes_back_is_noticed_in_the_background(bundled, hub_of):
+    table = {
+        "ada/gone": HubUnavailableError("the Hub is away"),
+        "ada/kept": from_hub("cache", "0123456789abcdef"),
+        "ada/refused": HubError("it is private"),
+    }
+    hub_of(table)
+    collection = load_collection(["ada/gone", "ada/kept", "ada/refused"], bundled, "cpu")
+    assert sources(collection) == {"ada/kept": "cache"}
+    assert collection.awaited == ["ada/gone", "ada/kept"]
+    asked = []
+
+    def waits():
+        """Let the Hub answer after the second question."""
+        for number in range(9):
+            asked.append((number, sources(collection), collection.problems))
+            if number == 1:
+                table["ada/gone"] = from_hub("hub", "1" * 40)
+                table["ada/kept"] = from_hub("hub", "2" * 40)
+            yield 0
+
+    thread = keep_asking(collection, "cpu", waits())
+    thread.join(60)
+    assert not thread.is_alive()
+    # nothing had changed after the first question, and a third was not needed
+    before = {"ada/kept": "cache"}, ("the Hub is away", "it is private")
+    assert asked[:2] == [(0, *before), (1, *before)] and len(asked) <= 3
+    assert sources(collection) == {"ada/kept": "hub", "ada/gone": "hub"}
+    assert collection["ada/kept"].lm.revision == "2" * 40
+    assert collection.problems == ("it is private",)
+    assert collection.awaited == []
+
+
+def test_a_hub_that_gave_everything_is_not_asked_again(bundled):
+    collection = load_collection([], bundled, "cpu")
+    thread = keep_asking(collection, "cpu", iter([0.0]))
+    thread.join(60)
+    assert not thread.is_alive() and collection.names == ["small-lstm", "small-rnn"]
