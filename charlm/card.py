@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Mapping
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -12,11 +13,18 @@ from charlm.history import EpochRecord, HistoryRecord, bits_per_char, perplexity
 REPO_PLACEHOLDER = "USER/MODEL"
 
 
-def model_card(config: ModelConfig, history: HistoryRecord | None) -> str:
-    """Return the text of README.md: the metadata that the Hub understands, then what a reader wants to know."""
+def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapping[float, str] | None = None) -> str:
+    """Return the text of README.md: the metadata that the Hub understands, then what a reader wants to know.
+
+    samples: what the model writes, by temperature; without, what it wrote after its best epoch is shown.
+    """
     parts = [f"---\n{_metadata(config, history).to_yaml()}\n---", _introduction(config, history)]
     if history is not None:
-        parts += [_results(history), _sample(history)]
+        parts.append(_results(history))
+    if samples:
+        parts.append(_samples(samples))
+    elif history is not None:
+        parts.append("## What it writes\n\n" + _verbatim(_best_epoch(history)["sample"]))
     parts.append(_usage(config))
     if history is not None:
         parts.append(_training(history))
@@ -95,10 +103,14 @@ def _results(history: HistoryRecord) -> str:
     return "\n".join(lines)
 
 
-def _sample(history: HistoryRecord) -> str:
-    best = _best_epoch(history)
+def _samples(samples: Mapping[float, str]) -> str:
+    shown = [f"At temperature {temperature}:\n\n{_verbatim(text)}" for temperature, text in samples.items()]
+    return "\n\n".join(["## What it writes", *shown])
+
+
+def _verbatim(text: str) -> str:
     # An indented block, not a fence: no text that a model may write can end it.
-    return "## What it writes\n\n" + textwrap.indent(best["sample"].strip("\n"), "    ", lambda line: True)
+    return textwrap.indent(text.strip("\n"), "    ", lambda line: True)
 
 
 def _usage(config: ModelConfig) -> str:

@@ -1,7 +1,6 @@
 """The Hub: fetch a model at one commit and trust none of it; publish a model folder in one commit."""
 
 import contextlib
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but loaded lazily
 
-from charlm.card import REPO_PLACEHOLDER, model_card
+from charlm.card import REPO_PLACEHOLDER
 from charlm.config import MOST_PARAMETERS, ModelConfig
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.folder import (
@@ -43,7 +42,6 @@ from charlm.folder import (
     Model,
     read_model,
     replace_files,
-    write_model,
 )
 
 QUESTION_SECONDS = 3.0  # for the one question that decides whether the Hub or the cache is used
@@ -114,7 +112,7 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
 
 
 def check_can_push(repo_id: str, token: Token = None) -> None:
-    """Raise HubError unless `repo_id` has the form USER/NAME and the Hub knows the token as one that may write."""
+    """Raise HubError unless `repo_id` is USER/NAME and the token one of that user, or of a member, that may write."""
     if not is_repo_id(repo_id):
         raise HubError(f"{repo_id!r} is not the name of a repository; give it as USER/NAME")
     try:
@@ -123,6 +121,12 @@ def check_can_push(repo_id: str, token: Token = None) -> None:
         raise explain(error, repo_id, None) from None
     if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise HubError("the token may only read: run `hf auth login` or set HF_TOKEN to one with write permission")
+    namespace, groups = repo_id.split("/")[0], [group["name"] for group in account.get("orgs", [])]
+    if namespace not in (account["name"], *groups):
+        raise HubError(
+            f"{repo_id} would be {namespace}'s, and the token is that of {account['name']}: publish under your own "
+            "name, or that of an organization that you are in"
+        )
 
 
 def check_is_model(repo_id: str, token: Token = None) -> None:
@@ -158,13 +162,6 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Tok
     except CLIENT_ERRORS as error:
         raise explain(error, repo_id, None) from None
     return commit.commit_url
-
-
-def push_model(model: Model, repo_id: str, *, private: bool = False, token: Token = None) -> str:
-    """Publish a model that is in memory; otherwise as push_folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder), model, model_card(model.config, model.history))
-        return push_folder(Path(folder), repo_id, private=private, token=token)
 
 
 def _ask(repo_id: str, revision: str | None, token: Token) -> tuple[ModelInfo, Token]:

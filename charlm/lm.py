@@ -1,6 +1,7 @@
 """CharLM: a trained model as its users hold it."""
 
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from charlm.network import Network
 
 READ_LENGTH = 4096  # symbols that a GPU reads in one pass
+SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of what the card shows
 MEASURED_LENGTH = 257  # symbols that are written to find out how fast the CPU is
 
 
@@ -204,7 +206,8 @@ class CharLM:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced."""
         from charlm.card import model_card  # brings the Hub's client
 
-        write_model(Path(folder), self._model(), model_card(self.config, self.history))
+        card = model_card(self.config, self.history, self._samples())
+        write_model(Path(folder), Model(self.config, self._weights, self.history), card)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | bool | None = None) -> str:
         """Publish the model as a repository on the Hub, in one commit; return the commit's address.
@@ -213,10 +216,16 @@ class CharLM:
         """
         from charlm import hub
 
-        return hub.push_model(self._model(), repo_id, private=private, token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.push_folder(Path(folder), repo_id, private=private, token=token)
 
-    def _model(self) -> Model:
-        return Model(self.config, self._weights, self.history)
+    def _samples(self) -> dict[float, str]:
+        """Write what the model's card shows; a model that cannot write shows nothing."""
+        try:
+            return {each: self.generate("", SAMPLE_LENGTH, each, seed=0) for each in SAMPLE_TEMPERATURES}
+        except ModelFileError:
+            return {}
 
     def _start(self) -> Ids:
         """What an empty prompt stands for: the end of a line, if the model knows lines."""

@@ -6,10 +6,9 @@ import sys
 
 import pytest
 from browser import ROOT, running_app
-from models import make_model
+from models import make_lm, make_model
 
 from charlm import CharLM
-from charlm.hub import push_model
 
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 LSTM = str(ROOT / "weights" / "shakespeare-lstm")
@@ -27,7 +26,7 @@ def run(name, *arguments, status=0):
 def repo(hub, hub_environment):
     hub.add_user("ada", token="hf_ada")
     hub_environment(HF_TOKEN="hf_ada")
-    push_model(make_model("gru"), "ada/small")
+    make_lm("gru").push_to_hub("ada/small")
     hub_environment(HF_TOKEN=None)
     hub.requests.clear()
     return "ada/small"

@@ -292,3 +292,13 @@ def test_a_record_that_tells_little_still_has_a_card():
     card = model_card(make_config(), record)
     assert headings(card)[0] == "CharLSTM trained on `a text`"
     assert "Validation loss, state carried" in card
+
+
+def test_samples_at_several_temperatures_are_shown_as_they_were_written():
+    written = {0.5: "a cab\n\nbad `` # [x](y)", 1.5: "<b>de"}
+    card = model_card(make_config(), make_record(sample="not this one"), written)
+    section = card.split("## What it writes\n\n")[1].split("\n\n## ")[0]
+    assert section == (
+        "At temperature 0.5:\n\n    a cab\n    \n    bad `` # [x](y)\n\nAt temperature 1.5:\n\n    <b>de"
+    )
+    assert "not this one" not in card

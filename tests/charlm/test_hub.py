@@ -295,7 +295,7 @@ def test_a_push_with_a_token_that_may_only_read_creates_nothing(hub, folder):
 def test_a_push_under_somebody_elses_name_is_refused(ada, folder, other_files, there):
     if there != "absent":
         ada.add_repo("bob/tiny", other_files, private=there == "private")
-    with pytest.raises(HubError, match="no permission for this on bob/tiny.*or your own name"):
+    with pytest.raises(HubError, match="bob/tiny would be bob's, and the token is that of ada: .* your own name"):
         push_folder(folder, "bob/tiny")
     assert {len(repo.commits) for repo in ada.repos.values()} <= {2}
 

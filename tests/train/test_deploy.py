@@ -5,10 +5,9 @@ import pytest
 import yaml
 from browser import ROOT, running_app
 from gradio_client import Client
-from models import make_model
+from models import make_lm
 
 from charlm.errors import HubError
-from charlm.hub import push_model
 from train.deploy import deploy, space_files
 
 
@@ -18,7 +17,7 @@ def ada(hub, hub_environment):
     hub.add_user("ada", token="hf_ada")
     hub_environment(HF_TOKEN="hf_ada")
     for name in ("one", "two"):
-        push_model(make_model("gru"), f"ada/{name}")
+        make_lm("gru").push_to_hub(f"ada/{name}")
     return hub
 
 
@@ -65,7 +64,7 @@ def test_deploying_again_changes_the_models_and_leaves_what_others_put_there(ada
         ("ada/page", ["ada/none"], "the Hub has no repository ada/none"),
         ("ada/page", ["weights/shakespeare-lstm/"], "is not the name of a repository"),
         ("ada/page", ["ada/one", "ada/other"], "ada/other has no config.json: it is not a charlm model"),
-        ("eve/page", ["ada/one"], "no permission"),
+        ("eve/page", ["ada/one"], "eve/page would be eve's"),
     ],
 )
 def test_what_cannot_be_deployed_is_refused_before_a_space_is_made(ada, space, models, message):
