@@ -37,7 +37,7 @@ ONE, HALF = np.array(1, np.float32), np.array(0.5, np.float32)  # numpy takes ar
 
 LARGEST_WEIGHT = 1e15  # the square of it, times all terms of a sum, is a float32 still
 
-ROWS_AT_ONCE = 1024  # that `Reader.read` takes through a layer: some 20 MB in an LSTM of 512 units
+ROWS_AT_ONCE = 128  # that `read` takes through a layer: what they need, some 1 MB, stays in the cache
 
 
 class Engine:
@@ -170,38 +170,39 @@ class Reader:
         """
         self._engine = engine
         self.texts = start if isinstance(start, int) else start.hidden.shape[2]
-        rows, layers, blocks = count_rows(self.texts, alone), len(engine.layers), engine.chunk // BLOCK
+        rows = count_rows(self.texts, alone)
         self._ids = np.zeros(rows, np.int64)
-        self._hidden = np.zeros((layers, engine.chunks, rows, engine.chunk), np.float32)
-        # where each layer's next state goes, (C, B, R, BLOCK) as the products have it
-        by_block = self._hidden.reshape(layers, engine.chunks, rows, blocks, BLOCK).transpose(0, 1, 3, 2, 4)
-        self._outputs = list(by_block)
-        self._layers = [layer.for_rows(rows) for layer in engine.layers]
+        self._hidden = np.zeros((len(engine.layers), engine.chunks, rows, engine.chunk), np.float32)
+        self._cells = [
+            engine.cell(layer.for_rows(rows), hidden) for layer, hidden in zip(engine.layers, self._hidden, strict=True)
+        ]
         self._head_bias = np.repeat(engine.head_bias, rows, axis=1)
-        self._cell = engine.cell(layers, by_block.shape[1:])
         if isinstance(start, States):
             self._hidden[:, :, : self.texts] = start.hidden
-            self._cell.memory[:, :, : self.texts] = start.memory
+            for cell, memory in zip(self._cells, start.memory, strict=False):
+                cell.memory[:, : self.texts] = memory
 
     @property
     def states(self) -> States:
         """Where the texts stand now, copied."""
-        return States(self._hidden[:, :, : self.texts].copy(), self._cell.memory[:, :, : self.texts].copy())
+        memories = [cell.memory for cell in self._cells if cell.keeps_memory]
+        memory = np.stack(memories) if memories else np.zeros((0, *self._cells[0].memory.shape), np.float32)
+        return States(self._hidden[:, :, : self.texts].copy(), memory[:, :, : self.texts].copy())
 
     def step(self, ids: Ids | Sequence[int]) -> Array:
         """Read a symbol of each text, ids (S,); return the logits (S, V)."""
         self._ids[: self.texts] = ids
         below = self._hidden[0]
-        for number, layer in enumerate(self._layers):
-            self._advance(number, layer.before(self._ids, below))
-            below = self._hidden[number]
+        for cell, hidden in zip(self._cells, self._hidden, strict=True):
+            cell.advance(cell.layer.before(self._ids, below))
+            below = hidden
         return self._logits(below, self._head_bias)[: self.texts]
 
     def read(self, ids: Ids) -> Array:
         """Read several symbols of each text, ids (T, S), layer by layer; return the logits (T, S, V)."""
         padded = np.zeros((len(ids), len(self._ids)), np.int64)
         padded[:, : self.texts] = ids
-        at_once = max(1, ROWS_AT_ONCE // len(self._ids))
+        at_once = max(1, ROWS_AT_ONCE // max(1, len(self._ids)))
         passes = [self._pass(padded[start : start + at_once]) for start in range(0, len(ids), at_once)]
         nothing = np.empty((0, len(self._ids), self._engine.symbols), np.float32)
         return np.concatenate([nothing, *passes])[:, : self.texts]
@@ -209,18 +210,13 @@ class Reader:
     def _pass(self, ids: Ids) -> Array:
         steps, rows = ids.shape
         below = np.empty((self._engine.chunks, ids.size, self._engine.chunk), np.float32)
-        for number, layer in enumerate(self._engine.layers):
+        for layer, cell, hidden in zip(self._engine.layers, self._cells, self._hidden, strict=True):
             before = layer.before(ids.ravel(), below)
             for step in range(steps):
                 part = slice(step * rows, (step + 1) * rows)
-                self._advance(number, before[:, part])
-                below[:, part] = self._hidden[number]
+                cell.advance(before[:, part])
+                below[:, part] = hidden
         return self._logits(below, self._engine.head_bias).reshape(steps, rows, -1)
-
-    def _advance(self, number: int, before: Array) -> None:
-        layer = self._layers[number]
-        multiply(self._hidden[number], layer.recurrent, self._cell.products)
-        self._cell.advance(number, layer, before, self._outputs[number])
 
     def _logits(self, hidden: Array, bias: Array) -> Array:
         """Return the logits (R, V) for hidden states (C, R, K). bias: (N, 1 or R, W)."""
@@ -230,33 +226,38 @@ class Reader:
 
 
 class Cell:
-    """How a layer's units go on from one symbol to the next, for R texts; the room that this takes."""
+    """A layer at work: where its R texts stand, how they go on, and the room that takes.
+
+    Units lie by block here, (C·B, R, BLOCK), as the products have them.
+    memory: what is kept besides the hidden state.
+    """
 
     gates: ClassVar[int]
     scale: ClassVar = 1.0  # of the real hidden state to the one that is kept
-    memories: ClassVar = 0  # how many states a layer has besides
+    keeps_memory: ClassVar = False
 
-    def __init__(self, layers: int, shape: tuple[int, int, int, int]) -> None:
-        """shape: (C, B, R, BLOCK), of a layer's units."""
-        chunks, blocks, rows, block = shape
-        units = chunks * blocks
-        self.memory = np.zeros((layers * self.memories, units, rows, block), np.float32)
-        self.products = np.empty((chunks, self.gates * units, rows, block), np.float32)
-        self._terms = list(self.products)  # (G·C·B, R, BLOCK) each; their sum is the product
-        self._all = np.empty((self.gates * units, rows, block), np.float32)
-        self._gates = self._all.reshape(self.gates, units, rows, block)
-        self._shape = shape
+    def __init__(self, layer: Layer, hidden: Array) -> None:
+        """hidden: where the hidden state is kept, (C, R, K)."""
+        self.layer = layer
+        chunks, rows, chunk = hidden.shape
+        units = chunks * chunk // BLOCK
+        self._read = hidden
+        self._hidden = hidden.reshape(chunks, rows, -1, BLOCK).transpose(0, 2, 1, 3)  # (C, B, R, BLOCK)
+        self._products = np.empty((chunks, self.gates * units, rows, BLOCK), np.float32)
+        self._terms = list(self._products)  # of the product with the hidden state, (G·C·B, R, BLOCK) each
+        # the gates and, beside them, what is combined with them
+        self._room = np.zeros((self.gates + 1, units, rows, BLOCK), np.float32)
+        self._gates = self._room[:-1].reshape(self.gates * units, rows, BLOCK)
+        self.memory = self._room[-1]
+        self._memory_as_hidden = self.memory.reshape(self._hidden.shape)
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
         """Take a layer's tensors by gate, (G, H, columns), and scale and order them as `advance` wants them."""
         raise NotImplementedError
 
-    def advance(self, number: int, layer: Layer, before: Array, hidden: Array) -> None:
-        """Write a layer's next state into `hidden` (C, B, R, BLOCK).
-
-        `products` holds the terms of the product with that state, `before` (G·C·B, R, BLOCK) all it has no part in.
-        """
+    def advance(self, before: Array) -> None:
+        """Go on by a symbol. before: all of the gates that the state has no part in, (G·C·B, R, BLOCK)."""
         raise NotImplementedError
 
 
@@ -270,50 +271,52 @@ class RNN(Cell):
         """See Cell."""
         return inputs, recurrent, bias + hidden_bias, hidden_bias
 
-    def advance(self, number: int, layer: Layer, before: Array, hidden: Array) -> None:
+    def advance(self, before: Array) -> None:
         """See Cell."""
-        add(before, self._terms, self._all)
-        np.tanh(self._all, self._all)
-        hidden[...] = self._all.reshape(self._shape)
+        multiply(self._read, self.layer.recurrent, self._products)
+        add(before, self._terms, self._gates)
+        np.tanh(self._gates, self.memory)
+        self._hidden[...] = self._memory_as_hidden
 
 
 class LSTM(Cell):
-    """A gate is sigmoid(x) = (1 + tanh(x / 2)) / 2; to save halving it, what is kept of h is 2 h."""
+    """A gate is sigmoid(x) = (1 + tanh(x / 2)) / 2; to save halving the last, what is kept of h is 2 h."""
 
     gates = 4
     scale = 0.5
-    memories = 1
+    keeps_memory = True
 
-    def __init__(self, layers: int, shape: tuple[int, int, int, int]) -> None:
+    def __init__(self, layer: Layer, hidden: Array) -> None:
         """See Cell."""
-        super().__init__(layers, shape)
-        self._sigmoids = self._gates[:3]
-        self._forget, self._enter, self._leave, self._new = self._gates
-        self._new_by_block = self._new.reshape(shape)
+        super().__init__(layer, hidden)
+        self._sigmoids = self._room[:3]
+        self._enter_and_forget, self._leave, self._new = self._room[:2], self._room[2], self._room[3]
+        self._new_and_memory = self._room[3:]
+        self._new_as_hidden = self._new.reshape(self._hidden.shape)
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
         """See Cell. torch has them in the order enter (i), forget (f), new (g), leave (o)."""
-        folded = [tensor[[1, 0, 3, 2]] for tensor in (inputs, recurrent, bias + hidden_bias)]
+        folded = [tensor[[0, 1, 3, 2]] for tensor in (inputs, recurrent, bias + hidden_bias)]
         for tensor in folded:
             tensor[:3] *= 0.5
         return folded[0], folded[1], folded[2], hidden_bias
 
-    def advance(self, number: int, layer: Layer, before: Array, hidden: Array) -> None:
+    def advance(self, before: Array) -> None:
         """See Cell."""
-        memory, enter, new = self.memory[number], self._enter, self._new
-        add(before, self._terms, self._all)
-        np.tanh(self._all, self._all)
+        multiply(self._read, self.layer.recurrent, self._products)
+        new, memory = self._new, self.memory
+        add(before, self._terms, self._gates)
+        np.tanh(self._gates, self._gates)
         np.add(self._sigmoids, ONE, self._sigmoids)
-        # c' = f c + i g
-        np.multiply(memory, self._forget, memory)
-        np.multiply(enter, new, enter)
-        np.add(memory, enter, memory)
+        # c' = i g + f c
+        np.multiply(self._enter_and_forget, self._new_and_memory, self._new_and_memory)
+        np.add(new, memory, memory)
         np.multiply(memory, HALF, memory)
         # h' = o tanh c'
         np.tanh(memory, new)
         np.multiply(new, self._leave, new)
-        hidden[...] = self._new_by_block
+        self._hidden[...] = self._new_as_hidden
 
 
 class GRU(Cell):
@@ -321,16 +324,15 @@ class GRU(Cell):
 
     gates = 3
 
-    def __init__(self, layers: int, shape: tuple[int, int, int, int]) -> None:
+    def __init__(self, layer: Layer, hidden: Array) -> None:
         """See Cell."""
-        super().__init__(layers, shape)
-        self._reset, self._keep, self._new = self._gates
-        self._split = 2 * len(self._new)  # between the sigmoids and the new state
-        self._sigmoids = self._all[: self._split]
-        self._sigmoid_terms = [term[: self._split] for term in self._terms]
-        self._new_terms = [term[self._split :] for term in self._terms]
-        self._old = np.empty_like(self._new)
-        self._old_by_block = self._old.reshape(shape)
+        super().__init__(layer, hidden)
+        self._reset, self._keep, self._new, self._old = self._room
+        split = 2 * len(self._new)  # between the sigmoids and the new state
+        self._of_sigmoids, self._of_new = slice(split), slice(split, None)
+        self._sigmoids = self._gates[:split]
+        self._sigmoid_terms = [term[:split] for term in self._terms]
+        self._new_terms = [term[split:] for term in self._terms]
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
@@ -341,25 +343,25 @@ class GRU(Cell):
         bias[:2] *= half
         return inputs, recurrent * half, bias, hidden_bias[2:] * half
 
-    def advance(self, number: int, layer: Layer, before: Array, hidden: Array) -> None:
+    def advance(self, before: Array) -> None:
         """See Cell."""
-        add(before[: self._split], self._sigmoid_terms, self._sigmoids)
+        multiply(self._read, self.layer.recurrent, self._products)
+        new, old = self._new, self._old
+        add(before[self._of_sigmoids], self._sigmoid_terms, self._sigmoids)
         np.tanh(self._sigmoids, self._sigmoids)
         np.add(self._sigmoids, ONE, self._sigmoids)
         # n = tanh(before + r (U h + d))
-        new = self._new
-        add(layer.hidden_bias, self._new_terms, new)
+        add(self.layer.hidden_bias, self._new_terms, new)
         np.multiply(new, self._reset, new)
-        np.add(new, before[self._split :], new)
+        np.add(new, before[self._of_new], new)
         np.tanh(new, new)
         # h' = n + z (h - n)
-        old = self._old
-        self._old_by_block[...] = hidden
-        np.multiply(self._keep, HALF, self._keep)
+        self._memory_as_hidden[...] = self._hidden
         np.subtract(old, new, old)
         np.multiply(old, self._keep, old)
+        np.multiply(old, HALF, old)
         np.add(old, new, old)
-        hidden[...] = self._old_by_block
+        self._hidden[...] = self._memory_as_hidden
 
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
