@@ -165,9 +165,15 @@ def _load_repository(name: str, device: str) -> ServedModel | CharLMError:
         lm = CharLM.from_pretrained(name, device=device)
     except CharLMError as error:
         return error
-    return ServedModel(name, lm, lm.source)
+    return _serve(name, lm, lm.source)
 
 
 def _load_folder(folder: Path, name: str, bundled: Path, device: str) -> ServedModel:
     source = "bundled" if folder.resolve().parent == bundled.resolve() else "folder"
-    return ServedModel(name, CharLM.from_pretrained(folder, device=device), source)
+    return _serve(name, CharLM.from_pretrained(folder, device=device), source)
+
+
+def _serve(name: str, lm: CharLM, source: str) -> ServedModel:
+    if lm.device == "cpu":
+        _ = lm.engine  # made ready now, not while the first visitor waits
+    return ServedModel(name, lm, source)
