@@ -76,11 +76,12 @@ class Engine:
         tensors = [weights[f"recurrent.{name}_l{number}"] for name in names]
         folded = self.cell.fold(*(tensor.reshape(self.cell.gates, self.units, -1) for tensor in tensors))
         inputs, recurrent, bias, hidden_bias = map(self._pad_units, folded)
-        layer = Layer(self._pack(recurrent), bias.reshape(-1, 1, BLOCK), hidden_bias.reshape(-1, 1, BLOCK))
+        biases = bias.reshape(-1, 1, BLOCK), hidden_bias.reshape(-1, 1, BLOCK)
         if number > 0:
-            return replace(layer, inputs=self._pack(inputs))
+            return Layer(np.concatenate([self._pack(inputs), self._pack(recurrent)]), *biases)
         table = inputs @ weights["embedding.weight"].T + bias  # (G·C·K, V)
-        return replace(layer, table=np.ascontiguousarray(table.reshape(-1, BLOCK, self.symbols).transpose(0, 2, 1)))
+        by_block = np.ascontiguousarray(table.reshape(-1, BLOCK, self.symbols).transpose(0, 2, 1))
+        return Layer(self._pack(recurrent), *biases, by_block)
 
     def _pad_units(self, by_gate: Array) -> Array:
         """Add the units that stay 0 to a tensor (gates, H, columns); return it as (gates·C·K, columns)."""
@@ -99,17 +100,16 @@ class Engine:
 class Layer:
     """The weights of a layer.
 
-    recurrent: what multiplies its hidden state, (C, G·C·B, K, BLOCK).
+    matrices: of the first layer, what multiplies its own hidden state, (C, G·C·B, K, BLOCK); of a later one, what
+        multiplies the hidden state below and its own, (2·C, G·C·B, K, BLOCK).
     bias: (G·C·B, 1 or R, BLOCK).
     hidden_bias: of the GRU, what stands beside the product that its reset gate multiplies, (C·B, 1 or R, BLOCK).
-    inputs: of any layer but the first, what multiplies the hidden state below, (C, G·C·B, K, BLOCK).
-    table: of the first layer, what `inputs` and `bias` would give for each symbol, (G·C·B, V, BLOCK).
+    table: of the first layer, what its inputs and `bias` give for each symbol, (G·C·B, V, BLOCK).
     """
 
-    recurrent: Array
+    matrices: Array
     bias: Array
     hidden_bias: Array
-    inputs: Array | None = None
     table: Array | None = None
 
     def for_rows(self, rows: int) -> "Layer":
@@ -124,8 +124,7 @@ class Layer:
         """
         if self.table is not None:
             return self.table.take(ids, axis=1)
-        assert self.inputs is not None
-        return add(self.bias, multiply(below, self.inputs))
+        return add(self.bias, Product(below, self.matrices[: len(below)]).make())
 
 
 @dataclass(frozen=True)
@@ -174,8 +173,10 @@ class Reader:
         self._ids = np.zeros(rows, np.int64)
         self._hidden = np.zeros((len(engine.layers), engine.chunks, rows, engine.chunk), np.float32)
         self._cells = [
-            engine.cell(layer.for_rows(rows), hidden) for layer, hidden in zip(engine.layers, self._hidden, strict=True)
+            engine.cell(layer.for_rows(rows), self._hidden[max(0, number - 1) : number + 1])
+            for number, layer in enumerate(engine.layers)
         ]
+        self._head = Product(self._hidden[-1], engine.head)
         self._head_bias = np.repeat(engine.head_bias, rows, axis=1)
         if isinstance(start, States):
             self._hidden[:, :, : self.texts] = start.hidden
@@ -192,11 +193,9 @@ class Reader:
     def step(self, ids: Ids | Sequence[int]) -> Array:
         """Read a symbol of each text, ids (S,); return the logits (S, V)."""
         self._ids[: self.texts] = ids
-        below = self._hidden[0]
-        for cell, hidden in zip(self._cells, self._hidden, strict=True):
-            cell.advance(cell.layer.before(self._ids, below))
-            below = hidden
-        return self._logits(below, self._head_bias)[: self.texts]
+        for cell in self._cells:
+            cell.step(self._ids)
+        return self._logits(add(self._head_bias, self._head.make()))[: self.texts]
 
     def read(self, ids: Ids) -> Array:
         """Read several symbols of each text, ids (T, S), layer by layer; return the logits (T, S, V)."""
@@ -216,13 +215,33 @@ class Reader:
                 part = slice(step * rows, (step + 1) * rows)
                 cell.advance(before[:, part])
                 below[:, part] = hidden
-        return self._logits(below, self._engine.head_bias).reshape(steps, rows, -1)
+        logits = self._logits(add(self._engine.head_bias, Product(below, self._engine.head).make()))
+        return logits.reshape(steps, rows, -1)
 
-    def _logits(self, hidden: Array, bias: Array) -> Array:
-        """Return the logits (R, V) for hidden states (C, R, K). bias: (N, 1 or R, W)."""
-        total = add(bias, multiply(hidden, self._engine.head))  # (N, R, W)
-        by_row = total[0] if len(total) == 1 else total.transpose(1, 0, 2).reshape(total.shape[1], -1)
+    def _logits(self, blocks: Array) -> Array:
+        """Return the logits (R, V) that lie in blocks (N, R, W)."""
+        by_row = blocks[0] if len(blocks) == 1 else blocks.transpose(1, 0, 2).reshape(blocks.shape[1], -1)
         return by_row[:, : self._engine.symbols]
+
+
+class Product:
+    """Hidden states times a matrix, made again and again in the same place."""
+
+    def __init__(self, rows: Array, blocks: Array) -> None:
+        """rows: (C, R, K). blocks: (C, N, K, W)."""
+        count = rows.shape[1]
+        out = np.empty((*blocks.shape[:2], count, blocks.shape[3]), np.float32)
+        self.terms = list(out)  # (N, R, W) each; their sum is the product
+        # never a last part of one row, for which BLAS would take another kernel
+        ends = [*range(MOST_ROWS, count - 1, MOST_ROWS), count]
+        parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        self._parts = [(rows[:, None, part], blocks, out[:, :, part]) for part in parts]
+
+    def make(self) -> list[Array]:
+        """Return the terms, made anew."""
+        for rows, blocks, out in self._parts:
+            np.matmul(rows, blocks, out)
+        return self.terms
 
 
 class Cell:
@@ -237,27 +256,39 @@ class Cell:
     keeps_memory: ClassVar = False
 
     def __init__(self, layer: Layer, hidden: Array) -> None:
-        """hidden: where the hidden state is kept, (C, R, K)."""
+        """hidden: where the hidden states of the layer below, if there is one, and of this lie, (1 or 2, C, R, K)."""
         self.layer = layer
-        chunks, rows, chunk = hidden.shape
+        layers, chunks, rows, chunk = hidden.shape
         units = chunks * chunk // BLOCK
-        self._read = hidden
-        self._hidden = hidden.reshape(chunks, rows, -1, BLOCK).transpose(0, 2, 1, 3)  # (C, B, R, BLOCK)
-        self._products = np.empty((chunks, self.gates * units, rows, BLOCK), np.float32)
-        self._terms = list(self._products)  # of the product with the hidden state, (G·C·B, R, BLOCK) each
+        self._both = Product(hidden.reshape(layers * chunks, rows, chunk), layer.matrices)
+        self._own = Product(hidden[-1], layer.matrices[-chunks:])
+        self._chunks = chunks
+        self._hidden = hidden[-1].reshape(chunks, rows, chunk // BLOCK, BLOCK).transpose(0, 2, 1, 3)  # (C, B, R, BLOCK)
         # the gates and, beside them, what is combined with them
         self._room = np.zeros((self.gates + 1, units, rows, BLOCK), np.float32)
         self._gates = self._room[:-1].reshape(self.gates * units, rows, BLOCK)
         self.memory = self._room[-1]
         self._memory_as_hidden = self.memory.reshape(self._hidden.shape)
 
+    def step(self, ids: Ids) -> None:
+        """Go on by a symbol: by ids (R,) in the first layer, in any other by the state of the layer below."""
+        terms = self._both.make()
+        if self.layer.table is not None:
+            self._combine(self.layer.table.take(ids, axis=1), terms)
+        else:
+            self._combine(add(self.layer.bias, terms[: self._chunks]), terms[self._chunks :])
+
+    def advance(self, before: Array) -> None:
+        """Go on by a symbol. before: all of the gates that the layer's own state has no part in, (G·C·B, R, BLOCK)."""
+        self._combine(before, self._own.make())
+
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
         """Take a layer's tensors by gate, (G, H, columns), and scale and order them as `advance` wants them."""
         raise NotImplementedError
 
-    def advance(self, before: Array) -> None:
-        """Go on by a symbol. before: all of the gates that the state has no part in, (G·C·B, R, BLOCK)."""
+    def _combine(self, before: Array, terms: list[Array]) -> None:
+        """Write the next state. terms: of the product with the state before, (G·C·B, R, BLOCK) each."""
         raise NotImplementedError
 
 
@@ -271,10 +302,9 @@ class RNN(Cell):
         """See Cell."""
         return inputs, recurrent, bias + hidden_bias, hidden_bias
 
-    def advance(self, before: Array) -> None:
+    def _combine(self, before: Array, terms: list[Array]) -> None:
         """See Cell."""
-        multiply(self._read, self.layer.recurrent, self._products)
-        add(before, self._terms, self._gates)
+        add(before, terms, self._gates)
         np.tanh(self._gates, self.memory)
         self._hidden[...] = self._memory_as_hidden
 
@@ -302,11 +332,10 @@ class LSTM(Cell):
             tensor[:3] *= 0.5
         return folded[0], folded[1], folded[2], hidden_bias
 
-    def advance(self, before: Array) -> None:
+    def _combine(self, before: Array, terms: list[Array]) -> None:
         """See Cell."""
-        multiply(self._read, self.layer.recurrent, self._products)
         new, memory = self._new, self.memory
-        add(before, self._terms, self._gates)
+        add(before, terms, self._gates)
         np.tanh(self._gates, self._gates)
         np.add(self._sigmoids, ONE, self._sigmoids)
         # c' = i g + f c
@@ -331,8 +360,6 @@ class GRU(Cell):
         split = 2 * len(self._new)  # between the sigmoids and the new state
         self._of_sigmoids, self._of_new = slice(split), slice(split, None)
         self._sigmoids = self._gates[:split]
-        self._sigmoid_terms = [term[:split] for term in self._terms]
-        self._new_terms = [term[split:] for term in self._terms]
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
@@ -343,15 +370,14 @@ class GRU(Cell):
         bias[:2] *= half
         return inputs, recurrent * half, bias, hidden_bias[2:] * half
 
-    def advance(self, before: Array) -> None:
+    def _combine(self, before: Array, terms: list[Array]) -> None:
         """See Cell."""
-        multiply(self._read, self.layer.recurrent, self._products)
         new, old = self._new, self._old
-        add(before[self._of_sigmoids], self._sigmoid_terms, self._sigmoids)
+        add(before[self._of_sigmoids], [term[self._of_sigmoids] for term in terms], self._sigmoids)
         np.tanh(self._sigmoids, self._sigmoids)
         np.add(self._sigmoids, ONE, self._sigmoids)
         # n = tanh(before + r (U h + d))
-        add(self.layer.hidden_bias, self._new_terms, new)
+        add(self.layer.hidden_bias, [term[self._of_new] for term in terms], new)
         np.multiply(new, self._reset, new)
         np.add(new, before[self._of_new], new)
         np.tanh(new, new)
@@ -365,21 +391,6 @@ class GRU(Cell):
 
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
-
-
-def multiply(rows: Array, blocks: Array, out: Array | None = None) -> Array:
-    """Multiply rows (C, R, K) with a packed matrix (C, N, K, W); return the terms of the product, (C, N, R, W)."""
-    count = rows.shape[1]
-    if count <= MOST_ROWS + 1:  # one more, so that none is left alone: BLAS would take another kernel for it
-        product: Array = np.matmul(rows[:, None], blocks, out)
-        return product
-    if out is None:
-        out = np.empty((*blocks.shape[:2], count, blocks.shape[3]), np.float32)
-    starts = range(0, count - 1, MOST_ROWS)
-    for start in starts:
-        part = slice(start, None if start == starts[-1] else start + MOST_ROWS)
-        np.matmul(rows[:, None, part], blocks, out[:, :, part])
-    return out
 
 
 def add(before: Array, terms: Iterable[Array], out: Array | None = None) -> Array:
@@ -406,20 +417,19 @@ def rows_are_independent() -> bool:
     random = np.random.default_rng(0)
     rows = random.standard_normal((1, MOST_ROWS + 1, 256), np.float32)
     blocks = random.standard_normal((1, 8, 256, BLOCK), np.float32)
-    many = np.empty((1, 8, MOST_ROWS + 1, BLOCK), np.float32)
-    multiply(rows, blocks, many)
+    (many,) = Product(rows, blocks).make()
     times = {}
     for count in (1, 2, 3, 5, 8, 11, 15, MOST_ROWS):
-        few = np.empty((1, 8, count, BLOCK), np.float32)
-        times[count] = min(_time(rows[:, :count], blocks, few) for _ in range(10))
-        if count > 1 and not np.array_equal(few, many[:, :, :count]):
+        product = Product(rows[:, :count], blocks)
+        times[count] = min(_time(product) for _ in range(10))
+        if count > 1 and not np.array_equal(product.terms[0], many[:, :count]):
             return False
     return times[2] < 2 * times[1]
 
 
-def _time(rows: Array, blocks: Array, out: Array) -> float:
+def _time(product: Product) -> float:
     begin = perf_counter()
-    multiply(rows, blocks, out)
+    product.make()
     return perf_counter() - begin
 
 

@@ -69,7 +69,8 @@ class Samplers:
 
     def draw(self, logits: NDArray[np.float32]) -> list[int]:
         """Return an id for each row of logits (S, V). Raises ModelFileError if they are no finite numbers."""
-        cumulative = np.add.accumulate(self.weights(logits), 1)
+        weights = self.weights(logits)
+        cumulative = np.add.accumulate(weights, 1, None, weights)
         ids = [
             int(row.searchsorted(random() * BELOW_ONE * row.item(-1), "right"))
             for random, row in zip(self._randoms, cumulative, strict=True)

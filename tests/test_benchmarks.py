@@ -58,3 +58,51 @@ def test_a_table_is_printed_for_people():
     printed = subprocess.check_output([*command, "--chars", "100000"], cwd=ROOT, text=True)
     assert "rnn 2×8" in printed
     assert "ours/plain" in printed
+
+
+GENERATE = [sys.executable, "benchmarks/generate.py", "--seconds", "0.01", "--chars", "3000", "--starts", "1"]
+
+
+@pytest.fixture(scope="module")
+def written():
+    return json.loads(subprocess.check_output([*GENERATE, "--json", "--sizes", "8", "40"], cwd=ROOT, text=True))
+
+
+def test_every_cell_writes_and_scores_in_one_run(written):
+    assert [(row["cell"], row["size"]) for row in written["rows"]] == [
+        (cell, size) for size in (8, 40) for cell in ("rnn", "lstm", "gru")
+    ]
+    for row in written["rows"]:
+        # with one thread, and with as many as torch takes by itself
+        assert set(row["plain_microseconds_by_threads"]) == {"1", str(written["threads"])}
+        assert len(row["limit_microseconds_by_weights"]) == 3
+        assert row["scored_chars"] == 3000 and row["crowd_length"] > 0
+
+
+def test_the_ratios_of_writing_and_scoring_follow_from_the_figures_beside_them(written):
+    for row, gates in zip(written["rows"], [1, 4, 3] * 2, strict=True):
+        ours, plain, limit = (row[f"{name}_microseconds"] for name in ("ours", "plain", "limit"))
+        assert plain == min(row["plain_microseconds_by_threads"].values())
+        assert limit == min(row["limit_microseconds_by_weights"].values())
+        assert row["times_plain"] == pytest.approx(plain / ours)
+        assert row["allowed_microseconds"] == pytest.approx(1.3 * limit + 15)
+        assert row["is_within_allowed"] == (ours <= row["allowed_microseconds"])
+        assert 0 < limit < ours  # there is more to a step than its products
+        assert row["times_alone"] == pytest.approx(row["crowd_chars_per_second"] / row["alone_chars_per_second"])
+        # for each character, a product with each of three matrices and with the head
+        flop = 2 * (3 * gates * row["size"] ** 2 + row["size"] * 65)
+        assert row["share_of_peak"] == pytest.approx(row["scored_chars_per_second"] * flop / row["peak"])
+
+
+def test_fresh_processes_are_measured_by_themselves(written):
+    write, import_torch = written["starts"]["write"], written["starts"]["import_torch"]
+    assert not write["imports_torch"] and import_torch["imports_torch"]
+    # a program that writes is smaller than torch: it does not count the memory of the benchmark, which has torch
+    assert 10 < write["megabytes"] < import_torch["megabytes"]
+    assert 0 < write["seconds"] < import_torch["seconds"]
+
+
+def test_what_is_asked_of_writing_is_printed_for_people():
+    printed = subprocess.check_output([*GENERATE, "--cells", "lstm", "--sizes", "256"], cwd=ROOT, text=True)
+    for shown in ("lstm 2×256", "plain/ours", "crowd/alone", "of peak", "≤ 1.3 × limit + 15 µs", "torch not imported"):
+        assert shown in printed

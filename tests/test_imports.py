@@ -11,12 +11,19 @@ from browser import ROOT
 ORDER = [
     "charlm.errors",
     "charlm.cli",
+    "charlm.device",
     "charlm.text",
     "charlm.vocab",
     "charlm.cells",
     "charlm.sampling",
     "charlm.config",
+    "charlm.engine",
+    "charlm.scoring",
+    "charlm.crowd",
+    "charlm.inspection",
+    "charlm.units",
     "charlm.network",
+    "charlm.gpu",
     "charlm.history",
     "charlm.folder",
     "charlm.card",
@@ -39,16 +46,17 @@ ORDER = [
     "train.checkpoint",
     "train.team",
     "train.report",
+    "train.deploy",
     "train.trainer",
     "train.loop",
     "train.__main__",
 ]
 # Each of these libraries is the business of one place.
 ONLY_IN = {
-    "torch": {"charlm.network", "charlm.lm", "train"},
+    "torch": {"charlm.device", "charlm.network", "charlm.gpu", "charlm.lm", "train"},
     "gradio": {"charlm.web.page"},
     "plotly": {"charlm.web.curves", "charlm.web.handlers"},
-    "huggingface_hub": {"charlm.hub", "charlm.card"},
+    "huggingface_hub": {"charlm.hub", "charlm.card", "train.deploy"},
     "matplotlib": {"charlm.history"},
 }
 
@@ -87,7 +95,33 @@ def test_a_library_is_imported_only_where_it_belongs(library):
     assert all(user in ONLY_IN[library] or user.split(".")[0] in ONLY_IN[library] for user in users)
 
 
+HEAVY = {"torch", "gradio", "matplotlib", "huggingface_hub"}
+
+
+def run(code):
+    return subprocess.check_output([sys.executable, "-c", f"import sys\n{code}"], cwd=ROOT, text=True)
+
+
 def test_importing_charlm_loads_no_torch_and_no_gradio():
-    heavy = "{'torch', 'gradio', 'matplotlib', 'huggingface_hub'}"
-    code = f"import charlm, sys; print(sorted({heavy} & sys.modules.keys()))"
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
+    assert run(f"import charlm\nprint({HEAVY} & sys.modules.keys())") == "set()\n"
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_writing_and_scoring_on_a_cpu_loads_no_torch_and_no_gradio(device):
+    code = f"""
+import ctypes
+
+def refuse(name):
+    raise OSError  # as where there is no CUDA driver
+
+ctypes.CDLL = refuse
+from charlm import CharLM
+
+for folder in {[str(folder) for folder in sorted((ROOT / "weights").iterdir())]}:
+    lm = CharLM.from_pretrained(folder, device={device!r})
+    text = lm.generate("ROMEO:", 20, seed=1)
+    assert "".join(lm.stream("ROMEO:", 20, seed=1, shared=True)) == text
+    assert len(text) == 20 and len(lm.score(text)) == 19 and lm.device == "cpu"
+print({HEAVY} & sys.modules.keys())
+"""
+    assert run(code) == "set()\n"
