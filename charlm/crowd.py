@@ -114,10 +114,10 @@ class _Worker:
     def join(self, text: _Text) -> None:
         """Write one more text."""
         with self._lock:
-            self._joining.append(text)
             if not self._runs:
+                Thread(target=self._run, daemon=True).start()  # it waits for the lock
                 self._runs = True
-                Thread(target=self._run, daemon=True).start()
+            self._joining.append(text)
 
     def _run(self) -> None:
         reader, logits = Reader(self._engine, 0), np.empty((0, self._engine.symbols), np.float32)

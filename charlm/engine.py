@@ -147,16 +147,21 @@ class States:
         self.hidden[:, :, places], self.memory[:, :, places] = states.hidden, states.memory
 
     def same(self, other: "States", tolerance: float) -> NDArray[np.bool_]:
-        """Tell for each text, (S,), whether no unit differs by more than `tolerance`, of its size if that is over 1."""
-        apart = np.abs(self.hidden - other.hidden) <= tolerance
-        memory_apart = np.abs(self.memory - other.memory) <= tolerance * np.maximum(1, np.abs(self.memory))
-        same: NDArray[np.bool_] = apart.all(axis=(0, 1, 3)) & memory_apart.all(axis=(0, 1, 3))
+        """Tell for each text, (S,), whether no unit differs by more than `tolerance`."""
+        near = [np.abs(ours - theirs) <= tolerance for ours, theirs in zip(self.parts, other.parts, strict=True)]
+        same: NDArray[np.bool_] = near[0].all(axis=(0, 1, 3)) & near[1].all(axis=(0, 1, 3))
         return same
+
+    @property
+    def parts(self) -> tuple[Array, Array]:
+        """Both arrays."""
+        return self.hidden, self.memory
 
     @classmethod
     def join(cls, parts: Sequence["States"]) -> "States":
         """Put texts side by side."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts], axis=2) for name in ("hidden", "memory")))
+        hidden, memory = zip(*(part.parts for part in parts), strict=True)
+        return cls(np.concatenate(hidden, axis=2), np.concatenate(memory, axis=2))
 
 
 class Reader:

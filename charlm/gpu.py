@@ -1,5 +1,6 @@
 """Writing on a GPU: many steps are handed over at once, so that nothing waits for a symbol on its way."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from charlm.network import Network
-from charlm.sampling import COLDEST, MANY, Sampler
+from charlm.sampling import COLDEST, MANY, Sampler, check_finite
 from charlm.vocab import Ids
 
 AT_ONCE = 64  # symbols between two looks at what the GPU has written
@@ -30,6 +31,7 @@ class GpuWriter:
         self._place = torch.zeros(1, dtype=torch.long, device=device)
         self._random = torch.zeros(AT_ONCE, dtype=self._precise, device=device)
         self._ids = torch.zeros(AT_ONCE, dtype=torch.long, device=device)
+        self._finite = torch.ones((), dtype=torch.bool, device=device)  # whether all logits were so far
         self._logits: Tensor
         self._states: list[Tensor]
 
@@ -50,10 +52,14 @@ class GpuWriter:
             self._random[:count] = randoms.to(self._random.device)
             for _ in range(count):
                 step()
-            yield from self._ids[:count].tolist()  # the only wait
+            ids = self._ids[:count].tolist()  # the only wait
+            if not self._finite.item():
+                check_finite(math.nan)
+            yield from ids
 
     def _step(self) -> None:
         """Draw a symbol from the logits and read it."""
+        self._finite.logical_and_(self._logits.isfinite().all())
         drawn = self._draw(self._logits[0])
         self._ids.index_copy_(0, self._place, drawn)
         self._id[0] = drawn

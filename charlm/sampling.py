@@ -87,7 +87,7 @@ class Samplers:
         if not (lowest > -LARGEST_EXPONENT and highest < LARGEST_EXPONENT):  # NaN goes this way too
             for row, top in zip(scaled, scaled.max(axis=1).tolist(), strict=True):
                 if not -LARGEST_EXPONENT < top < LARGEST_EXPONENT:
-                    row -= _check_finite(top)
+                    row -= check_finite(top)
         weights: Probabilities = np.exp(scaled, scaled)
         if len(self._limited):
             weights[self._limited] = self._limit(weights[self._limited])
@@ -114,13 +114,14 @@ def log_softmax(logits: NDArray[np.float32]) -> Probabilities:
     shifted = logits.astype(np.float64)
     highest = shifted.max(axis=-1, keepdims=True)
     if not np.isfinite(highest).all():
-        _check_finite(math.nan)
+        check_finite(math.nan)
     shifted -= highest
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
-def _check_finite(logit: float) -> float:
+def check_finite(logit: float) -> float:
+    """Return a logit if it is a finite number. Raises ModelFileError if not."""
     if not math.isfinite(logit):
         raise ModelFileError(
             "the model's outputs are no finite numbers: its weights are too large, as after a training that "

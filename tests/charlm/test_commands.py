@@ -16,6 +16,8 @@ from models import VOCAB, make_model, save
 from reference import load_plain, mean_loss
 
 from charlm import CharLM, cli
+from charlm.device import has_cuda
+from charlm.errors import ModelFileError
 
 ROOT = Path(__file__).parents[2]
 TEXT = "a bad cab\né한😀 dead\n\nbee"
@@ -148,7 +150,43 @@ def test_the_figures_for_people_are_those_of_the_json(charlm, folder, text_file)
     )
 
 
+def test_a_file_that_is_read_in_pieces_scores_as_plain_torch_reads_the_whole(charlm, folder, text_file, monkeypatch):
+    text = "".join(np.random.default_rng(0).choice(list(VOCAB + "€"), 3000))
+    path = text_file(text.replace("\n", "\r\n"))
+    monkeypatch.setattr("charlm.text.CHUNK_BYTES", 7)  # pieces of some characters, of one and of none
+    figures = json.loads(charlm("score", folder, path, "--json")[1])
+    plain, vocab = load_plain(folder)
+    known = [vocab.index(symbol) for symbol in text if symbol in vocab]
+    assert (figures["chars"], figures["skipped"]) == (len(known) - 1, text.count("€"))
+    assert figures["nats_per_char"] == pytest.approx(mean_loss(plain, known), abs=1e-5)
+
+
+@pytest.mark.skipif(has_cuda(), reason="where there is CUDA, torch is asked whether it is the faster")
+@pytest.mark.parametrize("command", ["generate", "score"])
+def test_on_a_cpu_neither_command_imports_torch(folder, text_file, command):
+    arguments = ["--length", "20"] if command == "generate" else [text_file(TEXT), "--json"]
+    code = """
+import atexit, runpy, sys
+atexit.register(lambda: print("torch" in sys.modules, file=sys.stderr))
+runpy.run_module("charlm", run_name="__main__", alter_sys=True)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, command, folder, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "False\n")
+
+
 # Requests that are wrong
+
+
+@pytest.mark.parametrize("command", ["generate", "score"])
+def test_a_model_that_diverged_is_refused_in_one_line(charlm, text_file, tmp_path, command):
+    model = make_model()
+    model.weights["head.weight"][:] = 3e38
+    more = [text_file(TEXT)] if command == "score" else []
+    status, output, message = charlm(command, save(model, tmp_path / "model"), *more)
+    assert (status, output, message.count("\n")) == (ModelFileError.exit_status, "", 1)
+    assert message.startswith("error: ") and message.endswith("after a training that diverged; use another model\n")
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,41 @@ import itertools
 import json
 import math
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import VOCAB, contents, laws, make_lm, make_model, save, uniform_lm, unpack_safetensors
+from models import (
+    VOCAB,
+    contents,
+    laws,
+    make_config,
+    make_lm,
+    make_model,
+    make_weights,
+    save,
+    uniform_lm,
+    unpack_safetensors,
+)
 from reference import load_plain, log_softmax, plain_logits, sampling_distribution
 
 from charlm import CharLM
 from charlm.cells import CELLS
+from charlm.engine import Reader
 from charlm.errors import CharLMError, ModelFileError, RequestError, VocabError
+from charlm.folder import Model
 from charlm.history import bits_per_char
+from charlm.network import Network
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = [
     {},
     {"temperature": 1.0},
@@ -40,6 +60,17 @@ def lm(lms):
     return lms["lstm"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_steps():
+    """oneDNN takes some 20 ms to begin with an LSTM, each time; threads that share so little only wait."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False, raising=False)
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+
 def with_twin(cell, tmp_path):
     """A model of a folder, and the same folder read by plain torch."""
     folder = save(make_model(cell), tmp_path / "model")
@@ -48,6 +79,30 @@ def with_twin(cell, tmp_path):
 
 def ids_of(text, vocab=VOCAB):
     return [vocab.index(symbol) for symbol in text]
+
+
+def continue_plainly(plain, vocab, prompt, length, choose):
+    """What plain torch writes after a prompt. choose: from logits (V,) to the next symbol's id."""
+    text = ""
+    logits, state = plain(torch.tensor(ids_of(prompt or "\n", vocab)))
+    for _ in range(length):
+        symbol = choose(logits[-1].numpy())
+        text += vocab[symbol]
+        logits, state = plain(torch.tensor([symbol]), state)
+    return text
+
+
+def written(lm, *arguments, **settings):
+    """The text that a model writes alone, and with whoever is there."""
+    return lm.generate(*arguments, **settings), "".join(lm.stream(*arguments, **settings, shared=True))
+
+
+def as_on_a_gpu(lm):
+    """The model as it runs on a GPU, but for the device itself."""
+    lm = CharLM(lm.config, lm._weights, lm.history, device="cpu")
+    lm.network = Network.from_weights(lm.config, lm._weights)
+    lm.device = "cuda"
+    return lm
 
 
 # What it writes
@@ -60,6 +115,15 @@ def test_the_pieces_of_a_stream_make_the_text_that_generate_returns(lms, cell, s
         pieces = list(lms[cell].stream("a cab", 60, seed=seed, **settings))
         assert [len(piece) for piece in pieces] == [1] * 60
         assert "".join(pieces) == lms[cell].generate("a cab", 60, seed=seed, **settings)
+
+
+def test_what_is_written_can_be_read_before_all_is():
+    lm = make_lm()
+    for shared in (False, True):
+        stream = lm.stream("a cab", 10**9, seed=7, shared=shared)
+        begun = next(stream) + next(stream)
+        del stream
+        assert len(begun) >= 2 and begun == lm.generate("a cab", len(begun), seed=7)
 
 
 @laws
@@ -83,11 +147,9 @@ def test_without_a_seed_every_text_is_drawn_afresh(lm):
 @pytest.mark.parametrize("cell", CELLS)
 def test_temperature_0_takes_the_likeliest_at_every_step(tmp_path, cell, prompt):
     lm, plain, vocab = with_twin(cell, tmp_path)
-    text = prompt or "\n"
-    for _ in range(40):
-        text += vocab[plain_logits(plain, ids_of(text))[-1].argmax()]
-    assert (prompt or "\n") + lm.generate(prompt, 40, temperature=0, seed=1) == text
-    assert lm.generate(prompt, 40, temperature=0, seed=2) == lm.generate(prompt, 40, temperature=0)
+    text = continue_plainly(plain, vocab, prompt, 40, np.argmax)
+    assert written(lm, prompt, 40, temperature=0, seed=1) == (text, text)
+    assert written(lm, prompt, 40, temperature=0, seed=2) == written(lm, prompt, 40, temperature=0) == (text, text)
 
 
 @pytest.mark.parametrize("settings", SETTINGS[1:], ids=str)
@@ -96,14 +158,29 @@ def test_each_character_is_the_one_that_the_seeds_next_number_picks(tmp_path, ce
     """Inverse transform sampling, done over with plain torch, the naive filter and numpy's own generator."""
     lm, plain, vocab = with_twin(cell, tmp_path)
     for prompt in PROMPTS:
-        random, text = np.random.Generator(np.random.PCG64(11)), prompt or "\n"
-        for _ in range(30):
-            distribution = sampling_distribution(plain_logits(plain, ids_of(text))[-1].tolist(), **settings)
+        random = np.random.Generator(np.random.PCG64(11))
+
+        def draw(logits, random=random):
+            distribution = sampling_distribution(logits.tolist(), **settings)
             u, reached = random.random(), itertools.accumulate(distribution)
             drawn = next(symbol for symbol, total in enumerate(reached) if u < total)
             assert distribution[drawn] > 0
-            text += vocab[drawn]
-        assert (prompt or "\n") + lm.generate(prompt, 30, seed=11, **settings) == text
+            return drawn
+
+        text = continue_plainly(plain, vocab, prompt, 30, draw)
+        assert written(lm, prompt, 30, seed=11, **settings) == (text, text)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 30])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_prompt_is_read_once_and_then_each_symbol_but_the_last(lms, monkeypatch, cell, length):
+    prompts, symbols, read, step = [], [], Reader.read, Reader.step
+    monkeypatch.setattr(Reader, "read", lambda self, ids: prompts.append(ids[:, 0].tolist()) or read(self, ids))
+    monkeypatch.setattr(Reader, "step", lambda self, ids: symbols.extend(ids) or step(self, ids))
+    text = lms[cell].generate("a cab", length, seed=2)
+    assert len(text) == length
+    assert prompts == [ids_of("a cab")] * (length > 0)
+    assert symbols == ids_of(text[:-1])
 
 
 def test_an_empty_prompt_starts_a_new_line(lm):
@@ -118,7 +195,8 @@ def test_an_empty_prompt_starts_with_the_first_symbol_where_there_are_no_lines()
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
 def test_no_characters_are_an_empty_text(lm, prompt):
-    assert lm.generate(prompt, 0) == "" and list(lm.stream(prompt, 0)) == []
+    assert lm.generate(prompt, 0) == ""
+    assert list(lm.stream(prompt, 0)) == list(lm.stream(prompt, 0, shared=True)) == []
 
 
 def test_500_characters_are_written_unless_told_otherwise(lm):
@@ -132,10 +210,13 @@ def test_a_model_of_one_symbol_writes_it(cell):
 
 
 def test_unknown_symbols_of_a_prompt_are_skipped_with_one_warning_that_names_each_once(lm):
-    with pytest.warns(UserWarning, match="skipped") as caught:
-        text = lm.generate("€a cXXab€", 40, seed=5)
-    assert [str(warning.message) for warning in caught] == ["the prompt's '€X' was skipped: the model does not know it"]
-    assert text == lm.generate("a cab", 40, seed=5)
+    for write in (lm.generate, lm.stream, partial(lm.stream, shared=True)):
+        with pytest.warns(UserWarning, match="skipped") as caught:
+            text = "".join(write("€a cXXab€", 40, seed=5))
+        assert [str(warning.message) for warning in caught] == [
+            "the prompt's '€X' was skipped: the model does not know it"
+        ]
+        assert text == lm.generate("a cab", 40, seed=5)
 
 
 def test_a_prompt_of_nothing_but_unknown_symbols_starts_a_new_line(lm):
@@ -172,7 +253,7 @@ def test_half_of_a_surrogate_pair_is_one_more_unknown_symbol(lm):
     ids=str,
 )
 def test_a_wrong_argument_is_refused_at_the_call(lm, arguments, message):
-    for method in (lm.stream, lm.generate):  # the stream is not even begun
+    for method in (lm.stream, partial(lm.stream, shared=True), lm.generate):  # the stream is not even begun
         with pytest.raises(RequestError, match=re.escape(message)):
             method(**arguments)
 
@@ -244,14 +325,186 @@ def test_the_likeliest_continuation_surprises_less_than_any_other_symbol(lm):
 # Long texts, many readers
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 2, 7, 2 * len(TEXT) - 2, 2 * len(TEXT), 2 * len(TEXT) + 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_text_read_in_parts_is_the_same_text(lms, monkeypatch, cell, rows_at_once):
+    text, surprisals = lms[cell].generate(TEXT, 40, seed=2), lms[cell].score(TEXT)
+    monkeypatch.setattr("charlm.engine.ROWS_AT_ONCE", rows_at_once)
+    assert lms[cell].generate(TEXT, 40, seed=2) == text
+    # the order of summing may differ within a part: float32's rounding
+    np.testing.assert_allclose(lms[cell].score(TEXT), surprisals, atol=1e-5)
+
+
+def remembering_lm():
+    """A model of one unit that stays for ever where an `a` or a `b` last put it, and if none did, where `b` would."""
+    config = make_config("rnn", "abcd", embedding_size=1, hidden_size=1, num_layers=1)
+    weights = {
+        "embedding.weight": [[9], [-9], [-0.05], [-0.02]],
+        "recurrent.weight_ih_l0": [[1]],
+        "recurrent.weight_hh_l0": [[3]],
+        "recurrent.bias_ih_l0": [0],
+        "recurrent.bias_hh_l0": [0],
+        "head.weight": [[0], [0], [2], [-2]],
+        "head.bias": [-3, -3, 0, 0],
+    }
+    return CharLM(config, {name: np.array(array, np.float32) for name, array in weights.items()}, device="cpu")
+
+
+def forgetting_lm(cell):
+    # in a chaotic network rounding would grow into differences
+    config = make_config(cell)
+    return CharLM(config, make_weights(config, scale=0.25), device="cpu")
+
+
+def random_text(vocab, length, seed=0):
+    return "".join(np.random.default_rng(seed).choice(list(vocab), length))
+
+
+def plain_surprisals(lm, text, tmp_path):
+    """The surprisals by plain torch, which reads the text from its beginning to its end."""
+    plain, vocab = load_plain(save(Model(lm.config, lm._weights, None), tmp_path / "plain"))
+    ids = ids_of(text, vocab)
+    return -log_softmax(plain_logits(plain, ids[:-1]))[np.arange(len(ids) - 1), ids[1:]]
+
+
+@pytest.mark.parametrize("length", [2047, 2048, 2049, 2050, 7000])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_text_longer_than_a_stretch_is_scored_as_read_from_its_beginning(tmp_path, cell, length):
+    lm, text = forgetting_lm(cell), random_text(VOCAB, length)
+    np.testing.assert_allclose(lm.score(text), plain_surprisals(lm, text, tmp_path), atol=2e-4)
+
+
+def test_what_a_model_does_not_forget_counts_to_the_end_of_the_text(tmp_path):
+    lm = remembering_lm()
+    parts = [random_text("cd", length, seed=length) for length in (3000, 2500, 4000)]
+    text = "a" + parts[0] + "b" + parts[1] + "a" + parts[2]
+    surprisals = lm.score(text)
+    np.testing.assert_allclose(surprisals, plain_surprisals(lm, text, tmp_path), atol=2e-4)
+    assert abs(surprisals[-100:] - lm.score(text[-101:])).max() > 1  # the same without the beginning
+
+
+def cut(ids, sizes):
+    """The ids in pieces of these sizes, again and again."""
+    places = itertools.accumulate(itertools.cycle(sizes))
+    return np.split(ids, list(itertools.takewhile(lambda place: place < len(ids), places)))
+
+
+@pytest.mark.parametrize("sizes", [[1], [0, 1, 0, 0, 2], [1500, 0], [64, 1, 1], [10**6]], ids=str)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_text_may_be_scored_in_pieces_of_any_size(tmp_path, monkeypatch, cell, device, sizes):
+    monkeypatch.setattr("charlm.scoring.LONGEST_STRETCH", 40)
+    monkeypatch.setattr("charlm.scoring.SHORTEST_STRETCH", 30)
+    monkeypatch.setattr("charlm.scoring.count_workers", lambda: 2)  # so that a block has 2 × 16 × 40 symbols at most
+    monkeypatch.setattr("charlm.lm.READ_LENGTH", 40)
+    lm, text = forgetting_lm(cell), random_text(VOCAB, 3000)
+    model = lm if device == "cpu" else as_on_a_gpu(lm)
+    parts = list(model.score_ids(iter(cut(lm.vocab.encode(text), sizes))))
+    assert len(parts) > 1 and all(part.dtype == np.float64 for part in parts)
+    np.testing.assert_allclose(np.concatenate(parts), plain_surprisals(lm, text, tmp_path), atol=2e-4)
+
+
+@laws
+@given(texts, st.lists(st.integers(0, 12), max_size=6))
+def test_the_surprisals_of_pieces_are_those_of_the_whole(lms, text, cuts):
+    for lm in lms.values():
+        pieces = np.split(lm.vocab.encode(text), sorted(cuts))
+        for parts in (lm.score_ids(pieces), lm._score_on_gpu(pieces)):
+            surprisals = np.concatenate([np.zeros(0), *parts])
+            assert surprisals.shape == (max(0, len(text) - 1),)
+            np.testing.assert_allclose(surprisals, lm.score(text), atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_text_without_end_is_scored_as_it_comes(monkeypatch, device):
+    monkeypatch.setattr("charlm.scoring.LONGEST_STRETCH", 40)
+    lm = forgetting_lm("gru")
+    model = lm if device == "cpu" else as_on_a_gpu(lm)
+    text, scored = "", np.zeros(0)
+
+    def pieces():
+        nonlocal text
+        for seed in itertools.count():
+            text += random_text(VOCAB, 500, seed)
+            yield lm.vocab.encode(text[-500:])
+
+    parts = model.score_ids(pieces())
+    while len(scored) < 3000:
+        scored = np.concatenate([scored, next(parts)])
+    parts.close()
+    np.testing.assert_allclose(scored, lm.score(text)[: len(scored)], atol=2e-4)
+
+
+# On which device
+
+
+def test_without_cuda_a_model_runs_on_the_cpu(monkeypatch):
+    monkeypatch.setattr("charlm.lm.has_cuda", lambda: False)
+    model = make_model()
+    assert CharLM(model.config, model.weights).device == "cpu"
+
+
+@pytest.mark.parametrize(("seconds", "faster"), [(0.999, "cuda"), (1.001, "cpu")])
+@pytest.mark.parametrize("cell", CELLS)
+def test_with_cuda_a_model_runs_on_what_writes_a_symbol_the_faster(monkeypatch, tmp_path, cell, seconds, faster):
+    model, networks = make_model(cell), []
+    folder = save(model, tmp_path / "model")
+    # nothing runs on CUDA here: the measurement of the GPU is this number, and of the CPU 1 second for a symbol
+    clock = itertools.cycle([0.0, 256.0])
+    monkeypatch.setattr("charlm.lm.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("charlm.lm.has_cuda", lambda: True)
+    monkeypatch.setattr("charlm.gpu.seconds_per_symbol", lambda network: networks.append(network) or seconds)
+    monkeypatch.setattr(Network, "from_weights", lambda config, weights, device: (config, device))
+    lm = CharLM(model.config, model.weights)
+    assert (lm.device, networks) == (faster, [(model.config, "cuda")])
+    assert repr(lm).endswith(f"on {faster}>")
+    networks.clear()
+    loaded = CharLM.from_pretrained(folder)
+    assert (loaded.device, networks) == (faster, [(model.config, "cuda")])
+
+
+def test_a_device_that_was_chosen_is_not_measured(monkeypatch):
+    monkeypatch.setattr(CharLM, "_faster_device", None)
+    model = make_model()
+    assert CharLM(model.config, model.weights, device="cpu").device == "cpu"
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_on_a_gpu_the_network_writes_and_scores_what_the_engine_does_on_a_cpu(cell):
+    lm = forgetting_lm(cell)
+    on_gpu = as_on_a_gpu(lm)
+    for settings in ({"temperature": 0}, {"temperature": 1.0}, {"temperature": 1.2, "top_k": 5, "top_p": 0.9}):
+        expected = lm.generate("a cab", 100, seed=3, **settings)
+        assert written(on_gpu, "a cab", 100, seed=3, **settings) == (expected, expected)
+        assert list(on_gpu.stream("a cab", 100, seed=3, **settings)) == list(expected)
+    np.testing.assert_allclose(on_gpu.score(TEXT), lm.score(TEXT), atol=1e-5)
+    assert on_gpu.score("").shape == on_gpu.score("a").shape == (0,)
+    assert "engine" not in vars(on_gpu)  # it was never built
+
+
 @pytest.mark.parametrize("read_length", [1, 2, 7, len(TEXT) - 1, len(TEXT), len(TEXT) + 1])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_text_read_in_stretches_is_the_same_text(lms, monkeypatch, cell, read_length):
-    written, surprisals = lms[cell].generate(TEXT, 40, seed=2), lms[cell].score(TEXT)
+def test_a_gpu_that_reads_in_stretches_scores_the_same(lms, monkeypatch, cell, read_length):
     monkeypatch.setattr("charlm.lm.READ_LENGTH", read_length)
-    assert lms[cell].generate(TEXT, 40, seed=2) == written
-    # the order of summing differs within a stretch: float32's rounding
-    np.testing.assert_allclose(lms[cell].score(TEXT), surprisals, atol=1e-5)
+    (*parts,) = lms[cell]._score_on_gpu([lms[cell].vocab.encode(TEXT)])
+    assert [len(part) for part in parts[:-1]] == [read_length] * (len(parts) - 1)
+    np.testing.assert_allclose(np.concatenate(parts), lms[cell].score(TEXT), atol=1e-4)
+
+
+def test_on_a_cpu_neither_torch_nor_the_hub_is_imported(tmp_path):
+    save(make_model(), tmp_path / "model")
+    code = """
+import sys
+from charlm import CharLM
+lm = CharLM.from_pretrained(sys.argv[1], device="cpu")
+assert len(lm.generate("a cab", 20)) == len("".join(lm.stream("a", 20))) == 20
+assert len("".join(lm.stream("a", 20, shared=True))) == 20
+assert len(lm.score("a cab")) == 4 and len(lm.inspect("a cab").surprisals) == 5
+print([name for name in ("torch", "huggingface_hub", "matplotlib", "gradio") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", code, tmp_path / "model"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")
 
 
 def test_a_call_leaves_nothing_behind_for_the_next(lm):
@@ -356,13 +609,19 @@ def test_an_unknown_device_is_refused_with_those_there_are(tmp_path):
         CharLM.from_pretrained(folder, device="tpu")
 
 
-def test_weights_whose_outputs_overflow_are_reported_not_sampled_from():
-    model = make_model("rnn")
-    model.weights["head.weight"][:] = 3e38
+@pytest.mark.parametrize("value", [3e38, math.inf, math.nan])
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_whose_outputs_overflow_are_reported_not_sampled_from(cell, value):
+    model = make_model(cell)
+    model.weights["head.weight"][:] = value
     lm = CharLM(model.config, model.weights, device="cpu")
-    for use in (lambda: lm.generate("a cab", 5), lambda: lm.score("a cab")):
-        with pytest.raises(ModelFileError, match="outputs are no finite numbers.*use another model"):
-            use()
+    uses = [lm.generate, lm.score, lambda text: list(lm.stream(text, shared=True)), lm.inspect]
+    if not math.isfinite(value):  # of the others, some keep every logit finite
+        uses.append(as_on_a_gpu(lm).score)
+    for use in uses:
+        for _ in range(2):
+            with pytest.raises(ModelFileError, match="as after a training that diverged; use another model"):
+                use("a cab")
 
 
 def test_a_model_shows_what_it_is():

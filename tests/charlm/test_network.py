@@ -5,8 +5,7 @@ from models import make_config, make_weights
 from reference import forward_by_hand
 
 from charlm.cells import CELLS
-from charlm.errors import RequestError
-from charlm.network import Network, pick_device
+from charlm.network import Network
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 
@@ -77,18 +76,3 @@ def test_a_network_for_reading_drops_nothing_and_tracks_no_gradients():
     assert network.config.dropout == 0.5
     first, second = network(random_ids(10))[0], network(random_ids(10))[0]
     assert torch.equal(first, second) and not first.requires_grad
-
-
-def test_auto_picks_a_device_that_works():
-    assert torch.zeros(1, device=pick_device("auto")).item() == 0
-
-
-def test_an_unknown_device_is_refused():
-    with pytest.raises(RequestError, match="device is 'tpu'; choose one of auto, cpu, cuda, mps"):
-        pick_device("tpu")
-
-
-def test_a_missing_device_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RequestError, match="cuda is not available here; choose auto or cpu"):
-        pick_device("cuda")

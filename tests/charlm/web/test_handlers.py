@@ -1,11 +1,15 @@
+import itertools
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from models import VOCAB, make_lm, make_record
 
-from charlm.errors import RequestError
+from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
 from charlm.web import handlers as handlers_module
 from charlm.web.collection import Collection, ServedModel
@@ -20,6 +24,11 @@ def make_handlers(**models):
 def without_history():
     lm = make_lm("gru")
     return CharLM(lm.config, lm.network.export_weights(), device="cpu")
+
+
+def set_clock(monkeypatch, clock):
+    """Let the handlers see another time than the threads that write."""
+    monkeypatch.setattr(handlers_module, "time", SimpleNamespace(perf_counter=clock))
 
 
 def write(handlers, a="small-lstm", b="small-rnn", prompt="", length=20, seed_text="7"):
@@ -65,17 +74,25 @@ def test_generate_ends_with_the_text_of_the_model_itself():
 
 
 def test_each_value_of_a_stream_goes_on_from_the_one_before(monkeypatch):
-    monkeypatch.setattr(handlers_module, "UPDATE_SECONDS", -1)  # a value after every character
+    monkeypatch.setattr(handlers_module, "UPDATE_SECONDS", -1)  # a value after every delivery
+    monkeypatch.setattr("charlm.crowd.DELIVERY_SECONDS", -1)  # of every character, though several may come together
     texts = list(make_handlers().generate("small-lstm", "abc", length=12, seed=1))
-    assert [len(text) for text in texts] == [*range(1, 13), 12]
+    lengths = [len(text) for text in texts]
+    assert lengths[:-1] == sorted(set(lengths)) and lengths[-1] == 12
     assert all(texts[-1].startswith(text) for text in texts)
 
 
 def test_a_stream_updates_no_more_often_than_it_says(monkeypatch):
-    clock = iter(range(1000))
-    monkeypatch.setattr(handlers_module.time, "perf_counter", lambda: next(clock) * 0.02)  # 20 ms a character
-    texts = list(make_handlers().generate("small-lstm", "abc", length=12, seed=1))
-    assert [len(text) for text in texts] == [3, 6, 9, 12, 12]
+    clock = itertools.count()
+    set_clock(monkeypatch, lambda: next(clock) * 0.02)  # 20 ms a character
+    monkeypatch.setattr(CharLM, "stream", lambda *_, **__: iter("written by a"))
+    assert list(make_handlers().generate("small-lstm")) == [
+        "wri",
+        "writte",
+        "written b",
+        "written by a",
+        "written by a",
+    ]
 
 
 def test_both_models_write_what_each_writes_alone_with_that_seed():
@@ -111,9 +128,50 @@ def test_unknown_symbols_of_the_prompt_are_named_and_the_text_is_written_all_the
 
 
 def test_the_line_counts_the_characters_and_their_rate(monkeypatch):
-    clock = iter([10.0, *[12.0] * 100])
-    monkeypatch.setattr(handlers_module.time, "perf_counter", lambda: next(clock))
+    clock = itertools.chain([10.0], itertools.repeat(12.0))
+    set_clock(monkeypatch, lambda: next(clock))
     assert write(make_handlers())[-1][2] == "small-lstm · 20 characters, 10 per second · seed 7"
+
+
+def test_visitors_who_ask_at_once_get_what_each_gets_alone():
+    handlers = make_handlers()
+    expected = [write(make_handlers(), prompt="ab", length=200, seed_text=str(seed))[-1][:2] for seed in range(8)]
+    with ThreadPoolExecutor(8) as visitors:
+        values = visitors.map(lambda seed: write(handlers, prompt="ab", length=200, seed_text=str(seed))[-1], range(8))
+        assert [value[:2] for value in values] == expected
+
+
+def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch):
+    monkeypatch.setattr(handlers_module, "LONGEST_TEXT", 10**9)
+    monkeypatch.setattr(handlers_module, "UPDATE_SECONDS", -1)
+    threads = []
+
+    class Recorded(Thread):
+        def start(self):
+            threads.append(self)
+            super().start()
+
+    monkeypatch.setattr("charlm.crowd.Thread", Recorded)
+    handlers = make_handlers()
+    for values in (
+        handlers.write("small-lstm", "small-rnn", "ab", 10**9, 1.0, 0, 1.0, "7"),
+        handlers.generate("small-lstm", "ab", 10**9),
+    ):
+        assert next(values)
+        values.close()
+        for thread in threads:  # a worker ends when nobody is left
+            thread.join(60)
+            assert not thread.is_alive()
+    assert len(threads) == 3
+
+
+def test_a_model_that_diverged_is_told_to_the_visitor():
+    lm = make_lm()
+    lm._weights["head.weight"][:] = 3e38
+    handlers = make_handlers(diverged=lm, sound=make_lm())
+    with pytest.raises(ModelFileError, match="use another model"):
+        write(handlers, "sound", "diverged")
+    assert write(handlers, "sound", "sound")[-1][0] == make_lm().generate("", 20, 1.0, seed=7)
 
 
 def test_compare_tells_about_both_models_and_draws_their_curves():
