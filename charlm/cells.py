@@ -33,6 +33,6 @@ class Recipe:
 
 CELLS = {
     "rnn": Cell("CharRNN", "RNN", gates=1, states=1, recipe=Recipe(0.002, 0.2, 0.2, 0.0)),
-    "lstm": Cell("CharLSTM", "LSTM", gates=4, states=2, recipe=Recipe(0.003, 0.5, 0.5, 0.3)),
+    "lstm": Cell("CharLSTM", "LSTM", gates=4, states=2, recipe=Recipe(0.003, 0.5, 0.4, 0.3)),
     "gru": Cell("CharGRU", "GRU", gates=3, states=1, recipe=Recipe(0.003, 0.5, 0.4, 0.3)),
 }

@@ -19,6 +19,7 @@ from charlm.errors import ModelFileError
 from charlm.folder import round_to_bfloat16
 from charlm.sampling import Sampler, Samplers
 
+
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     """Two threads of torch wait for each other at every step, which takes for ever where a core is busy."""
