@@ -60,7 +60,7 @@ class Engine:
         self.layers = [self._fold(number, weights) for number in range(config.num_layers)]
         # logits are more than V too, in N blocks of W columns: one block if that is not too wide
         width = _round_up(self.symbols, VECTOR) if self.symbols <= WIDEST_BLOCK else BLOCK
-        self.head = self._pack(weights["head.weight"], width)  # (C, N, K, W)
+        self.head = self._pack([weights["head.weight"]], width)  # (C, N, K, W)
         self.head_bias = np.pad(weights["head.bias"], (0, -self.symbols % width)).reshape(-1, 1, width)  # (N, 1, W)
 
     def units_of(self, states: "States") -> tuple[Array, Array | None]:
@@ -78,20 +78,26 @@ class Engine:
         inputs, recurrent, bias, hidden_bias = map(self._pad_units, folded)
         biases = bias.reshape(-1, 1, BLOCK), hidden_bias.reshape(-1, 1, BLOCK)
         if number > 0:
-            return Layer(np.concatenate([self._pack(inputs), self._pack(recurrent)]), *biases)
+            return Layer(self._pack([inputs, recurrent]), *biases)
         table = inputs @ weights["embedding.weight"].T + bias  # (G·C·K, V)
         by_block = np.ascontiguousarray(table.reshape(-1, BLOCK, self.symbols).transpose(0, 2, 1))
-        return Layer(self._pack(recurrent), *biases, by_block)
+        return Layer(self._pack([recurrent]), *biases, by_block)
 
     def _pad_units(self, by_gate: Array) -> Array:
         """Add the units that stay 0 to a tensor (gates, H, columns); return it as (gates·C·K, columns)."""
         return _pad(by_gate, [(0, 0), (0, self.chunks * self.chunk - self.units), (0, 0)]).reshape(-1, by_gate.shape[2])
 
-    def _pack(self, matrix: Array, block: int = BLOCK) -> Array:
-        """Cut a matrix (rows, H) that multiplies hidden states into blocks (C, rows / block, K, block)."""
-        widths = [(0, -len(matrix) % block), (0, self.chunks * self.chunk - self.units)]
-        blocks = _pad(matrix, widths).reshape(-1, block, self.chunks, self.chunk)
-        packed = blocks.transpose(2, 0, 3, 1).copy()
+    def _pack(self, matrices: Sequence[Array], block: int = BLOCK) -> Array:
+        """Cut matrices (rows, H) that multiply hidden states into blocks, one after another.
+
+        Return them as (matrices · C, rows / block, K, block).
+        """
+        widths = [(0, -len(matrices[0]) % block), (0, self.chunks * self.chunk - self.units)]
+        shape = (len(matrices) * self.chunks, (len(matrices[0]) + widths[0][1]) // block, self.chunk, block)
+        packed = np.empty(shape, np.float32)
+        for place, matrix in enumerate(matrices):
+            blocks = _pad(matrix, widths).reshape(-1, block, self.chunks, self.chunk)
+            packed[place * self.chunks : (place + 1) * self.chunks] = blocks.transpose(2, 0, 3, 1)
         packed *= self.cell.scale
         return packed
 

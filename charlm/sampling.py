@@ -71,10 +71,11 @@ class Samplers:
         """Return an id for each row of logits (S, V). Raises ModelFileError if they are no finite numbers."""
         weights = self.weights(logits)
         cumulative = np.add.accumulate(weights, 1, None, weights)
-        ids = [
-            int(row.searchsorted(random() * BELOW_ONE * row.item(-1), "right"))
-            for random, row in zip(self._randoms, cumulative, strict=True)
-        ]
+        if len(cumulative) == 1:  # the same, in less time for one row and in more for many
+            ids = [int(cumulative[0].searchsorted(self._randoms[0]() * BELOW_ONE * cumulative.item(-1), "right"))]
+        else:
+            targets = np.array([random() for random in self._randoms]) * BELOW_ONE * cumulative[:, -1]
+            ids = np.count_nonzero(cumulative <= targets[:, None], axis=1).tolist()
         for place in self._greedy:
             ids[place] = int(logits[place].argmax())
         return ids

@@ -162,6 +162,8 @@ logit = st.one_of(st.sampled_from([-1.0, 0.0, 0.25, 3.0]), st.floats(-30, 30, wi
 @example([0.0, 0.0, 0.0], 1, 1, 1, 0)
 @example([0.0, 0.0, 0.0], 0, 0, 1, 0)
 @example([3.0, 3.0, -1.0, 3.0], 1, 2, 1, 3)
+@example([0.0, 0.0], 1, 0, 0.5, 0)  # the first of these reaches 0.5
+@example([0.0, 0.0, 0.0, 0.0], 1, 0, 0.75, 4)
 def test_a_symbol_is_drawn_as_on_the_cpu(logits, temperature, top_k, top_p, seed):
     logits = np.array(logits, np.float32)
     network = Network(make_config("rnn", "".join(map(chr, range(97, 97 + len(logits))))))
