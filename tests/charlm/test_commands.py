@@ -391,3 +391,21 @@ runpy.run_module("train", run_name="__main__")
     command = [sys.executable, "-c", code, "fit", "--cell", "lstm", "--text", text_file(TEXT * 100), *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", OUT_OF_MEMORY)
+
+
+def test_units_lists_for_each_feature_those_that_track_it_best(charlm, folder, text_file):
+    path = text_file("a bad cab\nbade a dad\n\n" * 200)
+    found = json.loads(charlm("units", folder, path, "--json", "--best", "2")[1])
+    assert {"position in the line", "end of a line", "empty line", "vowel"} <= set(found)
+    for units in found.values():
+        assert [set(unit) for unit in units] == [{"state", "layer", "unit", "rises", "score"}] * 2
+        assert units[0]["score"] >= units[1]["score"]
+    lines = charlm("units", folder, path, "--best", "1")[1].splitlines()
+    best = {name: units[0] for name, units in found.items()}
+    assert lines == [
+        f"{name:<28}{unit['state']} {unit['layer']}:{unit['unit']} {unit['score']:.3f}" for name, unit in best.items()
+    ]
+
+
+def test_a_text_too_short_to_search_units_on_is_refused_in_one_line(charlm, folder, text_file):
+    assert "to search its units takes at least 2,048" in refused(charlm("units", folder, text_file("a bad cab\n")))

@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
 from charlm.web import handlers as handlers_module
 from charlm.web.collection import Collection, ServedModel
-from charlm.web.handlers import LONGEST_PROMPT, LONGEST_TEXT, Handlers
+from charlm.web.handlers import LONGEST_INSPECTED, LONGEST_PROMPT, LONGEST_TEXT, Handlers
 
 
 def make_handlers(**models):
@@ -236,3 +237,25 @@ def test_numbers_may_come_as_json_or_numpy_sends_them():
     handlers = make_handlers()
     expected = list(handlers.generate("small-lstm", length=5, top_k=3, seed=7))[-1]
     assert list(handlers.generate("small-lstm", length=5.0, top_k=3.0, seed=np.int64(7)))[-1] == expected
+
+
+def test_inspect_tells_for_each_character_what_was_expected_and_how_surprising_it_was():
+    told = make_handlers().inspect("small-lstm", "a b😀c☃")  # the last is unknown
+    lm = make_lm("lstm")
+    assert [place["symbol"] for place in told] == list("a b😀c")
+    assert told[0] == {"symbol": "a", "surprisal": None, "likeliest": []}
+    assert [place["surprisal"] for place in told[1:]] == pytest.approx(lm.score("a b😀c").tolist(), abs=1e-6)
+    for place in told[1:]:
+        probabilities = {each["symbol"]: each["probability"] for each in place["likeliest"]}
+        assert len(probabilities) == 5
+        assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)
+        if place["symbol"] in probabilities:
+            assert math.exp(-place["surprisal"]) == pytest.approx(probabilities[place["symbol"]], abs=1e-6)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert make_handlers().inspect("small-lstm", "") == []
+
+
+@pytest.mark.parametrize("text", [None, 7, ["a"], "a" * (LONGEST_INSPECTED + 1)])
+def test_what_is_no_text_to_inspect_is_refused(text):
+    with pytest.raises(RequestError, match="the text must be a text of at most"):
+        make_handlers().inspect("small-lstm", text)
