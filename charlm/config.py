@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 LARGEST_SIZE = 16_384
 MOST_LAYERS = 64
 MOST_PARAMETERS = 1_000_000_000
+DEEPEST_JSON = 100  # lists and objects in one another: what is deeper may be read, but not shown or written again
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,17 @@ def parse_json_object(text: str, name: str) -> dict[str, Any]:
         raise ModelFileError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise ModelFileError(f"{name} must hold a JSON object")
+    if _is_deeper(values, DEEPEST_JSON):
+        raise ModelFileError(f"{name} nests lists and objects more than {DEEPEST_JSON} deep")
     return values
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    level = [value]
+    for _ in range(most + 1):
+        nested = [item for item in level if isinstance(item, dict | list)]
+        level = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
+    return bool(level)
 
 
 def _refuse_constant(name: str) -> None:

@@ -25,6 +25,7 @@ CARD_FILE = "README.md"
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, PICTURE_FILE, CARD_FILE)
 
 LARGEST_JSON = 64 * 1024 * 1024  # bytes; a record of 1,000 epochs with samples takes one
+LONGEST_MESSAGE = 400  # characters of what is wrong with a folder, for it may quote from the files
 LARGEST_HEADER = 1024 * 1024  # bytes of model.safetensors before its numbers
 LEFTOVER_PREFIX = ".writing-"  # of the temporary folder that a killed write leaves behind
 
@@ -57,7 +58,7 @@ def read_model(folder: Path) -> Model:
         has_history = (folder / HISTORY_FILE).exists()
         history = read_history(_read_text(folder / HISTORY_FILE)) if has_history else None
     except ModelFileError as error:
-        raise ModelFileError(f"{folder}: {error}") from None
+        raise ModelFileError(f"{folder}: {_in_one_line(str(error))}") from None
     return Model(config, weights, history)
 
 
@@ -208,6 +209,13 @@ def _from_bfloat16(halves: NDArray[np.uint16], shape: tuple[int, ...]) -> NDArra
     return (halves.astype(np.uint32) << 16).view(np.float32).reshape(shape)
 
 
+def _in_one_line(message: str) -> str:
+    """Return a message cut to what a line can hold, with escapes for what cannot be printed."""
+    begin = message[: LONGEST_MESSAGE + 1]
+    shown = "".join(symbol if symbol.isprintable() else ascii(symbol)[1:-1] for symbol in begin)
+    return shown if len(shown) <= LONGEST_MESSAGE else shown[: LONGEST_MESSAGE - 1] + "…"
+
+
 def _read_text(path: Path) -> str:
     try:
         return _read_bytes(path, LARGEST_JSON).decode()
@@ -219,7 +227,8 @@ def _read_bytes(path: Path, most: int) -> bytes:
     """Read a file of at most that many bytes, whole and away from the disk, so that no later change to it shows."""
     try:
         with open(path, "rb") as file:
-            content = file.read(most + 1)
+            # not most + 1 right away: Python sets aside what it is told to read, for a large model gigabytes
+            content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     except FileNotFoundError:
         raise ModelFileError(f"{path.name} is missing: this is not a whole model folder") from None
     except OSError as error:

@@ -11,6 +11,7 @@ from charlm.errors import ModelFileError
 
 MOST_EPOCHS = 100_000
 LONGEST_TITLE = 70  # characters
+LARGEST_DRAWN = 10**9  # what is beyond has no room for its figures, and overflows on the way to them
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
 
 
@@ -78,9 +79,11 @@ def read_history(text: str) -> HistoryRecord:
     if type(best.get("epoch")) is not int or best["epoch"] not in [epoch["epoch"] for epoch in epochs]:
         raise ModelFileError(f"history.json: best.epoch {best.get('epoch')!r} is not among the epochs")
     try:
-        json.dumps(values, ensure_ascii=False).encode()
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise ModelFileError("history.json holds a lone surrogate, which is not a character") from None
+    except ValueError:  # Python reads 1e999 as infinity, and would write it as a word that JSON does not know
+        raise ModelFileError("history.json holds a number too large for a float") from None
     return values  # type: ignore[return-value]  # checked above, field by field
 
 
@@ -125,17 +128,22 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, label in CURVES.items():
-        points = [(epoch["epoch"], epoch[name]) for epoch in history["epochs"] if epoch.get(name) is not None]  # type: ignore[literal-required]
+        points = [
+            (_clipped(epoch["epoch"]), _clipped(epoch[name]))  # type: ignore[literal-required]
+            for epoch in history["epochs"]
+            if epoch.get(name) is not None
+        ]
         if points:
             axes.plot(*zip(*points, strict=True), marker=".", label=label)
-    best, last = history["best"], history["epochs"][-1]["epoch"]
-    axes.plot(best["epoch"], best["val_loss"], "o", markersize=11, markerfacecolor="none", color="black")
+    best, best_loss = _clipped(history["best"]["epoch"]), _clipped(history["best"]["val_loss"])
+    last = _clipped(history["epochs"][-1]["epoch"])
+    axes.plot(best, best_loss, "o", markersize=11, markerfacecolor="none", color="black")
     axes.annotate(
-        f"best: {best['val_loss']:.4f}, epoch {best['epoch']}",
-        (best["epoch"], best["val_loss"]),
+        f"best: {best_loss:.4f}, epoch {best}",
+        (best, best_loss),
         xytext=(0, 14),
         textcoords="offset points",
-        ha="right" if 2 * best["epoch"] > last else "left",  # towards the middle of the picture
+        ha="right" if 2 * best > last else "left",  # towards the middle of the picture
     )
     if len(history["epochs"]) == 1:  # one epoch has no extent to scale the axes by
         axes.set_xlim(last - 1, last + 1)
@@ -149,6 +157,10 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
     # no software version in the file: the same record gives the same bytes, so a second push has nothing to commit
     figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()
+
+
+def _clipped(number: float) -> float:
+    return max(-LARGEST_DRAWN, min(number, LARGEST_DRAWN))
 
 
 def _drawable(title: str) -> str:
