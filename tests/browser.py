@@ -28,13 +28,15 @@ PATIENCE = 60_000  # milliseconds to wait for what should take one or two second
 
 
 @contextmanager
-def running_app(*arguments: str, folder: Path = ROOT, **environment: str) -> Iterator[str]:
+def running_app(
+    *arguments: str, folder: Path = ROOT, python: str | Path = sys.executable, **environment: str
+) -> Iterator[str]:
     """Start `python app.py` of a folder as a user does; give its address once it serves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, str(folder / "app.py"), "--port", str(port), *arguments],
+        [str(python), str(folder / "app.py"), "--port", str(port), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -71,16 +71,19 @@ class Gate:
     """Holds up every step of a reader until it is opened, and knows who has come until then.
 
     steps: how many texts each step was for.
+    error: what steps that were held up raise, if it is there.
     """
 
     def __init__(self, monkeypatch):
-        self.steps = []
+        self.steps, self.error = [], None
         self._open, self._waiting, self._joined = Event(), Semaphore(0), Semaphore(0)
         step, join = Reader.step, _Worker.join
 
         def hold(reader, ids):
             self._waiting.release()
             assert self._open.wait(WAIT)
+            if self.error:
+                raise self.error
             self.steps.append(reader.texts)
             return step(reader, ids)
 
@@ -434,6 +437,24 @@ def test_an_error_of_the_model_reaches_everybody_who_waits_and_the_next_text_sta
                 future.result(WAIT)
     await_end(workers_threads)
     assert counts(lm) == [0]
+    assert together(lm, arguments) == expected
+
+
+def test_an_error_in_a_step_reaches_those_too_who_wait_to_join(closed_gate, workers_threads):
+    lm = crowded(1)
+    arguments = {"prompt": "a cab", "length": 40, "seed": 3}
+    expected = alone(lm, arguments)
+    gate = closed_gate()
+    futures = [on_a_thread(lambda: together(lm, arguments))]
+    gate.await_workers(1)
+    futures += [on_a_thread(lambda: together(lm, arguments)) for _ in range(8)]
+    gate.await_texts(9)
+    gate.error = MemoryError("no room")
+    gate.open()
+    assert [future.exception(WAIT) for future in futures] == [gate.error] * 9
+    await_end(workers_threads)
+    assert counts(lm) == [0]
+    gate.error = None
     assert together(lm, arguments) == expected
 
 
