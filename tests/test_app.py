@@ -183,7 +183,7 @@ def test_the_api_lists_the_models_and_gives_their_records(app):
 
 
 def test_the_api_streams_a_text_that_grows(app):
-    job = Client(app, verbose=False).submit("shakespeare-lstm", "ROMEO:", 300, 0.8, 0, 1.0, 7, api_name="/generate")
+    job = Client(app, verbose=False).submit("shakespeare-lstm", "ROMEO:", 3000, 0.8, 0, 1.0, 7, api_name="/generate")
     whole = job.result()
     texts = job.outputs()
     assert len(texts) > 2
