@@ -85,7 +85,9 @@ class GpuWriter:
                 ranked[1:][reached[:-1] >= sampler.top_p * reached[-1]] = 0
             weights = torch.zeros_like(weights).scatter_(0, order, ranked)
         cumulative = weights.cumsum(0)
-        target = self._random.index_select(0, self._place) * cumulative[-1]
+        # a little less than the total at most, whatever is rounded: no symbol of weight 0 is drawn
+        below_one = 1 - torch.finfo(self._precise).eps
+        target = self._random.index_select(0, self._place) * below_one * cumulative[-1]
         return torch.searchsorted(cumulative, target, right=True).clamp(max=len(weights) - 1)
 
     def _captured(self) -> Callable[[], None]:

@@ -233,7 +233,7 @@ class CharLM:
 
     def _write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
         ids = self._write_on_cpu if self.device == "cpu" else self._write_on_gpu
-        return map(self.vocab.symbols.__getitem__, ids(prompt, length, sampler))
+        return (self.vocab.symbols[drawn] for drawn in ids(prompt, length, sampler))  # unlike a map, it can be closed
 
     def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
         for ids in self._crowd.write(prompt, length, sampler):
