@@ -38,7 +38,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="(%(default)s)")
     parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"), help="(%(default)s)")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto takes CUDA if there, MPS, else the CPU")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto takes CUDA where it writes faster")
     return parser.parse_args()
 
 
