@@ -4,8 +4,8 @@ A recurrent network reads one symbol after another, which uses a small part of w
 forgets: two readers of the same text that began in different states stand in the same one after some hundred symbols.
 So a text is cut into stretches that are read side by side, each from the zero state. Then each is read again from
 where the one before it ended, until that reader stands where the first stood; from there on the first was right. Where
-a model does not forget, its stretches are read to their ends, one after another: the result never rests on the
-assumption, only the speed does.
+a model does not forget, its stretches are read to their ends, one after another. States that differ by less than SAME
+count as one: a model that made more of so little later on would be scored wrong by that.
 """
 
 import math

@@ -139,6 +139,11 @@ def test_samplers_draw_for_each_text_what_its_sampler_draws_alone(texts, symbols
         drawn = random.integers(-4, 4, (len(texts), symbols)) + random.random((len(texts), 1))  # some are equal
         logits = np.array([row * far + place for row, (*_, far, place) in zip(drawn, texts, strict=True)], np.float32)
         expected = [sampler.draw(row) for sampler, row in zip(alone, logits, strict=True)]
+        # to the last bit: an outlying text beside another must not even change how that one is rounded
+        weights = [
+            Samplers([Sampler(*text[:4])]).weights(row[None])[0] for row, text in zip(logits, texts, strict=True)
+        ]
+        assert np.array_equal(samplers.weights(logits), weights)
         assert samplers.draw(logits) == expected
 
 
@@ -150,6 +155,21 @@ def test_a_text_draws_on_where_it_stood_when_its_company_changes():
     drawn += [Samplers([other, one]).draw(both)[1] for _ in range(20)]
     drawn += [one.draw(LOGITS) for _ in range(20)]
     assert drawn == expected
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-53])
+def test_the_least_and_the_greatest_random_number_draw_no_excluded_symbol(number):
+    random = np.random.default_rng(0)
+    samplers = [Sampler(1.0, 5, seed=0), Sampler(0.7, 9, 0.9, seed=0)]
+    for sampler in samplers:
+        sampler.random = lambda: number
+    for _ in range(200):
+        logits = random.normal(0, 3, 30).astype(np.float32)
+        logits[[0, -1]] = -20  # both ends are excluded
+        possible = [np.flatnonzero(sampler.probabilities(logits)) for sampler in samplers]
+        expected = [ids[-1 if number else 0] for ids in possible]
+        assert [sampler.draw(logits) for sampler in samplers] == expected
+        assert Samplers(samplers).draw(np.stack([logits, logits])) == expected
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.0}, {"top_k": 1}, {"top_p": 0}], ids=str)
@@ -218,6 +238,17 @@ def test_of_equals_top_k_and_top_p_keep_the_first():
     logits = np.array([0, 1, 1, 1], np.float32)
     assert Sampler(1.0, top_k=2, seed=1).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
     assert Sampler(1.0, top_p=0.5, seed=1).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
+
+
+def test_of_very_many_equals_top_k_keeps_the_first():
+    logits = np.tile(np.array([0, 1], np.float32), 500)  # too many for a sort to keep their order by luck
+    kept = np.flatnonzero(Sampler(1.0, top_k=100, seed=1).probabilities(logits))
+    assert kept.tolist() == list(range(1, 200, 2))
+
+
+def test_top_p_one_keeps_even_what_is_lost_in_the_sum():
+    probabilities = Sampler(1.0, top_k=2, top_p=1.0, seed=1).probabilities(np.array([-50, 0, -60], np.float32))
+    assert probabilities == pytest.approx([math.exp(-50), 1, 0], rel=1e-9, abs=0)
 
 
 def test_a_vocabulary_of_one_symbol_leaves_no_choice():
