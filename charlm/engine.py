@@ -57,6 +57,7 @@ class Engine:
         self.units = config.hidden_size  # H
         self.chunks = -(-self.units // CHUNK)  # C
         self.chunk = _round_up(-(-self.units // self.chunks), BLOCK)  # K
+        self._padding = self.chunks * self.chunk - self.units  # units that stay 0
         self.layers = [self._fold(number, weights) for number in range(config.num_layers)]
         # logits are more than V too, in N blocks of W columns: one block if that is not too wide
         width = _round_up(self.symbols, VECTOR) if self.symbols <= WIDEST_BLOCK else BLOCK
@@ -65,11 +66,13 @@ class Engine:
 
     def units_of(self, states: "States") -> tuple[Array, Array | None]:
         """Return the hidden states (L, S, H) as torch.nn has them, and the LSTM's cell states (L, S, H)."""
-        layers, texts = states.hidden.shape[0], states.hidden.shape[2]
-        hidden = states.hidden.transpose(0, 2, 1, 3).reshape(layers, texts, -1)[..., : self.units] * self.cell.scale
-        if not len(states.memory):
-            return hidden, None
-        return hidden, states.memory.transpose(0, 2, 1, 3).reshape(layers, texts, -1)[..., : self.units]
+
+        def by_text(state: Array) -> Array:
+            layers, _, texts, _ = state.shape
+            return state.transpose(0, 2, 1, 3).reshape(layers, texts, -1)[..., : self.units]
+
+        hidden = by_text(states.hidden) * self.cell.scale
+        return hidden, by_text(states.memory) if self.cell.keeps_memory else None
 
     def _fold(self, number: int, weights: Weights) -> "Layer":
         names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
@@ -85,14 +88,14 @@ class Engine:
 
     def _pad_units(self, by_gate: Array) -> Array:
         """Add the units that stay 0 to a tensor (gates, H, columns); return it as (gates·C·K, columns)."""
-        return _pad(by_gate, [(0, 0), (0, self.chunks * self.chunk - self.units), (0, 0)]).reshape(-1, by_gate.shape[2])
+        return _pad(by_gate, [(0, 0), (0, self._padding), (0, 0)]).reshape(-1, by_gate.shape[2])
 
     def _pack(self, matrices: Sequence[Array], block: int = BLOCK) -> Array:
         """Cut matrices (rows, H) that multiply hidden states into blocks, one after another.
 
         Return them as (matrices · C, rows / block, K, block).
         """
-        widths = [(0, -len(matrices[0]) % block), (0, self.chunks * self.chunk - self.units)]
+        widths = [(0, -len(matrices[0]) % block), (0, self._padding)]
         shape = (len(matrices) * self.chunks, (len(matrices[0]) + widths[0][1]) // block, self.chunk, block)
         packed = np.empty(shape, np.float32)
         for place, matrix in enumerate(matrices):
@@ -272,7 +275,7 @@ class Cell:
         layers, chunks, rows, chunk = hidden.shape
         units = chunks * chunk // BLOCK
         self._both = Product(hidden.reshape(layers * chunks, rows, chunk), layer.matrices)
-        self._own = Product(hidden[-1], layer.matrices[-chunks:])
+        self._own = self._both if layers == 1 else Product(hidden[-1], layer.matrices[-chunks:])
         self._chunks = chunks
         self._hidden = hidden[-1].reshape(chunks, rows, chunk // BLOCK, BLOCK).transpose(0, 2, 1, 3)  # (C, B, R, BLOCK)
         # the gates and, beside them, what is combined with them

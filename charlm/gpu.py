@@ -1,18 +1,20 @@
-"""Writing on a GPU: many steps are handed over at once, so that nothing waits for a symbol on its way."""
+"""Writing on a GPU, many steps handed over at once, so that nothing waits for a symbol on its way; scoring there."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.network import Network
-from charlm.sampling import COLDEST, MANY, Sampler, check_finite
+from charlm.sampling import COLDEST, MANY, Sampler, check_finite, log_softmax, surprisals_of
 from charlm.vocab import Ids
 
 AT_ONCE = 64  # symbols between two looks at what the GPU has written
-READ_LENGTH = 4096  # symbols of a prompt in one pass
+READ_LENGTH = 4096  # symbols of a prompt, or of a text that is scored, in one pass
 
 
 class GpuWriter:
@@ -105,6 +107,19 @@ class GpuWriter:
         for tensor, before in zip([self._logits, *self._states], kept, strict=True):
             tensor.copy_(before)
         return graph.replay
+
+
+def score(network: Network, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
+    """Yield what `charlm.scoring.surprisals` does, with a network that reads one symbol after another."""
+    state, last = None, np.zeros(0, np.int64)
+    for piece in pieces:
+        ids = np.concatenate([last, piece])
+        for start in range(0, len(ids) - 1, READ_LENGTH):
+            part = ids[start : start + READ_LENGTH + 1]
+            with torch.inference_mode():
+                logits, state = network(torch.from_numpy(part[:-1, None]).to(network.device), state)
+            yield surprisals_of(part[1:], log_softmax(logits[:, 0].cpu().numpy()))
+        last = ids[-1:]
 
 
 def seconds_per_symbol(network: Network, symbols: int = 256) -> float:

@@ -75,6 +75,11 @@ def is_repo_id(name: str) -> bool:
     return name.count("/") == 1
 
 
+def _check_repo_id(name: str) -> None:
+    if not is_repo_id(name):
+        raise HubError(f"{name!r} is not the name of a repository; give it as USER/NAME")
+
+
 def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fetched:
     """Get a model from the Hub, all of its files at one commit; from the cache if the Hub gives no answer.
 
@@ -113,8 +118,7 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
 
 def check_can_push(repo_id: str, token: Token = None) -> None:
     """Raise HubError unless `repo_id` is USER/NAME and the token one of that user, or of a member, that may write."""
-    if not is_repo_id(repo_id):
-        raise HubError(f"{repo_id!r} is not the name of a repository; give it as USER/NAME")
+    _check_repo_id(repo_id)
     try:
         account = HfApi().whoami(token=token)
     except CLIENT_ERRORS as error:
@@ -131,8 +135,7 @@ def check_can_push(repo_id: str, token: Token = None) -> None:
 
 def check_is_model(repo_id: str, token: Token = None) -> None:
     """Raise HubError unless the Hub has that repository and it holds the files of a model."""
-    if not is_repo_id(repo_id):
-        raise HubError(f"{repo_id!r} is not the name of a repository; give it as USER/NAME")
+    _check_repo_id(repo_id)
     try:
         info, _ = _ask(repo_id, None, token)
     except CLIENT_ERRORS as error:

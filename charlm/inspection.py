@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.engine import Array, Engine, Reader
-from charlm.sampling import log_softmax
+from charlm.sampling import log_softmax, surprisals_of
 from charlm.vocab import Ids, Vocab
 
 LIKELIEST = 5
@@ -40,7 +40,7 @@ def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
     order = np.argsort(-log_probabilities, axis=1, kind="stable")[:, :shown]
     surprisals = np.full(len(ids), np.nan)
     likeliest, probabilities = np.zeros((len(ids), shown), np.int64), np.full((len(ids), shown), np.nan)
-    surprisals[1:] = -np.take_along_axis(log_probabilities, ids[1:, None], axis=1)[:, 0]
+    surprisals[1:] = surprisals_of(ids[1:], log_probabilities)
     likeliest[1:] = order
     probabilities[1:] = np.exp(np.take_along_axis(log_probabilities, order, axis=1))
     return Inspection(

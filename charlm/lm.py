@@ -20,7 +20,7 @@ from charlm.errors import ModelFileError, RequestError
 from charlm.folder import Model, read_model, write_model
 from charlm.history import HistoryRecord
 from charlm.inspection import Inspection, inspect
-from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, Samplers, check_whole, log_softmax
+from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, Samplers, check_whole
 from charlm.scoring import surprisals
 from charlm.units import TrackingUnit, find_units
 from charlm.vocab import Ids, Vocab
@@ -28,7 +28,6 @@ from charlm.vocab import Ids, Vocab
 if TYPE_CHECKING:
     from charlm.network import Network
 
-READ_LENGTH = 4096  # symbols that a GPU reads in one pass
 SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of what the card shows
 MEASURED_LENGTH = 257  # symbols that are written to find out how fast the CPU is
 
@@ -256,18 +255,9 @@ class CharLM:
         return GpuWriter(self.network, sampler).write(prompt, length)
 
     def _score_on_gpu(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
-        import torch
+        from charlm.gpu import score
 
-        state, last = None, np.zeros(0, np.int64)
-        for piece in pieces:
-            ids = np.concatenate([last, piece])
-            for start in range(0, len(ids) - 1, READ_LENGTH):
-                part = ids[start : start + READ_LENGTH + 1]
-                with torch.inference_mode():
-                    logits, state = self.network(torch.from_numpy(part[:-1, None]).to(self.network.device), state)
-                log_probabilities = log_softmax(logits[:, 0].cpu().numpy())  # (T, V)
-                yield -np.take_along_axis(log_probabilities, part[1:, None], axis=1)[:, 0]
-            last = ids[-1:]
+        return score(self.network, pieces)
 
     def _faster_device(self) -> str:
         """Measure which device writes the faster, if there is a choice."""

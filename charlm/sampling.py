@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError, RequestError
+from charlm.vocab import Ids
 
 # What generate, stream, the commands and the page take where nothing is said.
 DEFAULT_LENGTH = 500
@@ -119,6 +120,12 @@ def log_softmax(logits: NDArray[np.float32]) -> Probabilities:
     shifted -= highest
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
+
+
+def surprisals_of(ids: Ids, log_probabilities: Probabilities) -> Probabilities:
+    """Return how surprising each of ids (...) is, in nats, (...), by the logarithms of the probabilities (..., V)."""
+    surprisals: Probabilities = -np.take_along_axis(log_probabilities, ids[..., None], axis=-1)[..., 0]
+    return surprisals
 
 
 def check_finite(logit: float) -> float:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.engine import MOST_ROWS, Engine, Reader, States
-from charlm.sampling import log_softmax
+from charlm.sampling import log_softmax, surprisals_of
 from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]
@@ -114,6 +114,4 @@ def count_workers() -> int:
 
 def _score(reader: Reader, ids: Ids) -> Surprisals:
     """Read all but the last of ids (T + 1, S); return the surprisals (T, S) of all but the first."""
-    log_probabilities = log_softmax(reader.read(ids[:-1]))  # (T, S, V)
-    surprisals: Surprisals = -np.take_along_axis(log_probabilities, ids[1:, :, None], axis=2)[:, :, 0]
-    return surprisals
+    return surprisals_of(ids[1:], log_softmax(reader.read(ids[:-1])))

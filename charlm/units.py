@@ -17,9 +17,7 @@ from charlm.errors import RequestError
 from charlm.inspection import read_units
 from charlm.vocab import Ids, Vocab
 
-STRETCHES = (
-    16  # of the text, read side by side; the first half of them to find out how a unit tells, the rest to test it
-)
+STRETCHES = 16  # of the text, read side by side: half of them show how a unit tells a feature, the others how well
 WARM_UP = 64  # symbols at the beginning of a stretch that are read and not counted
 LONGEST_STRETCH = 512  # symbols that count; with the warm-up, a model of 2 × 512 units takes some 80 MB
 SHORTEST_STRETCH = 64

@@ -60,3 +60,20 @@ def hub(hub_environment):
         hub_environment(HF_ENDPOINT=server.url)
         yield server
         close_session()
+
+
+@pytest.fixture(scope="module")
+def small_steps():
+    """Let torch read symbol by symbol without waste, for a module that asks for it.
+
+    oneDNN takes some 20 ms to begin with an LSTM, each time; threads wait for each other at every step, which takes
+    for ever where a core is busy.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False, raising=False)
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from threading import Thread
 
-from charlm.errors import CharLMError, HubUnavailableError, ModelFileError, RequestError
+from charlm.errors import CharLMError, HubUnavailableError, RequestError
 from charlm.hub import is_repo_id
 from charlm.lm import CharLM
 
@@ -155,8 +155,6 @@ def _short_names(wanted: Sequence[str]) -> dict[str, str]:
 def _load(wanted: str, name: str, bundled: Path, device: str) -> ServedModel | CharLMError:
     if Path(wanted).is_dir():
         return _load_folder(Path(wanted), name, bundled, device)
-    if not is_repo_id(wanted):
-        raise ModelFileError(f"{wanted!r} is neither a folder here nor the name of a Hub repository; check the path")
     return _load_repository(wanted, device)
 
 
@@ -164,7 +162,9 @@ def _load_repository(name: str, device: str) -> ServedModel | CharLMError:
     try:
         lm = CharLM.from_pretrained(name, device=device)
     except CharLMError as error:
-        return error
+        if is_repo_id(name):
+            return error
+        raise
     return _serve(name, lm, lm.source)
 
 

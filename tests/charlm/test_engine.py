@@ -19,15 +19,7 @@ from charlm.errors import ModelFileError
 from charlm.folder import round_to_bfloat16
 from charlm.sampling import Sampler, Samplers
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads of torch wait for each other at every step, which takes for ever where a core is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("small_steps")
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 

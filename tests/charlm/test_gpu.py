@@ -40,15 +40,7 @@ def make(cell, hidden_size=8, **sizes):
     return CharLM(config, weights, device="cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small_steps():
-    """oneDNN takes some 20 ms to begin with an LSTM, each time; threads that share so little only wait."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False, raising=False)
-        torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 @pytest.fixture(scope="module")

@@ -60,15 +60,7 @@ def lm(lms):
     return lms["lstm"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small_steps():
-    """oneDNN takes some 20 ms to begin with an LSTM, each time; threads that share so little only wait."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False, raising=False)
-        torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("small_steps")
 
 
 def with_twin(cell, tmp_path):
@@ -396,7 +388,7 @@ def test_a_text_may_be_scored_in_pieces_of_any_size(tmp_path, monkeypatch, cell,
     monkeypatch.setattr("charlm.scoring.LONGEST_STRETCH", 40)
     monkeypatch.setattr("charlm.scoring.SHORTEST_STRETCH", 30)
     monkeypatch.setattr("charlm.scoring.count_workers", lambda: 2)  # so that a block has 2 × 16 × 40 symbols at most
-    monkeypatch.setattr("charlm.lm.READ_LENGTH", 40)
+    monkeypatch.setattr("charlm.gpu.READ_LENGTH", 40)
     lm, text = forgetting_lm(cell), random_text(VOCAB, 3000)
     model = lm if device == "cpu" else as_on_a_gpu(lm)
     parts = list(model.score_ids(iter(cut(lm.vocab.encode(text), sizes))))
@@ -485,7 +477,7 @@ def test_on_a_gpu_the_network_writes_and_scores_what_the_engine_does_on_a_cpu(ce
 @pytest.mark.parametrize("read_length", [1, 2, 7, len(TEXT) - 1, len(TEXT), len(TEXT) + 1])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_gpu_that_reads_in_stretches_scores_the_same(lms, monkeypatch, cell, read_length):
-    monkeypatch.setattr("charlm.lm.READ_LENGTH", read_length)
+    monkeypatch.setattr("charlm.gpu.READ_LENGTH", read_length)
     (*parts,) = lms[cell]._score_on_gpu([lms[cell].vocab.encode(TEXT)])
     assert [len(part) for part in parts[:-1]] == [read_length] * (len(parts) - 1)
     np.testing.assert_allclose(np.concatenate(parts), lms[cell].score(TEXT), atol=1e-4)
