@@ -53,6 +53,16 @@ def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
     )
 
 
+def name_likeliest(inspection: Inspection, vocab: Vocab) -> list[list[tuple[str, float]]]:
+    """Return the symbols that were likeliest in each of N places, with their probabilities; none for the first."""
+    expected = zip(inspection.likeliest[1:].tolist(), inspection.probabilities[1:].tolist(), strict=True)
+    named = [
+        [(vocab.symbols[id], probability) for id, probability in zip(ids, probabilities, strict=True)]
+        for ids, probabilities in expected
+    ]
+    return [[], *named][: len(inspection.text)]
+
+
 def read_units(engine: Engine, ids: Ids) -> tuple[Array, Array, Array | None]:
     """Read texts side by side from the zero state, ids (T, S).
 

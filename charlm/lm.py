@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,16 @@ from charlm.errors import ModelFileError, RequestError
 from charlm.folder import Model, read_model, write_model
 from charlm.history import HistoryRecord
 from charlm.inspection import Inspection, inspect
-from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, Samplers, check_whole
+from charlm.memory import LONGEST, measure_influence, measure_memory
+from charlm.sampling import (
+    DEFAULT_LENGTH,
+    DEFAULT_TEMPERATURE,
+    Sampler,
+    Samplers,
+    check_whole,
+    log_softmax,
+    surprisals_of,
+)
 from charlm.scoring import surprisals
 from charlm.units import TrackingUnit, find_units
 from charlm.vocab import Ids, Vocab
@@ -153,10 +162,13 @@ class CharLM:
         top_p: float = 1.0,
         seed: int | None = None,
         *,
+        after: str = "",
         shared: bool = False,
     ) -> Iterator[str]:
         """Yield the text of `generate` in pieces, as it is written; unless `shared`, a character at a time.
 
+        after: what these settings and this seed have written already. `length` more characters follow, those that
+            would have come if it had never been stopped.
         shared: write it together with the other shared texts that threads ask for at the same time, all of them
             faster than one after another. It becomes the same text in any company.
 
@@ -168,8 +180,30 @@ class CharLM:
         if skipped:
             symbols = "".join(dict.fromkeys(skipped))
             warnings.warn(f"the prompt's {symbols!r} was skipped: the model does not know it", stacklevel=2)
+        written = self.vocab.encode(_check_text("after", after))
+        sampler.skip(len(written))
         write = self._write_shared if shared and self.device == "cpu" else self._write
-        return write(ids if len(ids) else self._start(), length, sampler)
+        return write(np.concatenate([ids if len(ids) else self._start(), written]), length, sampler)
+
+    def stream_scored(
+        self,
+        prompt: str = "",
+        length: int = DEFAULT_LENGTH,
+        temperature: float = DEFAULT_TEMPERATURE,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        *,
+        after: str = "",
+    ) -> Generator[tuple[str, NDArray[np.float64]]]:
+        """Yield the pieces of a shared `stream`, each with the surprisals of its N characters in nats, (N,).
+
+        They are those of the model itself, at temperature 1 and without limits: what `score` would say of the text.
+        """
+        pieces = self.stream(prompt, length, temperature, top_k, top_p, seed, after=after, shared=True)
+        known, _ = self.vocab.encode_known(prompt)
+        read = np.concatenate([known if len(known) else self._start(), self.vocab.encode(after)])
+        return self._scored(Reader(self.engine), read, pieces)
 
     def score(self, text: str) -> NDArray[np.float64]:
         """Return the surprisal of each character of `text` but the first, in nats: (N - 1,) for N characters.
@@ -200,6 +234,23 @@ class CharLM:
         unknown to it, RequestError if they are too few.
         """
         return find_units(self.engine, self.vocab, _check_text("text", text), best)
+
+    def memory(self, text: str, longest: int = LONGEST) -> NDArray[np.float64]:
+        """Return how much a changed character alters the prediction d characters later, in nats, (longest,).
+
+        The mean over places of the text; `charlm.memory` tells how it is measured, its `horizon` how far the memory
+        reaches. Raises VocabError if the text holds a symbol that the model does not know, RequestError if it is too
+        short.
+        """
+        return measure_memory(self.engine, self.vocab.encode(_check_text("text", text)), longest)
+
+    def influence(self, text: str) -> NDArray[np.float64]:
+        """Return how strongly each character of a text of N moved the prediction of its last, (N - 1,).
+
+        The gradient of that prediction by what was read: see `charlm.memory`. Raises VocabError if the text holds a
+        symbol that the model does not know, RequestError if it has fewer than two.
+        """
+        return measure_influence(self.network, self.vocab.encode(_check_text("text", text)))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced."""
@@ -237,6 +288,14 @@ class CharLM:
     def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
         for ids in self._crowd.write(prompt, length, sampler):
             yield self.vocab.decode(np.array(ids))
+
+    def _scored(self, reader: Reader, unread: Ids, pieces: Iterable[str]) -> Generator[tuple[str, NDArray[np.float64]]]:
+        """Read what was written so far, `unread` first, one symbol behind the pieces; yield them with surprisals."""
+        for piece in pieces:
+            ids = self.vocab.encode(piece)
+            logits = reader.read(np.concatenate([unread, ids[:-1]])[:, None])[-len(ids) :, 0]
+            yield piece, surprisals_of(ids, log_softmax(logits))
+            unread = ids[-1:]
 
     def _write_on_cpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
         if length == 0:

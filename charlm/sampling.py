@@ -43,7 +43,12 @@ class Sampler:
         self.top_k = check_whole("top_k", top_k, 0)
         self.top_p = check_number("top_p", top_p, 0, 1)
         self.seed = secrets.randbits(32) if seed is None else check_whole("seed", seed, 0)
-        self.random = np.random.Generator(np.random.PCG64(self.seed)).random
+        self._bits = np.random.PCG64(self.seed)
+        self.random = np.random.Generator(self._bits).random
+
+    def skip(self, draws: int) -> None:
+        """Go on as after that many draws, without making them."""
+        self._bits.advance(draws)  # each takes one output of the generator
 
     def draw(self, logits: NDArray[np.float32]) -> int:
         """Return an id drawn from logits (V,). Every draw uses one number of the random stream."""

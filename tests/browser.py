@@ -68,8 +68,12 @@ class Visit:
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.goto(url)
-        page.locator("#loss-curves .js-plotly-plot").wait_for()
+        self.open(url)
+
+    def open(self, url: str) -> None:
+        """Go to an address of the app and wait until the page shows what it says."""
+        self.page.goto(url)
+        self.page.wait_for_function("window.charlm?.isOpen()")
 
     def _let_through(self, route):
         if urllib.parse.urlsplit(route.request.url).hostname == "127.0.0.1":
@@ -80,8 +84,15 @@ class Visit:
 
     def text(self, elem_id: str) -> str:
         """The text that an element shows, or holds if it is for text."""
-        areas = self.page.locator(f"#{elem_id} textarea")
-        return areas.input_value() if areas.count() else self.page.locator(f"#{elem_id}").inner_text()
+        element = self.page.locator(f"#{elem_id}")
+        if (text := element.locator(".heat-text")).count():
+            return text.text_content()
+        areas = element.locator("textarea")
+        return areas.input_value() if areas.count() else element.inner_text()
+
+    def choose_view(self, name: str) -> None:
+        """Click the tab of a view."""
+        self.page.get_by_role("tab", name=name, exact=True).click()
 
     def fill(self, elem_id: str, value: str) -> None:
         """Type into a field and leave it."""
@@ -97,7 +108,7 @@ class Visit:
     def wait_for_text(self, elem_id: str, characters: int) -> None:
         """Wait until a text has at least so many characters."""
         self.page.wait_for_function(
-            "([id, n]) => [...document.querySelector(`#${id} textarea`).value].length >= n", arg=[elem_id, characters]
+            "([id, n]) => document.querySelector(`#${id} .heat-text`)?.children.length >= n", arg=[elem_id, characters]
         )
 
     def generate(self, characters: int) -> None:
@@ -105,6 +116,12 @@ class Visit:
         self.page.locator("#generate").click()
         self.wait_for_text("output-a", characters)
         self.wait_for_text("output-b", characters)
+
+    def wait_for_words(self, elem_id: str, words: str) -> None:
+        """Wait until an element shows these words."""
+        self.page.wait_for_function(
+            "([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[elem_id, words]
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import os
 from functools import partial
 
 import pytest
+from browser import Visit, chromium, running_app
 from hub_server import HubServer
 
 NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask for a server is refused
@@ -77,3 +78,34 @@ def small_steps():
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A browser, started once."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def app(_no_hub_between_tests):
+    """The address of the app with the bundled models, started once."""
+    with running_app() as url:
+        yield url
+
+
+@pytest.fixture
+def visit(browser):
+    """A function that opens a page as a new visitor; at the end nothing may have gone wrong on any of them."""
+    visits = []
+
+    def open_page(url, width=1280, height=1000, **context):
+        page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
+        visits.append(Visit(page, url))
+        return visits[-1]
+
+    yield open_page
+    for each in visits:
+        each.page.context.close()
+        assert each.errors == []
+        assert each.foreign == []

@@ -12,7 +12,8 @@ from charlm.hub import CLIENT_ERRORS, check_can_push, check_is_model, explain
 ROOT = Path(__file__).parents[1]
 FALLBACKS = ("shakespeare-lstm", "shakespeare-rnn")  # what the page shows as long as the Hub has nothing for it
 PYTHON_VERSION = "3.11"
-OURS = ("charlm/", "weights/")  # folders of a Space in which nothing else is kept
+KINDS = (".py", ".typed", ".js", ".css", ".txt")  # of files that the page needs
+OURS = ("charlm/", "train/", "weights/")  # folders of a Space in which nothing else is kept
 
 CARD = """# {name}
 
@@ -48,7 +49,8 @@ def deploy(space: str, models: Sequence[str]) -> str:
 
 def space_files(space: str, models: Sequence[str]) -> dict[str, bytes]:
     """Return what a Space needs to run the page, by its path there."""
-    package = [path for path in (ROOT / "charlm").rglob("*") if path.suffix in (".py", ".typed")]
+    # the page trains, too
+    package = [path for name in ("charlm", "train") for path in (ROOT / name).rglob("*") if path.suffix in KINDS]
     weights = [ROOT / "weights" / name / file for name in FALLBACKS for file in MODEL_FILES]
     paths = [ROOT / "app.py", ROOT / "requirements.txt", *package, *weights]
     files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}

@@ -1,0 +1,69 @@
+"""How models learnt: their stored records, as the view *Learn* shows them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from plotly import graph_objects as go
+
+from charlm.diagnosis import read_curves
+from charlm.errors import RequestError
+from charlm.sampling import check_whole
+from charlm.web.collection import Collection
+from charlm.web.curves import (
+    FIGURES,
+    Records,
+    Scale,
+    draw_plot,
+    samples_at,
+    settings_of,
+    tabulate,
+    write_csv,
+)
+
+MOST_MODELS = 20
+
+
+class Learner:
+    """The answers of the view. All raise RequestError for an argument out of bounds."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+
+    def plot(self, names: object, unit: str, axis: str, scale: str) -> go.Figure:
+        """Draw the curves of some models."""
+        return draw_plot(self._records(names)[0], Scale(unit, axis, scale))
+
+    def read(self, names: object) -> list[str]:
+        """Say what the curves of some models mean."""
+        records, missing = self._records(names)
+        return [f"{name} came without a training record." for name in missing] + read_curves(records)
+
+    def epochs(self, names: object) -> int:
+        """Return the last epoch of all."""
+        records, _ = self._records(names)
+        return max((epoch["epoch"] for _, history in records for epoch in history["epochs"]), default=1)
+
+    def samples(self, names: object, epoch: object) -> list[dict[str, str]]:
+        """Return what some models wrote after an epoch."""
+        return samples_at(self._records(names)[0], check_whole("epoch", epoch, 0))
+
+    def table(self, names: object) -> dict[str, Any]:
+        """Return the figures of every epoch, with the headings."""
+        return {"headers": ["model", *FIGURES], "data": tabulate(self._records(names)[0])}
+
+    def csv(self, names: object) -> str:
+        """Return the same as CSV."""
+        return write_csv(self._records(names)[0])
+
+    def settings(self, names: object) -> dict[str, Any]:
+        """Return the settings of the runs side by side, with the headings."""
+        records, _ = self._records(names)
+        return {"headers": ["setting", *(name for name, _ in records)], "data": settings_of(records)}
+
+    def _records(self, names: object) -> tuple[Records, Sequence[str]]:
+        """Return the records of the models with these names, and the names of those that have none."""
+        if not isinstance(names, list) or len(names) > MOST_MODELS:
+            raise RequestError(f"choose up to {MOST_MODELS} models")
+        models = [self._collection[name] for name in dict.fromkeys(map(str, names))]
+        records = [(model.name, model.lm.history) for model in models if model.lm.history is not None]
+        return records, [model.name for model in models if model.lm.history is None]

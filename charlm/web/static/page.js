@@ -1,0 +1,328 @@
+/* What the page does in the browser: texts whose every character shows a number as its colour, files that never
+   touch the server, the address of each view. Everything is put on the page as text, never as markup. */
+
+window.charlm = (() => {
+  const LOWEST = 48, HIGHEST = 126; // the printable symbols that stand for levels from 0 to 1, as charlm.web.levels has it
+  const MOST_MARKS = 3; // combining marks on one letter; more would climb over the lines above
+  let isOpen = false;
+  let pace = 0; // characters that appear each second in a paced text; 0 shows all there are
+  const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}]/u;
+  const DESCRIPTIONS = {
+    surprisal: (level) => `surprise ${(level * 7.8).toFixed(1)} nats`,
+    activation: (level) => `activation ${(2 * level - 1).toFixed(2)} of the strongest`,
+    influence: (level) => `influence ${(100 * level).toFixed(0)} % of the strongest`,
+  };
+
+  /** Show a character that would be invisible, or would turn the text around, as its number. */
+  function visible(symbol, marksBefore) {
+    if (symbol === "\n" || symbol === "\t") return symbol;
+    const isPiled = /\p{M}/u.test(symbol) && marksBefore >= MOST_MARKS;
+    if (!HIDDEN.test(symbol) && !isPiled) return symbol;
+    return `\\u{${symbol.codePointAt(0).toString(16)}}`;
+  }
+
+  function readable(text) {
+    let marks = 0;
+    return Array.from(String(text), (symbol) => {
+      const shown = visible(symbol, marks);
+      marks = /\p{M}/u.test(symbol) ? marks + 1 : 0;
+      return shown;
+    }).join("");
+  }
+
+  function named(symbol) {
+    return { "\n": "line break", "\t": "tab", " ": "space" }[symbol] ?? `“${visible(symbol, MOST_MARKS)}”`;
+  }
+
+  function make(tag, className, text) {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    if (text !== undefined) element.textContent = text;
+    return element;
+  }
+
+  /** A text whose characters show levels. Its value: see HeatText in charlm/web/components.py. */
+  class HeatText {
+    constructor(element, props, trigger) {
+      Object.assign(this, { element, props, trigger, shown: 0, symbols: [], cursor: -1, marks: 0, due: 0 });
+      this.text = element.querySelector(".heat-text");
+      this.detail = element.querySelector(".heat-detail");
+      this.text.addEventListener("mouseover", (event) => this.point(event.target.place));
+      this.text.addEventListener("click", (event) => this.choose(event.target.place));
+      this.text.addEventListener("keydown", (event) => this.type(event));
+      element.querySelector(".heat-copy")?.addEventListener("click", (event) => this.copy(event.target));
+      element.querySelector(".heat-save")?.addEventListener("click", () => save(this.value.text, `${this.value.name}.txt`));
+      element.heatText = this;
+      this.update();
+    }
+
+    get value() {
+      return { prompt: "", text: "", levels: "", kind: "surprisal", name: "text", ...(this.props.value || {}) };
+    }
+
+    get pace() {
+      return this.props.paced ? pace : 0;
+    }
+
+    update() {
+      const { prompt, text, levels, kind, details } = this.value;
+      const isSame = kind === this.kind && prompt === this.prompt && !details;
+      if (!(isSame && text.startsWith(this.whole) && levels.startsWith(this.levels))) this.clear();
+      Object.assign(this, { whole: text, levels, kind, prompt });
+      this.symbols = Array.from(text);
+      this.text.dataset.prompt = prompt;
+      this.text.dataset.kind = kind;
+      if (this.pace) this.reveal();
+      else this.show(this.symbols.length);
+    }
+
+    clear() {
+      this.text.replaceChildren();
+      Object.assign(this, { shown: 0, marks: 0, cursor: -1, due: 0 });
+      if (this.detail) this.detail.replaceChildren();
+    }
+
+    /** Let the text grow at the reader's pace. */
+    reveal() {
+      if (this.timer) return;
+      this.due = performance.now();
+      const tick = (now) => {
+        if (this.shown >= this.symbols.length || !this.pace) {
+          this.timer = null;
+          if (!this.pace) this.show(this.symbols.length);
+          return;
+        }
+        const steps = Math.floor(((now - this.due) / 1000) * this.pace);
+        if (steps > 0) {
+          this.due += (steps * 1000) / this.pace;
+          this.show(Math.min(this.shown + steps, this.symbols.length));
+        }
+        this.timer = requestAnimationFrame(tick);
+      };
+      this.timer = requestAnimationFrame(tick);
+    }
+
+    /** What is not shown yet is dropped: whoever stops a text wants to go on from what they see. */
+    freeze() {
+      if (this.timer) cancelAnimationFrame(this.timer);
+      this.timer = null;
+      const { text, levels } = this.value;
+      const shown = this.symbols.slice(0, this.shown).join("");
+      if (shown !== text) this.props.value = { ...this.value, text: shown, levels: levels.slice(0, this.shown) };
+      this.whole = shown;
+      this.levels = levels.slice(0, this.shown);
+      this.symbols = Array.from(shown);
+    }
+
+    show(end) {
+      const { levels } = this.value;
+      const followsEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 30;
+      const added = document.createDocumentFragment();
+      for (let place = this.shown; place < end; place++) {
+        const symbol = this.symbols[place];
+        const isMark = /\p{M}/u.test(symbol);
+        const span = make("span", symbol === "\n" ? "newline" : "", visible(symbol, this.marks));
+        this.marks = isMark ? this.marks + 1 : 0;
+        if (span.textContent !== symbol) span.className = "escape";
+        span.place = place;
+        const level = this.level(levels, place);
+        if (level !== null) this.paint(span, level);
+        added.append(span);
+      }
+      this.text.append(added);
+      this.shown = Math.max(this.shown, end);
+      if (followsEnd && !this.value.details) this.text.scrollTop = this.text.scrollHeight;
+    }
+
+    level(levels, place) {
+      const code = levels.charCodeAt(place);
+      return code >= LOWEST && code <= HIGHEST ? (code - LOWEST) / (HIGHEST - LOWEST) : null;
+    }
+
+    paint(span, level) {
+      if (this.kind !== "activation") return span.style.setProperty("--level", level.toFixed(3));
+      span.style.setProperty("--level", Math.abs(2 * level - 1).toFixed(3));
+      span.classList.toggle("low", level < 0.5);
+    }
+
+    /** Tell of one character what is known. */
+    point(place) {
+      if (place === undefined || place >= this.shown) return;
+      const level = this.level(this.value.levels, place);
+      const words = level === null ? "" : `: ${DESCRIPTIONS[this.kind](level)}`;
+      this.text.children[place].title = named(this.symbols[place]) + words;
+      if (!this.detail) return;
+      this.text.children[this.cursor]?.classList.remove("cursor");
+      this.text.children[place].classList.add("cursor");
+      this.cursor = place;
+      this.explain(place, words);
+    }
+
+    /** List the symbols that the model held likeliest in a place. */
+    explain(place, words) {
+      const rows = (this.value.details?.[place] ?? []).map(([symbol, probability]) => {
+        const row = make("div", "bar-row" + (symbol === this.symbols[place] ? " true" : ""));
+        const bar = make("span", "bar");
+        bar.style.width = `${(100 * probability).toFixed(1)}%`;
+        const track = make("span", "bar-track");
+        track.append(bar);
+        const label = make("span", "bar-symbol", { "\n": "↵", " ": "␣" }[symbol] ?? visible(symbol, MOST_MARKS));
+        row.append(label, track, make("span", "bar-figure", `${(100 * probability).toFixed(1)} %`));
+        return row;
+      });
+      this.detail.replaceChildren(make("div", "detail-line", named(this.symbols[place]) + words), ...rows);
+    }
+
+    choose(place) {
+      if (place === undefined) return;
+      this.point(place);
+      this.trigger("select", { index: place });
+    }
+
+    type(event) {
+      if (!this.detail) return;
+      const step = { ArrowRight: 1, ArrowLeft: -1, Home: -this.shown, End: this.shown }[event.key];
+      if (step !== undefined) this.point(Math.min(Math.max(this.cursor + step, 0), this.shown - 1));
+      else if (event.key === "Enter" && this.cursor >= 0) this.choose(this.cursor);
+      else return;
+      event.preventDefault();
+      this.text.children[this.cursor]?.scrollIntoView({ block: "nearest" });
+    }
+
+    async copy(button) {
+      const said = (await toClipboard(this.value.text)) ? "Copied" : "Select and copy by hand";
+      const before = button.textContent;
+      button.textContent = said;
+      setTimeout(() => (button.textContent = before), 1500);
+    }
+  }
+
+  async function toClipboard(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return false; // pages without https may not
+    }
+  }
+
+  /** Give the visitor a file made here. */
+  function save(text, name, type = "text/plain") {
+    const link = make("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
+    link.download = name.replace(/[^\p{L}\p{N}._-]+/gu, "-");
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  /** A text, or a list of them: one line each. */
+  function lines(element, props, watch) {
+    const update = () => {
+      const list = Array.isArray(props.value) ? props.value : props.value ? [props.value] : [];
+      element.firstElementChild.replaceChildren(...list.map((line) => make("div", "line", readable(line))));
+    };
+    watch("value", update);
+    update();
+  }
+
+  /** A list of texts with a heading and a line about each. */
+  function cards(element, props, watch) {
+    const update = () => {
+      const list = (props.value || []).map(({ title, about, text }) => {
+        const card = make("section", "card");
+        card.append(make("h4", "", readable(title)), make("div", "hint", readable(about)));
+        const body = make("pre", "card-text", readable(text));
+        body.tabIndex = 0; // it scrolls
+        body.setAttribute("aria-label", title);
+        card.append(body);
+        return card;
+      });
+      element.firstElementChild.replaceChildren(...list);
+    };
+    watch("value", update);
+    update();
+  }
+
+  /** A field for a text file, which is read here and sent as text with the form. */
+  function textFile(element, props, trigger, most) {
+    const input = element.querySelector("input");
+    const line = element.querySelector(".file-line");
+    input.addEventListener("change", async () => {
+      const file = input.files[0];
+      if (!file) return;
+      if (file.size > most) {
+        line.textContent = `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB.`;
+        return;
+      }
+      try {
+        const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+        line.textContent = `${file.name}: ${Array.from(text).length.toLocaleString("en")} characters`;
+        props.value = { name: file.name, text };
+        trigger("change");
+      } catch {
+        line.textContent = `${file.name} is not UTF-8 text; save it as UTF-8 first.`;
+      }
+    });
+  }
+
+  function heatTexts(selector = "") {
+    const texts = [...document.querySelectorAll(`${selector} .heat`)];
+    return texts.map((text) => text.parentElement.heatText).filter(Boolean);
+  }
+
+  function freezeAll() {
+    heatTexts().forEach((text) => text.freeze());
+  }
+
+  /** Stop a text where the visitor sees it, and return its value. */
+  function kept(id) {
+    const [text] = heatTexts(`#${id}`);
+    text.freeze();
+    return text.value;
+  }
+
+  function setPace(charactersPerSecond) {
+    pace = charactersPerSecond;
+    heatTexts().forEach((text) => text.update());
+  }
+
+  /** Return the address that opens the page with these settings; try to put it on the clipboard, too. */
+  async function link(settings) {
+    const address = new URL(location.pathname, location.origin);
+    for (const [name, value] of Object.entries(settings)) address.searchParams.set(name, value);
+    await toClipboard(address.href);
+    return address.href;
+  }
+
+  /** Keep the address in step with the view, so that it can be passed on. */
+  function setView(view) {
+    if (!isOpen) return; // tabs say that they are selected as the page is built, too
+    lookInside(view);
+    const address = new URL(location.href);
+    if ((address.searchParams.get("view") ?? "write") === view) return;
+    address.search = `?view=${view}`;
+    history.replaceState(null, "", address);
+  }
+
+  /** There is something to see before anything was clicked. */
+  function lookInside(view) {
+    if (view === "inside" && heatTexts("#seen").some((text) => !text.value.text)) document.querySelector("#inspect").click();
+  }
+
+  /** The page shows what its address says; write the text that a shared link stands for. */
+  function opened() {
+    isOpen = true;
+    const query = new URLSearchParams(location.search);
+    lookInside(query.get("view"));
+    const filled = document.querySelector("#seed textarea, #seed input")?.value;
+    if (query.has("seed") && filled === query.get("seed")) document.querySelector("#generate")?.click();
+  }
+
+  return {
+    heatText: (element, props, trigger, watch) => {
+      const heatText = new HeatText(element, props, trigger);
+      watch("value", () => heatText.update());
+    },
+    lines, cards, textFile, freezeAll, kept, setPace, setView, opened, isOpen: () => isOpen, save, link,
+  };
+})();

@@ -1,0 +1,301 @@
+"""The views of the page, walked through as a person does, in a real browser whose network ends at this machine."""
+
+import json
+import os
+import re
+import urllib.parse
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import ROOT
+
+from charlm.lm import CharLM
+
+WEIGHTS = ROOT / "weights"
+VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
+SEEN = {"write": "#output-a .heat-text", "learn": "#loss-curves .js-plotly-plot", "inside": "#seen .heat-text span"}
+
+
+def take_picture(visitor, name):
+    """Make the README's picture of a view, if asked to."""
+    if folder := os.environ.get("CHARLM_PICTURES"):
+        visitor.page.evaluate("document.activeElement.blur()")
+        visitor.page.screenshot(path=Path(folder, f"{name}.png"), full_page=True)
+
+
+def level_of(visitor, elem_id, place):
+    span = visitor.page.locator(f"#{elem_id} .heat-text span").nth(place)
+    return float(span.evaluate("span => span.style.getPropertyValue('--level')"))
+
+
+def downloaded(visitor, click):
+    with visitor.page.expect_download() as waiting:
+        click()
+    download = waiting.value
+    return download.suggested_filename, Path(download.path()).read_bytes()
+
+
+class TestWrite:
+    def test_each_character_is_coloured_by_how_surprised_the_model_was(self, app, visit):
+        visitor = visit(app)
+        for elem_id, value in {"prompt": "ROMEO:\n", "seed": "3", "length": "400"}.items():
+            visitor.fill(elem_id, value)
+        visitor.generate(400)
+        for side, name in (("a", "shakespeare-lstm"), ("b", "shakespeare-rnn")):
+            lm = CharLM.from_pretrained(WEIGHTS / name)
+            surprisals = lm.score("ROMEO:\n" + visitor.text(f"output-{side}"))[-400:]
+            for place in (0, 10, 399):
+                assert level_of(visitor, f"output-{side}", place) == pytest.approx(
+                    min(surprisals[place] / 7.8, 1), abs=0.01
+                )
+            assert "bits per character" in visitor.text(f"progress-{side}")
+        visitor.page.locator("#output-a .heat-text").evaluate("text => text.scrollTop = 0")
+        visitor.page.locator("#output-b .heat-text").evaluate("text => text.scrollTop = 0")
+        take_picture(visitor, "write")
+
+        background = "span => getComputedStyle(span).backgroundColor"
+        first = visitor.page.locator("#output-a .heat-text span").first
+        coloured = first.evaluate(background)
+        visitor.page.locator("#colours input").uncheck()
+        assert first.evaluate(background) != coloured
+
+    def test_a_shared_link_opens_with_the_same_text(self, app, visit):
+        first = visit(app)
+        first.choose("model-b", "shakespeare-gru")
+        for elem_id, value in {"prompt": "Apple", "length": "120", "temperature": "0.6"}.items():
+            first.fill(elem_id, value)
+        first.generate(120)
+        first.page.locator("#share").click()
+        first.page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
+        link = first.page.locator("#link").locator("textarea, input").input_value()
+        assert urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)["prompt"] == ["Apple"]
+
+        second = visit(link)
+        second.wait_for_text("output-a", 120)
+        second.wait_for_text("output-b", 120)
+        for elem_id in ("output-a", "output-b", "prompt"):
+            assert second.text(elem_id) == first.text(elem_id)
+        assert "CharGRU" in second.text("about-b")
+
+    def test_a_link_that_cannot_be_opened_says_so(self, app, visit):
+        visitor = visit(app + "/?view=write&a=nobody&b=nobody&prompt=x&length=9&temperature=1&top_k=0&top_p=1&seed=1")
+        visitor.wait_for_words("notices", "The link cannot be opened here: there is no model 'nobody'")
+        assert visitor.text("output-a") == ""
+
+    def test_one_click_shows_three_temperatures(self, app, visit):
+        visitor = visit(app)
+        for elem_id, value in {"prompt": "Coffee", "length": "80", "seed": "5"}.items():
+            visitor.fill(elem_id, value)
+        visitor.page.locator("#board").click()
+        for side, name in (("a", "shakespeare-lstm"), ("b", "shakespeare-rnn")):
+            lm = CharLM.from_pretrained(WEIGHTS / name)
+            for temperature in (0.5, 1.0, 1.5):
+                elem_id = f"board-{side}-{temperature:g}".replace(".", "-")
+                visitor.wait_for_text(elem_id, 80)
+                assert visitor.text(elem_id) == lm.generate("Coffee", 80, temperature, seed=5)
+        take_picture(visitor, "temperatures")
+
+    def test_a_slow_pace_lets_the_text_appear_slowly_and_stop_keeps_what_was_shown(self, app, visit):
+        visitor = visit(app)
+        visitor.fill("seed", "7")
+        visitor.page.get_by_text("More settings").click()
+        visitor.page.get_by_label("to read aloud").check()
+        visitor.page.locator("#generate").click()
+        visitor.wait_for_words("progress-a", "500 characters")  # all of it is there
+        visitor.wait_for_text("output-a", 5)
+        visitor.page.locator("#stop").click()
+        shown = len(visitor.text("output-a"))
+        assert 5 <= shown < 400
+        visitor.fill("length", "50")
+        visitor.page.get_by_label("as fast as it comes").check()
+        visitor.page.locator("#continue").click()
+        visitor.wait_for_text("output-a", shown + 50)
+        lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
+        assert visitor.text("output-a") == lm.generate("ROMEO:\n", shown + 50, seed=7)
+
+    def test_a_prompt_is_had_at_a_click(self, app, visit):
+        visitor = visit(app)
+        for prompt in ("Apple", "University", "Seoul", "Coffee", "Computer"):
+            visitor.page.get_by_role("button", name=prompt, exact=True).click()
+            visitor.page.wait_for_function(
+                "text => document.querySelector('#prompt textarea').value === text", arg=prompt
+            )
+
+    def test_a_text_can_be_saved(self, app, visit):
+        visitor = visit(app)
+        for elem_id, value in {"seed": "3", "length": "100"}.items():
+            visitor.fill(elem_id, value)
+        visitor.generate(100)
+        name, content = downloaded(visitor, visitor.page.locator("#output-b .heat-save").click)
+        assert name == "shakespeare-rnn-3.txt"
+        assert content.decode() == visitor.text("output-b")
+
+
+class TestLearn:
+    def test_the_curves_of_all_chosen_models_are_in_one_plot_with_what_they_say(self, app, visit):
+        visitor = visit(app + "/?view=learn")
+        visitor.page.locator(SEEN["learn"]).wait_for()
+        legend = visitor.text("loss-curves")
+        for name in ("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru"):
+            best = json.loads((WEIGHTS / name / "history.json").read_text(encoding="utf-8"))["best"]
+            assert f"{name}, training" in legend
+            assert f"{name}, best: {best['val_loss']:.4f} at epoch {best['epoch']}" in legend
+            assert f"{best['val_loss']:.4f}" in visitor.text("reading")
+        take_picture(visitor, "learn")
+
+    def test_the_homework_is_seen_through(self, app, visit):
+        visitor = visit(app + "/?view=learn")
+        for name in ("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru"):
+            visitor.page.get_by_label(f"Remove {name}").or_(
+                visitor.page.locator("#learn-models .token", has_text=name).locator("[title*=Remove], .token-remove")
+            ).first.click()
+        for name in ("homework-rnn", "homework-lstm"):
+            visitor.choose("learn-models", name)
+        visitor.wait_for_words("loss-curves", "homework-lstm, unseen text")
+        visitor.wait_for_words("reading", "leak")
+        take_picture(visitor, "homework")
+
+    def test_the_slider_goes_through_training(self, app, visit):
+        visitor = visit(app + "/?view=learn")
+        visitor.fill("epoch", "1")
+        visitor.wait_for_words("samples", "after epoch 1:")
+        record = json.loads((WEIGHTS / "shakespeare-gru" / "history.json").read_text(encoding="utf-8"))
+        assert record["epochs"][0]["sample"] in visitor.page.locator("#samples").text_content()
+
+    def test_units_axes_and_scales(self, app, visit):
+        visitor = visit(app + "/?view=learn")
+        for label, title in {"perplexity": "perplexity", "characters read": "characters read"}.items():
+            visitor.page.get_by_label(label, exact=True).check()
+            visitor.wait_for_words("loss-curves", title)
+        visitor.page.get_by_label("log", exact=True).check()
+        visitor.page.wait_for_function(
+            "document.querySelector('#loss-curves .js-plotly-plot').layout.yaxis.type === 'log'"
+        )
+
+    def test_the_figures_and_the_picture_can_be_saved(self, app, visit):
+        visitor = visit(app + "/?view=learn")
+        visitor.page.locator(SEEN["learn"]).wait_for()
+        name, content = downloaded(visitor, visitor.page.locator("#save-csv").click)
+        assert name == "curves.csv"
+        assert content.decode().startswith("model,epoch,train_loss")
+        assert len(content.decode().splitlines()) == 1 + 24 + 14 + 24
+        name, content = downloaded(visitor, visitor.page.locator("#save-png").click)
+        assert name.endswith(".png")
+        assert content.startswith(b"\x89PNG")
+
+
+class TestInside:
+    def test_pointing_at_a_character_shows_what_was_expected_there(self, app, visit):
+        visitor = visit(app + "/?view=inside")
+        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
+        visitor.page.locator("#inspect").click()
+        visitor.page.wait_for_function("document.querySelectorAll('#seen .heat-text span').length === 81")
+        visitor.page.locator("#seen .heat-text span").nth(34).hover()
+        lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
+        inspection = lm.inspect("ROMEO:\nWhat light is this?\n" * 3)
+        figures = visitor.page.locator("#seen .bar-row .bar-figure").all_inner_texts()
+        assert figures == [f"{100 * p:.1f} %" for p in inspection.probabilities[34]]
+        visitor.page.locator("#seen .heat-text").focus()
+        visitor.page.keyboard.press("ArrowRight")
+        figures = visitor.page.locator("#seen .bar-row .bar-figure").all_inner_texts()
+        assert figures == [f"{100 * p:.1f} %" for p in inspection.probabilities[35]]
+
+    def test_units_are_found_and_colour_the_text(self, app, visit):
+        visitor = visit(app + "/?view=inside")
+        visitor.page.locator(SEEN["inside"]).first.wait_for()
+        visitor.page.locator("#find-units").click()
+        visitor.wait_for_words("colour", "units found")
+        visitor.page.wait_for_function("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
+        visitor.page.locator("#colour input").click()
+        offered = visitor.page.get_by_role("option").all_inner_texts()
+        assert any("in a speaker's name" in option for option in offered)
+        assert any("position in the line" in option for option in offered)
+        visitor.page.get_by_role("option").filter(has_text="in a speaker's name").click()
+        take_picture(visitor, "inside")
+
+    def test_a_chosen_character_shows_what_moved_its_prediction(self, app, visit):
+        visitor = visit(app + "/?view=inside")
+        visitor.page.locator("#seen .heat-text span").nth(60).click()
+        visitor.page.locator("#traced .heat-text span").first.wait_for()
+        assert visitor.page.locator("#traced .heat-text span").count() == 60
+        assert "character 61" in visitor.text("traced-line")
+        levels = [level_of(visitor, "traced", place) for place in range(60)]
+        assert max(levels) == 1
+        assert sum(levels[-10:]) > sum(levels[:10])
+
+    def test_memories_are_compared(self, app, visit):
+        visitor = visit(app + "/?view=inside")
+        visitor.page.locator("#compare-memory").click()
+        visitor.page.locator("#memory .js-plotly-plot").wait_for()
+        for name in ("shakespeare-lstm", "shakespeare-rnn"):
+            assert name in visitor.text("memory")
+            assert re.search(rf"{name}.* \d+ characters", visitor.text("memory-reading"))
+        take_picture(visitor, "memory")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_nothing_is_wider_than_the_screen(app, visit, view, width):
+    visitor = visit(f"{app}/?view={view}", width)
+    assert visitor.page.get_by_role("tab", name=VIEWS[view], exact=True).get_attribute("aria-selected") == "true"
+    if view in SEEN:
+        visitor.page.locator(SEEN[view]).first.wait_for()
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_axe_finds_nothing_serious(app, visit, view, theme):
+    visitor = visit(f"{app}/?__theme={theme}&view={view}")
+    if view == "write":
+        visitor.generate(200)
+    elif view in SEEN:
+        visitor.page.locator(SEEN[view]).first.wait_for()
+    found = Axe().run(visitor.page).response["violations"]
+    serious = [
+        (violation["id"], node["target"], node["html"][:200])
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+    assert serious == []
+
+
+WHERE = """() => {
+    const element = document.activeElement, style = getComputedStyle(element);
+    const labels = [...(element.labels ?? [])].map((label) => label.innerText).join(" ");
+    const named = (element.getAttribute("aria-labelledby") ?? "").split(" ").filter(Boolean)
+        .map((id) => document.getElementById(id)?.innerText).join(" ");
+    if (!element.walked) element.walked = String(Math.random());
+    return {
+        key: element.walked,
+        tag: element.tagName,
+        name: (element.getAttribute("aria-label") || named || labels || element.innerText || element.title).trim(),
+        outline: parseFloat(style.outlineWidth) > 0 && style.outlineStyle !== "none",
+    };
+}"""
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_keyboard_reaches_every_control_which_shows_it_and_has_a_name(app, visit, view):
+    visitor = visit(f"{app}/?view={view}")
+    if view in SEEN:
+        visitor.page.locator(SEEN[view]).first.wait_for()
+    reached = {}
+    for _ in range(150):
+        visitor.page.keyboard.press("Tab")
+        where = visitor.page.evaluate(WHERE)
+        if where["tag"] == "BODY" or where["key"] in reached:
+            break
+        reached[where["key"]] = where
+    else:
+        pytest.fail("the keyboard does not get around the page")
+    assert [where for where in reached.values() if not where["outline"]] == []
+    assert [where for where in reached.values() if not where["name"]] == []
+    controls = visitor.page.evaluate(
+        """() => [...document.querySelectorAll("button, input, textarea, select, a[href], [tabindex='0']")].filter(
+            (each) => each.checkVisibility({ visibilityProperty: true }) && !each.disabled && each.tabIndex >= 0
+                && each.type !== "radio").filter((each) => !each.walked).map((each) => each.outerHTML.slice(0, 200))"""
+    )
+    assert controls == []
