@@ -2,10 +2,13 @@
 
 import argparse
 import contextlib
+import gc
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+gc.disable()  # what is imported is here to stay: to look for garbage in it again and again takes a fifth of the start
 # with analytics on, a silent network keeps the process from exiting
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # writing is one character after another: more threads for each only stand in the way of the other visitors
@@ -16,7 +19,6 @@ from charlm import cli
 from charlm.device import DEVICES
 from charlm.errors import RequestError
 from charlm.web.collection import keep_asking, load_collection
-from charlm.web.page import build_page, launch
 
 with contextlib.suppress(ImportError):
     # a Space on ZeroGPU refuses an app that marks no function; there too the models run on the CPU
@@ -45,14 +47,21 @@ def parse() -> argparse.Namespace:
 def serve(args: argparse.Namespace) -> None:
     """Load the models and serve the page."""
     named = [name.strip() for name in os.environ.get("CHARLM_MODELS", "").split(",")]
-    collection = load_collection(args.model or [name for name in named if name], BUNDLED, args.device)
+    with ThreadPoolExecutor(1) as thread:  # reading models and importing Gradio, which takes two seconds
+        loading = thread.submit(load_collection, args.model or [name for name in named if name], BUNDLED, args.device)
+        from charlm.web.page import build_page, launch
+
+        collection = loading.result()
     for problem in collection.problems:
         print(f"warning: {problem}", file=sys.stderr)
     for model in collection:
         print(f"{model.name}: {model}", file=sys.stderr)
     keep_asking(collection, args.device)
+    page = build_page(collection)
+    gc.freeze()
+    gc.enable()
     try:
-        launch(build_page(collection), args.host, args.port)
+        launch(page, args.host, args.port)
     except OSError as error:
         raise RequestError(f"cannot serve on {args.host}:{args.port} ({error}); choose another --port") from None
 

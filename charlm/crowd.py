@@ -16,6 +16,8 @@ from charlm.engine import Array, Engine, Reader, States
 from charlm.sampling import Sampler, Samplers
 from charlm.vocab import Ids
 
+Piece = tuple[list[int], list[Array]]  # what was drawn, and the logits (V,) that each was drawn from
+
 DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and nobody reads faster
 
 
@@ -27,8 +29,8 @@ class Crowd:
         self._workers = [_Worker(engine) for _ in range(workers or count_cores())]
         self._lock = Lock()
 
-    def write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[list[int]]:
-        """Read a prompt (T,), then yield what is drawn, `length` ids in all, a few at a time.
+    def write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[Piece]:
+        """Read a prompt (T,), then yield what is drawn, `length` ids in all, the first at once, then a few at a time.
 
         Any thread may call this. Closing the iterator ends the writing.
         """
@@ -40,9 +42,9 @@ class Crowd:
         try:
             left = length
             while left:
-                ids = text.receive()
-                left -= len(ids)
-                yield ids
+                piece = text.receive()
+                left -= len(piece[0])
+                yield piece
         finally:
             text.is_wanted = False
 
@@ -59,43 +61,49 @@ class _Text:
         self.logits = logits
         self.left = length
         self.is_wanted = True
-        self._undelivered: list[int] = []
-        self._delivered: SimpleQueue[list[int] | Exception] = SimpleQueue()
+        self._undelivered: Piece = ([], [])
+        self._delivered: SimpleQueue[Piece | Exception] = SimpleQueue()
+        self._has_begun = False
 
     @property
     def goes_on(self) -> bool:
         """Whether there is more to write."""
         return self.is_wanted and self.left > 0
 
-    def add(self, drawn: int) -> None:
-        """Write a symbol."""
-        self._undelivered.append(drawn)
+    def add(self, drawn: int, logits: Array) -> None:
+        """Write a symbol. Whoever waits has the first at once."""
+        ids, drawn_from = self._undelivered
+        ids.append(drawn)
+        drawn_from.append(logits)
         self.left -= 1
-        if self.left == 0:
+        if self.left == 0 or not self._has_begun:
+            self._has_begun = True
             self.deliver()
 
     def deliver(self) -> None:
         """Let the one who waits have what was written since the last time."""
-        if self._undelivered:
+        if self._undelivered[0]:
             self._delivered.put(self._undelivered)
-            self._undelivered = []
+            self._undelivered = ([], [])
 
     def fail(self, error: Exception) -> None:
         """Let the one who waits have an exception."""
         self._delivered.put(error)
 
-    def receive(self) -> list[int]:
+    def receive(self) -> Piece:
         """Wait for a delivery; return it and all that have come besides."""
         received = self._delivered.get()
         ids: list[int] = []
+        logits: list[Array] = []
         while True:
             if isinstance(received, Exception):
                 raise received
-            ids += received
+            ids += received[0]
+            logits += received[1]
             try:
                 received = self._delivered.get_nowait()
             except Empty:
-                return ids
+                return ids, logits
 
 
 class _Worker:
@@ -150,8 +158,8 @@ class _Worker:
         delivered = time.perf_counter()
         while self._texts and not self._joining:
             ids = samplers.draw(logits)
-            for text, drawn in zip(self._texts, ids, strict=True):
-                text.add(drawn)
+            for text, drawn, row in zip(self._texts, ids, logits, strict=True):
+                text.add(drawn, row)  # not copied: every step makes new logits
             if time.perf_counter() - delivered > DELIVERY_SECONDS:
                 delivered = time.perf_counter()
                 for text in self._texts:

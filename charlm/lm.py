@@ -174,16 +174,20 @@ class CharLM:
 
         Arguments are checked at the call, before the first character is asked for.
         """
+        ids, length, sampler = self._read_request(prompt, after, length, Sampler(temperature, top_k, top_p, seed))
+        write = self._write_shared if shared and self.device == "cpu" else self._write
+        return write(ids, length, sampler)
+
+    def _read_request(self, prompt: str, after: str, length: int, sampler: Sampler) -> tuple[Ids, int, Sampler]:
+        """Check a request; return the ids that are to be read, and the sampler where it goes on."""
         length = check_whole("length", length, 0)
-        sampler = Sampler(temperature, top_k, top_p, seed)
         ids, skipped = self.vocab.encode_known(_check_text("prompt", prompt))
         if skipped:
             symbols = "".join(dict.fromkeys(skipped))
-            warnings.warn(f"the prompt's {symbols!r} was skipped: the model does not know it", stacklevel=2)
+            warnings.warn(f"the prompt's {symbols!r} was skipped: the model does not know it", stacklevel=3)
         written = self.vocab.encode(_check_text("after", after))
         sampler.skip(len(written))
-        write = self._write_shared if shared and self.device == "cpu" else self._write
-        return write(np.concatenate([ids if len(ids) else self._start(), written]), length, sampler)
+        return np.concatenate([ids if len(ids) else self._start(), written]), length, sampler
 
     def stream_scored(
         self,
@@ -200,10 +204,10 @@ class CharLM:
 
         They are those of the model itself, at temperature 1 and without limits: what `score` would say of the text.
         """
-        pieces = self.stream(prompt, length, temperature, top_k, top_p, seed, after=after, shared=True)
-        known, _ = self.vocab.encode_known(prompt)
-        read = np.concatenate([known if len(known) else self._start(), self.vocab.encode(after)])
-        return self._scored(Reader(self.engine), read, pieces)
+        ids, length, sampler = self._read_request(prompt, after, length, Sampler(temperature, top_k, top_p, seed))
+        if self.device == "cpu":
+            return self._write_scored(ids, length, sampler)
+        return self._scored(Reader(self.engine), ids, self._write(ids, length, sampler))
 
     def score(self, text: str) -> NDArray[np.float64]:
         """Return the surprisal of each character of `text` but the first, in nats: (N - 1,) for N characters.
@@ -286,8 +290,13 @@ class CharLM:
         return (self.vocab.symbols[drawn] for drawn in ids(prompt, length, sampler))  # unlike a map, it can be closed
 
     def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
-        for ids in self._crowd.write(prompt, length, sampler):
+        for ids, _ in self._crowd.write(prompt, length, sampler):
             yield self.vocab.decode(np.array(ids))
+
+    def _write_scored(self, prompt: Ids, length: int, sampler: Sampler) -> Generator[tuple[str, NDArray[np.float64]]]:
+        for drawn, logits in self._crowd.write(prompt, length, sampler):
+            ids = np.array(drawn)
+            yield self.vocab.decode(ids), surprisals_of(ids, log_softmax(np.array(logits)))
 
     def _scored(self, reader: Reader, unread: Ids, pieces: Iterable[str]) -> Generator[tuple[str, NDArray[np.float64]]]:
         """Read what was written so far, `unread` first, one symbol behind the pieces; yield them with surprisals."""

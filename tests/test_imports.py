@@ -22,8 +22,8 @@ ORDER = [
     "charlm.crowd",
     "charlm.inspection",
     "charlm.units",
-    "charlm.memory",
     "charlm.network",
+    "charlm.memory",
     "charlm.gpu",
     "charlm.history",
     "charlm.diagnosis",
@@ -68,7 +68,7 @@ ORDER = [
 ]
 # Each of these libraries is the business of one place.
 ONLY_IN = {
-    "torch": {"charlm.device", "charlm.network", "charlm.gpu", "charlm.lm", "train"},
+    "torch": {"charlm.device", "charlm.network", "charlm.memory", "charlm.gpu", "charlm.lm", "train"},
     "gradio": {
         "charlm.web.components",
         "charlm.web.reporting",

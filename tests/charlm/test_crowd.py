@@ -307,9 +307,9 @@ def test_a_text_is_delivered_whole_and_not_before_something_is_written(monkeypat
     ids, expected = lm.vocab.encode("a cab"), lm.vocab.encode(alone(lm, {"prompt": "a cab", "length": 50, "seed": 3}))
     for seconds in (0, math.inf):
         monkeypatch.setattr("charlm.crowd.DELIVERY_SECONDS", seconds)
-        pieces = list(lm._crowd.write(ids, 50, Sampler(seed=3)))
+        pieces = [drawn for drawn, _ in lm._crowd.write(ids, 50, Sampler(seed=3))]
         assert all(pieces) and list(itertools.chain(*pieces)) == expected.tolist()
-    assert len(pieces) == 1  # nothing was due before the end
+    assert len(pieces) <= 2  # after the first symbol, for which somebody waits, nothing was due before the end
 
 
 def test_a_text_that_is_far_from_its_end_is_delivered_on_the_way():
