@@ -57,7 +57,7 @@ def serve(args: argparse.Namespace) -> None:
     for model in collection:
         print(f"{model.name}: {model}", file=sys.stderr)
     keep_asking(collection, args.device)
-    page = build_page(collection)
+    page = build_page(collection, args.device)
     gc.freeze()
     gc.enable()
     try:

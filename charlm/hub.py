@@ -90,7 +90,7 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
     cache has no such model, ModelFileError if what it gave is not a sound model.
     """
     try:
-        info, token = _ask(repo_id, revision, token)
+        info, token = ask(repo_id, revision, token)
         assert info.sha is not None
         try:
             folder = _download(repo_id, info, token)
@@ -137,10 +137,10 @@ def check_is_model(repo_id: str, token: Token = None) -> None:
     """Raise HubError unless the Hub has that repository and it holds the files of a model."""
     _check_repo_id(repo_id)
     try:
-        info, _ = _ask(repo_id, None, token)
+        info, _ = ask(repo_id, None, token)
     except CLIENT_ERRORS as error:
         raise explain(error, repo_id, None) from None
-    _sizes(repo_id, info)
+    sizes_of(repo_id, info)
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Token = None) -> str:
@@ -167,20 +167,23 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Tok
     return commit.commit_url
 
 
-def _ask(repo_id: str, revision: str | None, token: Token) -> tuple[ModelInfo, Token]:
-    """Ask which commit a revision is and which files it has; return that and the token that may read it."""
+def ask(repo_id: str, revision: str | None, token: Token) -> tuple[ModelInfo, Token]:
+    """Ask which commit a revision is and which files it has; return that and the token that may read it.
 
-    def ask(token: Token) -> ModelInfo:
+    Raises what the client raises, which `explain` puts into words.
+    """
+
+    def ask_with(token: Token) -> ModelInfo:
         return HfApi().model_info(
             repo_id, revision=revision, timeout=QUESTION_SECONDS, files_metadata=True, token=token
         )
 
     if token is not None or get_token() is None:
-        return ask(token), token
+        return ask_with(token), token
     try:
-        info = ask(False)
+        info = ask_with(False)
     except RepositoryNotFoundError:  # perhaps the stored token opens it
-        return ask(True), True
+        return ask_with(True), True
     return info, bool(info.gated)  # anyone may see what a gated repository holds, but its files need the token
 
 
@@ -189,7 +192,7 @@ def _download(repo_id: str, info: ModelInfo, token: Token, force: bool = False) 
 
     Raises ModelFileError before anything is downloaded that no sound model could need.
     """
-    sizes = _sizes(repo_id, info)
+    sizes = sizes_of(repo_id, info)
     for name, most in LARGEST_FILES.items():
         if (sizes.get(name) or 0) > most:
             raise ModelFileError(f"{repo_id}: {name} has {sizes[name]:,} bytes, more than any charlm model needs")
@@ -209,7 +212,7 @@ def _download(repo_id: str, info: ModelInfo, token: Token, force: bool = False) 
     return download(WEIGHTS_FILE).parent
 
 
-def _sizes(repo_id: str, info: ModelInfo) -> dict[str, int | None]:
+def sizes_of(repo_id: str, info: ModelInfo) -> dict[str, int | None]:
     """Return the size of each file of a repository. Raises HubError if those of a model are not among them."""
     sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
     if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in sizes]:

@@ -67,6 +67,7 @@ class Repo:
     kind: str = "model"
     private: bool = False
     gated: bool = False
+    downloads: int = 0
     readers: set[str] = field(default_factory=set)
     sdk: str | None = None
     variables: dict[str, str] = field(default_factory=dict)
@@ -315,8 +316,22 @@ class HubServer:
         siblings = [
             {"rfilename": path} | (_blob(path, content) if blobs else {}) for path, content in commit.files.items()
         ]
+        card = _card(commit.files)
         about = {"id": name, "sha": commit.id, "private": repo.private, "gated": "auto" if repo.gated else False}
-        return _json(about | {"tags": [], "downloads": 0, "likes": 0, "sdk": repo.sdk, "siblings": siblings})
+        about |= {"tags": _tags(card), "library_name": card.get("library_name"), "cardData": card}
+        return _json(about | {"downloads": 0, "likes": 0, "sdk": repo.sdk, "siblings": siblings})
+
+    def _search(self, request, **_):
+        query = {name: values[0] for name, values in parse_qs(urlsplit(request.path).query).items()}
+        found = [
+            {"id": repo.name, "tags": tags, "downloads": repo.downloads, "likes": 0, "private": False}
+            for repo in self.repos.values()
+            if repo.kind == "model" and not repo.private
+            for tags in [_tags(_card(repo.files))]
+            if query.get("filter", "") in ["", *tags] and query.get("search", "").lower() in repo.name.lower()
+        ]
+        found.sort(key=lambda each: -each["downloads"])
+        return _json(found[: int(query.get("limit", 1000))])
 
     def _tree(self, user, kind, name, revision, **_):
         files = _commit(self._readable(user, kind, name), revision).files
@@ -421,6 +436,7 @@ ROUTES = [
     (r"POST /api/repos/create", HubServer._create),
     (r"POST /api/validate-yaml", HubServer._validate_card),
     (r"(GET|POST) /api/spaces/(?P<name>[^/]+/[^/]+)/variables", HubServer._variables),
+    (r"GET /api/models", HubServer._search),
     (rf"GET {API}", HubServer._info),
     (rf"GET {API}/revision/(?P<revision>[^/]+)", HubServer._info),
     (rf"GET {API}/tree/(?P<revision>[^/]+)", HubServer._tree),
@@ -454,6 +470,17 @@ def _blob(path, content):
 
 def _inverted(response):
     return replace(response, body=bytes(255 - byte for byte in response.body))
+
+
+def _card(files) -> dict:
+    """The metadata at the head of README.md."""
+    front = re.match(r"---\n(.*?)\n---(\n|$)", files.get("README.md", b"").decode(errors="replace"), re.DOTALL)
+    return (yaml.safe_load(front[1]) or {}) if front else {}
+
+
+def _tags(card) -> list[str]:
+    """What the Hub makes tags of: those of the card, and the library."""
+    return [*card.get("tags", []), *filter(None, [card.get("library_name")])]
 
 
 def _json(value, status=200):

@@ -1,12 +1,13 @@
 """The models that the demo serves, and how it finds them."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 
 from charlm.errors import CharLMError, HubUnavailableError, RequestError
 from charlm.hub import is_repo_id
@@ -18,9 +19,11 @@ SOURCES = {
     "cache": "from the Hub's cache on this machine",
     "bundled": "bundled with the app",
     "folder": "from a folder",
+    "trained": "trained on this page",
 }
 
 
+MOST_GUESTS = 8
 FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between questions to a Hub that does not answer
 
 
@@ -48,13 +51,19 @@ class ServedModel:
 
 
 class Collection:
-    """The served models by name, at least one of them, and what went wrong with those that could not be had."""
+    """The served models by name, at least one of them, and what went wrong with those that could not be had.
+
+    Besides them there are guests, models that a visitor has loaded or trained: whoever knows the name of one can use
+    it, but no list has it. The least recently used of them go when there are more than MOST_GUESTS.
+    """
 
     def __init__(self, models: Iterable[ServedModel], problems: Mapping[str, CharLMError] | None = None) -> None:
         """problems: by the name of the repository that could not be had."""
         self._models = {model.name: model for model in models}
         self._problems = dict(problems or {})
         assert self._models, "a collection needs a model"
+        self._guests: OrderedDict[str, ServedModel] = OrderedDict()
+        self._lock = Lock()
 
     @property
     def names(self) -> list[str]:
@@ -78,13 +87,28 @@ class Collection:
         self._models = self._models | {model.name: model}
         self._problems = {name: error for name, error in self._problems.items() if name != model.name}
 
+    def lend(self, model: ServedModel) -> None:
+        """Keep a guest. One that has to go for it is still there for whoever is using it."""
+        with self._lock:
+            self._guests[model.name] = model
+            self._guests.move_to_end(model.name)
+            while len(self._guests) > MOST_GUESTS:
+                self._guests.popitem(last=False)
+
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self._models or name in self._guests)
 
     def __getitem__(self, name: object) -> ServedModel:
         """Return the model of that name. Raises RequestError if there is none."""
         if isinstance(name, str) and name in self._models:
             return self._models[name]
+        with self._lock:
+            if isinstance(name, str) and name in self._guests:
+                self._guests.move_to_end(name)
+                return self._guests[name]
         raise RequestError(f"there is no model {name!r:.100} here; choose one of {', '.join(self._models)}")
 
 
@@ -165,15 +189,16 @@ def _load_repository(name: str, device: str) -> ServedModel | CharLMError:
         if is_repo_id(name):
             return error
         raise
-    return _serve(name, lm, lm.source)
+    return serve(name, lm, lm.source)
 
 
 def _load_folder(folder: Path, name: str, bundled: Path, device: str) -> ServedModel:
     source = "bundled" if folder.resolve().parent == bundled.resolve() else "folder"
-    return _serve(name, CharLM.from_pretrained(folder, device=device), source)
+    return serve(name, CharLM.from_pretrained(folder, device=device), source)
 
 
-def _serve(name: str, lm: CharLM, source: str) -> ServedModel:
+def serve(name: str, lm: CharLM, source: str) -> ServedModel:
+    """Return a model that is ready to write, under a name. source: a key of SOURCES."""
     if lm.device == "cpu":
         _ = lm.engine  # made ready now, not while the first visitor waits
     return ServedModel(name, lm, source)

@@ -20,6 +20,7 @@ Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#eab308", "#ec4899", "#14b8a6", "#8b5cf6")
 DASHES = {"train_loss": "dot", "val_loss": "solid", "unseen_loss": "dash"}
 GREY = "#808080"
+PLOT_HEIGHT, LEGEND_HEIGHT = 340, 20  # pixels: without the legend, and a line of it, which has room for three curves
 FIGURES = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
 
 UNITS: dict[str, Callable[[float], float]] = {
@@ -96,7 +97,7 @@ def draw_memory(curves: Sequence[tuple[str, Sequence[float]]], floor: float) -> 
 
 def _lay_out(figure: go.Figure) -> None:
     figure.update_layout(
-        height=400,
+        height=PLOT_HEIGHT + LEGEND_HEIGHT * -(-len(figure.data) // 3),
         margin={"l": 60, "r": 16, "t": 16, "b": 48},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

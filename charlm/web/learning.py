@@ -49,7 +49,8 @@ class Learner:
 
     def table(self, names: object) -> dict[str, Any]:
         """Return the figures of every epoch, with the headings."""
-        return {"headers": ["model", *FIGURES], "data": tabulate(self._records(names)[0])}
+        rows = [[_rounded(value) for value in row] for row in tabulate(self._records(names)[0])]
+        return {"headers": ["model", *FIGURES], "data": rows}
 
     def csv(self, names: object) -> str:
         """Return the same as CSV."""
@@ -67,3 +68,8 @@ class Learner:
         models = [self._collection[name] for name in dict.fromkeys(map(str, names))]
         records = [(model.name, model.lm.history) for model in models if model.lm.history is not None]
         return records, [model.name for model in models if model.lm.history is None]
+
+
+def _rounded(value: Any) -> Any:
+    """Return a number with the digits that a reader wants."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value

@@ -1,5 +1,6 @@
 """The page: its views, its look, and the API behind it."""
 
+import os
 from typing import Any
 
 import gradio as gr
@@ -7,9 +8,10 @@ import gradio as gr
 from charlm.web.api import Api
 from charlm.web.collection import Collection
 from charlm.web.components import SCRIPT, STYLE, lines
+from charlm.web.loading import Loader, may_load
 from charlm.web.reporting import QUIET, for_api
 from charlm.web.sharing import VIEWS, read_address
-from charlm.web.views import inside, learn, write
+from charlm.web.views import inside, learn, load, write
 
 TITLE = "charlm: character-level language models"
 INTRODUCTION = """# charlm
@@ -26,13 +28,19 @@ THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", spacing_size=
 )
 
 
-def build_page(collection: Collection) -> gr.Blocks:
-    """Make the page that serves a collection of models, and the API behind it."""
+def build_page(collection: Collection, device: str = "auto") -> gr.Blocks:
+    """Make the page that serves a collection of models, and the API behind it.
+
+    device: what models run on that visitors load or train.
+    """
     api = Api(collection)
     page = gr.Blocks(title=TITLE)
     with page:
         gr.Markdown(INTRODUCTION)
         notices = lines(_notices(collection), elem_id="notices")
+        # the names of what this visitor has loaded or trained; a gr.State would hold a connection open for each visitor
+        guests = gr.JSON([], visible=False)
+        arrivals = [load.build(Loader(collection, device))] if may_load(os.environ) else []
         with gr.Tabs(elem_id="views") as tabs:
             with _tab("write"):
                 writing = write.build(collection)
@@ -47,9 +55,19 @@ def build_page(collection: Collection) -> gr.Blocks:
             """Fill in what the address says; the Hub may have come back since the page was made."""
             view, values, problems = read_address(dict(request.query_params), collection)
             filled = [gr.update() if value is None else gr.update(value=value) for value in values]
-            choices = [gr.update(choices=collection.names)] * len(pickers)
+            linked = [name for name in values[:2] if name is not None and name not in collection.names]
+            choices = [gr.update(choices=[*collection.names, *linked])] * len(pickers)
             return [_notices(collection) + problems, gr.Tabs(selected=view), *choices, *filled]
 
+        def welcome(name: str, guests: list[str]) -> list[Any]:
+            """Offer a visitor the model that was loaded or trained, in all views; the first picker takes it."""
+            known = [guest for guest in [*(guests or []), name] if guest in collection]
+            guests = list(dict.fromkeys(known))
+            choices = [*collection.names, *guests]
+            return [guests, gr.update(choices=choices, value=name), *[gr.update(choices=choices)] * (len(pickers) - 1)]
+
+        for arrival in arrivals:
+            arrival.change(welcome, [arrival, guests], [guests, *pickers], **QUIET)
         opened = page.load(open_page, None, [notices, tabs, *pickers, *fields], **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)
         for handler in (api.models, api.generate, api.history, api.inspect):
