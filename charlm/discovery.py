@@ -1,4 +1,4 @@
-"""Which models the Hub has, and what one of them is like, before it is downloaded. Nothing that the Hub says is trusted."""
+"""Which models the Hub has, and what one is like, before it is downloaded. Nothing that the Hub says is trusted."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -244,15 +244,16 @@ class CharLM:
 
         The mean over places of the text; `charlm.memory` tells how it is measured, its `horizon` how far the memory
         reaches. Raises VocabError if the text holds a symbol that the model does not know, RequestError if it is too
-        short.
+        short, or `longest` below 1.
         """
         return measure_memory(self.engine, self.vocab.encode(_check_text("text", text)), longest)
 
     def influence(self, text: str) -> NDArray[np.float64]:
         """Return how strongly each character of a text of N moved the prediction of its last, (N - 1,).
 
-        The gradient of that prediction by what was read: see `charlm.memory`. Raises VocabError if the text holds a
-        symbol that the model does not know, RequestError if it has fewer than two.
+        That is, the length of the gradient of its log-probability by the character's embedding: see `charlm.memory`.
+        Raises VocabError if the text holds a symbol that the model does not know, RequestError if it has fewer than
+        two, ModelFileError if a gradient is no finite number.
         """
         return measure_influence(self.network, self.vocab.encode(_check_text("text", text)))
 

@@ -30,6 +30,7 @@ ORDER = [
     "charlm.folder",
     "charlm.card",
     "charlm.hub",
+    "charlm.discovery",
     "charlm.lm",
     "charlm.__main__",
     "charlm.web.collection",
@@ -39,6 +40,7 @@ ORDER = [
     "charlm.web.learning",
     "charlm.web.inside",
     "charlm.web.training",
+    "charlm.web.loading",
     "charlm.web.sharing",
     "charlm.web.api",
     "charlm.web.components",
@@ -80,7 +82,7 @@ ONLY_IN = {
         "charlm.web.page",
     },
     "plotly": {"charlm.web.curves", "charlm.web.learning", "charlm.web.inside"},
-    "huggingface_hub": {"charlm.hub", "charlm.card", "train.deploy"},
+    "huggingface_hub": {"charlm.hub", "charlm.discovery", "charlm.card", "train.deploy"},
     "matplotlib": {"charlm.history"},
 }
 
