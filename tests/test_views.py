@@ -4,6 +4,7 @@ import json
 import os
 import re
 import urllib.parse
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -328,3 +329,40 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
 def test_nobody_loads_a_model_on_a_space_unless_its_owner_says_so(visit):
     with running_app("--model", str(WEIGHTS / "shakespeare-rnn"), SPACE_ID="ada/page") as url:
         assert visit(url).page.locator("#load").count() == 0
+
+
+class TestTrain:
+    def test_a_text_becomes_a_model_that_writes_in_the_other_views(self, app, visit, tmp_path):
+        visitor, other = visit(f"{app}/?view=train"), visit(app)
+        verse = "the cat sat on the mat, and the dog ran to the man.\n"
+        text = tmp_path / "verse.txt"
+        text.write_bytes(b"\xef\xbb\xbf" + (verse * 100).encode())
+        visitor.page.locator("#train-file input").set_input_files(text)
+        visitor.wait_for_words("train-file", "verse.txt: 5,200 characters")
+        visitor.page.locator("#train-go").click()
+        visitor.page.locator("#train-curves canvas, #train-curves svg").first.wait_for()
+        visitor.page.wait_for_function("document.querySelector('#train-sample .heat-text').children.length > 100")
+        take_picture(visitor, "train")
+        visitor.page.locator("#train-stop").click()
+        visitor.wait_for_words("train-status", "stopped: the model is that of epoch")
+        name, content = downloaded(visitor, visitor.page.locator("#train-zip").click)
+        assert name == "my-model.zip"
+        (tmp_path / name).write_bytes(content)
+        with zipfile.ZipFile(tmp_path / name) as package:
+            package.extractall(tmp_path)
+        lm = CharLM.from_pretrained(tmp_path / "my-model")
+
+        visitor.choose_view("Write")
+        visitor.wait_for_words("about-a", "trained on this page")
+        for elem_id, value in {"prompt": "the ", "seed": "1", "length": "40"}.items():
+            visitor.fill(elem_id, value)
+        visitor.generate(40)
+        assert visitor.text("output-a") == lm.generate("the ", 40, seed=1)
+        other.page.locator("#model-a input").click()  # nobody else sees it
+        assert not any("my-lstm" in name for name in other.page.get_by_role("option").all_inner_texts())
+
+    def test_a_text_that_is_too_short_is_told(self, app, visit):
+        visitor = visit(f"{app}/?view=train")
+        visitor.fill("train-text", "short")
+        visitor.page.locator("#train-go").click()
+        visitor.page.get_by_text("the text is too short to learn from").first.wait_for()

@@ -15,7 +15,7 @@ from train.data import load_text
 from train.deploy import deploy
 from train.loop import fit
 from train.protocols import PROTOCOLS, evaluate
-from train.report import Report
+from train.report import JsonReport, Report
 from train.team import is_leader, one_voice
 
 
@@ -24,7 +24,7 @@ def run_fit(args: argparse.Namespace) -> None:
     config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
     if args.push_to_hub:
         check_can_push(args.push_to_hub)  # hours of training should not end in a missing token
-    report = Report()
+    report = JsonReport() if args.json_lines and is_leader() else Report()
     # a large text's ids need room: where the model goes, as far as those folders exist already
     workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if folder.is_dir())
     best = fit(load_text(args.text, workspace), args.out, config, report, resume=args.resume)["best"]
@@ -72,6 +72,7 @@ def parse() -> argparse.Namespace:
         add_setting(command, spec)
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     command.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
+    command.add_argument("--json-lines", action="store_true", help="print the course as JSON objects, one a line")
     command.set_defaults(run=run_fit)
 
     command = commands.add_parser("evaluate", help="measure a model on a text")

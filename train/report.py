@@ -1,7 +1,9 @@
-"""What a training run tells the person who watches it, on standard error."""
+"""What a training run tells the person who watches it, on standard error, or the program, on standard output."""
 
+import json
 import sys
 import textwrap
+import time
 from typing import Any
 
 from tqdm import tqdm
@@ -10,6 +12,7 @@ from charlm.cells import CELLS
 from charlm.history import EpochRecord
 
 SAMPLE_LINES = 8
+SECONDS_BETWEEN_LINES = 0.5  # of steps; each costs whoever reads it a redrawing
 
 
 class Report:
@@ -73,6 +76,47 @@ class Report:
             f"{format_time(record['seconds'])}, {record['chars_per_second']:,.0f} characters/s"
         )
         self.say(textwrap.indent("\n".join(record["sample"].splitlines()[:SAMPLE_LINES]), "    │ ", lambda _: True))
+
+
+class JsonReport(Report):
+    """Prints the course for a program to follow, on standard output: a JSON object a line, its kind in `event`.
+
+    start: `run` is that of history.json.
+    step, every half a second: of `epoch`, the share `done`, the mean training `loss` so far, and the `seconds_left` of
+        the run.
+    epoch: `record` is the epoch's in history.json, `is_best` whether its model is the best so far, and now in the folder.
+
+    What is for people still goes to standard error. If nobody reads any more, BrokenPipeError ends the run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch, self._done, self._total = 0, 0, 1
+        self._printed_at = 0.0
+
+    def start(self, run: dict[str, Any]) -> None:
+        """See Report.start."""
+        self._print("start", run=run)
+
+    def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
+        """See Report.start_epoch."""
+        self._epoch, self._done, self._total = epoch, done, total
+
+    def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
+        """See Report.step."""
+        self._done += chars
+        if (now := time.monotonic()) - self._printed_at >= SECONDS_BETWEEN_LINES:
+            self._printed_at = now
+            share = self._done / self._total
+            self._print("step", epoch=self._epoch, done=share, loss=loss, seconds_left=run_seconds_left)
+
+    def epoch(self, record: EpochRecord, epochs: int, is_best: bool) -> None:
+        """See Report.epoch."""
+        self._print("epoch", record=record, is_best=is_best)
+
+    def _print(self, event: str, **values: Any) -> None:
+        sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
+        sys.stdout.flush()
 
 
 def format_time(seconds: float) -> str:

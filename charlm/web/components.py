@@ -56,7 +56,7 @@ def text_file(label: str, most_bytes: int, **kwargs: Any) -> gr.HTML:
     The browser reads the file, so that there is nothing to upload.
     """
     template = """<label class="file-field">{{heading}} <input type="file" accept="text/*,.txt,.md"></label>
-        <div class="line hint" role="status"></div>"""
+        <div class="file-line hint" role="status"></div>"""
     return _component(
         template,
         f"charlm.textFile(element, props, trigger, {most_bytes}); // sends 'change'",

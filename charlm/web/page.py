@@ -11,7 +11,8 @@ from charlm.web.components import SCRIPT, STYLE, lines
 from charlm.web.loading import Loader, may_load
 from charlm.web.reporting import QUIET, for_api
 from charlm.web.sharing import VIEWS, read_address
-from charlm.web.views import inside, learn, load, write
+from charlm.web.training import TrainingRoom
+from charlm.web.views import inside, learn, load, train, write
 
 TITLE = "charlm: character-level language models"
 INTRODUCTION = """# charlm
@@ -19,6 +20,7 @@ Small recurrent networks that learnt a text one character at a time, and now wri
 
 STREAMS_AT_ONCE = 32  # each waits on a thread, of which Gradio has 40; the models write for all of them together
 WAITING_AT_MOST = 64
+KEPT_SECONDS = 3600  # of what visitors can download: the models that they trained
 
 THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", spacing_size="sm").set(
     body_text_color_subdued="*neutral_600",  # the theme's own is too pale to read
@@ -34,7 +36,7 @@ def build_page(collection: Collection, device: str = "auto") -> gr.Blocks:
     device: what models run on that visitors load or train.
     """
     api = Api(collection)
-    page = gr.Blocks(title=TITLE)
+    page = gr.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS))
     with page:
         gr.Markdown(INTRODUCTION)
         notices = lines(_notices(collection), elem_id="notices")
@@ -48,6 +50,8 @@ def build_page(collection: Collection, device: str = "auto") -> gr.Blocks:
                 learning = learn.build(collection)
             with _tab("inside"):
                 looking = inside.build(collection)
+            with _tab("train"):
+                arrivals.append(train.build(collection, TrainingRoom(device=device)))
         pickers = [*writing.pickers, learning, *looking]
         fields = [*writing.pickers, *writing.settings]
 
