@@ -2,9 +2,13 @@
 
 import json
 import math
+import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
+from reprlib import repr as short  # of a value from a file: that of a long string could be ten times as long
 from typing import Any
 
 import numpy as np
@@ -23,7 +27,16 @@ FORMAT_VERSION = 1
 LARGEST_SIZE = 16_384
 MOST_LAYERS = 64
 MOST_PARAMETERS = 1_000_000_000
+MOST_SYMBOLS = 200_000  # Unicode has assigned 160,000
 DEEPEST_JSON = 100  # lists and objects in one another: what is deeper may be read, but not shown or written again
+
+# Within these, parsing a JSON text takes 40 MB of memory, whatever it holds, and a tenth of a second. One emoji makes
+# Python take four bytes for each character, of the text and then of its strings; a value of two bytes becomes one of
+# sixty, a name of three one of 250. A training record of 1,000 epochs has 1 MB, and 9,000 of what is counted here.
+LARGEST_JSON = 4 * 1024 * 1024  # bytes
+MOST_VALUES = 60_000  # strings; and apart from those, commas and opening brackets: each value follows one
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # Python makes one character of a pair
 
 
 @dataclass(frozen=True)
@@ -42,13 +55,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.cell, str) or self.cell not in CELLS:
-            raise ModelFileError(f"cell is {self.cell!r}; charlm knows {', '.join(CELLS)}")
+            raise ModelFileError(f"cell is {short(self.cell)}; charlm knows {', '.join(CELLS)}")
         _check_vocab(self.vocab)
         _check_int("embedding_size", self.embedding_size, LARGEST_SIZE)
         _check_int("hidden_size", self.hidden_size, LARGEST_SIZE)
         _check_int("num_layers", self.num_layers, MOST_LAYERS)
         if not is_number(self.dropout) or not 0 <= self.dropout < 1:
-            raise ModelFileError(f"dropout is {self.dropout!r}; it must be a number from 0 to below 1")
+            raise ModelFileError(f"dropout is {short(self.dropout)}; it must be a number from 0 to below 1")
         if self.parameters > MOST_PARAMETERS:
             raise ModelFileError(f"this describes {self.parameters:,} parameters; charlm stops at {MOST_PARAMETERS:,}")
 
@@ -91,7 +104,7 @@ class ModelConfig:
         """
         values = parse_json_object(text, "config.json")
         if values.get("model_type") != MODEL_TYPE:
-            raise ModelFileError(f"config.json says model_type {values.get('model_type')!r}: not a charlm model")
+            raise ModelFileError(f"config.json says model_type {short(values.get('model_type'))}: not a charlm model")
         check_format_version(values, "config.json")
         fields = cls.__dataclass_fields__
         if missing := [name for name in [*fields, "weights_sha256"] if name not in values]:
@@ -106,24 +119,40 @@ class ModelConfig:
 
 
 def parse_json_object(text: str, name: str) -> dict[str, Any]:
-    """Parse a JSON object. Raises ModelFileError, naming the file, for anything else."""
+    """Parse a JSON object. Raises ModelFileError, naming the file, for anything else, and for one too large."""
+    _check_amount(text, name)
     try:
         values = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_make_object)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise ModelFileError(f"{name} must hold a JSON object")
-    if _is_deeper(values, DEEPEST_JSON):
+    if next(islice(levels(values), DEEPEST_JSON + 1, None), None):
         raise ModelFileError(f"{name} nests lists and objects more than {DEEPEST_JSON} deep")
     return values
 
 
-def _is_deeper(value: object, most: int) -> bool:
+def _check_amount(text: str, name: str) -> None:
+    """Raise ModelFileError if a JSON text holds too much. It is counted, not parsed: that is what takes the memory."""
+    content = text.encode(errors="surrogatepass")
+    if len(content) > LARGEST_JSON:
+        raise ModelFileError(f"{name} is larger than the {LARGEST_JSON:,} bytes that it can need")
+    bare = content.replace(rb"\\", b"").replace(rb"\"", b"")  # each quotation mark that is left begins or ends a string
+    if bare.count(b'"') <= 2 * MOST_VALUES:
+        outside = b"".join(bare.split(b'"')[::2])
+        if sum(map(outside.count, (b"[", b"{", b","))) <= MOST_VALUES:
+            return
+    raise ModelFileError(f"{name} holds more than {MOST_VALUES:,} values")
+
+
+def levels(value: object) -> Iterator[list[Any]]:
+    """Yield what a JSON value is made of, level by level: itself, what it holds, what that holds; keys included."""
     level = [value]
-    for _ in range(most + 1):
+    while level:
+        yield level
         nested = [item for item in level if isinstance(item, dict | list)]
-        level = [inner for item in nested for inner in (item.values() if isinstance(item, dict) else item)]
-    return bool(level)
+        level = [inner for item in nested for inner in item]
+        level += [inner for item in nested if isinstance(item, dict) for inner in item.values()]
 
 
 def _refuse_constant(name: str) -> None:
@@ -134,7 +163,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):  # which of the two is meant, readers would answer differently
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {short(twice)} stands twice in one object")
     return values
 
 
@@ -142,10 +171,10 @@ def check_format_version(values: dict[str, Any], name: str) -> None:
     """Raise ModelFileError unless this charlm can read the file's `format_version`."""
     version = values.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ModelFileError(f"{name} says format_version {version!r}; it must be a whole number from 1")
+        raise ModelFileError(f"{name} says format_version {short(version)}; it must be a whole number from 1")
     if version > FORMAT_VERSION:
         raise ModelFileError(
-            f"{name} has format_version {version}, written by a newer charlm; "
+            f"{name} has format_version {short(version)}, written by a newer charlm; "
             f"this one reads up to {FORMAT_VERSION}: update charlm"
         )
 
@@ -153,7 +182,9 @@ def check_format_version(values: dict[str, Any], name: str) -> None:
 def _check_vocab(vocab: object) -> None:
     if not isinstance(vocab, str):
         raise ModelFileError("vocab must be one string that holds every symbol once")
-    if any("\ud800" <= symbol <= "\udfff" for symbol in vocab):
+    if len(vocab) > MOST_SYMBOLS:
+        raise ModelFileError(f"vocab has {len(vocab):,} symbols; charlm stops at {MOST_SYMBOLS:,}")
+    if LONE_SURROGATE.search(vocab):
         raise ModelFileError("vocab holds a lone surrogate, which is not a character")
     try:
         Vocab(vocab)
@@ -163,7 +194,7 @@ def _check_vocab(vocab: object) -> None:
 
 def _check_int(name: str, value: object, most: int) -> None:
     if not is_number(value) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ModelFileError(f"{name} is {value!r}; it must be a whole number from 1 to {most:,}")
+        raise ModelFileError(f"{name} is {short(value)}; it must be a whole number from 1 to {most:,}")
 
 
 def is_number(value: object) -> bool:

@@ -1,18 +1,23 @@
 """The model folder: five files, written so that a failure never leaves half of one, read so that none is trusted."""
 
 import hashlib
+import math
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from reprlib import repr as short
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
+from charlm.config import LARGEST_JSON as LARGEST_JSON
 from charlm.config import ModelConfig, Weights, parse_json_object
 from charlm.errors import ModelFileError, RequestError
 from charlm.history import HistoryRecord, draw_curves, read_history, write_history
@@ -24,9 +29,10 @@ PICTURE_FILE = "loss.png"
 CARD_FILE = "README.md"
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, PICTURE_FILE, CARD_FILE)
 
-LARGEST_JSON = 64 * 1024 * 1024  # bytes; a record of 1,000 epochs with samples takes one
 LONGEST_MESSAGE = 400  # characters of what is wrong with a folder, for it may quote from the files
 LARGEST_HEADER = 1024 * 1024  # bytes of model.safetensors before its numbers
+STORED = {"F32": "<f4", "BF16": "<u2"}  # how numpy reads what model.safetensors holds
+READ_AT_ONCE = 32 * 1024  # numbers: while they are hashed, widened and checked, they stay in the processor's cache
 LEFTOVER_PREFIX = ".writing-"  # of the temporary folder that a killed write leaves behind
 
 
@@ -42,21 +48,21 @@ class Model:
 def read_model(folder: Path) -> Model:
     """Read a model folder and check all of it.
 
+    Whatever its files hold, memory grows by at most 64 MB beyond the model's size, which is four bytes for
+    each parameter that config.json describes, and it takes at most a second, plus one for each GB of that
+    size: most of it for the SHA-256. `benchmarks/hostile.py` measures both, with the worst files that we
+    know. Symbolic links are followed. Files of other names are not looked at.
+
     Raises ModelFileError if a needed file is missing, the weights are not those that config.json
     names by their SHA-256, or a tensor has another name, shape or type than the configuration
-    demands or holds a NaN or an infinity. Files of other names are not looked at.
+    demands or holds a NaN or an infinity.
     """
     try:
         config, sha256 = ModelConfig.from_json(_read_text(folder / CONFIG_FILE))
-        packed = _read_bytes(folder / WEIGHTS_FILE, most=4 * config.parameters + LARGEST_HEADER)
-        if hashlib.sha256(packed).hexdigest() != sha256.lower():
-            raise ModelFileError(
-                f"{WEIGHTS_FILE} is not the file that {CONFIG_FILE} describes (its SHA-256 differs): "
-                "one of the two is damaged or from another model; get both again"
-            )
-        weights = unpack_weights(packed, config)
-        has_history = (folder / HISTORY_FILE).exists()
+        # before the weights: what is wrong with it shall not cost reading gigabytes
+        has_history = os.path.lexists(folder / HISTORY_FILE)
         history = read_history(_read_text(folder / HISTORY_FILE)) if has_history else None
+        weights = _read_weights(folder / WEIGHTS_FILE, config, sha256)
     except ModelFileError as error:
         raise ModelFileError(f"{folder}: {_in_one_line(str(error))}") from None
     return Model(config, weights, history)
@@ -169,34 +175,125 @@ def pack_weights(weights: Weights) -> bytes:
     return bytes(safetensors.serialize(specs, {"format": "pt"}))  # the format other loaders expect to be told
 
 
-def unpack_weights(packed: bytes, config: ModelConfig) -> Weights:
-    """Read the bytes of model.safetensors. Raises ModelFileError unless they hold the tensors of `config`."""
-    header_bytes = int.from_bytes(packed[:8], "little")
-    if header_bytes > LARGEST_HEADER:
+class _Source:
+    """A file that is read once, from its beginning to where it ended when it was opened, and hashed meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.bytes_left = os.fstat(file.fileno()).st_size
+        self._sha256 = hashlib.sha256()
+
+    def fill(self, array: NDArray[Any]) -> None:
+        """Read as many bytes as an array has into it. Raises ModelFileError if the file ends before."""
+        if array.nbytes > self.bytes_left or self._file.readinto(array.data) < array.nbytes:  # type: ignore[attr-defined]
+            raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: it ends too early")
+        self.bytes_left -= array.nbytes
+        self._sha256.update(array.data)
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes. Raises ModelFileError if the file ends before."""
+        content = np.empty(count, np.uint8)
+        self.fill(content)
+        return content.tobytes()
+
+    def finish(self) -> str:
+        """Read what is left; return the SHA-256 of all, in hex."""
+        while piece := self._file.read(min(READ_AT_ONCE, self.bytes_left)):
+            self.bytes_left -= len(piece)
+            self._sha256.update(piece)
+        return self._sha256.hexdigest()
+
+
+def _read_weights(path: Path, config: ModelConfig, sha256: str) -> Weights:
+    """Read model.safetensors, each number straight to its place: besides the arrays, some MB are needed.
+
+    Raises ModelFileError unless it has that SHA-256 and holds the tensors of `config`.
+    """
+    fault = None
+    with _open(path) as file:
+        source = _Source(file)
+        _check_size(path, source.bytes_left, 4 * config.parameters + LARGEST_HEADER)
+        try:
+            types = _read_header(source, config)
+            shapes = config.tensor_shapes
+            weights = {name: _read_tensor(source, name, dtype, shapes[name]) for name, dtype in types.items()}
+        except ModelFileError as error:
+            fault = error
+        except MemoryError:
+            raise ModelFileError(
+                f"the model takes {4 * config.parameters:,} bytes of memory, more than is free"
+            ) from None
+        if source.finish() != sha256.lower():  # whatever else is wrong, this tells what to do
+            raise ModelFileError(
+                f"{WEIGHTS_FILE} is not the file that {CONFIG_FILE} describes (its SHA-256 differs): "
+                "one of the two is damaged or from another model; get both again"
+            )
+    if fault is not None:
+        raise fault
+    return weights
+
+
+def _read_header(source: _Source, config: ModelConfig) -> dict[str, str]:
+    """Return the type of each tensor, in the order in which their numbers follow.
+
+    The library safetensors reads nothing but whole files from memory, and copies the numbers. Raises
+    ModelFileError unless the tensors are those of `config`, and all the rest of the file.
+    """
+    length = int.from_bytes(source.read(8), "little")
+    if length > LARGEST_HEADER:
         raise ModelFileError(f"{WEIGHTS_FILE} has a header of over {LARGEST_HEADER:,} bytes: not a charlm model")
     try:
-        tensors = safetensors.deserialize(packed)  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: {error}") from None
-    # safetensors lets a name stand twice
-    parse_json_object(packed[8 : 8 + header_bytes].decode(), f"the header of {WEIGHTS_FILE}")
-    expected = config.tensor_shapes
-    if sorted(name for name, _ in tensors) != sorted(expected):
+        header = parse_json_object(source.read(length).decode(), f"the header of {WEIGHTS_FILE}")
+    except UnicodeDecodeError:
+        raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: its header is not UTF-8 text") from None
+    header.pop("__metadata__", None)  # what others want to be told
+    shapes, place = config.tensor_shapes, 0
+    if header.keys() != shapes.keys():
         raise ModelFileError(f"{WEIGHTS_FILE} holds other tensors than {CONFIG_FILE} describes")
-    return {name: _unpack_tensor(name, tensor, expected[name]) for name, tensor in tensors}
+    for name, shape in shapes.items():
+        _check_entry(name, header[name], shape)
+    in_order = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+    for name, entry in in_order:
+        end = place + math.prod(shapes[name]) * np.dtype(STORED[entry["dtype"]]).itemsize
+        if entry["data_offsets"] != [place, end]:
+            raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: the numbers of {name} do not follow those before")
+        place = end
+    if place != source.bytes_left:
+        raise ModelFileError(
+            f"{WEIGHTS_FILE} cannot be read: it has {source.bytes_left:,} bytes of numbers, not {place:,}"
+        )
+    return {name: entry["dtype"] for name, entry in in_order}
 
 
-def _unpack_tensor(name: str, tensor: dict[str, Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if tuple(tensor["shape"]) != shape:
-        raise ModelFileError(f"{WEIGHTS_FILE}: {name} has shape {tensor['shape']}; {CONFIG_FILE} demands {list(shape)}")
-    if tensor["dtype"] == "BF16":
-        array = _from_bfloat16(np.frombuffer(tensor["data"], "<u2"), shape)
-    elif tensor["dtype"] == "F32":
-        array = np.frombuffer(tensor["data"], "<f4").astype(np.float32).reshape(shape)
-    else:
-        raise ModelFileError(f"{WEIGHTS_FILE}: {name} is of type {tensor['dtype']}; charlm reads F32 and BF16")
-    if not np.isfinite(array).all():
-        raise ModelFileError(f"{WEIGHTS_FILE}: {name} holds a NaN or an infinity")
+def _check_entry(name: str, entry: object, shape: tuple[int, ...]) -> None:
+    """Raise ModelFileError unless the header describes a tensor of that shape, of a type that charlm reads."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: its header does not describe {name}")
+    if not _are_whole(entry["shape"]) or tuple(entry["shape"]) != shape:
+        raise ModelFileError(
+            f"{WEIGHTS_FILE}: {name} has shape {short(entry['shape'])}; {CONFIG_FILE} demands {list(shape)}"
+        )
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in STORED:
+        raise ModelFileError(f"{WEIGHTS_FILE}: {name} is of type {entry['dtype']}; charlm reads F32 and BF16")
+    if not _are_whole(entry["data_offsets"]):
+        raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: its header does not tell where {name} is")
+
+
+def _are_whole(numbers: object) -> bool:
+    return isinstance(numbers, list) and all(type(number) is int for number in numbers)  # True is an int, too
+
+
+def _read_tensor(source: _Source, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    array = np.empty(shape, np.float32)
+    numbers = array.reshape(-1)
+    room = np.empty(min(READ_AT_ONCE, len(numbers)), STORED[dtype])
+    for first in range(0, len(numbers), READ_AT_ONCE):
+        piece = numbers[first : first + READ_AT_ONCE]
+        stored = room[: len(piece)]
+        source.fill(stored)
+        piece[:] = _from_bfloat16(stored, piece.shape) if dtype == "BF16" else stored
+        if not np.isfinite(piece).all():
+            raise ModelFileError(f"{WEIGHTS_FILE}: {name} holds a NaN or an infinity")
     return array
 
 
@@ -206,7 +303,7 @@ def _to_bfloat16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def _from_bfloat16(halves: NDArray[np.uint16], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    return np.left_shift(halves, 16, dtype=np.uint32).view(np.float32).reshape(shape)
 
 
 def _in_one_line(message: str) -> str:
@@ -217,22 +314,34 @@ def _in_one_line(message: str) -> str:
 
 
 def _read_text(path: Path) -> str:
+    with _open(path) as file:
+        content = file.read(LARGEST_JSON + 1)
+    _check_size(path, len(content), LARGEST_JSON)
     try:
-        return _read_bytes(path, LARGEST_JSON).decode()
+        return content.decode()
     except UnicodeDecodeError:
         raise ModelFileError(f"{path.name} is not UTF-8 text") from None
 
 
-def _read_bytes(path: Path, most: int) -> bytes:
-    """Read a file of at most that many bytes, whole and away from the disk, so that no later change to it shows."""
+def _check_size(path: Path, size: int, most: int) -> None:
+    if size > most:
+        raise ModelFileError(f"{path.name} is larger than the {most:,} bytes that it can need")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading. Raises ModelFileError if it is none, or cannot be read, also inside the block."""
     try:
-        with open(path, "rb") as file:
-            # not most + 1 right away: Python sets aside what it is told to read, for a large model gigabytes
-            content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ModelFileError(f"{path.name} cannot be read: it is a pipe or a device, not a file")
+            yield file
     except FileNotFoundError:
         raise ModelFileError(f"{path.name} is missing: this is not a whole model folder") from None
     except OSError as error:
         raise ModelFileError(f"{path.name} cannot be read: {error.strerror}") from None
-    if len(content) > most:
-        raise ModelFileError(f"{path.name} is larger than the {most:,} bytes that it can need")
-    return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # a pipe would wait until somebody writes into it; Windows has no such flags and no such files
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))

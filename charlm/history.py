@@ -4,12 +4,25 @@ import io
 import json
 import math
 import sys
+from itertools import chain
+from reprlib import repr as short
 from typing import Any, NotRequired, TypedDict
 
-from charlm.config import FORMAT_VERSION, check_format_version, is_number, parse_json_object
+from charlm.config import (
+    FORMAT_VERSION,
+    LARGEST_JSON,
+    LONE_SURROGATE,
+    check_format_version,
+    is_number,
+    levels,
+    parse_json_object,
+)
 from charlm.errors import ModelFileError
 
-MOST_EPOCHS = 100_000
+MOST_EPOCHS = 5_000  # each has 9 strings and 9 values: what JSON may hold leaves room for 6,600
+LARGEST_EPOCH = 400  # bytes of history.json, without the sample
+LARGEST_SYMBOL = 6  # bytes of one in a sample: a control character is written as six others
+LARGEST_RUN = 64 * 1024  # bytes; a path takes up to 4 KB
 LONGEST_TITLE = 70  # characters
 LARGEST_DRAWN = 10**9  # what is beyond has no room for its figures, and overflows on the way to them
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
@@ -56,9 +69,21 @@ def make_history(run: dict[str, Any], epochs: list[EpochRecord]) -> HistoryRecor
     }
 
 
+def longest_sample(epochs: int) -> int:
+    """Return how many characters, whichever they are, the sample of each of that many epochs may have.
+
+    A record with longer ones might be larger than `read_history` allows. epochs: up to MOST_EPOCHS.
+    """
+    return ((LARGEST_JSON - LARGEST_RUN) // epochs - LARGEST_EPOCH) // LARGEST_SYMBOL
+
+
 def write_history(history: HistoryRecord) -> str:
-    """Return the text of history.json."""
-    return json.dumps(history, ensure_ascii=False, indent=2) + "\n"
+    """Return the text of history.json. Raises ModelFileError if `read_history` would refuse it."""
+    text = json.dumps(history, ensure_ascii=False, indent=2) + "\n"
+    if len(text.encode(errors="surrogatepass")) > LARGEST_JSON:  # what came in fewer bytes, and deeply nested, may be
+        text = json.dumps(history, ensure_ascii=False, separators=(",", ":"))
+    read_history(text)
+    return text
 
 
 def read_history(text: str) -> HistoryRecord:
@@ -77,13 +102,13 @@ def read_history(text: str) -> HistoryRecord:
     if not is_number(best.get("val_loss_reset256", 0.0)):
         raise ModelFileError("history.json: best.val_loss_reset256 must be a number")
     if type(best.get("epoch")) is not int or best["epoch"] not in [epoch["epoch"] for epoch in epochs]:
-        raise ModelFileError(f"history.json: best.epoch {best.get('epoch')!r} is not among the epochs")
-    try:
-        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:
-        raise ModelFileError("history.json holds a lone surrogate, which is not a character") from None
-    except ValueError:  # Python reads 1e999 as infinity, and would write it as a word that JSON does not know
-        raise ModelFileError("history.json holds a number too large for a float") from None
+        raise ModelFileError(f"history.json: best.epoch {short(best.get('epoch'))} is not among the epochs")
+    for value in chain.from_iterable(levels(values)):
+        if isinstance(value, str) and LONE_SURROGATE.search(value):
+            raise ModelFileError("history.json holds a lone surrogate, which is not a character")
+        if isinstance(value, float) and not math.isfinite(value):
+            # Python reads 1e999 as infinity, and would write it as a word that JSON does not know
+            raise ModelFileError("history.json holds a number too large for a float")
     return values  # type: ignore[return-value]  # checked above, field by field
 
 
@@ -102,7 +127,7 @@ def _check_epoch(epoch: object, where: str) -> None:
         raise ModelFileError(f"history.json: {where} must be an object with its number in `epoch`")
     for name in ("train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"):
         if not is_number(epoch.get(name)):
-            raise ModelFileError(f"history.json: {where}.{name} is {epoch.get(name)!r}; it must be a number")
+            raise ModelFileError(f"history.json: {where}.{name} is {short(epoch.get(name))}; it must be a number")
     if epoch.get("unseen_loss") is not None and not is_number(epoch["unseen_loss"]):
         raise ModelFileError(f"history.json: {where}.unseen_loss must be a number or null")
     if not isinstance(epoch.get("sample"), str):

@@ -204,7 +204,8 @@ def _download(repo_id: str, info: ModelInfo, token: Token, force: bool = False) 
         return Path(path)
 
     config_path = download(CONFIG_FILE)
-    config, _ = ModelConfig.from_json(config_path.read_text(encoding="utf-8", errors="replace"))
+    with open(config_path, encoding="utf-8", errors="replace") as file:
+        config, _ = ModelConfig.from_json(file.read(LARGEST_JSON + 1))  # which refuses what is larger
     if (sizes[WEIGHTS_FILE] or 0) > 4 * config.parameters + LARGEST_HEADER:
         raise ModelFileError(f"{repo_id}: {WEIGHTS_FILE} is larger than the model that {CONFIG_FILE} describes")
     if HISTORY_FILE in sizes:

@@ -12,7 +12,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import safetensors
+import safetensors.torch
 from models import make_model, pack_safetensors, save, unpack_safetensors
 
 from charlm.cells import CELLS
@@ -157,6 +157,12 @@ def check_is_within_the_schema(model):
         json.dumps(model.history, allow_nan=False)
 
 
+def check_is_what_the_library_reads(weights, packed):
+    tensors = safetensors.torch.load(packed)
+    assert tensors.keys() == weights.keys()
+    assert all(tensor.float().numpy().tobytes() == weights[name].tobytes() for name, tensor in tensors.items())
+
+
 def read(folder, files):
     """Put files into a folder and read it: return the model, or None if a CharLMError says in one line why not."""
     for name, content in files.items():
@@ -168,6 +174,7 @@ def read(folder, files):
         assert message and "\n" not in message and len(message) < 1000
         return None
     check_is_within_the_schema(model)
+    check_is_what_the_library_reads(model.weights, files[WEIGHTS_FILE])
     return model
 
 

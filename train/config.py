@@ -12,6 +12,7 @@ import torch
 from charlm.cells import CELLS
 from charlm.device import DEVICES, pick_device
 from charlm.errors import RequestError
+from charlm.history import MOST_EPOCHS
 from charlm.sampling import check_number, check_whole
 from train.protocols import PROTOCOLS, Protocol
 
@@ -46,7 +47,7 @@ class TrainConfig:
 
     cell: str = setting(help="kind of recurrent cell", choices=CELLS)
     protocol: str = setting("holdout", help="how the text is split and measured", choices=PROTOCOLS)
-    epochs: int = setting(24, low=1, high=100_000, help="passes over the training text")
+    epochs: int = setting(24, low=1, high=MOST_EPOCHS, help="passes over the training text")
     hidden_size: int = setting(512, low=1, high=16_384, help="units in a layer")
     num_layers: int = setting(2, low=1, high=64, help="recurrent layers")
     embedding_size: int = setting(512, low=1, high=16_384, help="numbers that stand for a symbol")

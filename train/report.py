@@ -84,7 +84,7 @@ class JsonReport(Report):
     start: `run` is that of history.json.
     step, every half a second: of `epoch`, the share `done`, the mean training `loss` so far, and the `seconds_left` of
         the run.
-    epoch: `record` is the epoch's in history.json, `is_best` whether its model is the best so far, and now in the folder.
+    epoch: `record` is the epoch's in history.json, `is_best` whether its model is the best so far, and in the folder.
 
     What is for people still goes to standard error. If nobody reads any more, BrokenPipeError ends the run.
     """

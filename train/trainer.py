@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 from charlm.config import ModelConfig, Weights
 from charlm.errors import TrainingError
 from charlm.folder import round_to_bfloat16
-from charlm.history import EpochRecord, HistoryRecord, make_history
+from charlm.history import EpochRecord, HistoryRecord, longest_sample, make_history
 from charlm.lm import CharLM
 from charlm.vocab import Vocab
 from train.batches import Batches
@@ -185,6 +185,7 @@ class Trainer:
             self._measured_weights = round_to_bfloat16(self._network.export_weights())
             lm = CharLM(self._model_config, self._measured_weights, device=self._config.device)
             losses = self._protocol.epoch_losses(lm.network)
+            length = min(SAMPLE_LENGTH, longest_sample(self._config.epochs))
             assert losses["val_loss"] is not None
             return {
                 "epoch": self.epoch,
@@ -194,7 +195,7 @@ class Trainer:
                 "learning_rate": self._learning_rate(self.step - 1),
                 "seconds": self._seconds,
                 "chars_per_second": self.step * self._batches.chars_per_step / self._seconds,
-                "sample": lm.generate("", SAMPLE_LENGTH, SAMPLE_TEMPERATURE, seed=self._config.seed),
+                "sample": lm.generate("", length, SAMPLE_TEMPERATURE, seed=self._config.seed),
             }
 
     def end_epoch(self, record: EpochRecord) -> bool:

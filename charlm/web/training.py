@@ -187,9 +187,7 @@ def _check(text: object, cell: object, size: object) -> tuple[str, list[str]]:
     try:
         too_large = len(text) > LARGEST_TEXT or len(text.encode()) > LARGEST_TEXT
     except UnicodeEncodeError:
-        raise RequestError(
-            "the text holds half a character (a lone surrogate): save it as UTF-8 and try again"
-        ) from None
+        raise RequestError("the text holds half a character (a lone surrogate): save it as UTF-8 first") from None
     if too_large:
         raise RequestError(f"the text is larger than {LARGEST_TEXT / 1e6:g} MB: train on a part of it")
     if not isinstance(cell, str) or cell not in CELLS:

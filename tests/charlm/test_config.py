@@ -97,6 +97,34 @@ def test_more_parameters_than_memory_are_refused_before_they_are_allocated():
         read(SOUND | {"hidden_size": 16_384, "num_layers": 64})
 
 
+def symbols(count):
+    return "".join(map(chr, range(0x10000, 0x10000 + count)))
+
+
+def test_a_vocabulary_may_have_more_symbols_than_unicode_has_assigned_and_not_many_more():
+    config = make_config("rnn", symbols(200_000), embedding_size=1, hidden_size=1, num_layers=1)
+    assert ModelConfig.from_json(config.to_json(SHA256)) == (config, SHA256)
+    for vocab in (symbols(200_001), "a" * 4_000_000):
+        with pytest.raises(ModelFileError, match=r"vocab has [24],...,... symbols|vocab has 200,001 symbols"):
+            read(SOUND | {"vocab": vocab})
+
+
+def test_more_bytes_or_values_than_a_configuration_needs_are_refused_before_they_are_made():
+    with pytest.raises(ModelFileError, match=r"config\.json is larger than the 4,194,304 bytes"):
+        read(SOUND | {"added": "a" * 4_200_000})
+    for values in ([[]] * 60_001, [{}] * 60_001, ["a"] * 60_001, dict.fromkeys(map(str, range(60_001)))):
+        with pytest.raises(ModelFileError, match=r"config\.json holds more than 60,000 values"):
+            read(SOUND | {"added": values})
+
+
+@pytest.mark.parametrize("field", ["model_type", "format_version", "cell", "hidden_size", "dropout"])
+def test_of_a_wrong_value_of_any_length_a_message_shows_the_ends(field):
+    for value in ("\x7f" * 600_000, [["a"] * 20_000] * 2, 10**4_000):
+        with pytest.raises(ModelFileError, match=field) as caught:
+            read(SOUND | {field: value})
+        assert len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '"charlm"', "null", "1", '{"dropout": NaN}', '{"a": 1' + "0" * 5000])
 def test_a_file_that_is_no_json_object_is_refused(text):
     with pytest.raises(ModelFileError, match=r"config\.json (is not valid JSON|must hold a JSON object)"):
@@ -109,7 +137,7 @@ def test_a_dropout_that_is_no_finite_number_is_refused(number):
         ModelConfig.from_json(json.dumps(SOUND).replace("0.25", number))
 
 
-@pytest.mark.parametrize("nested", ["[" * 100_000, '{"a":' * 100_000])
+@pytest.mark.parametrize("nested", ["[" * 60_000, '{"a":' * 60_000])
 def test_deeply_nested_json_is_refused_without_exhausting_the_stack(nested):
     with pytest.raises(ModelFileError, match="not valid JSON"):
         ModelConfig.from_json(nested)

@@ -3,12 +3,14 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import struct
 from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,10 @@ from models import (
     change_config,
     contents,
     laws,
+    make_config,
     make_model,
+    make_record,
+    make_weights,
     pack_safetensors,
     put_weights,
     save,
@@ -26,11 +31,12 @@ from models import (
 from reference import forward_by_hand, load_plain, plain_logits
 
 from charlm.cells import CELLS
-from charlm.config import ModelConfig
+from charlm.config import LARGEST_JSON, ModelConfig
 from charlm.errors import ModelFileError, RequestError
 from charlm.folder import (
     LARGEST_HEADER,
     MODEL_FILES,
+    Model,
     clear_leftovers,
     pack_weights,
     read_model,
@@ -339,6 +345,68 @@ def test_a_folder_in_the_place_of_a_file_is_refused(folder, name):
     fails(folder, f"{name} cannot be read: Is a directory")
 
 
+FILES = ["config.json", "model.safetensors", "history.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting_for_a_writer(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    fails(folder, f"{name} cannot be read: it is a pipe or a device, not a file")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/full"])
+def test_a_link_to_a_device_is_refused(folder, name, device):
+    (folder / name).unlink()
+    (folder / name).symlink_to(device)
+    fails(folder, f"{name} cannot be read: it is a pipe or a device, not a file")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_socket_in_the_place_of_a_file_is_refused(folder, name, monkeypatch):
+    (folder / name).unlink()
+    monkeypatch.chdir(folder)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(name)
+    fails(folder, f"{name} cannot be read: No such device or address")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_that_leads_back_to_itself_is_refused(folder, name):
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder / "other")
+    (folder / "other").symlink_to(folder / name)
+    fails(folder, f"{name} cannot be read: Too many levels of symbolic links")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_to_nothing_is_a_missing_file(folder, name):
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder / "nothing")
+    fails(folder, f"{name} is missing: this is not a whole model folder")
+
+
+def test_a_folder_of_links_to_links_to_files_is_read_as_those_of_the_hub_are(folder, tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(folder, blobs)
+    for name in FILES:
+        (blobs / f"{name}.link").symlink_to(name)
+        (snapshot / name).symlink_to(f"../../blobs/{name}.link")
+    sound, linked = read_model(folder), read_model(snapshot)
+    assert linked.config == sound.config and linked.history == sound.history
+    assert all(np.array_equal(linked.weights[name], array) for name, array in sound.weights.items())
+
+
+def test_a_file_that_cannot_be_read_is_named(folder, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    fails(folder, "config.json cannot be read: Permission denied")
+
+
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 9, 200, -1])
 def test_weights_cut_short_are_noticed(folder, kept):
     path = folder / "model.safetensors"
@@ -399,6 +467,106 @@ def test_a_name_that_stands_twice_is_refused(folder):
     twice = (header[:-1] + "," + entry + "}").encode()
     put_weights(folder, len(twice).to_bytes(8, "little") + twice + numbers)
     fails(folder, "the header of model.safetensors is not valid JSON: the key 'head.bias' stands twice in one object")
+
+
+def change_header(folder, change):
+    """Let a function change the header of the weights, as an object, and make config.json vouch for the result."""
+    packed = (folder / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(packed[:8], "little")
+    header = json.loads(packed[8:start])
+    change(header)
+    text = json.dumps(header).encode()
+    put_weights(folder, len(text).to_bytes(8, "little") + text + packed[start:])
+    return (folder / "model.safetensors").read_bytes()
+
+
+def swap(header, one, other):
+    header[one]["data_offsets"], header[other]["data_offsets"] = (
+        header[other]["data_offsets"],
+        header[one]["data_offsets"],
+    )
+
+
+def shift(header, name, begin, end):
+    offsets = header[name]["data_offsets"]
+    header[name]["data_offsets"] = [offsets[0] + begin, offsets[1] + end]
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "overlaps the one before": lambda header: shift(header, "head.weight", -2, 0),
+        "leaves a hole": lambda header: shift(header, "head.weight", 2, 0),
+        "is too long": lambda header: shift(header, "head.weight", 0, 2),
+        "ends before it begins": lambda header: header["head.bias"]["data_offsets"].reverse(),
+        "is where another is": lambda header: header["head.bias"].update(header["embedding.weight"], shape=[10]),
+        "is as far away as can be": lambda header: shift(header, "head.bias", 2**63, 2**63),
+        "begins before the file": lambda header: shift(header, "embedding.weight", -8, -8),
+        "has places that are no whole numbers": lambda header: shift(header, "head.bias", 0.5, 0.5),
+        "has one place": lambda header: header["head.bias"]["data_offsets"].pop(),
+        "has three places": lambda header: header["head.bias"]["data_offsets"].append(0),
+        "has a name as its place": lambda header: header["head.bias"].update(data_offsets="ab"),
+        "has no place": lambda header: header["head.bias"].pop("data_offsets"),
+        "has no type": lambda header: header["head.bias"].pop("dtype"),
+        "has no shape": lambda header: header["head.bias"].pop("shape"),
+        "is a number": lambda header: header.update({"head.bias": 1}),
+        "has a list as its type": lambda header: header["head.bias"].update(dtype=["BF16"]),
+        "has a shape that is no list": lambda header: header["head.bias"].update(shape=10),
+        "has a shape of other numbers": lambda header: header["head.bias"].update(shape=[10.0]),
+        "has a shape of strings": lambda header: header["head.bias"].update(shape=["10"]),
+    }.items(),
+    ids=lambda change: change[0],
+)
+def test_a_header_that_lies_about_a_tensor_is_refused_as_the_library_does(folder, change):
+    packed = change_header(folder, change[1])
+    fails(folder, "model.safetensors")
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.deserialize(packed)
+
+
+def test_true_is_not_the_number_1_in_a_shape(tmp_path):
+    config = ModelConfig("rnn", "a", embedding_size=1, hidden_size=1, num_layers=1, dropout=0.0)
+    folder = save(Model(config, make_weights(config), None), tmp_path)
+    change_header(folder, lambda header: header["head.bias"].update(shape=[True]))
+    fails(folder, "head.bias has shape [True]; config.json demands [1]")
+
+
+def test_tensors_may_lie_in_any_order_and_their_types_differ(tmp_path):
+    config = make_config(vocab="abc", embedding_size=1, hidden_size=3)  # so that a float32 begins at an odd place
+    weights = make_weights(config)
+    folder = save(Model(config, weights, None), tmp_path)
+    stored = tensors_of(folder)
+    names = sorted(stored, key=lambda name: hashlib.sha256(name.encode()).digest())
+    for name in names[1::2]:
+        stored[name] = "F32", stored[name][1], (weights[name] * np.float32(1.1)).astype("<f4").tobytes()
+    packed = pack_safetensors({name: stored[name] for name in names})
+    header = json.loads(packed[8 : 8 + int.from_bytes(packed[:8], "little")])
+    assert any(entry["dtype"] == "F32" and entry["data_offsets"][0] % 4 for entry in header.values())
+    in_another_order = dict(sorted(header.items()))
+    text = json.dumps(in_another_order, indent=1).encode()
+    put_weights(folder, len(text).to_bytes(8, "little") + text + packed[8 + int.from_bytes(packed[:8], "little") :])
+    read = read_model(folder).weights
+    for place, name in enumerate(names):
+        assert np.array_equal(read[name], weights[name] * np.float32(1.1) if place % 2 else weights[name])
+
+
+@pytest.mark.parametrize("stored", ["F32", "BF16"])
+@pytest.mark.parametrize("place", [0, 32_767, 32_768, 65_535, 65_536, -1])
+def test_a_large_tensor_is_read_and_checked_to_its_last_number(tmp_path, stored, place):
+    config = ModelConfig("rnn", "ab", embedding_size=257, hidden_size=257, num_layers=1, dropout=0.0)
+    weights = make_weights(config)  # with matrices of 66,049 numbers: more than are read at once
+    if stored == "F32":
+        weights = {name: array * np.float32(1.1) for name, array in weights.items()}
+    folder = save(Model(config, weights, None), tmp_path)
+    assert all(np.array_equal(read_model(folder).weights[name], array) for name, array in weights.items())
+    weights["recurrent.weight_hh_l0"].reshape(-1)[place] = np.inf
+    save(Model(config, weights, None), tmp_path)
+    fails(folder, "model.safetensors: recurrent.weight_hh_l0 holds a NaN or an infinity")
+
+
+def test_arrays_are_the_readers_own(folder):
+    for array in read_model(folder).weights.values():
+        assert array.flags.writeable and array.flags.aligned and array.flags.c_contiguous and array.dtype == np.float32
 
 
 @pytest.mark.parametrize("value", ["0000807f", "000080ff", "0000c07f", "0100807f"], ids=["inf", "-inf", "nan", "snan"])
@@ -464,7 +632,7 @@ def read_config(folder):
 def test_a_json_file_of_a_terabyte_is_not_read(folder, name):
     with open(folder / name, "wb") as file:
         file.truncate(10**12)
-    fails(folder, f"{name} is larger than the 67,108,864 bytes that it can need")
+    fails(folder, f"{name} is larger than the 4,194,304 bytes that it can need")
 
 
 @pytest.mark.parametrize("name", ["config.json", "history.json"])
@@ -506,6 +674,49 @@ def test_a_read_model_does_not_change_with_its_file(folder):
     with open(folder / "model.safetensors", "r+b") as file:
         file.write(bytes(os.path.getsize(folder / "model.safetensors")))
     assert all(np.array_equal(array, before[name]) for name, array in weights.items())
+
+
+def test_a_model_that_does_not_fit_into_memory_is_refused(folder, monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("charlm.folder._read_tensor", refuse)
+    fails(folder, f"the model takes {4 * read_config(folder).parameters:,} bytes of memory, more than is free")
+
+
+@pytest.mark.parametrize("by", [-1, -300, 1, 300])
+def test_a_file_that_changes_its_length_while_it_is_read_is_refused_or_what_it_was(folder, monkeypatch, by):
+    path, really, before = folder / "model.safetensors", hashlib.sha256, read_model(folder).weights
+
+    def resize_first(*content):
+        os.truncate(path, os.path.getsize(path) + by)  # the size was looked at just before
+        return really(*content)
+
+    monkeypatch.setattr(hashlib, "sha256", resize_first)
+    if by < 0:
+        fails(folder, "its SHA-256 differs")
+    else:
+        assert all(np.array_equal(array, before[name]) for name, array in read_model(folder).weights.items())
+
+
+def test_a_record_that_could_not_be_read_again_is_not_written(folder):
+    before = contents(folder)
+    for added in ("a" * LARGEST_JSON, ["a"] * 60_001, "\ud800", float("nan")):
+        with pytest.raises(ModelFileError, match=r"history\.json"):
+            save(replace(make_model("gru"), history=make_record(added=added)), folder)
+    assert contents(folder) == before
+
+
+def test_a_model_that_was_read_can_be_written_and_read_again_whatever_its_record_holds(folder, tmp_path):
+    record = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    deep = 1
+    for _ in range(95):
+        deep = [deep]
+    record["run"]["added"] = [deep] * 600  # on lines of their own, with that much space before them
+    (folder / "history.json").write_text(json.dumps(record))
+    model = read_model(folder)
+    assert len(json.dumps(record, indent=2)) > 2 * LARGEST_JSON
+    assert read_model(save(model, tmp_path / "copy")).history == model.history == record
 
 
 def test_the_names_of_the_files_are_those_of_the_contract():

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from models import laws, make_record
 from PIL import Image
 
+from charlm.config import LARGEST_JSON
 from charlm.errors import ModelFileError
-from charlm.history import draw_curves, make_history, perplexity, read_history, write_history
+from charlm.history import (
+    MOST_EPOCHS,
+    draw_curves,
+    longest_sample,
+    make_history,
+    perplexity,
+    read_history,
+    write_history,
+)
 
 MISSING = object()
 
@@ -146,10 +155,10 @@ def test_a_number_that_is_none_is_named_with_its_epoch(name, value):
         (("run", "split"), None, "run.split must be an object with the numbers train_chars and val_chars"),
         (("run", "split", "train_chars"), "900", "run.split must be an object with the numbers train_chars"),
         (("run", "split", "val_chars"), None, "run.split must be an object with the numbers train_chars"),
-        (("epochs",), MISSING, "epochs must be a list of 1 to 100,000 objects"),
-        (("epochs",), [], "epochs must be a list of 1 to 100,000 objects"),
-        (("epochs",), {"0": {}}, "epochs must be a list of 1 to 100,000 objects"),
-        (("epochs",), [0] * 100_001, "epochs must be a list of 1 to 100,000 objects"),
+        (("epochs",), MISSING, "epochs must be a list of 1 to 5,000 objects"),
+        (("epochs",), [], "epochs must be a list of 1 to 5,000 objects"),
+        (("epochs",), {"0": {}}, "epochs must be a list of 1 to 5,000 objects"),
+        (("epochs",), [0] * 5_001, "epochs must be a list of 1 to 5,000 objects"),
         (("epochs", 1), None, "epochs[1] must be an object with its number in `epoch`"),
         (("epochs", 1, "epoch"), MISSING, "epochs[1] must be an object with its number in `epoch`"),
         (("epochs", 1, "epoch"), "2", "epochs[1] must be an object with its number in `epoch`"),
@@ -200,6 +209,58 @@ def test_what_is_no_json_object_is_refused(text):
 def test_a_key_that_stands_twice_is_refused():
     text = write_history(make_record()).replace('"best":', '"run": {}, "best":')
     assert "the key 'run' stands twice in one object" in fails(text)
+
+
+# How much it may hold
+
+
+@pytest.mark.parametrize(("epochs", "symbol"), [(5_000, "a"), (2_200, "한"), (1_700, "😀")])
+def test_thousands_of_epochs_with_samples_of_500_characters_can_be_read(epochs, symbol):
+    record = make_record([1.2345678901234567] * epochs, sample=symbol * 500)
+    assert read_history(write_history(record)) == record
+
+
+@pytest.mark.parametrize("epochs", [1, 1000, 1213, 1214, 2000, 4999, MOST_EPOCHS])
+def test_a_record_of_any_number_of_epochs_can_be_read_if_its_samples_are_no_longer_than_allowed(epochs):
+    longest = min(10_000, longest_sample(epochs))
+    assert longest >= 70 and (longest >= 500 or epochs > 1000)
+    record = make_record([-2.2250738585072014e-308] * epochs, sample="\x01" * longest, text="\x01" * 10_000)
+    for epoch in record["epochs"]:  # the longest that Python writes
+        epoch |= {name: -2.2250738585072014e-308 for name, value in epoch.items() if isinstance(value, float | None)}
+    text = write_history(record)
+    assert text.startswith('{\n  "format_version": 1')  # laid out for people, all the same
+    assert read_history(text) == record
+
+
+def test_one_epoch_more_is_too_many():
+    record = make_record([1.5] * (MOST_EPOCHS + 1), sample="")
+    with pytest.raises(ModelFileError, match="epochs must be a list of 1 to 5,000 objects"):
+        write_history(record)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" + "[]," * 60_000 + "1]", "[" + '"",' * 60_000 + '""]', '{"":1},' * 60_000, "[" + "1," * 60_000 + "1]"],
+    ids=lambda value: value[:9],
+)
+def test_more_values_than_a_record_needs_are_refused_before_they_are_made(value):
+    text = write_history(make_record())[:-2] + f',"added": {value}}}'
+    assert fails(text) == "history.json holds more than 60,000 values"
+
+
+def test_what_stands_in_a_string_is_no_value():
+    sample = '[{",":"\\"},\\' * 10_000
+    record = make_record(sample=sample)
+    assert read_history(write_history(record)) == record
+    assert fails(write_history(record) + '"' + sample).startswith("history.json is not valid JSON: Extra data")
+
+
+def test_a_larger_text_than_can_be_read_is_refused():
+    record = make_record(sample="a" * (LARGEST_JSON // 3))
+    with pytest.raises(ModelFileError, match="history.json is larger than the 4,194,304 bytes that it can need"):
+        write_history(record)
+    record["epochs"] = record["epochs"][1:]
+    assert read_history(write_history(record)) == record
 
 
 # The picture

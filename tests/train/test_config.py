@@ -86,7 +86,7 @@ def test_windows_say_how_long_they_are():
     {
         "cell": ["LSTM", "", None, 3],
         "protocol": ["kfold", None],
-        "epochs": [0, -1, 1.5, None, True, 10**9],
+        "epochs": [0, -1, 1.5, None, True, 5_001],
         "hidden_size": [0, "8", 16_385],
         "num_layers": [0, 65],
         "embedding_size": [0, 16_385],

@@ -211,6 +211,14 @@ def test_an_interrupted_run_already_holds_the_best_model_so_far(tmp_path):
     assert [epoch["epoch"] for epoch in lm.history["epochs"]] == [1, 2]
 
 
+def test_a_run_of_very_many_epochs_shows_less_of_each_so_that_its_record_can_be_read(tmp_path):
+    for epochs, shown in ((1_000, 500), (2_000, 277), (5_000, 70)):
+        out = tmp_path / str(epochs)
+        with pytest.raises(KeyboardInterrupt):
+            fit(make_text(), out, make_config(epochs=epochs), StopAt(epochs=1))
+        assert len(CharLM.from_pretrained(out).history["epochs"][0]["sample"]) == shown
+
+
 def test_resuming_a_finished_run_returns_its_record_and_changes_nothing(tmp_path):
     history = fit(make_text(), tmp_path / "out", make_config(), Report())
     before = contents(tmp_path / "out")

@@ -1,0 +1,408 @@
+"""What it costs at worst to read a model folder from a stranger: seconds and memory, for the worst files that we know.
+
+    python benchmarks/hostile.py [--megabytes 200] [--json]
+
+Run it on an idle machine. Each case is a model folder with one file as bad as its bounds allow, or beyond them; it is
+read by `charlm.folder.read_model` in a fresh process, which has imported what it needs, from files that were written
+just before, so that no disk is waited for. What is measured:
+
+- seconds: how long reading takes. Allowed is one, and one more for each GB of the model's size;
+- MB: by how much the process's peak memory grows meanwhile beyond the model's size, which is four bytes for each
+  parameter that config.json describes, however they are stored. Allowed are 64;
+- outcome: `read`, or the message that the user gets.
+
+It ends with status 1 if one of them takes more, or another outcome than expected.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import string
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice, product
+from pathlib import Path
+from subprocess import check_output
+from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported; each thread would take memory
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from charlm.config import LARGEST_JSON, MOST_SYMBOLS, MOST_VALUES, ModelConfig, Weights
+from charlm.folder import CONFIG_FILE, HISTORY_FILE, LARGEST_HEADER, WEIGHTS_FILE, Model, write_model
+from charlm.history import MOST_EPOCHS, EpochRecord, HistoryRecord, longest_sample, make_history, write_history
+
+ROOT = Path(__file__).parents[1]
+MOST_MEGABYTES = 64
+MOST_SECONDS, SECONDS_PER_GB = 1, 1
+PATIENCE = 60  # seconds
+SPARE = 2000  # bytes, and values, that the rest of a JSON file takes at most
+EMOJI = "😀"  # one, and Python takes four bytes for every character of the text
+
+# Processes of their own. This one reads a folder.
+READ = """
+import json, resource, sys, time
+from pathlib import Path
+from charlm.errors import ModelFileError
+from charlm.folder import read_model
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+before, start = peak(), time.perf_counter()
+try:
+    read_model(Path(sys.argv[1]))
+    outcome = "read"
+except ModelFileError as error:
+    outcome = str(error).removeprefix(sys.argv[1] + ": ")
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "bytes": peak() - before, "outcome": outcome}))
+"""
+# The peak memory of a process counts from that of the one which starts it, so a small one does.
+LAUNCH = """
+import json, subprocess, sys
+patience, *arguments = sys.argv[1:]
+try:
+    print(subprocess.check_output([sys.executable, "-c", *arguments], text=True, timeout=float(patience)))
+except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+    print(json.dumps({"seconds": float(patience), "bytes": 0, "outcome": f"failed: {type(error).__name__}"}))
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model folder that is bad in some way.
+
+    name: which file, and what is in it. damage: changes a sound folder. outcome: what that of reading it begins with.
+    base: which sound folder.
+    """
+
+    name: str
+    damage: Callable[[Path], object]
+    outcome: str = "read"
+    base: str = "small"
+
+
+# Values, to stand in a JSON file under a name that charlm does not know
+
+
+def names(count: int) -> Iterator[str]:
+    """Yield names, all of them different."""
+    return islice(map("".join, product(string.ascii_letters, repeat=4)), count)
+
+
+def list_of(item: str, count: int) -> str:
+    """Return a JSON list of the same item again and again."""
+    return f"[{','.join([item] * count)}]"
+
+
+def object_of(count: int, value: str) -> str:
+    """Return a JSON object of so many names, each with the same value."""
+    return "{" + ",".join(f'"{name}":{value}' for name in names(count)) + "}"
+
+
+def fill(begin: str, item: str, end: str, size: int) -> str:
+    """Return a text of almost that many bytes: an item again and again between begin and end."""
+    return begin + item * ((size - len((begin + end).encode())) // len(item.encode())) + end
+
+
+def worst_values(size: int) -> dict[str, str]:
+    """Return JSON values of up to that many bytes, each with the most of something that is parsed."""
+    values = min(MOST_VALUES - SPARE, size // 20)
+    half, share = values // 2, size // values
+    halfway = "2.22507385850720113605740970913197593481954635164564802342610972"  # digits that are slow to round
+    return {
+        "empty lists": list_of("[]", half),
+        "empty objects": list_of("{}", half),
+        "objects of one": list_of('{"":1}', half),
+        "names": object_of(values, "1"),
+        "names of objects": object_of(half, "{}"),
+        "fractions": list_of(halfway[: share - 1], values),
+        "long numbers": list_of("7" * 4300, size // 4301),
+        "strings": list_of(f'"{"a" * (share - 7)}{EMOJI}"', values),
+        "one string": fill(f'"\\n{EMOJI}', "a", '"', size),
+        "a string, and names": "[" + fill('"' + EMOJI, "a", '"', size - 12 * half) + f",{object_of(half, '1e9')}]",
+        "escapes": fill(f'"{EMOJI}', "\\\\", '"', size),
+        "lists in lists": list_of("[" * 90 + "]" * 90, values // 91),
+    }
+
+
+def refused_values(size: int) -> dict[str, tuple[str, str]]:
+    """Return JSON values of up to that many bytes which are refused, and what for."""
+    return {
+        "lists without end": (fill("[", "[],", "1]", size), "holds more than"),
+        "strings without end": (fill("[", '"",', '""]', size), "holds more than"),
+        "quotation marks": (fill("", '"', "", size), "holds more than"),
+        "escaped quotation marks": (fill('"', '\\"', "", size), "is not valid JSON"),
+        "brackets": ("[" * min(MOST_VALUES - SPARE, size), "is not valid JSON"),
+        "a name twice": (object_of(min(MOST_VALUES - SPARE, size // 8), "1")[:-1] + ',"aaaa":1}', "is not valid JSON"),
+    }
+
+
+def put(name: str, content: bytes, folder: Path) -> None:
+    """Replace a file of a folder."""
+    (folder / name).write_bytes(content)
+
+
+def add(name: str, value: str, folder: Path) -> None:
+    """Add a field with a value to a JSON file."""
+    text = (folder / name).read_text(encoding="utf-8").rstrip()
+    put(name, f'{text[:-1]},"x":{value}}}'.encode(), folder)
+
+
+def change(folder: Path, fields: dict[str, Any]) -> None:
+    """Replace fields of config.json."""
+    values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    put(CONFIG_FILE, json.dumps(values | fields, ensure_ascii=False).encode(), folder)
+
+
+def vouch(folder: Path) -> None:
+    """Have config.json name the SHA-256 of the weights as they are now."""
+    with open(folder / WEIGHTS_FILE, "rb") as file:
+        change(folder, {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()})
+
+
+def json_cases() -> Iterator[Case]:
+    """Yield config.json and history.json, as large as they may be, and larger."""
+    for file in (CONFIG_FILE, HISTORY_FILE):
+        for name, value in worst_values(LARGEST_JSON - SPARE).items():
+            yield Case(f"{file}: {name}", partial(add, file, value))
+        for name, (value, outcome) in refused_values(LARGEST_JSON - SPARE).items():
+            yield Case(f"{file}: {name}", partial(add, file, value), f"{file} {outcome}")
+        yield Case(f"{file}: a hole of 1 TB", partial(make_hole, file), f"{file} is larger than")
+    unprintable = fill(EMOJI, "\x7f", "", LARGEST_JSON - SPARE)  # Python shows each as four characters
+    for name, field, value in (
+        ("a cell that cannot be shown", "cell", unprintable),
+        ("a vocabulary without end", "vocab", "a" * len(unprintable)),
+        ("a vocabulary that repeats", "vocab", "ab" * (MOST_SYMBOLS // 2)),
+    ):
+        yield Case(f"{CONFIG_FILE}: {name}", partial(change, fields={field: value}), f"{CONFIG_FILE}: {field}")
+    yield Case(f"{CONFIG_FILE} and {HISTORY_FILE}", add_to_both)
+    yield Case(f"{CONFIG_FILE}: {MOST_SYMBOLS:,} symbols", write_largest_vocabulary)
+    for epochs in (1000, MOST_EPOCHS):
+        record = write_history(longest_record(epochs, min(500, longest_sample(epochs)))).encode()
+        yield Case(f"{HISTORY_FILE}: {epochs:,} epochs", partial(put, HISTORY_FILE, record))
+
+
+def add_to_both(folder: Path) -> None:
+    """Make both JSON files as bad as they may be."""
+    for file in (CONFIG_FILE, HISTORY_FILE):
+        add(file, worst_values(LARGEST_JSON - SPARE)["a string, and names"], folder)
+
+
+def make_hole(name: str, folder: Path) -> None:
+    """Replace a file by a terabyte that takes no room on the disk."""
+    with open(folder / name, "wb") as file:
+        file.truncate(10**12)
+
+
+def longest_record(epochs: int, sample: int) -> HistoryRecord:
+    """Return a large training record. sample: how long each is: an emoji and control characters, six bytes each."""
+    loss = 1.2345678901234567e-100
+    record: EpochRecord = {
+        "epoch": epochs,
+        "train_loss": loss,
+        "val_loss": loss,
+        "unseen_loss": loss,
+        "learning_rate": loss,
+        "seconds": loss,
+        "chars_per_second": loss,
+        "sample": EMOJI + "\x01" * (sample - 1),
+    }
+    return make_history({}, [record] * epochs)
+
+
+def write_largest_vocabulary(folder: Path) -> None:
+    """Write a model with as many symbols as one may have, each of four bytes."""
+    shutil.rmtree(folder)
+    symbols = "".join(map(chr, range(0x10000, 0x10000 + MOST_SYMBOLS)))
+    write_model(folder, random_model(1, symbols), "")
+
+
+def header_cases() -> Iterator[Case]:
+    """Yield model.safetensors with headers as large as they may be, for other tensors."""
+    size = LARGEST_HEADER - SPARE
+    tensor = '{"dtype":"U8","shape":[],"data_offsets":[0,0]}'
+    for name, value in worst_values(size).items():
+        yield Case(f"header: {name}", partial(put_header, value), f"{WEIGHTS_FILE} holds other tensors")
+    for name, (value, outcome) in refused_values(size).items():
+        yield Case(f"header: {name}", partial(put_header, value), f"the header of {WEIGHTS_FILE} {outcome}")
+    yield Case(
+        "header: tensors",
+        partial(put_header, object_of(MOST_VALUES // 8, tensor)),
+        f"{WEIGHTS_FILE} holds other tensors",
+    )
+
+
+def put_header(value: str, folder: Path) -> None:
+    """Replace the weights by a header with a value, and nothing else; config.json vouches for it."""
+    content = f'{{"x":{value}}}'.encode()
+    assert len(content) <= LARGEST_HEADER
+    put(WEIGHTS_FILE, len(content).to_bytes(8, "little") + content, folder)
+    vouch(folder)
+
+
+def odd_file_cases() -> Iterator[Case]:
+    """Yield what may stand in the place of a file."""
+    for file in (CONFIG_FILE, HISTORY_FILE, WEIGHTS_FILE):
+        for name, make in (
+            ("a pipe", os.mkfifo),
+            ("a folder", Path.mkdir),
+            ("a link to itself", lambda path: path.symlink_to(path)),
+            ("a link to zeros without end", lambda path: path.symlink_to("/dev/zero")),
+        ):
+            yield Case(f"{file}: {name}", partial(replace_file, file, make), f"{file} cannot be read")
+
+
+def replace_file(name: str, make: Callable[[Path], object], folder: Path) -> None:
+    """Put something else in the place of a file."""
+    (folder / name).unlink()
+    make(folder / name)
+
+
+def large_cases() -> Iterator[Case]:
+    """Yield large models, sound ones and such that are bad only at the end."""
+    refused = f"{WEIGHTS_FILE} cannot be read"
+    for base, nan in (("float32", b"\0\0\xc0\x7f"), ("bfloat16", b"\xc0\x7f")):
+        for name, damage, outcome in (
+            ("sound", lambda folder: None, "read"),
+            ("a NaN at the end", partial(overwrite_end, nan), f"{WEIGHTS_FILE}: recurrent.weight_ih_l0 holds a NaN"),
+            ("another SHA-256", partial(change, fields={"weights_sha256": ""}), f"{WEIGHTS_FILE} is not the file"),
+            ("a header that lies", partial(change_header, '_offsets":[0,', '_offsets":[4,'), refused),
+            ("a model of half the size", halve, WEIGHTS_FILE),
+            ("cut short", partial(resize, -1), refused),
+            ("a byte too many", partial(resize, 1), refused),
+        ):
+            yield Case(f"{base}: {name}", damage, outcome, base)
+
+
+def halve(folder: Path) -> None:
+    """Have config.json describe a smaller model, for which the file is not too large if it holds bfloat16."""
+    size = json.loads((folder / CONFIG_FILE).read_text())["hidden_size"]
+    change(folder, {"embedding_size": size // 2})
+
+
+def overwrite_end(numbers: bytes, folder: Path) -> None:
+    """Replace the last bytes of the weights; config.json vouches for the new ones."""
+    with open(folder / WEIGHTS_FILE, "r+b") as file:
+        file.seek(-len(numbers), os.SEEK_END)
+        file.write(numbers)
+    vouch(folder)
+
+
+def change_header(old: str, new: str, folder: Path) -> None:
+    """Replace a part of the header by one as long; config.json vouches for the new one."""
+    with open(folder / WEIGHTS_FILE, "r+b") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+        assert header.count(old.encode()) == 1
+        file.seek(8)
+        file.write(header.replace(old.encode(), new.encode()))
+    vouch(folder)
+
+
+def resize(by: int, folder: Path) -> None:
+    """Cut the weights, or add zeros; config.json vouches for the new ones."""
+    os.truncate(folder / WEIGHTS_FILE, os.path.getsize(folder / WEIGHTS_FILE) + by)
+    vouch(folder)
+
+
+def random_model(size: int, symbols: str = "ab", stored: str = "bfloat16") -> Model:
+    """Return a model without a record. size: of its one layer. stored: how its weights will be."""
+    config = ModelConfig("rnn", symbols, embedding_size=size, hidden_size=size, num_layers=1, dropout=0.0)
+    random = np.random.default_rng(0)
+    weights: Weights = {}
+    for name, shape in config.tensor_shapes.items():
+        weights[name] = random.standard_normal(shape, dtype=np.float32)
+        if stored == "bfloat16":
+            weights[name].view(np.uint32)[...] &= 0xFFFF0000
+    return Model(config, weights, None)
+
+
+def measure(case: Case, folder: Path, sound: Path) -> dict[str, Any]:
+    """Read a folder; return the figures. sound: what it was before."""
+    launch = [sys.executable, "-c", LAUNCH, str(PATIENCE), READ, str(folder)]
+    found = json.loads(check_output(launch, cwd=ROOT, text=True))
+    config, _ = ModelConfig.from_json((sound / CONFIG_FILE).read_text(encoding="utf-8"))
+    size = 4 * config.parameters
+    beside, allowed = max(0, found["bytes"] - size) / 2**20, MOST_SECONDS + SECONDS_PER_GB * size / 1e9
+    return {
+        "case": case.name,
+        "seconds": found["seconds"],
+        "allowed_seconds": allowed,
+        "megabytes": beside,
+        "outcome": found["outcome"],
+        "is_within": found["seconds"] <= allowed and beside <= MOST_MEGABYTES,
+        "is_expected": found["outcome"].startswith(case.outcome),
+    }
+
+
+def measure_all(megabytes: float) -> list[dict[str, Any]]:
+    """Return the figures of every case. megabytes: of the large models, in memory."""
+    size = int((megabytes * 1e6 / 8) ** 0.5)  # two square matrices of four bytes
+    cases = [*json_cases(), *header_cases(), *odd_file_cases(), *large_cases()]
+    rows = []
+    with tempfile.TemporaryDirectory() as place, tqdm(cases, file=sys.stderr, leave=False) as bar:
+        write_model(Path(place, "small"), replace(random_model(4), history=longest_record(1, sample=1)), "")
+        for stored in ("float32", "bfloat16"):
+            write_model(Path(place, stored), random_model(size, stored=stored), "")
+        for case in bar:
+            sound = Path(place, case.base)
+            folder = shutil.copytree(sound, Path(place, "damaged"))
+            case.damage(folder)
+            rows.append(measure(case, folder, sound))
+            shutil.rmtree(folder)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Lay the figures out for people; what breaks a bound is red."""
+    laid_out = Table(title=f"Reading a stranger's model: ≤ {MOST_MEGABYTES} MB beyond its size")
+    laid_out.add_column("case", no_wrap=True)
+    for name in ("seconds", "allowed", "MB"):
+        laid_out.add_column(name, justify="right", min_width=len(name))
+    laid_out.add_column("outcome", no_wrap=True)
+    for row in rows:
+        laid_out.add_row(
+            row["case"],
+            f"{row['seconds']:.3f}",
+            f"{row['allowed_seconds']:.1f}",
+            f"{row['megabytes']:.1f}",
+            escape(textwrap.shorten(row["outcome"], 72, placeholder="…")),
+            style=None if row["is_within"] and row["is_expected"] else "red",
+        )
+    return laid_out
+
+
+def main() -> int:
+    """Measure, and print it; return the exit status."""
+    parser = argparse.ArgumentParser(description="Measure what it costs to read the worst model folders.")
+    parser.add_argument(
+        "--megabytes", type=float, default=200, help="of the large models, in memory; less than %(default)s tell less"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    args = parser.parse_args()
+    rows = measure_all(args.megabytes)
+    if args.json:
+        print(json.dumps({"rows": rows}))
+    else:
+        worst = {name: max(rows, key=lambda row: row[name]) for name in ("seconds", "megabytes")}
+        said = "; ".join(f"most {name}: {row[name]:.2f}, {row['case']}" for name, row in worst.items())
+        Console(width=150).print(table(rows), said, sep="\n")
+    return 0 if all(row["is_within"] and row["is_expected"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
