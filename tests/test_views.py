@@ -95,7 +95,6 @@ class TestWrite:
                 elem_id = f"board-{side}-{temperature:g}".replace(".", "-")
                 visitor.wait_for_text(elem_id, 80)
                 assert visitor.text(elem_id) == lm.generate("Coffee", 80, temperature, seed=5)
-        take_picture(visitor, "temperatures")
 
     def test_a_slow_pace_lets_the_text_appear_slowly_and_stop_keeps_what_was_shown(self, app, visit):
         visitor = visit(app)
@@ -155,7 +154,6 @@ class TestLearn:
             visitor.choose("learn-models", name)
         visitor.wait_for_words("loss-curves", "homework-lstm, unseen text")
         visitor.wait_for_words("reading", "leak")
-        take_picture(visitor, "homework")
 
     def test_the_slider_goes_through_training(self, app, visit):
         visitor = visit(app + "/?view=learn")
