@@ -214,7 +214,7 @@ def _tell_difference(better: tuple[str, HistoryRecord], worse: tuple[str, Histor
     difference = high - low
     if difference < SAME:
         return f"{name} and {other} are level, {_nats(low)} and {_nats(high)}: another seed moves a loss by as much."
-    share = 100 * (1 - perplexity(low) / perplexity(high))
+    share = 100 * (1 - 1 / perplexity(difference))
     sizes = _tell_sizes(history, others)
     return (
         f"{name} is better than {other}, {_nats(low)} nats per character to {_nats(high)}: "

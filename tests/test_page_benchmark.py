@@ -7,16 +7,15 @@ import subprocess
 import sys
 
 import pytest
-from browser import ROOT, chromium
+from browser import ROOT
 from rich.console import Console
 
 SCRIPT = ROOT / "benchmarks" / "page.py"
 
 
 @pytest.fixture(scope="module")
-def ran():
-    with chromium():  # or the tests are skipped
-        pass
+def ran(browser):
+    # it starts a browser of its own, but the tests are skipped where there is none
     command = [sys.executable, str(SCRIPT), "--json", "--starts", "1", "--repeats", "1"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 

@@ -99,7 +99,9 @@ def test_the_commands_of_the_page_name_models_that_the_other_commands_made():
 def test_the_space_gets_the_gradio_and_the_python_that_were_tested():
     metadata = yaml.safe_load(README.split("---\n", 2)[1])
     pinned = dict(
-        re.findall(r"^([\w-]+)==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+        re.findall(
+            r"^([\w-]+)(?:\[\w+\])?==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
+        )
     )
     assert metadata["sdk"] == "gradio"
     assert metadata["sdk_version"] == pinned["gradio"]
@@ -111,4 +113,4 @@ def test_requirements_are_pinned_exactly():
     for name in ("requirements.txt", "requirements-dev.txt"):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         wanted = [line for line in lines if line and not line.startswith(("#", "-r"))]
-        assert all(re.fullmatch(r"[\w-]+==[\d.]+(  #.*)?", line) for line in wanted)
+        assert all(re.fullmatch(r"[\w-]+(\[\w+\])?==[\d.]+(  #.*)?", line) for line in wanted)

@@ -58,7 +58,7 @@ def space_files(space: str, models: Sequence[str]) -> dict[str, bytes]:
 
 
 def _card(space: str, models: Sequence[str], requirements: str) -> str:
-    gradio = re.search(r"^gradio==(\S+)", requirements, re.MULTILINE)
+    gradio = re.search(r"^gradio\[\w+\]==(\S+)", requirements, re.MULTILINE)
     assert gradio is not None, "requirements.txt pins gradio"
     data = SpaceCardData(
         title=space.split("/")[1],

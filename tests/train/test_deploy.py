@@ -28,9 +28,10 @@ def test_a_space_gets_the_page_and_the_models_that_it_shows(ada):
     assert address == f"{ada.url}/spaces/ada/page/commit/{space.commits[-1].id}"
     assert space.sdk == "gradio"
     assert space.variables == {"CHARLM_MODELS": "ada/one,ada/two"}
-    for name in ("app.py", "requirements.txt", "charlm/lm.py", "charlm/web/page.py", "charlm/py.typed"):
+    needed = ["charlm/lm.py", "charlm/py.typed", "charlm/web/static/page.js", "charlm/web/static/scene.txt"]
+    for name in ("app.py", "requirements.txt", *needed, "train/__main__.py"):  # the page trains, too
         assert space.files[name] == (ROOT / name).read_bytes()
-    unneeded = [name for name in space.files if name.startswith(("train/", "tests/", "docs/", "benchmarks/", ".ci"))]
+    unneeded = [name for name in space.files if name.startswith(("tests/", "docs/", "benchmarks/", ".ci"))]
     assert unneeded == []
 
 

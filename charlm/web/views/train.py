@@ -8,10 +8,14 @@ import gradio as gr
 import pandas as pd
 
 from charlm.cells import CELLS
+from charlm.history import CURVES
 from charlm.web.collection import Collection, serve
 from charlm.web.components import heat_text, lines, text_file
 from charlm.web.reporting import QUIET, for_page
 from charlm.web.training import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingRoom
+
+# named from the start: a curve that comes later would not be drawn
+COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 
 
 def build(collection: Collection, room: TrainingRoom) -> gr.Textbox:
@@ -46,6 +50,7 @@ def build(collection: Collection, room: TrainingRoom) -> gr.Textbox:
                 x="epoch",
                 y="loss",
                 color="curve",
+                color_map=COLOURS,
                 y_title="loss (nats per character)",
                 height=300,
                 elem_id="train-curves",
