@@ -338,7 +338,11 @@ class TestTrain:
         visitor.page.locator("#train-file input").set_input_files(text)
         visitor.wait_for_words("train-file", "verse.txt: 5,200 characters")
         visitor.page.locator("#train-go").click()
-        visitor.page.locator("#train-curves canvas, #train-curves svg").first.wait_for()
+        visitor.page.wait_for_function(
+            "parseFloat(document.querySelector('#train-status').innerText.match(/([\\d.]+) epochs/)?.[1]) > 12"
+        )
+        for curve in ("training", "validation"):
+            visitor.page.locator("#train-curves svg").get_by_text(curve, exact=True).wait_for()
         visitor.page.wait_for_function("document.querySelector('#train-sample .heat-text').children.length > 100")
         take_picture(visitor, "train")
         visitor.page.locator("#train-stop").click()

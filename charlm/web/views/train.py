@@ -14,7 +14,6 @@ from charlm.web.components import heat_text, lines, text_file
 from charlm.web.reporting import QUIET, for_page
 from charlm.web.training import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingRoom
 
-# named from the start: a curve that comes later would not be drawn
 COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 
 
@@ -63,10 +62,12 @@ def build(collection: Collection, room: TrainingRoom) -> gr.Textbox:
     def follow(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
         for progress in room.train(text, cell, size, request.session_hash or ""):
             name = _lend(collection, progress, cell)
+            # of the plot, no series is drawn that it did not have at first: it waits for the first validation loss
+            rows = progress.curves if progress.epochs else []
             yield [
                 progress.message if name is None else f"{progress.message}. It is model A of the other views now.",
-                gr.update(visible=bool(progress.points)),
-                pd.DataFrame(progress.curves, columns=["epoch", "loss", "curve"]),
+                gr.update(visible=bool(rows)),
+                pd.DataFrame(rows, columns=["epoch", "loss", "curve"]) if rows else gr.update(),
                 {"text": progress.epochs[-1]["sample"] if progress.epochs else "", "name": "sample"},
                 gr.update() if name is None else name,
                 gr.update(value=progress.package and str(progress.package), visible=progress.package is not None),
