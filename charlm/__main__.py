@@ -69,8 +69,8 @@ def units(args: argparse.Namespace) -> None:
 
     text = read_text(Path(args.file))
     lm = CharLM.from_pretrained(args.model)
-    ids, _ = lm.vocab.encode_known(text)
-    found = lm.find_units(lm.vocab.decode(ids), args.best)
+    known, _ = lm.vocab.keep_known(text)
+    found = lm.find_units(known, args.best)
     if args.json:
         print(json.dumps({feature: [asdict(unit) for unit in tracking] for feature, tracking in found.items()}))
         return

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from huggingface_hub import EvalResult, ModelCardData
 
 from charlm.config import ModelConfig
-from charlm.history import EpochRecord, HistoryRecord, bits_per_char, perplexity
+from charlm.history import HistoryRecord, best_epoch, bits_per_char, perplexity
 
 # Stands for the repository's name until the folder is published; `hub.push` puts the name in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
@@ -24,7 +24,7 @@ def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapp
     if samples:
         parts.append(_samples(samples))
     elif history is not None:
-        parts.append("## What it writes\n\n" + _verbatim(_best_epoch(history)["sample"]))
+        parts.append("## What it writes\n\n" + _verbatim(best_epoch(history)["sample"]))
     parts.append(_usage(config))
     if history is not None:
         parts.append(_training(history))
@@ -50,7 +50,7 @@ def _metadata(config: ModelConfig, history: HistoryRecord | None) -> ModelCardDa
 def _eval_results(history: HistoryRecord) -> list[EvalResult]:
     run, best = history["run"], history["best"]
     if run.get("protocol") == "windows":  # its validation loss says nothing of other texts
-        unseen = _best_epoch(history).get("unseen_loss")
+        unseen = best_epoch(history).get("unseen_loss")
         figures = {} if unseen is None else {"loss on unseen text (nats per character)": unseen}
     else:
         figures = {"validation loss (nats per character)": best["val_loss"]}
@@ -86,7 +86,7 @@ def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
 
 
 def _results(history: HistoryRecord) -> str:
-    best, unseen = history["best"], _best_epoch(history).get("unseen_loss")
+    best, unseen = history["best"], best_epoch(history).get("unseen_loss")
     if history["run"].get("protocol") == "windows":
         rows = [("Validation windows, which overlap with those that train", best["val_loss"])]
     else:
@@ -185,10 +185,6 @@ loss leaks**: nearly every character of a validation window also stands in windo
 shows a good memory. What the model learnt of the language is told by the loss on the text after those windows, which it
 never saw, read in order with the state carried; symbols that the windows lack are left out. The best epoch was chosen
 by the validation loss, as in the experiment that this repeats, not by the loss on unseen text."""
-
-
-def _best_epoch(history: HistoryRecord) -> EpochRecord:
-    return next(epoch for epoch in history["epochs"] if epoch["epoch"] == history["best"]["epoch"])
 
 
 def _code(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from charlm.history import EpochRecord, HistoryRecord, bits_per_char, perplexity
+from charlm.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char, perplexity
 
 Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
 
@@ -80,15 +80,11 @@ def find_spike(epochs: Sequence[EpochRecord]) -> int | None:
 
 def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
     """Return the loss on validation text and that on unseen text (nats) where the first is lower by over LEAK."""
-    best = _best(history)
+    best = best_epoch(history)
     unseen = best.get("unseen_loss")
     if unseen is None or unseen - best["val_loss"] <= LEAK:
         return None
     return best["val_loss"], unseen
-
-
-def _best(history: HistoryRecord) -> EpochRecord:
-    return next(epoch for epoch in history["epochs"] if epoch["epoch"] == history["best"]["epoch"])
 
 
 def _read_one(name: str, history: HistoryRecord) -> str:
@@ -131,7 +127,7 @@ def _tell_rise(rise: Rise) -> str:
 
 def _tell_gap(history: HistoryRecord) -> list[str]:
     """Compare training and validation loss where the model is best."""
-    best, run = _best(history), history["run"]
+    best, run = best_epoch(history), history["run"]
     gap = best["val_loss"] - best["train_loss"]
     drops = any(isinstance(run.get(name), float) and run[name] > 0 for name in ("dropout", "embedding_dropout"))
     if gap > 0.05 and find_leak(history) is None:
@@ -197,7 +193,7 @@ def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[Records]) 
 
 def _tell_other_order(ranked: Records) -> list[str]:
     """Say so where unseen text ranks the models otherwise than a validation loss that leaks."""
-    known = [(_best(history).get("unseen_loss"), name) for name, history in ranked if find_leak(history)]
+    known = [(best_epoch(history).get("unseen_loss"), name) for name, history in ranked if find_leak(history)]
     unseen = sorted((loss, name) for loss, name in known if loss is not None)
     if len(unseen) < 2 or unseen[0][1] == ranked[0][0]:
         return []

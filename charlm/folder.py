@@ -17,8 +17,7 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from charlm.config import LARGEST_JSON as LARGEST_JSON
-from charlm.config import ModelConfig, Weights, parse_json_object
+from charlm.config import LARGEST_JSON, ModelConfig, Weights, parse_json_object
 from charlm.errors import ModelFileError, RequestError
 from charlm.history import HistoryRecord, draw_curves, read_history, write_history
 

@@ -69,6 +69,11 @@ def make_history(run: dict[str, Any], epochs: list[EpochRecord]) -> HistoryRecor
     }
 
 
+def best_epoch(history: HistoryRecord) -> EpochRecord:
+    """Return the epoch whose weights the model has."""
+    return next(epoch for epoch in history["epochs"] if epoch["epoch"] == history["best"]["epoch"])
+
+
 def longest_sample(epochs: int) -> int:
     """Return how many characters, whichever they are, the sample of each of that many epochs may have.
 

@@ -29,14 +29,13 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but loaded lazily
 
 from charlm.card import REPO_PLACEHOLDER
-from charlm.config import MOST_PARAMETERS, ModelConfig
+from charlm.config import LARGEST_JSON, MOST_PARAMETERS, ModelConfig
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.folder import (
     CARD_FILE,
     CONFIG_FILE,
     HISTORY_FILE,
     LARGEST_HEADER,
-    LARGEST_JSON,
     MODEL_FILES,
     WEIGHTS_FILE,
     Model,

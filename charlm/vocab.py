@@ -52,6 +52,11 @@ class Vocab:
         skipped = "".join(text[place] for place in np.flatnonzero(~known))
         return ids[known], skipped
 
+    def keep_known(self, text: str) -> tuple[str, str]:
+        """Return what of a text has ids, and the distinct symbols left out, in order."""
+        ids, skipped = self.encode_known(text)
+        return self.decode(ids), "".join(dict.fromkeys(skipped))
+
     def decode(self, ids: Ids) -> str:
         """Return the text (N characters) of ids (N,)."""
         return self._codes[ids].astype("<u4").tobytes().decode("utf-32-le")

@@ -7,6 +7,7 @@ set, which child processes inherit, and the module is read again.
 import importlib
 import os
 from functools import partial
+from threading import Thread
 
 import pytest
 from browser import Visit, chromium, running_app
@@ -61,6 +62,20 @@ def hub(hub_environment):
         hub_environment(HF_ENDPOINT=server.url)
         yield server
         close_session()
+
+
+@pytest.fixture
+def crowd_threads(monkeypatch):
+    """The threads that crowds start."""
+    started = []
+
+    class Recorded(Thread):
+        def start(self):
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr("charlm.crowd.Thread", Recorded)
+    return started
 
 
 @pytest.fixture(scope="module")

@@ -57,11 +57,9 @@ class Api:
             seed: a whole number from 0; none draws one.
         """
         lm = self._collection[model].lm
-        known, _ = lm.vocab.encode_known(check_text("prompt", prompt, LONGEST_PROMPT))
+        known, _ = lm.vocab.keep_known(check_text("prompt", prompt, LONGEST_PROMPT))
         length = check_whole("length", length, 1, LONGEST_TEXT)
-        yield from _texts_so_far(
-            lm.stream(lm.vocab.decode(known), length, temperature, top_k, top_p, seed, shared=True)
-        )
+        yield from _texts_so_far(lm.stream(known, length, temperature, top_k, top_p, seed, shared=True))
 
     def history(self, model: str) -> dict[str, Any]:
         """Return the training record of a model, the content of its history.json: settings, losses, samples.
@@ -85,8 +83,8 @@ class Api:
             text: up to 5,000 characters; what the model does not know of it is left out.
         """
         lm = self._collection[model].lm
-        known, _ = lm.vocab.encode_known(check_text("text", text, LONGEST_INSPECTED))
-        inspection = lm.inspect(lm.vocab.decode(known))
+        known, _ = lm.vocab.keep_known(check_text("text", text, LONGEST_INSPECTED))
+        inspection = lm.inspect(known)
         return [
             {
                 "symbol": symbol,

@@ -98,6 +98,12 @@ class Collection:
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
+    def choose(self, names: object, most: int) -> list[ServedModel]:
+        """Return the models of some names, each once. Raises RequestError for what is no list, or too long a one."""
+        if not isinstance(names, list) or len(names) > most:
+            raise RequestError(f"choose up to {most} models")
+        return [self[name] for name in dict.fromkeys(map(str, names))]
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self._models or name in self._guests)
 

@@ -11,10 +11,9 @@ from typing import Any
 
 from plotly import graph_objects as go
 
+from charlm.diagnosis import Records
 from charlm.errors import RequestError
 from charlm.history import CURVES, EpochRecord, HistoryRecord, bits_per_char, perplexity
-
-Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
 
 # told apart in light, in dark, and by the colour-blind
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#eab308", "#ec4899", "#14b8a6", "#8b5cf6")

@@ -84,10 +84,11 @@ class Insider:
 
     def remember(self, names: object, text: str) -> tuple[go.Figure, list[str]]:
         """Compare how far back a changed character still alters the prediction; say so for each model, too."""
-        if not isinstance(names, list) or not 1 <= len(names) <= MOST_COMPARED:
-            raise RequestError(f"choose one to {MOST_COMPARED} models")
+        models = self._collection.choose(names, MOST_COMPARED)
+        if not models:
+            raise RequestError("choose at least one model")
         curves = []
-        for name in dict.fromkeys(map(str, names)):
+        for name in (model.name for model in models):
             lm, known, _ = self._read(name, text, LONGEST_SHOWN)
             curves.append((name, lm.memory(known)))
         said = [_describe_memory(name, curve) for name, curve in curves]
@@ -101,10 +102,10 @@ class Insider:
         """Return the model, as much of the text as is read, and what it does not know of that."""
         lm = self._collection[model].lm
         begin = check_text("text", text, LONGEST_SEARCHED)[:longest]
-        known, skipped = lm.vocab.encode_known(begin)
-        if not len(known):
+        known, skipped = lm.vocab.keep_known(begin)
+        if not known:
             raise RequestError("there is nothing to read: enter a text of characters that the model knows")
-        return lm, lm.vocab.decode(known), "".join(dict.fromkeys(skipped))
+        return lm, known, skipped
 
 
 def _activations(inspection: Inspection, unit: object) -> NDArray[np.float64]:

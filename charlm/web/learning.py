@@ -5,13 +5,11 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from charlm.diagnosis import read_curves
-from charlm.errors import RequestError
+from charlm.diagnosis import Records, read_curves
 from charlm.sampling import check_whole
 from charlm.web.collection import Collection
 from charlm.web.curves import (
     FIGURES,
-    Records,
     Scale,
     draw_plot,
     samples_at,
@@ -63,9 +61,7 @@ class Learner:
 
     def _records(self, names: object) -> tuple[Records, Sequence[str]]:
         """Return the records of the models with these names, and the names of those that have none."""
-        if not isinstance(names, list) or len(names) > MOST_MODELS:
-            raise RequestError(f"choose up to {MOST_MODELS} models")
-        models = [self._collection[name] for name in dict.fromkeys(map(str, names))]
+        models = self._collection.choose(names, MOST_MODELS)
         records = [(model.name, model.lm.history) for model in models if model.lm.history is not None]
         return records, [model.name for model in models if model.lm.history is None]
 

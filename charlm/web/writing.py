@@ -61,13 +61,13 @@ class Panel:
 
     def __init__(self, model: ServedModel, run: Run, before: Heat | None = None) -> None:
         """before: what it has written already. Raises VocabError if that cannot be so."""
-        known, skipped = model.lm.vocab.encode_known(run.prompt)
-        prompt = model.lm.vocab.decode(known)
-        text, colours = (before or {}).get("text", ""), (before or {}).get("levels", "")
+        prompt, self._skipped = model.lm.vocab.keep_known(run.prompt)
+        before = before or {}
+        text, colours = before.get("text", ""), before.get("levels", "")
         self.pieces = model.lm.stream_scored(
             prompt, run.length, run.temperature, run.top_k, run.top_p, run.seed, after=text
         )
-        self._model, self._run, self._skipped = model.name, run, "".join(dict.fromkeys(skipped))
+        self._model, self._run = model.name, run
         self._before = len(text)
         self.heat: Heat = {
             "prompt": prompt,

@@ -38,26 +38,19 @@ MODELS = {
 
 
 @pytest.fixture(autouse=True)
-def workers_threads(monkeypatch):
+def workers_threads(monkeypatch, crowd_threads):
     """The threads that crowds start; at the end all of them have ended, as nobody is left.
 
     Nor does anybody wait for ever for a text.
     """
-    started = []
-
-    class Recorded(Thread):
-        def start(self):
-            started.append(self)
-            super().start()
 
     class Impatient(SimpleQueue):
         def get(self):
             return super().get(timeout=WAIT)
 
-    monkeypatch.setattr("charlm.crowd.Thread", Recorded)
     monkeypatch.setattr("charlm.crowd.SimpleQueue", Impatient)
-    yield started
-    await_end(started)
+    yield crowd_threads
+    await_end(crowd_threads)
 
 
 @pytest.fixture(params=[False, True], ids=["as_this_machine_multiplies", "padded"])

@@ -77,3 +77,8 @@ def test_only_single_known_symbols_are_in_a_vocabulary():
     vocab = Vocab("ab한")
     assert "a" in vocab and "한" in vocab
     assert "c" not in vocab and "ab" not in vocab and "" not in vocab
+
+
+def test_what_is_known_of_a_text_is_kept_and_the_rest_named_once():
+    assert Vocab("abc").keep_known("a☃bc☃€a") == ("abca", "☃€")
+    assert Vocab("abc").keep_known("") == ("", "")

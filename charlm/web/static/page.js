@@ -2,13 +2,14 @@
    touch the server, the address of each view. Everything is put on the page as text, never as markup. */
 
 window.charlm = (() => {
-  const LOWEST = 48, HIGHEST = 126; // the printable symbols that stand for levels from 0 to 1, as charlm.web.levels has it
+  // as in charlm/web/heat.py: the printable symbols for levels from 0 to 1, and the surprise that is drawn as 1
+  const LOWEST = 48, HIGHEST = 126, MOST_NATS = 7.8;
   const MOST_MARKS = 3; // combining marks on one letter; more would climb over the lines above
   let isOpen = false;
   let pace = 0; // characters that appear each second in a paced text; 0 shows all there are
   const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}]/u;
   const DESCRIPTIONS = {
-    surprisal: (level) => `surprise ${(level * 7.8).toFixed(1)} nats`,
+    surprisal: (level) => `surprise ${(level * MOST_NATS).toFixed(1)} nats`,
     activation: (level) => `activation ${(2 * level - 1).toFixed(2)} of the strongest`,
     influence: (level) => `influence ${(100 * level).toFixed(0)} % of the strongest`,
   };
@@ -41,7 +42,7 @@ window.charlm = (() => {
     return element;
   }
 
-  /** A text whose characters show levels. Its value: see HeatText in charlm/web/components.py. */
+  /** A text whose characters show levels. Its value: see Heat in charlm/web/heat.py. */
   class HeatText {
     constructor(element, props, trigger) {
       Object.assign(this, { element, props, trigger, shown: 0, symbols: [], cursor: -1, marks: 0, due: 0 });
@@ -106,12 +107,10 @@ window.charlm = (() => {
     freeze() {
       if (this.timer) cancelAnimationFrame(this.timer);
       this.timer = null;
-      const { text, levels } = this.value;
-      const shown = this.symbols.slice(0, this.shown).join("");
-      if (shown !== text) this.props.value = { ...this.value, text: shown, levels: levels.slice(0, this.shown) };
-      this.whole = shown;
-      this.levels = levels.slice(0, this.shown);
-      this.symbols = Array.from(shown);
+      this.symbols = this.symbols.slice(0, this.shown);
+      this.whole = this.symbols.join("");
+      this.levels = this.value.levels.slice(0, this.shown);
+      if (this.whole !== this.value.text) this.props.value = { ...this.value, text: this.whole, levels: this.levels };
     }
 
     show(end) {
@@ -215,32 +214,29 @@ window.charlm = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
-  /** A text, or a list of them: one line each. */
-  function lines(element, props, watch) {
-    const update = () => {
-      const list = Array.isArray(props.value) ? props.value : props.value ? [props.value] : [];
-      element.firstElementChild.replaceChildren(...list.map((line) => make("div", "line", readable(line))));
+  /** A component that shows each part of its value, a list or a single part, as an element. */
+  function showing(makePart) {
+    return (element, props, watch) => {
+      const update = () => {
+        const parts = [props.value || []].flat();
+        element.firstElementChild.replaceChildren(...parts.map(makePart));
+      };
+      watch("value", update);
+      update();
     };
-    watch("value", update);
-    update();
   }
 
-  /** A list of texts with a heading and a line about each. */
-  function cards(element, props, watch) {
-    const update = () => {
-      const list = (props.value || []).map(({ title, about, text }) => {
-        const card = make("section", "card");
-        card.append(make("h4", "", readable(title)), make("div", "hint", readable(about)));
-        const body = make("pre", "card-text", readable(text));
-        body.tabIndex = 0; // it scrolls
-        body.setAttribute("aria-label", title);
-        card.append(body);
-        return card;
-      });
-      element.firstElementChild.replaceChildren(...list);
-    };
-    watch("value", update);
-    update();
+  function makeLine(line) {
+    return make("div", "line", readable(line));
+  }
+
+  function makeCard({ title, about, text }) {
+    const card = make("section", "card");
+    const body = make("pre", "card-text", readable(text));
+    body.tabIndex = 0; // it scrolls
+    body.setAttribute("aria-label", title);
+    card.append(make("h4", "", readable(title)), make("div", "hint", readable(about)), body);
+    return card;
   }
 
   /** A field for a text file, which is read here and sent as text with the form. */
@@ -323,6 +319,6 @@ window.charlm = (() => {
       const heatText = new HeatText(element, props, trigger);
       watch("value", () => heatText.update());
     },
-    lines, cards, textFile, freezeAll, kept, setPace, setView, opened, isOpen: () => isOpen, save, link,
+    lines: showing(makeLine), cards: showing(makeCard), textFile, freezeAll, kept, setPace, setView, opened, isOpen: () => isOpen, save, link,
   };
 })();

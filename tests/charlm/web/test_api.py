@@ -1,7 +1,6 @@
 import itertools
 import json
 import math
-from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,22 +90,14 @@ def test_a_stream_updates_no_more_often_than_it_says(monkeypatch):
     ]
 
 
-def test_a_visitor_who_leaves_frees_the_place_of_the_text(monkeypatch):
+def test_a_visitor_who_leaves_frees_the_place_of_the_text(monkeypatch, crowd_threads):
     monkeypatch.setattr(api_module, "LONGEST_TEXT", 10**9)
     monkeypatch.setattr(api_module, "UPDATE_SECONDS", -1)
-    threads = []
-
-    class Recorded(Thread):
-        def start(self):
-            threads.append(self)
-            super().start()
-
-    monkeypatch.setattr("charlm.crowd.Thread", Recorded)
     api = make_api()
     values = api.generate("small-lstm", "ab", 10**9)
     assert next(values)
     values.close()
-    (thread,) = threads
+    (thread,) = crowd_threads
     thread.join(60)  # a worker ends when nobody is left
     assert not thread.is_alive()
 

@@ -2,7 +2,6 @@ import itertools
 import json
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,17 +102,9 @@ def test_visitors_who_ask_at_once_get_what_each_gets_alone():
         assert [texts(value) for value in values] == expected
 
 
-def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch):
+def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, crowd_threads):
     monkeypatch.setattr(writing_module, "LONGEST_TEXT", 10**9)
     monkeypatch.setattr(writing_module, "LONGEST_ON_BOARD", 10**9)
-    threads = []
-
-    class Recorded(Thread):
-        def start(self):
-            threads.append(self)
-            super().start()
-
-    monkeypatch.setattr("charlm.crowd.Thread", Recorded)
     writer = make_writer()
     begun = next(writer.write("small-lstm", "small-rnn", "ab", 5, 1.0, 0, 1.0, "7"))
     for values in (
@@ -123,10 +114,10 @@ def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch):
     ):
         assert next(values)
         values.close()
-        for thread in threads:  # a worker ends when nobody is left
+        for thread in crowd_threads:  # a worker ends when nobody is left
             thread.join(60)
             assert not thread.is_alive()
-    assert len(threads) >= 6
+    assert len(crowd_threads) >= 6
 
 
 def test_a_model_that_diverged_is_told_to_the_visitor():
