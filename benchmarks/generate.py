@@ -163,7 +163,7 @@ def products(weights: Weights, engine: Engine) -> dict[str, list[Callable[[], ob
     matrices = [weights[name] for name in names]
     random = np.random.default_rng(0)
     vectors = [random_array(random, matrix.shape[1]) for matrix in matrices]
-    rows = random_array(random, engine.chunks, count_rows(1, alone=True), engine.chunk)
+    rows = random_array(random, 2, engine.chunks, count_rows(1, alone=True), engine.chunk)
     return {
         "as they are": [product(np.dot, *pair) for pair in zip(matrices, vectors, strict=True)],
         "transposed": [
@@ -171,7 +171,7 @@ def products(weights: Weights, engine: Engine) -> dict[str, list[Callable[[], ob
             for matrix, vector in zip(matrices, vectors, strict=True)
         ],
         "ours": [
-            Product(np.concatenate([rows] * (len(blocks) // len(rows))), blocks).make
+            Product(rows[: len(blocks)], blocks, wanted=1).make
             for blocks in (*(layer.matrices for layer in engine.layers), engine.head)
         ],
     }

@@ -6,17 +6,21 @@ seed alone: its rows of the products, and so its symbols, are the same in any co
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from copy import copy
+from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.engine import Array, Engine, Reader, States
-from charlm.sampling import Sampler, Samplers
+from charlm.sampling import Sampler, Samplers, surprisals_of
 from charlm.vocab import Ids
 
-Piece = tuple[list[int], list[Array]]  # what was drawn, and the logits (V,) that each was drawn from
+Piece = tuple[list[int], NDArray[np.float64]]  # N ids that were drawn, and their surprisals (N,) in nats
 
 DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and nobody reads faster
 
@@ -61,30 +65,23 @@ class _Text:
         self.logits = logits
         self.left = length
         self.is_wanted = True
-        self._undelivered: Piece = ([], [])
-        self._delivered: SimpleQueue[Piece | Exception] = SimpleQueue()
-        self._has_begun = False
+        self.has_begun = False
+        self._undelivered: list[Piece] = []
+        self._delivered: SimpleQueue[list[Piece] | Exception] = SimpleQueue()
 
     @property
     def goes_on(self) -> bool:
         """Whether there is more to write."""
         return self.is_wanted and self.left > 0
 
-    def add(self, drawn: int, logits: Array) -> None:
-        """Write a symbol. Whoever waits has the first at once."""
-        ids, drawn_from = self._undelivered
-        ids.append(drawn)
-        drawn_from.append(logits)
-        self.left -= 1
-        if self.left == 0 or not self._has_begun:
-            self._has_begun = True
-            self.deliver()
-
-    def deliver(self) -> None:
-        """Let the one who waits have what was written since the last time."""
-        if self._undelivered[0]:
+    def add(self, piece: Piece, *, is_due: bool) -> None:
+        """Write some symbols. Whoever waits has the first and the last at once, the others when a delivery is due."""
+        self._undelivered.append(piece)
+        self.left -= len(piece[0])
+        if is_due or self.left == 0 or not self.has_begun:
+            self.has_begun = True
             self._delivered.put(self._undelivered)
-            self._undelivered = ([], [])
+            self._undelivered = []
 
     def fail(self, error: Exception) -> None:
         """Let the one who waits have an exception."""
@@ -92,18 +89,18 @@ class _Text:
 
     def receive(self) -> Piece:
         """Wait for a delivery; return it and all that have come besides."""
-        received = self._delivered.get()
-        ids: list[int] = []
-        logits: list[Array] = []
-        while True:
-            if isinstance(received, Exception):
-                raise received
-            ids += received[0]
-            logits += received[1]
-            try:
-                received = self._delivered.get_nowait()
-            except Empty:
-                return ids, logits
+        deliveries = [self._delivered.get()]
+        with suppress(Empty):
+            while True:
+                deliveries.append(self._delivered.get_nowait())
+        pieces: list[Piece] = []
+        for delivery in deliveries:
+            if isinstance(delivery, Exception):
+                # each has one of its own: in a shared one, the traces of all who raise it would gather
+                raise copy(delivery) from delivery
+            pieces += delivery
+        ids, surprisals = zip(*pieces, strict=True)
+        return list(chain.from_iterable(ids)), np.concatenate(surprisals)
 
 
 class _Worker:
@@ -115,6 +112,7 @@ class _Worker:
         self._joining: list[_Text] = []
         self._texts: list[_Text] = []
         self._runs = False
+        self._next_delivery = 0.0
 
     def __len__(self) -> int:
         return len(self._texts) + len(self._joining)
@@ -155,15 +153,8 @@ class _Worker:
     def _write(self, reader: Reader, logits: Array) -> tuple[Reader, Array]:
         """Write until another text joins, or nobody is left; return where the texts stand then."""
         samplers = Samplers([text.sampler for text in self._texts])
-        delivered = time.perf_counter()
         while self._texts and not self._joining:
-            ids = samplers.draw(logits)
-            for text, drawn, row in zip(self._texts, ids, logits, strict=True):
-                text.add(drawn, row)  # not copied: every step makes new logits
-            if time.perf_counter() - delivered > DELIVERY_SECONDS:
-                delivered = time.perf_counter()
-                for text in self._texts:
-                    text.deliver()
+            ids = self._write_passage(reader, samplers, logits)
             staying = [place for place, text in enumerate(self._texts) if text.goes_on]
             if len(staying) < len(self._texts):
                 self._texts = [self._texts[place] for place in staying]
@@ -172,3 +163,20 @@ class _Worker:
                 reader = Reader(self._engine, reader.states.take(staying))
             logits = reader.step(ids)
         return reader, logits
+
+    def _write_passage(self, reader: Reader, samplers: Samplers, logits: Array) -> list[int]:
+        """Write until a delivery is due or somebody waits for nothing else; return the last ids, still to be read."""
+        most = min(text.left if text.has_begun else 1 for text in self._texts)
+        drawn, drawn_from = [samplers.draw(logits)], [logits]
+        while len(drawn) < most and not self._joining and time.perf_counter() < self._next_delivery:
+            logits = reader.step(drawn[-1])
+            drawn.append(samplers.draw(logits))
+            drawn_from.append(logits)
+        is_due = time.perf_counter() >= self._next_delivery
+        if is_due:
+            self._next_delivery = time.perf_counter() + DELIVERY_SECONDS
+        ids = np.array(drawn)
+        surprisals = surprisals_of(ids, np.stack(drawn_from))
+        for text, written, scores in zip(self._texts, ids.T.tolist(), surprisals.T, strict=True):
+            text.add((written, scores), is_due=is_due)
+        return drawn[-1]

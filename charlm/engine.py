@@ -6,12 +6,14 @@ gate is a tanh, and cuts each matrix into blocks. A product with a block that sm
 lies, without packing it first, and costs hardly more for two texts than for one. That is also why a text does not
 depend on those beside it, to the last bit: see `rows_are_independent`.
 
-Letters for shapes, besides those of `charlm.network`: S texts side by side; R rows of a product, one for each text and
-sometimes some more; G gates of a cell. A layer's units, padded with such that stay 0, are C chunks of K = B·BLOCK.
+Letters for shapes, besides those of `charlm.network`: S texts side by side; R ≥ S rows of a product, of which some may
+belong to no text; G gates of a cell; U units of a layer, padded with such that stay 0 to C chunks of K.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
 from typing import ClassVar
@@ -57,50 +59,43 @@ class Engine:
         self.units = config.hidden_size  # H
         self.chunks = -(-self.units // CHUNK)  # C
         self.chunk = _round_up(-(-self.units // self.chunks), BLOCK)  # K
-        self._padding = self.chunks * self.chunk - self.units  # units that stay 0
+        self.padded_units = self.chunks * self.chunk  # U
         self.layers = [self._fold(number, weights) for number in range(config.num_layers)]
         # logits are more than V too, in N blocks of W columns: one block if that is not too wide
         width = _round_up(self.symbols, VECTOR) if self.symbols <= WIDEST_BLOCK else BLOCK
-        self.head = self._pack([weights["head.weight"]], width)  # (C, N, K, W)
-        self.head_bias = np.pad(weights["head.bias"], (0, -self.symbols % width)).reshape(-1, 1, width)  # (N, 1, W)
+        self.head = self._pack([weights["head.weight"][None]], width)  # (1, C, 1, N, K, W)
+        self.head_bias = np.pad(weights["head.bias"], (0, -self.symbols % width))[None]  # (1, N·W)
 
     def units_of(self, states: "States") -> tuple[Array, Array | None]:
         """Return the hidden states (L, S, H) as torch.nn has them, and the LSTM's cell states (L, S, H)."""
+        hidden = states.hidden[..., : self.units] * self.cell.scale
+        return hidden, states.memory[..., : self.units] if self.cell.keeps_memory else None
 
-        def by_text(state: Array) -> Array:
-            layers, _, texts, _ = state.shape
-            return state.transpose(0, 2, 1, 3).reshape(layers, texts, -1)[..., : self.units]
-
-        hidden = by_text(states.hidden) * self.cell.scale
-        return hidden, by_text(states.memory) if self.cell.keeps_memory else None
+    def by_chunk(self, hidden: Array) -> Array:
+        """Return hidden states (M, R, U), of M layers, as a product has its rows, (M, C, R, K)."""
+        return hidden.reshape(*hidden.shape[:2], self.chunks, self.chunk).transpose(0, 2, 1, 3)
 
     def _fold(self, number: int, weights: Weights) -> "Layer":
         names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
         tensors = [weights[f"recurrent.{name}_l{number}"] for name in names]
         folded = self.cell.fold(*(tensor.reshape(self.cell.gates, self.units, -1) for tensor in tensors))
-        inputs, recurrent, bias, hidden_bias = map(self._pad_units, folded)
-        biases = bias.reshape(-1, 1, BLOCK), hidden_bias.reshape(-1, 1, BLOCK)
+        padding = self.padded_units - self.units
+        inputs, recurrent, bias, hidden_bias = (_pad(tensor, [(0, 0), (0, padding), (0, 0)]) for tensor in folded)
+        biases = bias.transpose(0, 2, 1), hidden_bias.transpose(0, 2, 1)
         if number > 0:
             return Layer(self._pack([inputs, recurrent]), *biases)
-        table = inputs @ weights["embedding.weight"].T + bias  # (G·C·K, V)
-        by_block = np.ascontiguousarray(table.reshape(-1, BLOCK, self.symbols).transpose(0, 2, 1))
-        return Layer(self._pack([recurrent]), *biases, by_block)
+        return Layer(
+            self._pack([recurrent]), *biases, weights["embedding.weight"] @ inputs.transpose(0, 2, 1) + biases[0]
+        )
 
-    def _pad_units(self, by_gate: Array) -> Array:
-        """Add the units that stay 0 to a tensor (gates, H, columns); return it as (gates·C·K, columns)."""
-        return _pad(by_gate, [(0, 0), (0, self._padding), (0, 0)]).reshape(-1, by_gate.shape[2])
-
-    def _pack(self, matrices: Sequence[Array], block: int = BLOCK) -> Array:
-        """Cut matrices (rows, H) that multiply hidden states into blocks, one after another.
-
-        Return them as (matrices · C, rows / block, K, block).
-        """
-        widths = [(0, -len(matrices[0]) % block), (0, self._padding)]
-        shape = (len(matrices) * self.chunks, (len(matrices[0]) + widths[0][1]) // block, self.chunk, block)
-        packed = np.empty(shape, np.float32)
+    def _pack(self, matrices: Sequence[Array], width: int = BLOCK) -> Array:
+        """Cut M matrices (G, rows, H) that multiply hidden states into N blocks each, (M, C, G, N, K, width)."""
+        gates, rows, units = matrices[0].shape
+        widths = [(0, 0), (0, -rows % width), (0, self.padded_units - units)]
+        packed = aligned(len(matrices), self.chunks, gates, -(-rows // width), self.chunk, width)
         for place, matrix in enumerate(matrices):
-            blocks = _pad(matrix, widths).reshape(-1, block, self.chunks, self.chunk)
-            packed[place * self.chunks : (place + 1) * self.chunks] = blocks.transpose(2, 0, 3, 1)
+            by_block = _pad(matrix, widths).reshape(gates, -1, width, self.chunks, self.chunk)
+            packed[place] = by_block.transpose(3, 0, 1, 4, 2)
         packed *= self.cell.scale
         return packed
 
@@ -109,11 +104,11 @@ class Engine:
 class Layer:
     """The weights of a layer.
 
-    matrices: of the first layer, what multiplies its own hidden state, (C, G·C·B, K, BLOCK); of a later one, what
-        multiplies the hidden state below and its own, (2·C, G·C·B, K, BLOCK).
-    bias: (G·C·B, 1 or R, BLOCK).
-    hidden_bias: of the GRU, what stands beside the product that its reset gate multiplies, (C·B, 1 or R, BLOCK).
-    table: of the first layer, what its inputs and `bias` give for each symbol, (G·C·B, V, BLOCK).
+    matrices: of the first layer, what multiplies its own hidden state, (1, C, G, N, K, BLOCK); of a later one, what
+        multiplies the hidden state below and its own, (2, C, G, N, K, BLOCK). N blocks are U columns.
+    bias: (G, 1, U).
+    hidden_bias: of the GRU, what stands beside the product that its reset gate multiplies, (1, 1, U).
+    table: of the first layer, what its inputs and `bias` give for each symbol, (G, V, U).
     """
 
     matrices: Array
@@ -121,27 +116,13 @@ class Layer:
     hidden_bias: Array
     table: Array | None = None
 
-    def for_rows(self, rows: int) -> "Layer":
-        """Return the layer with its biases repeated for R rows, which is faster to add."""
-        repeated = {name: np.repeat(getattr(self, name), rows, axis=1) for name in ("bias", "hidden_bias")}
-        return replace(self, **repeated)
-
-    def before(self, ids: Ids, below: Array) -> Array:
-        """Return what does not depend on the layer's own state, (G·C·B, R, BLOCK).
-
-        ids (R,) is read by the first layer, below (C, R, K), the hidden state of the layer before, by any other.
-        """
-        if self.table is not None:
-            return self.table.take(ids, axis=1)
-        return add(self.bias, Product(below, self.matrices[: len(below)]).make())
-
 
 @dataclass(frozen=True)
 class States:
     """Where S texts stand.
 
-    hidden: (L, C, S, K), of which the LSTM's is twice the real one.
-    memory: (L, C·B, S, BLOCK), the LSTM's cell state; of the other cells, none (0, C·B, S, BLOCK).
+    hidden: (L, S, U), of which the LSTM's is twice the real one.
+    memory: (L, S, U), the LSTM's cell state; of the other cells, none (0, S, U).
     """
 
     hidden: Array
@@ -149,17 +130,16 @@ class States:
 
     def take(self, places: Sequence[int]) -> "States":
         """Return some of the texts, copied."""
-        return States(self.hidden.take(places, axis=2), self.memory.take(places, axis=2))
+        return States(self.hidden.take(places, axis=1), self.memory.take(places, axis=1))
 
     def put(self, places: Sequence[int], states: "States") -> None:
         """Overwrite some of the texts."""
-        self.hidden[:, :, places], self.memory[:, :, places] = states.hidden, states.memory
+        self.hidden[:, places], self.memory[:, places] = states.hidden, states.memory
 
     def same(self, other: "States", tolerance: float) -> NDArray[np.bool_]:
         """Tell for each text, (S,), whether no unit differs by more than `tolerance`."""
         near = [np.abs(ours - theirs) <= tolerance for ours, theirs in zip(self.parts, other.parts, strict=True)]
-        same: NDArray[np.bool_] = near[0].all(axis=(0, 1, 3)) & near[1].all(axis=(0, 1, 3))
-        return same
+        return np.array(np.concatenate(near).all(axis=(0, 2)))
 
     @property
     def parts(self) -> tuple[Array, Array]:
@@ -170,7 +150,7 @@ class States:
     def join(cls, parts: Sequence["States"]) -> "States":
         """Put texts side by side."""
         hidden, memory = zip(*(part.parts for part in parts), strict=True)
-        return cls(np.concatenate(hidden, axis=2), np.concatenate(memory, axis=2))
+        return cls(np.concatenate(hidden, axis=1), np.concatenate(memory, axis=1))
 
 
 class Reader:
@@ -182,127 +162,139 @@ class Reader:
         alone: whether speed matters more than that a text does not depend on how many are beside it.
         """
         self._engine = engine
-        self.texts = start if isinstance(start, int) else start.hidden.shape[2]
+        self.texts = start if isinstance(start, int) else start.hidden.shape[1]
         rows = count_rows(self.texts, alone)
-        self._ids = np.zeros(rows, np.int64)
-        self._hidden = np.zeros((len(engine.layers), engine.chunks, rows, engine.chunk), np.float32)
+        self._hidden = aligned(len(engine.layers), rows, engine.padded_units)
+        by_chunk = engine.by_chunk(self._hidden)
         self._cells = [
-            engine.cell(layer.for_rows(rows), self._hidden[max(0, number - 1) : number + 1])
+            engine.cell(layer, by_chunk[max(0, number - 1) : number + 1], self._hidden[number, : self.texts])
             for number, layer in enumerate(engine.layers)
         ]
-        self._head = Product(self._hidden[-1], engine.head)
-        self._head_bias = np.repeat(engine.head_bias, rows, axis=1)
+        self._head, self._head_bias = Product(by_chunk[-1:], engine.head, self.texts), engine.head_bias
         if isinstance(start, States):
-            self._hidden[:, :, : self.texts] = start.hidden
+            self._hidden[:, : self.texts] = start.hidden
             for cell, memory in zip(self._cells, start.memory, strict=False):
-                cell.memory[:, : self.texts] = memory
+                cell.memory[...] = memory
 
     @property
     def states(self) -> States:
         """Where the texts stand now, copied."""
+        hidden = self._hidden[:, : self.texts].copy()
         memories = [cell.memory for cell in self._cells if cell.keeps_memory]
-        memory = np.stack(memories) if memories else np.zeros((0, *self._cells[0].memory.shape), np.float32)
-        return States(self._hidden[:, :, : self.texts].copy(), memory[:, :, : self.texts].copy())
+        return States(hidden, np.stack(memories) if memories else hidden[:0])
 
     def step(self, ids: Ids | Sequence[int]) -> Array:
         """Read a symbol of each text, ids (S,); return the logits (S, V)."""
-        self._ids[: self.texts] = ids
         for cell in self._cells:
-            cell.step(self._ids)
-        return self._logits(add(self._head_bias, self._head.make()))[: self.texts]
+            cell.step(ids)
+        return add(self._head_bias, self._head.make())[0, :, : self._engine.symbols]
 
     def read(self, ids: Ids) -> Array:
         """Read several symbols of each text, ids (T, S), layer by layer; return the logits (T, S, V)."""
-        padded = np.zeros((len(ids), len(self._ids)), np.int64)
-        padded[:, : self.texts] = ids
-        at_once = max(1, ROWS_AT_ONCE // max(1, len(self._ids)))
-        passes = [self._pass(padded[start : start + at_once]) for start in range(0, len(ids), at_once)]
-        nothing = np.empty((0, len(self._ids), self._engine.symbols), np.float32)
-        return np.concatenate([nothing, *passes])[:, : self.texts]
+        at_once = max(1, ROWS_AT_ONCE // max(1, self._hidden.shape[1]))
+        passes = [self._pass(ids[start : start + at_once]) for start in range(0, len(ids), at_once)]
+        return np.concatenate([np.empty((0, self.texts, self._engine.symbols), np.float32), *passes])
 
     def _pass(self, ids: Ids) -> Array:
-        steps, rows = ids.shape
-        below = np.empty((self._engine.chunks, ids.size, self._engine.chunk), np.float32)
-        for layer, cell, hidden in zip(self._engine.layers, self._cells, self._hidden, strict=True):
-            before = layer.before(ids.ravel(), below)
-            for step in range(steps):
-                part = slice(step * rows, (step + 1) * rows)
+        engine = self._engine
+        below = aligned(1, count_rows(ids.size, alone=False), engine.padded_units)
+        by_chunk = engine.by_chunk(below)
+        for layer, cell, hidden in zip(engine.layers, self._cells, self._hidden, strict=True):
+            if layer.table is not None:
+                before = layer.table.take(ids.ravel(), axis=1)
+            else:
+                before = add(layer.bias, Product(by_chunk, layer.matrices[:1], ids.size).make())
+            for start in range(0, ids.size, self.texts):
+                part = slice(start, start + self.texts)
                 cell.advance(before[:, part])
-                below[:, part] = hidden
-        logits = self._logits(add(self._engine.head_bias, Product(below, self._engine.head).make()))
-        return logits.reshape(steps, rows, -1)
-
-    def _logits(self, blocks: Array) -> Array:
-        """Return the logits (R, V) that lie in blocks (N, R, W)."""
-        by_row = blocks[0] if len(blocks) == 1 else blocks.transpose(1, 0, 2).reshape(blocks.shape[1], -1)
-        return by_row[:, : self._engine.symbols]
+                below[0, part] = hidden[: self.texts]
+        logits = add(engine.head_bias, Product(by_chunk, engine.head, ids.size).make())
+        return logits[0, :, : engine.symbols].reshape(*ids.shape, -1)
 
 
 class Product:
-    """Hidden states times a matrix, made again and again in the same place."""
+    """Hidden states times matrices, made again and again in the same place."""
 
-    def __init__(self, rows: Array, blocks: Array) -> None:
-        """rows: (C, R, K). blocks: (C, N, K, W)."""
-        count = rows.shape[1]
-        out = np.empty((*blocks.shape[:2], count, blocks.shape[3]), np.float32)
-        self.terms = list(out)  # (N, R, W) each; their sum is the product
-        # never a last part of one row, for which BLAS would take another kernel
-        ends = [*range(MOST_ROWS, count - 1, MOST_ROWS), count]
-        parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        self._parts = [(rows[:, None, part], blocks, out[:, :, part]) for part in parts]
+    def __init__(self, rows: Array, blocks: Array, wanted: int) -> None:
+        """rows: (M, C, R, K). blocks: (M, C, G, N, K, W). wanted: how many of the rows anybody wants, S from the first.
+
+        terms: M·C arrays (G, S, N·W), of which C add up to the product with each of the M matrices.
+        """
+        count, (layers, chunks, gates, many, _, width) = rows.shape[2], blocks.shape
+        out = aligned(layers, chunks, gates, count, many, width)
+        self._chunks = chunks
+        self.terms = list(out.reshape(layers * chunks, gates, count, many * width)[:, :, :wanted])
+        # parts of MOST_ROWS in one call, since threads that share Python's lock pass it on at each; then what is left,
+        # which is never one row, for which BLAS would take another kernel
+        left = count % MOST_ROWS
+        whole = max(0, count - left - (MOST_ROWS if left == 1 else 0))
+        self._calls = []
+        for start, end, part in ((0, whole, MOST_ROWS), (whole, count, count - whole)):
+            if start < end:
+                ours = rows[:, :, start:end].reshape(layers, chunks, 1, 1, -1, part, rows.shape[3])
+                of_out = out[:, :, :, start:end].reshape(layers, chunks, gates, -1, part, many, width)
+                self._calls.append((ours, blocks[:, :, :, :, None], of_out.transpose(0, 1, 2, 5, 3, 4, 6)))
+
+    def of_last_matrix(self) -> "Product":
+        """Return what makes the terms of the last of the matrices alone, in the same place."""
+        last = copy(self)
+        last._calls = [(rows[-1:], blocks[-1:], out[-1:]) for rows, blocks, out in self._calls]
+        last.terms = self.terms[-self._chunks :]
+        return last
 
     def make(self) -> list[Array]:
         """Return the terms, made anew."""
-        for rows, blocks, out in self._parts:
+        for rows, blocks, out in self._calls:
             np.matmul(rows, blocks, out)
         return self.terms
 
 
 class Cell:
-    """A layer at work: where its R texts stand, how they go on, and the room that takes.
+    """A layer at work: where its S texts stand, how they go on, and the room that takes.
 
-    Units lie by block here, (C·B, R, BLOCK), as the products have them.
-    memory: what is kept besides the hidden state.
+    memory: what is kept besides the hidden state, (S, U), if `keeps_memory`.
     """
 
     gates: ClassVar[int]
     scale: ClassVar = 1.0  # of the real hidden state to the one that is kept
     keeps_memory: ClassVar = False
 
-    def __init__(self, layer: Layer, hidden: Array) -> None:
-        """hidden: where the hidden states of the layer below, if there is one, and of this lie, (1 or 2, C, R, K)."""
-        self.layer = layer
-        layers, chunks, rows, chunk = hidden.shape
-        units = chunks * chunk // BLOCK
-        self._both = Product(hidden.reshape(layers * chunks, rows, chunk), layer.matrices)
-        self._own = self._both if layers == 1 else Product(hidden[-1], layer.matrices[-chunks:])
-        self._chunks = chunks
-        self._hidden = hidden[-1].reshape(chunks, rows, chunk // BLOCK, BLOCK).transpose(0, 2, 1, 3)  # (C, B, R, BLOCK)
-        # the gates and, beside them, what is combined with them
-        self._room = np.zeros((self.gates + 1, units, rows, BLOCK), np.float32)
-        self._gates = self._room[:-1].reshape(self.gates * units, rows, BLOCK)
-        self.memory = self._room[-1]
-        self._memory_as_hidden = self.memory.reshape(self._hidden.shape)
+    def __init__(self, layer: Layer, rows: Array, hidden: Array) -> None:
+        """rows: the hidden states of the layer below, if there is one, and of this, (1 or 2, C, R, K).
 
-    def step(self, ids: Ids) -> None:
-        """Go on by a symbol: by ids (R,) in the first layer, in any other by the state of the layer below."""
-        terms = self._both.make()
-        if self.layer.table is not None:
-            self._combine(self.layer.table.take(ids, axis=1), terms)
+        hidden: the last of these again, of the texts alone, (S, U).
+        """
+        texts, units = hidden.shape
+        self._layer, self._hidden = layer, hidden
+        self._both = Product(rows, layer.matrices, texts)
+        self._own = self._both.of_last_matrix()
+        self._from_below, self._terms = self._both.terms[: -rows.shape[1]], self._own.terms
+        self._before = aligned(self.gates, texts, units)
+        # the gates and, beside them, what is combined with them
+        self._room = aligned(self.gates + 1, texts, units)
+        self._gates, self.memory = self._room[:-1], self._room[-1]
+
+    def step(self, ids: Ids | Sequence[int]) -> None:
+        """Go on by a symbol: by ids (S,) in the first layer, in any other by the state of the layer below."""
+        self._both.make()
+        if self._layer.table is not None:
+            self._layer.table.take(ids, 1, self._before, "clip")  # which copies less often; all ids are symbols
         else:
-            self._combine(add(self.layer.bias, terms[: self._chunks]), terms[self._chunks :])
+            add(self._layer.bias, self._from_below, self._before)
+        self._combine(self._before)
 
     def advance(self, before: Array) -> None:
-        """Go on by a symbol. before: all of the gates that the layer's own state has no part in, (G·C·B, R, BLOCK)."""
-        self._combine(before, self._own.make())
+        """Go on by a symbol. before: all of the gates that the layer's own state has no part in, (G, S, U)."""
+        self._own.make()
+        self._combine(before)
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
         """Take a layer's tensors by gate, (G, H, columns), and scale and order them as `advance` wants them."""
         raise NotImplementedError
 
-    def _combine(self, before: Array, terms: list[Array]) -> None:
-        """Write the next state. terms: of the product with the state before, (G·C·B, R, BLOCK) each."""
+    def _combine(self, before: Array) -> None:
+        """Write the next state from `before` and the terms of the product with the last one."""
         raise NotImplementedError
 
 
@@ -316,11 +308,9 @@ class RNN(Cell):
         """See Cell."""
         return inputs, recurrent, bias + hidden_bias, hidden_bias
 
-    def _combine(self, before: Array, terms: list[Array]) -> None:
+    def _combine(self, before: Array) -> None:
         """See Cell."""
-        add(before, terms, self._gates)
-        np.tanh(self._gates, self.memory)
-        self._hidden[...] = self._memory_as_hidden
+        np.tanh(add(before, self._terms, self._gates)[0], self._hidden)
 
 
 class LSTM(Cell):
@@ -330,13 +320,11 @@ class LSTM(Cell):
     scale = 0.5
     keeps_memory = True
 
-    def __init__(self, layer: Layer, hidden: Array) -> None:
+    def __init__(self, layer: Layer, rows: Array, hidden: Array) -> None:
         """See Cell."""
-        super().__init__(layer, hidden)
-        self._sigmoids = self._room[:3]
-        self._enter_and_forget, self._leave, self._new = self._room[:2], self._room[2], self._room[3]
-        self._new_and_memory = self._room[3:]
-        self._new_as_hidden = self._new.reshape(self._hidden.shape)
+        super().__init__(layer, rows, hidden)
+        self._sigmoids, self._enter_and_forget, self._new_and_memory = self._room[:3], self._room[:2], self._room[3:]
+        self._leave, self._new = self._room[2:4]
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
@@ -346,10 +334,10 @@ class LSTM(Cell):
             tensor[:3] *= 0.5
         return folded[0], folded[1], folded[2], hidden_bias
 
-    def _combine(self, before: Array, terms: list[Array]) -> None:
+    def _combine(self, before: Array) -> None:
         """See Cell."""
         new, memory = self._new, self.memory
-        add(before, terms, self._gates)
+        add(before, self._terms, self._gates)
         np.tanh(self._gates, self._gates)
         np.add(self._sigmoids, ONE, self._sigmoids)
         # c' = i g + f c
@@ -358,8 +346,7 @@ class LSTM(Cell):
         np.multiply(memory, HALF, memory)
         # h' = o tanh c'
         np.tanh(memory, new)
-        np.multiply(new, self._leave, new)
-        self._hidden[...] = self._new_as_hidden
+        np.multiply(new, self._leave, self._hidden)
 
 
 class GRU(Cell):
@@ -367,13 +354,13 @@ class GRU(Cell):
 
     gates = 3
 
-    def __init__(self, layer: Layer, hidden: Array) -> None:
+    def __init__(self, layer: Layer, rows: Array, hidden: Array) -> None:
         """See Cell."""
-        super().__init__(layer, hidden)
-        self._reset, self._keep, self._new, self._old = self._room
-        split = 2 * len(self._new)  # between the sigmoids and the new state
-        self._of_sigmoids, self._of_new = slice(split), slice(split, None)
-        self._sigmoids = self._gates[:split]
+        super().__init__(layer, rows, hidden)
+        self._sigmoids = self._room[:2]
+        self._reset, self._keep, self._new = self._gates
+        self._of_sigmoids, self._of_new = [term[:2] for term in self._terms], [term[2] for term in self._terms]
+        self._hidden_bias = layer.hidden_bias[0]
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
@@ -384,24 +371,22 @@ class GRU(Cell):
         bias[:2] *= half
         return inputs, recurrent * half, bias, hidden_bias[2:] * half
 
-    def _combine(self, before: Array, terms: list[Array]) -> None:
+    def _combine(self, before: Array) -> None:
         """See Cell."""
-        new, old = self._new, self._old
-        add(before[self._of_sigmoids], [term[self._of_sigmoids] for term in terms], self._sigmoids)
+        new, hidden = self._new, self._hidden
+        add(before[:2], self._of_sigmoids, self._sigmoids)
         np.tanh(self._sigmoids, self._sigmoids)
         np.add(self._sigmoids, ONE, self._sigmoids)
         # n = tanh(before + r (U h + d))
-        add(self.layer.hidden_bias, [term[self._of_new] for term in terms], new)
+        add(self._hidden_bias, self._of_new, new)
         np.multiply(new, self._reset, new)
-        np.add(new, before[self._of_new], new)
+        np.add(new, before[2], new)
         np.tanh(new, new)
         # h' = n + z (h - n)
-        self._memory_as_hidden[...] = self._hidden
-        np.subtract(old, new, old)
-        np.multiply(old, self._keep, old)
-        np.multiply(old, HALF, old)
-        np.add(old, new, old)
-        self._hidden[...] = self._memory_as_hidden
+        np.subtract(hidden, new, hidden)
+        np.multiply(hidden, self._keep, hidden)
+        np.multiply(hidden, HALF, hidden)
+        np.add(hidden, new, hidden)
 
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
@@ -429,12 +414,12 @@ def rows_are_independent() -> bool:
     in which the terms are summed, depends on the number of rows.
     """
     random = np.random.default_rng(0)
-    rows = random.standard_normal((1, MOST_ROWS + 1, 256), np.float32)
-    blocks = random.standard_normal((1, 8, 256, BLOCK), np.float32)
-    (many,) = Product(rows, blocks).make()
+    rows = random.standard_normal((1, 1, MOST_ROWS + 1, 256), np.float32)
+    blocks = random.standard_normal((1, 1, 1, 8, 256, BLOCK), np.float32)
+    (many,) = Product(rows, blocks, MOST_ROWS + 1).make()
     times = {}
     for count in (1, 2, 3, 5, 8, 11, 15, MOST_ROWS):
-        product = Product(rows[:, :count], blocks)
+        product = Product(rows[:, :, :count], blocks, count)
         times[count] = min(_time(product) for _ in range(10))
         if count > 1 and not np.array_equal(product.terms[0], many[:, :count]):
             return False
@@ -450,6 +435,14 @@ def _time(product: Product) -> float:
 def _pad(array: Array, widths: list[tuple[int, int]]) -> Array:
     """Return the array with zeros around it; where none are asked for, not a copy."""
     return np.pad(array, widths) if np.any(widths) else array
+
+
+def aligned(*shape: int) -> Array:
+    """Return zeros that begin with a line of the cache: a vector that lies across two takes twice the time."""
+    size = math.prod(shape)
+    room = np.zeros(size + VECTOR, np.float32)
+    start = -room.ctypes.data // room.itemsize % VECTOR
+    return room[start : start + size].reshape(shape)
 
 
 def _round_up(number: int, multiple: int) -> int:

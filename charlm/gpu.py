@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.network import Network
-from charlm.sampling import COLDEST, MANY, Sampler, check_finite, log_softmax, surprisals_of
+from charlm.sampling import COLDEST, MANY, Sampler, check_finite, surprisals_of
 from charlm.vocab import Ids
 
 AT_ONCE = 64  # symbols between two looks at what the GPU has written
@@ -50,7 +51,7 @@ class GpuWriter:
         for start in range(0, length, AT_ONCE):
             count = min(AT_ONCE, length - start)
             self._place.zero_()
-            randoms = torch.tensor([self._sampler.random() for _ in range(count)], dtype=self._precise)
+            randoms = torch.tensor(list(islice(self._sampler.randoms, count)), dtype=self._precise)
             self._random[:count] = randoms.to(self._random.device)
             for _ in range(count):
                 step()
@@ -118,7 +119,7 @@ def score(network: Network, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float6
             part = ids[start : start + READ_LENGTH + 1]
             with torch.inference_mode():
                 logits, state = network(torch.from_numpy(part[:-1, None]).to(network.device), state)
-            yield surprisals_of(part[1:], log_softmax(logits[:, 0].cpu().numpy()))
+            yield surprisals_of(part[1:], logits[:, 0].cpu().numpy())
         last = ids[-1:]
 
 

@@ -40,7 +40,7 @@ def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
     order = np.argsort(-log_probabilities, axis=1, kind="stable")[:, :shown]
     surprisals = np.full(len(ids), np.nan)
     likeliest, probabilities = np.zeros((len(ids), shown), np.int64), np.full((len(ids), shown), np.nan)
-    surprisals[1:] = surprisals_of(ids[1:], log_probabilities)
+    surprisals[1:] = surprisals_of(ids[1:], logits[:-1, 0])
     likeliest[1:] = order
     probabilities[1:] = np.exp(np.take_along_axis(log_probabilities, order, axis=1))
     return Inspection(

@@ -27,7 +27,6 @@ from charlm.sampling import (
     Sampler,
     Samplers,
     check_whole,
-    log_softmax,
     surprisals_of,
 )
 from charlm.scoring import surprisals
@@ -295,16 +294,15 @@ class CharLM:
             yield self.vocab.decode(np.array(ids))
 
     def _write_scored(self, prompt: Ids, length: int, sampler: Sampler) -> Generator[tuple[str, NDArray[np.float64]]]:
-        for drawn, logits in self._crowd.write(prompt, length, sampler):
-            ids = np.array(drawn)
-            yield self.vocab.decode(ids), surprisals_of(ids, log_softmax(np.array(logits)))
+        for ids, scores in self._crowd.write(prompt, length, sampler):
+            yield self.vocab.decode(np.array(ids)), scores
 
     def _scored(self, reader: Reader, unread: Ids, pieces: Iterable[str]) -> Generator[tuple[str, NDArray[np.float64]]]:
         """Read what was written so far, `unread` first, one symbol behind the pieces; yield them with surprisals."""
         for piece in pieces:
             ids = self.vocab.encode(piece)
             logits = reader.read(np.concatenate([unread, ids[:-1]])[:, None])[-len(ids) :, 0]
-            yield piece, surprisals_of(ids, log_softmax(logits))
+            yield piece, surprisals_of(ids, logits)
             unread = ids[-1:]
 
     def _write_on_cpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:

@@ -3,7 +3,8 @@
 import math
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ DEFAULT_TEMPERATURE = 0.8
 MANY = sys.maxsize  # symbols, more than any vocabulary has
 COLDEST = 1e-250  # a temperature below is taken as this one: no quotient by it overflows
 LARGEST_EXPONENT = 400.0  # of e; rows of logits that go beyond, or stay below its negative, are shifted to 0 first
+RANDOMS_AT_ONCE = 64
 BELOW_ONE = 1 - 2**-52  # a random number times this, times a sum, is below the sum even when rounded
 
 Probabilities = NDArray[np.float64]
@@ -43,12 +45,12 @@ class Sampler:
         self.top_k = check_whole("top_k", top_k, 0)
         self.top_p = check_number("top_p", top_p, 0, 1)
         self.seed = secrets.randbits(32) if seed is None else check_whole("seed", seed, 0)
-        self._bits = np.random.PCG64(self.seed)
-        self.random = np.random.Generator(self._bits).random
+        self.randoms = _randoms(self.seed)
 
     def skip(self, draws: int) -> None:
         """Go on as after that many draws, without making them."""
-        self._bits.advance(draws)  # each takes one output of the generator
+        for _ in islice(self.randoms, draws):
+            pass
 
     def draw(self, logits: NDArray[np.float32]) -> int:
         """Return an id drawn from logits (V,). Every draw uses one number of the random stream."""
@@ -65,7 +67,7 @@ class Samplers:
     """The samplers of S texts that are written side by side; each draws what it would draw alone."""
 
     def __init__(self, samplers: Sequence[Sampler]) -> None:
-        self._randoms = [sampler.random for sampler in samplers]
+        self._randoms = [sampler.randoms for sampler in samplers]
         self._greedy = [place for place, sampler in enumerate(samplers) if sampler.temperature == 0]
         self._scales = np.array([[1 / max(sampler.temperature, COLDEST)] for sampler in samplers])  # (S, 1)
         limited = [place for place, sampler in enumerate(samplers) if sampler.top_k > 0 or sampler.top_p < 1]
@@ -78,10 +80,10 @@ class Samplers:
         weights = self.weights(logits)
         cumulative = np.add.accumulate(weights, 1, None, weights)
         if len(cumulative) == 1:  # the same, in less time for one row and in more for many
-            ids = [int(cumulative[0].searchsorted(self._randoms[0]() * BELOW_ONE * cumulative.item(-1), "right"))]
+            ids = [int(cumulative[0].searchsorted(next(self._randoms[0]) * BELOW_ONE * cumulative.item(-1), "right"))]
         else:
-            targets = np.array([random() for random in self._randoms]) * BELOW_ONE * cumulative[:, -1]
-            ids = np.count_nonzero(cumulative <= targets[:, None], axis=1).tolist()
+            targets = np.array([*map(next, self._randoms)]) * BELOW_ONE * cumulative[:, -1]
+            ids = (cumulative > targets[:, None]).argmax(axis=1).tolist()  # the first
         for place in self._greedy:
             ids[place] = int(logits[place].argmax())
         return ids
@@ -113,24 +115,42 @@ class Samplers:
         return limited
 
 
+def _randoms(seed: int) -> Iterator[float]:
+    """Yield the numbers of a random stream, from 0 to below 1; taking many at once costs less."""
+    random = np.random.Generator(np.random.PCG64(seed)).random
+    while True:
+        yield from random(RANDOMS_AT_ONCE).tolist()
+
+
 def log_softmax(logits: NDArray[np.float32]) -> Probabilities:
     """Return the logarithms of the probabilities (..., V) for logits (..., V).
 
     Raises ModelFileError if they are no finite numbers.
     """
     shifted = logits.astype(np.float64)
-    highest = shifted.max(axis=-1, keepdims=True)
-    if not np.isfinite(highest).all():
-        check_finite(math.nan)
-    shifted -= highest
+    shifted -= _highest(logits)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
-def surprisals_of(ids: Ids, log_probabilities: Probabilities) -> Probabilities:
-    """Return how surprising each of ids (...) is, in nats, (...), by the logarithms of the probabilities (..., V)."""
-    surprisals: Probabilities = -np.take_along_axis(log_probabilities, ids[..., None], axis=-1)[..., 0]
+def surprisals_of(ids: Ids, logits: NDArray[np.float32]) -> Probabilities:
+    """Return how surprising each of ids (...) is, in nats, (...), after which logits (..., V) were had.
+
+    That is the negative of what `log_softmax` gives for them, to some 1e-6, in a fraction of the time.
+    Raises ModelFileError if the logits are no finite numbers.
+    """
+    highest = _highest(logits)
+    below = logits - highest
+    chosen = np.take_along_axis(below, ids[..., None], axis=-1)[..., 0]
+    surprisals: Probabilities = np.log(np.exp(below, below).sum(axis=-1), dtype=np.float64) - chosen
     return surprisals
+
+
+def _highest(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    highest: NDArray[np.float32] = logits.max(axis=-1, keepdims=True)
+    if not np.isfinite(highest).all():
+        check_finite(math.nan)
+    return highest
 
 
 def check_finite(logit: float) -> float:

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.device import count_cores
-from charlm.engine import MOST_ROWS, Engine, Reader, States
-from charlm.sampling import log_softmax, surprisals_of
+from charlm.engine import Engine, Reader, States
+from charlm.sampling import surprisals_of
 from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]
 
 LONGEST_STRETCH = 4096  # symbols
+UNITS_AT_ONCE = 16_384  # of all stretches that a thread reads side by side: of a small model more stretches
+MOST_AT_ONCE = 64  # stretches
 SHORTEST_STRETCH = 1024  # long against the some hundred symbols that are read twice
 AT_ONCE = 64  # symbols of each stretch in a pass; after each, states are compared
 LAST_CHECK = 2048  # symbols; a stretch that has not forgotten until then is read to its end
@@ -33,15 +35,19 @@ SAME = 5e-5
 
 def surprisals(engine: Engine, pieces: Iterable[Ids]) -> Iterator[Surprisals]:
     """Yield the surprisals of all symbols but the first, in nats, of a text that comes in pieces (N,) of any size."""
-    most = LONGEST_STRETCH * MOST_ROWS * count_workers()
-    states, unread = Reader(engine).states, np.zeros(0, np.int64)
+    most = LONGEST_STRETCH * _count_stretches(engine)
+    states, unread, waiting = Reader(engine).states, np.zeros(0, np.int64), []
     with ThreadPoolExecutor(count_workers()) as threads:
         for piece in pieces:
-            unread = np.concatenate([unread, piece])
+            waiting.append(piece)  # joined at once when they are enough, since they may be tiny
+            if len(unread) + sum(map(len, waiting)) <= most:
+                continue
+            unread, waiting = np.concatenate([unread, *waiting]), []
             while len(unread) > most:
                 block = _Block(engine, threads, states, unread[: most + 1])
                 yield block.scores
                 states, unread = block.end, unread[most:]
+        unread = np.concatenate([unread, *waiting])
         if len(unread) > 1:
             yield _Block(engine, threads, states, unread).scores
 
@@ -56,7 +62,7 @@ class _Block:
     def __init__(self, engine: Engine, threads: ThreadPoolExecutor, start: States, ids: Ids) -> None:
         """start: where the text stands before the block. ids: (N + 1,)."""
         self._engine, self._threads = engine, threads
-        stretches = min(max(1, (len(ids) - 1) // SHORTEST_STRETCH), MOST_ROWS * count_workers())
+        stretches = min(max(1, (len(ids) - 1) // SHORTEST_STRETCH), _count_stretches(engine))
         length = (len(ids) - 1) // stretches
         self._ids = ids[np.arange(length + 1)[:, None] + np.arange(stretches) * length]  # neighbours share a symbol
         self._scores = np.empty((length, stretches))
@@ -112,6 +118,11 @@ def count_workers() -> int:
     return min(count_cores(), MOST_WORKERS)
 
 
+def _count_stretches(engine: Engine) -> int:
+    """Return how many stretches all threads can read."""
+    return count_workers() * min(MOST_AT_ONCE, max(1, UNITS_AT_ONCE // engine.padded_units))
+
+
 def _score(reader: Reader, ids: Ids) -> Surprisals:
     """Read all but the last of ids (T + 1, S); return the surprisals (T, S) of all but the first."""
-    return surprisals_of(ids[1:], log_softmax(reader.read(ids[:-1])))
+    return surprisals_of(ids[1:], reader.read(ids[:-1]))

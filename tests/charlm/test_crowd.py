@@ -444,7 +444,9 @@ def test_an_error_in_a_step_reaches_those_too_who_wait_to_join(closed_gate, work
     gate.await_texts(9)
     gate.error = MemoryError("no room")
     gate.open()
-    assert [future.exception(WAIT) for future in futures] == [gate.error] * 9
+    errors = [future.exception(WAIT) for future in futures]
+    assert [repr(error) for error in errors] == ["MemoryError('no room')"] * 9
+    assert len(set(map(id, errors))) == 9  # a trace is each reader's own
     await_end(workers_threads)
     assert counts(lm) == [0]
     gate.error = None

@@ -116,7 +116,7 @@ def test_a_text_uses_one_random_number_for_each_symbol(lms):
     length = AT_ONCE + 11
     assert len(list(GpuWriter(lms["rnn"].network, sampler).write(np.zeros(1, np.int64), length))) == length
     random.random(length)
-    assert sampler.random() == random.random()
+    assert next(sampler.randoms) == random.random()
 
 
 def test_texts_that_are_written_in_turn_are_what_each_is_alone(lms):
@@ -133,8 +133,7 @@ def test_a_writer_can_write_a_second_text(lms):
     sampler, fresh = Sampler(1.0, seed=4), Sampler(1.0, seed=4)
     writer, prompt = GpuWriter(lm.network, sampler), lm.vocab.encode("a cab")
     list(writer.write(lm.vocab.encode("bad"), 30))
-    for _ in range(30):
-        fresh.random()
+    fresh.skip(30)
     assert list(writer.write(prompt, 30)) == list(lm._write_on_cpu(prompt, 30, fresh))
 
 
@@ -161,7 +160,7 @@ def test_a_symbol_is_drawn_as_on_the_cpu(logits, temperature, top_k, top_p, seed
     network = Network(make_config("rnn", "".join(map(chr, range(97, 97 + len(logits))))))
     sampler = Sampler(temperature, top_k, top_p, seed)
     writer = GpuWriter(network, sampler)
-    writer._random[0] = Sampler(seed=seed).random()
+    writer._random[0] = next(Sampler(seed=seed).randoms)
     assert writer._draw(torch.from_numpy(logits)).tolist() == [sampler.draw(logits)]
 
 

@@ -1,4 +1,5 @@
 import math
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from models import laws
 from reference import chi_square_p_value, sampling_distribution
 
 from charlm.errors import ModelFileError, RequestError
-from charlm.sampling import Sampler, Samplers, log_softmax
+from charlm.sampling import Sampler, Samplers, log_softmax, surprisals_of
 
 LOGITS = np.array([1.0, -0.5, 2.5, 0.25, 2.25, -2.0, 0.75, 1.5], np.float32)
 DRAWS = 200_000
@@ -162,7 +163,7 @@ def test_the_least_and_the_greatest_random_number_draw_no_excluded_symbol(number
     random = np.random.default_rng(0)
     samplers = [Sampler(1.0, 5, seed=0), Sampler(0.7, 9, 0.9, seed=0)]
     for sampler in samplers:
-        sampler.random = lambda: number
+        sampler.randoms = repeat(number)
     for _ in range(200):
         logits = random.normal(0, 3, 30).astype(np.float32)
         logits[[0, -1]] = -20  # both ends are excluded
@@ -177,7 +178,7 @@ def test_every_draw_uses_one_random_number(settings):
     sampler, random = Sampler(**settings, seed=5), np.random.Generator(np.random.PCG64(5))
     draw_counts(sampler, draws=10)
     random.random(10)
-    assert sampler.random() == random.random()
+    assert next(sampler.randoms) == random.random()
 
 
 def test_drawing_leaves_the_logits_as_they_are():
@@ -290,6 +291,18 @@ def test_log_softmax_is_its_definition_row_by_row(logits, factor):
     for shape in ((6,), (2, 3), (3, 1, 2)):
         rows = logits.reshape(shape)
         np.testing.assert_allclose(log_softmax(rows), reference.log_softmax(rows.astype(np.float64)), rtol=1e-12)
+
+
+@laws
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=6), st.sampled_from([1, 10, 100, 1e5, 1e30]))
+def test_surprisals_are_those_of_the_log_softmax_to_the_precision_of_float32(logits, factor):
+    logits = (np.array(logits) * factor).astype(np.float32)
+    for shape in ((1, 6), (2, 3), (3, 1, 2)):
+        rows = logits.reshape(shape)
+        expected = -reference.log_softmax(rows.astype(np.float64))
+        for id in range(shape[-1]):
+            found = surprisals_of(np.full(shape[:-1], id), rows)
+            np.testing.assert_allclose(found, expected[..., id], rtol=1e-6, atol=1e-6)
 
 
 def test_log_softmax_worked_by_hand():
