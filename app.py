@@ -49,7 +49,8 @@ def serve(args: argparse.Namespace) -> None:
     named = [name.strip() for name in os.environ.get("CHARLM_MODELS", "").split(",")]
     with ThreadPoolExecutor(1) as thread:  # reading models and importing Gradio, which takes two seconds
         loading = thread.submit(load_collection, args.model or [name for name in named if name], BUNDLED, args.device)
-        from charlm.web.page import build_page, launch
+        from charlm.web import server
+        from charlm.web.page import THEME, build_page
 
         collection = loading.result()
     for problem in collection.problems:
@@ -61,7 +62,7 @@ def serve(args: argparse.Namespace) -> None:
     gc.freeze()
     gc.enable()
     try:
-        launch(page, args.host, args.port)
+        server.serve(page, THEME, args.host, args.port)
     except OSError as error:
         raise RequestError(f"cannot serve on {args.host}:{args.port} ({error}); choose another --port") from None
 

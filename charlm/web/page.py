@@ -7,7 +7,7 @@ import gradio as gr
 
 from charlm.web.api import Api
 from charlm.web.collection import Collection
-from charlm.web.components import SCRIPT, STYLE, lines
+from charlm.web.components import lines
 from charlm.web.loading import Loader, may_load
 from charlm.web.reporting import QUIET, for_api
 from charlm.web.sharing import VIEWS, read_address
@@ -78,21 +78,6 @@ def build_page(collection: Collection, device: str = "auto") -> gr.Blocks:
             gr.api(for_api(handler), api_name=handler.__name__)  # type: ignore[attr-defined]
         page.queue(max_size=WAITING_AT_MOST, default_concurrency_limit=STREAMS_AT_ONCE)
     return page
-
-
-def launch(page: gr.Blocks, host: str, port: int) -> None:
-    """Serve the page until the process is told to end. Raises OSError if the port cannot be had."""
-    page.launch(
-        server_name=host,
-        server_port=port,
-        theme=THEME,
-        css=STYLE,
-        head=SCRIPT,
-        footer_links=["api"],
-        run_history=False,
-        enable_monitoring=False,
-        mcp_server=True,
-    )
 
 
 def _tab(view: str) -> gr.Tab:
