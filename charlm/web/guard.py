@@ -27,7 +27,8 @@ BODY_SECONDS = 10.0  # in which the body of a request has to come
 DRAIN_SECONDS = 2.0  # for which a body that is refused is still taken, so that the answer is not lost in a reset
 MOST_OPEN = 1_000  # requests at once
 MOST_HELD = 16_000_000  # bytes of the bodies that are being read
-SMALL, CALL, EVENT = 4_000, 256_000, 2 * LARGEST_TEXT + 500_000  # bytes of a body; in JSON a line break takes two
+# bytes of a body; in JSON a quotation mark or a line break takes two
+SMALL, CALL, EVENT = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 250_000
 
 HEADERS = {
     # Gradio's page has scripts and styles in its HTML and evaluates templates: what a script could do with what it
@@ -108,15 +109,18 @@ class Guard:
         app: App,
         endpoints: Mapping[str, Mapping[str, bool]],
         events: Mapping[int, int],
+        is_session: Callable[[str], bool],
         background: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         """endpoints: by the name of each that may be called its arguments, and whether it needs them.
 
         events: the numbers of those that the page may join, with how many arguments each takes.
 
+        is_session: tells whether there is, or was lately, an event of that session.
         background: what runs beside the requests, from the first on.
         """
-        self._app, self._endpoints, self._events, self._background = app, endpoints, events, background
+        self._app, self._endpoints, self._events = app, endpoints, events
+        self._is_session, self._background = is_session, background
         self._task: asyncio.Task[None] | None = None
         self._open = self._held = 0
         self.readers: Counter[str] = Counter()
@@ -149,7 +153,7 @@ class Guard:
             await send({"type": "http.response.body"})
 
     def _admit(self, scope: Scope) -> tuple[Route, re.Match[str]]:
-        """Return what a request is. Raises RefusedError for one that is not on the list, or comes when there is no room."""
+        """Return what a request is. Raises RefusedError for one that is not on the list, or too many."""
         path, method = scope["path"], scope["method"]
         found = [(route, match) for route, matcher in ROUTES if (match := matcher.fullmatch(path))]
         if not found or not {".", ".."}.isdisjoint(path.split("/")):
@@ -165,39 +169,35 @@ class Guard:
         return route, match
 
     @asynccontextmanager
-    async def _body(self, scope: Scope, receive: Receive, largest: int) -> AsyncIterator[bytes]:
-        """Read the body of a request, and count its bytes as long as it is used. Raises RefusedError if it is not to be."""
+    async def _body(self, scope: Scope, receive: Receive, largest: int) -> AsyncIterator[bytearray]:
+        """Read the body of a request, and count its bytes as long as it is used. Raises RefusedError for a bad one."""
         too_large = RefusedError(413, f"The body has more than the {largest:,} bytes that are taken here.")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > largest:
             raise too_large
-        parts, size, more = [], 0, scope["method"] == "POST"
+        body = bytearray()
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise RefusedError(400, "The connection ended before the request did.")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    self._held += len(parts[-1])
-                    more = message.get("more_body", False)
-                    if size > largest:
-                        raise too_large
-                    if self._held > MOST_HELD:
-                        raise RefusedError(503, "Too many large requests at once: try again in some seconds.")
-        except TimeoutError:
-            self._held -= size
-            raise RefusedError(408, f"The body did not come within {BODY_SECONDS:.0f} seconds.") from None
-        except RefusedError:
-            self._held -= size
-            raise
-        try:
-            yield b"".join(parts)
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    while scope["method"] == "POST":
+                        message = await receive()
+                        if message["type"] == "http.disconnect":
+                            raise RefusedError(400, "The connection ended before the request did.")
+                        body += message.get("body", b"")
+                        self._held += len(message.get("body", b""))
+                        if len(body) > largest:
+                            raise too_large
+                        if self._held > MOST_HELD:
+                            raise RefusedError(503, "Too many large requests at once: try again in some seconds.")
+                        if not message.get("more_body", False):
+                            break
+            except TimeoutError:
+                raise RefusedError(408, f"The body did not come within {BODY_SECONDS:.0f} seconds.") from None
+            yield body
         finally:
-            self._held -= size
+            self._held -= len(body)
 
-    def _check(self, route: Route, match: re.Match[str], body: bytes) -> None:
+    def _check(self, route: Route, match: re.Match[str], body: bytearray) -> None:
         """Refuse what Gradio would fail on. Raises RefusedError."""
         name = match.groupdict().get("name")
         if name is not None and name not in self._endpoints:
@@ -213,6 +213,8 @@ class Guard:
         session = content.get("session_hash")
         if session is not None and not (isinstance(session, str) and re.fullmatch(WORD, session, re.ASCII)):
             raise RefusedError(422, "session_hash must be a word of at most 100 letters and digits.")
+        if session is not None and is_call(session):
+            raise RefusedError(422, "session_hash must not look like the name of an event.")
         if route.arguments:
             self._check_arguments(content, name)
         elif name is not None:
@@ -226,8 +228,8 @@ class Guard:
             raise RefusedError(422, "Events cannot be batched.")
         if name is not None:
             wanted = self._endpoints[name]
-            if number is not None:
-                raise RefusedError(422, "fn_index must be left out: the address names the endpoint.")
+            if content.keys() != {"data"}:
+                raise RefusedError(422, "The body must hold data, the list of the arguments, and nothing else.")
             if len(data) != len(wanted):
                 raise RefusedError(422, f"data must have {len(wanted)} arguments: {', '.join(wanted) or 'none'}.")
         elif not isinstance(number, int) or self._events.get(number) != len(data):
@@ -241,9 +243,11 @@ class Guard:
 
     @contextmanager
     def _reading(self, scope: Scope, match: re.Match[str]) -> Iterator[None]:
-        """Count a reader of a session."""
+        """Count a reader of a session. Raises RefusedError if there is nothing to read."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
         session = match.groupdict().get("session") or query.get("session_hash", [""])[0]
+        if not self._is_session(session):
+            raise RefusedError(404, "There is no such event, or nobody has read it in time: ask again.")
         self.readers[session] += 1
         try:
             yield
@@ -275,9 +279,14 @@ class Sender:
         await self({"type": "http.response.body", "body": body, "more_body": True})
 
 
-def _once(body: bytes, receive: Receive) -> Receive:
+def is_call(session: str) -> bool:
+    """Tell whether a session is a call of the API: Gradio names it as its event, and no other is named so."""
+    return re.fullmatch("[0-9a-f]{32}", session) is not None
+
+
+def _once(body: bytearray, receive: Receive) -> Receive:
     """Return what gives a body that was read already, and then what else there is to receive."""
-    unread = [{"type": "http.request", "body": body, "more_body": False}]
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:
         return unread.pop() if unread else await receive()

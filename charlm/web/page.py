@@ -18,7 +18,7 @@ TITLE = "charlm: character-level language models"
 INTRODUCTION = """# charlm
 Small recurrent networks that learnt a text one character at a time, and now write in its manner."""
 
-STREAMS_AT_ONCE = 32  # each waits on a thread, of which Gradio has 40; the models write for all of them together
+STREAMS_AT_ONCE = 64  # the models write for all of them together
 WAITING_AT_MOST = 64
 KEPT_SECONDS = 3600  # of what visitors can download: the models that they trained
 
@@ -65,7 +65,7 @@ def build_page(collection: Collection, device: str = "auto") -> gr.Blocks:
 
         def welcome(name: str, guests: list[str]) -> list[Any]:
             """Offer a visitor the model that was loaded or trained, in all views; the first picker takes it."""
-            known = [guest for guest in [*(guests or []), name] if guest in collection]
+            known = [guest for guest in [*(guests if isinstance(guests, list) else []), name] if guest in collection]
             guests = list(dict.fromkeys(known))
             choices = [*collection.names, *guests]
             return [guests, gr.update(choices=choices, value=name), *[gr.update(choices=choices)] * (len(pickers) - 1)]

@@ -85,7 +85,7 @@ def build(collection: Collection, room: TrainingRoom) -> gr.Textbox:
         **QUIET,
     )
     stop.click(stop_training, None, None, **QUIET)
-    file.change(lambda chosen: chosen.get("text", ""), file, text, **QUIET)
+    file.change(lambda chosen: chosen.get("text", "") if isinstance(chosen, dict) else "", file, text, **QUIET)
     return trained
 
 
