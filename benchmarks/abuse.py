@@ -365,10 +365,41 @@ async def bodies(app: App, args: argparse.Namespace) -> list[Figure]:
 
 # Values of every kind that is none of those wanted, or is at its bounds.
 STRANGE = [
-    None, True, False, 0, -1, 1, 2, 1e308, -1e-308, 2**53, 10**30, "", "a", "ROMEO:", LSTM, RNN, "no/such", "../..", [], [[]],
-    [None], {}, {"a": 1}, {"path": "/etc/passwd"}, {"__type__": "update"}, "\u202e\u0000\u0301" * 50, "한글 🎭", "x" * 30_000,
-    "<script>alert(1)</script>", {"text": "a", "levels": "b", "run": {}}, [LSTM, RNN], "lstm", "small", "ada/model",
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    1e308,
+    -1e-308,
+    2**53,
+    10**30,
+    "",
+    "a",
+    "ROMEO:",
+    LSTM,
+    RNN,
+    "no/such",
+    "../..",
+    [],
+    [[]],
+    [None],
+    {},
+    {"a": 1},
+    {"path": "/etc/passwd"},
+    {"__type__": "update"},
+    "\u202e\u0000\u0301" * 50,
+    "한글 🎭",
+    "x" * 30_000,
+    "<script>alert(1)</script>",
+    {"text": "a", "levels": "b", "run": {}},
+    [LSTM, RNN],
+    "lstm",
+    "small",
+    "ada/model",
+]
 RAW = [b"NaN", b"Infinity", b'"\\ud800"', b'"\xff"', b"1e999", b"[" * 2_000]
 
 
@@ -465,26 +496,85 @@ async def generated(app: App, args: argparse.Namespace) -> list[Figure]:
     ]
 
 
-ADDRESSES = [
-    f"{API}/file={path}" for path in (
-        "/etc/passwd", "etc/passwd", "../../etc/passwd", "app.py", "requirements.txt", "weights/shakespeare-lstm/config.json",
-        "/proc/self/environ", "http://127.0.0.1:9/", "https://example.org/", "file:///etc/passwd", "%2Fetc%2Fpasswd",
-        "..%2f..%2fetc%2fpasswd", "~/.cache/huggingface/token", "//etc/passwd", "C:/Windows/win.ini", ".git/config",
-        "/dev/zero", "/tmp", "a" * 64 + "/my-model.zip", "/etc/" + "a" * 64 + "/my-model.zip", "../" + "a" * 64 + "/my-model.zip",
-    )
-] + [
-    f"{API}/{path}" for path in (
-        "proxy=http://127.0.0.1:9/", "proxy=https://example.org", "proxy=http://169.254.169.254/latest/meta-data", "proxy=",
-        "file/etc/passwd", "file/app.py", "monitoring", "upload_progress?upload_id=1", "runs", "run-history/records",
-        "stream/a/1/1/playlist.m3u8", "stream/a/1/1/0.ts", "custom_component/a/client/component/..%2f..%2fapp.py", "dev/reload",
-        "deep_link?session_hash=a", "vibe-code", "profiling/summary", "token", "user", "login_check", "theme.css/../../config",
-    )
-] + [
-    "/static/../app.py", "/static/..%2f..%2fapp.py", "/static/%2e%2e/%2e%2e/app.py", "/assets/..%2f..%2f..%2fetc/passwd",
-    "/assets/../../gradio/routes.py", "/svelte/..%2f..%2froutes.py", "/static//etc/passwd", "/app.py", "/.git/config", "/.env",
-    "/weights/shakespeare-lstm/model.safetensors", "/monitoring", "/monitoring/summary", "/docs", "/redoc", "/openapi.json",
-    "/logout", "/login", "/file=/etc/passwd", "/proxy=http://127.0.0.1:9/", "//127.0.0.1:9/", "/theme.css%00.py", "/..;/app.py",
-]  # fmt: skip
+ADDRESSES = (
+    [
+        f"{API}/file={path}"
+        for path in (
+            "/etc/passwd",
+            "etc/passwd",
+            "../../etc/passwd",
+            "app.py",
+            "requirements.txt",
+            "weights/shakespeare-lstm/config.json",
+            "/proc/self/environ",
+            "http://127.0.0.1:9/",
+            "https://example.org/",
+            "file:///etc/passwd",
+            "%2Fetc%2Fpasswd",
+            "..%2f..%2fetc%2fpasswd",
+            "~/.cache/huggingface/token",
+            "//etc/passwd",
+            "C:/Windows/win.ini",
+            ".git/config",
+            "/dev/zero",
+            "/tmp",
+            "a" * 64 + "/my-model.zip",
+            "/etc/" + "a" * 64 + "/my-model.zip",
+            "../" + "a" * 64 + "/my-model.zip",
+        )
+    ]
+    + [
+        f"{API}/{path}"
+        for path in (
+            "proxy=http://127.0.0.1:9/",
+            "proxy=https://example.org",
+            "proxy=http://169.254.169.254/latest/meta-data",
+            "proxy=",
+            "file/etc/passwd",
+            "file/app.py",
+            "monitoring",
+            "upload_progress?upload_id=1",
+            "runs",
+            "run-history/records",
+            "stream/a/1/1/playlist.m3u8",
+            "stream/a/1/1/0.ts",
+            "custom_component/a/client/component/..%2f..%2fapp.py",
+            "dev/reload",
+            "deep_link?session_hash=a",
+            "vibe-code",
+            "profiling/summary",
+            "token",
+            "user",
+            "login_check",
+            "theme.css/../../config",
+        )
+    ]
+    + [
+        "/static/../app.py",
+        "/static/..%2f..%2fapp.py",
+        "/static/%2e%2e/%2e%2e/app.py",
+        "/assets/..%2f..%2f..%2fetc/passwd",
+        "/assets/../../gradio/routes.py",
+        "/svelte/..%2f..%2froutes.py",
+        "/static//etc/passwd",
+        "/app.py",
+        "/.git/config",
+        "/.env",
+        "/weights/shakespeare-lstm/model.safetensors",
+        "/monitoring",
+        "/monitoring/summary",
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/logout",
+        "/login",
+        "/file=/etc/passwd",
+        "/proxy=http://127.0.0.1:9/",
+        "//127.0.0.1:9/",
+        "/theme.css%00.py",
+        "/..;/app.py",
+    ]
+)
 
 
 async def addresses(app: App, args: argparse.Namespace) -> list[Figure]:

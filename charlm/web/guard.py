@@ -28,7 +28,7 @@ DRAIN_SECONDS = 2.0  # for which a body that is refused is still taken, so that 
 MOST_OPEN = 1_000  # requests at once
 MOST_HELD = 16_000_000  # bytes of the bodies that are being read
 # bytes of a body; in JSON a quotation mark or a line break takes two
-SMALL, CALL, EVENT = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 250_000
+SMALL, CALL, EVENT = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 150_000
 
 HEADERS = {
     # Gradio's page has scripts and styles in its HTML and evaluates templates: what a script could do with what it

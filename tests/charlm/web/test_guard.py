@@ -1,0 +1,244 @@
+"""The guard before Gradio, asked as ASGI asks it, with an application behind it that tells what came through."""
+
+import asyncio
+import json
+
+import pytest
+
+from charlm.web import guard as guard_module
+from charlm.web.guard import CALL, EVENT, HEADERS, Guard
+
+ENDPOINTS = {"generate": {"model": True, "prompt": False}, "models": {}}
+EVENT_ID = "0123456789abcdef" * 2
+
+
+class Behind:
+    """An application that reads the whole body and answers with how many bytes it had."""
+
+    def __init__(self):
+        self.bodies = []
+
+    async def __call__(self, scope, receive, send):
+        message = await receive()
+        self.bodies.append(bytes(message["body"]))
+        headers = [(b"content-type", b"text/plain"), (b"X-Content-Type-Options", b"theirs")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"behind"})
+
+
+async def nothing():
+    pass
+
+
+def make_guard(app):
+    return Guard(app, ENDPOINTS, {4: 2}, lambda session: session in ("visitor", EVENT_ID), nothing)
+
+
+def ask(method, target, *chunks, app=None, guard=None, headers=(), ends=True):
+    """Return the status, the headers and the body of an answer."""
+    app = app or Behind()
+    guard = guard or make_guard(app)
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in dict(headers).items()],
+    }
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages += [{"type": "http.request", "body": b"", "more_body": False}] if ends else []
+    sent = []
+
+    async def receive():
+        return messages.pop(0) if messages else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(guard(scope, receive, send))
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    assert not sent[-1].get("more_body", False)
+    return sent[0]["status"], dict(sent[0]["headers"]), body
+
+
+def detail(answer):
+    return json.loads(answer[2])["detail"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/",
+        "/config",
+        "/assets/index-1.js",
+        "/static/fonts/a/b.woff2",
+        "/gradio_api/info",
+        "/gradio_api/heartbeat/abc123",
+        "/gradio_api/queue/data?session_hash=visitor",
+        f"/gradio_api/call/generate/{EVENT_ID}",
+        f"/gradio_api/file=/tmp/gradio/{'a' * 64}/my-model.zip",
+    ],
+)
+def test_what_the_page_needs_goes_through(target):
+    status, _, body = ask("GET", target)
+    assert (status, body) == (200, b"behind")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=../my-model.zip",
+        f"/gradio_api/file=/tmp/../etc/{'a' * 64}/my-model.zip",
+        "/gradio_api/proxy=http://127.0.0.1:9/",
+        "/gradio_api/upload_progress",
+        "/gradio_api/monitoring",
+        "/static/../app.py",
+        "/assets/..",
+        "/static/a//b",
+        "/app.py",
+        "/config\n",
+        "/ｃonfig",
+    ],
+)
+def test_nothing_else_does(target):
+    app = Behind()
+    answer = ask("GET", target, app=app)
+    assert answer[0] == 404 and detail(answer) == "There is nothing at this address."
+    assert app.bodies == []
+
+
+@pytest.mark.parametrize(
+    "path", ["upload", "run/generate", "api/generate", "component_server", "stream/a", "vibe-edit"]
+)
+def test_nothing_can_be_posted_to_the_routes_that_are_not_used(path):
+    assert ask("POST", f"/gradio_api/{path}", b"x" * 100)[0] == 404
+
+
+def test_another_method_is_told():
+    answer = ask("DELETE", "/config")
+    assert answer[0] == 405 and detail(answer) == "This address does not take DELETE."
+
+
+def test_an_event_that_nobody_knows_is_not_waited_for():
+    for target in (
+        "/gradio_api/queue/data?session_hash=other",
+        "/gradio_api/queue/data",
+        "/gradio_api/call/generate/e",
+    ):
+        answer = ask("GET", target)
+        assert answer[0] == 404 and detail(answer).startswith("There is no such event")
+
+
+@pytest.mark.parametrize(("path", "largest"), [("queue/join", EVENT), ("call/generate", CALL), ("mcp/", CALL)])
+def test_a_body_that_is_too_large_is_refused_by_its_declared_size_and_by_its_real_one(path, largest):
+    app = Behind()
+    for chunks, headers in (
+        ((), {"content-length": str(largest + 1)}),
+        ((), {"content-length": "-1"}),
+        ([b" " * 64_000] * (largest // 64_000 + 1), {}),
+    ):
+        answer = ask("POST", f"/gradio_api/{path}", *chunks, app=app, headers=headers)
+        assert answer[0] == 413 and f"more than the {largest:,} bytes" in detail(answer)
+    assert app.bodies == []
+
+
+def test_a_body_comes_through_whole_however_it_was_cut():
+    app = Behind()
+    body = b'{"data": ["shakespeare-rnn", "' + b"x" * 200_000 + b'"]}'
+    for size in (1_000, 64_000, len(body)):
+        chunks = [body[start : start + size] for start in range(0, len(body), size)]
+        assert ask("POST", "/gradio_api/call/generate", *chunks, app=app)[0] == 200
+    assert app.bodies == [body] * 3
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(guard_module, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(guard_module, "DRAIN_SECONDS", 0.05)
+    answer = ask("POST", "/gradio_api/call/generate", b'{"da', ends=False)
+    assert answer[0] == 408 and "did not come within" in detail(answer)
+
+
+def test_a_failure_behind_the_guard_is_not_taken_for_a_slow_body():
+    async def fails(scope, receive, send):
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        ask("GET", "/", app=fails)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("call/none", b'{"data": []}', "There is no such endpoint; choose generate, models."),
+        ("call/generate", b'{"data": [1]}', "data must have 2 arguments: model, prompt."),
+        ("call/models", b'{"data": [1]}', "data must have 0 arguments: none."),
+        ("call/generate", b'{"data": {"model": 1}}', "data must be the list of the arguments."),
+        ("call/generate", b'{"data": [1, 2], "fn_index": 4}', "The body must hold data"),
+        ("call/generate", b"[]", "The body must be a JSON object."),
+        ("call/generate", b'{"data": [NaN, 1]}', "The body must be JSON"),
+        ("call/generate", b'{"data": ["\\ud800", 1]}', "The body must be JSON"),
+        ("call/generate", b'{"data": [' + b"[" * 5000, "The body must be JSON"),
+        ("call/v2/generate", b'{"prompt": "a"}', "The body must hold these arguments by name: model, prompt."),
+        ("call/v2/generate", b'{"model": "a", "x": 1}', "The body must hold these arguments by name"),
+        ("queue/join", b'{"data": [1], "fn_index": 4}', "fn_index is the number of no event"),
+        ("queue/join", b'{"data": [1, 2], "fn_index": 5}', "fn_index is the number of no event"),
+        ("queue/join", b'{"data": [1, 2], "fn_index": 4, "batched": true}', "Events cannot be batched."),
+        ("queue/join", b'{"data": [1, 2], "fn_index": 4, "session_hash": ["a"]}', "session_hash must be a word"),
+        ("queue/join", f'{{"data": [1, 2], "session_hash": "{EVENT_ID}"}}'.encode(), "session_hash must not look like"),
+    ],
+)
+def test_what_gradio_would_fail_on_is_refused_with_what_is_wrong(path, body, message):
+    app = Behind()
+    answer = ask("POST", f"/gradio_api/{path}", body, app=app)
+    assert answer[0] in (404, 422) and detail(answer).startswith(message)
+    assert app.bodies == []
+
+
+def test_sound_requests_go_through():
+    for path, body in {
+        "call/generate": b'{"data": ["shakespeare-rnn", null]}',
+        "call/v2/generate": b'{"model": "shakespeare-rnn"}',
+        "call/models": b'{"data": []}',
+        "queue/join": b'{"data": [1, {}], "fn_index": 4, "session_hash": "visitor", "event_data": null}',
+    }.items():
+        assert ask("POST", f"/gradio_api/{path}", body)[0] == 200
+
+
+def test_every_answer_has_the_headers_once_refusals_too():
+    for target in ("/", "/none"):
+        _, headers, _ = ask("GET", target)
+        lower = [name.lower() for name in headers]
+        assert len(lower) == len(set(lower))
+        assert {name: headers[name.encode()].decode() for name in HEADERS} == HEADERS
+    policy = HEADERS["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'self' https://huggingface.co https://*.hf.space" in policy
+    assert HEADERS["x-content-type-options"] == "nosniff"
+
+
+def test_who_comes_when_the_server_is_about_to_end_is_refused_and_who_reads_may_go_on():
+    guard = make_guard(Behind())
+    guard.is_closing = True
+    answer = ask("POST", "/gradio_api/call/models", b'{"data": []}', guard=guard)
+    assert answer[0] == 503 and "about to end" in detail(answer)
+    assert ask("GET", f"/gradio_api/call/generate/{EVENT_ID}", guard=guard)[0] == 200
+
+
+def test_readers_are_counted_while_they_read():
+    counted = []
+
+    async def behind(scope, receive, send):
+        counted.append(dict(guard.readers))
+        await Behind()(scope, receive, send)
+
+    guard = make_guard(behind)
+    ask("GET", "/gradio_api/queue/data?session_hash=visitor", guard=guard)
+    assert counted == [{"visitor": 1}] and not guard.readers
+
+
+def test_too_many_large_bodies_at_once_are_told_so(monkeypatch):
+    monkeypatch.setattr(guard_module, "MOST_HELD", 100)
+    answer = ask("POST", "/gradio_api/call/generate", b"x" * 101)
+    assert answer[0] == 503 and "Too many large requests" in detail(answer)
