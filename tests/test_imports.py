@@ -45,6 +45,8 @@ ORDER = [
     "charlm.web.api",
     "charlm.web.components",
     "charlm.web.reporting",
+    "charlm.web.guard",
+    "charlm.web.server",
     "charlm.web.views.write",
     "charlm.web.views.learn",
     "charlm.web.views.inside",
@@ -71,7 +73,13 @@ ORDER = [
 # Each of these libraries is the business of one place.
 ONLY_IN = {
     "torch": {"charlm.device", "charlm.network", "charlm.memory", "charlm.gpu", "charlm.lm", "train"},
-    "gradio": {"charlm.web.components", "charlm.web.reporting", "charlm.web.views", "charlm.web.page"},
+    "gradio": {
+        "charlm.web.components",
+        "charlm.web.reporting",
+        "charlm.web.views",
+        "charlm.web.page",
+        "charlm.web.server",
+    },
     "plotly": {"charlm.web.curves", "charlm.web.learning", "charlm.web.inside"},
     "huggingface_hub": {"charlm.hub", "charlm.discovery", "charlm.card", "train.deploy"},
     "matplotlib": {"charlm.history"},

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import Parameter, signature
-from threading import Event
+from threading import Event, Timer
 from types import FrameType
 
 import gradio as gr
@@ -21,8 +21,9 @@ HEAD_SECONDS = 10.0  # in which the first lines of a request have to come
 SEND_SECONDS = 15.0  # in which a part of an answer has to be taken
 SWEEP_SECONDS = 0.5
 UNREAD_SECONDS, FORGOTTEN_SECONDS = 3.0, 30.0  # for which events go on, and what they gave waits, without a reader
-CLOSING_SECONDS = 7.0  # in which texts that are being written may end
+CLOSING_SECONDS = 6.5  # in which texts that are being written may end
 THREADS = 100  # more than there can be streams, since each waits on one
+SENDING_SECONDS = 1.5  # in which whoever asked may take what was written
 SESSIONS = 200  # of which Gradio keeps a copy of the page's structure, some 200 KB each
 
 
@@ -53,6 +54,7 @@ def serve(page: gr.Blocks, theme: gr.themes.Base, host: str, port: int) -> None:
         )
         # uvicorn asks its settings at each connection: from the next one on, there is no way around the guard
         config.loaded_app, config.http_protocol_class, config.ws_protocol_class = guard, ImpatientProtocol, None
+        _cut(page, unless=ImpatientProtocol)
         end.wait()
         _close(page, guard)
 
@@ -94,9 +96,19 @@ def _close(page: gr.Blocks, guard: Guard) -> None:
     deadline = time.monotonic() + CLOSING_SECONDS
     while guard.readers and time.monotonic() < deadline:
         time.sleep(0.02)
-    for connection in list(page.server.server_state.connections):
-        connection.loop.call_soon_threadsafe(connection.transport.abort)
+
+    late = Timer(SENDING_SECONDS, _cut, [page])
+    late.daemon = True
+    late.start()
     page.close(verbose=False)
+    late.cancel()
+
+
+def _cut(page: gr.Blocks, unless: type[H11Protocol] | None = None) -> None:
+    """Close all connections at once, except those of a kind."""
+    for connection in list(page.server.server_state.connections):
+        if unless is None or not isinstance(connection, unless):
+            connection.loop.call_soon_threadsafe(connection.transport.abort)
 
 
 async def _sweep(page: gr.Blocks, guard: Guard) -> None:
