@@ -509,7 +509,6 @@ ADDRESSES = (
             "/proc/self/environ",
             "http://127.0.0.1:9/",
             "https://example.org/",
-            "file:///etc/passwd",
             "%2Fetc%2Fpasswd",
             "..%2f..%2fetc%2fpasswd",
             "~/.cache/huggingface/token",
