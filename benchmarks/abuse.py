@@ -125,7 +125,7 @@ async def serving(log: Path) -> AsyncIterator[App]:
         async with visitor(app) as client:
             while True:
                 with suppress(httpx.TransportError):
-                    if (await client.get("/config")).status_code == 200:
+                    if "content-security-policy" in (await client.get("/config")).headers:
                         break
                 await asyncio.sleep(0.05)
             for model in (LSTM, RNN):

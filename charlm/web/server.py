@@ -52,9 +52,10 @@ def serve(page: gr.Blocks, theme: gr.themes.Base, host: str, port: int) -> None:
             page._queue.pending_messages_per_session.__contains__,
             lambda: _sweep(page, guard),
         )
-        # uvicorn asks its settings at each connection: from the next one on, there is no way around the guard
+        # uvicorn asks its settings at each connection; who was there before the guard meets it at their next request
         config.loaded_app, config.http_protocol_class, config.ws_protocol_class = guard, ImpatientProtocol, None
-        _cut(page, unless=ImpatientProtocol)
+        for connection in list(page.server.server_state.connections):
+            connection.app = guard
         end.wait()
         _close(page, guard)
 
@@ -104,11 +105,10 @@ def _close(page: gr.Blocks, guard: Guard) -> None:
     late.cancel()
 
 
-def _cut(page: gr.Blocks, unless: type[H11Protocol] | None = None) -> None:
-    """Close all connections at once, except those of a kind."""
+def _cut(page: gr.Blocks) -> None:
+    """Close all connections at once."""
     for connection in list(page.server.server_state.connections):
-        if unless is None or not isinstance(connection, unless):
-            connection.loop.call_soon_threadsafe(connection.transport.abort)
+        connection.loop.call_soon_threadsafe(connection.transport.abort)
 
 
 async def _sweep(page: gr.Blocks, guard: Guard) -> None:
