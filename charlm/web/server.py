@@ -55,7 +55,8 @@ def serve(page: gr.Blocks, theme: gr.themes.Base, host: str, port: int) -> None:
         # uvicorn asks its settings at each connection; who was there before the guard meets it at their next request
         config.loaded_app, config.http_protocol_class, config.ws_protocol_class = guard, ImpatientProtocol, None
         for connection in list(page.server.server_state.connections):
-            connection.app = guard
+            if isinstance(connection, H11Protocol):
+                connection.app = guard
         end.wait()
         _close(page, guard)
 
