@@ -1,4 +1,4 @@
-"""How fast a CPU writes and scores: ours against plain PyTorch and against what the machine can do, in one run.
+"""How fast ours writes and scores: against plain PyTorch and against what the machine can do, in one run.
 
     python benchmarks/generate.py [--cells rnn lstm gru] [--sizes 256 512 1024] [--seconds 3] [--chars 300000]
 
@@ -18,7 +18,8 @@ weights) it measures
   to. Each is counted once, although the beginnings of the stretches that the text is cut into are read twice: 64
   characters here, some hundred with weights that were trained and so remember for longer. The peak is the speed of a
   2048³ product in float32 by numpy or torch, whatever is faster, on all cores, just before and after;
-- GPU: microseconds in which `charlm.gpu.GpuWriter` writes a character, where there is CUDA.
+- GPU: microseconds in which `charlm.gpu.GpuWriter` writes a character, where there is CUDA; GPU, plain: the plain model
+  there, whose every character is waited for.
 
 And once: how long it takes, and how much memory, until a fresh process has loaded weights/shakespeare-lstm, written
 1,000 characters and ended; beside it one that only imports torch.
@@ -136,18 +137,18 @@ class Ours:
 class Plain(nn.Module):
     """The same model as most people would write it."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, device: str = "cpu") -> None:
         super().__init__()
         size = config.hidden_size
         self.embedding = nn.Embedding(len(SYMBOLS), size)
         self.recurrent = getattr(nn, config.kind.torch_class)(size, size, config.num_layers, batch_first=True)
         self.head = nn.Linear(size, len(SYMBOLS))
         self.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-        self.eval()
-        self._written, self._state = torch.zeros(1, 1, dtype=torch.long), None
+        self.eval().to(device)
+        self._written, self._state = torch.zeros(1, 1, dtype=torch.long, device=device), None
 
     @torch.inference_mode()
-    def write(self, threads: int) -> None:
+    def write(self, threads: int = 1) -> None:
         """Write a stretch."""
         torch.set_num_threads(threads)
         for _ in range(STRETCH):
@@ -303,10 +304,6 @@ def measure(cell: str, size: int, args: argparse.Namespace, peak: Peak, bar: "tq
     """Return the figures of a cell and a size."""
     config, weights = random_model(cell, size)
     lm = CharLM(config, weights, device="cpu")
-    on_gpu = None
-    if torch.cuda.is_available():
-        network = Network.from_weights(config, weights, "cuda")
-        on_gpu = 1e6 * min(seconds_per_symbol(network) for _ in range(TURNS))
     writing = measure_writing(lm, weights, peak.threads, args.seconds, bar)
     return {
         "cell": cell,
@@ -314,8 +311,17 @@ def measure(cell: str, size: int, args: argparse.Namespace, peak: Peak, bar: "tq
         **writing,
         **measure_crowd(lm, writing["ours_microseconds"], args.seconds, bar),
         **measure_scoring(lm, args.chars, peak, args.seconds, bar),
-        "gpu_microseconds": on_gpu,
+        **(measure_gpu(config, weights, args.seconds) if torch.cuda.is_available() else {}),
     }
+
+
+def measure_gpu(config: ModelConfig, weights: Weights, seconds: float) -> dict[str, Any]:
+    """Return the figures of one text on a GPU."""
+    network, plain = Network.from_weights(config, weights, "cuda"), Plain(config, weights, "cuda")
+    plain.write()
+    turns = [(seconds_per_symbol(network), mean_seconds(plain.write, seconds / TURNS)) for _ in range(TURNS)]
+    ours, plains = zip(*turns, strict=True)
+    return {"gpu_microseconds": 1e6 * min(ours), "gpu_plain_microseconds": 1e6 * min(plains) / STRETCH}
 
 
 def measure_starts(times: int, bar: "tqdm[Any]") -> dict[str, Any]:
@@ -407,6 +413,7 @@ def table(report: dict[str, Any]) -> Table:
     }
     if torch.cuda.is_available():
         columns["GPU, µs"] = lambda row: f"{row['gpu_microseconds']:,.1f}"
+        columns["GPU, plain"] = lambda row: f"{row['gpu_plain_microseconds']:,.1f}"
     laid_out.add_column("cell")
     for name in columns:
         laid_out.add_column(name, justify="right")
@@ -465,7 +472,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(report))
         return
-    console = Console(width=140)
+    console = Console(width=160)
     console.print(table(report), demand_table(report), describe_starts(starts), sep="\n")
 
 

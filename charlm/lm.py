@@ -34,6 +34,7 @@ from charlm.units import TrackingUnit, find_units
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
+    from charlm.gpu import GpuWriter
     from charlm.network import Network
 
 SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of what the card shows
@@ -132,6 +133,12 @@ class CharLM:
         from charlm.network import Network
 
         return Network.from_weights(self.config, self._weights, self.device)
+
+    @cached_property
+    def _gpu_writer(self) -> "GpuWriter":
+        from charlm.gpu import GpuWriter
+
+        return GpuWriter(self.network)
 
     def generate(
         self,
@@ -317,9 +324,7 @@ class CharLM:
                 logits = reader.step([drawn])
 
     def _write_on_gpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
-        from charlm.gpu import GpuWriter
-
-        return GpuWriter(self.network, sampler).write(prompt, length)
+        return self._gpu_writer.write(prompt, length, sampler)
 
     def _score_on_gpu(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
         from charlm.gpu import score

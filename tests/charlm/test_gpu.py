@@ -1,6 +1,7 @@
 """What runs on a GPU, run on the CPU: the same steps, but not captured as a graph, which only CUDA can."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from charlm import CharLM
 from charlm.cells import CELLS
 from charlm.errors import ModelFileError
 from charlm.folder import Model
-from charlm.gpu import AT_ONCE, GpuWriter, seconds_per_symbol
+from charlm.gpu import AT_ONCE, GpuWriter, _Passage, seconds_per_symbol
 from charlm.network import Network
 from charlm.sampling import Sampler
 
@@ -29,6 +30,7 @@ SETTINGS = [
 ]
 PROMPT = "bad cab\nde한😀é"
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA captures a graph")
 every_cell = pytest.mark.parametrize("cell", CELLS)
 
 
@@ -50,8 +52,8 @@ def lms():
 
 def write(lm, prompt, length, seed=0, **settings):
     """The text that a GPU would write."""
-    writer = GpuWriter(lm.network, Sampler(**settings, seed=seed))
-    return "".join(lm.vocab.symbols[id] for id in writer.write(lm.vocab.encode(prompt), length))
+    ids = GpuWriter(lm.network).write(lm.vocab.encode(prompt), length, Sampler(**settings, seed=seed))
+    return "".join(lm.vocab.symbols[id] for id in ids)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -114,27 +116,54 @@ def test_more_layers_and_units_and_symbols_than_a_few(cell):
 def test_a_text_uses_one_random_number_for_each_symbol(lms):
     sampler, random = Sampler(1.0, seed=4), np.random.Generator(np.random.PCG64(4))
     length = AT_ONCE + 11
-    assert len(list(GpuWriter(lms["rnn"].network, sampler).write(np.zeros(1, np.int64), length))) == length
+    assert len(list(GpuWriter(lms["rnn"].network).write(np.zeros(1, np.int64), length, sampler))) == length
     random.random(length)
     assert next(sampler.randoms) == random.random()
 
 
 def test_texts_that_are_written_in_turn_are_what_each_is_alone(lms):
-    seeds = range(4)
-    writers = [GpuWriter(lms["lstm"].network, Sampler(1.0, seed=seed)) for seed in seeds]
-    ids = zip(*[writer.write(lms["lstm"].vocab.encode("a cab"), 100) for writer in writers], strict=True)
-    texts = [lms["lstm"].vocab.decode(np.array(text)) for text in zip(*ids, strict=True)]
-    assert texts == [lms["lstm"].generate("a cab", 100, 1.0, seed=seed) for seed in seeds]
+    lm, seeds = lms["lstm"], range(len(SETTINGS))
+    writer, prompt = GpuWriter(lm.network), lm.vocab.encode("a cab")
+    written = [writer.write(prompt, 100, Sampler(**SETTINGS[seed], seed=seed)) for seed in seeds]
+    texts = [lm.vocab.decode(np.array(text)) for text in zip(*zip(*written, strict=True), strict=True)]
+    assert texts == [lm.generate("a cab", 100, seed=seed, **SETTINGS[seed]) for seed in seeds]
 
 
-def test_a_writer_can_write_a_second_text(lms):
-    """It goes on with the sampler's random numbers, and with nothing else."""
-    lm = lms["lstm"]
-    sampler, fresh = Sampler(1.0, seed=4), Sampler(1.0, seed=4)
-    writer, prompt = GpuWriter(lm.network, sampler), lm.vocab.encode("a cab")
-    list(writer.write(lm.vocab.encode("bad"), 30))
-    fresh.skip(30)
-    assert list(writer.write(prompt, 30)) == list(lm._write_on_cpu(prompt, 30, fresh))
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_texts_that_threads_write_at_the_same_time_are_what_each_is_alone(device):
+    """Also the first ones: what writes them is prepared while others already ask."""
+    lm = make("lstm")
+    expected = [lm.generate("a cab", 100, seed=seed, **SETTINGS[seed % 6]) for seed in range(24)]
+    writer, prompt = GpuWriter(Network.from_weights(lm.config, lm._weights, device)), lm.vocab.encode("a cab")
+
+    def text(seed):
+        ids = writer.write(prompt, 100, Sampler(**SETTINGS[seed % 6], seed=seed))
+        return lm.vocab.decode(np.array([*ids]))
+
+    with ThreadPoolExecutor(12) as threads:
+        assert list(threads.map(text, range(24))) == expected
+
+
+@needs_cuda
+def test_models_can_be_scored_while_others_write():
+    lms = [CharLM(lm.config, lm._weights, device="cuda") for lm in map(make, CELLS)]
+    text = "bad cab\nde" * 900
+    expected = [CharLM(lm.config, lm._weights, device="cpu").score(text).sum() for lm in lms]
+    with ThreadPoolExecutor(6) as threads:
+        written = [threads.submit(lm.generate, "a", 200, seed=1) for lm in lms]
+        scored = [threads.submit(lm.score, text) for lm in lms]
+        np.testing.assert_allclose([each.result().sum() for each in scored], expected, rtol=1e-5)
+        assert [each.result() for each in written] == [lm.generate("a", 200, seed=1) for lm in lms]
+
+
+def test_a_closed_text_changes_nothing_for_the_next(lms):
+    writer, prompt = GpuWriter(lms["gru"].network), lms["gru"].vocab.encode("a cab")
+    closed = writer.write(prompt, 100, Sampler(1.0, seed=1))
+    next(closed)
+    closed.close()
+    assert lms["gru"].vocab.decode(np.array([*writer.write(prompt, 30, Sampler(1.0, seed=2))])) == lms["gru"].generate(
+        "a cab", 30, 1.0, seed=2
+    )
 
 
 # How a symbol is drawn
@@ -159,9 +188,10 @@ def test_a_symbol_is_drawn_as_on_the_cpu(logits, temperature, top_k, top_p, seed
     logits = np.array(logits, np.float32)
     network = Network(make_config("rnn", "".join(map(chr, range(97, 97 + len(logits))))))
     sampler = Sampler(temperature, top_k, top_p, seed)
-    writer = GpuWriter(network, sampler)
-    writer._random[0] = next(Sampler(seed=seed).randoms)
-    assert writer._draw(torch.from_numpy(logits)).tolist() == [sampler.draw(logits)]
+    network.head.weight.data.zero_()
+    network.head.bias.data.copy_(torch.from_numpy(logits))
+    ids = GpuWriter(network).write(np.zeros(1, np.int64), 1, Sampler(temperature, top_k, top_p, seed))
+    assert list(ids) == [sampler.draw(logits)]
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
@@ -181,8 +211,8 @@ def test_a_symbol_takes_time(lms, cell):
 
 
 def test_the_time_is_that_of_one_symbol_once_writing_goes_on(lms, monkeypatch):
-    written, write = [], GpuWriter._step
-    monkeypatch.setattr(GpuWriter, "_step", lambda self: written.append(0) or write(self))
+    written, read = [], _Passage._read
+    monkeypatch.setattr(_Passage, "_read", lambda self, *read_from: written.append(0) or read(self, *read_from))
     clock = iter([100.0, 106.4])
     stops = []
     look = SimpleNamespace(perf_counter=lambda: stops.append(len(written)) or next(clock))
@@ -194,11 +224,20 @@ def test_the_time_is_that_of_one_symbol_once_writing_goes_on(lms, monkeypatch):
 # Where there is a GPU
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA captures a graph")
+@needs_cuda
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @every_cell
 def test_what_a_graph_writes_is_what_its_steps_write_one_by_one(lms, monkeypatch, cell, settings):
     lm = CharLM(lms[cell].config, lms[cell]._weights, device="cuda")
     captured = write(lm, PROMPT, 150, **settings)
-    monkeypatch.setattr(GpuWriter, "_captured", lambda writer: writer._step)
+    monkeypatch.setattr(_Passage, "_captured", lambda passage: None)
     assert captured == write(lm, PROMPT, 150, **settings)
+
+
+@needs_cuda
+@every_cell
+def test_a_gpu_scores_as_the_cpu_does(cell):
+    """In float32: cuDNN would take TF32, whose numbers have 10 bits."""
+    lm, text = make(cell, hidden_size=256), "bad cab\nde" * 50
+    on_gpu = CharLM(lm.config, lm._weights, device="cuda").score(text)
+    np.testing.assert_allclose(on_gpu, lm.score(text), atol=2e-5)
