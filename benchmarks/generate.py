@@ -24,8 +24,9 @@ weights) it measures
 And once: how long it takes, and how much memory, until a fresh process has loaded weights/shakespeare-lstm, written
 1,000 characters and ended; beside it one that only imports torch.
 
-BLAS has one thread here, as in the app, except for the peak and the fresh processes. What is compared takes turns, so
-that whatever else the machine does slows both. Times are those of the best turn.
+BLAS has one thread here, as in the app, except for the peak and the fresh processes, and it picks its kernels for the
+machine itself, even where the environment names older ones: with those, all of this is slower. What is compared takes
+turns, so that whatever else the machine does slows both. Times are those of the best turn.
 """
 
 import argparse
@@ -44,6 +45,8 @@ from typing import Any, NamedTuple
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("OPENBLAS_CORETYPE", None)
+os.environ.pop("OPENBLAS_L2_SIZE", None)
 
 import numpy as np
 import torch

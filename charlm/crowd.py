@@ -26,7 +26,7 @@ DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, 
 
 
 class Crowd:
-    """The texts that are being written with an engine, on as many threads as there are cores."""
+    """The texts that are being written with an engine, on as many threads as they keep busy, but no more than cores."""
 
     def __init__(self, engine: Engine, workers: int | None = None) -> None:
         self._engine = engine
@@ -42,7 +42,9 @@ class Crowd:
         logits = reader.read(prompt[:, None])[-1]
         text = _Text(sampler, length, reader.states, logits)
         with self._lock:
-            min(self._workers, key=len).join(text)
+            texts = sum(map(len, self._workers)) + 1
+            needed = self._workers[: self._engine.count_threads(texts, len(self._workers))]
+            min(needed, key=len).join(text)
         try:
             left = length
             while left:

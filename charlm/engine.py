@@ -39,6 +39,10 @@ ONE, HALF = np.array(1, np.float32), np.array(0.5, np.float32)  # numpy takes ar
 
 LARGEST_WEIGHT = 1e15  # the square of it, times all terms of a sum, is a float32 still
 
+# Multiplications of a step that are worth a thread. Threads pass Python's lock on at each call of numpy, so shorter
+# steps on two of them take longer than all on one.
+THREAD_WORK = 12e6
+
 ROWS_AT_ONCE = 128  # that `read` takes through a layer: what they need, some 1 MB, stays in the cache
 
 
@@ -65,11 +69,16 @@ class Engine:
         width = _round_up(self.symbols, VECTOR) if self.symbols <= WIDEST_BLOCK else BLOCK
         self.head = self._pack([weights["head.weight"][None]], width)  # (1, C, 1, N, K, W)
         self.head_bias = np.pad(weights["head.bias"], (0, -self.symbols % width))[None]  # (1, N·W)
+        self._work = self.head.size + sum(layer.matrices.size for layer in self.layers)  # multiplications for a text
 
     def units_of(self, states: "States") -> tuple[Array, Array | None]:
         """Return the hidden states (L, S, H) as torch.nn has them, and the LSTM's cell states (L, S, H)."""
         hidden = states.hidden[..., : self.units] * self.cell.scale
         return hidden, states.memory[..., : self.units] if self.cell.keeps_memory else None
+
+    def count_threads(self, texts: int, most: int) -> int:
+        """Return among how many threads, `most` at most, to share out texts that go on side by side."""
+        return max(1, min(most, texts, int(texts * self._work / THREAD_WORK)))
 
     def by_chunk(self, hidden: Array) -> Array:
         """Return hidden states (M, R, U), of M layers, as a product has its rows, (M, C, R, K)."""

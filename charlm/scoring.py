@@ -85,8 +85,9 @@ class _Block:
         self.scores, self.end = np.concatenate([self._scores.T.ravel(), scores]), reader.states
 
     def _read_all(self, stretches: Sequence[int], starts: Sequence[States]) -> set[int]:
-        """Read stretches from new starts, on all cores; return those whose start has changed by that."""
-        places = [part for part in np.array_split(np.arange(len(stretches)), count_workers()) if len(part)]
+        """Read stretches from new starts, on all cores that they keep busy; return those whose start has changed."""
+        threads = self._engine.count_threads(len(stretches), count_workers())
+        places = [part for part in np.array_split(np.arange(len(stretches)), threads) if len(part)]
         parts = [([stretches[place] for place in part], [starts[place] for place in part]) for part in places]
         changed = [stretch for part in self._threads.map(lambda part: self._read(*part), parts) for stretch in part]
         return {stretch + 1 for stretch in changed if stretch + 1 < len(self._ends)}

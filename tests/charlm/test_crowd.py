@@ -135,6 +135,12 @@ def on_a_thread(call):
     return future
 
 
+@pytest.fixture(autouse=True)
+def busy_threads(monkeypatch):
+    """However small a model is, each of its texts is worth a thread."""
+    monkeypatch.setattr("charlm.engine.THREAD_WORK", 1)
+
+
 def crowded(workers, cell="lstm", **sizes):
     """A model whose crowd has so many workers."""
     lm = make_lm(cell, **sizes)
@@ -326,6 +332,24 @@ def test_texts_spread_over_the_workers(closed_gate):
     assert sorted(counts(lm)) == [2, 2, 3]
     gate.open()
     assert [len(future.result(WAIT)) for future in futures] == [20, 21, 22, 23, 24, 25, 26]
+
+
+def test_as_many_workers_write_as_the_texts_keep_busy(monkeypatch, closed_gate):
+    lm = crowded(3)
+    # multiplications of a step: of 8 units in 4 gates with 3 vectors of as many, and of the head; all padded to 64
+    work = 3 * 4 * 64 * 64 + 64 * 16
+    monkeypatch.setattr("charlm.engine.THREAD_WORK", 3 * work)
+    gate = closed_gate()
+    futures, seen = [], []
+    for _ in range(11):
+        futures.append(on_a_thread(lambda: together(lm, {"length": 20})))
+        gate.await_texts(1)
+        seen.append(counts(lm))
+    assert seen[4] == [5, 0, 0]
+    assert seen[5] == [5, 1, 0] and seen[7] == [5, 3, 0]
+    assert seen[8] == [5, 3, 1] and seen[10] == [5, 3, 3]
+    gate.open()
+    assert [len(future.result(WAIT)) for future in futures] == [20] * 11
 
 
 def test_there_is_a_worker_for_each_core_unless_told_otherwise():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import laws, make_config
+from models import laws, make_config, make_weights
 from reference import PlainModel, forward_by_hand
 
 from charlm import engine as engine_module
@@ -418,3 +418,24 @@ def test_writing_on_and_on_takes_no_more_memory():
         tracemalloc.stop()
     # a byte for each symbol of a text would be 22,000 in all; threads that other tests left may need some thousand
     assert many - few < 20_000 and many_at_most - few_at_most < 20_000
+
+
+# Threads
+
+
+@pytest.mark.parametrize(
+    ("cell", "size", "texts", "most", "threads"),
+    [
+        ("rnn", 256, 64, 2, 1),  # 217,088 multiplications a text: not much for two threads
+        ("lstm", 256, 16, 2, 1),  # 806,912
+        ("lstm", 256, 32, 2, 2),
+        ("lstm", 256, 64, 16, 4),
+        ("lstm", 1024, 1, 16, 1),  # 12,664,832: a text is not shared out
+        ("lstm", 1024, 3, 16, 3),
+        ("lstm", 1024, 0, 16, 1),
+    ],
+)
+def test_a_thread_is_started_when_it_has_enough_to_do(cell, size, texts, most, threads):
+    config = make_config(cell, vocab="".join(map(chr, range(97, 162))), hidden_size=size, embedding_size=4)
+    engine = Engine(config, make_weights(config))
+    assert engine.count_threads(texts, most) == threads

@@ -46,6 +46,7 @@ def cut(longest=32, shortest=16, at_once=4, last_check=24, workers=2, most_rows=
         monkeypatch.setattr(scoring, "LAST_CHECK", last_check)
         monkeypatch.setattr(scoring, "MOST_AT_ONCE", most_rows)
         monkeypatch.setattr(scoring, "count_workers", lambda: workers)
+        monkeypatch.setattr("charlm.engine.THREAD_WORK", 1)  # each stretch is worth a thread
         yield
 
 
