@@ -4,7 +4,7 @@ On a CPU a step takes as long as reading the weights, so they lie as the product
 embedding and the biases into a table in which the first layer looks its inputs up, scales the weights so that every
 gate is a tanh, and cuts each matrix into blocks. A product with a block that small is computed by BLAS right where it
 lies, without packing it first, and costs hardly more for two texts than for one. That is also why a text does not
-depend on those beside it, to the last bit: see `rows_are_independent`.
+depend on those beside it, to the last bit: see `rows_are_independent` and `count_equal_rows`.
 
 Letters for shapes, besides those of `charlm.network`: S texts side by side; R ≥ S rows of a product, of which some may
 belong to no text; G gates of a cell; U units of a layer, padded with such that stay 0 to C chunks of K.
@@ -233,12 +233,13 @@ class Product:
         out = aligned(layers, chunks, gates, count, many, width)
         self._chunks = chunks
         self.terms = list(out.reshape(layers * chunks, gates, count, many * width)[:, :, :wanted])
-        # parts of MOST_ROWS in one call, since threads that share Python's lock pass it on at each; then what is left,
-        # which is never one row, for which BLAS would take another kernel
-        left = count % MOST_ROWS
-        whole = max(0, count - left - (MOST_ROWS if left == 1 else 0))
+        # equal parts in one call, since threads that share Python's lock pass it on at each; then what is left, which
+        # is never one row, for which BLAS would take another kernel
+        most = count_equal_rows()
+        left = count % most
+        whole = max(0, count - left - (most if left == 1 else 0))
         self._calls = []
-        for start, end, part in ((0, whole, MOST_ROWS), (whole, count, count - whole)):
+        for start, end, part in ((0, whole, most), (whole, count, count - whole)):
             if start < end:
                 ours = rows[:, :, start:end].reshape(layers, chunks, 1, 1, -1, part, rows.shape[3])
                 of_out = out[:, :, :, start:end].reshape(layers, chunks, gates, -1, part, many, width)
@@ -412,7 +413,7 @@ def count_rows(texts: int, alone: bool) -> int:
     """Return how many rows a product for that many texts needs, for each text's to be the same in every company."""
     if rows_are_independent():
         return max(2, texts)
-    return texts if alone else _round_up(texts, MOST_ROWS)
+    return texts if alone else _round_up(texts, count_equal_rows())
 
 
 @cache
@@ -433,6 +434,31 @@ def rows_are_independent() -> bool:
         if count > 1 and not np.array_equal(product.terms[0], many[:, :count]):
             return False
     return times[2] < 2 * times[1]
+
+
+@cache
+def count_equal_rows() -> int:
+    """Return how many rows, MOST_ROWS at most, a product may have for each to be the same in any of their places.
+
+    The kernels of OpenBLAS for AVX2 take twelve of sixteen rows by sixes and sum what is left in another order.
+    """
+    random = np.random.default_rng(0)
+    for count in (MOST_ROWS, MOST_ROWS // 2, MOST_ROWS // 4, MOST_ROWS // 8):
+        shapes = [(terms, width) for terms in (BLOCK, CHUNK // 2, CHUNK) for width in (VECTOR, BLOCK, WIDEST_BLOCK)]
+        if all(_are_equal(_multiply(random, count, *shape)) for shape in shapes):
+            return count
+    return 1
+
+
+def _multiply(random: np.random.Generator, count: int, terms: int, width: int) -> Array:
+    """Multiply a row, given so many times, with a block; return what each gives."""
+    rows = np.repeat(random.standard_normal((1, terms), np.float32), count, axis=0)
+    products: Array = np.matmul(rows, random.standard_normal((terms, width), np.float32))
+    return products
+
+
+def _are_equal(rows: Array) -> bool:
+    return bool((rows == rows[0]).all())
 
 
 def _time(product: Product) -> float:
