@@ -44,8 +44,8 @@ class Model:
     history: HistoryRecord | None
 
 
-def read_model(folder: Path) -> Model:
-    """Read a model folder and check all of it.
+def read_model(folder: Path, name: str | None = None) -> Model:
+    """Read a model folder and check all of it. name: what an error calls it, the folder's path by default.
 
     Whatever its files hold, memory grows by at most 64 MB beyond the model's size, which is four bytes for
     each parameter that config.json describes, and it takes at most a second, plus one for each GB of that
@@ -63,7 +63,7 @@ def read_model(folder: Path) -> Model:
         history = read_history(_read_text(folder / HISTORY_FILE)) if has_history else None
         weights = _read_weights(folder / WEIGHTS_FILE, config, sha256)
     except ModelFileError as error:
-        raise ModelFileError(f"{folder}: {_in_one_line(str(error))}") from None
+        raise ModelFileError(f"{name or folder}: {_in_one_line(str(error))}") from None
     return Model(config, weights, history)
 
 

@@ -93,10 +93,10 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
         assert info.sha is not None
         try:
             folder = _download(repo_id, info, token)
-            model = read_model(folder)
+            model = read_model(folder, repo_id)
         except ModelFileError:
             folder = _download(repo_id, info, token, force=True)
-            model = read_model(folder)
+            model = read_model(folder, repo_id)
         _remember(repo_id, revision, info.sha)
         return Fetched(model, info.sha, "hub")
     except CLIENT_ERRORS as error:
@@ -107,7 +107,7 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
         if cached is None:
             raise reason from None
         try:
-            model = read_model(cached)
+            model = read_model(cached, repo_id)
         except ModelFileError as damage:
             raise HubUnavailableError(f"{reason}; the copy in the cache cannot stand in: {damage}") from None
         if not isinstance(error, OfflineModeIsEnabled):
@@ -259,6 +259,8 @@ def explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
             return HubError(f"{repo_id} has no revision {revision!r}; name a branch, tag or commit that it has")
         case RemoteEntryNotFoundError():
             return HubError(f"{repo_id} lacks a file that it lists; try again or tell its owner")
+        case HfHubHTTPError() if error.response.status_code in (401, 403) and not _sent_token(error):
+            return HubError(f"the Hub shows {repo_id} to no one without a token that may read it: run `hf auth login`")
         case HfHubHTTPError() if error.response.status_code == 401:
             return HubError("the Hub does not accept the token: run `hf auth login` or set HF_TOKEN to a valid one")
         case HfHubHTTPError() if error.response.status_code == 403:
@@ -277,12 +279,16 @@ def explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
             return HubError("no token for the Hub: run `hf auth login` or set HF_TOKEN to a valid one")
         case OSError(errno=int()):
             return HubUnavailableError(
-                f"{repo_id} cannot be kept in the cache ({error}); make room, or set HF_HOME to another folder"
+                f"{repo_id} cannot be kept in the cache ({error.strerror}); make room, or set HF_HOME to another folder"
             )
         case _:
             return HubUnavailableError(
                 f"the Hub gave no usable answer for {repo_id} ({_one_line(error)}); check the network"
             )
+
+
+def _sent_token(error: HfHubHTTPError) -> bool:
+    return "authorization" in error.response.request.headers
 
 
 def _one_line(message: object) -> str:

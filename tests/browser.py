@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ def running_app(
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )
+    reader = threading.Thread(target=process.stdout.read, daemon=True)
     try:
         said = []
         for line in process.stdout:
@@ -50,10 +52,14 @@ def running_app(
                 break
         else:
             pytest.fail("the app ended before it served a page:\n" + "".join(said))
+        reader.start()  # or a full pipe would hold the app up
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.wait(timeout=30)
+        if reader.is_alive():
+            reader.join()
+        process.stdout.close()
 
 
 class Visit:

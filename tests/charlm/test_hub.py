@@ -477,8 +477,9 @@ def test_wrong_bytes_of_the_right_size_are_downloaded_afresh(hub, files, model, 
 def test_bytes_that_stay_wrong_are_refused_after_the_second_try(hub, files, model):
     repo = hub.add_repo("ada/tiny", files)
     hub.corrupt(WEIGHTS, times=2)
-    with pytest.raises(ModelFileError, match="not the file that config.json describes"):
+    with pytest.raises(ModelFileError, match="^ada/tiny: .* not the file that config.json describes") as error:
         CharLM.from_pretrained("ada/tiny")
+    assert constants.HF_HUB_CACHE not in str(error.value)  # it may be shown on a page to strangers
     assert len(hub.asked(WEIGHTS)) == 2
     assert_is(CharLM.from_pretrained("ada/tiny"), model)  # and do no harm once the Hub is well again
     cached = Path(constants.HF_HUB_CACHE, "models--ada--tiny", "snapshots", repo.refs["main"], "model.safetensors")
@@ -699,8 +700,17 @@ def test_a_cache_that_cannot_be_written_is_named_and_not_the_network(hub, files,
     hub.add_repo("ada/tiny", files)
     write(tmp_path / "file", b"")
     hub_environment(HF_HOME=tmp_path / "file")
-    with pytest.raises(HubUnavailableError, match="cannot be kept in the cache .*; make room, or set HF_HOME"):
+    with pytest.raises(HubUnavailableError, match="cannot be kept in the cache .*; make room, or set HF_HOME") as error:
         CharLM.from_pretrained("ada/tiny")
+    assert str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_sends_no_token_is_not_told_about_theirs(hub, files, status):
+    hub.add_repo("ada/tiny", files)
+    hub.fail("", status)
+    with pytest.raises(HubError, match="the Hub shows ada/tiny to no one without a token"):
+        CharLM.from_pretrained("ada/tiny", token=False)
 
 
 def test_a_test_that_asks_for_no_server_reaches_no_hub(tmp_path):

@@ -9,8 +9,12 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 
+import gradio as gr
 import pytest
 from browser import ROOT
+from gradio.state_holder import StateHolder
+
+from charlm.web.server import States
 
 SERVE = """
 import os, socket, sys, threading
@@ -135,3 +139,14 @@ def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
     assert first == b"event: generating\n" and len(texts[-1]) == 5000
     assert server.process.wait(30) == 0
     server.process.communicate()
+
+
+def test_who_came_before_the_guard_keeps_what_the_page_showed_them():
+    with gr.Blocks() as page:
+        gr.State([1])
+    before = StateHolder()
+    before.set_blocks(page)
+    early = before["early"]
+    states = States(page, before)
+    assert states["early"] is early
+    assert states["late"] is before["late"] is not early
