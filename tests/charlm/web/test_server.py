@@ -8,8 +8,8 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from types import SimpleNamespace
 
-import gradio as gr
 import pytest
 from browser import ROOT
 from gradio.state_holder import StateHolder
@@ -142,8 +142,7 @@ def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
 
 
 def test_who_came_before_the_guard_keeps_what_the_page_showed_them():
-    with gr.Blocks() as page:
-        gr.State([1])
+    page = SimpleNamespace(default_config=SimpleNamespace(blocks={}), blocks={}, state_session_capacity=10)
     before = StateHolder()
     before.set_blocks(page)
     early = before["early"]
