@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from charlm.config import LARGEST_JSON, ModelConfig, Weights, parse_json_object
 from charlm.errors import ModelFileError, RequestError
 from charlm.history import HistoryRecord, draw_curves, read_history, write_history
+from charlm.text import printable
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -307,8 +308,7 @@ def _from_bfloat16(halves: NDArray[np.uint16], shape: tuple[int, ...]) -> NDArra
 
 def _in_one_line(message: str) -> str:
     """Return a message cut to what a line can hold, with escapes for what cannot be printed."""
-    begin = message[: LONGEST_MESSAGE + 1]
-    shown = "".join(symbol if symbol.isprintable() else ascii(symbol)[1:-1] for symbol in begin)
+    shown = printable(message[: LONGEST_MESSAGE + 1])
     return shown if len(shown) <= LONGEST_MESSAGE else shown[: LONGEST_MESSAGE - 1] + "…"
 
 

@@ -1,6 +1,7 @@
 """Reading a text file."""
 
 import codecs
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -8,6 +9,7 @@ from typing import BinaryIO
 from charlm.errors import RequestError
 
 CHUNK_BYTES = 2 << 20
+MOST_MARKS = 3  # combining marks on one letter; more would climb over the lines above
 
 
 def read_text(path: Path, way_out: str = "give a UTF-8 text file") -> str:
@@ -64,3 +66,12 @@ def _pieces(file: BinaryIO, path: Path, way_out: str) -> Iterator[str]:
 def _refuse_zero_byte(chunk: bytes, path: Path, way_out: str) -> None:
     if b"\0" in chunk:
         raise RequestError(f"{path} is a binary or UTF-16 file (it holds a zero byte); {way_out}")
+
+
+def printable(text: str) -> str:
+    """Return a text as one line, with escapes for what would be invisible, or would turn the text around or pile up."""
+    shown, marks = [], 0
+    for symbol in text:
+        marks = marks + 1 if unicodedata.category(symbol).startswith("M") else 0
+        shown.append(symbol if symbol.isprintable() and marks <= MOST_MARKS else ascii(symbol)[1:-1])
+    return "".join(shown)

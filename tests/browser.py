@@ -30,9 +30,13 @@ PATIENCE = 60_000  # milliseconds to wait for what should take one or two second
 
 @contextmanager
 def running_app(
-    *arguments: str, folder: Path = ROOT, python: str | Path = sys.executable, **environment: str
+    *arguments: str,
+    folder: Path = ROOT,
+    python: str | Path = sys.executable,
+    said: list[str] | None = None,
+    **environment: str,
 ) -> Iterator[str]:
-    """Start `python app.py` of a folder as a user does; give its address once it serves."""
+    """Start `python app.py` of a folder as a user does; give its address once it serves. said: takes what it prints."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -43,9 +47,9 @@ def running_app(
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )
-    reader = threading.Thread(target=process.stdout.read, daemon=True)
+    said = [] if said is None else said
+    reader = threading.Thread(target=lambda: said.extend(process.stdout), daemon=True)
     try:
-        said = []
         for line in process.stdout:
             said.append(line)
             if "Running on local URL" in line:

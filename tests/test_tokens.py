@@ -6,6 +6,7 @@ import urllib.request
 from types import SimpleNamespace
 
 import pytest
+from asking import App
 from browser import running_app
 from models import contents, make_lm
 
@@ -69,9 +70,24 @@ def test_no_message_log_or_file_shows_the_token(canary, waits, tmp_path, caplog,
     assert stored and not any(CANARY.encode() in content for content in stored.values())
 
 
-def test_the_page_does_not_show_the_token(canary):
+def test_neither_the_page_nor_its_log_shows_the_token_whatever_the_hub_does(canary, tmp_path):
+    """The log is that of every library, at DEBUG, with the client's own tracing."""
     make_lm("gru").push_to_hub("ada/open", private=True)
-    with running_app("--model", "ada/open", HF_TOKEN=CANARY) as url:
+    (tmp_path / "sitecustomize.py").write_text("import logging; logging.basicConfig(level=logging.DEBUG)")
+    said, answers = [], []
+    debug = {"PYTHONPATH": str(tmp_path), "HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug"}
+    with running_app("--model", "ada/open", said=said, **debug) as url:
+        app = App(url)
+        for fault in FAULTS:
+            canary.heal()
+            if fault is not None:
+                canary.hang_up(".*") if fault == "silence" else canary.fail(".*", fault)
+            for step, argument in (("show", "ada/open"), ("show", "words"), ("load", "ada/open")):
+                answers.append(app.ask(step, argument, session=f"{fault}"))
+            answers.append(app.stream("ada/open", "a", 20, 1, 0, 1, 0))
         for path in ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json"):
             with urllib.request.urlopen(url + path) as answer:
-                assert CANARY.encode() not in answer.read()
+                answers.append(answer.read().decode())
+    log = "".join(said)
+    assert CANARY in {request.token for request in canary.requests} and "DEBUG" in log
+    assert CANARY not in log and CANARY not in str(answers)

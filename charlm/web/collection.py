@@ -12,6 +12,7 @@ from threading import Lock, Thread
 from charlm.errors import CharLMError, HubUnavailableError, RequestError
 from charlm.hub import is_repo_id
 from charlm.lm import CharLM
+from charlm.text import printable
 
 # How the page says where weights came from.
 SOURCES = {
@@ -204,7 +205,7 @@ def _load_folder(folder: Path, name: str, bundled: Path, device: str) -> ServedM
 
 
 def serve(name: str, lm: CharLM, source: str) -> ServedModel:
-    """Return a model that is ready to write, under a name. source: a key of SOURCES."""
+    """Return a model that is ready to write, under a name as it can be shown. source: a key of SOURCES."""
     if lm.device == "cpu":
         _ = lm.engine  # made ready now, not while the first visitor waits
-    return ServedModel(name, lm, source)
+    return ServedModel(printable(name), lm, source)

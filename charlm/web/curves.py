@@ -14,6 +14,7 @@ from plotly import graph_objects as go
 from charlm.diagnosis import Records
 from charlm.errors import RequestError
 from charlm.history import CURVES, EpochRecord, HistoryRecord, bits_per_char, perplexity
+from charlm.text import printable
 
 # told apart in light, in dark, and by the colour-blind
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#eab308", "#ec4899", "#14b8a6", "#8b5cf6")
@@ -191,5 +192,6 @@ def settings_of(records: Records) -> list[list[str]]:
 def _flat(run: dict[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for name, value in run.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": str(value)[:200]}
+        path = f"{prefix}{printable(name)}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: printable(str(value)[:200])}
     return flat
