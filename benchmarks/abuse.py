@@ -16,6 +16,8 @@ that SECURITY.md has them under:
 6. `--requests` generated requests to the routes of the OpenAPI document, the queue and the call routes;
 8. addresses of files, proxies and traversals;
 11. SIGTERM while 20 people stream.
+
+What takes no load is tested once: of the rows 7, 9, 10, 12 and 13 the tests run that SECURITY.md names.
 """
 
 import argparse
@@ -628,6 +630,26 @@ async def told_to_end(app: App, args: argparse.Namespace) -> list[Figure]:
     ]
 
 
+async def tested(row: int) -> list[Figure]:
+    """A row that tests show. A test that is skipped shows nothing."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[row]),
+        cwd=ROOT,
+        env=os.environ | {"CHARLM_BROWSER_REQUIRED": "1"},
+        stdout=subprocess.PIPE,
+    )
+    printed, _ = await process.communicate()
+    outcome = printed.decode().strip().splitlines()[-1]
+    return [Figure(row, " ".join(TESTS[row]), "pass", outcome, process.returncode == 0 and "skipped" not in outcome)]
+
+
+TESTS = {
+    7: ["tests/test_strangers.py"],
+    9: ["tests/test_tokens.py"],
+    10: ["tests/test_faults.py"],
+    12: ["tests/charlm/web/test_guard.py", "-k", "headers"],
+    13: ["tests/test_package.py", "-k", "locked"],
+}
 ROWS: dict[int, Callable[[App, argparse.Namespace], Awaitable[list[Figure]]]] = {
     1: many_people,
     2: vanishing,
@@ -643,7 +665,7 @@ ROWS: dict[int, Callable[[App, argparse.Namespace], Awaitable[list[Figure]]]] = 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure what the app does under load and against abuse.")
-    parser.add_argument("--rows", nargs="+", type=int, choices=ROWS, default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", type=int, choices=sorted([*ROWS, *TESTS]), default=sorted([*ROWS, *TESTS]))
     parser.add_argument("--seconds", type=float, default=120, help="of row 1 (%(default)s)")
     parser.add_argument("--calls", type=int, default=10_000, help="of row 4 (%(default)s)")
     parser.add_argument("--requests", type=int, default=20_000, help="of row 6 (%(default)s)")
@@ -657,6 +679,9 @@ async def measure(args: argparse.Namespace) -> list[Figure]:
     figures = []
     for row in args.rows:
         print(f"row {row}", file=sys.stderr)
+        if row in TESTS:
+            figures += await tested(row)
+            continue
         async with serving(args.log) as app:
             figures += await ROWS[row](app, args)
     return figures
