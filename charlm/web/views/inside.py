@@ -67,7 +67,7 @@ def build(collection: Collection) -> list[gr.Dropdown]:
         )
 
     def trace(model: str, text: str, event: gr.EventData) -> list[Any]:
-        return [gr.update(visible=True), *insider.trace(model, text, event.index)]
+        return [gr.update(visible=True), *insider.trace(model, text, getattr(event, "index", None))]
 
     def remember(names: list[str], text: str) -> list[Any]:
         return [gr.update(visible=True), *insider.remember(names, text)]
