@@ -35,7 +35,9 @@ LOOK = """() => ({
         element.matches("img[src='x'], svg[onload], a[href^='javascript:'], a[href^='data:text'], img[src^='http://192']")
         || (element.matches("script, style") && /^(window.ran|body.display)/.test(element.textContent))
     ).map((element) => element.outerHTML.slice(0, 200)),
-    text: document.body.innerText,
+    // a prompt stands before a text by way of its style
+    text: [document.body, ...document.querySelectorAll("[data-prompt]")]
+        .map((element) => element.innerText + (element.dataset.prompt ?? "")).join(),
 })"""
 
 

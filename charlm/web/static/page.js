@@ -71,7 +71,7 @@ window.charlm = (() => {
       if (!(isSame && text.startsWith(this.whole) && levels.startsWith(this.levels))) this.clear();
       Object.assign(this, { whole: text, levels, kind, prompt });
       this.symbols = Array.from(text);
-      this.text.dataset.prompt = prompt;
+      this.text.dataset.prompt = readable(prompt);
       this.text.dataset.kind = kind;
       if (this.pace) this.reveal();
       else this.show(this.symbols.length);
