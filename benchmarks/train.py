@@ -8,9 +8,9 @@ characters) it measures
 - ours: characters per second of the step that `python -m train fit` makes, reading the text, clipping and the optimiser
   included, in the precision that `auto` picks;
 - plain: the same model in nn.LSTM (or RNN, GRU), float32, fed with shuffled windows of 128 by a DataLoader, Adam;
-- the share of the machine's matrix peak, the speed of a 2048³ product in the same precision: once of the products that
-  a plain step would make (`useful`), once of those that ours makes (`made`: the first layer's input product is made
-  for each symbol of the vocabulary rather than for each character);
+- the share of the machine's matrix peak, the speed of a product of up to 2048³ in the same precision: once of the
+  products that a plain step would make (`useful`), once of those that ours makes (`made`: the first layer's input
+  product is made for each symbol of the vocabulary rather than for each character);
 - the share of an epoch on a text of tinyshakespeare's size that is not steps in the network: reading the text, the
   sample, the checkpoint and the export of the model (`outside`; measuring the validation loss comes on top);
 - faded: the speed when gradients have become denormal floats, as a share of that when they are not, ours and plain's.
@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from charlm.cells import CELLS
 from train.checkpoint import Interrupts, save_checkpoint
-from train.config import TrainConfig, pick_precision
+from train.config import TrainConfig, computes_bf16, pick_precision
 from train.data import Text, make_text
 from train.encode import encode_text
 from train.evaluate import flushed_denormals
@@ -58,6 +58,8 @@ TURNS = 5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TIMES_PLAIN = {"bf16": 2.0, "fp32": 1.1}  # what ours shall reach, by the precision that it takes
 SHARE_OF_PEAK = 0.6  # and of the products that it makes, for an LSTM of 512
+SMALLEST_PRODUCT, LARGEST_PRODUCT = 64, 2048  # rows and columns of what measures the matrix peak
+REPETITIONS, PEAK_SECONDS = 10, 4.0  # of a size, and the longest that they may take together
 
 
 def synthetic_text(chars: int) -> Text:
@@ -144,9 +146,18 @@ class PlainWindows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def matrix_peak(precision: str) -> float:
-    """Return how many floating-point operations a second the machine makes in a large product."""
-    left, right = (torch.ones(2048, 2048, dtype=DTYPES[precision]) for _ in range(2))
-    return 2 * 2048**3 / min(seconds_of(lambda: torch.mm(left, right)) for _ in range(10))
+    """Return how many floating-point operations a second the machine makes in a large product.
+
+    The product is of LARGEST_PRODUCT³, or smaller where that would take longer than PEAK_SECONDS: each size is tried
+    only if a product of half the size, which makes an eighth of the operations, shows that it is affordable.
+    """
+    size = SMALLEST_PRODUCT
+    while True:
+        left, right = (torch.ones(size, size, dtype=DTYPES[precision]) for _ in range(2))
+        seconds = min(seconds_of(lambda left=left, right=right: torch.mm(left, right)) for _ in range(REPETITIONS))
+        if size == LARGEST_PRODUCT or 8 * seconds * REPETITIONS > PEAK_SECONDS:
+            return 2 * size**3 / seconds
+        size *= 2
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -282,7 +293,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["auto", *DTYPES], default="auto")
     parser.add_argument("--chars", type=int, default=1_115_394, help="in the text, whose epoch is timed (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.precision == "bf16" and not computes_bf16():
+        parser.error("this CPU emulates bf16, a hundred times slower than fp32: choose --precision fp32 or auto")
+    return args
 
 
 def main() -> None:
@@ -290,7 +304,7 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
     text = synthetic_text(args.chars)
-    peaks = {precision: matrix_peak(precision) for precision in DTYPES}
+    peaks = {precision: matrix_peak(precision) for precision in DTYPES if precision != "bf16" or computes_bf16()}
     cases = [(cell, size) for size in args.sizes for cell in args.cells]
     with tqdm(total=len(cases) * 4 * TURNS, file=sys.stderr, desc="measuring", leave=False) as bar:
         rows = [measure(cell, size, args, peaks, text, bar) for cell, size in cases]

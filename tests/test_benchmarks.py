@@ -1,11 +1,21 @@
 """The benchmarks measure what they say, at sizes too small for the figures to mean anything."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 
 import pytest
+import torch
 from browser import ROOT
+
+
+def load_benchmark(name):
+    """A script of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +39,9 @@ def test_every_cell_is_measured_in_one_run(report):
     assert [(row["cell"], row["size"], row["precision"]) for row in report["rows"]] == [
         (cell, size, "fp32") for size in (8, 40) for cell in ("rnn", "lstm", "gru")
     ]
-    assert set(report["peaks"]) == {"fp32", "bf16"}
+    capabilities = torch.cpu.get_capabilities()
+    emulates_bf16 = not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    assert set(report["peaks"]) == ({"fp32"} if emulates_bf16 else {"fp32", "bf16"})
     assert report["threads"] == 1
 
 
@@ -51,6 +63,35 @@ def test_the_ratios_follow_from_the_figures_beside_them(report):
         assert (
             min(row[name] for name in ("validation_seconds", "faded_share_of_speed", "plain_faded_share_of_speed")) > 0
         )
+
+
+@pytest.mark.parametrize(
+    ("seconds_of_512", "largest"),
+    [(0.0001, 2048), (0.3, 512)],  # a fast processor, and the measured time where bfloat16 is emulated
+)
+def test_no_product_is_made_that_a_smaller_one_shows_to_take_minutes(monkeypatch, seconds_of_512, largest):
+    train = load_benchmark("train")
+    sizes = []
+
+    def seconds_of(product):
+        sizes.append(len(product()))
+        return seconds_of_512 * (sizes[-1] / 512) ** 3
+
+    monkeypatch.setattr(train, "seconds_of", seconds_of)
+    monkeypatch.setattr(torch, "mm", lambda left, right: left)  # making it would take as long as the clock says
+    assert train.matrix_peak("bf16") == pytest.approx(2 * 512**3 / seconds_of_512)
+    assert max(sizes) == largest
+    assert sum(seconds_of_512 * (size / 512) ** 3 for size in sizes) < 8
+
+
+def test_a_precision_that_the_processor_emulates_is_refused(monkeypatch, capsys):
+    train = load_benchmark("train")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--precision", "bf16"])
+    with pytest.raises(SystemExit) as ended:
+        train.parse()
+    assert ended.value.code == 2
+    assert "emulates bf16" in capsys.readouterr().err
 
 
 def test_a_table_is_printed_for_people():

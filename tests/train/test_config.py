@@ -192,5 +192,12 @@ def test_the_gain_is_the_ratio_of_the_shortest_times_and_measured_once(monkeypat
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
     fp32, bf16 = [9, 6, 7, 6, 8], [40, 5, 3, 4, 5]
     turns = chain(*zip(fp32, bf16, strict=True))
-    replace_clock(monkeypatch, *turns, *[10] * 30)  # the rest of the turns are slow
+    milliseconds = [*turns, *[10] * 30]  # the rest of the turns are slow
+    replace_clock(monkeypatch, *(each / 1024 for each in milliseconds))  # which floats add up exactly
     assert [gain_measured_anew(), gain_measured_anew()] == [2, 2]
+
+
+def test_bf16_that_is_emulated_all_the_same_is_measured_once_only(monkeypatch, gain_measured_anew):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    replace_clock(monkeypatch, 0.25, 64.0)  # to read it once more would be an error
+    assert gain_measured_anew() == 0.25 / 64
