@@ -18,7 +18,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from charlm import cli
 from charlm.device import DEVICES
 from charlm.errors import RequestError
-from charlm.web.collection import keep_asking, load_collection
+from charlm.web.models import keep_asking, load_collection
 
 with contextlib.suppress(ImportError):
     # a Space on ZeroGPU refuses an app that marks no function; there too the models run on the CPU

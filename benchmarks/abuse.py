@@ -51,7 +51,7 @@ import os, socket, sys, threading
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 import json
 from pathlib import Path
-from charlm.web.collection import load_collection
+from charlm.web.models import load_collection
 from charlm.web import server
 from charlm.web.page import THEME, build_page
 

@@ -18,8 +18,8 @@ weights) it measures
   to. Each is counted once, although the beginnings of the stretches that the text is cut into are read twice: 64
   characters here, some hundred with weights that were trained and so remember for longer. The peak is the speed of a
   2048³ product in float32 by numpy or torch, whatever is faster, on all cores, just before and after;
-- GPU: microseconds in which `charlm.gpu.GpuWriter` writes a character, where there is CUDA; GPU, plain: the plain model
-  there, whose every character is waited for.
+- GPU: microseconds in which `charlm.inference.gpu.GpuWriter` writes a character, where there is CUDA; GPU, plain: the
+  plain model there, whose every character is waited for.
 
 And once: how long it takes, and how much memory, until a fresh process has loaded weights/shakespeare-lstm, written
 1,000 characters and ended; beside it one that only imports torch.
@@ -57,12 +57,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from charlm.cells import CELLS
-from charlm.config import ModelConfig, Weights
-from charlm.engine import Array, Engine, Product, count_rows
-from charlm.gpu import seconds_per_symbol
+from charlm.inference.engine import Array, Engine, Product, count_rows
+from charlm.inference.gpu import seconds_per_symbol
 from charlm.lm import CharLM
-from charlm.network import Network
+from charlm.model.cells import CELLS
+from charlm.model.config import ModelConfig, Weights
+from charlm.model.network import Network
 
 ROOT = Path(__file__).parents[1]
 SYMBOLS = "".join(map(chr, range(ord("A"), ord("A") + 65)))

@@ -3,8 +3,8 @@
     python benchmarks/hostile.py [--megabytes 200] [--json]
 
 Run it on an idle machine. Each case is a model folder with one file as bad as its bounds allow, or beyond them; it is
-read by `charlm.folder.read_model` in a fresh process, which has imported what it needs, from files that were written
-just before, so that no disk is waited for. What is measured:
+read by `charlm.model.folder.read_model` in a fresh process, which has imported what it needs, from files that were
+written just before, so that no disk is waited for. What is measured:
 
 - seconds: how long reading takes. Allowed is one, and one more for each GB of the model's size;
 - MB: by how much the process's peak memory grows meanwhile beyond the model's size, which is four bytes for each
@@ -41,9 +41,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from charlm.config import LARGEST_JSON, MOST_SYMBOLS, MOST_VALUES, ModelConfig, Weights
-from charlm.folder import CONFIG_FILE, HISTORY_FILE, LARGEST_HEADER, WEIGHTS_FILE, Model, write_model
-from charlm.history import MOST_EPOCHS, EpochRecord, HistoryRecord, longest_sample, make_history, write_history
+from charlm.model.config import LARGEST_JSON, MOST_SYMBOLS, MOST_VALUES, ModelConfig, Weights
+from charlm.model.folder import CONFIG_FILE, HISTORY_FILE, LARGEST_HEADER, WEIGHTS_FILE, Model, write_model
+from charlm.model.history import MOST_EPOCHS, EpochRecord, HistoryRecord, longest_sample, make_history, write_history
 
 ROOT = Path(__file__).parents[1]
 MOST_MEGABYTES = 64
@@ -57,7 +57,7 @@ READ = """
 import json, resource, sys, time
 from pathlib import Path
 from charlm.errors import ModelFileError
-from charlm.folder import read_model
+from charlm.model.folder import read_model
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

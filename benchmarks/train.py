@@ -40,16 +40,16 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from charlm.cells import CELLS
+from charlm.model.cells import CELLS
 from train.checkpoint import Interrupts, save_checkpoint
 from train.config import TrainConfig, computes_bf16, pick_precision
 from train.data import Text, make_text
+from train.distributed import ALONE
 from train.encode import encode_text
 from train.evaluate import flushed_denormals
 from train.loop import describe_run
 from train.protocols import Holdout
 from train.report import Report
-from train.team import ALONE
 from train.trainer import SAMPLE_LENGTH, Trainer
 
 SYMBOLS = 65

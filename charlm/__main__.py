@@ -9,7 +9,7 @@ from pathlib import Path
 
 from charlm import cli
 from charlm.errors import RequestError
-from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
+from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.vocab import Ids
 
 
@@ -28,8 +28,8 @@ def generate(args: argparse.Namespace) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """Print how well the model predicts a text."""
-    from charlm.history import bits_per_char, perplexity
     from charlm.lm import CharLM
+    from charlm.model.history import bits_per_char, perplexity
     from charlm.text import stream_text
 
     lm = CharLM.from_pretrained(args.model)

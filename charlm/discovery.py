@@ -6,10 +6,10 @@ from typing import Any
 from huggingface_hub import ModelInfo, constants, get_session
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # loaded lazily
 
-from charlm.config import is_number
 from charlm.errors import HubError
-from charlm.folder import CONFIG_FILE, HISTORY_FILE, WEIGHTS_FILE
 from charlm.hub import CLIENT_ERRORS, QUESTION_SECONDS, ask, explain, is_repo_id, sizes_of
+from charlm.model.config import is_number
+from charlm.model.folder import CONFIG_FILE, HISTORY_FILE, WEIGHTS_FILE
 
 LIBRARY = "charlm"  # the tag that the card of every model carries
 MOST_FOUND = 20

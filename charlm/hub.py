@@ -28,10 +28,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but loaded lazily
 
-from charlm.card import REPO_PLACEHOLDER
-from charlm.config import LARGEST_JSON, MOST_PARAMETERS, ModelConfig
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
-from charlm.folder import (
+from charlm.model.card import REPO_PLACEHOLDER
+from charlm.model.config import LARGEST_JSON, MOST_PARAMETERS, ModelConfig
+from charlm.model.folder import (
     CARD_FILE,
     CONFIG_FILE,
     HISTORY_FILE,

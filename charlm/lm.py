@@ -12,30 +12,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config import ModelConfig, Weights
-from charlm.crowd import Crowd
+from charlm.analysis.context import LONGEST, measure_influence, measure_memory
+from charlm.analysis.inspection import Inspection, inspect
+from charlm.analysis.units import TrackingUnit, find_units
+from charlm.checks import check_whole
 from charlm.device import has_cuda, pick_device
-from charlm.engine import Engine, Reader
 from charlm.errors import ModelFileError, RequestError
-from charlm.folder import Model, read_model, write_model
-from charlm.history import HistoryRecord
-from charlm.inspection import Inspection, inspect
-from charlm.memory import LONGEST, measure_influence, measure_memory
-from charlm.sampling import (
-    DEFAULT_LENGTH,
-    DEFAULT_TEMPERATURE,
-    Sampler,
-    Samplers,
-    check_whole,
-    surprisals_of,
-)
-from charlm.scoring import surprisals
-from charlm.units import TrackingUnit, find_units
+from charlm.inference.batching import Crowd
+from charlm.inference.engine import Engine, Reader
+from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, Samplers, surprisals_of
+from charlm.inference.scoring import surprisals
+from charlm.model.config import ModelConfig, Weights
+from charlm.model.folder import Model, read_model, write_model
+from charlm.model.history import HistoryRecord
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
-    from charlm.gpu import GpuWriter
-    from charlm.network import Network
+    from charlm.inference.gpu import GpuWriter
+    from charlm.model.network import Network
 
 SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of what the card shows
 MEASURED_LENGTH = 257  # symbols that are written to find out how fast the CPU is
@@ -130,13 +124,13 @@ class CharLM:
     @cached_property
     def network(self) -> "Network":
         """The model as a torch module on `device`, for reading: no dropout, no gradients."""
-        from charlm.network import Network
+        from charlm.model.network import Network
 
         return Network.from_weights(self.config, self._weights, self.device)
 
     @cached_property
     def _gpu_writer(self) -> "GpuWriter":
-        from charlm.gpu import GpuWriter
+        from charlm.inference.gpu import GpuWriter
 
         return GpuWriter(self.network)
 
@@ -151,7 +145,7 @@ class CharLM:
     ) -> str:
         """Return `length` new characters that continue `prompt`, without the prompt itself.
 
-        The same seed gives the same text; None draws a seed. `charlm.sampling.Sampler` says what
+        The same seed gives the same text; None draws a seed. `charlm.inference.sampling.Sampler` says what
         temperature, top_k and top_p do. Symbols of the prompt that the model does not know are left
         out, with a warning; an empty prompt starts a new line.
 
@@ -238,7 +232,7 @@ class CharLM:
         return inspect(self.engine, self.vocab, self.vocab.encode(_check_text("text", text)))
 
     def find_units(self, text: str, best: int = 5) -> dict[str, list[TrackingUnit]]:
-        """Return for each feature of a text, such as `inside quotes`, the units that track it best: see `charlm.units`.
+        """Return for each feature of a text, such as `inside quotes`, the units that track it best (`analysis.units`).
 
         text: some thousand characters that the model was not trained on. Raises VocabError if one of them is
         unknown to it, RequestError if they are too few.
@@ -248,16 +242,16 @@ class CharLM:
     def memory(self, text: str, longest: int = LONGEST) -> NDArray[np.float64]:
         """Return how much a changed character alters the prediction d characters later, in nats, (longest,).
 
-        The mean over places of the text; `charlm.memory` tells how it is measured, its `horizon` how far the memory
-        reaches. Raises VocabError if the text holds a symbol that the model does not know, RequestError if it is too
-        short, or `longest` below 1.
+        The mean over places of the text; `charlm.analysis.context` tells how it is measured, its `horizon` how far the
+        memory reaches. Raises VocabError if the text holds a symbol that the model does not know, RequestError if it
+        is too short, or `longest` below 1.
         """
         return measure_memory(self.engine, self.vocab.encode(_check_text("text", text)), longest)
 
     def influence(self, text: str) -> NDArray[np.float64]:
         """Return how strongly each character of a text of N moved the prediction of its last, (N - 1,).
 
-        That is, the length of the gradient of its log-probability by the character's embedding: see `charlm.memory`.
+        That is, the length of the gradient of its log-probability by the character's embedding: see `analysis.context`.
         Raises VocabError if the text holds a symbol that the model does not know, RequestError if it has fewer than
         two, ModelFileError if a gradient is no finite number.
         """
@@ -265,7 +259,7 @@ class CharLM:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced."""
-        from charlm.card import model_card  # brings the Hub's client
+        from charlm.model.card import model_card  # brings the Hub's client
 
         card = model_card(self.config, self.history, self._samples())
         write_model(Path(folder), Model(self.config, self._weights, self.history), card)
@@ -327,7 +321,7 @@ class CharLM:
         return self._gpu_writer.write(prompt, length, sampler)
 
     def _score_on_gpu(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
-        from charlm.gpu import score
+        from charlm.inference.gpu import score
 
         return score(self.network, pieces)
 
@@ -335,8 +329,8 @@ class CharLM:
         """Measure which device writes the faster, if there is a choice."""
         if not has_cuda():
             return "cpu"
-        from charlm.gpu import seconds_per_symbol
-        from charlm.network import Network
+        from charlm.inference.gpu import seconds_per_symbol
+        from charlm.model.network import Network
 
         on_cuda = seconds_per_symbol(Network.from_weights(self.config, self._weights, "cuda"))
         writing = self._write_on_cpu(self._start(), MEASURED_LENGTH, Sampler(seed=0))

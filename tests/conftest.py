@@ -74,7 +74,7 @@ def crowd_threads(monkeypatch):
             started.append(self)
             super().start()
 
-    monkeypatch.setattr("charlm.crowd.Thread", Recorded)
+    monkeypatch.setattr("charlm.inference.batching.Thread", Recorded)
     return started
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from hypothesis import settings
 
-from charlm.card import model_card
-from charlm.config import ModelConfig
-from charlm.folder import Model, round_to_bfloat16, write_model
-from charlm.history import make_history
 from charlm.lm import CharLM
+from charlm.model.card import model_card
+from charlm.model.config import ModelConfig
+from charlm.model.folder import Model, round_to_bfloat16, write_model
+from charlm.model.history import make_history
 
 VOCAB = "\n abcdeé한😀"
 

@@ -15,10 +15,10 @@ import pytest
 import safetensors.torch
 from models import make_model, pack_safetensors, save, unpack_safetensors
 
-from charlm.cells import CELLS
 from charlm.errors import CharLMError
-from charlm.folder import CONFIG_FILE, HISTORY_FILE, WEIGHTS_FILE, read_model
 from charlm.lm import CharLM
+from charlm.model.cells import CELLS
+from charlm.model.folder import CONFIG_FILE, HISTORY_FILE, WEIGHTS_FILE, read_model
 
 CASES = int(os.environ.get("CHARLM_MUTATIONS", "5000"))
 WRONG = [None, True, False, "", "a", "\ud800", "lstm", "0" * 64, "1" * 4000, [], {}, [1], {"a": 1}]

@@ -8,7 +8,7 @@ from browser import running_app
 from models import contents, make_model, make_record, save
 
 from charlm.errors import ModelFileError
-from charlm.folder import Model, read_model
+from charlm.model.folder import Model, read_model
 from charlm.text import printable
 
 MARKS = "e" + "\u0301" * 10_000

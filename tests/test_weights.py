@@ -11,7 +11,7 @@ import torch
 from browser import ROOT
 from reference import load_plain
 
-from charlm.folder import MODEL_FILES, read_model
+from charlm.model.folder import MODEL_FILES, read_model
 
 FOLDERS = sorted((ROOT / "weights").iterdir())
 each_model = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 from charlm import cli
-from charlm.history import bits_per_char
 from charlm.hub import check_can_push, push_folder
 from charlm.lm import CharLM
+from charlm.model.history import bits_per_char
 from train.config import TrainConfig, setting_type
 from train.data import load_text
 from train.deploy import deploy
+from train.distributed import is_leader, one_voice
 from train.loop import fit
 from train.protocols import PROTOCOLS, evaluate
 from train.report import JsonReport, Report
-from train.team import is_leader, one_voice
 
 
 def run_fit(args: argparse.Namespace) -> None:

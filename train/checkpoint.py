@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from charlm.errors import ModelFileError, TrainingError
-from charlm.folder import replace_files
+from charlm.model.folder import replace_files
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 

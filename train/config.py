@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from charlm.cells import CELLS
+from charlm.checks import check_number, check_whole
 from charlm.device import DEVICES, pick_device
 from charlm.errors import RequestError
-from charlm.history import MOST_EPOCHS
-from charlm.sampling import check_number, check_whole
+from charlm.model.cells import CELLS
+from charlm.model.history import MOST_EPOCHS
 from train.protocols import PROTOCOLS, Protocol
 
 PRECISIONS = ("auto", "fp32", "bf16")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard, SpaceCardData
 
-from charlm.folder import MODEL_FILES
 from charlm.hub import CLIENT_ERRORS, check_can_push, check_is_model, explain
+from charlm.model.folder import MODEL_FILES
 
 ROOT = Path(__file__).parents[1]
 FALLBACKS = ("shakespeare-lstm", "shakespeare-rnn")  # what the page shows as long as the Hub has nothing for it

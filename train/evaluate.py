@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from charlm.network import Network
+from charlm.model.network import Network
 from train.encode import SmallIds
 
 RESET_WINDOW = 256

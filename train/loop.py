@@ -11,15 +11,15 @@ import torch
 
 from charlm.device import pick_device
 from charlm.errors import ModelFileError, RequestError
-from charlm.folder import MODEL_FILES, clear_leftovers, make_folder, read_model
-from charlm.history import HistoryRecord
+from charlm.model.folder import MODEL_FILES, clear_leftovers, make_folder, read_model
+from charlm.model.history import HistoryRecord
 from train.checkpoint import Checkpoint, Interrupts, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.data import Text
+from train.distributed import join_team
 from train.evaluate import flushed_denormals
 from train.protocols import PROTOCOLS, Protocol
 from train.report import Report
-from train.team import join_team
 from train.trainer import Trainer, model_config
 
 # What may differ when a run goes on: where it runs, not what it computes.

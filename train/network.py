@@ -1,10 +1,10 @@
-"""The network while it trains: the model of charlm.network, regularised, in the layers fastest where it runs."""
+"""The network while it trains: the model of charlm.model.network, regularised, in the layers fastest where it runs."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from charlm.config import ModelConfig, Weights
+from charlm.model.config import ModelConfig, Weights
 from train.recurrence import RecurrentLayer
 
 # For each layer, the tensors (B, H) that its cell keeps.

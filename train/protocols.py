@@ -8,7 +8,7 @@ import numpy as np
 
 from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
-from charlm.network import Network
+from charlm.model.network import Network
 from charlm.vocab import Vocab
 from train.batches import Batches, Streams, Windows
 from train.data import Text

@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from charlm.cells import CELLS
-from charlm.history import EpochRecord
+from charlm.model.cells import CELLS
+from charlm.model.history import EpochRecord
 
 SAMPLE_LINES = 8
 SECONDS_BETWEEN_LINES = 0.5  # of steps; each costs whoever reads it a redrawing

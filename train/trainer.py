@@ -9,19 +9,19 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from charlm.config import ModelConfig, Weights
 from charlm.errors import TrainingError
-from charlm.folder import round_to_bfloat16
-from charlm.history import EpochRecord, HistoryRecord, longest_sample, make_history
 from charlm.lm import CharLM
+from charlm.model.config import ModelConfig, Weights
+from charlm.model.folder import round_to_bfloat16
+from charlm.model.history import EpochRecord, HistoryRecord, longest_sample, make_history
 from charlm.vocab import Vocab
 from train.batches import Batches
 from train.checkpoint import Checkpoint, Interrupts, delete_checkpoint, save_checkpoint
 from train.config import TrainConfig
+from train.distributed import Team
 from train.network import LayerStates, TrainingNetwork
 from train.protocols import Protocol
 from train.report import Report
-from train.team import Team
 
 FINAL_LR = 0.02  # of the highest, at the end of the cosine
 SAMPLE_LENGTH = 500

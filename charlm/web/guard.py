@@ -1,7 +1,7 @@
 """What stands between the network and Gradio.
 
 It knows which requests there are, how large and how slow they may be, and what every answer says of itself. What a
-request asks for is checked where it enters: see `charlm.web.api` and the views.
+request asks for is checked where it enters: see `charlm.web.answers.api` and the views.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from charlm.web.training import LARGEST_TEXT
+from charlm.web.answers.train import LARGEST_TEXT
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

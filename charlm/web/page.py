@@ -5,13 +5,13 @@ from typing import Any
 
 import gradio as gr
 
-from charlm.web.api import Api
-from charlm.web.collection import Collection
+from charlm.web.address import VIEWS, read_address
+from charlm.web.answers.api import Api
+from charlm.web.answers.load import Loader, may_load
+from charlm.web.answers.train import TrainingRoom
 from charlm.web.components import lines
-from charlm.web.loading import Loader, may_load
-from charlm.web.reporting import QUIET, for_api
-from charlm.web.sharing import VIEWS, read_address
-from charlm.web.training import TrainingRoom
+from charlm.web.errors import QUIET, for_api
+from charlm.web.models import Collection
 from charlm.web.views import inside, learn, load, train, write
 
 TITLE = "charlm: character-level language models"

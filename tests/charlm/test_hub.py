@@ -18,9 +18,9 @@ from models import VOCAB, contents, make_lm, make_model, make_record, save
 from reference import load_plain, log_softmax, plain_logits
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError
-from charlm.folder import Model
 from charlm.hub import push_folder
 from charlm.lm import CharLM
+from charlm.model.folder import Model
 
 FIVE = {"config.json", "model.safetensors", "history.json", "loss.png", "README.md"}
 TOKEN = "hf_ada"

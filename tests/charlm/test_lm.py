@@ -29,12 +29,12 @@ from models import (
 from reference import load_plain, log_softmax, plain_logits, sampling_distribution
 
 from charlm import CharLM
-from charlm.cells import CELLS
-from charlm.engine import Reader
 from charlm.errors import CharLMError, ModelFileError, RequestError, VocabError
-from charlm.folder import Model
-from charlm.history import bits_per_char
-from charlm.network import Network
+from charlm.inference.engine import Reader
+from charlm.model.cells import CELLS
+from charlm.model.folder import Model
+from charlm.model.history import bits_per_char
+from charlm.model.network import Network
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
@@ -321,7 +321,7 @@ def test_the_likeliest_continuation_surprises_less_than_any_other_symbol(lm):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_text_read_in_parts_is_the_same_text(lms, monkeypatch, cell, rows_at_once):
     text, surprisals = lms[cell].generate(TEXT, 40, seed=2), lms[cell].score(TEXT)
-    monkeypatch.setattr("charlm.engine.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("charlm.inference.engine.ROWS_AT_ONCE", rows_at_once)
     assert lms[cell].generate(TEXT, 40, seed=2) == text
     # the order of summing may differ within a part: float32's rounding
     np.testing.assert_allclose(lms[cell].score(TEXT), surprisals, atol=1e-5)
@@ -385,11 +385,13 @@ def cut(ids, sizes):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_text_may_be_scored_in_pieces_of_any_size(tmp_path, monkeypatch, cell, device, sizes):
-    monkeypatch.setattr("charlm.scoring.LONGEST_STRETCH", 40)
-    monkeypatch.setattr("charlm.scoring.SHORTEST_STRETCH", 30)
-    monkeypatch.setattr("charlm.scoring.MOST_AT_ONCE", 16)
-    monkeypatch.setattr("charlm.scoring.count_workers", lambda: 2)  # so that a block has 2 × 16 × 40 symbols at most
-    monkeypatch.setattr("charlm.gpu.READ_LENGTH", 40)
+    monkeypatch.setattr("charlm.inference.scoring.LONGEST_STRETCH", 40)
+    monkeypatch.setattr("charlm.inference.scoring.SHORTEST_STRETCH", 30)
+    monkeypatch.setattr("charlm.inference.scoring.MOST_AT_ONCE", 16)
+    monkeypatch.setattr(
+        "charlm.inference.scoring.count_workers", lambda: 2
+    )  # so that a block has 2 × 16 × 40 symbols at most
+    monkeypatch.setattr("charlm.inference.gpu.READ_LENGTH", 40)
     lm, text = forgetting_lm(cell), random_text(VOCAB, 3000)
     model = lm if device == "cpu" else as_on_a_gpu(lm)
     parts = list(model.score_ids(iter(cut(lm.vocab.encode(text), sizes))))
@@ -410,7 +412,7 @@ def test_the_surprisals_of_pieces_are_those_of_the_whole(lms, text, cuts):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_text_without_end_is_scored_as_it_comes(monkeypatch, device):
-    monkeypatch.setattr("charlm.scoring.LONGEST_STRETCH", 40)
+    monkeypatch.setattr("charlm.inference.scoring.LONGEST_STRETCH", 40)
     lm = forgetting_lm("gru")
     model = lm if device == "cpu" else as_on_a_gpu(lm)
     text, scored = "", np.zeros(0)
@@ -446,7 +448,7 @@ def test_with_cuda_a_model_runs_on_what_writes_a_symbol_the_faster(monkeypatch, 
     clock = itertools.cycle([0.0, 256.0])
     monkeypatch.setattr("charlm.lm.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr("charlm.lm.has_cuda", lambda: True)
-    monkeypatch.setattr("charlm.gpu.seconds_per_symbol", lambda network: networks.append(network) or seconds)
+    monkeypatch.setattr("charlm.inference.gpu.seconds_per_symbol", lambda network: networks.append(network) or seconds)
     monkeypatch.setattr(Network, "from_weights", lambda config, weights, device: (config, device))
     lm = CharLM(model.config, model.weights)
     assert (lm.device, networks) == (faster, [(model.config, "cuda")])
@@ -478,7 +480,7 @@ def test_on_a_gpu_the_network_writes_and_scores_what_the_engine_does_on_a_cpu(ce
 @pytest.mark.parametrize("read_length", [1, 2, 7, len(TEXT) - 1, len(TEXT), len(TEXT) + 1])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_gpu_that_reads_in_stretches_scores_the_same(lms, monkeypatch, cell, read_length):
-    monkeypatch.setattr("charlm.gpu.READ_LENGTH", read_length)
+    monkeypatch.setattr("charlm.inference.gpu.READ_LENGTH", read_length)
     (*parts,) = lms[cell]._score_on_gpu([lms[cell].vocab.encode(TEXT)])
     assert [len(part) for part in parts[:-1]] == [read_length] * (len(parts) - 1)
     np.testing.assert_allclose(np.concatenate(parts), lms[cell].score(TEXT), atol=1e-4)

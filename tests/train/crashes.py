@@ -33,11 +33,11 @@ from typing import Any
 
 import torch
 
-import charlm.folder
+import charlm.model.folder
 from charlm import cli
 from charlm.errors import ModelFileError
-from charlm.folder import read_model
 from charlm.lm import CharLM
+from charlm.model.folder import read_model
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.data import Text
@@ -220,7 +220,7 @@ def read_log(path: Path) -> str:
 def do_less() -> None:
     """Leave out most of what takes longer than so small a training does, and has nothing to do with files."""
     write = CharLM.generate
-    charlm.folder.draw_curves = lambda history, title: b"picture"
+    charlm.model.folder.draw_curves = lambda history, title: b"picture"
     CharLM.generate = lambda lm, prompt, length, *others, **more: write(lm, prompt, 20, *others, **more)
 
 

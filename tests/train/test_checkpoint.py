@@ -130,8 +130,8 @@ def open_full(*_):
 
 STEPS_OF_WRITING = {
     "making a folder": ("os.mkdir", full),
-    "opening": ("charlm.folder.open", full),
-    "writing": ("charlm.folder.open", open_full),
+    "opening": ("charlm.model.folder.open", full),
+    "writing": ("charlm.model.folder.open", open_full),
     "flushing": ("os.fsync", full),
     "moving": ("os.replace", full),
 }

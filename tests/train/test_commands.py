@@ -9,7 +9,7 @@ import pytest
 from browser import ROOT
 from models import contents, make_model, save
 
-from charlm.folder import read_model
+from charlm.model.folder import read_model
 from train.__main__ import parse, run_evaluate, run_fit
 
 SMALL = ["--epochs", "2", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]

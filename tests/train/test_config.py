@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from charlm.cells import CELLS
 from charlm.errors import RequestError
+from charlm.model.cells import CELLS
 from train import config
 from train.config import TrainConfig, pick_precision
 from train.data import make_text

@@ -4,9 +4,9 @@ import torch
 from models import VOCAB, make_config, make_model, make_weights, save, uniform_lm
 from reference import load_plain, log_softmax, mean_loss
 
-from charlm.cells import CELLS
-from charlm.folder import Model
 from charlm.lm import CharLM
+from charlm.model.cells import CELLS
+from charlm.model.folder import Model
 from train import evaluate
 from train.evaluate import READERS, WARM_UP, carried_loss, flushed_denormals, reset_loss, windows_loss
 

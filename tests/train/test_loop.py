@@ -9,20 +9,20 @@ import torch
 from models import contents, make_model, save
 from reference import PlainModel, load_plain, mean_loss
 
-from charlm.cells import CELLS
 from charlm.errors import RequestError, TrainingError
-from charlm.folder import MODEL_FILES
 from charlm.lm import CharLM
+from charlm.model.cells import CELLS
+from charlm.model.folder import MODEL_FILES
 from train import loop, protocols
 from train.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.data import Text
+from train.distributed import ALONE
 from train.encode import encode_text
 from train.evaluate import reset_loss
 from train.loop import describe_run, fit
 from train.protocols import PROTOCOLS
 from train.report import Report
-from train.team import ALONE
 from train.trainer import FINAL_LR, SAMPLE_LENGTH, Trainer
 
 CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 40
@@ -40,7 +40,7 @@ def make_config(cell="gru", **changes):
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Drawing takes longer than a tiny epoch, and is tested elsewhere."""
-    monkeypatch.setattr("charlm.folder.draw_curves", lambda history, title: b"picture")
+    monkeypatch.setattr("charlm.model.folder.draw_curves", lambda history, title: b"picture")
 
 
 class StopAt(Report):

@@ -3,8 +3,8 @@ import pytest
 import torch
 from models import make_config
 
-from charlm.cells import CELLS
-from charlm.network import Network
+from charlm.model.cells import CELLS
+from charlm.model.network import Network
 from train.network import TrainingNetwork
 from train.recurrence import RecurrentLayer
 
@@ -42,7 +42,7 @@ def random_states(network, streams=4):
 
 
 def stacked(states):
-    """The states as charlm.network has them: (L, B, H) or a pair of them."""
+    """The states as charlm.model.network has them: (L, B, H) or a pair of them."""
     parts = tuple(torch.stack(part) for part in zip(*states, strict=True))
     return parts if len(parts) > 1 else parts[0]
 

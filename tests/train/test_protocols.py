@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from models import VOCAB, laws, make_lm, make_model, save, uniform_lm
 from reference import load_plain, mean_loss
 
-from charlm.cells import CELLS
 from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
+from charlm.model.cells import CELLS
 from charlm.vocab import Vocab
 from train import protocols
 from train.data import load_text, make_text

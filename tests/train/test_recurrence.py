@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from models import laws
 from reference import TORCH_CLASSES
 
-from charlm.cells import CELLS
+from charlm.model.cells import CELLS
 from train.recurrence import RecurrentLayer
 
 cells = pytest.mark.parametrize("cell", CELLS)

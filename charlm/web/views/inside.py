@@ -4,10 +4,10 @@ from typing import Any
 
 import gradio as gr
 
-from charlm.web.collection import Collection
+from charlm.web.answers.inside import LONGEST_SEARCHED, SURPRISE, Insider
 from charlm.web.components import STATIC, heat_text, lines
-from charlm.web.inside import LONGEST_SEARCHED, SURPRISE, Insider
-from charlm.web.reporting import QUIET, for_page
+from charlm.web.errors import QUIET, for_page
+from charlm.web.models import Collection
 
 SCENE = (STATIC / "scene.txt").read_text(encoding="utf-8")  # of our own: no model was trained on it
 HINT = "surprise, or a unit such as hidden 0:17"

@@ -4,11 +4,11 @@ from typing import Any
 
 import gradio as gr
 
-from charlm.web.collection import Collection
+from charlm.web.answers.learn import Learner
 from charlm.web.components import cards, lines
-from charlm.web.curves import AXES, SCALES, UNITS
-from charlm.web.learning import Learner
-from charlm.web.reporting import QUIET, for_page
+from charlm.web.errors import QUIET, for_page
+from charlm.web.models import Collection
+from charlm.web.plots import AXES, SCALES, UNITS
 
 FIRST = 3  # models that are shown at first
 

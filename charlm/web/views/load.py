@@ -4,9 +4,9 @@ from typing import Any
 
 import gradio as gr
 
+from charlm.web.answers.load import MOST_BYTES, Loader
 from charlm.web.components import lines
-from charlm.web.loading import MOST_BYTES, Loader
-from charlm.web.reporting import QUIET, for_page
+from charlm.web.errors import QUIET, for_page
 
 
 def build(loader: Loader) -> gr.Textbox:

@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from charlm.cells import CELLS
-from charlm.history import CURVES
-from charlm.web.collection import Collection, serve
+from charlm.model.cells import CELLS
+from charlm.model.history import CURVES
+from charlm.web.answers.train import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingRoom
 from charlm.web.components import heat_text, lines, text_file
-from charlm.web.reporting import QUIET, for_page
-from charlm.web.training import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingRoom
+from charlm.web.errors import QUIET, for_page
+from charlm.web.models import Collection, serve
 
 COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 

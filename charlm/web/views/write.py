@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from charlm.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
-from charlm.web.collection import Collection
+from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
+from charlm.web.answers.write import BOARD, LONGEST_PROMPT, LONGEST_TEXT, Writer
 from charlm.web.components import heat_text, lines
-from charlm.web.reporting import QUIET, for_page
-from charlm.web.writing import BOARD, LONGEST_PROMPT, LONGEST_TEXT, Writer
+from charlm.web.errors import QUIET, for_page
+from charlm.web.models import Collection
 
 PROMPTS = ("ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "Coffee", "Computer")
 PACES = {"as fast as it comes": 0, "to read along": 30, "to read aloud": 14}  # characters per second

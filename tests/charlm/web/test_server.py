@@ -21,7 +21,7 @@ import os, socket, sys, threading
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from pathlib import Path
 from charlm.web import server
-from charlm.web.collection import load_collection
+from charlm.web.models import load_collection
 from charlm.web.page import THEME, build_page
 
 server.HEAD_SECONDS, server.UNREAD_SECONDS = 0.5, 0.5

@@ -1,0 +1,243 @@
+"""What loss curves say, by rules: which model is better, what a rise means, whether the measure can be trusted.
+
+The records may come from strangers: their numbers are any finite ones, and what stands in `run` may be anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char, perplexity
+
+Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
+
+SAME = 0.003  # nats: two runs that differ in nothing but their seeds end about that far apart
+STILL_FALLING = 0.002  # nats an epoch
+SPIKE = 0.1  # nats
+LEAK = 0.1  # nats that unseen text costs more than validation text, which ought to be as unknown to the model
+LONGEST_NAME = 60  # characters of a name or a word from a record that are repeated
+
+
+@dataclass(frozen=True)
+class Rise:
+    """A validation loss that ends above its best.
+
+    kind: `overfitting` if the training loss kept falling meanwhile, `divergence` if it rose too.
+    best, last: epochs. val, train: the losses (nats) at these two.
+    """
+
+    kind: str
+    best: int
+    last: int
+    val: tuple[float, float]
+    train: tuple[float, float]
+
+
+def read_curves(records: Records) -> list[str]:
+    """Return what there is to say of the records of some models: a paragraph about each, then what sets them apart."""
+    named = [(_short(name), history) for name, history in records]
+    return [_read_one(name, history) for name, history in named] + _compare(named)
+
+
+def find_rise(epochs: Sequence[EpochRecord]) -> Rise | None:
+    """Return the rise of the validation loss from its best to the end, if it is more than it fluctuates by."""
+    best = min(range(len(epochs)), key=lambda place: epochs[place]["val_loss"])
+    first, last = epochs[best], epochs[-1]
+    noise = fluctuation([epoch["val_loss"] for epoch in epochs])
+    if last["val_loss"] - first["val_loss"] <= noise:
+        return None
+    diverges = last["train_loss"] - first["train_loss"] > fluctuation([epoch["train_loss"] for epoch in epochs])
+    return Rise(
+        "divergence" if diverges else "overfitting",
+        first["epoch"],
+        last["epoch"],
+        (first["val_loss"], last["val_loss"]),
+        (first["train_loss"], last["train_loss"]),
+    )
+
+
+def fluctuation(losses: Sequence[float]) -> float:
+    """Return by how much losses jump about from epoch to epoch (nats), apart from their trend; at least SAME.
+
+    A steady fall or rise changes by about the same each time, so it is the changes of the changes that tell.
+    """
+    changes = [later - earlier for earlier, later in pairwise(losses)]
+    jumps = [abs(later - earlier) for earlier, later in pairwise(changes)]
+    return max(SAME, median(jumps)) if jumps else SAME
+
+
+def find_spike(epochs: Sequence[EpochRecord]) -> int | None:
+    """Return the first epoch whose validation loss jumped up by over SPIKE and came down again later."""
+    losses = [epoch["val_loss"] for epoch in epochs]
+    changes = [later - earlier for earlier, later in pairwise(losses)]
+    usual = median(map(abs, changes)) if changes else 0
+    for place, change in enumerate(changes[:-1]):
+        if change > max(SPIKE, 3 * usual) and min(losses[place + 2 :]) < losses[place]:
+            return epochs[place + 1]["epoch"]
+    return None
+
+
+def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
+    """Return the loss on validation text and that on unseen text (nats) where the first is lower by over LEAK."""
+    best = best_epoch(history)
+    unseen = best.get("unseen_loss")
+    if unseen is None or unseen - best["val_loss"] <= LEAK:
+        return None
+    return best["val_loss"], unseen
+
+
+def _read_one(name: str, history: HistoryRecord) -> str:
+    epochs = history["epochs"]
+    said = [_tell_best(name, history)]
+    if (spike := find_spike(epochs)) is not None:
+        said.append(f"Its validation loss jumped up in epoch {spike} and came down again: a few steps were too large.")
+    if (rise := find_rise(epochs)) is not None:
+        said.append(_tell_rise(rise))
+    return " ".join(said + _tell_gap(history) + _tell_leak(history))
+
+
+def _tell_best(name: str, history: HistoryRecord) -> str:
+    epochs, best = history["epochs"], history["best"]
+    begin = f"{name}: its best validation loss is {_nats(best['val_loss'])} nats per character, after "
+    begin += f"epoch {best['epoch']} of {epochs[-1]['epoch']}"
+    if best["epoch"] != epochs[-1]["epoch"] or len(epochs) < 3:
+        return begin + "."
+    recent = epochs[-max(2, len(epochs) // 4) :]
+    slope = (recent[0]["val_loss"] - recent[-1]["val_loss"]) / (len(recent) - 1)
+    if slope > STILL_FALLING:
+        advice = "" if find_leak(history) else ": more epochs would lower it"
+        return f"{begin}, and it was still falling by {_nats(slope)} an epoch{advice}."
+    return f"{begin}; over the last {len(recent)} it changed by less than {_nats(STILL_FALLING)} an epoch."
+
+
+def _tell_rise(rise: Rise) -> str:
+    val, train = (f"from {_nats(before)} to {_nats(after)}" for before, after in (rise.val, rise.train))
+    begin = f"From epoch {rise.best} to {rise.last} its validation loss rose {val}"
+    if rise.kind == "divergence":
+        return (
+            f"{begin} and its training loss rose too, {train}: that is divergence, not overfitting. Its steps are too "
+            "large; a lower learning rate, one that falls, or clipped gradients would help."
+        )
+    return (
+        f"{begin} while its training loss went {train}: that is overfitting. More text, more dropout or fewer epochs "
+        "would help."
+    )
+
+
+def _tell_gap(history: HistoryRecord) -> list[str]:
+    """Compare training and validation loss where the model is best."""
+    best, run = best_epoch(history), history["run"]
+    gap = best["val_loss"] - best["train_loss"]
+    drops = any(isinstance(run.get(name), float) and run[name] > 0 for name in ("dropout", "embedding_dropout"))
+    if gap > 0.05 and find_leak(history) is None:
+        measured = ", though measured with dropout on," if drops else ""
+        return [f"Its training loss{measured} is {_nats(gap)} lower: that much is memory of the training text."]
+    if gap < -SAME and drops:
+        return [f"Its training loss is {_nats(-gap)} higher, for it is measured with dropout on."]
+    return []
+
+
+def _tell_leak(history: HistoryRecord) -> list[str]:
+    said, leak = [], find_leak(history)
+    if leak is not None:
+        said.append(
+            f"Its validation loss leaks: {_nats(leak[0])} where {_nats(leak[1])} is what text costs that it has not "
+            "seen. It measures what was learnt by heart."
+        )
+        unseen = [
+            (epoch["epoch"], epoch["unseen_loss"])
+            for epoch in history["epochs"]
+            if epoch.get("unseen_loss") is not None
+        ]
+        (first, before), (last, after) = unseen[0], unseen[-1]
+        if after is not None and before is not None and after - before > SAME:
+            said.append(
+                f"On unseen text it got worse as it trained, from {_nats(before)} after epoch {first} to "
+                f"{_nats(after)} after epoch {last}: overfitting that the validation loss does not show."
+            )
+    elif history["run"].get("protocol") == "windows":
+        said.append(
+            "Its validation windows overlap those that trained it, so its validation loss leaks: it measures what was "
+            "learnt by heart, and nothing was recorded on unseen text."
+        )
+    return said
+
+
+def _compare(records: Records) -> list[str]:
+    """Say which of several models is better, of those whose losses mean the same."""
+    groups: dict[tuple[str, ...], list[tuple[str, HistoryRecord]]] = {}
+    for name, history in records:
+        groups.setdefault(_measure(history), []).append((name, history))
+    said = [] if len(groups) < 2 else [_tell_apart(list(groups), list(groups.values()))]
+    for group in groups.values():
+        ranked = sorted(group, key=lambda each: each[1]["best"]["val_loss"])
+        said += [_tell_difference(better, worse) for better, worse in pairwise(ranked)]
+        said += _tell_head_start(ranked[0], ranked[-1]) + _tell_other_order(ranked)
+    return said
+
+
+def _measure(history: HistoryRecord) -> tuple[str, ...]:
+    """Return what a loss has to share with another to be compared: text, protocol, split."""
+    run = history["run"]
+    return str(run.get("text_sha256", run.get("text"))), str(run.get("protocol")), str(run.get("split"))
+
+
+def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[Records]) -> str:
+    """Say why the losses of some models do not mean the same."""
+    reasons = ("texts", "protocols", "splits of the text")
+    differing = [reason for place, reason in enumerate(reasons) if len({measure[place] for measure in measures}) > 1]
+    sides = " and ".join(", ".join(name for name, _ in group) for group in groups[:2])
+    return f"The losses of {sides} cannot be compared: they come from different {' and '.join(differing)}."
+
+
+def _tell_other_order(ranked: Records) -> list[str]:
+    """Say so where unseen text ranks the models otherwise than a validation loss that leaks."""
+    known = [(best_epoch(history).get("unseen_loss"), name) for name, history in ranked if find_leak(history)]
+    unseen = sorted((loss, name) for loss, name in known if loss is not None)
+    if len(unseen) < 2 or unseen[0][1] == ranked[0][0]:
+        return []
+    (low, first), (high, last) = unseen[0], unseen[-1]
+    return [
+        f"On unseen text the order is another: {first} is best there, {_nats(low)} nats to {_nats(high)} of {last}. "
+        "The validation loss ranks them by memory."
+    ]
+
+
+def _tell_difference(better: tuple[str, HistoryRecord], worse: tuple[str, HistoryRecord]) -> str:
+    (name, history), (other, others) = better, worse
+    low, high = history["best"]["val_loss"], others["best"]["val_loss"]
+    difference = high - low
+    if difference < SAME:
+        return f"{name} and {other} are level, {_nats(low)} and {_nats(high)}: another seed moves a loss by as much."
+    share = 100 * (1 - 1 / perplexity(difference))
+    sizes = _tell_sizes(history, others)
+    return (
+        f"{name} is better than {other}, {_nats(low)} nats per character to {_nats(high)}: "
+        f"{_nats(bits_per_char(difference))} bits less, a perplexity lower by {share:.1f} %{sizes}."
+    )
+
+
+def _tell_sizes(history: HistoryRecord, others: HistoryRecord) -> str:
+    ours, theirs = history["run"].get("parameters"), others["run"].get("parameters")
+    if type(ours) is not int or type(theirs) is not int or not 0 < min(ours, theirs) <= max(ours, theirs) < 10**12:
+        return ""
+    return f", with {ours / theirs:.1f} times the parameters" if ours != theirs else ", with as many parameters"
+
+
+def _tell_head_start(best: tuple[str, HistoryRecord], worst: tuple[str, HistoryRecord]) -> list[str]:
+    """Say when the best model was where the worst one ended."""
+    (name, history), (other, others) = best, worst
+    goal = others["best"]["val_loss"]
+    reached = next((epoch for epoch in history["epochs"] if epoch["val_loss"] <= goal), None)
+    if reached is None or goal - history["best"]["val_loss"] < SAME or reached["epoch"] == history["best"]["epoch"]:
+        return []
+    return [f"{name} was below the best of {other} after epoch {reached['epoch']} of {history['epochs'][-1]['epoch']}."]
+
+
+def _nats(loss: float) -> str:
+    return f"{loss:.4f}" if abs(loss) < 1e4 else f"{loss:.2e}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

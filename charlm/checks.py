@@ -1,0 +1,35 @@
+"""Checks of the arguments that users give: each returns the value in its plain type, or raises RequestError."""
+
+import math
+
+import numpy as np
+
+from charlm.errors import RequestError
+
+
+def check_whole(name: str, value: object, low: int, high: int | None = None) -> int:
+    """Return `value` if it is a whole number from `low` (to `high`). Raises RequestError if not."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON and sliders send 7.0 for 7
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise RequestError(f"{name} is {value!r}; it must be a whole number")
+    number = int(value)
+    if number < low or (high is not None and number > high):
+        bounds = f"from {low}" if high is None else f"from {low} to {high:,}"
+        shown = number if abs(number) < 1e18 else "a huge number"  # Python refuses to print thousands of digits
+        raise RequestError(f"{name} is {shown}; it must be {bounds}")
+    return number
+
+
+def check_number(name: str, value: object, low: float, high: float) -> float:
+    """Return `value` as a float if it is a finite number from `low` to `high`. Raises RequestError if not."""
+    if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+        raise RequestError(f"{name} is {value!r}; it must be a number")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not low <= number <= high or not math.isfinite(number):
+        bounds = f"a finite number from {low}" if math.isinf(high) else f"from {low} to {high}"
+        raise RequestError(f"{name} is {number}; it must be {bounds}")
+    return number

@@ -1,0 +1,1 @@
+"""What a model does: read text, score it, and write it."""

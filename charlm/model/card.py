@@ -1,0 +1,199 @@
+"""The model card: the README.md of a model folder, made from its configuration and training record alone."""
+
+import re
+import textwrap
+from collections.abc import Mapping
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from charlm.model.config import ModelConfig
+from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, perplexity
+
+# Stands for the repository's name until the folder is published; `hub.push` puts the name in its place.
+REPO_PLACEHOLDER = "USER/MODEL"
+
+
+def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapping[float, str] | None = None) -> str:
+    """Return the text of README.md: the metadata that the Hub understands, then what a reader wants to know.
+
+    samples: what the model writes, by temperature; without, what it wrote after its best epoch is shown.
+    """
+    parts = [f"---\n{_metadata(config, history).to_yaml()}\n---", _introduction(config, history)]
+    if history is not None:
+        parts.append(_results(history))
+    if samples:
+        parts.append(_samples(samples))
+    elif history is not None:
+        parts.append("## What it writes\n\n" + _verbatim(best_epoch(history)["sample"]))
+    parts.append(_usage(config))
+    if history is not None:
+        parts.append(_training(history))
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(config: ModelConfig, history: HistoryRecord | None) -> ModelCardData:
+    text = history["run"].get("text") if history else None
+    shakespeare = text == "tinyshakespeare"
+    results = _eval_results(history) if history else []
+    return ModelCardData(
+        library_name="charlm",
+        pipeline_tag="text-generation",
+        license="mit" if shakespeare else "other",
+        language="en" if shakespeare else None,
+        datasets=["karpathy/tiny_shakespeare"] if shakespeare else None,
+        tags=["charlm", "character-level", "language-model", config.cell],
+        model_name=config.kind.label if results else None,
+        eval_results=results or None,
+    )
+
+
+def _eval_results(history: HistoryRecord) -> list[EvalResult]:
+    run, best = history["run"], history["best"]
+    if run.get("protocol") == "windows":  # its validation loss says nothing of other texts
+        unseen = best_epoch(history).get("unseen_loss")
+        figures = {} if unseen is None else {"loss on unseen text (nats per character)": unseen}
+    else:
+        figures = {"validation loss (nats per character)": best["val_loss"]}
+        if "val_loss_reset256" in best:
+            figures["validation loss, state reset every 256 characters"] = best["val_loss_reset256"]
+        figures["bits per character"] = bits_per_char(best["val_loss"])
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=str(run.get("text", "text")),
+            dataset_name=str(run.get("text", "text")),
+            dataset_split="validation",
+            metric_type="cross-entropy" if "loss" in name else "bits-per-character",
+            metric_name=name,
+            metric_value=round(value, 4),
+        )
+        for name, value in figures.items()
+    ]
+
+
+def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
+    trained = f" trained on {_code(history['run'].get('text', 'a text'))}" if history else ""
+    return "\n\n".join(
+        [
+            f"# {config.kind.label}{trained}",
+            f"A character-level language model: it reads a text one character at a time and predicts the next. "
+            f"{config.num_layers} layers of {config.hidden_size} {config.cell.upper()} units over an embedding of "
+            f"{config.embedding_size}, {config.parameters:,} parameters, {len(config.vocab)} symbols.",
+            "It writes text in the manner of what it was trained on. It knows no facts, follows no "
+            "instructions, and may repeat passages of its training text.",
+        ]
+    )
+
+
+def _results(history: HistoryRecord) -> str:
+    best, unseen = history["best"], best_epoch(history).get("unseen_loss")
+    if history["run"].get("protocol") == "windows":
+        rows = [("Validation windows, which overlap with those that train", best["val_loss"])]
+    else:
+        rows = [("Validation loss, state carried", best["val_loss"])]
+    if unseen is not None:
+        rows.append(("Text that the model never saw, state carried", unseen))
+    if "val_loss_reset256" in best:
+        rows.append(("Validation loss, state reset every 256 characters", best["val_loss_reset256"]))
+    lines = ["## How good it is", "", "| | nats per character | bits per character | perplexity |"]
+    lines.append("| --- | --- | --- | --- |")
+    lines += [f"| {name} | {loss:.4f} | {bits_per_char(loss):.4f} | {perplexity(loss):.3f} |" for name, loss in rows]
+    lines += ["", f"Measured at the best epoch, {best['epoch']} of {len(history['epochs'])}."]
+    lines += ["", "![training and validation loss by epoch](loss.png)"]
+    return "\n".join(lines)
+
+
+def _samples(samples: Mapping[float, str]) -> str:
+    shown = [f"At temperature {temperature}:\n\n{_verbatim(text)}" for temperature, text in samples.items()]
+    return "\n\n".join(["## What it writes", *shown])
+
+
+def _verbatim(text: str) -> str:
+    # An indented block, not a fence: no text that a model may write can end it.
+    return textwrap.indent(text.strip("\n"), "    ", lambda line: True)
+
+
+def _usage(config: ModelConfig) -> str:
+    size = f"{config.embedding_size}, {config.hidden_size}, {config.num_layers}"
+    return f"""## How to load it
+
+```python
+from charlm import CharLM
+
+lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}")  # or the path of this folder
+print(lm.generate(length=500, temperature=0.8, seed=7))
+```
+
+Without charlm, in plain torch:
+
+```python
+import json
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+
+with open(hf_hub_download("{REPO_PLACEHOLDER}", "config.json"), encoding="utf-8") as file:
+    config = json.load(file)
+weights = load_file(hf_hub_download("{REPO_PLACEHOLDER}", "model.safetensors"))
+model = torch.nn.ModuleDict({{
+    "embedding": torch.nn.Embedding(len(config["vocab"]), {config.embedding_size}),
+    "recurrent": torch.nn.{config.kind.torch_class}({size}),
+    "head": torch.nn.Linear({config.hidden_size}, len(config["vocab"])),
+}})
+model.load_state_dict(weights)
+
+ids, state, text = torch.tensor([[0]]), None, ""
+with torch.no_grad():
+    for _ in range(500):
+        hidden, state = model["recurrent"](model["embedding"](ids), state)
+        ids = torch.multinomial((model["head"](hidden[-1]) / 0.8).softmax(-1), 1)
+        text += config["vocab"][ids.item()]
+print(text)
+```"""
+
+
+def _training(history: HistoryRecord) -> str:
+    run = history["run"]
+    text, protocol = run.get("text"), run.get("protocol", "holdout")
+    settings = "\n".join(f"| `{name}` | {_cell(value)} |" for name, value in run.items() if name != "split")
+    asked = "" if protocol == "holdout" else f" --protocol {protocol}"
+    return f"""## How it was trained and measured
+
+{_windows() if protocol == "windows" else _holdout(history)} The training loss is the mean over an
+epoch, while units may be dropped and the weights change: no measure of the final ones. With the same text at hand, this
+gives the figures above again:
+
+    python -m train evaluate {REPO_PLACEHOLDER} --text {text if text == "tinyshakespeare" else "FILE"}{asked}
+
+| setting | value |
+| --- | --- |
+{settings}"""
+
+
+def _holdout(history: HistoryRecord) -> str:
+    split = history["run"].get("split", {})
+    train, val = split.get("train_chars", 0), split.get("val_chars", 0)
+    return f"""The first {train:,} characters of the text trained it, the last {val:,} validated it; nothing overlaps.
+The validation text is read once, in order, from a zero state, which is carried through it; losses are means over every
+character predicted. The best epoch was chosen by this validation loss."""
+
+
+def _windows() -> str:
+    return """Windows of 30 characters were cut from the beginning of the text, one at every character, and
+shuffled; four fifths of them trained it, the rest validated it, the state zero at the start of each. **This validation
+loss leaks**: nearly every character of a validation window also stands in windows that trained the model, so a low loss
+shows a good memory. What the model learnt of the language is told by the loss on the text after those windows, which it
+never saw, read in order with the state carried; symbols that the windows lack are left out. The best epoch was chosen
+by the validation loss, as in the experiment that this repeats, not by the loss on unseen text."""
+
+
+def _code(text: str) -> str:
+    """Return a code span that shows a text on one line."""
+    longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
+
+
+def _cell(value: object) -> str:
+    """Return the Markdown of a table cell that shows a value as it is: no markup of its own, on one line."""
+    return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", " ".join(str(value).split()))

@@ -1,0 +1,201 @@
+"""history.json: the record of a training run, and the picture of its curves."""
+
+import io
+import json
+import math
+import sys
+from itertools import chain
+from reprlib import repr as short
+from typing import Any, NotRequired, TypedDict
+
+from charlm.errors import ModelFileError
+from charlm.model.config import (
+    FORMAT_VERSION,
+    LARGEST_JSON,
+    LONE_SURROGATE,
+    check_format_version,
+    is_number,
+    levels,
+    parse_json_object,
+)
+
+MOST_EPOCHS = 5_000  # each has 9 strings and 9 values: what JSON may hold leaves room for 6,600
+LARGEST_EPOCH = 400  # bytes of history.json, without the sample
+LARGEST_SYMBOL = 6  # bytes of one in a sample: a control character is written as six others
+LARGEST_RUN = 64 * 1024  # bytes; a path takes up to 4 KB
+LONGEST_TITLE = 70  # characters
+LARGEST_DRAWN = 10**9  # what is beyond has no room for its figures, and overflows on the way to them
+CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
+
+
+class EpochRecord(TypedDict):
+    """One pass over the training text. Losses are means in nats per character."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    unseen_loss: float | None
+    learning_rate: float
+    seconds: float
+    chars_per_second: float
+    sample: str
+
+
+class BestRecord(TypedDict):
+    """The epoch whose weights model.safetensors holds."""
+
+    epoch: int
+    val_loss: float
+    val_loss_reset256: NotRequired[float]
+
+
+class HistoryRecord(TypedDict):
+    """The content of history.json; `run` holds what was trained, on what, and every setting."""
+
+    format_version: int
+    run: dict[str, Any]
+    epochs: list[EpochRecord]
+    best: BestRecord
+
+
+def make_history(run: dict[str, Any], epochs: list[EpochRecord]) -> HistoryRecord:
+    """Put a record together; its best epoch is the one with the lowest validation loss, the first of equals."""
+    best = min(epochs, key=lambda epoch: epoch["val_loss"])
+    return {
+        "format_version": FORMAT_VERSION,
+        "run": run,
+        "epochs": epochs,
+        "best": {"epoch": best["epoch"], "val_loss": best["val_loss"]},
+    }
+
+
+def best_epoch(history: HistoryRecord) -> EpochRecord:
+    """Return the epoch whose weights the model has."""
+    return next(epoch for epoch in history["epochs"] if epoch["epoch"] == history["best"]["epoch"])
+
+
+def longest_sample(epochs: int) -> int:
+    """Return how many characters, whichever they are, the sample of each of that many epochs may have.
+
+    A record with longer ones might be larger than `read_history` allows. epochs: up to MOST_EPOCHS.
+    """
+    return ((LARGEST_JSON - LARGEST_RUN) // epochs - LARGEST_EPOCH) // LARGEST_SYMBOL
+
+
+def write_history(history: HistoryRecord) -> str:
+    """Return the text of history.json. Raises ModelFileError if `read_history` would refuse it."""
+    text = json.dumps(history, ensure_ascii=False, indent=2) + "\n"
+    if len(text.encode(errors="surrogatepass")) > LARGEST_JSON:  # what came in fewer bytes, and deeply nested, may be
+        text = json.dumps(history, ensure_ascii=False, separators=(",", ":"))
+    read_history(text)
+    return text
+
+
+def read_history(text: str) -> HistoryRecord:
+    """Read history.json. Raises ModelFileError, naming the field, unless all that charlm uses is there and sound."""
+    values = parse_json_object(text, "history.json")
+    check_format_version(values, "history.json")
+    _check_run(values.get("run"))
+    epochs = values.get("epochs")
+    if not isinstance(epochs, list) or not 1 <= len(epochs) <= MOST_EPOCHS:
+        raise ModelFileError(f"history.json: epochs must be a list of 1 to {MOST_EPOCHS:,} objects")
+    for place, epoch in enumerate(epochs):
+        _check_epoch(epoch, f"epochs[{place}]")
+    best = values.get("best")
+    if not isinstance(best, dict) or not is_number(best.get("val_loss")):
+        raise ModelFileError("history.json: best must be an object with epoch and val_loss")
+    if not is_number(best.get("val_loss_reset256", 0.0)):
+        raise ModelFileError("history.json: best.val_loss_reset256 must be a number")
+    if type(best.get("epoch")) is not int or best["epoch"] not in [epoch["epoch"] for epoch in epochs]:
+        raise ModelFileError(f"history.json: best.epoch {short(best.get('epoch'))} is not among the epochs")
+    for value in chain.from_iterable(levels(values)):
+        if isinstance(value, str) and LONE_SURROGATE.search(value):
+            raise ModelFileError("history.json holds a lone surrogate, which is not a character")
+        if isinstance(value, float) and not math.isfinite(value):
+            # Python reads 1e999 as infinity, and would write it as a word that JSON does not know
+            raise ModelFileError("history.json holds a number too large for a float")
+    return values  # type: ignore[return-value]  # checked above, field by field
+
+
+def _check_run(run: object) -> None:
+    if not isinstance(run, dict):
+        raise ModelFileError("history.json: run must be an object")
+    if not isinstance(run.get("text", ""), str):
+        raise ModelFileError("history.json: run.text must be a string")
+    split = run.get("split", {})
+    if not isinstance(split, dict) or not all(is_number(split.get(f"{part}_chars", 0)) for part in ("train", "val")):
+        raise ModelFileError("history.json: run.split must be an object with the numbers train_chars and val_chars")
+
+
+def _check_epoch(epoch: object, where: str) -> None:
+    if not isinstance(epoch, dict) or not isinstance(epoch.get("epoch"), int) or not is_number(epoch["epoch"]):
+        raise ModelFileError(f"history.json: {where} must be an object with its number in `epoch`")
+    for name in ("train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"):
+        if not is_number(epoch.get(name)):
+            raise ModelFileError(f"history.json: {where}.{name} is {short(epoch.get(name))}; it must be a number")
+    if epoch.get("unseen_loss") is not None and not is_number(epoch["unseen_loss"]):
+        raise ModelFileError(f"history.json: {where}.unseen_loss must be a number or null")
+    if not isinstance(epoch.get("sample"), str):
+        raise ModelFileError(f"history.json: {where}.sample must be a string")
+
+
+def bits_per_char(nats_per_char: float) -> float:
+    """Convert a cross-entropy from nats to bits."""
+    return nats_per_char / math.log(2)
+
+
+def perplexity(nats_per_char: float) -> float:
+    """Return e to the power of a cross-entropy, and the largest number there is where that is larger still."""
+    return math.exp(min(nats_per_char, math.log(sys.float_info.max)))
+
+
+def draw_curves(history: HistoryRecord, title: str) -> bytes:
+    """Return loss.png: the curves of a record over its epochs, the best one marked."""
+    # half a second to import: only for those who draw
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, label in CURVES.items():
+        points = [
+            (_clipped(epoch["epoch"]), _clipped(epoch[name]))  # type: ignore[literal-required]
+            for epoch in history["epochs"]
+            if epoch.get(name) is not None
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=".", label=label)
+    best, best_loss = _clipped(history["best"]["epoch"]), _clipped(history["best"]["val_loss"])
+    last = _clipped(history["epochs"][-1]["epoch"])
+    axes.plot(best, best_loss, "o", markersize=11, markerfacecolor="none", color="black")
+    axes.annotate(
+        f"best: {best_loss:.4f}, epoch {best}",
+        (best, best_loss),
+        xytext=(0, 14),
+        textcoords="offset points",
+        ha="right" if 2 * best > last else "left",  # towards the middle of the picture
+    )
+    if len(history["epochs"]) == 1:  # one epoch has no extent to scale the axes by
+        axes.set_xlim(last - 1, last + 1)
+        axes.margins(y=0.25)
+    axes.set(xlabel="epoch", ylabel="loss (nats per character)")
+    axes.set_title(_drawable(title), parse_math=False)  # a $ in a text's name is just that
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    png = io.BytesIO()
+    # no software version in the file: the same record gives the same bytes, so a second push has nothing to commit
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return png.getvalue()
+
+
+def _clipped(number: float) -> float:
+    return max(-LARGEST_DRAWN, min(number, LARGEST_DRAWN))
+
+
+def _drawable(title: str) -> str:
+    """Return a title cut to the picture's width, with □ for what its font cannot draw: Hangul, say."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    glyphs = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(symbol if ord(symbol) in glyphs else "□" for symbol in title[:LONGEST_TITLE])

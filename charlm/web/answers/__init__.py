@@ -1,0 +1,1 @@
+"""What each view of the page answers, as plain functions that no page is needed to call."""

@@ -1,0 +1,178 @@
+import json
+
+import pytest
+from browser import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from models import laws, make_record
+
+from charlm.analysis.diagnosis import SAME, find_leak, find_rise, find_spike, fluctuation, read_curves
+
+
+def record(val, train=None, unseen=None, **run):
+    """A record of the given losses, epoch by epoch."""
+    made = make_record(tuple(val), **run)
+    for epoch, train_loss, unseen_loss in zip(
+        made["epochs"], train or [0.9 * loss for loss in val], unseen or [None] * len(val), strict=True
+    ):
+        epoch |= {"train_loss": train_loss, "unseen_loss": unseen_loss}
+    return made
+
+
+def bundled(name):
+    return json.loads((ROOT / "weights" / name / "history.json").read_text(encoding="utf-8"))
+
+
+OVERFITTED = record([2.0, 1.6, 1.5, 1.55, 1.65, 1.8], [1.9, 1.5, 1.3, 1.1, 0.9, 0.7])
+# what the homework reported of its CharRNN: the best epoch is the third, and then both of its losses rise
+HOMEWORK_RNN = record(
+    [1.30, 1.24, 1.2271, 1.235, 1.27, 1.31, 1.36, 1.42, 1.47, 1.52],
+    [1.45, 1.27, 1.21, 1.22, 1.25, 1.29, 1.34, 1.40, 1.45, 1.49],
+    protocol="windows",
+)
+
+
+def test_a_rise_while_the_training_loss_falls_is_overfitting():
+    rise = find_rise(OVERFITTED["epochs"])
+    assert (rise.kind, rise.best, rise.last) == ("overfitting", 3, 6)
+    assert (rise.val, rise.train) == ((1.5, 1.8), (1.3, 0.7))
+    assert "that is overfitting" in read_curves([("net", OVERFITTED)])[0]
+
+
+def test_a_rise_while_the_training_loss_rises_too_is_divergence():
+    """What the homework took for overfitting."""
+    rise = find_rise(HOMEWORK_RNN["epochs"])
+    assert (rise.kind, rise.best, rise.last) == ("divergence", 3, 10)
+    (said,) = read_curves([("CharRNN", HOMEWORK_RNN)])
+    assert "its training loss rose too, from 1.2100 to 1.4900: that is divergence, not overfitting" in said
+    assert "its validation loss leaks" in said
+
+
+def test_a_loss_that_only_fluctuates_has_not_risen():
+    jumping = [1.5 + 0.02 * (-1) ** place for place in range(12)] + [1.51]
+    assert fluctuation(jumping) > 0.03
+    assert find_rise(record(jumping)["epochs"]) is None
+    assert find_rise(record([1.5, 1.4, 1.4 + SAME / 2])["epochs"]) is None
+
+
+def test_a_steady_fall_does_not_count_as_fluctuation():
+    assert fluctuation([3.0 - 0.1 * place for place in range(20)]) == SAME
+
+
+@pytest.mark.parametrize("val", [[2.0], [2.0, 1.9], [2.0, 1.8, 1.7]])
+def test_a_loss_that_falls_to_the_end_has_no_rise(val):
+    assert find_rise(record(val)["epochs"]) is None
+
+
+def test_a_jump_that_comes_down_again_is_a_spike():
+    assert find_spike(record([2.0, 1.8, 1.7, 2.4, 1.65, 1.6, 1.55])["epochs"]) == 4
+    assert find_spike(record([2.0, 1.8, 1.7, 1.65, 1.6])["epochs"]) is None
+    assert "jumped up in epoch 4" in read_curves([("net", record([2.0, 1.8, 1.7, 2.4, 1.65, 1.6, 1.55]))])[0]
+
+
+def test_a_loss_that_still_falls_asks_for_more_epochs_and_one_that_does_not_does_not():
+    assert "more epochs would lower it" in read_curves([("net", record([2.0, 1.8, 1.7, 1.6]))])[0]
+    flat = read_curves([("net", record([2.0, 1.6, 1.5, 1.4995, 1.4991, 1.499, 1.4989, 1.4988]))])[0]
+    assert "more epochs" not in flat
+    assert "changed by less than" in flat
+
+
+def test_unseen_text_that_costs_more_than_validation_text_shows_a_leak():
+    leaking = record([1.0, 0.8, 0.6], unseen=[1.9, 2.2, 2.6], protocol="windows")
+    assert find_leak(leaking) == (0.6, 2.6)
+    (said,) = read_curves([("net", leaking)])
+    assert "leaks: 0.6000 where 2.6000" in said
+    assert "from 1.9000 after epoch 1 to 2.6000 after epoch 3" in said
+    assert "more epochs" not in said
+    assert find_leak(record([1.5, 1.4], unseen=[1.52, 1.43])) is None
+
+
+def test_dropout_explains_a_training_loss_above_the_validation_loss():
+    above = record([1.6, 1.5], [1.8, 1.7], dropout=0.5)
+    assert "Its training loss is 0.2000 higher, for it is measured with dropout on." in read_curves([("net", above)])[0]
+    without = record([1.6, 1.5], [1.8, 1.7], dropout=0.0)
+    assert "dropout" not in read_curves([("net", without)])[0]
+
+
+def test_the_better_model_is_named_with_the_size_of_the_difference():
+    small, large = record([1.7, 1.5], parameters=1_000_000), record([1.6, 1.3], parameters=4_000_000)
+    expected = (
+        "large is better than small, 1.3000 nats per character to 1.5000: 0.2885 bits less, "
+        "a perplexity lower by 18.1 %, with 4.0 times the parameters."
+    )
+    assert read_curves([("small", small), ("large", large)])[2] == expected
+    assert read_curves([("large", large), ("small", small)])[2] == expected
+
+
+def test_a_difference_that_another_seed_makes_is_none():
+    said = read_curves([("one", record([1.5000])), ("two", record([1.5010]))])
+    assert "one and two are level, 1.5000 and 1.5010" in said[2]
+
+
+def test_a_head_start_is_told():
+    said = read_curves([("slow", record([2.0, 1.8, 1.7])), ("quick", record([1.9, 1.65, 1.5]))])
+    assert said[-1] == "quick was below the best of slow after epoch 2 of 3."
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"text_sha256": "other"}, "different texts"),
+        ({"protocol": "windows"}, "different protocols"),
+        ({"split": {"train_chars": 5, "val_chars": 5}}, "different splits of the text"),
+    ],
+)
+def test_losses_that_do_not_mean_the_same_are_not_compared(change, reason):
+    said = read_curves([("one", record([1.5])), ("two", record([1.2], **change))])
+    assert said[2:] == [f"The losses of one and two cannot be compared: they come from {reason}."]
+
+
+def test_what_can_be_compared_is_compared_all_the_same():
+    others = record([0.5], protocol="windows")
+    said = read_curves([("one", record([1.5])), ("two", record([1.2])), ("leaky", others)])
+    assert "cannot be compared" in said[3]
+    assert said[4].startswith("two is better than one")
+
+
+def test_our_own_models_are_read_right():
+    said = read_curves([(name, bundled(f"shakespeare-{name}")) for name in ("rnn", "lstm", "gru")])
+    assert any(each.startswith("lstm is better than gru, 1.3877") for each in said)
+    assert any(each.startswith("gru is better than rnn, 1.4078") for each in said)
+    assert not any(word in " ".join(said) for word in ("leak", "divergence", "overfitting", "jumped"))
+
+
+def test_the_homework_is_seen_through():
+    said = read_curves([(name, bundled(f"homework-{name}")) for name in ("rnn", "lstm")])
+    assert "Its validation loss leaks: 0.8621 where 2.3385" in said[0]
+    assert "Its validation loss leaks: 0.4705 where 3.3760" in said[1]
+    assert all("On unseen text it got worse as it trained" in each for each in said[:2])
+    assert not any("divergence" in each for each in said)  # that is what clipping and a falling rate prevented
+    assert said[-1].startswith("On unseen text the order is another: rnn is best there")
+
+
+number = st.floats(allow_nan=False, allow_infinity=False)
+anything = st.recursive(st.none() | st.booleans() | number | st.text(), lambda inner: st.lists(inner, max_size=3))
+
+
+@st.composite
+def wild_record(draw):
+    count = draw(st.integers(1, 12))
+    losses = draw(st.lists(number, min_size=count, max_size=count))
+    made = make_record(tuple(losses))
+    for epoch in made["epochs"]:
+        epoch["train_loss"] = draw(number)
+        epoch["unseen_loss"] = draw(st.none() | number)
+        epoch["epoch"] = draw(st.integers(-5, 10**6))
+    made["best"] = {"epoch": made["epochs"][0]["epoch"], "val_loss": draw(number)}
+    made["run"] = draw(
+        st.dictionaries(st.sampled_from(["protocol", "parameters", "split", "dropout", "text"]), anything)
+    )
+    return made
+
+
+@laws
+@given(st.lists(st.tuples(st.text(max_size=200), wild_record()), max_size=4))
+def test_whatever_stands_in_a_record_can_be_read(records):
+    for said in read_curves(records):
+        assert isinstance(said, str)
+        assert 0 < len(said) < 1500

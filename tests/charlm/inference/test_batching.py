@@ -1,0 +1,524 @@
+import itertools
+import math
+import os
+import time
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Condition, Event, Semaphore, Thread
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from models import VOCAB, laws, make_lm
+
+from charlm import CharLM
+from charlm.errors import ModelFileError
+from charlm.inference import engine
+from charlm.inference.batching import Crowd, _Worker
+from charlm.inference.engine import Reader
+from charlm.inference.sampling import Sampler
+from charlm.model.cells import CELLS
+
+WAIT = 60  # seconds until a test gives up
+FOREVER = 10**9  # symbols
+SETTINGS = [
+    {},
+    {"temperature": 0},
+    {"temperature": 1.5},
+    {"temperature": 2.0, "top_k": 3},
+    {"temperature": 1.0, "top_p": 0.7},
+    {"temperature": 1.3, "top_k": 6, "top_p": 0.9},
+]
+MANY_SYMBOLS = "\n" + "".join(map(chr, range(0x4E00, 0x4E00 + 129)))
+MODELS = {
+    **{cell: {"cell": cell} for cell in CELLS},
+    "more symbols than a block has columns": {"cell": "lstm", "vocab": MANY_SYMBOLS, "hidden_size": 70},
+    "more units than a chunk has": {"cell": "gru", "hidden_size": 520, "num_layers": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def workers_threads(monkeypatch, crowd_threads):
+    """The threads that crowds start; at the end all of them have ended, as nobody is left.
+
+    Nor does anybody wait for ever for a text.
+    """
+
+    class Impatient(SimpleQueue):
+        def get(self):
+            return super().get(timeout=WAIT)
+
+    monkeypatch.setattr("charlm.inference.batching.SimpleQueue", Impatient)
+    yield crowd_threads
+    await_end(crowd_threads)
+
+
+@pytest.fixture(params=[False, True], ids=["as_this_machine_multiplies", "padded"])
+def _padding(request, monkeypatch):
+    """Once as on this machine, once as where a row of a product depends on their number."""
+    if request.param:
+        monkeypatch.setattr(engine, "rows_are_independent", lambda: False)
+
+
+class Gate:
+    """Holds up every step of a reader until it is opened, and knows who has come until then.
+
+    steps: how many texts each step was for.
+    error: what steps that were held up raise, if it is there.
+    """
+
+    def __init__(self, monkeypatch):
+        self.steps, self.error = [], None
+        self._open, self._waiting, self._joined = Event(), Semaphore(0), Semaphore(0)
+        step, join = Reader.step, _Worker.join
+
+        def hold(reader, ids):
+            self._waiting.release()
+            assert self._open.wait(WAIT)
+            if self.error:
+                raise self.error
+            self.steps.append(reader.texts)
+            return step(reader, ids)
+
+        def count(worker, text):
+            join(worker, text)
+            self._joined.release()
+
+        monkeypatch.setattr(Reader, "step", hold)
+        monkeypatch.setattr(_Worker, "join", count)
+
+    def await_texts(self, count):
+        """Wait until so many more have joined."""
+        assert all(self._joined.acquire(timeout=WAIT) for _ in range(count))
+
+    def await_workers(self, count):
+        """Wait until so many more workers are held up."""
+        assert all(self._waiting.acquire(timeout=WAIT) for _ in range(count))
+
+    def open(self):
+        self._open.set()
+
+
+@pytest.fixture
+def closed_gate(monkeypatch, workers_threads):
+    """A function that closes a gate, when all that was written before is at its end; at last the gate is open."""
+    gates = []
+
+    def close():
+        await_end(workers_threads)
+        gates.append(Gate(monkeypatch))
+        return gates[-1]
+
+    yield close
+    for gate in gates:
+        gate.open()
+
+
+def await_end(threads):
+    deadline = time.monotonic() + WAIT
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def on_a_thread(call):
+    """The Future of what a call on a thread of its own returns or raises."""
+    future = Future()
+
+    def run():
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
+
+@pytest.fixture(autouse=True)
+def busy_threads(monkeypatch):
+    """However small a model is, each of its texts is worth a thread."""
+    monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 1)
+
+
+def crowded(workers, cell="lstm", **sizes):
+    """A model whose crowd has so many workers."""
+    lm = make_lm(cell, **sizes)
+    lm._crowd = Crowd(lm.engine, workers)
+    return lm
+
+
+def counts(lm):
+    """How many texts each worker has."""
+    return [len(worker) for worker in lm._crowd._workers]
+
+
+def together(lm, arguments):
+    return "".join(lm.stream(**arguments, shared=True))
+
+
+def alone(lm, arguments):
+    """The text that a model writes with nobody else there."""
+    if engine.rows_are_independent():
+        return lm.generate(**arguments)
+    # a product for one text is another there than one for many: only crowds can be compared
+    return together(CharLM(lm.config, lm._weights, device="cpu"), arguments)
+
+
+def requests(lm, count, longest, seed=0):
+    """Arguments for texts of all kinds."""
+    random, symbols = np.random.default_rng(seed), list(lm.vocab.symbols)
+    return [
+        {
+            "prompt": "".join(random.choice(symbols, random.integers(0, 30))),
+            "length": int(random.integers(0, longest + 1)),
+            "seed": int(random.integers(2**40)),
+            **SETTINGS[number % len(SETTINGS)],
+        }
+        for number in range(count)
+    ]
+
+
+# What a text becomes
+
+
+@pytest.mark.usefixtures("_padding")
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_text_is_the_same_whoever_joins_and_leaves_meanwhile(monkeypatch, model, workers):
+    """64 texts join, each when another that is drawn has come to a place that is drawn; some leave on the way."""
+    monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", 0)  # so that they join at every symbol
+    lm = crowded(workers, **MODELS[model])
+    texts = requests(lm, 64, longest=60 if model in CELLS else 20)
+    expected = [alone(lm, arguments) for arguments in texts]
+    random = np.random.default_rng(1)
+    # some leave early
+    reads = [
+        int(random.integers(1, text["length"])) if number % 3 == 0 and text["length"] > 1 else text["length"]
+        for number, text in enumerate(texts)
+    ]
+    before = [int(random.integers(max(0, number - 8), number)) if number else 0 for number in range(len(texts))]
+    moments = [int(random.integers(reads[other] + 1)) for other in before]
+    read, progress = [0] * len(texts), Condition()
+
+    def write(number):
+        with progress:
+            assert progress.wait_for(lambda: read[before[number]] >= moments[number] or number == 0, WAIT)
+        stream, text = lm.stream(**texts[number], shared=True), ""
+        while len(text) < reads[number]:
+            text += next(stream)
+            with progress:
+                read[number] = len(text)
+                progress.notify_all()
+        if reads[number] < texts[number]["length"]:
+            stream.close()
+        else:
+            assert next(stream, None) is None
+        return text
+
+    companions = [lm.stream("", FOREVER, seed=number, shared=True) for number in range(workers)]
+    begun = [next(companion) for companion in companions]  # nobody is ever alone
+    futures = [on_a_thread(lambda number=number: write(number)) for number in range(len(texts))]
+    for future, whole, wanted in zip(futures, expected, reads, strict=True):
+        text = future.result(WAIT)
+        assert len(text) >= wanted and whole.startswith(text)
+    for number, (companion, beginning) in enumerate(zip(companions, begun, strict=True)):
+        companion.close()
+        assert alone(lm, {"length": len(beginning), "seed": number}) == beginning
+
+
+@pytest.mark.usefixtures("_padding")
+@pytest.mark.parametrize("cell", CELLS)
+def test_64_texts_are_written_in_as_many_steps_as_the_longest_takes(closed_gate, workers_threads, cell):
+    lm = crowded(1, cell)
+    texts = [arguments | {"length": max(3, arguments["length"])} for arguments in requests(lm, 64, longest=50)]
+    expected = [alone(lm, arguments) for arguments in texts]
+    gate = closed_gate()
+    futures = [on_a_thread(lambda: together(lm, texts[0]))]
+    gate.await_workers(1)
+    futures += [on_a_thread(lambda arguments=arguments: together(lm, arguments)) for arguments in texts[1:]]
+    gate.await_texts(64)
+    assert counts(lm) == [64]
+    gate.open()
+    assert [future.result(WAIT) for future in futures] == expected
+    await_end(workers_threads)
+    first, *others = (arguments["length"] for arguments in texts)
+    assert len(gate.steps) == max(first, 1 + max(others))  # the first was a symbol ahead
+    assert gate.steps[:2] == [1, 64] and gate.steps[-1] == 0 and gate.steps[1:] == sorted(gate.steps[1:], reverse=True)
+
+
+@st.composite
+def companies(draw):
+    """Texts as (prompt, length, number of the settings, seed), and whose next piece is read, in order."""
+    text = st.tuples(
+        st.text(st.sampled_from(VOCAB), max_size=5),
+        st.integers(0, 30),
+        st.integers(0, len(SETTINGS) - 1),
+        st.integers(0, 2**64),
+    )
+    texts = draw(st.lists(text, min_size=1, max_size=6))
+    return texts, draw(st.lists(st.integers(0, len(texts) - 1), max_size=40)), draw(st.sets(st.integers(0, 5)))
+
+
+@pytest.fixture(scope="module")
+def lm_of_two_workers():
+    return crowded(2)
+
+
+@laws
+@given(companies())
+def test_one_reader_of_many_texts_gets_each_as_it_is_alone(lm_of_two_workers, company):
+    """It reads them in any order, and leaves some."""
+    texts, order, left = company
+    lm = lm_of_two_workers
+    arguments = [
+        {"prompt": prompt, "length": length, "seed": seed, **SETTINGS[settings]}
+        for prompt, length, settings, seed in texts
+    ]
+    streams = [lm.stream(**each, shared=True) for each in arguments]
+    read = [""] * len(texts)
+    for place in order:
+        read[place] += next(streams[place], "")
+    for place, each in enumerate(arguments):
+        if place in left:
+            streams[place].close()
+            assert alone(lm, each).startswith(read[place])
+        else:
+            assert read[place] + "".join(streams[place]) == alone(lm, each)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("prompt", ["", "a", "bad cab\nde"], ids=ascii)
+def test_no_symbol_and_one_symbol(workers, prompt):
+    lm = crowded(workers)
+    companion = lm.stream("b", FOREVER, shared=True)
+    next(companion)
+    for _ in range(2):
+        assert list(lm.stream(prompt, 0, shared=True)) == []
+        for seed in range(5):
+            arguments = {"prompt": prompt, "length": 1, "seed": seed}
+            assert list(lm.stream(**arguments, shared=True)) == [alone(lm, arguments)]
+    companion.close()
+
+
+def test_a_text_is_delivered_whole_and_not_before_something_is_written(monkeypatch):
+    lm = crowded(1)
+    ids, expected = lm.vocab.encode("a cab"), lm.vocab.encode(alone(lm, {"prompt": "a cab", "length": 50, "seed": 3}))
+    for seconds in (0, math.inf):
+        monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", seconds)
+        pieces = [drawn for drawn, _ in lm._crowd.write(ids, 50, Sampler(seed=3))]
+        assert all(pieces) and list(itertools.chain(*pieces)) == expected.tolist()
+    assert len(pieces) <= 2  # after the first symbol, for which somebody waits, nothing was due before the end
+
+
+def test_a_text_that_is_far_from_its_end_is_delivered_on_the_way():
+    lm = crowded(1)
+    stream = lm.stream("a", FOREVER, seed=1, shared=True)
+    begun = next(stream) + next(stream)
+    stream.close()
+    assert len(begun) >= 2 and begun == alone(lm, {"prompt": "a", "length": len(begun), "seed": 1})
+
+
+# Who takes a place
+
+
+def test_texts_spread_over_the_workers(closed_gate):
+    lm = crowded(3)
+    gate = closed_gate()
+    futures = []
+    for number in range(7):
+        futures.append(on_a_thread(lambda number=number: together(lm, {"length": 20 + number})))
+        gate.await_texts(1)
+    assert sorted(counts(lm)) == [2, 2, 3]
+    gate.open()
+    assert [len(future.result(WAIT)) for future in futures] == [20, 21, 22, 23, 24, 25, 26]
+
+
+def test_as_many_workers_write_as_the_texts_keep_busy(monkeypatch, closed_gate):
+    lm = crowded(3)
+    # multiplications of a step: of 8 units in 4 gates with 3 vectors of as many, and of the head; all padded to 64
+    work = 3 * 4 * 64 * 64 + 64 * 16
+    monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 3 * work)
+    gate = closed_gate()
+    futures, seen = [], []
+    for _ in range(11):
+        futures.append(on_a_thread(lambda: together(lm, {"length": 20})))
+        gate.await_texts(1)
+        seen.append(counts(lm))
+    assert seen[4] == [5, 0, 0]
+    assert seen[5] == [5, 1, 0] and seen[7] == [5, 3, 0]
+    assert seen[8] == [5, 3, 1] and seen[10] == [5, 3, 3]
+    gate.open()
+    assert [len(future.result(WAIT)) for future in futures] == [20] * 11
+
+
+def test_there_is_a_worker_for_each_core_unless_told_otherwise():
+    lm = make_lm()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert counts(lm) == [0] * cores
+
+
+def end(stream):
+    return sum(map(len, stream))
+
+
+def close(stream):
+    stream.close()
+
+
+def forget(_):
+    """Whoever is the last to hold it lets it go."""
+
+
+@pytest.mark.parametrize("leave", [end, close, forget])
+def test_whoever_leaves_frees_the_place(workers_threads, leave):
+    lm = crowded(1)
+    for number in range(3):
+        stream = lm.stream("a", 1000 if leave is end else FOREVER, seed=number, shared=True)
+        assert next(stream)
+        assert leave is end or counts(lm) == [1]
+        leave(stream)
+        del stream
+        await_end(workers_threads)  # a worker ends when nobody is left
+        assert counts(lm) == [0]
+    assert len(workers_threads) == 3
+
+
+def test_a_text_that_nobody_began_to_read_takes_no_place(workers_threads):
+    lm = crowded(2)
+    stream = lm.stream("a", 10, shared=True)
+    assert counts(lm) == [0, 0]
+    stream.close()
+    assert list(stream) == [] and workers_threads == []
+
+
+def test_one_who_leaves_while_others_stay_frees_the_place():
+    lm = crowded(1)
+    leaving, staying = (lm.stream("a", FOREVER, seed=seed, shared=True) for seed in range(2))
+    begun = next(leaving), next(staying)
+    assert all(begun) and counts(lm) == [2]
+    leaving.close()
+    # of the pieces that come now, all but the first few were written without the one who left
+    assert any(counts(lm) == [1] for _ in itertools.islice(staying, 100))
+    staying.close()
+
+
+def test_who_does_not_read_on_holds_up_nobody_and_finds_the_whole_text_later(workers_threads):
+    lm = crowded(1)
+    slow, others = requests(lm, 1, longest=0)[0] | {"length": 3000}, requests(lm, 12, longest=60, seed=1)
+    expected = [alone(lm, arguments) for arguments in (slow, *others)]
+    stream = lm.stream(**slow, shared=True)
+    begun = next(stream)
+    futures = [on_a_thread(lambda arguments=arguments: together(lm, arguments)) for arguments in others]
+    assert [future.result(WAIT) for future in futures] == expected[1:]
+    await_end(workers_threads)  # what nobody reads is written all the same
+    assert counts(lm) == [0]
+    assert begun + "".join(stream) == expected[0]
+
+
+def test_a_prompt_is_read_once_by_the_thread_that_asks(monkeypatch):
+    lm = crowded(1)
+    reads, read = [], Reader.read
+    monkeypatch.setattr(Reader, "read", lambda self, ids: reads.append(ids[:, 0].tolist()) or read(self, ids))
+    prompts = ["a cab", "bad\n", "한😀é"]
+    for prompt in prompts:
+        assert len(together(lm, {"prompt": prompt, "length": 40})) == 40
+    assert reads == [[VOCAB.index(symbol) for symbol in prompt] for prompt in prompts]
+
+
+# What goes wrong
+
+
+def broken_outputs(lm, monkeypatch):
+    """From now on until undone, the model's logits are no finite numbers."""
+    monkeypatch.setattr(lm.engine, "head_bias", np.full_like(lm.engine.head_bias, math.inf))
+
+
+def test_an_error_of_the_model_reaches_everybody_who_waits_and_the_next_text_starts_afresh(
+    closed_gate, workers_threads
+):
+    lm = crowded(1)
+    arguments = {"prompt": "a cab", "length": 40, "seed": 3}
+    expected = alone(lm, arguments)
+    gate = closed_gate()
+    futures = [on_a_thread(lambda: together(lm, arguments))]
+    gate.await_workers(1)  # this one is being written
+    gate.await_texts(1)
+    futures += [on_a_thread(lambda: together(lm, arguments)) for _ in range(8)]
+    gate.await_texts(8)  # these wait to join
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        broken_outputs(lm, monkeypatch)
+        gate.open()
+        for future in futures:
+            with pytest.raises(ModelFileError, match="outputs are no finite numbers.*use another model"):
+                future.result(WAIT)
+    await_end(workers_threads)
+    assert counts(lm) == [0]
+    assert together(lm, arguments) == expected
+
+
+def test_an_error_in_a_step_reaches_those_too_who_wait_to_join(closed_gate, workers_threads):
+    lm = crowded(1)
+    arguments = {"prompt": "a cab", "length": 40, "seed": 3}
+    expected = alone(lm, arguments)
+    gate = closed_gate()
+    futures = [on_a_thread(lambda: together(lm, arguments))]
+    gate.await_workers(1)
+    futures += [on_a_thread(lambda: together(lm, arguments)) for _ in range(8)]
+    gate.await_texts(9)
+    gate.error = MemoryError("no room")
+    gate.open()
+    errors = [future.exception(WAIT) for future in futures]
+    assert [repr(error) for error in errors] == ["MemoryError('no room')"] * 9
+    assert len(set(map(id, errors))) == 9  # a trace is each reader's own
+    await_end(workers_threads)
+    assert counts(lm) == [0]
+    gate.error = None
+    assert together(lm, arguments) == expected
+
+
+def test_an_error_of_one_worker_is_none_of_the_others(monkeypatch):
+    lm = crowded(2)
+    arguments = {"prompt": "a cab", "seed": 3}
+    stream = lm.stream(**arguments, length=2000, shared=True)
+    begun = next(stream)
+    with monkeypatch.context() as patch:
+        broken_outputs(lm, patch)
+        with pytest.raises(ModelFileError):
+            together(lm, {"length": 5})
+    assert begun + "".join(stream) == alone(lm, arguments | {"length": 2000})
+
+
+def test_weights_that_are_too_large_are_told_to_everybody():
+    lm = make_lm("rnn")
+    lm._weights["head.weight"][:] = 3e38
+    futures = [on_a_thread(lambda: together(lm, {"length": 5})) for _ in range(8)]
+    for future in futures:
+        with pytest.raises(ModelFileError, match="as after a training that diverged; use another model"):
+            future.result(WAIT)
+
+
+def test_a_prompt_that_cannot_be_read_is_the_trouble_of_its_reader_alone():
+    lm = crowded(1)
+    arguments = {"prompt": "a cab", "length": 2000, "seed": 3}
+    stream = lm.stream(**arguments, shared=True)
+    begun = next(stream)
+    with pytest.raises(IndexError):
+        next(lm._crowd.write(np.array([len(VOCAB)]), 5, Sampler()))
+    assert begun + "".join(stream) == alone(lm, arguments)
+
+
+def test_after_a_thread_could_not_be_started_the_next_text_starts_one(monkeypatch):
+    class NoThread(Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    lm = crowded(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("charlm.inference.batching.Thread", NoThread)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            together(lm, {"length": 5})
+    assert counts(lm) == [0]
+    arguments = {"prompt": "a cab", "length": 40, "seed": 3}
+    assert together(lm, arguments) == alone(lm, arguments)

@@ -1,0 +1,463 @@
+import os
+import subprocess
+import sys
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from models import laws, make_config, make_weights
+from reference import PlainModel, forward_by_hand
+
+from charlm.errors import ModelFileError
+from charlm.inference import engine as engine_module
+from charlm.inference.engine import ROWS_AT_ONCE, Engine, Reader, States, count_rows
+from charlm.inference.sampling import Sampler, Samplers
+from charlm.model.cells import CELLS
+from charlm.model.folder import round_to_bfloat16
+
+pytestmark = pytest.mark.usefixtures("small_steps")
+
+every_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+def make_vocab(symbols):
+    return "".join(chr(0x4E00 + number) for number in range(symbols))
+
+
+def describe(cell, hidden_size, num_layers=2, symbols=65, embedding_size=9):
+    return make_config(cell, make_vocab(symbols), embedding_size, hidden_size, num_layers)
+
+
+def calm_weights(config, seed=0):
+    """Random weights as a trained model may have them: no chaos, in which float32 would soon be lost in float64."""
+    random = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in config.tensor_shapes.items():
+        gain = 3 if "head" in name else 0.8
+        spread = 0.3 if "bias" in name else 1 if "embedding" in name else gain * shape[1] ** -0.5
+        weights[name] = (spread * random.standard_normal(shape)).astype(np.float32)
+    return weights
+
+
+@cache
+def make_engine(cell, hidden_size=70, num_layers=2, symbols=65):
+    config = describe(cell, hidden_size, num_layers, symbols)
+    return Engine(config, calm_weights(config))
+
+
+def in_torch(config, weights):
+    model = PlainModel(vars(config))
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    return model.double().eval().requires_grad_(False)
+
+
+def random_ids(*shape, symbols=65, seed=5):
+    return np.random.default_rng(seed).integers(symbols, size=shape)
+
+
+def read_alone(engine, ids):
+    """Return the logits (T, S, V) of texts (T, S), each read by a reader of its own, a symbol at a time."""
+    return np.stack([step_by_step(Reader(engine), text[:, None])[:, 0] for text in ids.T], axis=1)
+
+
+def step_by_step(reader, ids):
+    return np.array([reader.step(step) for step in ids])
+
+
+@contextmanager
+def rows_padded(padded):
+    """Be a machine on which BLAS adds up in another order for another number of rows, so that it never may change."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if padded:
+            monkeypatch.setattr(engine_module, "rows_are_independent", lambda: False)
+        yield
+
+
+# What it computes
+
+
+@every_cell
+@pytest.mark.parametrize(("num_layers", "hidden_size"), [(1, 100), (2, 64), (3, 33), (4, 20)])
+def test_logits_stay_those_of_torch_along_10_000_characters(cell, num_layers, hidden_size):
+    config = describe(cell, hidden_size, num_layers)
+    weights, ids = calm_weights(config), random_ids(10_000)
+    expected = in_torch(config, weights)(torch.from_numpy(ids))[0].numpy()
+    np.testing.assert_allclose(Reader(Engine(config, weights)).read(ids[:, None])[:, 0], expected, atol=1e-4, rtol=0)
+
+
+@every_cell
+def test_logits_of_bfloat16_weights_stay_those_of_torch_along_10_000_characters(cell):
+    config = describe(cell, hidden_size=48)
+    weights, ids = round_to_bfloat16(calm_weights(config)), random_ids(10_000)
+    expected = in_torch(config, weights)(torch.from_numpy(ids))[0].numpy()
+    np.testing.assert_allclose(Reader(Engine(config, weights)).read(ids[:, None])[:, 0], expected, atol=1e-4, rtol=0)
+
+
+SIZES = [
+    # hidden, layers, symbols, embedding: about the sizes at which padding, blocks and chunks change
+    (1, 1, 2, 1),
+    (20, 4, 65, 64),
+    (63, 2, 16, 20),
+    (64, 2, 1, 64),
+    (65, 3, 17, 100),
+    (100, 2, 112, 30),
+    (300, 1, 113, 130),
+    (512, 1, 128, 48),
+    (513, 1, 129, 8),
+    (520, 2, 65, 48),
+    (600, 1, 300, 33),
+    (1025, 1, 65, 8),
+]
+
+
+@every_cell
+@pytest.mark.parametrize(("hidden_size", "num_layers", "symbols", "embedding_size"), SIZES)
+def test_logits_of_a_model_of_any_size_equal_the_equations(cell, hidden_size, num_layers, symbols, embedding_size):
+    config = describe(cell, hidden_size, num_layers, symbols, embedding_size)
+    weights, ids = calm_weights(config), random_ids(4, 2, symbols=symbols)
+    expected = np.stack([forward_by_hand(cell, weights, text) for text in ids.T], axis=1)
+    logits = Reader(Engine(config, weights), 2).read(ids)
+    assert logits.dtype == np.float32 and logits.shape == (4, 2, symbols)
+    np.testing.assert_allclose(logits, expected, atol=2e-5, rtol=0)
+
+
+@every_cell
+def test_weights_as_large_as_can_be_give_finite_logits_and_larger_ones_are_refused(cell):
+    config = describe(cell, 70, symbols=5)
+    random = np.random.default_rng(0)
+    weights = {
+        name: random.choice(np.array([-1e15, 1e15], np.float32), shape) for name, shape in config.tensor_shapes.items()
+    }
+    assert np.isfinite(Reader(Engine(config, weights), 2).read(random_ids(20, 2, symbols=5))).all()
+    for name in weights:
+        for large in (1.1e15, -1.1e15, np.inf):
+            larger = weights[name].copy()
+            larger.flat[-1] = large
+            with pytest.raises(ModelFileError, match="as after a training that diverged; use another model"):
+                Engine(config, weights | {name: larger})
+
+
+@every_cell
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_units_are_those_of_torch(cell, num_layers):
+    config = describe(cell, 100, num_layers)
+    weights, ids = calm_weights(config), random_ids(20, 3)
+    engine = Engine(config, weights)
+    reader = Reader(engine, 3)
+    reader.read(ids)
+    hidden, memory = engine.units_of(reader.states)
+    _, expected = in_torch(config, weights)(torch.from_numpy(ids))
+    expected_hidden, expected_memory = expected if cell == "lstm" else (expected, None)
+    np.testing.assert_allclose(hidden, expected_hidden.numpy(), atol=1e-5, rtol=0)
+    if expected_memory is None:
+        assert memory is None
+    else:
+        np.testing.assert_allclose(memory, expected_memory.numpy(), atol=1e-5, rtol=0)
+
+
+@every_cell
+def test_units_begin_at_zero(cell):
+    engine = make_engine(cell)
+    hidden, memory = engine.units_of(Reader(engine, 3).states)
+    assert hidden.shape == (2, 3, 70) and not hidden.any()
+    assert memory is None or (memory.shape == (2, 3, 70) and not memory.any())
+
+
+@every_cell
+@pytest.mark.parametrize("texts", [1, 2, 5, 16, 17, 40])
+def test_logits_are_right_where_the_number_of_rows_decides_how_blas_adds_up(cell, texts):
+    config = describe(cell, hidden_size=520)
+    weights, ids = calm_weights(config), random_ids(6, texts)
+    expected = in_torch(config, weights)(torch.from_numpy(ids))[0].numpy()
+    with rows_padded(True):
+        for alone in (False, True):
+            logits = Reader(Engine(config, weights), texts, alone=alone).read(ids)
+            np.testing.assert_allclose(logits, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("equal", [16, 8])
+def test_where_the_number_of_rows_decides_it_is_always_a_multiple_of_one_number(monkeypatch, equal):
+    monkeypatch.setattr(engine_module, "count_equal_rows", lambda: equal)
+    with rows_padded(True):
+        counts = {texts: count_rows(texts, alone=False) for texts in (1, 2, 15, 16, 17, 32, 33)}
+        assert counts == {texts: -(-texts // equal) * equal for texts in counts}
+        assert [count_rows(texts, alone=True) for texts in (1, 2, 17)] == [1, 2, 17]
+
+
+@every_cell
+@pytest.mark.parametrize("hidden_size", [64, 250, 400, 520])
+def test_a_text_is_the_same_in_any_place(cell, hidden_size):
+    """The same texts in every place; BLAS may sum differently there."""
+    engine, ids = make_engine(cell, hidden_size, 2, 90), np.repeat(random_ids(3, 1), 40, axis=1)
+    logits = Reader(engine, 40).read(ids)
+    assert (logits == logits[:, :1]).all()
+
+
+def test_texts_are_the_same_in_any_company_with_the_kernels_that_blas_has_for_older_processors():
+    """The tests of this file, where a product's rows are not all summed in the same order."""
+    command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "any_place or step_by_step_to_the_last_bit"]
+    environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and " passed" in run.stdout, run.stdout
+
+
+# Many steps at once
+
+
+@every_cell
+@laws
+@given(st.lists(st.integers(0, 40), max_size=5), st.integers(1, 20), st.integers(2, 300), st.booleans())
+def test_reading_in_parts_of_any_size_is_reading_step_by_step_to_the_last_bit(cell, cuts, texts, rows_at_once, padded):
+    engine, ids = make_engine(cell), random_ids(40, texts)
+    with rows_padded(padded), pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(engine_module, "ROWS_AT_ONCE", rows_at_once)
+        reader, stepping = Reader(engine, texts), Reader(engine, texts)
+        parts = [reader.read(ids[start:end]) for start, end in pairwise(sorted({0, 40, *cuts}))]
+        assert np.array_equal(np.concatenate(parts), step_by_step(stepping, ids))
+        assert reader.states.same(stepping.states, 0).all()
+
+
+@every_cell
+@pytest.mark.parametrize(("texts", "steps"), [(1, ROWS_AT_ONCE + 7), (3, 400), (17, 70), (33, 40)])
+def test_reading_a_large_model_at_once_is_reading_step_by_step_to_the_last_bit(cell, texts, steps):
+    engine, ids = make_engine(cell, 520, 2, 130), random_ids(steps, texts, symbols=130)
+    assert np.array_equal(Reader(engine, texts).read(ids), step_by_step(Reader(engine, texts), ids))
+
+
+def test_steps_and_reading_at_once_may_take_turns():
+    engine, ids = make_engine("lstm"), random_ids(30, 3)
+    reader = Reader(engine, 3)
+    parts = [reader.read(ids[:10]), step_by_step(reader, ids[10:15]), reader.read(ids[15:])]
+    assert np.array_equal(np.concatenate(parts), step_by_step(Reader(engine, 3), ids))
+
+
+@every_cell
+def test_reading_nothing_gives_no_logits_and_changes_nothing(cell):
+    reader = Reader(make_engine(cell), 3)
+    reader.read(random_ids(5, 3))
+    before = reader.states
+    assert reader.read(random_ids(0, 3)).shape == (0, 3, 65)
+    assert reader.states.same(before, 0).all()
+
+
+# Texts side by side
+
+
+@every_cell
+@pytest.mark.parametrize("sizes", [(70, 2, 65), (100, 3, 113), (520, 1, 300)], ids=str)
+def test_a_text_is_the_same_alone_and_in_any_place_of_any_company_to_the_last_bit(cell, sizes):
+    engine, ids = make_engine(cell, *sizes), random_ids(6, 64)
+    alone = read_alone(engine, ids)
+    for texts in (2, 3, 5, 16, 17, 18, 33, 64):
+        assert np.array_equal(Reader(engine, texts).read(ids[:, :texts]), alone[:, :texts])
+        assert np.array_equal(step_by_step(Reader(engine, texts), ids[:, -texts:]), alone[:, -texts:])
+
+
+# What happens between two steps: texts leave, others come, all change places.
+scenes = st.lists(
+    st.tuples(
+        st.sets(st.integers(0, 40)),  # the places whose texts leave
+        st.integers(0, 18),  # how many come
+        st.integers(0, 3),  # after how many symbols, read elsewhere
+        st.randoms(use_true_random=False),  # in which order all go on
+        st.integers(1, 3),  # for how many steps
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@every_cell
+@laws
+@given(scenes, st.booleans())
+def test_a_text_is_the_same_whoever_joins_and_leaves_to_the_last_bit(cell, scenes, padded):
+    engine, ids = make_engine(cell), random_ids(40, 120)
+    with rows_padded(padded):
+        alone = lone_logits(cell, padded)
+        reader, texts, read = Reader(engine, 0), [], np.zeros(120, int)
+        for leaving, coming, ahead, order, steps in scenes:
+            staying = [place for place in range(len(texts)) if place not in leaving]
+            new = [max([-1, *texts]) + 1 + number for number in range(coming)]
+            elsewhere = Reader(engine, coming)
+            if coming:
+                elsewhere.read(ids[:ahead, new])
+                read[new] = ahead
+            states = States.join([reader.states.take(staying), elsewhere.states])
+            texts = [texts[place] for place in staying] + new
+            places = list(range(len(texts)))
+            order.shuffle(places)
+            texts = [texts[place] for place in places]
+            reader = Reader(engine, states.take(places))
+            for _ in range(steps):
+                logits = reader.step(ids[read[texts], texts])
+                assert np.array_equal(logits, alone[read[texts], texts].reshape(-1, 65))
+                read[texts] += 1
+
+
+@cache
+def lone_logits(cell, padded):
+    return read_alone(make_engine(cell), random_ids(40, 120))
+
+
+@every_cell
+def test_a_text_put_in_anothers_place_goes_on_as_itself(cell):
+    engine, ids = make_engine(cell), random_ids(20, 5)
+    alone = read_alone(engine, ids)
+    reader = Reader(engine, 3)
+    reader.read(ids[:10, [0, 1, 2]])
+    others = Reader(engine, 2)
+    others.read(ids[:10, [3, 4]])
+    states = reader.states
+    states.put([2, 0], others.states)
+    assert np.array_equal(Reader(engine, states).read(ids[10:, [4, 1, 3]]), alone[10:, [4, 1, 3]])
+
+
+def test_nobody_may_be_there():
+    engine = make_engine("gru")
+    for padded in (False, True):
+        with rows_padded(padded):
+            nobody = Reader(engine, 0)
+            assert nobody.texts == 0 and nobody.step([]).shape == (0, 65)
+            joined = Reader(engine, States.join([nobody.states, Reader(engine, 2).states, nobody.states]))
+            assert joined.texts == 2
+            assert Reader(engine, joined.states.take([])).step([]).shape == (0, 65)
+
+
+@every_cell
+def test_states_are_the_same_text_by_text_within_a_tolerance(cell):
+    engine = make_engine(cell)
+    zero = Reader(engine, 4).states
+    assert zero.same(zero, 0).tolist() == [True] * 4
+    moved = zero.take(range(4))
+    moved.hidden[1, 1, 5] = 0.01
+    moved.hidden[0, 2, 69] = -0.003
+    if cell == "lstm":
+        moved.memory[0, 3, 7] = 0.01
+    assert zero.same(moved, 0.005).tolist() == [True, False, True, cell != "lstm"]
+    moved.hidden[0, 0, 0] = np.nan
+    assert not moved.same(moved, 1)[0]
+
+
+# What stays as it is
+
+
+def every_array(engine):
+    arrays = [engine.head, engine.head_bias]
+    for layer in engine.layers:
+        arrays += [array for array in vars(layer).values() if array is not None]
+    return arrays
+
+
+@every_cell
+def test_building_an_engine_leaves_the_weights_as_they_are(cell):
+    for hidden_size in (64, 70):  # that need no padding, and that do
+        config = describe(cell, hidden_size)
+        weights = calm_weights(config)
+        before = {name: array.copy() for name, array in weights.items()}
+        for array in weights.values():
+            array.setflags(write=False)
+        Engine(config, weights)
+        assert all(np.array_equal(array, before[name]) for name, array in weights.items())
+
+
+@every_cell
+def test_nothing_in_an_engine_changes_when_it_reads(cell):
+    for hidden_size in (64, 70):
+        engine = make_engine(cell, hidden_size)
+        before = [array.copy() for array in every_array(engine)]
+        for texts in (1, 2, 20):
+            reader = Reader(engine, texts)
+            reader.read(random_ids(5, texts))
+            reader.step(random_ids(texts))
+        assert all(map(np.array_equal, every_array(engine), before))
+
+
+@every_cell
+def test_readers_of_one_engine_do_not_disturb_each_other(cell):
+    engine, ids = make_engine(cell), random_ids(20, 2)
+    alone = read_alone(engine, ids)
+    one, other = Reader(engine), Reader(engine)
+    for step, (symbol, others) in enumerate(ids):
+        assert np.array_equal(one.step([symbol])[0], alone[step, 0])
+        assert np.array_equal(other.read(np.array([[others]]))[0, 0], alone[step, 1])
+
+
+@every_cell
+def test_threads_may_share_an_engine(cell):
+    engine, ids = make_engine(cell, 100, 3, 113), random_ids(60, 8)
+    alone = read_alone(engine, ids)
+    with ThreadPoolExecutor(8) as threads:
+        stepped = list(threads.map(lambda text: step_by_step(Reader(engine), text[:, None])[:, 0], ids.T))
+        read = list(threads.map(lambda text: Reader(engine).read(text[:, None])[:, 0], ids.T))
+    assert np.array_equal(np.stack(stepped, axis=1), alone)
+    assert np.array_equal(np.stack(read, axis=1), alone)
+
+
+@every_cell
+def test_what_a_reader_gave_and_what_it_was_given_do_not_change_as_it_reads_on(cell):
+    engine, ids = make_engine(cell), random_ids(3, 2)
+    first = Reader(engine, 2)
+    logits, states = first.step(ids[0]), first.states
+    kept = logits.copy(), states.take([0, 1])
+    second = Reader(engine, states)
+    second.step(ids[1])
+    first.read(ids[1:])
+    assert np.array_equal(logits, kept[0])
+    assert states.same(kept[1], 0).all()
+    first.states.put([0], states.take([1]))
+    assert not first.states.same(states, 0).any()
+
+
+# On and on
+
+
+def test_writing_on_and_on_takes_no_more_memory():
+    texts = 100
+    reader = Reader(make_engine("lstm", 4, 1, 3), texts)
+    samplers = Samplers([Sampler(1.0, number % 4, 1 - number / 200, seed=number) for number in range(texts)])
+    logits = reader.step([0] * texts)
+
+    def write(symbols):
+        nonlocal logits
+        for _ in range(symbols // texts):
+            logits = reader.step(samplers.draw(logits))
+
+    write(10_000)
+    tracemalloc.start()
+    try:
+        write(10_000)
+        few, few_at_most = tracemalloc.get_traced_memory()
+        write(2_200_000)
+        many, many_at_most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # a byte for each symbol of a text would be 22,000 in all; threads that other tests left may need some thousand
+    assert many - few < 20_000 and many_at_most - few_at_most < 20_000
+
+
+# Threads
+
+
+@pytest.mark.parametrize(
+    ("cell", "size", "texts", "most", "threads"),
+    [
+        ("rnn", 256, 64, 2, 1),  # 217,088 multiplications a text: not much for two threads
+        ("lstm", 256, 16, 2, 1),  # 806,912
+        ("lstm", 256, 32, 2, 2),
+        ("lstm", 256, 64, 16, 4),
+        ("lstm", 1024, 1, 16, 1),  # 12,664,832: a text is not shared out
+        ("lstm", 1024, 3, 16, 3),
+        ("lstm", 1024, 0, 16, 1),
+    ],
+)
+def test_a_thread_is_started_when_it_has_enough_to_do(cell, size, texts, most, threads):
+    config = make_config(cell, vocab="".join(map(chr, range(97, 162))), hidden_size=size, embedding_size=4)
+    engine = Engine(config, make_weights(config))
+    assert engine.count_threads(texts, most) == threads

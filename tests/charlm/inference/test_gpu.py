@@ -1,0 +1,243 @@
+"""What runs on a GPU, run on the CPU: the same steps, but not captured as a graph, which only CUDA can."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from models import laws, make_config, make_lm, make_weights, save
+from reference import load_plain, sampling_distribution
+
+from charlm import CharLM
+from charlm.errors import ModelFileError
+from charlm.inference.gpu import AT_ONCE, GpuWriter, _Passage, seconds_per_symbol
+from charlm.inference.sampling import Sampler
+from charlm.model.cells import CELLS
+from charlm.model.folder import Model
+from charlm.model.network import Network
+
+SETTINGS = [
+    {"temperature": 0},
+    {"temperature": 0.5},
+    {"temperature": 1.0},
+    {"temperature": 1.5, "top_k": 3},
+    {"temperature": 1.0, "top_p": 0.7},
+    {"temperature": 1.3, "top_k": 6, "top_p": 0.9},
+]
+PROMPT = "bad cab\nde한😀é"
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA captures a graph")
+every_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+def make(cell, hidden_size=8, **sizes):
+    """A model that forgets, so that rounding does not grow, and yet tells symbols apart."""
+    config = make_config(cell, hidden_size=hidden_size, **sizes)
+    weights = make_weights(config, scale=0.8 * hidden_size**-0.5)
+    weights["head.weight"] *= 4
+    return CharLM(config, weights, device="cpu")
+
+
+pytestmark = pytest.mark.usefixtures("small_steps")
+
+
+@pytest.fixture(scope="module")
+def lms():
+    return {cell: make(cell) for cell in CELLS}
+
+
+def write(lm, prompt, length, seed=0, **settings):
+    """The text that a GPU would write."""
+    ids = GpuWriter(lm.network).write(lm.vocab.encode(prompt), length, Sampler(**settings, seed=seed))
+    return "".join(lm.vocab.symbols[id] for id in ids)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@every_cell
+def test_it_is_the_text_that_the_cpu_writes(lms, cell, settings):
+    length = 2 * AT_ONCE + 20
+    for seed in (0, 7, 2**40):
+        text = write(lms[cell], PROMPT, length, seed, **settings)
+        assert len(text) == length
+        assert text == lms[cell].generate(PROMPT, length, seed=seed, **settings)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[1:], ids=str)
+@every_cell
+def test_each_symbol_is_the_one_that_the_seeds_next_number_picks(tmp_path, lms, cell, settings):
+    """Done over with plain torch, the naive filter and numpy's own generator."""
+    lm = lms[cell]
+    plain, vocab = load_plain(save(Model(lm.config, lm._weights, None), tmp_path / "model"))
+    random, text = np.random.Generator(np.random.PCG64(11)), ""
+    logits, state = plain(torch.tensor([vocab.index(symbol) for symbol in PROMPT]))
+    for _ in range(AT_ONCE + 5):
+        distribution = sampling_distribution(logits[-1].tolist(), **settings)
+        u, reached = random.random(), itertools.accumulate(distribution)
+        drawn = next(symbol for symbol, total in enumerate(reached) if u < total)
+        text += vocab[drawn]
+        logits, state = plain(torch.tensor([drawn]), state)
+    assert write(lm, PROMPT, AT_ONCE + 5, 11, **settings) == text
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 2 * AT_ONCE, 2 * AT_ONCE + 1])
+def test_a_text_has_any_length(lms, length):
+    longer = lms["gru"].generate("a", 3 * AT_ONCE, 1.0, seed=3)
+    assert write(lms["gru"], "a", length, 3, temperature=1.0) == longer[:length]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+@every_cell
+def test_how_many_symbols_are_written_at_once_changes_nothing(lms, monkeypatch, cell, at_once):
+    expected = write(lms[cell], PROMPT, 150, 5, temperature=1.0)
+    monkeypatch.setattr("charlm.inference.gpu.AT_ONCE", at_once)
+    assert write(lms[cell], PROMPT, 150, 5, temperature=1.0) == expected
+
+
+@pytest.mark.parametrize("read_length", [1, 2, 5, len(PROMPT) - 1, len(PROMPT), len(PROMPT) + 1])
+@every_cell
+def test_a_prompt_read_in_stretches_is_the_same_prompt(lms, monkeypatch, cell, read_length):
+    expected = lms[cell].generate(PROMPT, 80, 1.0, seed=5)
+    monkeypatch.setattr("charlm.inference.gpu.READ_LENGTH", read_length)
+    assert write(lms[cell], PROMPT, 80, 5, temperature=1.0) == expected
+
+
+@every_cell
+def test_more_layers_and_units_and_symbols_than_a_few(cell):
+    vocab = "".join(map(chr, range(0x4E00, 0x4E00 + 130)))
+    lm = make(cell, vocab=vocab, hidden_size=40, num_layers=3)
+    for settings in SETTINGS:
+        assert write(lm, vocab[5:9], 80, 2, **settings) == lm.generate(vocab[5:9], 80, seed=2, **settings)
+
+
+def test_a_text_uses_one_random_number_for_each_symbol(lms):
+    sampler, random = Sampler(1.0, seed=4), np.random.Generator(np.random.PCG64(4))
+    length = AT_ONCE + 11
+    assert len(list(GpuWriter(lms["rnn"].network).write(np.zeros(1, np.int64), length, sampler))) == length
+    random.random(length)
+    assert next(sampler.randoms) == random.random()
+
+
+def test_texts_that_are_written_in_turn_are_what_each_is_alone(lms):
+    lm, seeds = lms["lstm"], range(len(SETTINGS))
+    writer, prompt = GpuWriter(lm.network), lm.vocab.encode("a cab")
+    written = [writer.write(prompt, 100, Sampler(**SETTINGS[seed], seed=seed)) for seed in seeds]
+    texts = [lm.vocab.decode(np.array(text)) for text in zip(*zip(*written, strict=True), strict=True)]
+    assert texts == [lm.generate("a cab", 100, seed=seed, **SETTINGS[seed]) for seed in seeds]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_texts_that_threads_write_at_the_same_time_are_what_each_is_alone(device):
+    """Also the first ones: what writes them is prepared while others already ask."""
+    lm = make("lstm")
+    expected = [lm.generate("a cab", 100, seed=seed, **SETTINGS[seed % 6]) for seed in range(24)]
+    writer, prompt = GpuWriter(Network.from_weights(lm.config, lm._weights, device)), lm.vocab.encode("a cab")
+
+    def text(seed):
+        ids = writer.write(prompt, 100, Sampler(**SETTINGS[seed % 6], seed=seed))
+        return lm.vocab.decode(np.array([*ids]))
+
+    with ThreadPoolExecutor(12) as threads:
+        assert list(threads.map(text, range(24))) == expected
+
+
+@needs_cuda
+def test_models_can_be_scored_while_others_write():
+    lms = [CharLM(lm.config, lm._weights, device="cuda") for lm in map(make, CELLS)]
+    text = "bad cab\nde" * 900
+    expected = [CharLM(lm.config, lm._weights, device="cpu").score(text).sum() for lm in lms]
+    with ThreadPoolExecutor(6) as threads:
+        written = [threads.submit(lm.generate, "a", 200, seed=1) for lm in lms]
+        scored = [threads.submit(lm.score, text) for lm in lms]
+        np.testing.assert_allclose([each.result().sum() for each in scored], expected, rtol=1e-5)
+        assert [each.result() for each in written] == [lm.generate("a", 200, seed=1) for lm in lms]
+
+
+def test_a_closed_text_changes_nothing_for_the_next(lms):
+    writer, prompt = GpuWriter(lms["gru"].network), lms["gru"].vocab.encode("a cab")
+    closed = writer.write(prompt, 100, Sampler(1.0, seed=1))
+    next(closed)
+    closed.close()
+    assert lms["gru"].vocab.decode(np.array([*writer.write(prompt, 30, Sampler(1.0, seed=2))])) == lms["gru"].generate(
+        "a cab", 30, 1.0, seed=2
+    )
+
+
+# How a symbol is drawn
+
+logit = st.one_of(st.sampled_from([-1.0, 0.0, 0.25, 3.0]), st.floats(-30, 30, width=32))
+
+
+@laws
+@given(
+    st.lists(logit, min_size=1, max_size=12),
+    st.sampled_from([0, 1e-300, 0.1, 0.77, 1, 13.7]),
+    st.sampled_from([0, 1, 2, 5, 100, 2**70]),
+    st.sampled_from([0, 1e-9, 0.317, 0.773, 0.9993, 1]),
+    st.integers(0, 2**32),
+)
+@example([0.0, 0.0, 0.0], 1, 1, 1, 0)
+@example([0.0, 0.0, 0.0], 0, 0, 1, 0)
+@example([3.0, 3.0, -1.0, 3.0], 1, 2, 1, 3)
+@example([0.0, 0.0], 1, 0, 0.5, 0)  # the first of these reaches 0.5
+@example([0.0, 0.0, 0.0, 0.0], 1, 0, 0.75, 4)
+def test_a_symbol_is_drawn_as_on_the_cpu(logits, temperature, top_k, top_p, seed):
+    logits = np.array(logits, np.float32)
+    network = Network(make_config("rnn", "".join(map(chr, range(97, 97 + len(logits))))))
+    sampler = Sampler(temperature, top_k, top_p, seed)
+    network.head.weight.data.zero_()
+    network.head.bias.data.copy_(torch.from_numpy(logits))
+    ids = GpuWriter(network).write(np.zeros(1, np.int64), 1, Sampler(temperature, top_k, top_p, seed))
+    assert list(ids) == [sampler.draw(logits)]
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_weights_whose_outputs_overflow_are_reported_not_sampled_from(temperature):
+    lm = make_lm("rnn")
+    lm._weights["head.weight"][:] = 3e38
+    with pytest.raises(ModelFileError, match="use another model"):
+        write(lm, "a", 5, temperature=temperature)
+
+
+# How fast
+
+
+@every_cell
+def test_a_symbol_takes_time(lms, cell):
+    assert seconds_per_symbol(lms[cell].network, AT_ONCE) > 0
+
+
+def test_the_time_is_that_of_one_symbol_once_writing_goes_on(lms, monkeypatch):
+    written, read = [], _Passage._read
+    monkeypatch.setattr(_Passage, "_read", lambda self, *read_from: written.append(0) or read(self, *read_from))
+    clock = iter([100.0, 106.4])
+    stops = []
+    look = SimpleNamespace(perf_counter=lambda: stops.append(len(written)) or next(clock))
+    monkeypatch.setattr("charlm.inference.gpu.time", look)
+    assert seconds_per_symbol(lms["rnn"].network, AT_ONCE) == pytest.approx(0.1)
+    assert stops == [AT_ONCE, 2 * AT_ONCE]
+
+
+# Where there is a GPU
+
+
+@needs_cuda
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@every_cell
+def test_what_a_graph_writes_is_what_its_steps_write_one_by_one(lms, monkeypatch, cell, settings):
+    lm = CharLM(lms[cell].config, lms[cell]._weights, device="cuda")
+    captured = write(lm, PROMPT, 150, **settings)
+    monkeypatch.setattr(_Passage, "_captured", lambda passage: None)
+    assert captured == write(lm, PROMPT, 150, **settings)
+
+
+@needs_cuda
+@every_cell
+def test_a_gpu_scores_as_the_cpu_does(cell):
+    """In float32: cuDNN would take TF32, whose numbers have 10 bits."""
+    lm, text = make(cell, hidden_size=256), "bad cab\nde" * 50
+    on_gpu = CharLM(lm.config, lm._weights, device="cuda").score(text)
+    np.testing.assert_allclose(on_gpu, lm.score(text), atol=2e-5)

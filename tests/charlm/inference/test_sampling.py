@@ -1,0 +1,361 @@
+import math
+from itertools import repeat
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from models import laws
+from reference import chi_square_p_value, sampling_distribution
+
+from charlm.errors import ModelFileError, RequestError
+from charlm.inference.sampling import Sampler, Samplers, log_softmax, surprisals_of
+
+LOGITS = np.array([1.0, -0.5, 2.5, 0.25, 2.25, -2.0, 0.75, 1.5], np.float32)
+DRAWS = 200_000
+
+SETTINGS = [
+    {"temperature": 1.0},
+    {"temperature": 0.5},
+    {"temperature": 3.0},
+    {"temperature": 1.0, "top_k": 3},
+    {"temperature": 1.0, "top_k": 1},
+    {"temperature": 1.0, "top_p": 0.8},
+    {"temperature": 1.0, "top_p": 0.3},
+    {"temperature": 1.0, "top_k": 4, "top_p": 0.99},
+    {"temperature": 2.0, "top_k": 5, "top_p": 0.7},
+    {"temperature": 0.7, "top_k": 7, "top_p": 0.95},
+]
+
+logit_lists = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=12)
+temperatures = st.floats(0.01, 100)
+
+
+def draw_counts(sampler, logits=LOGITS, draws=50):
+    drawn = [sampler.draw(logits) for _ in range(draws)]
+    return np.bincount(drawn, minlength=len(logits))
+
+
+# What is drawn
+
+
+@pytest.fixture(scope="module")
+def many_drawn():
+    """What samplers of all SETTINGS draw in one company, DRAWS of each."""
+    each, steps = 200, DRAWS // 200
+    settings = [one for one in SETTINGS for _ in range(each)]
+    samplers = Samplers([Sampler(**one, seed=seed) for seed, one in enumerate(settings)])
+    logits = np.tile(LOGITS, (len(settings), 1))
+    return np.array([samplers.draw(logits) for _ in range(steps)]).reshape(steps, len(SETTINGS), each)
+
+
+@pytest.mark.parametrize("number", range(len(SETTINGS)), ids=lambda number: str(SETTINGS[number]))
+def test_draws_follow_the_filtered_softmax(many_drawn, number):
+    expected = sampling_distribution(LOGITS.tolist(), **SETTINGS[number])
+    counts = np.bincount(many_drawn[:, number].ravel(), minlength=len(LOGITS))
+    assert counts.sum() == DRAWS and counts[np.array(expected) == 0].sum() == 0
+    assert chi_square_p_value(counts.tolist(), expected) > 0.001
+
+
+def test_draws_of_one_sampler_follow_its_settings_one_after_another():
+    sampler, settings = Sampler(0.7, 7, 0.95, seed=1), SETTINGS[-1]
+    counts = draw_counts(sampler, draws=5000)
+    assert chi_square_p_value(counts.tolist(), sampling_distribution(LOGITS.tolist(), **settings)) > 0.001
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_probabilities_equal_those_of_the_naive_filter(seed):
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 3, size=50).astype(np.float32)
+    settings = {"temperature": random.uniform(0.2, 3), "top_k": int(random.integers(51)), "top_p": random.uniform()}
+    expected = sampling_distribution(logits.tolist(), **settings)
+    np.testing.assert_allclose(Sampler(**settings, seed=0).probabilities(logits), expected, rtol=1e-9)
+
+
+@laws
+@given(logit_lists, temperatures, st.integers(1, 15))
+def test_top_k_keeps_exactly_the_k_likeliest_in_proportion(logits, temperature, top_k):
+    logits = np.array(logits, np.float32)
+    everything = Sampler(temperature, seed=0).probabilities(logits)
+    kept = Sampler(temperature, top_k, seed=0).probabilities(logits)
+    support = kept > 0
+    assert support.sum() <= top_k
+    assert everything[support].min() >= everything[~support].max(initial=0)
+    np.testing.assert_allclose(kept, np.where(support, everything, 0) / everything[support].sum(), rtol=1e-9)
+
+
+@laws
+@given(logit_lists, temperatures, st.floats(0, 1))
+def test_top_p_keeps_the_smallest_likeliest_set_that_reaches_p(logits, temperature, top_p):
+    logits = np.array(logits, np.float32)
+    everything = Sampler(temperature, seed=0).probabilities(logits)
+    support = Sampler(temperature, 0, top_p, seed=0).probabilities(logits) > 0
+    assert everything[support].min() >= everything[~support].max(initial=0)
+    assert everything[support].sum() >= top_p - 1e-9
+    if support.sum() > 1:
+        assert everything[support].sum() - everything[support].min() < top_p + 1e-9
+
+
+def test_top_p_worked_by_hand():
+    logits = np.log([0.15, 0.5, 0.1, 0.25]).astype(np.float32)
+    kept = {p: Sampler(1.0, 0, p, seed=0).probabilities(logits) for p in (0.4, 0.7, 0.8)}
+    assert kept[0.4] == pytest.approx([0, 1, 0, 0])
+    assert kept[0.7] == pytest.approx([0, 2 / 3, 0, 1 / 3])
+    assert kept[0.8] == pytest.approx([0.15 / 0.9, 0.5 / 0.9, 0, 0.25 / 0.9])
+
+
+@laws
+@given(logit_lists, temperatures, st.integers(0, 15), st.floats(0, 1), st.integers(0, 2**64))
+def test_a_draw_is_where_the_seeds_next_number_falls_in_the_distribution(logits, temperature, top_k, top_p, seed):
+    logits = np.array(logits, np.float32)
+    sampler = Sampler(temperature, top_k, top_p, seed)
+    random, ends = np.random.Generator(np.random.PCG64(seed)), np.cumsum(sampler.probabilities(logits))
+    for _ in range(20):
+        drawn, number = sampler.draw(logits), random.random()
+        # where a border is as close as rounding goes, either side will do
+        assert (ends[drawn - 1] if drawn else 0) - 1e-12 <= number <= ends[drawn] + 1e-12
+
+
+# In company
+
+
+one_text = st.tuples(
+    st.sampled_from([0, 1e-300, 0.5, 1.0, 2.5, 1e6]),  # temperature
+    st.sampled_from([0, 1, 2, 5, 100]),  # top_k
+    st.sampled_from([0, 0.3, 0.9, 1.0]),  # top_p
+    st.integers(0, 100),  # seed
+    st.sampled_from([1, 1e-30, 100, 1e4, 1e30]),  # how far its logits lie apart
+    st.sampled_from([0, -1e5, 500, 1e30]),  # and where
+)
+
+
+@laws
+@given(st.lists(one_text, min_size=1, max_size=20), st.sampled_from([1, 2, 7, 65]), st.integers(0, 100))
+def test_samplers_draw_for_each_text_what_its_sampler_draws_alone(texts, symbols, logits_seed):
+    alone = [Sampler(*text[:4]) for text in texts]
+    samplers = Samplers([Sampler(*text[:4]) for text in texts])
+    random = np.random.default_rng(logits_seed)
+    for _ in range(5):
+        drawn = random.integers(-4, 4, (len(texts), symbols)) + random.random((len(texts), 1))  # some are equal
+        logits = np.array([row * far + place for row, (*_, far, place) in zip(drawn, texts, strict=True)], np.float32)
+        expected = [sampler.draw(row) for sampler, row in zip(alone, logits, strict=True)]
+        # to the last bit: an outlying text beside another must not even change how that one is rounded
+        weights = [
+            Samplers([Sampler(*text[:4])]).weights(row[None])[0] for row, text in zip(logits, texts, strict=True)
+        ]
+        assert np.array_equal(samplers.weights(logits), weights)
+        assert samplers.draw(logits) == expected
+
+
+def test_a_text_draws_on_where_it_stood_when_its_company_changes():
+    alone, one, other = Sampler(1.0, seed=3), Sampler(1.0, seed=3), Sampler(0.5, 3, seed=4)
+    expected = [alone.draw(LOGITS) for _ in range(60)]
+    both = np.stack([LOGITS, LOGITS])
+    drawn = [Samplers([one]).draw(LOGITS[None])[0] for _ in range(20)]
+    drawn += [Samplers([other, one]).draw(both)[1] for _ in range(20)]
+    drawn += [one.draw(LOGITS) for _ in range(20)]
+    assert drawn == expected
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-53])
+def test_the_least_and_the_greatest_random_number_draw_no_excluded_symbol(number):
+    random = np.random.default_rng(0)
+    samplers = [Sampler(1.0, 5, seed=0), Sampler(0.7, 9, 0.9, seed=0)]
+    for sampler in samplers:
+        sampler.randoms = repeat(number)
+    for _ in range(200):
+        logits = random.normal(0, 3, 30).astype(np.float32)
+        logits[[0, -1]] = -20  # both ends are excluded
+        possible = [np.flatnonzero(sampler.probabilities(logits)) for sampler in samplers]
+        expected = [ids[-1 if number else 0] for ids in possible]
+        assert [sampler.draw(logits) for sampler in samplers] == expected
+        assert Samplers(samplers).draw(np.stack([logits, logits])) == expected
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.0}, {"top_k": 1}, {"top_p": 0}], ids=str)
+def test_every_draw_uses_one_random_number(settings):
+    sampler, random = Sampler(**settings, seed=5), np.random.Generator(np.random.PCG64(5))
+    draw_counts(sampler, draws=10)
+    random.random(10)
+    assert next(sampler.randoms) == random.random()
+
+
+def test_drawing_leaves_the_logits_as_they_are():
+    logits = np.stack([LOGITS, 1e30 * LOGITS, LOGITS])
+    before = logits.copy()
+    samplers = Samplers([Sampler(0, seed=0), Sampler(0.5, 3, seed=0), Sampler(1.0, top_p=0.5, seed=0)])
+    samplers.draw(logits)
+    samplers.weights(logits)
+    log_softmax(logits)
+    assert np.array_equal(logits, before)
+
+
+# Extremes
+
+
+def test_temperature_zero_takes_the_likeliest_and_of_equals_the_first():
+    assert draw_counts(Sampler(0, seed=1)).tolist() == [0, 0, 50, 0, 0, 0, 0, 0]
+    assert Sampler(0, seed=1).draw(np.array([1.0, 3.0, 3.0], np.float32)) == 1
+    assert Sampler(0, 2, 0.5, seed=1).draw(np.array([1.0, 3.0, 3.0], np.float32)) == 1
+    assert Sampler(0, seed=1).draw(np.zeros(9, np.float32)) == 0
+
+
+@laws
+@given(logit_lists, st.integers(0, 15), st.floats(0, 1), st.sampled_from([1, 1e30, -1e30]))
+def test_temperature_zero_takes_the_first_of_the_likeliest_whatever_the_filters(logits, top_k, top_p, factor):
+    logits = np.array(logits, np.float32) * np.float32(factor)
+    assert Sampler(0, top_k, top_p, seed=2).draw(logits) == logits.tolist().index(max(logits.tolist()))
+
+
+def test_a_tiny_temperature_always_takes_the_likeliest():
+    for temperature in (1e-6, 1e-300, 5e-324):
+        for logits in (LOGITS, 1e30 * LOGITS, LOGITS - np.float32(1e5)):
+            assert draw_counts(Sampler(temperature, seed=1), logits)[2] == 50
+
+
+def test_a_tiny_temperature_draws_among_equals():
+    counts = draw_counts(Sampler(1e-300, seed=1), np.array([1.0, 3.0, 3.0], np.float32), draws=100)
+    assert counts[0] == 0 and counts.min(initial=100, where=[False, True, True]) > 20
+
+
+def test_a_huge_temperature_makes_all_symbols_equally_likely():
+    for temperature in (1e6, 1e300):
+        assert Sampler(temperature, seed=1).probabilities(LOGITS) == pytest.approx(np.full(8, 1 / 8), rel=1e-5)
+
+
+def test_top_p_zero_takes_the_likeliest():
+    assert Sampler(1.0, top_p=0, seed=1).probabilities(LOGITS).tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+    assert Sampler(1.0, top_p=0, seed=1).probabilities(np.zeros(3, np.float32)).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("top_k", [8, 9, 10**6, 10**400])
+def test_top_k_of_the_vocabulary_or_more_is_off(top_k):
+    off = Sampler(1.0, top_k=0, seed=1).probabilities(LOGITS)
+    assert Sampler(1.0, top_k=top_k, seed=1).probabilities(LOGITS).tolist() == off.tolist()
+
+
+def test_of_equals_top_k_and_top_p_keep_the_first():
+    logits = np.array([0, 1, 1, 1], np.float32)
+    assert Sampler(1.0, top_k=2, seed=1).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
+    assert Sampler(1.0, top_p=0.5, seed=1).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
+
+
+def test_of_very_many_equals_top_k_keeps_the_first():
+    logits = np.tile(np.array([0, 1], np.float32), 500)  # too many for a sort to keep their order by luck
+    kept = np.flatnonzero(Sampler(1.0, top_k=100, seed=1).probabilities(logits))
+    assert kept.tolist() == list(range(1, 200, 2))
+
+
+def test_top_p_one_keeps_even_what_is_lost_in_the_sum():
+    probabilities = Sampler(1.0, top_k=2, top_p=1.0, seed=1).probabilities(np.array([-50, 0, -60], np.float32))
+    assert probabilities == pytest.approx([math.exp(-50), 1, 0], rel=1e-9, abs=0)
+
+
+def test_a_vocabulary_of_one_symbol_leaves_no_choice():
+    assert draw_counts(Sampler(1.0, 1, 0.5, seed=1), np.zeros(1, np.float32), draws=10).tolist() == [10]
+
+
+def test_logits_far_apart_do_not_overflow():
+    assert draw_counts(Sampler(1.0, seed=1), np.array([-3e38, 3e38], np.float32), draws=10).tolist() == [0, 10]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("shift", [-1e5, -500, -390, 390, 500, 1e5])
+def test_logits_that_are_all_low_or_high_give_the_same_distribution(settings, shift):
+    shifted = LOGITS + np.float32(shift)  # exactly, as these numbers are
+    expected = sampling_distribution(LOGITS.tolist(), **settings)
+    np.testing.assert_allclose(Sampler(**settings, seed=0).probabilities(shifted), expected, rtol=1e-9)
+    # beside an ordinary text, too
+    weights = Samplers([Sampler(**settings, seed=0), Sampler(**settings, seed=0)]).weights(np.stack([LOGITS, shifted]))
+    np.testing.assert_allclose(weights[1] / weights[1].sum(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-300, 1.0, 1e6])
+@pytest.mark.parametrize("bad", [[0, math.nan, 1], [math.nan] * 3, [0, math.inf, 1], [-math.inf] * 3], ids=str)
+def test_logits_that_are_no_finite_numbers_are_refused_in_any_place(temperature, bad):
+    good, bad = np.zeros(3, np.float32), np.array(bad, np.float32)
+    for place in range(3):
+        logits = np.stack([bad if number == place else good for number in range(3)])
+        samplers = Samplers([Sampler(temperature, top_k, seed=0) for top_k in (0, 2, 0)])
+        with pytest.raises(ModelFileError, match="outputs are no finite numbers.*use another model"):
+            samplers.draw(logits)
+        with pytest.raises(ModelFileError, match="outputs are no finite numbers.*use another model"):
+            log_softmax(logits)
+
+
+@laws
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=6), st.sampled_from([1, 100, 1e5, 1e30]))
+def test_log_softmax_is_its_definition_row_by_row(logits, factor):
+    logits = (np.array(logits) * factor).astype(np.float32)
+    for shape in ((6,), (2, 3), (3, 1, 2)):
+        rows = logits.reshape(shape)
+        np.testing.assert_allclose(log_softmax(rows), reference.log_softmax(rows.astype(np.float64)), rtol=1e-12)
+
+
+@laws
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=6), st.sampled_from([1, 10, 100, 1e5, 1e30]))
+def test_surprisals_are_those_of_the_log_softmax_to_the_precision_of_float32(logits, factor):
+    logits = (np.array(logits) * factor).astype(np.float32)
+    for shape in ((1, 6), (2, 3), (3, 1, 2)):
+        rows = logits.reshape(shape)
+        expected = -reference.log_softmax(rows.astype(np.float64))
+        for id in range(shape[-1]):
+            found = surprisals_of(np.full(shape[:-1], id), rows)
+            np.testing.assert_allclose(found, expected[..., id], rtol=1e-6, atol=1e-6)
+
+
+def test_log_softmax_worked_by_hand():
+    logits = np.log(np.array([[0.1, 0.2, 0.7], [3, 3, 6]])).astype(np.float32)
+    expected = np.log([[0.1, 0.2, 0.7], [0.25, 0.25, 0.5]])
+    np.testing.assert_allclose(log_softmax(logits), expected, rtol=1e-6)
+
+
+# Seeds and settings
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63, 10**30])
+def test_the_same_seed_gives_the_same_draws(seed):
+    one, other = Sampler(1.0, seed=seed), Sampler(1.0, seed=seed)
+    assert [one.draw(LOGITS) for _ in range(100)] == [other.draw(LOGITS) for _ in range(100)]
+
+
+def test_different_seeds_give_different_draws():
+    drawn = {tuple(Sampler(1.0, seed=seed).draw(LOGITS) for _ in range(1)) for seed in range(50)}
+    assert len(drawn) > 1
+
+
+def test_a_drawn_seed_can_be_used_again():
+    unseeded = Sampler(1.0)
+    again = Sampler(1.0, seed=unseeded.seed)
+    assert [unseeded.draw(LOGITS) for _ in range(50)] == [again.draw(LOGITS) for _ in range(50)]
+
+
+NOT_NUMBERS = [None, "1", True, [1.0], math.nan, math.inf, -math.inf, np.float32("nan")]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *[("temperature", value) for value in [*NOT_NUMBERS, -0.1, -1, 10**400, -(10**5000)]],
+        *[("top_p", value) for value in [*NOT_NUMBERS, -0.1, 1.1, 10**400, -(10**5000)]],
+        *[("top_k", value) for value in [*NOT_NUMBERS, -1, 2.5, -(10**400), -(10**5000)]],
+        *[("seed", value) for value in [*NOT_NUMBERS[1:], -1, 2.5, -(10**400), -(10**5000)]],
+    ],
+    ids=lambda value: repr(value)[:12] if not isinstance(value, int) or abs(value) < 9 else "huge int",
+)
+def test_a_value_out_of_bounds_is_refused_by_name(argument, value):
+    with pytest.raises(RequestError, match=rf"^{argument} is "):
+        Sampler(**{argument: value})
+
+
+def test_the_message_tells_the_bounds():
+    with pytest.raises(RequestError, match="^temperature is -1.0; it must be a finite number from 0$"):
+        Sampler(-1)
+    with pytest.raises(RequestError, match="^top_p is 1.5; it must be from 0 to 1$"):
+        Sampler(top_p=1.5)
+
+
+def test_whole_numbers_may_come_as_floats_or_from_numpy():
+    assert Sampler(1.0, top_k=3.0, seed=7.0).top_k == 3
+    assert Sampler(np.float32(0.5), np.int64(3), np.float64(0.9), np.int32(7)).seed == 7

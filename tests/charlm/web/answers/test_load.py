@@ -1,0 +1,102 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from models import make_lm, make_model, save
+
+from charlm.errors import CharLMError, HubError, RequestError
+from charlm.hub import push_folder
+from charlm.web.answers.load import Loader, may_load
+from charlm.web.models import MOST_GUESTS, Collection, ServedModel
+
+
+@pytest.fixture
+def ada(hub, tmp_path):
+    """A Hub with a model of charlm."""
+    hub.add_user("ada", "hf_ada")
+    push_folder(save(make_model("gru"), tmp_path / "model"), "ada/poems", token="hf_ada")
+    hub.requests.clear()
+    return hub
+
+
+@pytest.fixture
+def collection():
+    return Collection([ServedModel("small", make_lm(), "folder")])
+
+
+def test_a_model_is_found_described_and_loaded(ada, collection):
+    loader = Loader(collection, "cpu")
+    assert loader.search("poem") == ["ada/poems"]
+    assert loader.search(" ada/anything ") == ["ada/anything"]
+    offer = loader.describe("ada/poems")
+    assert offer.fits
+    assert offer.lines[0].startswith("ada/poems, commit ")
+    assert loader.load("ada/poems") == "ada/poems"
+    assert collection["ada/poems"].lm.generate("ab", 20, seed=1) == make_lm("gru").generate("ab", 20, seed=1)
+    assert {request.token for request in ada.requests} == {None}
+
+
+def test_a_guest_is_in_no_list(ada, collection):
+    Loader(collection, "cpu").load("ada/poems")
+    assert collection.names == ["small"]
+    assert [model.name for model in collection] == ["small"]
+    with pytest.raises(RequestError, match="choose one of small$"):
+        _ = collection["ada/none"]
+
+
+def test_two_who_want_the_same_model_have_it_downloaded_once(ada, collection):
+    loader = Loader(collection, "cpu")
+    with ThreadPoolExecutor(4) as visitors:
+        assert set(visitors.map(loader.load, ["ada/poems"] * 4)) == {"ada/poems"}
+    assert sum("/resolve/" in r.path and "safetensors" in r.path and r.method == "GET" for r in ada.requests) == 1
+
+
+def test_a_model_that_is_too_large_is_not_downloaded(ada, collection, monkeypatch):
+    monkeypatch.setattr("charlm.web.answers.load.MOST_BYTES", 1000)
+    loader = Loader(collection, "cpu")
+    offer = loader.describe("ada/poems")
+    assert not offer.fits
+    assert "more than the" in offer.lines[-1]
+    with pytest.raises(RequestError, match="larger than"):
+        loader.load("ada/poems")
+    assert not any("/resolve/" in request.path for request in ada.requests)
+
+
+@pytest.mark.parametrize("name", [None, 5, ["ada/poems"], "", "poems", "../../etc/passwd", "a/b/c", "x" * 10**6])
+def test_what_is_no_repository_is_refused_in_a_short_message(ada, collection, name):
+    loader = Loader(collection, "cpu")
+    for ask in (loader.describe, loader.load):
+        with pytest.raises(CharLMError) as caught:
+            ask(name)
+        assert len(str(caught.value)) < 300
+    assert ada.requests == []
+
+
+def test_a_repository_that_is_not_there_is_told(ada, collection):
+    with pytest.raises(HubError, match="no repository ada/none"):
+        Loader(collection, "cpu").load("ada/none")
+
+
+def test_the_least_recently_used_guests_go():
+    collection = Collection([ServedModel("small", make_lm(), "folder")])
+    guests = [ServedModel(f"guest {number}", make_lm(), "trained") for number in range(MOST_GUESTS + 1)]
+    for guest in guests[:-1]:
+        collection.lend(guest)
+    assert collection["guest 0"] is guests[0]  # used again
+    collection.lend(guests[-1])
+    assert "guest 0" in collection
+    assert "guest 1" not in collection
+    with pytest.raises(RequestError, match="there is no model 'guest 1' here"):
+        _ = collection["guest 1"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, True),
+        ({"SPACE_ID": "ada/page"}, False),
+        ({"SPACE_ID": "ada/page", "CHARLM_ALLOW_LOADING": "1"}, True),
+        ({"SPACE_ID": "ada/page", "CHARLM_ALLOW_LOADING": "0"}, False),
+    ],
+)
+def test_visitors_of_a_space_may_load_only_if_its_owner_says_so(environment, expected):
+    assert may_load(environment) is expected

@@ -1,0 +1,213 @@
+"""Several processes train one model: started by torchrun, and without it where each has to end by itself."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from browser import ROOT
+from models import contents, make_model, save
+
+from charlm.errors import RequestError
+from train.checkpoint import load_checkpoint
+from train.config import TrainConfig
+from train.data import load_text
+from train.distributed import ALONE, Team, is_leader, join_team, one_voice
+from train.loop import fit
+from train.report import Report
+
+SETTINGS = {
+    "cell": "gru",
+    "epochs": 2,
+    "hidden_size": 12,
+    "embedding_size": 6,
+    "dropout": 0.2,
+    "batch_size": 4,
+    "seq_length": 16,
+    "device": "cpu",
+    "precision": "fp32",
+}
+# Sums over the streams of a batch are made in another order: that alone makes the processes differ from one.
+SAME_LOSS = 1e-4
+STOP_EPOCH, STOP_STEP = 2, 5
+PATIENCE = 300  # seconds, on a machine with other work; a process that waits for another for ever is ended by it
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+run = partial(subprocess.run, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+
+def torchrun(*arguments):
+    """Start two processes as users do."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return run([*command, *map(str, arguments)])
+
+
+def pair(*arguments):
+    """Start two processes that nobody watches over; return what the leader and the follower came to."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "train", *map(str, arguments)],
+            cwd=ROOT,
+            env=ENVIRONMENT | place | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        said = [process.communicate(timeout=PATIENCE) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *both) for process, both in zip(processes, said, strict=True)]
+
+
+def command(text, out, **changes):
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (SETTINGS | changes).items()]
+    return ["fit", "--text", text, "--out", out, *flags]
+
+
+def losses(history):
+    return [epoch[name] for epoch in history["epochs"] for name in ("train_loss", "val_loss")]
+
+
+def read_history(folder):
+    return json.loads((folder / "history.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "cats.txt"
+    path.write_text("the cat sat on the mat; the dog sat on the log.\n" * 40)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, text):
+    """The record of one process."""
+    out = tmp_path_factory.mktemp("alone")
+    return fit(load_text(str(text)), out, TrainConfig(**SETTINGS), Report())
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, text):
+    """What two processes said and left behind that torchrun was told to end in the second epoch."""
+    out = tmp_path_factory.mktemp("stopped")
+    script = ROOT / "tests" / "train" / "stopped_team.py"
+    return torchrun(script, STOP_EPOCH, STOP_STEP, *command(text, out)), out
+
+
+def test_two_processes_that_torchrun_has_to_end_stop_after_the_same_step_and_save_all_of_the_run(stopped, alone):
+    ended, out = stopped
+    assert ended.returncode == 1  # as torchrun has it
+    assert ended.stderr.count("interrupted; the same command with --resume goes on from here") == 1
+    assert ended.stderr.count("epoch 1/2: training loss ") == 1
+    assert "RuntimeError" not in ended.stderr, ended.stderr  # one that had gone would leave the other with half a sum
+    checkpoint = load_checkpoint(out)
+    assert checkpoint.values["epoch"] == STOP_EPOCH
+    # the signal may reach the follower a step earlier
+    assert checkpoint.values["step"] in (STOP_STEP + 1, STOP_STEP + 2)
+    assert checkpoint.tensors["state.0.0"].shape == (SETTINGS["batch_size"], SETTINGS["hidden_size"])
+    assert losses(read_history(out)) == pytest.approx(losses(alone)[:2], abs=SAME_LOSS)
+
+
+def test_one_process_goes_on_where_two_have_stopped_to_the_losses_of_one(stopped, alone, text, tmp_path):
+    out = shutil.copytree(stopped[1], tmp_path / "out")
+    resumed = fit(load_text(str(text)), out, TrainConfig(**SETTINGS), Report(), resume=True)
+    assert losses(resumed) == pytest.approx(losses(alone), abs=SAME_LOSS)
+
+
+def test_two_processes_go_on_where_two_have_stopped_to_the_losses_of_one(stopped, alone, text, tmp_path):
+    out = shutil.copytree(stopped[1], tmp_path / "out")
+    ended = torchrun("-m", "train", *command(text, out), "--resume")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("resuming at epoch 2, step ") == ended.stderr.count("done: ") == 1
+    assert losses(read_history(out)) == pytest.approx(losses(alone), abs=SAME_LOSS)
+
+
+def test_a_loss_that_is_no_number_ends_both_processes_at_the_same_step_and_one_tells(text, tmp_path):
+    diverging = {"lr": 10, "weight_decay": 10, "clip_norm": 0}  # a weight that decays tenfold a step grows
+    (leader, _, told), follower = pair(*command(text, tmp_path / "out", **diverging))
+    assert leader == 1 and told.count("error: the loss is no longer a number") == 1
+    assert follower == (1, "", "")
+
+
+def test_what_the_leader_refuses_ends_both_processes_and_one_tells(text, tmp_path):
+    out = save(make_model(), tmp_path / "out")
+    before = contents(out)
+    (leader, _, told), follower = pair(*command(text, out))
+    assert leader == 2 and told.startswith("error: ") and told.count("\n") == 1
+    assert "already holds config.json" in told
+    assert follower == (2, "", "")
+    assert contents(out) == before
+
+
+def test_streams_are_shared_out_in_order_and_without_a_rest():
+    shares = [list(range(6))[Team(rank, 3).share(6)] for rank in range(3)]
+    assert shares == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_streams_that_cannot_be_shared_out_evenly_are_refused_before_anything_is_made(text, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.loop.join_team", lambda device: FakeTeam())
+    with pytest.raises(RequestError, match="5 streams .* 2 processes; give a --batch-size that is a multiple of 2"):
+        fit(load_text(str(text)), tmp_path / "out", TrainConfig(**SETTINGS | {"batch_size": 5}), Report())
+    assert not (tmp_path / "out").exists()
+
+
+class FakeTeam(Team):
+    """A team of two in which the other does as this one."""
+
+    def __init__(self):
+        super().__init__(0, 2)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def from_leader(self, make):
+        return make()
+
+
+def test_a_process_of_its_own_averages_gathers_and_asks_without_another():
+    tensor = torch.arange(6.0).reshape(2, 3)
+    before = tensor.clone()
+    ALONE.average([tensor])
+    assert torch.equal(tensor, before) and ALONE.gather(tensor) is tensor
+    assert ALONE.from_leader(lambda: 7) == 7
+    with join_team("cpu") as team:
+        assert team is ALONE and team.leads and is_leader()
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", 2), ("mps", 1)])
+def test_more_processes_than_gpus_are_refused(monkeypatch, device, gpus):
+    for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": 3, "LOCAL_RANK": 3}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(RequestError, match=f"give torchrun --nproc-per-node {gpus}, or"), join_team(device):
+        pytest.fail("joined")
+
+
+def test_a_follower_keeps_a_refusal_to_itself_but_not_what_nobody_foresaw(monkeypatch, capsys):
+    def fail(error):
+        with one_voice():
+            sys.stderr.write("progress")
+            raise error
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        fail(RequestError("wrong"))
+    assert ended.value.code == RequestError.exit_status
+    with pytest.raises(ZeroDivisionError):
+        fail(ZeroDivisionError())
+    assert capsys.readouterr() == ("", "")
