@@ -44,7 +44,7 @@ from charlm.model.cells import CELLS
 from train.checkpoint import Interrupts, save_checkpoint
 from train.config import TrainConfig, computes_bf16, pick_precision
 from train.data import Text, make_text
-from train.distributed import ALONE
+from train.distributed import SINGLE_PROCESS
 from train.encode import encode_text
 from train.evaluate import flushed_denormals
 from train.loop import describe_run
@@ -77,7 +77,7 @@ class Ours:
             cell, hidden_size=size, embedding_size=size, batch_size=STREAMS, seq_length=LENGTH, precision=precision
         ).resolve(protocol)
         torch.manual_seed(0)
-        self.trainer = Trainer(config, protocol, describe_run(text, protocol, config), Report(), ALONE)
+        self.trainer = Trainer(config, protocol, describe_run(text, protocol, config), Report(), SINGLE_PROCESS)
         self.batches = protocol.batches(STREAMS, LENGTH, 0)
 
     def step(self) -> None:

@@ -14,7 +14,7 @@ from browser import ROOT, running_app
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXT = "Once upon a time a small network read a book. It read it once, and twice, and wrote.\n" * 60
 
-# The page is tested in test_app.py, several processes in train/test_team.py, and the last is what runs the tests.
+# The page is tested in test_app.py, several processes in train/test_distributed.py; the last one runs the tests.
 ELSEWHERE = ("python app.py", "torchrun", "pip install")
 # What a user waits hours for; everything else is run as it stands.
 SMALL = " --epochs 1 --hidden-size 16 --embedding-size 16 --seq-length 32"

@@ -13,7 +13,7 @@ from charlm.model.history import bits_per_char
 from train.config import TrainConfig, setting_type
 from train.data import load_text
 from train.deploy import deploy
-from train.distributed import is_leader, one_voice
+from train.distributed import is_main_process, mute_other_ranks
 from train.loop import fit
 from train.protocols import PROTOCOLS, evaluate
 from train.report import JsonReport, Report
@@ -24,12 +24,12 @@ def run_fit(args: argparse.Namespace) -> None:
     config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
     if args.push_to_hub:
         check_can_push(args.push_to_hub)  # hours of training should not end in a missing token
-    report = JsonReport() if args.json_lines and is_leader() else Report()
+    report = JsonReport() if args.json_lines and is_main_process() else Report()
     # a large text's ids need room: where the model goes, as far as those folders exist already
     workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if folder.is_dir())
     best = fit(load_text(args.text, workspace), args.out, config, report, resume=args.resume)["best"]
     report.say(f"done: {args.out} holds epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
-    if args.push_to_hub and is_leader():
+    if args.push_to_hub and is_main_process():
         print(push_folder(args.out, args.push_to_hub))
 
 
@@ -116,7 +116,7 @@ def add_setting(command: argparse.ArgumentParser, spec: "dataclasses.Field[objec
 
 def main() -> None:
     """Do what the command line asks for."""
-    with one_voice():
+    with mute_other_ranks():
         args = parse()
         args.run(args)
 

@@ -1,4 +1,4 @@
-"""Training by several processes at once, as torchrun starts them: each reads its share of every batch."""
+"""Data-parallel training in several processes that torchrun starts: each reads its share of every batch."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,62 +14,62 @@ from charlm.errors import CharLMError, RequestError
 
 Value = TypeVar("Value")
 
-# One may measure for hours while the others wait; torchrun ends all when one has died.
-PATIENCE = timedelta(days=7)
+# Rank 0 may measure for hours while the others wait; if a process dies, torchrun ends all of them.
+TIMEOUT = timedelta(days=7)
 
 
-class Team:
-    """The processes that train one model. The first of them, the leader, measures and writes files.
+class ProcessGroup:
+    """The processes that train one model. Rank 0, the main process, measures and writes files.
 
-    rank: this process's number, from 0. size: how many there are.
+    rank: this process's number, from 0. world_size: the number of processes.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
         self.rank = rank
-        self.size = size
+        self.world_size = world_size
 
     @property
-    def leads(self) -> bool:
-        """Whether this process is the leader."""
+    def is_main(self) -> bool:
+        """Whether this is the main process."""
         return self.rank == 0
 
-    def share(self, streams: int) -> slice:
-        """Return which of the streams of a batch are this process's.
+    def share(self, batch_size: int) -> slice:
+        """Return which of the streams of a batch this process reads.
 
-        Raises RequestError if they cannot be shared out evenly.
+        Raises RequestError if they cannot be divided evenly.
         """
-        if streams % self.size:
+        if batch_size % self.world_size:
             raise RequestError(
-                f"{streams} streams cannot be shared out evenly among {self.size} processes; "
-                f"give a --batch-size that is a multiple of {self.size}"
+                f"{batch_size} streams cannot be divided evenly among {self.world_size} processes; "
+                f"give a --batch-size that is a multiple of {self.world_size}"
             )
-        each = streams // self.size
+        each = batch_size // self.world_size
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def average(self, tensors: list[Tensor]) -> None:
+    def all_reduce_mean(self, tensors: list[Tensor]) -> None:
         """Replace the tensors of each process by their mean over all processes."""
-        if self.size == 1:
+        if self.world_size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message rather than one for each tensor
         dist.all_reduce(flat)
-        flat /= self.size
+        flat /= self.world_size
         sizes = [tensor.numel() for tensor in tensors]
         for tensor, mean in zip(tensors, torch.split(flat, sizes), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def gather(self, part: Tensor) -> Tensor:
-        """Return the parts (B, H) that the processes hold one below the other."""
-        if self.size == 1:
+    def all_gather(self, part: Tensor) -> Tensor:
+        """Return the tensors (B, H) of all processes, concatenated in the order of their ranks."""
+        if self.world_size == 1:
             return part
-        parts = [torch.empty_like(part) for _ in range(self.size)]
+        parts = [torch.empty_like(part) for _ in range(self.world_size)]
         dist.all_gather(parts, part.contiguous())
         return torch.cat(parts)
 
-    def from_leader(self, make: Callable[[], Value]) -> Value:
-        """Have the leader make a value, and return it in every process. What the leader raises, all raise."""
-        if self.size == 1:
+    def broadcast_from_main(self, make: Callable[[], Value]) -> Value:
+        """Call `make` in the main process; return its value, or raise its exception, in every process."""
+        if self.world_size == 1:
             return make()
-        outcome: list[tuple[Value | None, BaseException | None]] = [_outcome(make) if self.leads else (None, None)]
+        outcome: list[tuple[Value | None, BaseException | None]] = [_outcome(make) if self.is_main else (None, None)]
         dist.broadcast_object_list(outcome, src=0)
         value, error = outcome[0]
         if error is not None:
@@ -80,30 +80,30 @@ class Team:
 def _outcome(make: Callable[[], Value]) -> tuple[Value | None, BaseException | None]:
     try:
         return make(), None
-    except BaseException as error:  # KeyboardInterrupt too: the others must not wait for ever
+    except BaseException as error:  # KeyboardInterrupt too: the other processes wait for the broadcast
         return None, error
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def join_team(device: str) -> Iterator[Team]:
-    """Meet the other processes that torchrun started, if it did. device: cpu, cuda or mps.
+def join_process_group(device: str) -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun started; without torchrun give SINGLE_PROCESS. device: cpu, cuda or mps.
 
-    Raises RequestError if this machine has not a GPU for each of its processes.
+    Raises RequestError if this machine has fewer GPUs than processes.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
-        yield ALONE
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size == 1:
+        yield SINGLE_PROCESS
         return
     if device != "cpu":
         _check_gpus(torch.cuda.device_count() if device == "cuda" else 1, int(os.environ["LOCAL_WORLD_SIZE"]))
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Team(dist.get_rank(), size)
+        yield ProcessGroup(dist.get_rank(), world_size)
     finally:
         dist.destroy_process_group()
 
@@ -116,16 +116,16 @@ def _check_gpus(gpus: int, processes: int) -> None:
         )
 
 
-def is_leader() -> bool:
-    """Tell whether this process leads the team that it is in, or will be."""
+def is_main_process() -> bool:
+    """Tell whether this process has rank 0, also before it has joined the process group."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
-    """Let one process of each machine tell what goes on and what is wrong: the others would say the same.
+def mute_other_ranks() -> Iterator[None]:
+    """Let only local rank 0 of each machine print progress and errors: the others would repeat them.
 
-    What nobody foresaw they tell too.
+    An unexpected exception is raised in every process.
     """
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         yield

@@ -16,7 +16,7 @@ from charlm.model.history import HistoryRecord
 from train.checkpoint import Checkpoint, Interrupts, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.data import Text
-from train.distributed import join_team
+from train.distributed import join_process_group
 from train.evaluate import flushed_denormals
 from train.protocols import PROTOCOLS, Protocol
 from train.report import Report
@@ -38,15 +38,22 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
     """
     protocol, device = PROTOCOLS[config.protocol](text), pick_device(config.device)
     # flushing comes first: threads of torch take it over when they start, and choosing a precision starts them
-    with flushed_denormals(), join_team(device) as team, seeded(config.seed, device), Interrupts() as interrupts:
+    with (
+        flushed_denormals(),
+        join_process_group(device) as group,
+        seeded(config.seed, device),
+        Interrupts() as interrupts,
+    ):
         resolved = config.resolve(protocol)
-        run, checkpoint = team.from_leader(lambda: begin(text, protocol, config, resolved, out, resume))
+        run, checkpoint = group.broadcast_from_main(lambda: begin(text, protocol, config, resolved, out, resume))
         resolved = replace(resolved, precision=run["precision"])
-        if resume and checkpoint is None and (history := team.from_leader(lambda: finished_history(out, run))):
+        if resume and checkpoint is None and (history := group.broadcast_from_main(lambda: finished_history(out, run))):
             report.say(f"{out} is finished already: best validation loss {history['best']['val_loss']:.4f}")
             return history
-        trainer = Trainer(resolved, protocol, run, report, team)
-        team.from_leader(lambda: prepare_folder(out))  # now, not after an epoch, is the time to learn that it cannot be
+        trainer = Trainer(resolved, protocol, run, report, group)
+        group.broadcast_from_main(
+            lambda: prepare_folder(out)
+        )  # now, not after an epoch, is the time to learn that it cannot be
         if checkpoint is not None:
             trainer.restore(checkpoint)
             report.say(f"resuming at epoch {trainer.epoch}, step {trainer.step}")
@@ -54,13 +61,13 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         try:
             while trainer.epoch <= config.epochs:
                 trainer.train_epoch(interrupts)
-                record = team.from_leader(lambda: trainer.measure(interrupts))
+                record = group.broadcast_from_main(lambda: trainer.measure(interrupts))
                 is_best = trainer.end_epoch(record)
-                team.from_leader(partial(trainer.save, out, is_best))
+                group.broadcast_from_main(partial(trainer.save, out, is_best))
                 report.epoch(record, config.epochs, is_best)
-            return team.from_leader(lambda: trainer.finish(out, interrupts))
+            return group.broadcast_from_main(lambda: trainer.finish(out, interrupts))
         except KeyboardInterrupt:
-            team.from_leader(lambda: save_checkpoint(out, trainer.checkpoint()))
+            group.broadcast_from_main(lambda: save_checkpoint(out, trainer.checkpoint()))
             report.say("interrupted; the same command with --resume goes on from here")
             raise
 

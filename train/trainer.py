@@ -18,7 +18,7 @@ from charlm.vocab import Vocab
 from train.batches import Batches
 from train.checkpoint import Checkpoint, Interrupts, delete_checkpoint, save_checkpoint
 from train.config import TrainConfig
-from train.distributed import Team
+from train.distributed import ProcessGroup
 from train.network import LayerStates, TrainingNetwork
 from train.protocols import Protocol
 from train.report import Report
@@ -27,7 +27,7 @@ FINAL_LR = 0.02  # of the highest, at the end of the cosine
 SAMPLE_LENGTH = 500
 SAMPLE_TEMPERATURE = 0.8
 SECONDS_BETWEEN_READINGS = 0.2
-STEPS_BETWEEN_CONFERENCES = 16  # of a team on GPUs
+STEPS_BETWEEN_ALL_REDUCE_READS = 16  # of several processes on GPUs
 
 
 class Trainer:
@@ -37,7 +37,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, protocol: Protocol, run: dict[str, Any], report: Report, team: Team
+        self, config: TrainConfig, protocol: Protocol, run: dict[str, Any], report: Report, group: ProcessGroup
     ) -> None:
         assert config.batch_size is not None and config.seq_length is not None and config.embedding_dropout is not None
         assert config.weight_decay is not None
@@ -45,8 +45,8 @@ class Trainer:
         self._protocol = protocol
         self._run = run
         self._report = report
-        self._team = team
-        self._share = team.share(config.batch_size)
+        self._group = group
+        self._share = group.share(config.batch_size)
         self._batches: Batches = protocol.batches(config.batch_size, config.seq_length, config.seed)
         self._model_config = model_config(protocol.vocab, config)
         self._network = TrainingNetwork(
@@ -88,7 +88,7 @@ class Trainer:
                 # when it stops too: no checkpoint may replace the last one once the loss is NaN
                 ends = stopped or self.step == total
                 if ends or self._reading_is_due(read_at):
-                    loss = self._loss_so_far(wait=ends or self._team.size > 1)
+                    loss = self._loss_so_far(wait=ends or self._group.world_size > 1)
                     self._seconds += time.perf_counter() - read_at
                     self._report.step((self.step - read_step) * per_step, loss, self._seconds_left())
                     read_at, read_step = time.perf_counter(), self.step
@@ -101,7 +101,7 @@ class Trainer:
             raise KeyboardInterrupt
 
     def _train_step(self, stop: bool = False) -> bool:
-        """Make a step. stop: whether this process wants to stop after it; return whether one of the team does."""
+        """Make a step. stop: whether this process was told to stop after it; return whether all shall stop now."""
         inputs, targets = self._batches.batch(self.epoch, self.step, self._config.device)  # (T, B) each
         inputs, targets = inputs[:, self._share], targets[:, self._share]
         if self._states is None or not self._batches.carries_state:
@@ -110,8 +110,8 @@ class Trainer:
         loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        loss, wish = loss.detach(), loss.new_full((), float(stop))
-        self._team.average([*gradients, loss, wish])
+        loss, stop_flag = loss.detach(), loss.new_full((), float(stop))
+        self._group.all_reduce_mean([*gradients, loss, stop_flag])
         self._loss_sum += loss
         if self._config.clip_norm > 0:
             clip_grad_norm_(self._parameters, self._config.clip_norm)
@@ -120,23 +120,23 @@ class Trainer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return stop if self._team.size == 1 else self._team_confers() and bool(wish > 0)
+        return stop if self._group.world_size == 1 else self._reads_all_reduced() and bool(stop_flag > 0)
 
-    def _team_confers(self) -> bool:
-        """Tell whether after this step each process looks at what the team has averaged, so that all do the same."""
-        # looking waits for the GPU
-        return self._config.device != "cuda" or self.step % STEPS_BETWEEN_CONFERENCES == 0
+    def _reads_all_reduced(self) -> bool:
+        """Tell whether all processes read the all-reduced loss and stop flag after this step."""
+        # on a GPU, reading waits until all queued work is done
+        return self._config.device != "cuda" or self.step % STEPS_BETWEEN_ALL_REDUCE_READS == 0
 
     def _reading_is_due(self, read_at: float) -> bool:
-        if self._team.size == 1:
+        if self._group.world_size == 1:
             return time.perf_counter() - read_at > SECONDS_BETWEEN_READINGS
-        return self._team_confers()  # not by a clock: a loss that is no number must end all at the same step
+        return self._reads_all_reduced()  # not by a clock: a loss that is no number must end all at the same step
 
     def _whole_states(self) -> LayerStates | None:
         """Return the states of all streams, whichever process reads them."""
         if self._states is None:
             return None
-        return [[self._team.gather(part) for part in layer] for layer in self._states]
+        return [[self._group.all_gather(part) for part in layer] for layer in self._states]
 
     def _learning_rate(self, step: int) -> float:
         """Cosine decay over the whole run (Loshchilov and Hutter, "SGDR", 2017), to FINAL_LR of the highest."""

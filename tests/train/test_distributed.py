@@ -17,7 +17,7 @@ from charlm.errors import RequestError
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.data import load_text
-from train.distributed import ALONE, Team, is_leader, join_team, one_voice
+from train.distributed import SINGLE_PROCESS, ProcessGroup, is_main_process, join_process_group, mute_other_ranks
 from train.loop import fit
 from train.report import Report
 
@@ -48,7 +48,7 @@ def torchrun(*arguments):
 
 
 def pair(*arguments):
-    """Start two processes that nobody watches over; return what the leader and the follower came to."""
+    """Start two processes that nobody watches over; return how the main process and the other ended."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -102,7 +102,7 @@ def alone(tmp_path_factory, text):
 def stopped(tmp_path_factory, text):
     """What two processes said and left behind that torchrun was told to end in the second epoch."""
     out = tmp_path_factory.mktemp("stopped")
-    script = ROOT / "tests" / "train" / "stopped_team.py"
+    script = ROOT / "tests" / "train" / "stopped_process_group.py"
     return torchrun(script, STOP_EPOCH, STOP_STEP, *command(text, out)), out
 
 
@@ -114,7 +114,7 @@ def test_two_processes_that_torchrun_has_to_end_stop_after_the_same_step_and_sav
     assert "RuntimeError" not in ended.stderr, ended.stderr  # one that had gone would leave the other with half a sum
     checkpoint = load_checkpoint(out)
     assert checkpoint.values["epoch"] == STOP_EPOCH
-    # the signal may reach the follower a step earlier
+    # the signal may reach the other process a step earlier
     assert checkpoint.values["step"] in (STOP_STEP + 1, STOP_STEP + 2)
     assert checkpoint.tensors["state.0.0"].shape == (SETTINGS["batch_size"], SETTINGS["hidden_size"])
     assert losses(read_history(out)) == pytest.approx(losses(alone)[:2], abs=SAME_LOSS)
@@ -136,35 +136,35 @@ def test_two_processes_go_on_where_two_have_stopped_to_the_losses_of_one(stopped
 
 def test_a_loss_that_is_no_number_ends_both_processes_at_the_same_step_and_one_tells(text, tmp_path):
     diverging = {"lr": 10, "weight_decay": 10, "clip_norm": 0}  # a weight that decays tenfold a step grows
-    (leader, _, told), follower = pair(*command(text, tmp_path / "out", **diverging))
-    assert leader == 1 and told.count("error: the loss is no longer a number") == 1
-    assert follower == (1, "", "")
+    (main, _, told), other = pair(*command(text, tmp_path / "out", **diverging))
+    assert main == 1 and told.count("error: the loss is no longer a number") == 1
+    assert other == (1, "", "")
 
 
-def test_what_the_leader_refuses_ends_both_processes_and_one_tells(text, tmp_path):
+def test_what_the_main_process_refuses_ends_both_processes_and_one_tells(text, tmp_path):
     out = save(make_model(), tmp_path / "out")
     before = contents(out)
-    (leader, _, told), follower = pair(*command(text, out))
-    assert leader == 2 and told.startswith("error: ") and told.count("\n") == 1
+    (main, _, told), other = pair(*command(text, out))
+    assert main == 2 and told.startswith("error: ") and told.count("\n") == 1
     assert "already holds config.json" in told
-    assert follower == (2, "", "")
+    assert other == (2, "", "")
     assert contents(out) == before
 
 
 def test_streams_are_shared_out_in_order_and_without_a_rest():
-    shares = [list(range(6))[Team(rank, 3).share(6)] for rank in range(3)]
+    shares = [list(range(6))[ProcessGroup(rank, 3).share(6)] for rank in range(3)]
     assert shares == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_streams_that_cannot_be_shared_out_evenly_are_refused_before_anything_is_made(text, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.loop.join_team", lambda device: FakeTeam())
+def test_streams_that_cannot_be_divided_evenly_are_refused_before_anything_is_made(text, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.loop.join_process_group", lambda device: FakeProcessGroup())
     with pytest.raises(RequestError, match="5 streams .* 2 processes; give a --batch-size that is a multiple of 2"):
         fit(load_text(str(text)), tmp_path / "out", TrainConfig(**SETTINGS | {"batch_size": 5}), Report())
     assert not (tmp_path / "out").exists()
 
 
-class FakeTeam(Team):
-    """A team of two in which the other does as this one."""
+class FakeProcessGroup(ProcessGroup):
+    """A group of two processes of which the other does the same as this one."""
 
     def __init__(self):
         super().__init__(0, 2)
@@ -175,18 +175,18 @@ class FakeTeam(Team):
     def __exit__(self, *_):
         pass
 
-    def from_leader(self, make):
+    def broadcast_from_main(self, make):
         return make()
 
 
 def test_a_process_of_its_own_averages_gathers_and_asks_without_another():
     tensor = torch.arange(6.0).reshape(2, 3)
     before = tensor.clone()
-    ALONE.average([tensor])
-    assert torch.equal(tensor, before) and ALONE.gather(tensor) is tensor
-    assert ALONE.from_leader(lambda: 7) == 7
-    with join_team("cpu") as team:
-        assert team is ALONE and team.leads and is_leader()
+    SINGLE_PROCESS.all_reduce_mean([tensor])
+    assert torch.equal(tensor, before) and SINGLE_PROCESS.all_gather(tensor) is tensor
+    assert SINGLE_PROCESS.broadcast_from_main(lambda: 7) == 7
+    with join_process_group("cpu") as group:
+        assert group is SINGLE_PROCESS and group.is_main and is_main_process()
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cuda", 2), ("mps", 1)])
@@ -194,13 +194,13 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, device, gpus):
     for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": 3, "LOCAL_RANK": 3}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(RequestError, match=f"give torchrun --nproc-per-node {gpus}, or"), join_team(device):
+    with pytest.raises(RequestError, match=f"give torchrun --nproc-per-node {gpus}, or"), join_process_group(device):
         pytest.fail("joined")
 
 
-def test_a_follower_keeps_a_refusal_to_itself_but_not_what_nobody_foresaw(monkeypatch, capsys):
+def test_other_ranks_print_no_refusal_but_raise_unexpected_exceptions(monkeypatch, capsys):
     def fail(error):
-        with one_voice():
+        with mute_other_ranks():
             sys.stderr.write("progress")
             raise error
 

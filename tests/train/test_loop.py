@@ -17,7 +17,7 @@ from train import loop, protocols
 from train.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.data import Text
-from train.distributed import ALONE
+from train.distributed import SINGLE_PROCESS
 from train.encode import encode_text
 from train.evaluate import reset_loss
 from train.loop import describe_run, fit
@@ -336,7 +336,7 @@ def make_trainer(cell="gru", **changes):
     config = make_config(cell, **changes).resolve(protocol)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Trainer(config, protocol, describe_run(text, protocol, config), Report(), ALONE)
+        return Trainer(config, protocol, describe_run(text, protocol, config), Report(), SINGLE_PROCESS)
 
 
 def test_the_learning_rate_falls_along_half_a_cosine_to_its_last_share():

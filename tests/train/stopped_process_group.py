@@ -1,8 +1,8 @@
-"""`python -m train` in a process of a team, but at some step the leader has torchrun stopped.
+"""`python -m train` in one of several processes, whose main process has torchrun stopped at a given step.
 
-    torchrun --standalone --nproc-per-node 2 tests/train/stopped_team.py EPOCH STEP fit ...
+    torchrun --standalone --nproc-per-node 2 tests/train/stopped_process_group.py EPOCH STEP fit ...
 
-Before that step the leader sends SIGTERM to torchrun, and goes on when torchrun has passed it on.
+Before that step the main process sends SIGTERM to torchrun, and continues when torchrun has forwarded it.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 
 from charlm import cli
 from train.__main__ import main
-from train.distributed import is_leader
+from train.distributed import is_main_process
 from train.trainer import Trainer
 
 STOP_AT = int(sys.argv.pop(1)), int(sys.argv.pop(1))
@@ -21,7 +21,7 @@ train_step = Trainer._train_step
 
 
 def train_step_or_be_stopped(trainer, stop):
-    if is_leader() and (trainer.epoch, trainer.step) == STOP_AT:
+    if is_main_process() and (trainer.epoch, trainer.step) == STOP_AT:
         coming, signals = socket.socketpair()
         signals.setblocking(False)
         signal.set_wakeup_fd(signals.fileno())
