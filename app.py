@@ -18,7 +18,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from charlm import cli
 from charlm.device import DEVICES
 from charlm.errors import RequestError
-from charlm.web.models import keep_asking, load_collection
+from charlm.web.models import load_registry, retry_hub
 
 with contextlib.suppress(ImportError):
     # a Space on ZeroGPU refuses an app that marks no function; there too the models run on the CPU
@@ -48,17 +48,17 @@ def serve(args: argparse.Namespace) -> None:
     """Load the models and serve the page."""
     named = [name.strip() for name in os.environ.get("CHARLM_MODELS", "").split(",")]
     with ThreadPoolExecutor(1) as thread:  # reading models and importing Gradio, which takes two seconds
-        loading = thread.submit(load_collection, args.model or [name for name in named if name], BUNDLED, args.device)
+        loading = thread.submit(load_registry, args.model or [name for name in named if name], BUNDLED, args.device)
         from charlm.web import server
         from charlm.web.page import THEME, build_page
 
-        collection = loading.result()
-    for problem in collection.problems:
+        registry = loading.result()
+    for problem in registry.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    for model in collection:
+    for model in registry:
         print(f"{model.name}: {model}", file=sys.stderr)
-    keep_asking(collection, args.device)
-    page = build_page(collection, args.device)
+    retry_hub(registry, args.device)
+    page = build_page(registry, args.device)
     gc.freeze()
     gc.enable()
     try:

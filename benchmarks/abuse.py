@@ -51,12 +51,12 @@ import os, socket, sys, threading
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 import json
 from pathlib import Path
-from charlm.web.models import load_collection
+from charlm.web.models import load_registry
 from charlm.web import server
 from charlm.web.page import THEME, build_page
 
-collection = load_collection([], Path("weights"), "cpu")
-page = build_page(collection, "cpu")
+registry = load_registry([], Path("weights"), "cpu")
+page = build_page(registry, "cpu")
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
@@ -70,7 +70,7 @@ def tell():
         queue = page._queue
         running = [event._id for job in list(queue.active_jobs) if job for event in job]
         waiting = [event._id for line in list(queue.event_queue_per_concurrency_id.values()) for event in line.queue]
-        texts = sum(len(worker) for model in collection for worker in model.lm._crowd._workers)
+        texts = sum(len(worker) for model in registry for worker in model.lm._crowd._workers)
         state = {"running": running, "waiting": waiting, "texts": texts, "megabytes": resident()}
         print(json.dumps(state), file=out, flush=True)
 
@@ -399,7 +399,7 @@ STRANGE = [
     "한글 🎭",
     "x" * 30_000,
     "<script>alert(1)</script>",
-    {"text": "a", "levels": "b", "run": {}},
+    {"text": "a", "shades": "b", "run": {}},
     [LSTM, RNN],
     "lstm",
     "small",

@@ -25,9 +25,9 @@ def take_picture(visitor, name):
         visitor.page.screenshot(path=Path(folder, f"{name}.png"), full_page=True)
 
 
-def level_of(visitor, elem_id, place):
+def shade_of(visitor, elem_id, place):
     span = visitor.page.locator(f"#{elem_id} .heat-text span").nth(place)
-    return float(span.evaluate("span => span.style.getPropertyValue('--level')"))
+    return float(span.evaluate("span => span.style.getPropertyValue('--shade')"))
 
 
 def downloaded(visitor, click):
@@ -47,7 +47,7 @@ class TestWrite:
             lm = CharLM.from_pretrained(WEIGHTS / name)
             surprisals = lm.score("ROMEO:\n" + visitor.text(f"output-{side}"))[-400:]
             for place in (0, 10, 399):
-                assert level_of(visitor, f"output-{side}", place) == pytest.approx(
+                assert shade_of(visitor, f"output-{side}", place) == pytest.approx(
                     min(surprisals[place] / 7.8, 1), abs=0.01
                 )
             assert "bits per character" in visitor.text(f"progress-{side}")
@@ -219,9 +219,9 @@ class TestInside:
         visitor.page.locator("#traced .heat-text span").first.wait_for()
         assert visitor.page.locator("#traced .heat-text span").count() == 60
         assert "character 61" in visitor.text("traced-line")
-        levels = [level_of(visitor, "traced", place) for place in range(60)]
-        assert max(levels) == 1
-        assert sum(levels[-10:]) > sum(levels[:10])
+        shades = [shade_of(visitor, "traced", place) for place in range(60)]
+        assert max(shades) == 1
+        assert sum(shades[-10:]) > sum(shades[:10])
 
     def test_memories_are_compared(self, app, visit):
         visitor = visit(app + "/?view=inside")

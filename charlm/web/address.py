@@ -5,7 +5,7 @@ from typing import Any
 
 from charlm.errors import CharLMError
 from charlm.web.answers.write import Run
-from charlm.web.models import Collection
+from charlm.web.models import ModelRegistry
 
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
 
@@ -22,7 +22,7 @@ FIELDS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def read_address(query: Mapping[str, str], collection: Collection) -> tuple[str, list[Any], list[str]]:
+def read_address(query: Mapping[str, str], registry: ModelRegistry) -> tuple[str, list[Any], list[str]]:
     """Return the view that an address names, a value for each of FIELDS, and what is wrong with it.
 
     The values are None where the address is none of a shared text, or one that cannot be had here.
@@ -37,7 +37,7 @@ def read_address(query: Mapping[str, str], collection: Collection) -> tuple[str,
         values = [read(query[name]) for name, read in FIELDS.items()]
         run = Run.checked(values[:2], *values[2:])
         for name in (run.model_a, run.model_b):
-            _ = collection[name]
+            _ = registry[name]
     except (ValueError, OverflowError):
         return view, nothing, ["The link is damaged: one of its numbers is none."]
     except CharLMError as error:

@@ -6,17 +6,17 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-LOWEST, HIGHEST = 48, 126  # symbols for the levels 0 and 1, and in steps between them; all can be printed
-MOST_NATS = 7.8  # of surprise, drawn as level 1: a step is a tenth of a nat
+LOWEST, HIGHEST = 48, 126  # symbols for the shades 0 and 1, and in steps between them; all can be printed
+MOST_NATS = 7.8  # of surprise, drawn as shade 1: a step is a tenth of a nat
 
 
 class Heat(TypedDict, total=False):
-    """A text whose characters show levels as colours.
+    """A text whose characters show shades as colours.
 
     prompt: stands before the text, in grey, and is no part of it.
     text: N symbols.
-    levels: one symbol for each of them, as `levels` gives them. A stream appends to it as it does to the text.
-    kind: what the levels mean: `surprisal`, from 0 to MOST_NATS; `activation`, from the strongest below 0 to the
+    shades: one symbol for each of them, as `shades` gives them. A stream appends to it as it does to the text.
+    kind: what the shades mean: `surprisal`, from 0 to MOST_NATS; `activation`, from the strongest below 0 to the
         strongest above; `influence`, from none to the strongest.
     details: for each symbol, those that the model held likeliest in its place, with their probabilities.
     name: of the file that the text is saved as, without its ending.
@@ -25,14 +25,14 @@ class Heat(TypedDict, total=False):
 
     prompt: str
     text: str
-    levels: str
+    shades: str
     kind: str
     details: list[list[tuple[str, float]]]
     name: str
     run: dict[str, Any]
 
 
-def levels(fractions: NDArray[Any] | Sequence[float]) -> str:
+def shades(fractions: NDArray[Any] | Sequence[float]) -> str:
     """Return a symbol for each of N numbers from 0 to 1; what is beyond counts as 0 or 1, and NaN as no number."""
     numbers = np.asarray(fractions, np.float64)
     steps = np.rint(np.clip(np.nan_to_num(numbers), 0, 1) * (HIGHEST - LOWEST))

@@ -24,7 +24,7 @@ SOURCES = {
 }
 
 
-MOST_GUESTS = 8
+MOST_VISITOR_MODELS = 8
 FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between questions to a Hub that does not answer
 
 
@@ -51,19 +51,19 @@ class ServedModel:
         )
 
 
-class Collection:
+class ModelRegistry:
     """The served models by name, at least one of them, and what went wrong with those that could not be had.
 
-    Besides them there are guests, models that a visitor has loaded or trained: whoever knows the name of one can use
-    it, but no list has it. The least recently used of them go when there are more than MOST_GUESTS.
+    Besides them there are visitors' models, loaded or trained on the page: they are found by name but not listed, and
+    the least recently used one is evicted when there are more than MOST_VISITOR_MODELS.
     """
 
     def __init__(self, models: Iterable[ServedModel], problems: Mapping[str, CharLMError] | None = None) -> None:
         """problems: by the name of the repository that could not be had."""
         self._models = {model.name: model for model in models}
         self._problems = dict(problems or {})
-        assert self._models, "a collection needs a model"
-        self._guests: OrderedDict[str, ServedModel] = OrderedDict()
+        assert self._models, "a registry needs a model"
+        self._visitor_models: OrderedDict[str, ServedModel] = OrderedDict()
         self._lock = Lock()
 
     @property
@@ -77,7 +77,7 @@ class Collection:
         return tuple(map(str, self._problems.values()))
 
     @property
-    def awaited(self) -> list[str]:
+    def to_retry(self) -> list[str]:
         """The repositories for which the Hub gave no answer, or none now, so that the cache stands in."""
         unanswered = [name for name, error in self._problems.items() if isinstance(error, HubUnavailableError)]
         return unanswered + [model.name for model in self if model.source == "cache"]
@@ -88,13 +88,16 @@ class Collection:
         self._models = self._models | {model.name: model}
         self._problems = {name: error for name, error in self._problems.items() if name != model.name}
 
-    def lend(self, model: ServedModel) -> None:
-        """Keep a guest. One that has to go for it is still there for whoever is using it."""
+    def add_visitor_model(self, model: ServedModel) -> None:
+        """Add a visitor's model and evict the least recently used one if there are too many.
+
+        Requests that hold the evicted model keep it alive until they end.
+        """
         with self._lock:
-            self._guests[model.name] = model
-            self._guests.move_to_end(model.name)
-            while len(self._guests) > MOST_GUESTS:
-                self._guests.popitem(last=False)
+            self._visitor_models[model.name] = model
+            self._visitor_models.move_to_end(model.name)
+            while len(self._visitor_models) > MOST_VISITOR_MODELS:
+                self._visitor_models.popitem(last=False)
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -106,20 +109,20 @@ class Collection:
         return [self[name] for name in dict.fromkeys(map(str, names))]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._models or name in self._guests)
+        return isinstance(name, str) and (name in self._models or name in self._visitor_models)
 
     def __getitem__(self, name: object) -> ServedModel:
         """Return the model of that name. Raises RequestError if there is none."""
         if isinstance(name, str) and name in self._models:
             return self._models[name]
         with self._lock:
-            if isinstance(name, str) and name in self._guests:
-                self._guests.move_to_end(name)
-                return self._guests[name]
+            if isinstance(name, str) and name in self._visitor_models:
+                self._visitor_models.move_to_end(name)
+                return self._visitor_models[name]
         raise RequestError(f"there is no model {name!r:.100} here; choose one of {', '.join(self._models)}")
 
 
-def keep_asking(collection: Collection, device: str, waits: Iterable[float] | None = None) -> Thread:
+def retry_hub(registry: ModelRegistry, device: str, waits: Iterable[float] | None = None) -> Thread:
     """Ask the Hub in the background for what it did not give, until it has.
 
     waits: seconds before each question; soon at first, then every ten minutes, if not given.
@@ -127,20 +130,20 @@ def keep_asking(collection: Collection, device: str, waits: Iterable[float] | No
 
     def ask() -> None:
         for seconds in waits or chain(FIRST_WAITS, repeat(LATER_WAIT)):
-            if not collection.awaited:
+            if not registry.to_retry:
                 return
             time.sleep(seconds)
-            for name in collection.awaited:
+            for name in registry.to_retry:
                 outcome = _load_repository(name, device)
                 if isinstance(outcome, ServedModel) and outcome.source == "hub":
-                    collection.put(outcome)
+                    registry.put(outcome)
 
     thread = Thread(target=ask, daemon=True)
     thread.start()
     return thread
 
 
-def load_collection(wanted: Sequence[str], bundled: Path, device: str) -> Collection:
+def load_registry(wanted: Sequence[str], bundled: Path, device: str) -> ModelRegistry:
     """Load the wanted model folders and Hub repositories; all folders of `bundled` if none are named.
 
     A repository that cannot be had is left out and its problem kept; if nothing else is left, the
@@ -167,7 +170,7 @@ def load_collection(wanted: Sequence[str], bundled: Path, device: str) -> Collec
             f"{reasons}there is no model to serve: name one with --model FOLDER_OR_REPO, "
             "or train one with `python -m train fit`"
         )
-    return Collection(loaded, problems)
+    return ModelRegistry(loaded, problems)
 
 
 def _place(model: ServedModel) -> tuple[bool, bool]:
@@ -196,15 +199,15 @@ def _load_repository(name: str, device: str) -> ServedModel | CharLMError:
         if is_repo_id(name):
             return error
         raise
-    return serve(name, lm, lm.source)
+    return prepare_model(name, lm, lm.source)
 
 
 def _load_folder(folder: Path, name: str, bundled: Path, device: str) -> ServedModel:
     source = "bundled" if folder.resolve().parent == bundled.resolve() else "folder"
-    return serve(name, CharLM.from_pretrained(folder, device=device), source)
+    return prepare_model(name, CharLM.from_pretrained(folder, device=device), source)
 
 
-def serve(name: str, lm: CharLM, source: str) -> ServedModel:
+def prepare_model(name: str, lm: CharLM, source: str) -> ServedModel:
     """Return a model that is ready to write, under a name as it can be shown. source: a key of SOURCES."""
     if lm.device == "cpu":
         _ = lm.engine  # made ready now, not while the first visitor waits

@@ -11,7 +11,7 @@ from charlm.web.answers.load import Loader, may_load
 from charlm.web.answers.train import TrainingRoom
 from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_api
-from charlm.web.models import Collection
+from charlm.web.models import ModelRegistry
 from charlm.web.views import inside, learn, load, train, write
 
 TITLE = "charlm: character-level language models"
@@ -30,48 +30,52 @@ THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", spacing_size=
 )
 
 
-def build_page(collection: Collection, device: str = "auto") -> gr.Blocks:
-    """Make the page that serves a collection of models, and the API behind it.
+def build_page(registry: ModelRegistry, device: str = "auto") -> gr.Blocks:
+    """Make the page that serves a registry of models, and the API behind it.
 
     device: what models run on that visitors load or train.
     """
-    api = Api(collection)
+    api = Api(registry)
     page = gr.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS))
     with page:
         gr.Markdown(INTRODUCTION)
-        notices = lines(_notices(collection), elem_id="notices")
+        notices = lines(_notices(registry), elem_id="notices")
         # the names of what this visitor has loaded or trained; a gr.State would hold a connection open for each visitor
-        guests = gr.JSON([], visible=False)
-        arrivals = [load.build(Loader(collection, device))] if may_load(os.environ) else []
+        visitor_models = gr.JSON([], visible=False)
+        arrivals = [load.build(Loader(registry, device))] if may_load(os.environ) else []
         with gr.Tabs(elem_id="views") as tabs:
             with _tab("write"):
-                writing = write.build(collection)
+                writing = write.build(registry)
             with _tab("learn"):
-                learning = learn.build(collection)
+                learning = learn.build(registry)
             with _tab("inside"):
-                looking = inside.build(collection)
+                looking = inside.build(registry)
             with _tab("train"):
-                arrivals.append(train.build(collection, TrainingRoom(device=device)))
+                arrivals.append(train.build(registry, TrainingRoom(device=device)))
         pickers = [*writing.pickers, learning, *looking]
         fields = [*writing.pickers, *writing.settings]
 
         def open_page(request: gr.Request) -> list[Any]:
             """Fill in what the address says; the Hub may have come back since the page was made."""
-            view, values, problems = read_address(dict(request.query_params), collection)
+            view, values, problems = read_address(dict(request.query_params), registry)
             filled = [gr.update() if value is None else gr.update(value=value) for value in values]
-            linked = [name for name in values[:2] if name is not None and name not in collection.names]
-            choices = [gr.update(choices=[*collection.names, *linked])] * len(pickers)
-            return [_notices(collection) + problems, gr.Tabs(selected=view), *choices, *filled]
+            linked = [name for name in values[:2] if name is not None and name not in registry.names]
+            choices = [gr.update(choices=[*registry.names, *linked])] * len(pickers)
+            return [_notices(registry) + problems, gr.Tabs(selected=view), *choices, *filled]
 
-        def welcome(name: str, guests: list[str]) -> list[Any]:
+        def welcome(name: str, visitor_models: list[str]) -> list[Any]:
             """Offer a visitor the model that was loaded or trained, in all views; the first picker takes it."""
-            known = [guest for guest in [*(guests if isinstance(guests, list) else []), name] if guest in collection]
-            guests = list(dict.fromkeys(known))
-            choices = [*collection.names, *guests]
-            return [guests, gr.update(choices=choices, value=name), *[gr.update(choices=choices)] * (len(pickers) - 1)]
+            before = visitor_models if isinstance(visitor_models, list) else []
+            visitor_models = list(dict.fromkeys(each for each in [*before, name] if each in registry))
+            choices = [*registry.names, *visitor_models]
+            return [
+                visitor_models,
+                gr.update(choices=choices, value=name),
+                *[gr.update(choices=choices)] * (len(pickers) - 1),
+            ]
 
         for arrival in arrivals:
-            arrival.change(welcome, [arrival, guests], [guests, *pickers], **QUIET)
+            arrival.change(welcome, [arrival, visitor_models], [visitor_models, *pickers], **QUIET)
         opened = page.load(open_page, None, [notices, tabs, *pickers, *fields], **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)
         for handler in (api.models, api.generate, api.history, api.inspect):
@@ -87,6 +91,6 @@ def _tab(view: str) -> gr.Tab:
     return tab
 
 
-def _notices(collection: Collection) -> list[str]:
+def _notices(registry: ModelRegistry) -> list[str]:
     """Say which models are missing, and why."""
-    return [f"{problem}. The page goes on with the models below." for problem in collection.problems]
+    return [f"{problem}. The page goes on with the models below." for problem in registry.problems]

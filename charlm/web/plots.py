@@ -23,7 +23,7 @@ GREY = "#808080"
 PLOT_HEIGHT, LEGEND_HEIGHT = 340, 20  # pixels: without the legend, and a line of it, which has room for three curves
 FIGURES = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
 
-UNITS: dict[str, Callable[[float], float]] = {
+LOSS_UNITS: dict[str, Callable[[float], float]] = {
     "nats per character": lambda nats: nats,
     "bits per character": bits_per_char,
     "perplexity": perplexity,
@@ -43,7 +43,7 @@ SCALES = ("linear", "log")
 class Scale:
     """How curves are drawn: in which unit of loss, over what, and how the loss is scaled.
 
-    Raises RequestError for a name that is not among UNITS, AXES and SCALES.
+    Raises RequestError for a name that is not among LOSS_UNITS, AXES and SCALES.
     """
 
     unit: str = "nats per character"
@@ -51,7 +51,7 @@ class Scale:
     scale: str = "linear"
 
     def __post_init__(self) -> None:
-        for name, names in ((self.unit, UNITS), (self.axis, AXES), (self.scale, SCALES)):
+        for name, names in ((self.unit, LOSS_UNITS), (self.axis, AXES), (self.scale, SCALES)):
             if not isinstance(name, str) or name not in names:
                 raise RequestError(f"{name!r:.50} is none of {', '.join(names)}")
 
@@ -118,7 +118,7 @@ def _tick_step(epochs: int) -> int:
 
 
 def _add_curves(figure: go.Figure, name: str, history: HistoryRecord, colour: str, scale: Scale) -> None:
-    epochs, convert = history["epochs"], UNITS[scale.unit]
+    epochs, convert = history["epochs"], LOSS_UNITS[scale.unit]
     places = AXES[scale.axis](epochs)
     for curve, label in CURVES.items():
         points = [

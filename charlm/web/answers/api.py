@@ -9,16 +9,16 @@ from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.web.answers.write import LONGEST_PROMPT, LONGEST_TEXT, UPDATE_SECONDS, check_text
-from charlm.web.models import Collection
+from charlm.web.models import ModelRegistry
 
 LONGEST_INSPECTED = 5_000  # characters: the states that are kept of each take up to 16 KB in an LSTM of 2 × 1,024
 
 
 class Api:
-    """The answers for a collection of models. Everything here raises RequestError for an argument out of bounds."""
+    """The answers for a registry of models. Everything here raises RequestError for an argument out of bounds."""
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
 
     def models(self) -> list[dict[str, Any]]:
         """List the models: name, where it came from, commit, cell, parameters and validation loss (nats)."""
@@ -31,7 +31,7 @@ class Api:
                 "parameters": model.lm.config.parameters,
                 "val_loss": model.lm.history["best"]["val_loss"] if model.lm.history else None,
             }
-            for model in self._collection
+            for model in self._registry
         ]
 
     def generate(
@@ -57,7 +57,7 @@ class Api:
             top_p: only the likeliest characters can come, until their probabilities reach this; 1 means all.
             seed: a whole number from 0; none draws one.
         """
-        lm = self._collection[model].lm
+        lm = self._registry[model].lm
         known, _ = lm.vocab.keep_known(check_text("prompt", prompt, LONGEST_PROMPT))
         length = check_whole("length", length, 1, LONGEST_TEXT)
         yield from _texts_so_far(lm.stream(known, length, temperature, top_k, top_p, seed, shared=True))
@@ -68,7 +68,7 @@ class Api:
         Args:
             model: one of the names that `models` lists.
         """
-        record = self._collection[model].lm.history
+        record = self._registry[model].lm.history
         if record is None:
             raise RequestError(f"the model {model} came without a training record")
         return dict(record)
@@ -83,7 +83,7 @@ class Api:
             model: one of the names that `models` lists.
             text: up to 5,000 characters; what the model does not know of it is left out.
         """
-        lm = self._collection[model].lm
+        lm = self._registry[model].lm
         known, _ = lm.vocab.keep_known(check_text("text", text, LONGEST_INSPECTED))
         inspection = lm.inspect(known)
         return [

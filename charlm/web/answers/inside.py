@@ -13,8 +13,8 @@ from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model.history import bits_per_char
 from charlm.web.answers.write import check_text
-from charlm.web.heat import MOST_NATS, Heat, levels
-from charlm.web.models import Collection
+from charlm.web.heat import MOST_NATS, Heat, shades
+from charlm.web.models import ModelRegistry
 from charlm.web.plots import draw_memory
 
 LONGEST_SHOWN = 5_000  # characters: the states that are kept of each take up to 16 KB in an LSTM of 2 × 1,024
@@ -31,8 +31,8 @@ UNIT = re.compile(r"(hidden|cell) (\d{1,4}):(\d{1,6})\b")  # layer and unit from
 class Insider:
     """The answers of the view. All raise RequestError for an argument out of bounds."""
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
 
     def look(self, model: str, text: str, colour: str) -> tuple[Heat, str]:
         """Read a text; return it with what the model expected at each place, and a line about the whole.
@@ -48,9 +48,9 @@ class Insider:
             "name": f"{model}-surprise",
         }
         if colour == SURPRISE:
-            heat |= {"kind": "surprisal", "levels": levels(inspection.surprisals / MOST_NATS)}
+            heat |= {"kind": "surprisal", "shades": shades(inspection.surprisals / MOST_NATS)}
         else:
-            heat |= {"kind": "activation", "levels": levels(_activations(inspection, colour))}
+            heat |= {"kind": "activation", "shades": shades(_activations(inspection, colour))}
         return heat, _describe(inspection, skipped, len(text))
 
     def find(self, model: str, text: str) -> list[str]:
@@ -73,7 +73,7 @@ class Insider:
             "prompt": "",
             "text": known[first:place],
             "kind": "influence",
-            "levels": levels(relative),
+            "shades": shades(relative),
             "name": f"{model}-influence",
         }
         half = np.searchsorted(np.cumsum(norms[::-1]), norms.sum() / 2) + 1
@@ -84,7 +84,7 @@ class Insider:
 
     def remember(self, names: object, text: str) -> tuple[go.Figure, list[str]]:
         """Compare how far back a changed character still alters the prediction; say so for each model, too."""
-        models = self._collection.choose(names, MOST_COMPARED)
+        models = self._registry.choose(names, MOST_COMPARED)
         if not models:
             raise RequestError("choose at least one model")
         curves = []
@@ -96,11 +96,11 @@ class Insider:
 
     def write(self, model: str) -> str:
         """Let a model write a text to look into."""
-        return self._collection[model].lm.generate("", WRITTEN)
+        return self._registry[model].lm.generate("", WRITTEN)
 
     def _read(self, model: str, text: str, longest: int) -> tuple[CharLM, str, str]:
         """Return the model, as much of the text as is read, and what it does not know of that."""
-        lm = self._collection[model].lm
+        lm = self._registry[model].lm
         begin = check_text("text", text, LONGEST_SEARCHED)[:longest]
         known, skipped = lm.vocab.keep_known(begin)
         if not known:

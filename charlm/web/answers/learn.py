@@ -7,7 +7,7 @@ from plotly import graph_objects as go
 
 from charlm.analysis.diagnosis import Records, read_curves
 from charlm.checks import check_whole
-from charlm.web.models import Collection
+from charlm.web.models import ModelRegistry
 from charlm.web.plots import (
     FIGURES,
     Scale,
@@ -24,8 +24,8 @@ MOST_MODELS = 20
 class Learner:
     """The answers of the view. All raise RequestError for an argument out of bounds."""
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
 
     def plot(self, names: object, unit: str, axis: str, scale: str) -> go.Figure:
         """Draw the curves of some models."""
@@ -61,7 +61,7 @@ class Learner:
 
     def _records(self, names: object) -> tuple[Records, Sequence[str]]:
         """Return the records of the models with these names, and the names of those that have none."""
-        models = self._collection.choose(names, MOST_MODELS)
+        models = self._registry.choose(names, MOST_MODELS)
         records = [(model.name, model.lm.history) for model in models if model.lm.history is not None]
         return records, [model.name for model in models if model.lm.history is None]
 

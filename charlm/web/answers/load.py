@@ -9,7 +9,7 @@ from charlm.errors import RequestError
 from charlm.hub import is_repo_id
 from charlm.lm import CharLM
 from charlm.web.answers.write import check_text
-from charlm.web.models import Collection, serve
+from charlm.web.models import ModelRegistry, prepare_model
 
 MOST_BYTES = 100 * 1024 * 1024  # of the files of a model, so that some of them fit on a small machine
 
@@ -33,8 +33,8 @@ class Loader:
     Only what anyone may read is loaded: the token of the page's owner is not for its visitors.
     """
 
-    def __init__(self, collection: Collection, device: str) -> None:
-        self._collection, self._device = collection, device
+    def __init__(self, registry: ModelRegistry, device: str) -> None:
+        self._registry, self._device = registry, device
         self._lock = Lock()
 
     def search(self, words: object) -> list[str]:
@@ -58,12 +58,12 @@ class Loader:
         """Load a model so that the views can use it; return its name."""
         name = self._check(name)
         with self._lock:  # one download at a time; those who want the same find it there
-            if name not in self._collection:
+            if name not in self._registry:
                 found = describe(name)
                 if found.bytes > MOST_BYTES:
                     raise RequestError(f"{name} is larger than the {MOST_BYTES / 1e6:,.0f} MB that this page loads")
                 lm = CharLM.from_pretrained(name, revision=found.revision, token=False, device=self._device)
-                self._collection.lend(serve(name, lm, lm.source))
+                self._registry.add_visitor_model(prepare_model(name, lm, lm.source))
         return name
 
     def _check(self, name: object) -> str:

@@ -14,8 +14,8 @@ from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import Sampler
 from charlm.model.history import bits_per_char
-from charlm.web.heat import MOST_NATS, Heat, levels
-from charlm.web.models import Collection, ServedModel
+from charlm.web.heat import MOST_NATS, Heat, shades
+from charlm.web.models import ModelRegistry, ServedModel
 
 LONGEST_TEXT = 5_000  # characters written at a request, so that none occupies the machine for long
 LONGEST_PROMPT = 20_000
@@ -64,7 +64,7 @@ class Panel:
         """before: what it has written already. Raises VocabError if that cannot be so."""
         prompt, self._skipped = model.lm.vocab.keep_known(run.prompt)
         before = before or {}
-        text, colours = before.get("text", ""), before.get("levels", "")
+        text, colours = before.get("text", ""), before.get("shades", "")
         self.pieces = model.lm.stream_scored(
             prompt, run.length, run.temperature, run.top_k, run.top_p, run.seed, after=text
         )
@@ -73,7 +73,7 @@ class Panel:
         self.heat: Heat = {
             "prompt": prompt,
             "text": text,
-            "levels": colours.ljust(len(text)),
+            "shades": colours.ljust(len(text)),
             "kind": "surprisal",
             "name": f"{model.name}-{run.seed}",
             "run": run.settings(),
@@ -85,7 +85,7 @@ class Panel:
         self._nats += float(surprisals.sum())
         self.heat = self.heat | {
             "text": self.heat["text"] + piece,
-            "levels": self.heat["levels"] + levels(surprisals / MOST_NATS),
+            "shades": self.heat["shades"] + shades(surprisals / MOST_NATS),
         }
 
     @property
@@ -123,8 +123,8 @@ def write_together(panels: Sequence[Panel]) -> Iterator[None]:
 class Writer:
     """The answers of the view. All raise RequestError for an argument out of bounds."""
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
 
     def write(self, model_a: str, model_b: str, *settings: Any) -> Iterator[tuple[Heat, Heat, str, str]]:
         """Let two models continue the same prompt with the same seed; yield what each has, and how it is going.
@@ -146,7 +146,7 @@ class Writer:
         run = Run.checked([model_a, model_b], *settings)
         run = replace(run, length=min(run.length, LONGEST_ON_BOARD))
         panels = [
-            Panel(self._collection[name], replace(run, temperature=temperature))
+            Panel(self._registry[name], replace(run, temperature=temperature))
             for temperature in BOARD
             for name in (model_a, model_b)
         ]
@@ -155,7 +155,7 @@ class Writer:
 
     def _both(self, run: Run, before: Sequence[Heat]) -> Iterator[tuple[Heat, Heat, str, str]]:
         names = run.model_a, run.model_b
-        panel_a, panel_b = (Panel(self._collection[name], run, heat) for name, heat in zip(names, before, strict=True))
+        panel_a, panel_b = (Panel(self._registry[name], run, heat) for name, heat in zip(names, before, strict=True))
         for _ in write_together([panel_a, panel_b]):
             yield panel_a.heat, panel_b.heat, panel_a.line, panel_b.line
 
@@ -177,9 +177,9 @@ def read_seed(text: object) -> int | None:
 def _read_heat(heat: object) -> Heat:
     """Check a text that a browser has sent back. Raises RequestError if it is none that can go on."""
     fields = heat if isinstance(heat, dict) else {}
-    text, colours, run = fields.get("text"), fields.get("levels"), fields.get("run")
+    text, colours, run = fields.get("text"), fields.get("shades"), fields.get("run")
     if not isinstance(text, str) or not isinstance(colours, str) or not isinstance(run, dict):
         raise RequestError("there is no text to continue yet: let the models write one first")
     if len(text) > LONGEST_BEFORE:
         raise RequestError(f"a text of over {LONGEST_BEFORE:,} characters is not continued: start a new one")
-    return {"text": text, "levels": colours[: len(text)], "run": run}
+    return {"text": text, "shades": colours[: len(text)], "run": run}

@@ -2,16 +2,16 @@
    touch the server, the address of each view. Everything is put on the page as text, never as markup. */
 
 window.charlm = (() => {
-  // as in charlm/web/heat.py: the printable symbols for levels from 0 to 1, and the surprise that is drawn as 1
+  // as in charlm/web/heat.py: the printable symbols for shades from 0 to 1, and the surprise that is drawn as 1
   const LOWEST = 48, HIGHEST = 126, MOST_NATS = 7.8;
   const MOST_MARKS = 3; // combining marks on one letter; more would climb over the lines above
   let isOpen = false;
   let pace = 0; // characters that appear each second in a paced text; 0 shows all there are
   const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}]/u;
   const DESCRIPTIONS = {
-    surprisal: (level) => `surprise ${(level * MOST_NATS).toFixed(1)} nats`,
-    activation: (level) => `activation ${(2 * level - 1).toFixed(2)} of the strongest`,
-    influence: (level) => `influence ${(100 * level).toFixed(0)} % of the strongest`,
+    surprisal: (shade) => `surprise ${(shade * MOST_NATS).toFixed(1)} nats`,
+    activation: (shade) => `activation ${(2 * shade - 1).toFixed(2)} of the strongest`,
+    influence: (shade) => `influence ${(100 * shade).toFixed(0)} % of the strongest`,
   };
 
   /** Show a character that would be invisible, or would turn the text around, as its number. */
@@ -42,7 +42,7 @@ window.charlm = (() => {
     return element;
   }
 
-  /** A text whose characters show levels. Its value: see Heat in charlm/web/heat.py. */
+  /** A text whose characters show shades. Its value: see Heat in charlm/web/heat.py. */
   class HeatText {
     constructor(element, props, trigger) {
       Object.assign(this, { element, props, trigger, shown: 0, symbols: [], cursor: -1, marks: 0, due: 0 });
@@ -58,7 +58,7 @@ window.charlm = (() => {
     }
 
     get value() {
-      return { prompt: "", text: "", levels: "", kind: "surprisal", name: "text", ...(this.props.value || {}) };
+      return { prompt: "", text: "", shades: "", kind: "surprisal", name: "text", ...(this.props.value || {}) };
     }
 
     get pace() {
@@ -66,10 +66,10 @@ window.charlm = (() => {
     }
 
     update() {
-      const { prompt, text, levels, kind, details } = this.value;
+      const { prompt, text, shades, kind, details } = this.value;
       const isSame = kind === this.kind && prompt === this.prompt && !details;
-      if (!(isSame && text.startsWith(this.whole) && levels.startsWith(this.levels))) this.clear();
-      Object.assign(this, { whole: text, levels, kind, prompt });
+      if (!(isSame && text.startsWith(this.whole) && shades.startsWith(this.shades))) this.clear();
+      Object.assign(this, { whole: text, shades, kind, prompt });
       this.symbols = Array.from(text);
       this.text.dataset.prompt = readable(prompt);
       this.text.dataset.kind = kind;
@@ -109,12 +109,12 @@ window.charlm = (() => {
       this.timer = null;
       this.symbols = this.symbols.slice(0, this.shown);
       this.whole = this.symbols.join("");
-      this.levels = this.value.levels.slice(0, this.shown);
-      if (this.whole !== this.value.text) this.props.value = { ...this.value, text: this.whole, levels: this.levels };
+      this.shades = this.value.shades.slice(0, this.shown);
+      if (this.whole !== this.value.text) this.props.value = { ...this.value, text: this.whole, shades: this.shades };
     }
 
     show(end) {
-      const { levels } = this.value;
+      const { shades } = this.value;
       const followsEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 30;
       const added = document.createDocumentFragment();
       for (let place = this.shown; place < end; place++) {
@@ -124,8 +124,8 @@ window.charlm = (() => {
         this.marks = isMark ? this.marks + 1 : 0;
         if (span.textContent !== symbol) span.className = "escape";
         span.place = place;
-        const level = this.level(levels, place);
-        if (level !== null) this.paint(span, level);
+        const shade = this.shade(shades, place);
+        if (shade !== null) this.paint(span, shade);
         added.append(span);
       }
       this.text.append(added);
@@ -133,22 +133,22 @@ window.charlm = (() => {
       if (followsEnd && !this.value.details) this.text.scrollTop = this.text.scrollHeight;
     }
 
-    level(levels, place) {
-      const code = levels.charCodeAt(place);
+    shade(shades, place) {
+      const code = shades.charCodeAt(place);
       return code >= LOWEST && code <= HIGHEST ? (code - LOWEST) / (HIGHEST - LOWEST) : null;
     }
 
-    paint(span, level) {
-      if (this.kind !== "activation") return span.style.setProperty("--level", level.toFixed(3));
-      span.style.setProperty("--level", Math.abs(2 * level - 1).toFixed(3));
-      span.classList.toggle("low", level < 0.5);
+    paint(span, shade) {
+      if (this.kind !== "activation") return span.style.setProperty("--shade", shade.toFixed(3));
+      span.style.setProperty("--shade", Math.abs(2 * shade - 1).toFixed(3));
+      span.classList.toggle("low", shade < 0.5);
     }
 
     /** Tell of one character what is known. */
     point(place) {
       if (place === undefined || place >= this.shown) return;
-      const level = this.level(this.value.levels, place);
-      const words = level === null ? "" : `: ${DESCRIPTIONS[this.kind](level)}`;
+      const shade = this.shade(this.value.shades, place);
+      const words = shade === null ? "" : `: ${DESCRIPTIONS[this.kind](shade)}`;
       this.text.children[place].title = named(this.symbols[place]) + words;
       if (!this.detail) return;
       this.text.children[this.cursor]?.classList.remove("cursor");

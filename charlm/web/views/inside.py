@@ -7,17 +7,17 @@ import gradio as gr
 from charlm.web.answers.inside import LONGEST_SEARCHED, SURPRISE, Insider
 from charlm.web.components import STATIC, heat_text, lines
 from charlm.web.errors import QUIET, for_page
-from charlm.web.models import Collection
+from charlm.web.models import ModelRegistry
 
 SCENE = (STATIC / "scene.txt").read_text(encoding="utf-8")  # of our own: no model was trained on it
 HINT = "surprise, or a unit such as hidden 0:17"
 COMPARED = 2  # models whose memory is compared at first
 
 
-def build(collection: Collection) -> list[gr.Dropdown]:
+def build(registry: ModelRegistry) -> list[gr.Dropdown]:
     """Lay out the view and connect it; return the lists of models."""
-    insider = Insider(collection)
-    names = collection.names
+    insider = Insider(registry)
+    names = registry.names
     with gr.Row(equal_height=True):
         model = gr.Dropdown(names, value=names[0], label="Model", elem_id="inspect-model", min_width=220)
         colour = gr.Dropdown(

@@ -7,8 +7,8 @@ import gradio as gr
 from charlm.web.answers.learn import Learner
 from charlm.web.components import cards, lines
 from charlm.web.errors import QUIET, for_page
-from charlm.web.models import Collection
-from charlm.web.plots import AXES, SCALES, UNITS
+from charlm.web.models import ModelRegistry
+from charlm.web.plots import AXES, LOSS_UNITS, SCALES
 
 FIRST = 3  # models that are shown at first
 
@@ -16,13 +16,13 @@ SAVE_PICTURE = """() => document.querySelector('#loss-curves [data-title^="Downl
 SAVE_TABLE = """(text) => { charlm.save(text, "curves.csv", "text/csv"); return text; }"""
 
 
-def build(collection: Collection) -> gr.Dropdown:
+def build(registry: ModelRegistry) -> gr.Dropdown:
     """Lay out the view and connect it; return the list of models."""
-    learner = Learner(collection)
-    shown = _comparable(collection)
-    models = gr.Dropdown(collection.names, value=shown, multiselect=True, label="Models", elem_id="learn-models")
+    learner = Learner(registry)
+    shown = _comparable(registry)
+    models = gr.Dropdown(registry.names, value=shown, multiselect=True, label="Models", elem_id="learn-models")
     with gr.Row():
-        unit = gr.Radio(list(UNITS), value="nats per character", label="Loss in", elem_id="unit", min_width=260)
+        unit = gr.Radio(list(LOSS_UNITS), value="nats per character", label="Loss in", elem_id="unit", min_width=260)
         axis = gr.Radio(list(AXES), value="epochs", label="Over", elem_id="axis", min_width=260)
         scale = gr.Radio(SCALES, value="linear", label="Scale", elem_id="scale", min_width=140)
     curves = gr.Plot(learner.plot(shown, unit.value, axis.value, scale.value), show_label=False, elem_id="loss-curves")
@@ -61,12 +61,12 @@ def build(collection: Collection) -> gr.Dropdown:
     return models
 
 
-def _comparable(collection: Collection) -> list[str]:
+def _comparable(registry: ModelRegistry) -> list[str]:
     """Choose the first models that were measured as the very first one was."""
 
     def protocol(name: str) -> Any:
-        history = collection[name].lm.history
+        history = registry[name].lm.history
         return history["run"].get("protocol") if history else None
 
-    names = collection.names
+    names = registry.names
     return [name for name in names if protocol(name) == protocol(names[0])][:FIRST]

@@ -12,12 +12,12 @@ from charlm.model.history import CURVES
 from charlm.web.answers.train import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingRoom
 from charlm.web.components import heat_text, lines, text_file
 from charlm.web.errors import QUIET, for_page
-from charlm.web.models import Collection, serve
+from charlm.web.models import ModelRegistry, prepare_model
 
 COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 
 
-def build(collection: Collection, room: TrainingRoom) -> gr.Textbox:
+def build(registry: ModelRegistry, room: TrainingRoom) -> gr.Textbox:
     """Lay out the view and connect it; return a hidden field that takes the name of each model that was trained."""
     text = gr.Textbox(
         label="A text of your own",
@@ -61,7 +61,7 @@ def build(collection: Collection, room: TrainingRoom) -> gr.Textbox:
 
     def follow(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
         for progress in room.train(text, cell, size, request.session_hash or ""):
-            name = _lend(collection, progress, cell)
+            name = _add_trained(registry, progress, cell)
             # of the plot, no series is drawn that it did not have at first: it waits for the first validation loss
             rows = progress.curves if progress.epochs else []
             yield [
@@ -89,10 +89,10 @@ def build(collection: Collection, room: TrainingRoom) -> gr.Textbox:
     return trained
 
 
-def _lend(collection: Collection, progress: Progress, cell: str) -> str | None:
+def _add_trained(registry: ModelRegistry, progress: Progress, cell: str) -> str | None:
     """Let the visitor use a model that is trained, under a name that no other can guess; return it."""
     if progress.lm is None:
         return None
     name = f"my-{cell}-{secrets.token_hex(4)}"
-    collection.lend(serve(name, progress.lm, "trained"))
+    registry.add_visitor_model(prepare_model(name, progress.lm, "trained"))
     return name

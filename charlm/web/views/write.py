@@ -9,7 +9,7 @@ from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.web.answers.write import BOARD, LONGEST_PROMPT, LONGEST_TEXT, Writer
 from charlm.web.components import heat_text, lines
 from charlm.web.errors import QUIET, for_page
-from charlm.web.models import Collection
+from charlm.web.models import ModelRegistry
 
 PROMPTS = ("ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "Coffee", "Computer")
 PACES = {"as fast as it comes": 0, "to read along": 30, "to read aloud": 14}  # characters per second
@@ -34,10 +34,10 @@ class WriteView:
     settings: list[gr.components.Component]
 
 
-def build(collection: Collection) -> WriteView:
+def build(registry: ModelRegistry) -> WriteView:
     """Lay out the view and connect it."""
-    writer = Writer(collection)
-    prompt = _prompt(collection)
+    writer = Writer(registry)
+    prompt = _prompt(registry)
     with gr.Row(equal_height=True):
         length, temperature, seed = _settings()
     with gr.Accordion("More settings", open=False):
@@ -58,10 +58,10 @@ def build(collection: Collection) -> WriteView:
     colours = gr.Checkbox(
         True, label="Show surprise: the darker a character, the less the model expected it", elem_id="colours"
     )
-    names = [collection.names[0], collection.names[min(1, len(collection.names) - 1)]]
+    names = [registry.names[0], registry.names[min(1, len(registry.names) - 1)]]
     with gr.Row():
         (model_a, output_a, line_a), (model_b, output_b, line_b) = (
-            _side(letter, collection, name) for letter, name in zip("ab", names, strict=True)
+            _side(letter, registry, name) for letter, name in zip("ab", names, strict=True)
         )
     with gr.Column(visible=False, elem_id="temperatures") as temperatures:
         panels = _board()
@@ -81,10 +81,10 @@ def build(collection: Collection) -> WriteView:
     return WriteView([model_a, model_b], settings)
 
 
-def _prompt(collection: Collection) -> gr.Textbox:
+def _prompt(registry: ModelRegistry) -> gr.Textbox:
     """Lay out the prompt, and some that can be had at a click."""
     prompt = gr.Textbox(
-        value=_first_prompt(collection),
+        value=_first_prompt(registry),
         label="Prompt",
         info="The models go on from here. Left empty, they start a new line.",
         lines=2,
@@ -99,9 +99,9 @@ def _prompt(collection: Collection) -> gr.Textbox:
     return prompt
 
 
-def _first_prompt(collection: Collection) -> str:
+def _first_prompt(registry: ModelRegistry) -> str:
     """Choose a beginning that every model can read."""
-    known = [prompt for prompt in PROMPTS if all(not model.lm.vocab.encode_known(prompt)[1] for model in collection)]
+    known = [prompt for prompt in PROMPTS if all(not model.lm.vocab.encode_known(prompt)[1] for model in registry)]
     return known[0] if known else ""
 
 
@@ -154,14 +154,14 @@ def _more_settings() -> tuple[gr.Slider, gr.Slider, gr.Radio]:
     return top_k, top_p, pace
 
 
-def _side(letter: str, collection: Collection, name: str) -> tuple[gr.Dropdown, gr.HTML, gr.HTML]:
+def _side(letter: str, registry: ModelRegistry, name: str) -> tuple[gr.Dropdown, gr.HTML, gr.HTML]:
     """Lay out a model's picker, the line about it, what it writes and how that goes."""
     with gr.Column(min_width=300):
-        model = gr.Dropdown(collection.names, value=name, label=f"Model {letter.upper()}", elem_id=f"model-{letter}")
-        about = lines(str(collection[name]), elem_classes="about", elem_id=f"about-{letter}")
+        model = gr.Dropdown(registry.names, value=name, label=f"Model {letter.upper()}", elem_id=f"model-{letter}")
+        about = lines(str(registry[name]), elem_classes="about", elem_id=f"about-{letter}")
         output = heat_text(f"What model {letter.upper()} writes", paced=True, elem_id=f"output-{letter}")
         line = lines(elem_classes="progress", elem_id=f"progress-{letter}")
-    model.change(for_page(lambda chosen: str(collection[chosen])), model, about, **QUIET)
+    model.change(for_page(lambda chosen: str(registry[chosen])), model, about, **QUIET)
     return model, output, line
 
 

@@ -3,8 +3,8 @@ from models import make_lm, make_model, save
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.lm import CharLM
-from charlm.web import models as collection_module
-from charlm.web.models import Collection, ServedModel, keep_asking, load_collection
+from charlm.web import models as models_module
+from charlm.web.models import ModelRegistry, ServedModel, load_registry, retry_hub
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def hub_of(monkeypatch):
                 raise table[str(name)]
             return table[str(name)]
 
-        monkeypatch.setattr(collection_module.CharLM, "from_pretrained", from_pretrained)
+        monkeypatch.setattr(models_module.CharLM, "from_pretrained", from_pretrained)
 
     return install
 
@@ -39,15 +39,15 @@ def from_hub(source, revision):
     return lm
 
 
-def sources(collection):
-    return {model.name: model.source for model in collection}
+def sources(registry):
+    return {model.name: model.source for model in registry}
 
 
 def test_nothing_named_serves_every_bundled_folder_in_order(bundled):
-    collection = load_collection([], bundled, "cpu")
-    assert sources(collection) == {"small-lstm": "bundled", "small-rnn": "bundled"}
-    assert collection.names == ["small-lstm", "small-rnn"]
-    assert collection.problems == ()
+    registry = load_registry([], bundled, "cpu")
+    assert sources(registry) == {"small-lstm": "bundled", "small-rnn": "bundled"}
+    assert registry.names == ["small-lstm", "small-rnn"]
+    assert registry.problems == ()
 
 
 def test_bundled_models_start_with_an_lstm_and_an_rnn_and_end_with_those_whose_loss_leaks(tmp_path):
@@ -61,70 +61,70 @@ def test_bundled_models_start_with_an_lstm_and_an_rnn_and_end_with_those_whose_l
         model = make_model(cell)
         model.history["run"]["protocol"] = protocol
         save(model, tmp_path / name)
-    assert load_collection([], tmp_path, "cpu").names == ["d-lstm", "e-rnn", "c-gru", "a-lstm", "b-rnn"]
+    assert load_registry([], tmp_path, "cpu").names == ["d-lstm", "e-rnn", "c-gru", "a-lstm", "b-rnn"]
 
 
 def test_named_folders_are_served_in_their_order_by_their_last_part(bundled, tmp_path):
     mine = save(make_model("gru"), tmp_path / "mine")
-    collection = load_collection([str(mine), str(bundled / "small-rnn")], bundled, "cpu")
-    assert sources(collection) == {"mine": "folder", "small-rnn": "bundled"}
-    assert collection["mine"].lm.config.cell == "gru"
+    registry = load_registry([str(mine), str(bundled / "small-rnn")], bundled, "cpu")
+    assert sources(registry) == {"mine": "folder", "small-rnn": "bundled"}
+    assert registry["mine"].lm.config.cell == "gru"
 
 
 def test_two_folders_of_the_same_last_part_are_told_apart(bundled, tmp_path):
     folders = [str(save(make_model(cell), tmp_path / cell / "model")) for cell in ("rnn", "lstm")]
-    collection = load_collection(folders, bundled, "cpu")
-    assert collection.names == folders
-    assert [model.lm.config.cell for model in collection] == ["rnn", "lstm"]
+    registry = load_registry(folders, bundled, "cpu")
+    assert registry.names == folders
+    assert [model.lm.config.cell for model in registry] == ["rnn", "lstm"]
 
 
 def test_a_model_named_twice_is_served_once(bundled):
-    assert load_collection([str(bundled / "small-rnn")] * 2, bundled, "cpu").names == ["small-rnn"]
+    assert load_registry([str(bundled / "small-rnn")] * 2, bundled, "cpu").names == ["small-rnn"]
 
 
 def test_a_repository_is_served_under_its_full_name_with_its_commit(bundled, hub_of):
     hub_of({"ada/poems": from_hub("hub", "0123456789abcdef"), "ada/prose": from_hub("cache", "fedcba9876543210")})
-    collection = load_collection(["ada/poems", "ada/prose"], bundled, "cpu")
-    assert sources(collection) == {"ada/poems": "hub", "ada/prose": "cache"}
-    assert "from the Hub, commit 0123456 " in str(collection["ada/poems"])
-    assert "from the Hub's cache on this machine, commit fedcba9 " in str(collection["ada/prose"])
+    registry = load_registry(["ada/poems", "ada/prose"], bundled, "cpu")
+    assert sources(registry) == {"ada/poems": "hub", "ada/prose": "cache"}
+    assert "from the Hub, commit 0123456 " in str(registry["ada/poems"])
+    assert "from the Hub's cache on this machine, commit fedcba9 " in str(registry["ada/prose"])
 
 
 def test_a_repository_that_cannot_be_had_is_told_and_the_rest_served(bundled, hub_of):
     hub_of({"ada/gone": HubUnavailableError("the Hub is away")})
-    collection = load_collection(["ada/gone", str(bundled / "small-rnn")], bundled, "cpu")
-    assert collection.names == ["small-rnn"]
-    assert collection.problems == ("the Hub is away",)
+    registry = load_registry(["ada/gone", str(bundled / "small-rnn")], bundled, "cpu")
+    assert registry.names == ["small-rnn"]
+    assert registry.problems == ("the Hub is away",)
 
 
 def test_when_no_named_repository_can_be_had_the_bundled_models_stand_in(bundled, hub_of):
     hub_of({"ada/gone": HubUnavailableError("the Hub is away"), "ada/bad": ModelFileError("the weights are damaged")})
-    collection = load_collection(["ada/gone", "ada/bad"], bundled, "cpu")
-    assert collection.names == ["small-lstm", "small-rnn"]
-    assert collection.problems == ("the Hub is away", "the weights are damaged")
+    registry = load_registry(["ada/gone", "ada/bad"], bundled, "cpu")
+    assert registry.names == ["small-lstm", "small-rnn"]
+    assert registry.problems == ("the Hub is away", "the weights are damaged")
 
 
 def test_a_folder_that_holds_no_sound_model_is_the_users_mistake(bundled, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelFileError, match=r"config\.json is missing"):
-        load_collection([str(tmp_path / "empty")], bundled, "cpu")
+        load_registry([str(tmp_path / "empty")], bundled, "cpu")
 
 
 def test_a_name_that_is_neither_folder_nor_repository_is_the_users_mistake(bundled):
     with pytest.raises(ModelFileError, match="neither a folder here nor the name of a Hub repository"):
-        load_collection(["no such folder"], bundled, "cpu")
+        load_registry(["no such folder"], bundled, "cpu")
 
 
 def test_with_nothing_to_serve_the_message_tells_how_to_get_a_model(tmp_path, hub_of):
     hub_of({"ada/gone": HubUnavailableError("the Hub is away")})
     with pytest.raises(RequestError, match="^the Hub is away; there is no model to serve: name one with --model"):
-        load_collection(["ada/gone"], tmp_path / "weights", "cpu")
+        load_registry(["ada/gone"], tmp_path / "weights", "cpu")
 
 
 def test_a_model_that_is_not_there_is_refused():
-    collection = Collection([ServedModel("small", make_lm(), "folder")])
+    registry = ModelRegistry([ServedModel("small", make_lm(), "folder")])
     with pytest.raises(RequestError, match="there is no model 'large' here; choose one of small"):
-        collection["large"]
+        registry["large"]
 
 
 def test_a_hub_that_comes_back_is_noticed_in_the_background(bundled, hub_of):
@@ -134,34 +134,34 @@ def test_a_hub_that_comes_back_is_noticed_in_the_background(bundled, hub_of):
         "ada/refused": HubError("it is private"),
     }
     hub_of(table)
-    collection = load_collection(["ada/gone", "ada/kept", "ada/refused"], bundled, "cpu")
-    assert sources(collection) == {"ada/kept": "cache"}
-    assert collection.awaited == ["ada/gone", "ada/kept"]
+    registry = load_registry(["ada/gone", "ada/kept", "ada/refused"], bundled, "cpu")
+    assert sources(registry) == {"ada/kept": "cache"}
+    assert registry.to_retry == ["ada/gone", "ada/kept"]
     asked = []
 
     def waits():
         """Let the Hub answer after the second question."""
         for number in range(9):
-            asked.append((number, sources(collection), collection.problems))
+            asked.append((number, sources(registry), registry.problems))
             if number == 1:
                 table["ada/gone"] = from_hub("hub", "1" * 40)
                 table["ada/kept"] = from_hub("hub", "2" * 40)
             yield 0
 
-    thread = keep_asking(collection, "cpu", waits())
+    thread = retry_hub(registry, "cpu", waits())
     thread.join(60)
     assert not thread.is_alive()
     # nothing had changed after the first question, and a third was not needed
     before = {"ada/kept": "cache"}, ("the Hub is away", "it is private")
     assert asked[:2] == [(0, *before), (1, *before)] and len(asked) <= 3
-    assert sources(collection) == {"ada/kept": "hub", "ada/gone": "hub"}
-    assert collection["ada/kept"].lm.revision == "2" * 40
-    assert collection.problems == ("it is private",)
-    assert collection.awaited == []
+    assert sources(registry) == {"ada/kept": "hub", "ada/gone": "hub"}
+    assert registry["ada/kept"].lm.revision == "2" * 40
+    assert registry.problems == ("it is private",)
+    assert registry.to_retry == []
 
 
 def test_a_hub_that_gave_everything_is_not_asked_again(bundled):
-    collection = load_collection([], bundled, "cpu")
-    thread = keep_asking(collection, "cpu", iter([0.0]))
+    registry = load_registry([], bundled, "cpu")
+    thread = retry_hub(registry, "cpu", iter([0.0]))
     thread.join(60)
-    assert not thread.is_alive() and collection.names == ["small-lstm", "small-rnn"]
+    assert not thread.is_alive() and registry.names == ["small-lstm", "small-rnn"]

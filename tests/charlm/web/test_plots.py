@@ -8,7 +8,7 @@ from models import make_record
 from charlm.errors import RequestError
 from charlm.web.plots import (
     AXES,
-    UNITS,
+    LOSS_UNITS,
     Scale,
     draw_memory,
     draw_plot,
@@ -95,7 +95,7 @@ def test_a_scale_that_there_is_not_is_refused(wrong):
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", LOSS_UNITS)
 @pytest.mark.parametrize("axis", AXES)
 def test_the_wildest_figures_can_be_drawn(unit, axis):
     record = make_record((1e308, -1e308, 0.0))

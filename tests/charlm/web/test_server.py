@@ -21,12 +21,12 @@ import os, socket, sys, threading
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from pathlib import Path
 from charlm.web import server
-from charlm.web.models import load_collection
+from charlm.web.models import load_registry
 from charlm.web.page import THEME, build_page
 
 server.HEAD_SECONDS, server.UNREAD_SECONDS = 0.5, 0.5
-collection = load_collection(["weights/homework-rnn"], Path("weights"), "cpu")
-page = build_page(collection, "cpu")
+registry = load_registry(["weights/homework-rnn"], Path("weights"), "cpu")
+page = build_page(registry, "cpu")
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]

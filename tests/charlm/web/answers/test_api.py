@@ -12,12 +12,12 @@ from charlm.lm import CharLM
 from charlm.web.answers import api as api_module
 from charlm.web.answers.api import LONGEST_INSPECTED, Api
 from charlm.web.answers.write import LONGEST_PROMPT, LONGEST_TEXT
-from charlm.web.models import Collection, ServedModel
+from charlm.web.models import ModelRegistry, ServedModel
 
 
 def make_api(**models):
     served = models or {"small-lstm": make_lm("lstm"), "small-rnn": make_lm("rnn", seed=1)}
-    return Api(Collection([ServedModel(name, lm, "folder") for name, lm in served.items()]))
+    return Api(ModelRegistry([ServedModel(name, lm, "folder") for name, lm in served.items()]))
 
 
 def without_history():

@@ -7,12 +7,12 @@ from models import VOCAB, make_lm, uniform_lm
 
 from charlm.errors import RequestError
 from charlm.web.answers.inside import LONGEST_LOOK_BACK, LONGEST_SEARCHED, LONGEST_SHOWN, WRITTEN, Insider
-from charlm.web.heat import MOST_NATS, levels
-from charlm.web.models import Collection, ServedModel
+from charlm.web.heat import MOST_NATS, shades
+from charlm.web.models import ModelRegistry, ServedModel
 
 LSTM, RNN = make_lm("lstm"), make_lm("rnn", seed=1)
 INSIDER = Insider(
-    Collection(
+    ModelRegistry(
         [
             ServedModel("small-lstm", LSTM, "folder"),
             ServedModel("small-rnn", RNN, "folder"),
@@ -26,7 +26,7 @@ LONG = "abc de\nbad cab é한😀\n" * 200
 def test_a_text_shows_how_surprising_each_character_was_and_what_was_expected():
     heat, line = INSIDER.look("small-lstm", "abc a☃b", "surprise")
     assert (heat["text"], heat["kind"]) == ("abc ab", "surprisal")
-    assert heat["levels"] == " " + levels(LSTM.score("abc ab") / MOST_NATS)
+    assert heat["shades"] == " " + shades(LSTM.score("abc ab") / MOST_NATS)
     assert heat["details"][0] == []
     for place, expected in enumerate(heat["details"][1:], 1):
         assert len(expected) == 5
@@ -47,7 +47,7 @@ def test_a_text_is_coloured_by_the_activation_of_a_unit(unit, state):
     layer, number = int(unit.split()[1][0]), int(unit.split()[1][2])
     activations = getattr(LSTM.inspect("abc de"), state)[:, layer, number]
     assert heat["kind"] == "activation"
-    assert heat["levels"] == levels((activations / np.abs(activations).max() + 1) / 2)
+    assert heat["shades"] == shades((activations / np.abs(activations).max() + 1) / 2)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_only_the_beginning_of_a_long_text_is_shown_and_that_is_told():
 
 def test_a_single_character_has_nothing_to_be_surprised_by():
     heat, line = INSIDER.look("small-lstm", "a", "surprise")
-    assert (heat["levels"], heat["details"], line) == (" ", [[]], "1 characters")
+    assert (heat["shades"], heat["details"], line) == (" ", [[]], "1 characters")
 
 
 def test_units_that_were_found_can_be_chosen():
@@ -92,7 +92,7 @@ def test_what_moved_a_prediction_stands_in_colours_before_it():
     heat, line = INSIDER.trace("small-lstm", LONG, 25)
     norms = LSTM.influence(LONG[:26])
     assert heat["text"] == LONG[:25]
-    assert heat["levels"] == levels(norms / norms.max())
+    assert heat["shades"] == shades(norms / norms.max())
     assert "(character 26)" in line
 
 

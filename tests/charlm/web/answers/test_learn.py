@@ -4,7 +4,7 @@ from models import make_model, make_record
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.web.answers.learn import MOST_MODELS, Learner
-from charlm.web.models import Collection, ServedModel
+from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.plots import FIGURES
 
 SCALE = ("nats per character", "epochs", "linear")
@@ -15,7 +15,7 @@ def make_learner(**records):
     for name, record in records.items():
         model = make_model()
         served.append(ServedModel(name, CharLM(model.config, model.weights, record, device="cpu"), "folder"))
-    return Learner(Collection(served))
+    return Learner(ModelRegistry(served))
 
 
 LEARNER = make_learner(one=make_record((2.0, 1.5, 1.2)), two=make_record((1.8, 1.7)), bare=None)

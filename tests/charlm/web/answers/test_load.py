@@ -6,7 +6,7 @@ from models import make_lm, make_model, save
 from charlm.errors import CharLMError, HubError, RequestError
 from charlm.hub import push_folder
 from charlm.web.answers.load import Loader, may_load
-from charlm.web.models import MOST_GUESTS, Collection, ServedModel
+from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry, ServedModel
 
 
 @pytest.fixture
@@ -19,40 +19,40 @@ def ada(hub, tmp_path):
 
 
 @pytest.fixture
-def collection():
-    return Collection([ServedModel("small", make_lm(), "folder")])
+def registry():
+    return ModelRegistry([ServedModel("small", make_lm(), "folder")])
 
 
-def test_a_model_is_found_described_and_loaded(ada, collection):
-    loader = Loader(collection, "cpu")
+def test_a_model_is_found_described_and_loaded(ada, registry):
+    loader = Loader(registry, "cpu")
     assert loader.search("poem") == ["ada/poems"]
     assert loader.search(" ada/anything ") == ["ada/anything"]
     offer = loader.describe("ada/poems")
     assert offer.fits
     assert offer.lines[0].startswith("ada/poems, commit ")
     assert loader.load("ada/poems") == "ada/poems"
-    assert collection["ada/poems"].lm.generate("ab", 20, seed=1) == make_lm("gru").generate("ab", 20, seed=1)
+    assert registry["ada/poems"].lm.generate("ab", 20, seed=1) == make_lm("gru").generate("ab", 20, seed=1)
     assert {request.token for request in ada.requests} == {None}
 
 
-def test_a_guest_is_in_no_list(ada, collection):
-    Loader(collection, "cpu").load("ada/poems")
-    assert collection.names == ["small"]
-    assert [model.name for model in collection] == ["small"]
+def test_a_visitors_model_is_not_listed(ada, registry):
+    Loader(registry, "cpu").load("ada/poems")
+    assert registry.names == ["small"]
+    assert [model.name for model in registry] == ["small"]
     with pytest.raises(RequestError, match="choose one of small$"):
-        _ = collection["ada/none"]
+        _ = registry["ada/none"]
 
 
-def test_two_who_want_the_same_model_have_it_downloaded_once(ada, collection):
-    loader = Loader(collection, "cpu")
+def test_two_who_want_the_same_model_have_it_downloaded_once(ada, registry):
+    loader = Loader(registry, "cpu")
     with ThreadPoolExecutor(4) as visitors:
         assert set(visitors.map(loader.load, ["ada/poems"] * 4)) == {"ada/poems"}
     assert sum("/resolve/" in r.path and "safetensors" in r.path and r.method == "GET" for r in ada.requests) == 1
 
 
-def test_a_model_that_is_too_large_is_not_downloaded(ada, collection, monkeypatch):
+def test_a_model_that_is_too_large_is_not_downloaded(ada, registry, monkeypatch):
     monkeypatch.setattr("charlm.web.answers.load.MOST_BYTES", 1000)
-    loader = Loader(collection, "cpu")
+    loader = Loader(registry, "cpu")
     offer = loader.describe("ada/poems")
     assert not offer.fits
     assert "more than the" in offer.lines[-1]
@@ -62,8 +62,8 @@ def test_a_model_that_is_too_large_is_not_downloaded(ada, collection, monkeypatc
 
 
 @pytest.mark.parametrize("name", [None, 5, ["ada/poems"], "", "poems", "../../etc/passwd", "a/b/c", "x" * 10**6])
-def test_what_is_no_repository_is_refused_in_a_short_message(ada, collection, name):
-    loader = Loader(collection, "cpu")
+def test_what_is_no_repository_is_refused_in_a_short_message(ada, registry, name):
+    loader = Loader(registry, "cpu")
     for ask in (loader.describe, loader.load):
         with pytest.raises(CharLMError) as caught:
             ask(name)
@@ -71,22 +71,22 @@ def test_what_is_no_repository_is_refused_in_a_short_message(ada, collection, na
     assert ada.requests == []
 
 
-def test_a_repository_that_is_not_there_is_told(ada, collection):
+def test_a_repository_that_is_not_there_is_told(ada, registry):
     with pytest.raises(HubError, match="no repository ada/none"):
-        Loader(collection, "cpu").load("ada/none")
+        Loader(registry, "cpu").load("ada/none")
 
 
-def test_the_least_recently_used_guests_go():
-    collection = Collection([ServedModel("small", make_lm(), "folder")])
-    guests = [ServedModel(f"guest {number}", make_lm(), "trained") for number in range(MOST_GUESTS + 1)]
-    for guest in guests[:-1]:
-        collection.lend(guest)
-    assert collection["guest 0"] is guests[0]  # used again
-    collection.lend(guests[-1])
-    assert "guest 0" in collection
-    assert "guest 1" not in collection
-    with pytest.raises(RequestError, match="there is no model 'guest 1' here"):
-        _ = collection["guest 1"]
+def test_the_least_recently_used_visitors_model_is_evicted():
+    registry = ModelRegistry([ServedModel("small", make_lm(), "folder")])
+    visitor_models = [ServedModel(f"mine {number}", make_lm(), "trained") for number in range(MOST_VISITOR_MODELS + 1)]
+    for model in visitor_models[:-1]:
+        registry.add_visitor_model(model)
+    assert registry["mine 0"] is visitor_models[0]  # used again
+    registry.add_visitor_model(visitor_models[-1])
+    assert "mine 0" in registry
+    assert "mine 1" not in registry
+    with pytest.raises(RequestError, match="there is no model 'mine 1' here"):
+        _ = registry["mine 1"]
 
 
 @pytest.mark.parametrize(

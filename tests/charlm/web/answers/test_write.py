@@ -12,15 +12,15 @@ from charlm.errors import ModelFileError, RequestError, VocabError
 from charlm.model.history import bits_per_char
 from charlm.web.answers import write as writing_module
 from charlm.web.answers.write import BOARD, LONGEST_BEFORE, LONGEST_ON_BOARD, LONGEST_TEXT, Writer
-from charlm.web.heat import MOST_NATS, levels
-from charlm.web.models import Collection, ServedModel
+from charlm.web.heat import MOST_NATS, shades
+from charlm.web.models import ModelRegistry, ServedModel
 
 LSTM, RNN = make_lm("lstm"), make_lm("rnn", seed=1)
 
 
 def make_writer(**models):
     served = models or {"small-lstm": make_lm("lstm"), "small-rnn": make_lm("rnn", seed=1)}
-    return Writer(Collection([ServedModel(name, lm, "folder") for name, lm in served.items()]))
+    return Writer(ModelRegistry([ServedModel(name, lm, "folder") for name, lm in served.items()]))
 
 
 def write(writer=None, a="small-lstm", b="small-rnn", prompt="", length=20, seed_text="7"):
@@ -49,7 +49,7 @@ def test_one_model_may_stand_on_both_sides():
 def test_each_character_shows_how_surprised_the_model_itself_is_by_it_whatever_the_temperature():
     (heat, _, line, _) = list(make_writer().write("small-lstm", "small-rnn", "abc", 30, 0.2, 3, 0.9, "7"))[-1]
     surprisals = LSTM.score("abc" + heat["text"])[-30:]
-    assert heat["levels"] == levels(surprisals / MOST_NATS)
+    assert heat["shades"] == shades(surprisals / MOST_NATS)
     assert f"{bits_per_char(surprisals.mean()):.2f} bits per character" in line
 
 
@@ -61,8 +61,8 @@ def test_a_text_grows_from_value_to_value_and_so_do_its_levels(monkeypatch):
     for earlier, later in itertools.pairwise(values):
         for side in (0, 1):
             assert later[side]["text"].startswith(earlier[side]["text"])
-            assert later[side]["levels"].startswith(earlier[side]["levels"])
-            assert len(later[side]["levels"]) == len(later[side]["text"])
+            assert later[side]["shades"].startswith(earlier[side]["shades"])
+            assert len(later[side]["shades"]) == len(later[side]["text"])
 
 
 def test_an_empty_seed_is_drawn_shared_and_told():
@@ -147,7 +147,7 @@ def stopped(value, at_a, at_b):
     """What a browser sends back when it stopped both texts at those lengths."""
     heats = through_a_browser(value)[:2]
     return [
-        heat | {"text": heat["text"][:at], "levels": heat["levels"][:at]}
+        heat | {"text": heat["text"][:at], "shades": heat["shades"][:at]}
         for heat, at in zip(heats, (at_a, at_b), strict=True)
     ]
 
@@ -160,7 +160,7 @@ def test_a_text_that_goes_on_is_the_one_that_was_never_stopped(at_a, at_b):
     unbroken = write(prompt="abc", length=100)[-1]
     for side, at in ((0, at_a), (1, at_b)):
         assert more[side]["text"] == unbroken[side]["text"][: at + 40]
-        assert more[side]["levels"] == unbroken[side]["levels"][: at + 40]
+        assert more[side]["shades"] == unbroken[side]["shades"][: at + 40]
     assert more[2].startswith(f"small-lstm · {at_a + 40} characters")
 
 
@@ -171,7 +171,7 @@ def test_a_text_goes_on_with_the_settings_that_it_began_with():
 
 
 RUN = {"model_a": "small-lstm", "model_b": "small-rnn", "prompt": "", "temperature": 1, "top_k": 0, "top_p": 1}
-SOUND = {"text": "ab", "levels": "00", "run": RUN | {"seed": "7"}}
+SOUND = {"text": "ab", "shades": "00", "run": RUN | {"seed": "7"}}
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ SOUND = {"text": "ab", "levels": "00", "run": RUN | {"seed": "7"}}
     [
         *[(heat, "there is no text to continue yet") for heat in (None, {}, [], "ab", {"text": "ab"})],
         (SOUND | {"text": None}, "there is no text to continue yet"),
-        (SOUND | {"levels": 5}, "there is no text to continue yet"),
+        (SOUND | {"shades": 5}, "there is no text to continue yet"),
         (SOUND | {"run": "x"}, "there is no text to continue yet"),
         (SOUND | {"run": {}}, "seed"),
         (SOUND | {"run": RUN}, "seed"),
@@ -199,8 +199,8 @@ def test_a_text_that_the_model_cannot_have_written_is_refused():
 
 
 def test_levels_from_a_browser_never_outgrow_their_text():
-    value = list(make_writer().carry_on(SOUND | {"levels": "0" * 500}, SOUND | {"levels": ""}, 5))[-1]
-    assert [len(heat["levels"]) for heat in value[:2]] == [7, 7]
+    value = list(make_writer().carry_on(SOUND | {"shades": "0" * 500}, SOUND | {"shades": ""}, 5))[-1]
+    assert [len(heat["shades"]) for heat in value[:2]] == [7, 7]
 
 
 def test_the_board_has_both_models_at_three_temperatures():
@@ -216,6 +216,6 @@ def test_a_board_of_six_long_texts_is_cut():
 
 
 def test_levels_are_steps_of_a_tenth_of_a_nat():
-    assert levels(np.array([0.0, 0.1, 2.04, 7.8, 50.0]) / MOST_NATS) == "01D~~"
-    assert levels([float("nan"), -1, 0.5, float("inf")]) == " 0W~"
-    assert levels([]) == ""
+    assert shades(np.array([0.0, 0.1, 2.04, 7.8, 50.0]) / MOST_NATS) == "01D~~"
+    assert shades([float("nan"), -1, 0.5, float("inf")]) == " 0W~"
+    assert shades([]) == ""
