@@ -42,12 +42,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from charlm.model.cells import CELLS
 from train.checkpoint import Interrupts, save_checkpoint
-from train.config import TrainConfig, computes_bf16, pick_precision
+from train.config import TrainConfig
 from train.data import Text, make_text
 from train.distributed import SINGLE_PROCESS
 from train.encode import encode_text
-from train.evaluate import flushed_denormals
 from train.loop import describe_run
+from train.precision import computes_bf16, flushed_denormals, pick_precision
 from train.protocols import Holdout
 from train.report import Report
 from train.trainer import SAMPLE_LENGTH, Trainer

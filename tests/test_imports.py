@@ -55,6 +55,7 @@ ORDER = [
     "charlm.web.views.load",
     "charlm.web.page",
     "app",
+    "train.precision",
     "train.encode",
     "train.data",
     "train.batches",
@@ -158,3 +159,17 @@ for folder in {[str(folder) for folder in sorted((ROOT / "weights").iterdir())]}
 print({HEAVY} & sys.modules.keys())
 """
     assert run(code) == "set()\n"
+
+
+@pytest.mark.parametrize("command", ["--help", "push", "push --help", "deploy --help", "fit --help", "fit --epochs 0"])
+def test_commands_that_train_nothing_load_no_torch(command):
+    code = f"""
+import contextlib, io
+from train.__main__ import main
+
+sys.argv = ["train", *{command.split()}]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(sys.stdout):
+    main()
+print("torch" in sys.modules)
+"""
+    assert run(code) == "False\n"

@@ -1,4 +1,7 @@
-"""The commands `python -m train fit`, `evaluate`, `push` and `deploy`."""
+"""The commands `python -m train fit`, `evaluate`, `push` and `deploy`.
+
+Each imports what it needs when it runs: torch takes seconds, and `--help`, `push` and `deploy` do without it.
+"""
 
 import argparse
 import dataclasses
@@ -7,34 +10,38 @@ import sys
 from pathlib import Path
 
 from charlm import cli
-from charlm.hub import check_can_push, push_folder
-from charlm.lm import CharLM
-from charlm.model.history import bits_per_char
-from train.config import TrainConfig, setting_type
-from train.data import load_text
-from train.deploy import deploy
-from train.distributed import is_main_process, mute_other_ranks
-from train.loop import fit
-from train.protocols import PROTOCOLS, evaluate
-from train.report import JsonReport, Report
+from train.config import PROTOCOL_NAMES, TrainConfig, value_type
+from train.report import JsonReport, Report, is_main_process, mute_other_ranks
 
 
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
+    from train.data import load_text
+    from train.loop import fit
+
     config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
     if args.push_to_hub:
-        check_can_push(args.push_to_hub)  # hours of training should not end in a missing token
+        from charlm.hub import check_can_push
+
+        check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
     report = JsonReport() if args.json_lines and is_main_process() else Report()
-    # a large text's ids need room: where the model goes, as far as those folders exist already
+    # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if folder.is_dir())
     best = fit(load_text(args.text, workspace), args.out, config, report, resume=args.resume)["best"]
     report.say(f"done: {args.out} holds epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
     if args.push_to_hub and is_main_process():
+        from charlm.hub import push_folder
+
         print(push_folder(args.out, args.push_to_hub))
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Measure a model on a text."""
+    from charlm.lm import CharLM
+    from charlm.model.history import bits_per_char
+    from train.data import load_text
+    from train.protocols import evaluate
+
     text = load_text(args.text)
     lm = CharLM.from_pretrained(args.model)
     trained_on = lm.history["run"].get("text_sha256") if lm.history else None
@@ -52,11 +59,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 def run_push(args: argparse.Namespace) -> None:
     """Publish a model folder."""
+    from charlm.hub import push_folder
+
     print(push_folder(args.folder, args.repo, private=args.private))
 
 
 def run_deploy(args: argparse.Namespace) -> None:
     """Put the page on a Space."""
+    from train.deploy import deploy
+
     print(deploy(args.space, args.model))
 
 
@@ -70,32 +81,34 @@ def parse() -> argparse.Namespace:
     command.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the model goes")
     for spec in dataclasses.fields(TrainConfig):
         add_setting(command, spec)
-    command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
     command.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
-    command.add_argument("--json-lines", action="store_true", help="print the course as JSON objects, one a line")
+    command.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
     command.set_defaults(run=run_fit)
 
     command = commands.add_parser("evaluate", help="measure a model on a text")
     command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
     command.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
-    command.add_argument("--protocol", choices=PROTOCOLS, default="holdout", help="how the text is split and measured")
+    command.add_argument(
+        "--protocol", choices=PROTOCOL_NAMES, default="holdout", help="how the text is split and measured"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     command.set_defaults(run=run_evaluate)
 
     command = commands.add_parser("push", help="publish a model folder on the Hub")
     command.add_argument("folder", type=Path, metavar="FOLDER", help="the model folder")
-    command.add_argument("repo", metavar="USER/REPO", help="the repository, created if need be")
+    command.add_argument("repo", metavar="USER/REPO", help="the repository, created if it is not there")
     command.add_argument("--private", action="store_true", help="create the repository as private")
     command.set_defaults(run=run_push)
 
     command = commands.add_parser("deploy", help="put the page on a Space of the Hub")
-    command.add_argument("space", metavar="USER/SPACE", help="the Space, created if need be")
+    command.add_argument("space", metavar="USER/SPACE", help="the Space, created if it is not there")
     command.add_argument(
         "--model",
         action="append",
         required=True,
         metavar="USER/REPO",
-        help="a model to show, again for each further one",
+        help="a model to show; repeat the flag for more",
     )
     command.set_defaults(run=run_deploy)
     return parser.parse_args()
@@ -106,7 +119,7 @@ def add_setting(command: argparse.ArgumentParser, spec: "dataclasses.Field[objec
     default = "" if spec.default in (None, dataclasses.MISSING) else f" ({spec.default})"
     command.add_argument(
         "--" + spec.name.replace("_", "-"),
-        type=setting_type(spec),
+        type=value_type(spec),
         choices=spec.metadata["choices"],
         required=spec.default is dataclasses.MISSING,
         default=None if spec.default is dataclasses.MISSING else spec.default,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from charlm.errors import CharLMError, RequestError
+from charlm.errors import RequestError
 
 Value = TypeVar("Value")
 
@@ -114,24 +114,3 @@ def _check_gpus(gpus: int, processes: int) -> None:
             f"{processes} processes would share {gpus} GPU{'s' if gpus > 1 else ''}; "
             f"give torchrun --nproc-per-node {gpus}, or train with --device cpu"
         )
-
-
-def is_main_process() -> bool:
-    """Tell whether this process has rank 0, also before it has joined the process group."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-@contextmanager
-def mute_other_ranks() -> Iterator[None]:
-    """Let only local rank 0 of each machine print progress and errors: the others would repeat them.
-
-    An unexpected exception is raised in every process.
-    """
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        yield
-        return
-    try:
-        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-            yield
-    except CharLMError as error:
-        raise SystemExit(error.exit_status) from None

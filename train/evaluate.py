@@ -1,7 +1,6 @@
 """Losses of a network on a text, in nats per character."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,16 +21,6 @@ MOST_LOGITS = 2**20  # numbers in one pass: a vocabulary may have thousands of s
 
 def _keep() -> None:
     """Release nothing: the text is in memory."""
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Have the CPU take denormal floats as 0: fading states and gradients are a hundred times slower to multiply."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from train.checkpoint import Checkpoint, Interrupts, load_checkpoint, save_check
 from train.config import TrainConfig
 from train.data import Text
 from train.distributed import join_process_group
-from train.evaluate import flushed_denormals
+from train.precision import flushed_denormals
 from train.protocols import PROTOCOLS, Protocol
 from train.report import Report
 from train.trainer import Trainer, model_config

@@ -13,7 +13,8 @@ from charlm.vocab import Vocab
 from train.batches import Batches, Streams, Windows
 from train.data import Text
 from train.encode import SmallIds
-from train.evaluate import carried_loss, flushed_denormals, reset_loss, windows_loss
+from train.evaluate import carried_loss, reset_loss, windows_loss
+from train.precision import flushed_denormals
 
 SEQ_LENGTH = 128  # characters, unless a run says otherwise
 WINDOW = 30  # characters
@@ -37,7 +38,7 @@ class Protocol(ABC):
         """Return the length of the sequences that train. Raises RequestError if it cannot be the one asked for."""
 
     @abstractmethod
-    def most_streams(self, seq_length: int) -> int:
+    def max_batch_size(self, seq_length: int) -> int:
         """Return the largest batch_size that the text allows."""
 
     @abstractmethod
@@ -83,8 +84,8 @@ class Holdout(Protocol):
             )
         return length
 
-    def most_streams(self, seq_length: int) -> int:
-        """See Protocol.most_streams."""
+    def max_batch_size(self, seq_length: int) -> int:
+        """See Protocol.max_batch_size."""
         return (len(self._train) - seq_length) // seq_length
 
     def batches(self, batch_size: int, seq_length: int, seed: int) -> Batches:
@@ -140,8 +141,8 @@ class OverlappingWindows(Protocol):
             raise RequestError(f"the protocol windows reads {WINDOW} characters at a time; leave --seq-length out")
         return WINDOW
 
-    def most_streams(self, seq_length: int) -> int:
-        """See Protocol.most_streams."""
+    def max_batch_size(self, seq_length: int) -> int:
+        """See Protocol.max_batch_size."""
         return len(self._train)
 
     def batches(self, batch_size: int, seq_length: int, seed: int) -> Batches:

@@ -1,13 +1,17 @@
 """What a training run tells the person who watches it, on standard error, or the program, on standard output."""
 
 import json
+import os
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from tqdm import tqdm
 
+from charlm.errors import CharLMError
 from charlm.model.cells import CELLS
 from charlm.model.history import EpochRecord
 
@@ -127,3 +131,24 @@ def format_time(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def is_main_process() -> bool:
+    """Tell whether this process has rank 0, also before it has joined the process group."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+@contextmanager
+def mute_other_ranks() -> Iterator[None]:
+    """Let only local rank 0 of each machine print progress and errors: the others would repeat them.
+
+    An unexpected exception is raised in every process.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            yield
+    except CharLMError as error:
+        raise SystemExit(error.exit_status) from None

@@ -12,7 +12,7 @@ import sys
 
 from charlm import cli
 from train.__main__ import main
-from train.distributed import is_main_process
+from train.report import is_main_process
 from train.trainer import Trainer
 
 STOP_AT = int(sys.argv.pop(1)), int(sys.argv.pop(1))

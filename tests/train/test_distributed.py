@@ -17,9 +17,9 @@ from charlm.errors import RequestError
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.data import load_text
-from train.distributed import SINGLE_PROCESS, ProcessGroup, is_main_process, join_process_group, mute_other_ranks
+from train.distributed import SINGLE_PROCESS, ProcessGroup, join_process_group
 from train.loop import fit
-from train.report import Report
+from train.report import Report, is_main_process, mute_other_ranks
 
 SETTINGS = {
     "cell": "gru",

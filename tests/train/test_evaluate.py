@@ -8,7 +8,8 @@ from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
 from train import evaluate
-from train.evaluate import READERS, WARM_UP, carried_loss, flushed_denormals, reset_loss, windows_loss
+from train.evaluate import READERS, WARM_UP, carried_loss, reset_loss, windows_loss
+from train.precision import flushed_denormals
 
 
 def random_ids(length, seed=3):
