@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.analysis.context import LONGEST, measure_influence, measure_memory
+from charlm.analysis.context import LONGEST, measure_effective_context, measure_influence
 from charlm.analysis.inspection import Inspection, inspect
 from charlm.analysis.units import TrackingUnit, find_units
 from charlm.checks import check_whole
 from charlm.device import has_cuda, pick_device
 from charlm.errors import ModelFileError, RequestError
-from charlm.inference.batching import Crowd
+from charlm.inference.batching import BatchScheduler
 from charlm.inference.engine import Engine, Reader
 from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, Samplers, surprisals_of
 from charlm.inference.scoring import surprisals
@@ -118,8 +118,8 @@ class CharLM:
         return Engine(self.config, self._weights)
 
     @cached_property
-    def _crowd(self) -> Crowd:
-        return Crowd(self.engine)
+    def _scheduler(self) -> BatchScheduler:
+        return BatchScheduler(self.engine)
 
     @cached_property
     def network(self) -> "Network":
@@ -239,14 +239,14 @@ class CharLM:
         """
         return find_units(self.engine, self.vocab, _check_text("text", text), best)
 
-    def memory(self, text: str, longest: int = LONGEST) -> NDArray[np.float64]:
+    def effective_context(self, text: str, longest: int = LONGEST) -> NDArray[np.float64]:
         """Return how much a changed character alters the prediction d characters later, in nats, (longest,).
 
-        The mean over places of the text; `charlm.analysis.context` tells how it is measured, its `horizon` how far the
-        memory reaches. Raises VocabError if the text holds a symbol that the model does not know, RequestError if it
-        is too short, or `longest` below 1.
+        The mean over places of the text. `charlm.analysis.context` says how it is measured; its `context_length` gives
+        the largest distance that still matters. Raises VocabError if the text holds a symbol that the model does not
+        know, RequestError if it is too short, or `longest` below 1.
         """
-        return measure_memory(self.engine, self.vocab.encode(_check_text("text", text)), longest)
+        return measure_effective_context(self.engine, self.vocab.encode(_check_text("text", text)), longest)
 
     def influence(self, text: str) -> NDArray[np.float64]:
         """Return how strongly each character of a text of N moved the prediction of its last, (N - 1,).
@@ -291,11 +291,11 @@ class CharLM:
         return (self.vocab.symbols[drawn] for drawn in ids(prompt, length, sampler))  # unlike a map, it can be closed
 
     def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
-        for ids, _ in self._crowd.write(prompt, length, sampler):
+        for ids, _ in self._scheduler.write(prompt, length, sampler):
             yield self.vocab.decode(np.array(ids))
 
     def _write_scored(self, prompt: Ids, length: int, sampler: Sampler) -> Generator[tuple[str, NDArray[np.float64]]]:
-        for ids, scores in self._crowd.write(prompt, length, sampler):
+        for ids, scores in self._scheduler.write(prompt, length, sampler):
             yield self.vocab.decode(np.array(ids)), scores
 
     def _scored(self, reader: Reader, unread: Ids, pieces: Iterable[str]) -> Generator[tuple[str, NDArray[np.float64]]]:

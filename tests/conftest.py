@@ -65,7 +65,7 @@ def hub(hub_environment):
 
 
 @pytest.fixture
-def crowd_threads(monkeypatch):
+def scheduler_threads(monkeypatch):
     """The threads that crowds start."""
     started = []
 

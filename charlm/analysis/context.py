@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from charlm.checks import check_whole
 from charlm.errors import RequestError
-from charlm.inference.engine import Array, Engine, Reader, States
+from charlm.inference.engine import Array, Engine, Reader, State
 from charlm.inference.sampling import check_finite, log_softmax
 from charlm.vocab import Ids
 
@@ -26,7 +26,9 @@ ROUNDING = 1e-10
 FORGOTTEN = 0.01  # nats: below that, a change makes no difference that a reader would see
 
 
-def measure_memory(engine: Engine, ids: Ids, longest: int = LONGEST, places: int = PLACES, seed: int = 0) -> Curve:
+def measure_effective_context(
+    engine: Engine, ids: Ids, longest: int = LONGEST, places: int = PLACES, seed: int = 0
+) -> Curve:
     """Return how much a changed symbol alters the prediction d symbols later, in nats, for d = 1 … longest, (longest,).
 
     It is the mean over some places of the text, ids (T,), of the Kullback-Leibler divergence of the prediction after
@@ -64,8 +66,8 @@ def measure_memory(engine: Engine, ids: Ids, longest: int = LONGEST, places: int
     return np.maximum(curve, 0)  # rounding can leave some -1e-16
 
 
-def horizon(curve: Curve, threshold: float = FORGOTTEN) -> int:
-    """Return the largest distance at which a curve of `measure_memory` is above a threshold in nats; 0 if none is."""
+def context_length(curve: Curve, threshold: float = FORGOTTEN) -> int:
+    """Return the largest distance at which the curve is above a threshold in nats; 0 if it is nowhere."""
     above = np.flatnonzero(curve > threshold)
     return int(above[-1]) + 1 if len(above) else 0
 
@@ -103,7 +105,7 @@ def _draw_others(ids: Ids, places: Ids, random: np.random.Generator) -> Ids:
     return np.where(drawn == ids[places], symbols[-1], drawn)  # any of the others, all equally likely
 
 
-def _read(engine: Engine, stretches: Ids, steps: Ids, texts: Ids) -> tuple[Array, States]:
+def _read(engine: Engine, stretches: Ids, steps: Ids, texts: Ids) -> tuple[Array, State]:
     """Read stretches (N, S) side by side; return the logits (N, S, V), and the states before some places, in order.
 
     A place is a step, rising, and a text: one of each in steps and texts (places,).
@@ -111,7 +113,7 @@ def _read(engine: Engine, stretches: Ids, steps: Ids, texts: Ids) -> tuple[Array
     reader, logits, states, last = Reader(engine, stretches.shape[1], alone=True), [], [], 0
     for step in np.unique(steps).tolist():
         logits.append(reader.read(stretches[last:step]))
-        states.append(reader.states.take(texts[steps == step].tolist()))
+        states.append(reader.state.take(texts[steps == step].tolist()))
         last = step
     logits.append(reader.read(stretches[last:]))
-    return np.concatenate(logits), States.join(states)
+    return np.concatenate(logits), State.join(states)

@@ -72,10 +72,10 @@ def read_units(engine: Engine, ids: Ids) -> tuple[Array, Array, Array | None]:
     reader = Reader(engine, texts)
     logits = np.empty((steps, texts, engine.symbols), np.float32)
     hidden = np.empty((steps, len(engine.layers), texts, engine.units), np.float32)
-    cell = np.empty_like(hidden) if engine.cell.keeps_memory else None
+    cell = np.empty_like(hidden) if engine.cell.has_cell_state else None
     for step in range(steps):
         logits[step] = reader.step(ids[step])
-        hidden[step], cells = engine.units_of(reader.states)
+        hidden[step], cells = engine.units_of(reader.state)
         if cell is not None:
             cell[step] = cells
     return logits, hidden, cell

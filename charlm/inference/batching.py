@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.device import count_cores
-from charlm.inference.engine import Array, Engine, Reader, States
+from charlm.inference.engine import Array, Engine, Reader, State
 from charlm.inference.sampling import Sampler, Samplers, surprisals_of
 from charlm.vocab import Ids
 
@@ -25,7 +25,7 @@ Piece = tuple[list[int], NDArray[np.float64]]  # N ids that were drawn, and thei
 DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and nobody reads faster
 
 
-class Crowd:
+class BatchScheduler:
     """The texts that are being written with an engine, on as many threads as they keep busy, but no more than cores."""
 
     def __init__(self, engine: Engine, workers: int | None = None) -> None:
@@ -40,7 +40,7 @@ class Crowd:
         """
         reader = Reader(self._engine)
         logits = reader.read(prompt[:, None])[-1]
-        text = _Text(sampler, length, reader.states, logits)
+        text = _Text(sampler, length, reader.state, logits)
         with self._lock:
             texts = sum(map(len, self._workers)) + 1
             needed = self._workers[: self._engine.count_threads(texts, len(self._workers))]
@@ -58,12 +58,12 @@ class Crowd:
 class _Text:
     """A text that is being written.
 
-    states, logits: where it stood when it joined. left: how many symbols are still to be drawn.
+    state, logits: where it stood when it joined. left: how many symbols are still to be drawn.
     """
 
-    def __init__(self, sampler: Sampler, length: int, states: States, logits: Array) -> None:
+    def __init__(self, sampler: Sampler, length: int, state: State, logits: Array) -> None:
         self.sampler = sampler
-        self.states = states
+        self.state = state
         self.logits = logits
         self.left = length
         self.is_wanted = True
@@ -131,7 +131,7 @@ class _Worker:
         reader, logits = Reader(self._engine, 0), np.empty((0, self._engine.symbols), np.float32)
         try:
             while joined := self._welcome():
-                reader = Reader(self._engine, States.join([reader.states, *(text.states for text in joined)]))
+                reader = Reader(self._engine, State.join([reader.state, *(text.state for text in joined)]))
                 logits = np.concatenate([logits, *(text.logits for text in joined)])
                 reader, logits = self._write(reader, logits)
         except Exception as error:  # whatever it is, those who wait must hear of it
@@ -162,7 +162,7 @@ class _Worker:
                 self._texts = [self._texts[place] for place in staying]
                 ids = [ids[place] for place in staying]
                 samplers = Samplers([text.sampler for text in self._texts])
-                reader = Reader(self._engine, reader.states.take(staying))
+                reader = Reader(self._engine, reader.state.take(staying))
             logits = reader.step(ids)
         return reader, logits
 

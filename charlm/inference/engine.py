@@ -58,7 +58,7 @@ class Engine:
             raise ModelFileError(
                 f"the model has weights over {LARGEST_WEIGHT:.0e}, as after a training that diverged; use another model"
             )
-        self.cell = CELLS[config.cell]
+        self.cell = CELL_KERNELS[config.cell]
         self.symbols = len(config.vocab)  # V
         self.units = config.hidden_size  # H
         self.chunks = -(-self.units // CHUNK)  # C
@@ -71,10 +71,10 @@ class Engine:
         self.head_bias = np.pad(weights["head.bias"], (0, -self.symbols % width))[None]  # (1, N·W)
         self._work = self.head.size + sum(layer.matrices.size for layer in self.layers)  # multiplications for a text
 
-    def units_of(self, states: "States") -> tuple[Array, Array | None]:
+    def units_of(self, state: "State") -> tuple[Array, Array | None]:
         """Return the hidden states (L, S, H) as torch.nn has them, and the LSTM's cell states (L, S, H)."""
-        hidden = states.hidden[..., : self.units] * self.cell.scale
-        return hidden, states.memory[..., : self.units] if self.cell.keeps_memory else None
+        hidden = state.hidden[..., : self.units] * self.cell.scale
+        return hidden, state.cell_state[..., : self.units] if self.cell.has_cell_state else None
 
     def count_threads(self, texts: int, most: int) -> int:
         """Return among how many threads, `most` at most, to share out texts that go on side by side."""
@@ -127,25 +127,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class States:
+class State:
     """Where S texts stand.
 
     hidden: (L, S, U), of which the LSTM's is twice the real one.
-    memory: (L, S, U), the LSTM's cell state; of the other cells, none (0, S, U).
+    cell_state: (L, S, U), the LSTM's; of the other cells, none (0, S, U).
     """
 
     hidden: Array
-    memory: Array
+    cell_state: Array
 
-    def take(self, places: Sequence[int]) -> "States":
+    def take(self, places: Sequence[int]) -> "State":
         """Return some of the texts, copied."""
-        return States(self.hidden.take(places, axis=1), self.memory.take(places, axis=1))
+        return State(self.hidden.take(places, axis=1), self.cell_state.take(places, axis=1))
 
-    def put(self, places: Sequence[int], states: "States") -> None:
+    def put(self, places: Sequence[int], state: "State") -> None:
         """Overwrite some of the texts."""
-        self.hidden[:, places], self.memory[:, places] = states.hidden, states.memory
+        self.hidden[:, places], self.cell_state[:, places] = state.hidden, state.cell_state
 
-    def same(self, other: "States", tolerance: float) -> NDArray[np.bool_]:
+    def same(self, other: "State", tolerance: float) -> NDArray[np.bool_]:
         """Tell for each text, (S,), whether no unit differs by more than `tolerance`."""
         near = [np.abs(ours - theirs) <= tolerance for ours, theirs in zip(self.parts, other.parts, strict=True)]
         return np.array(np.concatenate(near).all(axis=(0, 2)))
@@ -153,19 +153,19 @@ class States:
     @property
     def parts(self) -> tuple[Array, Array]:
         """Both arrays."""
-        return self.hidden, self.memory
+        return self.hidden, self.cell_state
 
     @classmethod
-    def join(cls, parts: Sequence["States"]) -> "States":
+    def join(cls, parts: Sequence["State"]) -> "State":
         """Put texts side by side."""
-        hidden, memory = zip(*(part.parts for part in parts), strict=True)
-        return cls(np.concatenate(hidden, axis=1), np.concatenate(memory, axis=1))
+        hidden, cell_state = zip(*(part.parts for part in parts), strict=True)
+        return cls(np.concatenate(hidden, axis=1), np.concatenate(cell_state, axis=1))
 
 
 class Reader:
     """Texts that are read side by side."""
 
-    def __init__(self, engine: Engine, start: States | int = 1, *, alone: bool = False) -> None:
+    def __init__(self, engine: Engine, start: State | int = 1, *, alone: bool = False) -> None:
         """start: where the texts stand, or how many begin from the zero state.
 
         alone: whether speed matters more than that a text does not depend on how many are beside it.
@@ -180,17 +180,17 @@ class Reader:
             for number, layer in enumerate(engine.layers)
         ]
         self._head, self._head_bias = Product(by_chunk[-1:], engine.head, self.texts), engine.head_bias
-        if isinstance(start, States):
+        if isinstance(start, State):
             self._hidden[:, : self.texts] = start.hidden
-            for cell, memory in zip(self._cells, start.memory, strict=False):
-                cell.memory[...] = memory
+            for cell, cell_state in zip(self._cells, start.cell_state, strict=False):
+                cell.cell_state[...] = cell_state
 
     @property
-    def states(self) -> States:
+    def state(self) -> State:
         """Where the texts stand now, copied."""
         hidden = self._hidden[:, : self.texts].copy()
-        memories = [cell.memory for cell in self._cells if cell.keeps_memory]
-        return States(hidden, np.stack(memories) if memories else hidden[:0])
+        cell_states = [cell.cell_state for cell in self._cells if cell.has_cell_state]
+        return State(hidden, np.stack(cell_states) if cell_states else hidden[:0])
 
     def step(self, ids: Ids | Sequence[int]) -> Array:
         """Read a symbol of each text, ids (S,); return the logits (S, V)."""
@@ -262,12 +262,12 @@ class Product:
 class Cell:
     """A layer at work: where its S texts stand, how they go on, and the room that takes.
 
-    memory: what is kept besides the hidden state, (S, U), if `keeps_memory`.
+    cell_state: what is kept besides the hidden state, (S, U), if `has_cell_state`.
     """
 
     gates: ClassVar[int]
     scale: ClassVar = 1.0  # of the real hidden state to the one that is kept
-    keeps_memory: ClassVar = False
+    has_cell_state: ClassVar = False
 
     def __init__(self, layer: Layer, rows: Array, hidden: Array) -> None:
         """rows: the hidden states of the layer below, if there is one, and of this, (1 or 2, C, R, K).
@@ -282,7 +282,7 @@ class Cell:
         self._before = aligned(self.gates, texts, units)
         # the gates and, beside them, what is combined with them
         self._room = aligned(self.gates + 1, texts, units)
-        self._gates, self.memory = self._room[:-1], self._room[-1]
+        self._gates, self.cell_state = self._room[:-1], self._room[-1]
 
     def step(self, ids: Ids | Sequence[int]) -> None:
         """Go on by a symbol: by ids (S,) in the first layer, in any other by the state of the layer below."""
@@ -328,12 +328,16 @@ class LSTM(Cell):
 
     gates = 4
     scale = 0.5
-    keeps_memory = True
+    has_cell_state = True
 
     def __init__(self, layer: Layer, rows: Array, hidden: Array) -> None:
         """See Cell."""
         super().__init__(layer, rows, hidden)
-        self._sigmoids, self._enter_and_forget, self._new_and_memory = self._room[:3], self._room[:2], self._room[3:]
+        self._sigmoids, self._enter_and_forget, self._new_and_cell_state = (
+            self._room[:3],
+            self._room[:2],
+            self._room[3:],
+        )
         self._leave, self._new = self._room[2:4]
 
     @staticmethod
@@ -346,16 +350,16 @@ class LSTM(Cell):
 
     def _combine(self, before: Array) -> None:
         """See Cell."""
-        new, memory = self._new, self.memory
+        new, cell_state = self._new, self.cell_state
         add(before, self._terms, self._gates)
         np.tanh(self._gates, self._gates)
         np.add(self._sigmoids, ONE, self._sigmoids)
         # c' = i g + f c
-        np.multiply(self._enter_and_forget, self._new_and_memory, self._new_and_memory)
-        np.add(new, memory, memory)
-        np.multiply(memory, HALF, memory)
+        np.multiply(self._enter_and_forget, self._new_and_cell_state, self._new_and_cell_state)
+        np.add(new, cell_state, cell_state)
+        np.multiply(cell_state, HALF, cell_state)
         # h' = o tanh c'
-        np.tanh(memory, new)
+        np.tanh(cell_state, new)
         np.multiply(new, self._leave, self._hidden)
 
 
@@ -399,7 +403,7 @@ class GRU(Cell):
         np.add(hidden, new, hidden)
 
 
-CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+CELL_KERNELS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
 def add(before: Array, terms: Iterable[Array], out: Array | None = None) -> Array:

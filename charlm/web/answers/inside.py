@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from plotly import graph_objects as go
 
-from charlm.analysis.context import FORGOTTEN, ROUNDING, horizon
+from charlm.analysis.context import FORGOTTEN, ROUNDING, context_length
 from charlm.analysis.inspection import Inspection, name_likeliest
 from charlm.checks import check_whole
 from charlm.errors import RequestError
@@ -90,8 +90,8 @@ class Insider:
         curves = []
         for name in (model.name for model in models):
             lm, known, _ = self._read(name, text, LONGEST_SHOWN)
-            curves.append((name, lm.memory(known)))
-        said = [_describe_memory(name, curve) for name, curve in curves]
+            curves.append((name, lm.effective_context(known)))
+        said = [_describe_context(name, curve) for name, curve in curves]
         return draw_memory([(name, curve.tolist()) for name, curve in curves], ROUNDING), said
 
     def write(self, model: str) -> str:
@@ -137,9 +137,9 @@ def _describe(inspection: Inspection, skipped: str, length: int) -> str:
     return " · ".join(parts)
 
 
-def _describe_memory(name: str, curve: NDArray[np.float64]) -> str:
+def _describe_context(name: str, curve: NDArray[np.float64]) -> str:
     """Say how far back a model remembers."""
-    reach = horizon(curve)
+    reach = context_length(curve)
     until = f"at least {reach}" if reach == len(curve) else str(reach)
     return (
         f"{name} notices a changed character for {until} characters: until then it alters the prediction by over "

@@ -8,7 +8,7 @@ from models import VOCAB, make_config, make_lm, make_weights
 from reference import forward_by_hand, log_softmax
 
 from charlm.analysis import context as memory
-from charlm.analysis.context import ROUNDING, WARM_UP, horizon, measure_memory
+from charlm.analysis.context import ROUNDING, WARM_UP, context_length, measure_effective_context
 from charlm.errors import ModelFileError, RequestError, VocabError
 from charlm.inference import engine as engine_module
 from charlm.lm import CharLM
@@ -41,7 +41,7 @@ def divergences(lm, ids, place, other, longest):
 def test_memory_is_what_reading_everything_again_with_one_symbol_changed_shows(cell, layers):
     lm = make_lm(cell, num_layers=layers)
     ids = lm.vocab.encode(TEXT[:90])
-    curve = measure_memory(lm.engine, ids, longest=12, places=4, seed=5)
+    curve = measure_effective_context(lm.engine, ids, longest=12, places=4, seed=5)
     expected = np.mean([divergences(lm, ids, *change, 12) for change in changes(ids, 12, 4, 5)], axis=0)
     assert curve == pytest.approx(expected, rel=1e-3, abs=1e-7)
     assert curve[0] > 1e-4
@@ -51,7 +51,7 @@ def test_memory_is_what_reading_everything_again_with_one_symbol_changed_shows(c
 def test_of_a_long_text_only_what_lies_around_the_places_is_read(cell):
     lm = make_lm(cell)
     ids, longest = lm.vocab.encode(TEXT), 9
-    curve = measure_memory(lm.engine, ids, longest, places=5, seed=2)
+    curve = measure_effective_context(lm.engine, ids, longest, places=5, seed=2)
     expected = np.zeros(longest)
     for place, other in changes(ids, longest, 5, 2):
         around = ids[place - WARM_UP : place + longest]
@@ -63,16 +63,16 @@ def test_of_a_long_text_only_what_lies_around_the_places_is_read(cell):
 def test_memory_is_the_same_where_a_product_depends_on_its_number_of_rows(cell, monkeypatch):
     lm = make_lm(cell)
     ids = lm.vocab.encode(TEXT)
-    expected = measure_memory(lm.engine, ids, 30, 20)
+    expected = measure_effective_context(lm.engine, ids, 30, 20)
     monkeypatch.setattr(engine_module, "rows_are_independent", lambda: False)
-    assert measure_memory(lm.engine, ids, 30, 20) == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    assert measure_effective_context(lm.engine, ids, 30, 20) == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_rounding_makes_no_divergence_negative(cell):
     config = make_config(cell)
     lm = CharLM(config, make_weights(config, scale=0.1), device="cpu")  # it forgets within some symbols
-    curve = measure_memory(lm.engine, lm.vocab.encode(TEXT), longest=200, places=1)
+    curve = measure_effective_context(lm.engine, lm.vocab.encode(TEXT), longest=200, places=1)
     assert curve.min() == 0
     assert curve[20:].max() < ROUNDING
 
@@ -82,9 +82,9 @@ def test_rounding_makes_no_divergence_negative(cell):
 def test_memory_does_not_depend_on_how_much_is_read_at_once(places, at_once, monkeypatch):
     lm = make_lm("gru")
     ids = lm.vocab.encode(TEXT)
-    expected = measure_memory(lm.engine, ids, 10, places)
+    expected = measure_effective_context(lm.engine, ids, 10, places)
     monkeypatch.setattr(memory, "AT_ONCE", at_once)
-    assert measure_memory(lm.engine, ids, 10, places) == pytest.approx(expected, rel=1e-6, abs=ROUNDING)
+    assert measure_effective_context(lm.engine, ids, 10, places) == pytest.approx(expected, rel=1e-6, abs=ROUNDING)
 
 
 def without_memory(cell="rnn"):
@@ -96,10 +96,10 @@ def without_memory(cell="rnn"):
 
 
 def test_a_model_that_looks_at_one_symbol_forgets_a_change_at_once():
-    curve = without_memory().memory(TEXT, longest=20)
+    curve = without_memory().effective_context(TEXT, longest=20)
     assert curve[0] > 0.01
     assert curve[1:].max() < ROUNDING
-    assert horizon(curve) == 1
+    assert context_length(curve) == 1
 
 
 def test_a_model_that_keeps_a_switch_never_forgets_who_turned_it():
@@ -112,7 +112,7 @@ def test_a_model_that_keeps_a_switch_never_forgets_who_turned_it():
     weights["head.weight"][:] = [[2], [-2], [0]]
     lm = CharLM(config, weights, device="cpu")
     text = "ba" + 450 * "c"
-    curve = lm.memory(text, longest=300)
+    curve = lm.effective_context(text, longest=300)
 
     kept = 0.9949062  # h = tanh(3 h)
     after_a = np.exp(2 * kept) / (np.exp(2 * kept) + np.exp(-2 * kept) + 1)
@@ -121,7 +121,7 @@ def test_a_model_that_keeps_a_switch_never_forgets_who_turned_it():
     turned = np.mean([other == 1 for _, other in changes(lm.vocab.encode(text), 300, memory.PLACES, 0)])
     assert 0.2 < turned < 0.8
     assert curve[3:] == pytest.approx(turned * (after_b - after_a) * -4 * kept, rel=1e-4)
-    assert horizon(curve) == 300
+    assert context_length(curve) == 300
 
 
 @pytest.mark.parametrize(
@@ -129,17 +129,17 @@ def test_a_model_that_keeps_a_switch_never_forgets_who_turned_it():
     [([0.5, 0.02, 0.001], 2), ([0.5, 0.001, 0.02, 0.0], 3), ([0.0, 0.0], 0), ([1.0, 1.0], 2), ([0.01, 0.01], 0)],
 )
 def test_the_horizon_is_the_last_distance_above_the_threshold(curve, reach):
-    assert horizon(np.array(curve)) == reach
+    assert context_length(np.array(curve)) == reach
 
 
 def test_the_horizon_is_farther_for_a_lower_threshold():
     curve = np.array([0.5, 0.02, 1e-3, 1e-5])
-    assert [horizon(curve, threshold) for threshold in (1, 0.1, 0.01, 1e-4, 0)] == [0, 1, 2, 3, 4]
+    assert [context_length(curve, threshold) for threshold in (1, 0.1, 0.01, 1e-4, 0)] == [0, 1, 2, 3, 4]
 
 
 def test_the_seed_decides_what_is_changed():
     engine, ids = make_lm("gru").engine, make_lm("gru").vocab.encode(TEXT)
-    once, again, other = (measure_memory(engine, ids, 20, 8, seed) for seed in (1, 1, 2))
+    once, again, other = (measure_effective_context(engine, ids, 20, 8, seed) for seed in (1, 1, 2))
     assert (once == again).all()
     assert (once != other).any()
 
@@ -147,9 +147,9 @@ def test_the_seed_decides_what_is_changed():
 def test_the_shortest_text_that_is_long_enough():
     lm = make_lm()
     longest = len(TEXT) - WARM_UP - memory.PLACES
-    assert lm.memory(TEXT, longest).shape == (longest,)
+    assert lm.effective_context(TEXT, longest).shape == (longest,)
     with pytest.raises(RequestError, match=f"has 399 characters .* to look {longest} back takes at least 400"):
-        lm.memory(TEXT[:-1], longest)
+        lm.effective_context(TEXT[:-1], longest)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_the_shortest_text_that_is_long_enough():
 )
 def test_a_text_that_memory_cannot_be_measured_on_is_refused(text, error, message):
     with pytest.raises(error, match=message):
-        make_lm().memory(text)
+        make_lm().effective_context(text)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_text_that_memory_cannot_be_measured_on_is_refused(text, error, messag
 def test_a_number_out_of_bounds_is_refused(argument, message):
     lm = make_lm()
     with pytest.raises(RequestError, match=message):
-        measure_memory(lm.engine, lm.vocab.encode(TEXT), **argument)
+        measure_effective_context(lm.engine, lm.vocab.encode(TEXT), **argument)
 
 
 def test_measuring_memory_loads_no_torch():
@@ -181,7 +181,7 @@ def test_measuring_memory_loads_no_torch():
 import sys
 from charlm import CharLM
 
-CharLM.from_pretrained("weights/shakespeare-rnn", device="cpu").memory("to be or not " * 30, longest=8)
+CharLM.from_pretrained("weights/shakespeare-rnn", device="cpu").effective_context("to be or not " * 30, longest=8)
 print("torch" in sys.modules)
 """
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"

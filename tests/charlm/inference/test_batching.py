@@ -15,7 +15,7 @@ from models import VOCAB, laws, make_lm
 from charlm import CharLM
 from charlm.errors import ModelFileError
 from charlm.inference import engine
-from charlm.inference.batching import Crowd, _Worker
+from charlm.inference.batching import BatchScheduler, _Worker
 from charlm.inference.engine import Reader
 from charlm.inference.sampling import Sampler
 from charlm.model.cells import CELLS
@@ -39,7 +39,7 @@ MODELS = {
 
 
 @pytest.fixture(autouse=True)
-def workers_threads(monkeypatch, crowd_threads):
+def workers_threads(monkeypatch, scheduler_threads):
     """The threads that crowds start; at the end all of them have ended, as nobody is left.
 
     Nor does anybody wait for ever for a text.
@@ -50,8 +50,8 @@ def workers_threads(monkeypatch, crowd_threads):
             return super().get(timeout=WAIT)
 
     monkeypatch.setattr("charlm.inference.batching.SimpleQueue", Impatient)
-    yield crowd_threads
-    await_end(crowd_threads)
+    yield scheduler_threads
+    await_end(scheduler_threads)
 
 
 @pytest.fixture(params=[False, True], ids=["as_this_machine_multiplies", "padded"])
@@ -142,16 +142,16 @@ def busy_threads(monkeypatch):
     monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 1)
 
 
-def crowded(workers, cell="lstm", **sizes):
+def scheduled(workers, cell="lstm", **sizes):
     """A model whose crowd has so many workers."""
     lm = make_lm(cell, **sizes)
-    lm._crowd = Crowd(lm.engine, workers)
+    lm._scheduler = BatchScheduler(lm.engine, workers)
     return lm
 
 
 def counts(lm):
     """How many texts each worker has."""
-    return [len(worker) for worker in lm._crowd._workers]
+    return [len(worker) for worker in lm._scheduler._workers]
 
 
 def together(lm, arguments):
@@ -189,7 +189,7 @@ def requests(lm, count, longest, seed=0):
 def test_a_text_is_the_same_whoever_joins_and_leaves_meanwhile(monkeypatch, model, workers):
     """64 texts join, each when another that is drawn has come to a place that is drawn; some leave on the way."""
     monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", 0)  # so that they join at every symbol
-    lm = crowded(workers, **MODELS[model])
+    lm = scheduled(workers, **MODELS[model])
     texts = requests(lm, 64, longest=60 if model in CELLS else 20)
     expected = [alone(lm, arguments) for arguments in texts]
     random = np.random.default_rng(1)
@@ -231,7 +231,7 @@ def test_a_text_is_the_same_whoever_joins_and_leaves_meanwhile(monkeypatch, mode
 @pytest.mark.usefixtures("_padding")
 @pytest.mark.parametrize("cell", CELLS)
 def test_64_texts_are_written_in_as_many_steps_as_the_longest_takes(closed_gate, workers_threads, cell):
-    lm = crowded(1, cell)
+    lm = scheduled(1, cell)
     texts = [arguments | {"length": max(3, arguments["length"])} for arguments in requests(lm, 64, longest=50)]
     expected = [alone(lm, arguments) for arguments in texts]
     gate = closed_gate()
@@ -263,7 +263,7 @@ def companies(draw):
 
 @pytest.fixture(scope="module")
 def lm_of_two_workers():
-    return crowded(2)
+    return scheduled(2)
 
 
 @laws
@@ -291,7 +291,7 @@ def test_one_reader_of_many_texts_gets_each_as_it_is_alone(lm_of_two_workers, co
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("prompt", ["", "a", "bad cab\nde"], ids=ascii)
 def test_no_symbol_and_one_symbol(workers, prompt):
-    lm = crowded(workers)
+    lm = scheduled(workers)
     companion = lm.stream("b", FOREVER, shared=True)
     next(companion)
     for _ in range(2):
@@ -303,17 +303,17 @@ def test_no_symbol_and_one_symbol(workers, prompt):
 
 
 def test_a_text_is_delivered_whole_and_not_before_something_is_written(monkeypatch):
-    lm = crowded(1)
+    lm = scheduled(1)
     ids, expected = lm.vocab.encode("a cab"), lm.vocab.encode(alone(lm, {"prompt": "a cab", "length": 50, "seed": 3}))
     for seconds in (0, math.inf):
         monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", seconds)
-        pieces = [drawn for drawn, _ in lm._crowd.write(ids, 50, Sampler(seed=3))]
+        pieces = [drawn for drawn, _ in lm._scheduler.write(ids, 50, Sampler(seed=3))]
         assert all(pieces) and list(itertools.chain(*pieces)) == expected.tolist()
     assert len(pieces) <= 2  # after the first symbol, for which somebody waits, nothing was due before the end
 
 
 def test_a_text_that_is_far_from_its_end_is_delivered_on_the_way():
-    lm = crowded(1)
+    lm = scheduled(1)
     stream = lm.stream("a", FOREVER, seed=1, shared=True)
     begun = next(stream) + next(stream)
     stream.close()
@@ -324,7 +324,7 @@ def test_a_text_that_is_far_from_its_end_is_delivered_on_the_way():
 
 
 def test_texts_spread_over_the_workers(closed_gate):
-    lm = crowded(3)
+    lm = scheduled(3)
     gate = closed_gate()
     futures = []
     for number in range(7):
@@ -336,7 +336,7 @@ def test_texts_spread_over_the_workers(closed_gate):
 
 
 def test_as_many_workers_write_as_the_texts_keep_busy(monkeypatch, closed_gate):
-    lm = crowded(3)
+    lm = scheduled(3)
     # multiplications of a step: of 8 units in 4 gates with 3 vectors of as many, and of the head; all padded to 64
     work = 3 * 4 * 64 * 64 + 64 * 16
     monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 3 * work)
@@ -373,7 +373,7 @@ def forget(_):
 
 @pytest.mark.parametrize("leave", [end, close, forget])
 def test_whoever_leaves_frees_the_place(workers_threads, leave):
-    lm = crowded(1)
+    lm = scheduled(1)
     for number in range(3):
         stream = lm.stream("a", 1000 if leave is end else FOREVER, seed=number, shared=True)
         assert next(stream)
@@ -386,7 +386,7 @@ def test_whoever_leaves_frees_the_place(workers_threads, leave):
 
 
 def test_a_text_that_nobody_began_to_read_takes_no_place(workers_threads):
-    lm = crowded(2)
+    lm = scheduled(2)
     stream = lm.stream("a", 10, shared=True)
     assert counts(lm) == [0, 0]
     stream.close()
@@ -394,7 +394,7 @@ def test_a_text_that_nobody_began_to_read_takes_no_place(workers_threads):
 
 
 def test_one_who_leaves_while_others_stay_frees_the_place():
-    lm = crowded(1)
+    lm = scheduled(1)
     leaving, staying = (lm.stream("a", FOREVER, seed=seed, shared=True) for seed in range(2))
     begun = next(leaving), next(staying)
     assert all(begun) and counts(lm) == [2]
@@ -405,7 +405,7 @@ def test_one_who_leaves_while_others_stay_frees_the_place():
 
 
 def test_who_does_not_read_on_holds_up_nobody_and_finds_the_whole_text_later(workers_threads):
-    lm = crowded(1)
+    lm = scheduled(1)
     slow, others = requests(lm, 1, longest=0)[0] | {"length": 3000}, requests(lm, 12, longest=60, seed=1)
     expected = [alone(lm, arguments) for arguments in (slow, *others)]
     stream = lm.stream(**slow, shared=True)
@@ -418,7 +418,7 @@ def test_who_does_not_read_on_holds_up_nobody_and_finds_the_whole_text_later(wor
 
 
 def test_a_prompt_is_read_once_by_the_thread_that_asks(monkeypatch):
-    lm = crowded(1)
+    lm = scheduled(1)
     reads, read = [], Reader.read
     monkeypatch.setattr(Reader, "read", lambda self, ids: reads.append(ids[:, 0].tolist()) or read(self, ids))
     prompts = ["a cab", "bad\n", "한😀é"]
@@ -438,7 +438,7 @@ def broken_outputs(lm, monkeypatch):
 def test_an_error_of_the_model_reaches_everybody_who_waits_and_the_next_text_starts_afresh(
     closed_gate, workers_threads
 ):
-    lm = crowded(1)
+    lm = scheduled(1)
     arguments = {"prompt": "a cab", "length": 40, "seed": 3}
     expected = alone(lm, arguments)
     gate = closed_gate()
@@ -459,7 +459,7 @@ def test_an_error_of_the_model_reaches_everybody_who_waits_and_the_next_text_sta
 
 
 def test_an_error_in_a_step_reaches_those_too_who_wait_to_join(closed_gate, workers_threads):
-    lm = crowded(1)
+    lm = scheduled(1)
     arguments = {"prompt": "a cab", "length": 40, "seed": 3}
     expected = alone(lm, arguments)
     gate = closed_gate()
@@ -479,7 +479,7 @@ def test_an_error_in_a_step_reaches_those_too_who_wait_to_join(closed_gate, work
 
 
 def test_an_error_of_one_worker_is_none_of_the_others(monkeypatch):
-    lm = crowded(2)
+    lm = scheduled(2)
     arguments = {"prompt": "a cab", "seed": 3}
     stream = lm.stream(**arguments, length=2000, shared=True)
     begun = next(stream)
@@ -500,12 +500,12 @@ def test_weights_that_are_too_large_are_told_to_everybody():
 
 
 def test_a_prompt_that_cannot_be_read_is_the_trouble_of_its_reader_alone():
-    lm = crowded(1)
+    lm = scheduled(1)
     arguments = {"prompt": "a cab", "length": 2000, "seed": 3}
     stream = lm.stream(**arguments, shared=True)
     begun = next(stream)
     with pytest.raises(IndexError):
-        next(lm._crowd.write(np.array([len(VOCAB)]), 5, Sampler()))
+        next(lm._scheduler.write(np.array([len(VOCAB)]), 5, Sampler()))
     assert begun + "".join(stream) == alone(lm, arguments)
 
 
@@ -514,7 +514,7 @@ def test_after_a_thread_could_not_be_started_the_next_text_starts_one(monkeypatc
         def start(self):
             raise RuntimeError("can't start new thread")
 
-    lm = crowded(1)
+    lm = scheduled(1)
     with monkeypatch.context() as patch:
         patch.setattr("charlm.inference.batching.Thread", NoThread)
         with pytest.raises(RuntimeError, match="can't start new thread"):

@@ -17,7 +17,7 @@ from reference import PlainModel, forward_by_hand
 
 from charlm.errors import ModelFileError
 from charlm.inference import engine as engine_module
-from charlm.inference.engine import ROWS_AT_ONCE, Engine, Reader, States, count_rows
+from charlm.inference.engine import ROWS_AT_ONCE, Engine, Reader, State, count_rows
 from charlm.inference.sampling import Sampler, Samplers
 from charlm.model.cells import CELLS
 from charlm.model.folder import round_to_bfloat16
@@ -152,22 +152,22 @@ def test_units_are_those_of_torch(cell, num_layers):
     engine = Engine(config, weights)
     reader = Reader(engine, 3)
     reader.read(ids)
-    hidden, memory = engine.units_of(reader.states)
+    hidden, cell_state = engine.units_of(reader.state)
     _, expected = in_torch(config, weights)(torch.from_numpy(ids))
-    expected_hidden, expected_memory = expected if cell == "lstm" else (expected, None)
+    expected_hidden, expected_cell_state = expected if cell == "lstm" else (expected, None)
     np.testing.assert_allclose(hidden, expected_hidden.numpy(), atol=1e-5, rtol=0)
-    if expected_memory is None:
-        assert memory is None
+    if expected_cell_state is None:
+        assert cell_state is None
     else:
-        np.testing.assert_allclose(memory, expected_memory.numpy(), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(cell_state, expected_cell_state.numpy(), atol=1e-5, rtol=0)
 
 
 @every_cell
 def test_units_begin_at_zero(cell):
     engine = make_engine(cell)
-    hidden, memory = engine.units_of(Reader(engine, 3).states)
+    hidden, cell_state = engine.units_of(Reader(engine, 3).state)
     assert hidden.shape == (2, 3, 70) and not hidden.any()
-    assert memory is None or (memory.shape == (2, 3, 70) and not memory.any())
+    assert cell_state is None or (cell_state.shape == (2, 3, 70) and not cell_state.any())
 
 
 @every_cell
@@ -221,7 +221,7 @@ def test_reading_in_parts_of_any_size_is_reading_step_by_step_to_the_last_bit(ce
         reader, stepping = Reader(engine, texts), Reader(engine, texts)
         parts = [reader.read(ids[start:end]) for start, end in pairwise(sorted({0, 40, *cuts}))]
         assert np.array_equal(np.concatenate(parts), step_by_step(stepping, ids))
-        assert reader.states.same(stepping.states, 0).all()
+        assert reader.state.same(stepping.state, 0).all()
 
 
 @every_cell
@@ -242,9 +242,9 @@ def test_steps_and_reading_at_once_may_take_turns():
 def test_reading_nothing_gives_no_logits_and_changes_nothing(cell):
     reader = Reader(make_engine(cell), 3)
     reader.read(random_ids(5, 3))
-    before = reader.states
+    before = reader.state
     assert reader.read(random_ids(0, 3)).shape == (0, 3, 65)
-    assert reader.states.same(before, 0).all()
+    assert reader.state.same(before, 0).all()
 
 
 # Texts side by side
@@ -289,7 +289,7 @@ def test_a_text_is_the_same_whoever_joins_and_leaves_to_the_last_bit(cell, scene
             if coming:
                 elsewhere.read(ids[:ahead, new])
                 read[new] = ahead
-            states = States.join([reader.states.take(staying), elsewhere.states])
+            states = State.join([reader.state.take(staying), elsewhere.state])
             texts = [texts[place] for place in staying] + new
             places = list(range(len(texts)))
             order.shuffle(places)
@@ -314,8 +314,8 @@ def test_a_text_put_in_anothers_place_goes_on_as_itself(cell):
     reader.read(ids[:10, [0, 1, 2]])
     others = Reader(engine, 2)
     others.read(ids[:10, [3, 4]])
-    states = reader.states
-    states.put([2, 0], others.states)
+    states = reader.state
+    states.put([2, 0], others.state)
     assert np.array_equal(Reader(engine, states).read(ids[10:, [4, 1, 3]]), alone[10:, [4, 1, 3]])
 
 
@@ -325,21 +325,21 @@ def test_nobody_may_be_there():
         with rows_padded(padded):
             nobody = Reader(engine, 0)
             assert nobody.texts == 0 and nobody.step([]).shape == (0, 65)
-            joined = Reader(engine, States.join([nobody.states, Reader(engine, 2).states, nobody.states]))
+            joined = Reader(engine, State.join([nobody.state, Reader(engine, 2).state, nobody.state]))
             assert joined.texts == 2
-            assert Reader(engine, joined.states.take([])).step([]).shape == (0, 65)
+            assert Reader(engine, joined.state.take([])).step([]).shape == (0, 65)
 
 
 @every_cell
 def test_states_are_the_same_text_by_text_within_a_tolerance(cell):
     engine = make_engine(cell)
-    zero = Reader(engine, 4).states
+    zero = Reader(engine, 4).state
     assert zero.same(zero, 0).tolist() == [True] * 4
     moved = zero.take(range(4))
     moved.hidden[1, 1, 5] = 0.01
     moved.hidden[0, 2, 69] = -0.003
     if cell == "lstm":
-        moved.memory[0, 3, 7] = 0.01
+        moved.cell_state[0, 3, 7] = 0.01
     assert zero.same(moved, 0.005).tolist() == [True, False, True, cell != "lstm"]
     moved.hidden[0, 0, 0] = np.nan
     assert not moved.same(moved, 1)[0]
@@ -404,15 +404,15 @@ def test_threads_may_share_an_engine(cell):
 def test_what_a_reader_gave_and_what_it_was_given_do_not_change_as_it_reads_on(cell):
     engine, ids = make_engine(cell), random_ids(3, 2)
     first = Reader(engine, 2)
-    logits, states = first.step(ids[0]), first.states
+    logits, states = first.step(ids[0]), first.state
     kept = logits.copy(), states.take([0, 1])
     second = Reader(engine, states)
     second.step(ids[1])
     first.read(ids[1:])
     assert np.array_equal(logits, kept[0])
     assert states.same(kept[1], 0).all()
-    first.states.put([0], states.take([1]))
-    assert not first.states.same(states, 0).any()
+    first.state.put([0], states.take([1]))
+    assert not first.state.same(states, 0).any()
 
 
 # On and on

@@ -92,14 +92,14 @@ def test_a_stream_updates_no_more_often_than_it_says(monkeypatch):
     ]
 
 
-def test_a_visitor_who_leaves_frees_the_place_of_the_text(monkeypatch, crowd_threads):
+def test_a_visitor_who_leaves_frees_the_place_of_the_text(monkeypatch, scheduler_threads):
     monkeypatch.setattr(api_module, "LONGEST_TEXT", 10**9)
     monkeypatch.setattr(api_module, "UPDATE_SECONDS", -1)
     api = make_api()
     values = api.generate("small-lstm", "ab", 10**9)
     assert next(values)
     values.close()
-    (thread,) = crowd_threads
+    (thread,) = scheduler_threads
     thread.join(60)  # a worker ends when nobody is left
     assert not thread.is_alive()
 

@@ -111,7 +111,7 @@ def test_memories_are_compared_in_one_plot_and_in_words():
     plot, said = INSIDER.remember(["small-lstm", "small-rnn"], LONG)
     assert [trace.name for trace in plot.data] == ["small-lstm", "small-rnn"]
     assert [line.split(" ")[0] for line in said] == ["small-lstm", "small-rnn"]
-    curve = LSTM.memory(LONG)
+    curve = LSTM.effective_context(LONG)
     shown = [value for value in plot.data[0].y if value is not None]
     assert shown == pytest.approx(curve[: len(shown)].tolist())
 

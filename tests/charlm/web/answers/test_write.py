@@ -102,7 +102,7 @@ def test_visitors_who_ask_at_once_get_what_each_gets_alone():
         assert [texts(value) for value in values] == expected
 
 
-def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, crowd_threads):
+def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, scheduler_threads):
     monkeypatch.setattr(writing_module, "LONGEST_TEXT", 10**9)
     monkeypatch.setattr(writing_module, "LONGEST_ON_BOARD", 10**9)
     writer = make_writer()
@@ -114,10 +114,10 @@ def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, crowd_th
     ):
         assert next(values)
         values.close()
-        for thread in crowd_threads:  # a worker ends when nobody is left
+        for thread in scheduler_threads:  # a worker ends when nobody is left
             thread.join(60)
             assert not thread.is_alive()
-    assert len(crowd_threads) >= 6
+    assert len(scheduler_threads) >= 6
 
 
 def test_a_model_that_diverged_is_told_to_the_visitor():
