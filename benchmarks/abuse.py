@@ -47,8 +47,9 @@ LSTM, RNN = "shakespeare-lstm", "shakespeare-rnn"
 LONGEST = 5_000  # characters
 
 SERVE = """
-import os, socket, sys, threading
-os.environ.update(GRADIO_ANALYTICS_ENABLED="False", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+import socket, sys, threading
+from charlm.web import environment
+environment.prepare()
 import json
 from pathlib import Path
 from charlm.web.models import load_registry

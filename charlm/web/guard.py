@@ -1,20 +1,22 @@
-"""What stands between the network and Gradio.
+"""The guard: an ASGI middleware through which every request has to go before it reaches Gradio.
 
-It knows which requests there are, how large and how slow they may be, and what every answer says of itself. What a
-request asks for is checked where it enters: see `charlm.web.answers.api` and the views.
+It serves a fixed list of addresses, limits how large and how slow a request may be, refuses what Gradio would fail on,
+and adds security headers to every response. Whether the arguments of a call make sense is checked where they are used:
+see `charlm.web.answers`.
 """
 
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
+from charlm.errors import RequestError
 from charlm.web.answers.train import LARGEST_TEXT
 
 Message = MutableMapping[str, Any]
@@ -23,16 +25,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BODY_SECONDS = 10.0  # in which the body of a request has to come
-DRAIN_SECONDS = 2.0  # for which a body that is refused is still taken, so that the answer is not lost in a reset
-MOST_OPEN = 1_000  # requests at once
-MOST_HELD = 16_000_000  # bytes of the bodies that are being read
-# bytes of a body; in JSON a quotation mark or a line break takes two
-SMALL, CALL, EVENT = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 150_000
+BODY_SECONDS = 10.0  # in which the body of a request has to arrive
+DRAIN_SECONDS = 2.0  # for which a refused body is still received: closing earlier would reset the connection
+MOST_OPEN_REQUESTS = 1_000
+MOST_BODY_BYTES = 16_000_000  # of all bodies that are being received
+# Bytes that a body may have. In JSON a quotation mark or a line break takes two.
+SMALL_BODY, CALL_BODY, EVENT_BODY = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 150_000
 
-HEADERS = {
-    # Gradio's page has scripts and styles in its HTML and evaluates templates: what a script could do with what it
-    # finds is limited instead, since nothing may go to another host
+SECURITY_HEADERS = {
+    # Gradio's page contains inline scripts and styles and evaluates templates, so both have to be allowed. What a
+    # script could do with what it finds is limited instead: it cannot send anything to another host.
     "content-security-policy": "; ".join(
         [
             "default-src 'self'",
@@ -55,18 +57,21 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Route:
-    """Requests that are let through.
+    """Requests that are served.
 
-    paths: a regular expression for all of the path; what it calls `name` is an endpoint, and what it calls `session`
-        is whose events are read. largest: bytes of the body. reads: whether the answer is what events have given.
-    arguments: whether the body has a list of them.
+    methods: separated by spaces.
+    paths: a regular expression for the whole path. Its group `name` is an endpoint of the API, its group `session` the
+        session whose results are read.
+    largest_body: in bytes.
+    reads_results: whether the response is a stream of the results of events.
+    has_argument_list: whether the body has the arguments as a list, `data`.
     """
 
     methods: str
     paths: str
-    largest: int = 0
-    reads: bool = False
-    arguments: bool = False
+    largest_body: int = 0
+    reads_results: bool = False
+    has_argument_list: bool = False
 
 
 API = "/gradio_api"
@@ -78,20 +83,21 @@ ROUTES = [
         Route("GET HEAD", rf"/(assets|static|svelte)/{WORD}(/{WORD})*"),
         Route("GET HEAD", rf"{API}/(info/?|openapi.json|app_id/?|startup-events|theme.css)"),
         Route("GET", rf"{API}/heartbeat/{WORD}"),
-        Route("GET HEAD", rf"{API}/file=/?({WORD}/)*[0-9a-f]{{64}}/my-model\.zip"),  # Gradio looks whether it may be
-        Route("GET", rf"{API}/queue/data", reads=True),
-        Route("GET", rf"{API}/call/(v2/)?{WORD}/(?P<session>{WORD})", reads=True),
-        Route("POST", rf"{API}/queue/join", EVENT, arguments=True),
-        Route("POST", rf"{API}/call/(?P<name>{WORD})/?", CALL, arguments=True),
-        Route("POST", rf"{API}/call/v2/(?P<name>{WORD})/?", CALL),
-        Route("POST", rf"{API}/(cancel|reset)/?", SMALL),
-        Route("GET POST DELETE", rf"{API}/mcp(/{WORD})*/?", CALL),
+        # a trained model to download; Gradio checks that the folder is its own
+        Route("GET HEAD", rf"{API}/file=/?([^/\n]{{1,255}}/)*[0-9a-f]{{64}}/my-model\.zip"),
+        Route("GET", rf"{API}/queue/data", reads_results=True),
+        Route("GET", rf"{API}/call/(v2/)?{WORD}/(?P<session>{WORD})", reads_results=True),
+        Route("POST", rf"{API}/queue/join", EVENT_BODY, has_argument_list=True),
+        Route("POST", rf"{API}/call/(?P<name>{WORD})/?", CALL_BODY, has_argument_list=True),
+        Route("POST", rf"{API}/call/v2/(?P<name>{WORD})/?", CALL_BODY),
+        Route("POST", rf"{API}/(cancel|reset)/?", SMALL_BODY),
+        Route("GET POST DELETE", rf"{API}/mcp(/{WORD})*/?", CALL_BODY),
     )
 ]
 
 
 class RefusedError(Exception):
-    """A request is not answered; the status and the words say why."""
+    """A request is refused with an HTTP status and a message."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -99,9 +105,10 @@ class RefusedError(Exception):
 
 
 class Guard:
-    """An ASGI application that lets through to another what is on the list of ROUTES, in bounds.
+    """An ASGI middleware that passes on the requests of ROUTES, within their limits, and refuses all others.
 
-    readers: how often the events of a session are being read now. is_closing: whether nothing new is let in.
+    readers: for each session, how many responses that read its results are open.
+    is_closing: if set, only results are served: the server is about to end.
     """
 
     def __init__(
@@ -109,20 +116,21 @@ class Guard:
         app: App,
         endpoints: Mapping[str, Mapping[str, bool]],
         events: Mapping[int, int],
-        is_session: Callable[[str], bool],
-        background: Callable[[], Coroutine[Any, Any, None]],
+        has_session: Callable[[str], bool],
+        root_path: str = "",
     ) -> None:
-        """endpoints: by the name of each that may be called its arguments, and whether it needs them.
+        """Stand in front of `app`.
 
-        events: the numbers of those that the page may join, with how many arguments each takes.
-
-        is_session: tells whether there is, or was lately, an event of that session.
-        background: what runs beside the requests, from the first on.
+        endpoints: those of the API by name, each with its arguments and whether an argument is required.
+        events: the numbers of the events that the page may send, each with the number of its arguments.
+        has_session: tells whether a session has an event, or results that were not read yet.
+        root_path: under which a proxy offers the app, as `read_root_path` returns it. Paths are served with that prefix
+            and without, since some proxies take it off.
         """
         self._app, self._endpoints, self._events = app, endpoints, events
-        self._is_session, self._background = is_session, background
-        self._task: asyncio.Task[None] | None = None
-        self._open = self._held = 0
+        self._has_session = has_session
+        self._prefix = urlsplit(root_path).path
+        self._open_requests = self._body_bytes = 0
         self.readers: Counter[str] = Counter()
         self.is_closing = False
 
@@ -131,46 +139,55 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            self._task = self._task or asyncio.create_task(self._background())
-            self._open += 1
+            self._open_requests += 1
             try:
-                await self._answer(scope, receive, Sender(send))
+                await self._respond(self._without_prefix(scope), receive, Responder(send))
             finally:
-                self._open -= 1
+                self._open_requests -= 1
         else:
             await send({"type": "websocket.close"})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: "Sender") -> None:
+    def _without_prefix(self, scope: Scope) -> Scope:
+        path, prefix = scope["path"], self._prefix
+        if not prefix or not f"{path}/".startswith(f"{prefix}/"):
+            return scope
+        local = path.removeprefix(prefix) or "/"
+        return {**scope, "path": local, "raw_path": local.encode()}
+
+    async def _respond(self, scope: Scope, receive: Receive, send: "Responder") -> None:
         try:
-            route, match = self._admit(scope)
-            async with self._body(scope, receive, route.largest) as body:
-                self._check(route, match, body)
-                with self._reading(scope, match) if route.reads else nullcontext():
-                    await self._app(scope, _once(body, receive), send)
+            route, match = self._find_route(scope)
+            async with self._receive_body(scope, receive, route.largest_body) as body:
+                self._check_body(route, match, body)
+                with self._count_reader(scope, match) if route.reads_results else nullcontext():
+                    await self._app(scope, _replay(body, receive), send)
         except RefusedError as refusal:
             await send.refuse(refusal)
             await _drain(receive)
             await send({"type": "http.response.body"})
 
-    def _admit(self, scope: Scope) -> tuple[Route, re.Match[str]]:
-        """Return what a request is. Raises RefusedError for one that is not on the list, or too many."""
+    def _find_route(self, scope: Scope) -> tuple[Route, re.Match[str]]:
+        """Return the route of a request. Raises RefusedError if there is none, or too many requests are open."""
         path, method = scope["path"], scope["method"]
         found = [(route, match) for route, matcher in ROUTES if (match := matcher.fullmatch(path))]
         if not found or not {".", ".."}.isdisjoint(path.split("/")):
             raise RefusedError(404, "There is nothing at this address.")
-        taken = [(route, match) for route, match in found if method in route.methods.split()]
-        if not taken:
+        allowed = [(route, match) for route, match in found if method in route.methods.split()]
+        if not allowed:
             raise RefusedError(405, f"This address does not take {method}.")
-        route, match = taken[0]
-        if self._open > MOST_OPEN:
+        route, match = allowed[0]
+        if self._open_requests > MOST_OPEN_REQUESTS:
             raise RefusedError(503, "Too many requests at once: try again in some seconds.")
-        if self.is_closing and not route.reads:
+        if self.is_closing and not route.reads_results:
             raise RefusedError(503, "The server is about to end: try again in a minute.")
         return route, match
 
     @asynccontextmanager
-    async def _body(self, scope: Scope, receive: Receive, largest: int) -> AsyncIterator[bytearray]:
-        """Read the body of a request, and count its bytes as long as it is used. Raises RefusedError for a bad one."""
+    async def _receive_body(self, scope: Scope, receive: Receive, largest: int) -> AsyncIterator[bytearray]:
+        """Receive the whole body of a request, and count its bytes while the block runs.
+
+        Raises RefusedError for a body that is too large, too slow, or cut off.
+        """
         too_large = RefusedError(413, f"The body has more than the {largest:,} bytes that are taken here.")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > largest:
@@ -184,10 +201,10 @@ class Guard:
                         if message["type"] == "http.disconnect":
                             raise RefusedError(400, "The connection ended before the request did.")
                         body += message.get("body", b"")
-                        self._held += len(message.get("body", b""))
+                        self._body_bytes += len(message.get("body", b""))
                         if len(body) > largest:
                             raise too_large
-                        if self._held > MOST_HELD:
+                        if self._body_bytes > MOST_BODY_BYTES:
                             raise RefusedError(503, "Too many large requests at once: try again in some seconds.")
                         if not message.get("more_body", False):
                             break
@@ -195,17 +212,17 @@ class Guard:
                 raise RefusedError(408, f"The body did not come within {BODY_SECONDS:.0f} seconds.") from None
             yield body
         finally:
-            self._held -= len(body)
+            self._body_bytes -= len(body)
 
-    def _check(self, route: Route, match: re.Match[str], body: bytearray) -> None:
-        """Refuse what Gradio would fail on. Raises RefusedError."""
+    def _check_body(self, route: Route, match: re.Match[str], body: bytearray) -> None:
+        """Refuse what Gradio would answer with an internal error. Raises RefusedError."""
         name = match.groupdict().get("name")
         if name is not None and name not in self._endpoints:
             raise RefusedError(404, f"There is no such endpoint; choose {', '.join(self._endpoints)}.")
         if not body:
             return
         try:
-            content = orjson.loads(body)  # which refuses NaN, infinite numbers and halves of characters
+            content = orjson.loads(body)  # which refuses NaN, infinite numbers and lone surrogates
         except orjson.JSONDecodeError as error:
             raise RefusedError(422, f"The body must be JSON: {str(error).partition(': line')[0]}.") from None
         if not isinstance(content, dict):
@@ -213,51 +230,51 @@ class Guard:
         session = content.get("session_hash")
         if session is not None and not (isinstance(session, str) and re.fullmatch(WORD, session, re.ASCII)):
             raise RefusedError(422, "session_hash must be a word of at most 100 letters and digits.")
-        if session is not None and is_call(session):
+        if session is not None and is_api_call(session):
             raise RefusedError(422, "session_hash must not look like the name of an event.")
-        if route.arguments:
-            self._check_arguments(content, name)
+        if route.has_argument_list:
+            self._check_argument_list(content, name)
         elif name is not None:
             self._check_named_arguments(content, self._endpoints[name])
 
-    def _check_arguments(self, content: dict[str, Any], name: str | None) -> None:
+    def _check_argument_list(self, content: dict[str, Any], name: str | None) -> None:
         number, data = content.get("fn_index"), content.get("data")
         if not isinstance(data, list):
             raise RefusedError(422, "data must be the list of the arguments.")
         if content.get("batched"):
             raise RefusedError(422, "Events cannot be batched.")
         if name is not None:
-            wanted = self._endpoints[name]
+            expected = self._endpoints[name]
             if content.keys() != {"data"}:
                 raise RefusedError(422, "The body must hold data, the list of the arguments, and nothing else.")
-            if len(data) != len(wanted):
-                raise RefusedError(422, f"data must have {len(wanted)} arguments: {', '.join(wanted) or 'none'}.")
+            if len(data) != len(expected):
+                raise RefusedError(422, f"data must have {len(expected)} arguments: {', '.join(expected) or 'none'}.")
         elif not isinstance(number, int) or self._events.get(number) != len(data):
             raise RefusedError(422, "fn_index is the number of no event that takes so many arguments.")
 
-    def _check_named_arguments(self, content: dict[str, Any], wanted: Mapping[str, bool]) -> None:
-        unknown = [name for name in content if name not in wanted]
-        missing = [name for name, is_needed in wanted.items() if is_needed and name not in content]
+    def _check_named_arguments(self, content: dict[str, Any], expected: Mapping[str, bool]) -> None:
+        unknown = [name for name in content if name not in expected]
+        missing = [name for name, is_required in expected.items() if is_required and name not in content]
         if unknown or missing:
-            raise RefusedError(422, f"The body must hold these arguments by name: {', '.join(wanted) or 'none'}.")
+            raise RefusedError(422, f"The body must hold these arguments by name: {', '.join(expected) or 'none'}.")
 
     @contextmanager
-    def _reading(self, scope: Scope, match: re.Match[str]) -> Iterator[None]:
-        """Count a reader of a session. Raises RefusedError if there is nothing to read."""
+    def _count_reader(self, scope: Scope, match: re.Match[str]) -> Iterator[None]:
+        """Count a response that reads the results of a session. Raises RefusedError if there are none to read."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
         session = match.groupdict().get("session") or query.get("session_hash", [""])[0]
-        if not self._is_session(session):
+        if not self._has_session(session):
             raise RefusedError(404, "There is no such event, or nobody has read it in time: ask again.")
         self.readers[session] += 1
         try:
             yield
         finally:
             self.readers[session] -= 1
-            self.readers += Counter()  # forgets who is read no more
+            self.readers += Counter()  # removes the sessions whose count is 0
 
 
-class Sender:
-    """Sends an answer with HEADERS."""
+class Responder:
+    """An ASGI `send` that adds SECURITY_HEADERS to each response."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -265,13 +282,13 @@ class Sender:
     async def __call__(self, message: Message) -> None:
         """See the ASGI specification."""
         if message["type"] == "http.response.start":
-            ours = {name.encode(): value.encode() for name, value in HEADERS.items()}
+            ours = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
             theirs = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
             message = {**message, "headers": [*theirs, *ours.items()]}
         await self._send(message)
 
     async def refuse(self, refusal: RefusedError) -> None:
-        """Send an answer that says why there is no other; its end is still to be sent."""
+        """Send a response with the refusal's status and message, all but the empty last part of its body."""
         body = orjson.dumps({"detail": str(refusal)})
         length = str(len(body)).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close")]
@@ -279,13 +296,26 @@ class Sender:
         await self({"type": "http.response.body", "body": body, "more_body": True})
 
 
-def is_call(session: str) -> bool:
-    """Tell whether a session is a call of the API: Gradio names it as its event, and no other is named so."""
+def read_root_path(text: str) -> str:
+    """Return a root path in the form `/demo`, or an address in the form `https://host/demo`; "" if it is only slashes.
+
+    Raises RequestError if it is neither a path nor an address.
+    """
+    root_path = text.strip().rstrip("/")
+    if root_path and not re.fullmatch(r"(https?://[^/?#\s]+)?(/[\w.~%-]+)*", root_path, re.ASCII):
+        root_path = f"/{root_path}"
+        if not re.fullmatch(r"(/[\w.~%-]+)+", root_path, re.ASCII):
+            raise RequestError(f"the root path is {text!r}; give a path such as /demo, or the page's whole address")
+    return root_path
+
+
+def is_api_call(session: str) -> bool:
+    """Tell whether a session belongs to a call of the API: Gradio names that after its event, and no other session."""
     return re.fullmatch("[0-9a-f]{32}", session) is not None
 
 
-def _once(body: bytearray, receive: Receive) -> Receive:
-    """Return what gives a body that was read already, and then what else there is to receive."""
+def _replay(body: bytearray, receive: Receive) -> Receive:
+    """Return an ASGI `receive` that gives a body that was received already, then what else arrives."""
     unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:
@@ -295,7 +325,7 @@ def _once(body: bytearray, receive: Receive) -> Receive:
 
 
 async def _drain(receive: Receive) -> None:
-    """Take the rest of a body that is refused: a connection that is closed before loses the answer in a reset."""
+    """Receive the rest of a refused body: if the connection were closed before, a reset would lose the response."""
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             while (message := await receive())["type"] == "http.request" and message.get("more_body", False):

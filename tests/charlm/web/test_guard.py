@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from charlm.errors import RequestError
 from charlm.web import guard as guard_module
-from charlm.web.guard import CALL, EVENT, HEADERS, Guard
+from charlm.web.guard import CALL_BODY, EVENT_BODY, SECURITY_HEADERS, Guard, read_root_path
 
 ENDPOINTS = {"generate": {"model": True, "prompt": False}, "models": {}}
 EVENT_ID = "0123456789abcdef" * 2
@@ -17,8 +18,10 @@ class Behind:
 
     def __init__(self):
         self.bodies = []
+        self.paths = []
 
     async def __call__(self, scope, receive, send):
+        self.paths.append(scope["path"])
         message = await receive()
         self.bodies.append(bytes(message["body"]))
         headers = [(b"content-type", b"text/plain"), (b"X-Content-Type-Options", b"theirs")]
@@ -26,12 +29,8 @@ class Behind:
         await send({"type": "http.response.body", "body": b"behind"})
 
 
-async def nothing():
-    pass
-
-
-def make_guard(app):
-    return Guard(app, ENDPOINTS, {4: 2}, lambda session: session in ("visitor", EVENT_ID), nothing)
+def make_guard(app, root_path=""):
+    return Guard(app, ENDPOINTS, {4: 2}, lambda session: session in ("visitor", EVENT_ID), root_path)
 
 
 def ask(method, target, *chunks, app=None, guard=None, headers=(), ends=True):
@@ -116,6 +115,41 @@ def test_nothing_can_be_posted_to_the_routes_that_are_not_used(path):
     assert ask("POST", f"/gradio_api/{path}", b"x" * 100)[0] == 404
 
 
+@pytest.mark.parametrize("root_path", ["/demo", "/a/demo", "https://example.com/demo"])
+def test_behind_a_proxy_a_path_is_served_with_its_prefix_and_without(root_path):
+    prefix = root_path.removeprefix("https://example.com")
+    app = Behind()
+    guard = make_guard(app, root_path)
+    for target in (prefix, f"{prefix}/", f"{prefix}/config", "/config", f"{prefix}/gradio_api/info"):
+        assert ask("GET", target, guard=guard)[0] == 200
+    assert app.paths == ["/", "/", "/config", "/config", "/gradio_api/info"]
+    for target in (f"{prefix}x/config", f"{prefix}/app.py", f"{prefix}{prefix}/config", f"{prefix}/static/../app.py"):
+        assert ask("GET", target, guard=guard)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "root_path"),
+    [
+        ("", ""),
+        ("/", ""),
+        ("/demo", "/demo"),
+        ("/demo/", "/demo"),
+        ("demo", "/demo"),
+        (" /a/demo ", "/a/demo"),
+        ("https://example.com/demo/", "https://example.com/demo"),
+        ("https://example.com", "https://example.com"),
+    ],
+)
+def test_a_root_path_is_a_path_or_an_address(text, root_path):
+    assert read_root_path(text) == root_path
+
+
+@pytest.mark.parametrize("text", ["/a b", "https://", "/demo?x=1", "/demo#x", "//host/demo", "ftp://host/demo", "/ä"])
+def test_any_other_root_path_is_refused(text):
+    with pytest.raises(RequestError, match="give a path such as /demo"):
+        read_root_path(text)
+
+
 def test_another_method_is_told():
     answer = ask("DELETE", "/config")
     assert answer[0] == 405 and detail(answer) == "This address does not take DELETE."
@@ -131,7 +165,9 @@ def test_an_event_that_nobody_knows_is_not_waited_for():
         assert answer[0] == 404 and detail(answer).startswith("There is no such event")
 
 
-@pytest.mark.parametrize(("path", "largest"), [("queue/join", EVENT), ("call/generate", CALL), ("mcp/", CALL)])
+@pytest.mark.parametrize(
+    ("path", "largest"), [("queue/join", EVENT_BODY), ("call/generate", CALL_BODY), ("mcp/", CALL_BODY)]
+)
 def test_a_body_that_is_too_large_is_refused_by_its_declared_size_and_by_its_real_one(path, largest):
     app = Behind()
     for chunks, headers in (
@@ -211,11 +247,11 @@ def test_every_answer_has_the_headers_once_refusals_too():
         _, headers, _ = ask("GET", target)
         lower = [name.lower() for name in headers]
         assert len(lower) == len(set(lower))
-        assert {name: headers[name.encode()].decode() for name in HEADERS} == HEADERS
-    policy = HEADERS["content-security-policy"]
+        assert {name: headers[name.encode()].decode() for name in SECURITY_HEADERS} == SECURITY_HEADERS
+    policy = SECURITY_HEADERS["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "frame-ancestors 'self' https://huggingface.co https://*.hf.space" in policy
-    assert HEADERS["x-content-type-options"] == "nosniff"
+    assert SECURITY_HEADERS["x-content-type-options"] == "nosniff"
 
 
 def test_who_comes_when_the_server_is_about_to_end_is_refused_and_who_reads_may_go_on():
@@ -239,6 +275,6 @@ def test_readers_are_counted_while_they_read():
 
 
 def test_too_many_large_bodies_at_once_are_told_so(monkeypatch):
-    monkeypatch.setattr(guard_module, "MOST_HELD", 100)
+    monkeypatch.setattr(guard_module, "MOST_BODY_BYTES", 100)
     answer = ask("POST", "/gradio_api/call/generate", b"x" * 101)
     assert answer[0] == 503 and "Too many large requests" in detail(answer)

@@ -1,6 +1,7 @@
 """The server as a process: how it treats those who stand still, vanish or never read, and how it ends."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -8,23 +9,23 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 from browser import ROOT
-from gradio.state_holder import StateHolder
 
-from charlm.web.server import States
+from charlm.errors import RequestError
+from charlm.web.server import listen
 
 SERVE = """
-import os, socket, sys, threading
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+import socket, sys, threading
+from charlm.web import environment
+environment.prepare()
 from pathlib import Path
-from charlm.web import server
+from charlm.web import gradio_internals, server
 from charlm.web.models import load_registry
 from charlm.web.page import THEME, build_page
 
-server.HEAD_SECONDS, server.UNREAD_SECONDS = 0.5, 0.5
+gradio_internals.TimeoutProtocol.head_seconds = server.UNREAD_SECONDS = 0.5
 registry = load_registry(["weights/homework-rnn"], Path("weights"), "cpu")
 page = build_page(registry, "cpu")
 with socket.socket() as probe:
@@ -47,19 +48,29 @@ LONG = ["homework-rnn", "A", 5000, 1, 0, 1, 3]
 
 
 class Server:
-    def __init__(self):
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen([sys.executable, "-c", SERVE], cwd=ROOT, text=True, stdin=pipe, stdout=pipe)
-        self.port = int(self.process.stdout.readline())
-        while not self.is_guarded():
-            assert self.process.poll() is None
+    """A server in a process of its own; `first` are the headers of the first response that it ever gave."""
 
-    def is_guarded(self):
+    def __init__(self, **environment):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE],
+            cwd=ROOT,
+            text=True,
+            stdin=pipe,
+            stdout=pipe,
+            env={**os.environ, **environment},
+        )
+        self.port = int(self.process.stdout.readline())
+        while (first := self.headers()) is None:
+            assert self.process.poll() is None
+        self.first = first
+
+    def headers(self):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/config") as answer:
-                return "content-security-policy" in answer.headers
+                return answer.headers
         except OSError:
-            return False
+            return None
 
     def status(self, path):
         try:
@@ -96,6 +107,10 @@ def server():
     yield server
     server.process.kill()
     server.process.communicate()
+
+
+def test_the_first_response_that_anybody_gets_has_the_headers_of_the_guard(server):
+    assert "default-src 'self'" in server.first["content-security-policy"]
 
 
 @pytest.mark.parametrize("sent", [b"", b"GE", b"POST /gradio_api/queue/join HTTP/1.1\r\nhost: a\r\n"])
@@ -141,11 +156,60 @@ def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
     server.process.communicate()
 
 
-def test_who_came_before_the_guard_keeps_what_the_page_showed_them():
-    page = SimpleNamespace(default_config=SimpleNamespace(blocks={}), blocks={}, state_session_capacity=10)
-    before = StateHolder()
-    before.set_blocks(page)
-    early = before["early"]
-    states = States(page, before)
-    assert states["early"] is early
-    assert states["late"] is before["late"] is not early
+def test_a_second_signal_closes_all_connections_at_once():
+    server = Server()
+    with server.open("generate", server.begin("generate", *LONG)) as answer:
+        assert answer.readline() == b"event: generating\n"
+        server.process.send_signal(signal.SIGTERM)
+        while server.status("/config") == 200:
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+    server.process.communicate()
+
+
+# What other programs, a Space, or somebody's shell leave behind, and that would make Gradio put another server in front
+# of the guard, open ports, share the page, watch files, or fail.
+STRANGE = {
+    "GRADIO_SSR_MODE": "True",
+    "GRADIO_NUM_WORKERS": "2",
+    "GRADIO_WATCH_DIRS": str(ROOT),
+    "GRADIO_HOT_RELOAD": "true",
+    "GRADIO_SHARE": "True",
+    "GRADIO_DEBUG": "1",
+    "GRADIO_MCP_SERVER": "False",
+    "GRADIO_ALLOWED_PATHS": "/",
+    "GRADIO_NUM_PORTS": "many",
+    "GRADIO_NODE_PATH": "/bin/false",
+    "GRADIO_LOCAL_DEV_MODE": "1",
+    "GRADIO_VIBE_MODE": "1",
+    "GRADIO_HEARTBEAT_INTERVAL": "x",
+    "GRADIO_ANALYTICS_ENABLED": "True",
+    "WEB_CONCURRENCY": "four",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "SYSTEM": "spaces",
+    "SPACE_ID": "ada/demo",
+}
+
+
+def test_variables_that_others_set_change_neither_the_guard_nor_the_end(monkeypatch):
+    server = Server(**STRANGE)  # the children of this test alone have them
+    assert "default-src 'self'" in server.first["content-security-policy"]
+    assert server.status("/.env") == server.status("/gradio_api/file=/etc/passwd") == 404
+    with server.open("generate", server.begin("generate", *LONG)) as answer:
+        assert answer.readline() == b"event: generating\n"
+        server.process.send_signal(signal.SIGTERM)
+        assert b"event: complete" in answer.read()
+    assert server.process.wait(30) == 0
+    server.process.communicate()
+
+
+def test_a_port_that_is_in_use_and_a_host_that_is_not_here_are_told_apart():
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RequestError, match=f"cannot serve on port {port} of 127.0.0.1 .*; choose another --port"):
+            listen("127.0.0.1", port)
+    for host in ("192.0.2.1", "no.such.host.invalid", "a\0b", "x" * 300):
+        with pytest.raises(RequestError, match="; choose another --host"):
+            listen(host, 7860)
