@@ -1,17 +1,27 @@
-"""The Hub: fetch a model at one commit and trust none of it; publish a model folder in one commit."""
+"""The Hub: describe, load and search models, publish a model or a Space. No answer of the Hub is trusted.
+
+A model is loaded in two steps, so that what was described is what is loaded: `describe` asks once which commit a
+revision is and what it holds, `download` brings the files of exactly that commit. `fetch` does both, and uses the
+cache while the Hub cannot be reached.
+"""
 
 import contextlib
+import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import httpx2
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelInfo,
     constants,
+    get_session,
     get_token,
     hf_hub_download,
 )
@@ -26,11 +36,15 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but loaded lazily
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but loaded lazily
+    build_hf_headers,
+    hf_raise_for_status,
+    validate_repo_id,
+)
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.model.card import REPO_PLACEHOLDER
-from charlm.model.config import LARGEST_JSON, MOST_PARAMETERS, ModelConfig
+from charlm.model.config import LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
 from charlm.model.folder import (
     CARD_FILE,
     CONFIG_FILE,
@@ -43,17 +57,48 @@ from charlm.model.folder import (
     replace_files,
 )
 
-QUESTION_SECONDS = 3.0  # for the one question that decides whether the Hub or the cache is used
+LIBRARY = "charlm"  # the tag in the card of every charlm model
+QUESTION_SECONDS = 3.0  # time limit of each question; a download has none
 LARGEST_FILES = {
     CONFIG_FILE: LARGEST_JSON,
     HISTORY_FILE: LARGEST_JSON,
     WEIGHTS_FILE: 4 * MOST_PARAMETERS + LARGEST_HEADER,
 }
-# All that the client raises: answers that refuse, broken transport, a cut or missing file, an answer that is no JSON,
+MOST_FOUND = 20  # names that a search returns
+MOST_FIGURES, LONGEST_NAME = 8, 60  # of a card's figures and the characters of their names, which a page shows
+# All that the client raises: answers that refuse, broken transport, a cut or missing file, an answer that is not JSON,
 # an upload that failed.
 CLIENT_ERRORS = (httpx2.HTTPError, OSError, ValueError, RuntimeError)
 
-Token = str | bool | None
+Token = str | bool | None  # None: the stored one if it is needed; True: the stored one; False: none
+
+
+@dataclass(frozen=True)
+class Description:
+    """One commit of a model repository, as the Hub describes it before anything is downloaded.
+
+    requested: the branch, tag or commit that was asked for; None for the main branch.
+    revision: the commit.
+    sizes: the bytes of each file that loading needs, of those that it has.
+    tagged: whether it carries the tag of charlm.
+    figures: the evaluation figures of its card by name, such as a loss.
+    license: as the card says, or empty.
+    token: what its files are read with.
+    """
+
+    repo_id: str
+    requested: str | None
+    revision: str
+    sizes: dict[str, int]
+    tagged: bool
+    figures: dict[str, float]
+    license: str
+    token: Token = field(repr=False)
+
+    @property
+    def bytes(self) -> int:
+        """How much `download` transfers if the cache holds nothing of it."""
+        return sum(self.sizes.values())
 
 
 @dataclass(frozen=True)
@@ -74,45 +119,93 @@ def is_repo_id(name: str) -> bool:
     return name.count("/") == 1
 
 
-def _check_repo_id(name: str) -> None:
-    if not is_repo_id(name):
-        raise HubError(f"{name!r} is not the name of a repository; give it as USER/NAME")
+def describe(repo_id: str, revision: str | None = None, token: Token = None) -> Description:
+    """Ask the Hub, once, which commit a revision of a repository is and what it holds.
+
+    Without `token`, it is asked anonymously first, so that a stale token cannot close a public repository.
+    Raises HubError if the repository holds no model, or the Hub refuses, HubUnavailableError if the Hub gives no
+    usable answer.
+    """
+    _check_repo_id(repo_id)
+    path = f"{repo_id}/revision/{quote(revision, safe='')}" if revision is not None else repo_id
+    parameters = {"blobs": "true"}  # with the size of each file
+    try:
+        if token is not None or get_token() is None:
+            answer = _get(path, parameters, token)
+        else:
+            try:
+                answer = _get(path, parameters, False)
+                # anyone may see what a gated repository holds, but its files need the token
+                token = isinstance(answer, dict) and bool(answer.get("gated"))
+            except RepositoryNotFoundError:  # it may be private, and the stored token open it
+                token = True
+                answer = _get(path, parameters, token)
+        return _read_description(repo_id, revision, token, answer)
+    except CLIENT_ERRORS as error:
+        raise _explain(error, repo_id, revision) from None
+
+
+def describe_public(repo_id: str) -> Description:
+    """Describe a charlm model that anyone may read: no stored token is sent.
+
+    Raises what `describe` does, and HubError if the repository does not carry the tag of charlm.
+    """
+    found = describe(repo_id, token=False)
+    if not found.tagged:
+        raise HubError(f"{repo_id} does not carry the tag {LIBRARY!r}: it is not a model of charlm")
+    return found
+
+
+def download(described: Description) -> Fetched:
+    """Return the model of the commit that was described; its files come from the cache where that has them.
+
+    A file that is not what its repository describes is downloaded afresh, once. Raises HubError if the Hub
+    refuses, HubUnavailableError if it gives no usable answer, ModelFileError if the files are not a sound model.
+    """
+    try:
+        try:
+            model = read_model(_download_files(described), described.repo_id)
+        except ModelFileError:
+            model = read_model(_download_files(described, force=True), described.repo_id)
+    except CLIENT_ERRORS as error:
+        raise _explain(error, described.repo_id, described.requested) from None
+    _remember(described)
+    return Fetched(model, described.revision, "hub")
 
 
 def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fetched:
-    """Get a model from the Hub, all of its files at one commit; from the cache if the Hub gives no answer.
+    """Return a model from the Hub, all of its files at one commit; from the cache if the Hub gives no answer.
 
-    A file that is not what its repository describes is downloaded afresh, once. Without `token`, a
-    repository is read anonymously first, so that a stale token cannot close a public one.
-
-    Raises HubError if the Hub refuses, HubUnavailableError if it gives no usable answer and the
-    cache has no such model, ModelFileError if what it gave is not a sound model.
+    Raises HubError if the Hub refuses, HubUnavailableError if it gives no usable answer and the cache has no such
+    model, ModelFileError if the files are not a sound model.
     """
     try:
-        info, token = ask(repo_id, revision, token)
-        assert info.sha is not None
-        try:
-            folder = _download(repo_id, info, token)
-            model = read_model(folder, repo_id)
-        except ModelFileError:
-            folder = _download(repo_id, info, token, force=True)
-            model = read_model(folder, repo_id)
-        _remember(repo_id, revision, info.sha)
-        return Fetched(model, info.sha, "hub")
-    except CLIENT_ERRORS as error:
-        reason = explain(error, repo_id, revision)
-        if not isinstance(reason, HubUnavailableError):
-            raise reason from None
+        return download(describe(repo_id, revision, token))
+    except HubUnavailableError as reason:
         cached = _cached_folder(repo_id, revision)
         if cached is None:
-            raise reason from None
+            raise
         try:
             model = read_model(cached, repo_id)
         except ModelFileError as damage:
-            raise HubUnavailableError(f"{reason}; the copy in the cache cannot stand in: {damage}") from None
-        if not isinstance(error, OfflineModeIsEnabled):
+            raise HubUnavailableError(f"{reason}; the copy in the cache cannot be used: {damage}") from None
+        if not constants.is_offline_mode():
             warnings.warn(f"{reason}; using the copy in the cache", stacklevel=3)
         return Fetched(model, cached.name, "cache")
+
+
+def search(words: str, most: int = MOST_FOUND) -> list[str]:
+    """Return the names of public charlm models on the Hub that contain these words, the most downloaded first.
+
+    Raises HubError if the Hub refuses, HubUnavailableError if it gives no answer, after some seconds at most.
+    """
+    parameters = {"filter": LIBRARY, "search": words, "sort": "downloads", "limit": str(most)}
+    try:
+        found = _get("", parameters, False)
+    except CLIENT_ERRORS as error:
+        raise _explain(error, f"models with {words!r:.60}", None) from None
+    names = [entry.get("id") for entry in _objects(found)]
+    return [name for name in names if isinstance(name, str) and is_repo_id(name)][:most]
 
 
 def check_can_push(repo_id: str, token: Token = None) -> None:
@@ -121,7 +214,7 @@ def check_can_push(repo_id: str, token: Token = None) -> None:
     try:
         account = HfApi().whoami(token=token)
     except CLIENT_ERRORS as error:
-        raise explain(error, repo_id, None) from None
+        raise _explain(error, repo_id, None) from None
     if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise HubError("the token may only read: run `hf auth login` or set HF_TOKEN to one with write permission")
     namespace, groups = repo_id.split("/")[0], [group["name"] for group in account.get("orgs", [])]
@@ -132,21 +225,11 @@ def check_can_push(repo_id: str, token: Token = None) -> None:
         )
 
 
-def check_is_model(repo_id: str, token: Token = None) -> None:
-    """Raise HubError unless the Hub has that repository and it holds the files of a model."""
-    _check_repo_id(repo_id)
-    try:
-        info, _ = ask(repo_id, None, token)
-    except CLIENT_ERRORS as error:
-        raise explain(error, repo_id, None) from None
-    sizes_of(repo_id, info)
-
-
 def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Token = None) -> str:
     """Publish a model folder as a repository, created if need be, in one commit; return the commit's address.
 
-    Only the files of a model travel; those that the repository has of an earlier model and this one
-    lacks, such as its training record, go. If nothing has changed since the last commit, none is made.
+    Only the files of a model are uploaded; those that the repository has of an earlier model and this one
+    lacks, its training record for example, are deleted. If nothing has changed since the last commit, none is made.
     Raises ModelFileError if the folder is not a sound model, HubError if the Hub refuses.
     """
     read_model(folder)
@@ -157,67 +240,141 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Tok
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        of_another = set(api.list_repo_files(repo_id)) & (set(MODEL_FILES) - set(files))
-        added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-        deleted = [CommitOperationDelete(path_in_repo=name) for name in of_another]
-        commit = api.create_commit(repo_id, [*added, *deleted], commit_message="Publish the model")
+        outdated = set(api.list_repo_files(repo_id)) & (set(MODEL_FILES) - set(files))
+        commit = api.create_commit(repo_id, _operations(files, outdated), commit_message="Publish the model")
     except CLIENT_ERRORS as error:
-        raise explain(error, repo_id, None) from None
+        raise _explain(error, repo_id, None) from None
     return commit.commit_url
 
 
-def ask(repo_id: str, revision: str | None, token: Token) -> tuple[ModelInfo, Token]:
-    """Ask which commit a revision is and which files it has; return that and the token that may read it.
+def push_space(space: str, files: Mapping[str, bytes], variables: Mapping[str, str], folders: Sequence[str]) -> str:
+    """Create or update a Gradio Space in one commit; return the commit's address.
 
-    Raises what the client raises, which `explain` puts into words.
+    variables: what its program finds in the environment. folders: in these, files that are not among `files` are
+    deleted; files elsewhere in the Space stay. Raises HubError if the Hub refuses.
     """
-
-    def ask_with(token: Token) -> ModelInfo:
-        return HfApi().model_info(
-            repo_id, revision=revision, timeout=QUESTION_SECONDS, files_metadata=True, token=token
-        )
-
-    if token is not None or get_token() is None:
-        return ask_with(token), token
+    api = HfApi()
     try:
-        info = ask_with(False)
-    except RepositoryNotFoundError:  # perhaps the stored token opens it
-        return ask_with(True), True
-    return info, bool(info.gated)  # anyone may see what a gated repository holds, but its files need the token
+        api.create_repo(space, repo_type="space", space_sdk="gradio", exist_ok=True)
+        for name, value in variables.items():  # before the files, because their commit starts the Space
+            api.add_space_variable(space, name, value)
+        present = api.list_repo_files(space, repo_type="space")
+        outdated = {name for name in present if name.startswith(tuple(folders))} - set(files)
+        operations = _operations(files, outdated)
+        commit = api.create_commit(space, operations, commit_message="Deploy the page", repo_type="space")
+    except CLIENT_ERRORS as error:
+        raise _explain(error, space, None) from None
+    return commit.commit_url
 
 
-def _download(repo_id: str, info: ModelInfo, token: Token, force: bool = False) -> Path:
-    """Bring the files of a commit into the cache; return their folder there.
+def _operations(files: Mapping[str, bytes], outdated: set[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+    return [*added, *(CommitOperationDelete(path_in_repo=name) for name in sorted(outdated))]
 
-    Raises ModelFileError before anything is downloaded that no sound model could need.
+
+def _check_repo_id(name: str) -> None:
+    if not is_repo_id(name):
+        raise HubError(f"{name!r} is not the name of a repository; give it as USER/NAME")
+
+
+def _get(path: str, parameters: dict[str, str], token: Token) -> Any:
+    """Return what the Hub answers about models, as JSON. Raises one of CLIENT_ERRORS, which `_explain` puts into words.
+
+    HfApi builds objects from the answer without checking its types, and its search has no time limit and retries.
     """
-    sizes = sizes_of(repo_id, info)
-    for name, most in LARGEST_FILES.items():
-        if (sizes.get(name) or 0) > most:
-            raise ModelFileError(f"{repo_id}: {name} has {sizes[name]:,} bytes, more than any charlm model needs")
-
-    def download(name: str) -> Path:
-        path = hf_hub_download(
-            repo_id, name, revision=info.sha, token=token, force_download=force, etag_timeout=QUESTION_SECONDS
-        )
-        return Path(path)
-
-    config_path = download(CONFIG_FILE)
-    with open(config_path, encoding="utf-8", errors="replace") as file:
-        config, _ = ModelConfig.from_json(file.read(LARGEST_JSON + 1))  # which refuses what is larger
-    if (sizes[WEIGHTS_FILE] or 0) > 4 * config.parameters + LARGEST_HEADER:
-        raise ModelFileError(f"{repo_id}: {WEIGHTS_FILE} is larger than the model that {CONFIG_FILE} describes")
-    if HISTORY_FILE in sizes:
-        download(HISTORY_FILE)
-    return download(WEIGHTS_FILE).parent
+    answer = get_session().get(
+        f"{constants.ENDPOINT}/api/models/{path}".removesuffix("/"),
+        params=parameters,
+        headers=build_hf_headers(token=token),
+        timeout=QUESTION_SECONDS,
+    )
+    hf_raise_for_status(answer)
+    return answer.json()
 
 
-def sizes_of(repo_id: str, info: ModelInfo) -> dict[str, int | None]:
-    """Return the size of each file of a repository. Raises HubError if those of a model are not among them."""
-    sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
+def _read_description(repo_id: str, requested: str | None, token: Token, answer: Any) -> Description:
+    """Read what the Hub says of a repository field by field. A field that is not what it should be counts as absent.
+
+    Raises HubError if a file of a model is missing or of unknown size, ValueError if the answer names no commit.
+    """
+    about = answer if isinstance(answer, dict) else {}
+    revision = about.get("sha")
+    if not isinstance(revision, str) or not re.fullmatch("[0-9a-f]{40}", revision):
+        raise ValueError("its answer names no commit")
+    card = about.get("cardData")
+    card = card if isinstance(card, dict) else {}
+    tags, license = about.get("tags"), card.get("license")
+    return Description(
+        repo_id,
+        requested,
+        revision,
+        _sizes(repo_id, about.get("siblings")),
+        LIBRARY in [about.get("library_name"), *(tags if isinstance(tags, list) else [])],
+        _figures(card.get("model-index")),
+        license[:LONGEST_NAME] if isinstance(license, str) else "",
+        token,
+    )
+
+
+def _sizes(repo_id: str, siblings: object) -> dict[str, int]:
+    """Return the size of each file that loading needs, of those that a repository has."""
+    sizes = {}
+    for file in _objects(siblings):
+        name, size = file.get("rfilename"), file.get("size")
+        if isinstance(name, str) and name in LARGEST_FILES:
+            if type(size) is not int or size < 0:
+                raise HubError(f"the Hub does not tell the size of {name} in {repo_id}; try again or tell its owner")
+            sizes[name] = size
     if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in sizes]:
         raise HubError(f"{repo_id} has no {missing[0]}: it is not a charlm model")
     return sizes
+
+
+def _figures(model_index: object) -> dict[str, float]:
+    """Return the figures of a card's model-index by name."""
+    results = (result for model in _objects(model_index) for result in _objects(model.get("results")))
+    metrics = (metric for result in results for metric in _objects(result.get("metrics")))
+    figures = {}
+    for metric in islice(metrics, MOST_FIGURES):
+        name, value = metric.get("name") or metric.get("type"), metric.get("value")
+        if isinstance(name, str) and is_number(value):
+            figures[name[:LONGEST_NAME]] = float(value)
+    return figures
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects in what should be a JSON list of objects."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _download_files(described: Description, force: bool = False) -> Path:
+    """Bring the files of a commit into the cache; return their folder there.
+
+    Raises ModelFileError before a file is downloaded that is larger than that of any sound model.
+    """
+    repo_id, sizes = described.repo_id, described.sizes
+    for name, most in LARGEST_FILES.items():
+        if sizes.get(name, 0) > most:
+            raise ModelFileError(f"{repo_id}: {name} has {sizes[name]:,} bytes, more than any charlm model needs")
+
+    def download_file(name: str) -> Path:
+        path = hf_hub_download(
+            repo_id,
+            name,
+            revision=described.revision,
+            token=described.token,
+            force_download=force,
+            etag_timeout=QUESTION_SECONDS,
+        )
+        return Path(path)
+
+    with open(download_file(CONFIG_FILE), encoding="utf-8", errors="replace") as file:
+        config, _ = ModelConfig.from_json(file.read(LARGEST_JSON + 1))  # which refuses what is larger
+    if sizes[WEIGHTS_FILE] > 4 * config.parameters + LARGEST_HEADER:
+        raise ModelFileError(f"{repo_id}: {WEIGHTS_FILE} is larger than the model that {CONFIG_FILE} describes")
+    if HISTORY_FILE in sizes:
+        download_file(HISTORY_FILE)
+    return download_file(WEIGHTS_FILE).parent
 
 
 def _refs(repo_id: str, revision: str | None) -> Path:
@@ -225,12 +382,12 @@ def _refs(repo_id: str, revision: str | None) -> Path:
     return cached / "refs" / (revision or constants.DEFAULT_REVISION)
 
 
-def _remember(repo_id: str, revision: str | None, commit: str) -> None:
-    """Note which commit a branch was at. The client does so only when asked for the branch, and we ask for commits."""
-    ref = _refs(repo_id, revision)
-    if revision != commit:
-        with contextlib.suppress(OSError, RequestError):  # a cache that is read-only serves all the same
-            replace_files(ref.parent, {ref.name: commit.encode()})
+def _remember(described: Description) -> None:
+    """Note in the cache which commit a branch was at, as the client does only for a download by the branch's name."""
+    ref = _refs(described.repo_id, described.requested)
+    if described.requested != described.revision:
+        with contextlib.suppress(OSError, RequestError):  # a read-only cache is no reason to fail
+            replace_files(ref.parent, {ref.name: described.revision.encode()})
 
 
 def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
@@ -243,7 +400,7 @@ def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
     return folder if (folder / WEIGHTS_FILE).is_file() else None
 
 
-def explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
+def _explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
     """Turn what the client raised into an error that says what to do."""
     while not isinstance(error, httpx2.HTTPError) and isinstance(error.__cause__, CLIENT_ERRORS):
         error = error.__cause__  # the client names the step that failed and chains what the Hub or the network said

@@ -28,6 +28,7 @@ from charlm.model.history import HistoryRecord
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
+    from charlm.hub import Description, Fetched
     from charlm.inference.gpu import GpuWriter
     from charlm.model.network import Network
 
@@ -99,10 +100,23 @@ class CharLM:
             raise ModelFileError(
                 f"{repo_id!r} is neither a folder here nor the name of a Hub repository (USER/NAME); check the path"
             )
-        found = hub.fetch(repo_id, revision, token)
-        model = found.model
+        return cls._from_fetched(hub.fetch(repo_id, revision, token), device)
+
+    @classmethod
+    def from_description(cls, described: "Description", *, device: str = "auto") -> "CharLM":
+        """Load exactly the commit that `hub.describe` described; the Hub is not asked for it again.
+
+        Raises HubError, HubUnavailableError and ModelFileError as `from_pretrained` does.
+        """
+        from charlm import hub
+
+        return cls._from_fetched(hub.download(described), device)
+
+    @classmethod
+    def _from_fetched(cls, fetched: "Fetched", device: str) -> "CharLM":
+        model = fetched.model
         return cls(
-            model.config, model.weights, model.history, device=device, source=found.source, revision=found.revision
+            model.config, model.weights, model.history, device=device, source=fetched.source, revision=fetched.revision
         )
 
     def __repr__(self) -> str:

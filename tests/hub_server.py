@@ -480,7 +480,8 @@ def _card(files) -> dict:
 
 def _tags(card) -> list[str]:
     """What the Hub makes tags of: those of the card, and the library."""
-    return [*card.get("tags", []), *filter(None, [card.get("library_name")])]
+    tags = card.get("tags")
+    return [*(tags if isinstance(tags, list) else []), *filter(None, [card.get("library_name")])]
 
 
 def _json(value, status=200):

@@ -31,7 +31,6 @@ ORDER = [
     "charlm.analysis.context",
     "charlm.analysis.diagnosis",
     "charlm.hub",
-    "charlm.discovery",
     "charlm.lm",
     "charlm.__main__",
     "charlm.web.models",
@@ -93,7 +92,7 @@ ONLY_IN = {
         "charlm.web.gradio_internals",
     },
     "plotly": {"charlm.web.plots", "charlm.web.answers.learn", "charlm.web.answers.inside"},
-    "huggingface_hub": {"charlm.hub", "charlm.discovery", "charlm.model.card", "train.deploy"},
+    "huggingface_hub": {"charlm.hub"},
     "matplotlib": {"charlm.model.history"},
 }
 
@@ -176,3 +175,8 @@ with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()),
 print("torch" in sys.modules)
 """
     assert run(code) == "False\n"
+
+
+@pytest.mark.parametrize("module", ["charlm.hub", "train.deploy"])
+def test_what_publishes_a_model_or_a_page_loads_no_torch(module):
+    assert run(f"import {module}\nprint({{'torch', 'gradio', 'matplotlib'}} & sys.modules.keys())") == "set()\n"

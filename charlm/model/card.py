@@ -1,10 +1,11 @@
-"""The model card: the README.md of a model folder, made from its configuration and training record alone."""
+"""The model card: the README.md of a model folder, made from its configuration, training record and samples alone."""
 
 import re
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
 
 from charlm.model.config import ModelConfig
 from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, perplexity
@@ -18,7 +19,7 @@ def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapp
 
     samples: what the model writes, by temperature; without, what it wrote after its best epoch is shown.
     """
-    parts = [f"---\n{_metadata(config, history).to_yaml()}\n---", _introduction(config, history)]
+    parts = [front_matter(_metadata(config, history)), _introduction(config, history)]
     if history is not None:
         parts.append(_results(history))
     if samples:
@@ -31,23 +32,35 @@ def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapp
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(config: ModelConfig, history: HistoryRecord | None) -> ModelCardData:
-    text = history["run"].get("text") if history else None
-    shakespeare = text == "tinyshakespeare"
-    results = _eval_results(history) if history else []
-    return ModelCardData(
-        library_name="charlm",
-        pipeline_tag="text-generation",
-        license="mit" if shakespeare else "other",
-        language="en" if shakespeare else None,
-        datasets=["karpathy/tiny_shakespeare"] if shakespeare else None,
-        tags=["charlm", "character-level", "language-model", config.cell],
-        model_name=config.kind.label if results else None,
-        eval_results=results or None,
-    )
+def front_matter(values: Mapping[str, Any]) -> str:
+    """Return the YAML block that a card begins with, between its two lines of dashes."""
+    block = yaml.dump(dict(values), sort_keys=False, allow_unicode=True).strip()
+    return f"---\n{block}\n---"
 
 
-def _eval_results(history: HistoryRecord) -> list[EvalResult]:
+def _metadata(config: ModelConfig, history: HistoryRecord | None) -> dict[str, Any]:
+    """Return what the Hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
+    shakespeare = history is not None and history["run"].get("text") == "tinyshakespeare"
+    values: dict[str, Any] = {"datasets": ["karpathy/tiny_shakespeare"], "language": "en"} if shakespeare else {}
+    values |= {
+        "library_name": "charlm",
+        "license": "mit" if shakespeare else "other",
+        "pipeline_tag": "text-generation",
+        "tags": ["charlm", "character-level", "language-model", config.cell],
+    }
+    if history and (metrics := _metrics(history)):
+        text = str(history["run"].get("text", "text"))
+        result = {
+            "task": {"type": "text-generation"},
+            "dataset": {"name": text, "type": text, "split": "validation"},
+            "metrics": metrics,
+        }
+        values["model-index"] = [{"name": config.kind.label, "results": [result]}]
+    return values
+
+
+def _metrics(history: HistoryRecord) -> list[dict[str, Any]]:
+    """Return the figures of a record as entries of a model-index."""
     run, best = history["run"], history["best"]
     if run.get("protocol") == "windows":  # its validation loss says nothing of other texts
         unseen = best_epoch(history).get("unseen_loss")
@@ -58,15 +71,11 @@ def _eval_results(history: HistoryRecord) -> list[EvalResult]:
             figures["validation loss, state reset every 256 characters"] = best["val_loss_reset256"]
         figures["bits per character"] = bits_per_char(best["val_loss"])
     return [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=str(run.get("text", "text")),
-            dataset_name=str(run.get("text", "text")),
-            dataset_split="validation",
-            metric_type="cross-entropy" if "loss" in name else "bits-per-character",
-            metric_name=name,
-            metric_value=round(value, 4),
-        )
+        {
+            "type": "cross-entropy" if "loss" in name else "bits-per-character",
+            "value": round(value, 4),
+            "name": name,
+        }
         for name, value in figures.items()
     ]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from reprlib import repr as short  # of a value from a file: that of a long string could be ten times as long
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,6 +197,6 @@ def _check_int(name: str, value: object, most: int) -> None:
         raise ModelFileError(f"{name} is {short(value)}; it must be a whole number from 1 to {most:,}")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether a value read from JSON is a finite number; in Python True would pass for one, and 1e999 is read."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

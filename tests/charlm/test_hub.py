@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from models import VOCAB, contents, make_lm, make_model, make_record, save
 from reference import load_plain, log_softmax, plain_logits
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError
-from charlm.hub import push_folder
+from charlm.hub import describe, describe_public, push_folder, search
 from charlm.lm import CharLM
 from charlm.model.folder import Model
 
@@ -498,9 +499,7 @@ def test_a_damaged_cache_cannot_stand_in_for_the_hub(hub, files):
     CharLM.from_pretrained("ada/tiny")
     write(Path(constants.HF_HUB_CACHE, "models--ada--tiny", "snapshots", repo.refs["main"], "model.safetensors"), b"x")
     hub.close()
-    with pytest.raises(
-        HubUnavailableError, match="check the network; the copy in the cache cannot stand in: .*SHA-256"
-    ):
+    with pytest.raises(HubUnavailableError, match="check the network; the copy in the cache cannot be used: .*SHA-256"):
         CharLM.from_pretrained("ada/tiny")
 
 
@@ -719,3 +718,198 @@ def test_a_test_that_asks_for_no_server_reaches_no_hub(tmp_path):
     assert HfApi().endpoint == "http://127.0.0.1:9"
     assert Path(constants.HF_HUB_CACHE).is_relative_to(tmp_path)
     assert Path(constants.HF_TOKEN_PATH).is_relative_to(tmp_path)
+
+
+# Searching and describing
+
+
+@pytest.fixture
+def library(hub, files):
+    """A Hub with two models of charlm and one of another library, all of Ada's."""
+    hub.add_user("ada", TOKEN)
+    hub.add_repo("ada/poems", files)
+    hub.add_repo("ada/prose", files, downloads=9)
+    hub.add_repo("ada/poems-bert", {"README.md": b"---\nlibrary_name: transformers\n---\n", "config.json": b"{}"})
+    return hub
+
+
+def test_a_search_finds_models_of_charlm_only_the_most_downloaded_first(library):
+    assert search("ada") == ["ada/prose", "ada/poems"]
+    assert search("poems") == ["ada/poems"]
+    assert search("nothing like it") == []
+    assert search("ada", most=1) == ["ada/prose"]
+
+
+def test_what_stands_in_the_card_is_told_before_anything_is_downloaded(library):
+    found = describe_public("ada/poems")
+    files = library.repos["ada/poems"].files
+    assert found.bytes == sum(len(files[name]) for name in ("config.json", "history.json", "model.safetensors"))
+    assert found.revision == library.repos["ada/poems"].commits[-1].id
+    assert 1.5 in found.figures.values()  # the best validation loss of the record
+    assert not any("/resolve/" in request.path for request in library.requests)
+
+
+def test_visitors_never_read_with_the_owners_token(library, hub_environment):
+    hub_environment(HF_TOKEN="hf_ada")
+    library.add_repo("ada/secret", {"README.md": b"---\nlibrary_name: charlm\n---\n"}, private=True)
+    assert "ada/secret" not in search("ada")
+    with pytest.raises(HubError, match="no repository ada/secret, or it is private"):
+        describe_public("ada/secret")
+    assert {request.token for request in library.requests} == {None}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("ada/none", "no repository ada/none"), ("ada/poems-bert", "model.safetensors"), ("ada/bare", "carry the tag")],
+)
+def test_what_is_no_model_of_charlm_is_refused(library, name, message):
+    library.add_repo("ada/bare", {"config.json": b"{}", "model.safetensors": b"x"})
+    with pytest.raises(HubError, match=message):
+        describe_public(name)
+
+
+FAULTS = {
+    "down": lambda answer: Response(503, b"", {}),
+    "busy": lambda answer: Response(429, b"", {"Retry-After": "60"}),
+    "gone": lambda answer: Response(hang_up=True),
+    "a page": lambda answer: Response(200, b"<html>hello</html>", {"Content-Type": "text/html"}),
+    "cut": lambda answer: Response(200, b'[{"id": "ada/poems"}]', {}, cut=5),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_hub_that_gives_no_answer_is_told_and_not_asked_again_and_again(library, fault):
+    library.on("GET /api/models", FAULTS[fault])
+    for ask in (lambda: search("ada"), lambda: describe_public("ada/poems")):
+        with pytest.raises(HubUnavailableError):
+            ask()
+    assert len(library.requests) <= 2
+
+
+def test_a_silent_hub_is_waited_for_no_longer_than_a_question_may_take(library, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr("charlm.hub.QUESTION_SECONDS", 0.2)
+    library.on("GET /api/models", lambda answer: released.wait(60) and answer())
+    with pytest.raises(HubUnavailableError):
+        search("ada")
+    released.set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"{}", b"null", b'["ada/poems", null, 5, [], {}]', b'[{"id": null}, {"id": ["a/b"]}, {"id": "../../etc"}]'],
+)
+def test_whatever_a_search_answers_only_names_of_repositories_come_out(library, answer):
+    library.on("GET /api/models", lambda _: Response(200, answer, {"Content-Type": "application/json"}))
+    assert search("ada") == []
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "model-index: 5",
+        "model-index: [{}]",
+        "model-index: [{name: x, results: [{source: a page, task: t, dataset: 5, metrics: [{type: ok, value: 2.5}]}]}]",
+        "model-index: [{results: {metrics: 1}}, 5, {results: [7, {metrics: {type: ok, value: 1}}]}]",
+        "model-index: [{results: [{metrics: [{type: [a], value: 1}, {name: {}, value: 1}, {type: n, value: '1'}]}]}]",
+        "tags: 5",
+        "tags: [5, {a: b}]",
+        "license: [1, 2]",
+        "license: '" + "x" * 10_000 + "'",
+        "model-index: [{name: x, results: [{task: {type: t}, dataset: {type: d, name: n}, metrics: "
+        "[{type: loss, value: .nan}, {type: loss, name: " + "n" * 500 + ", value: 1e999}, {type: ok, value: 2.5}]}]}]",
+    ],
+)
+def test_whatever_a_card_says_the_description_is_short_and_of_finite_numbers(library, card):
+    library.repos["ada/poems"].commit({"README.md": f"---\nlibrary_name: charlm\n{card}\n---\n".encode()})
+    found = describe_public("ada/poems")
+    assert len(found.license) <= 60
+    assert all(len(name) <= 60 and value == 2.5 for name, value in found.figures.items())
+
+
+def test_a_figure_is_told_although_other_fields_of_the_card_are_of_wrong_types(library):
+    card = "model-index: [{results: [{source: a page, task: t, dataset: 5, metrics: [{type: loss, value: 2.5}]}]}]"
+    library.repos["ada/poems"].commit({"README.md": f"---\nlibrary_name: charlm\n{card}\n---\n".encode()})
+    assert describe_public("ada/poems").figures == {"loss": 2.5}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tags": 5},
+        {"tags": None, "library_name": "charlm"},
+        {"library_name": ["charlm"]},
+        {"cardData": "a card"},
+        {"cardData": None},
+        {"gated": {"a": 1}, "lastModified": 5, "evalResults": 7, "safetensors": "x", "transformersInfo": [1]},
+    ],
+    ids=str,
+)
+def test_a_field_of_a_wrong_type_does_not_keep_a_model_from_being_described_and_loaded(library, model, fields):
+    change_info(library, lambda info: info.update(fields))
+    found = describe_public("ada/poems")
+    assert found.bytes > 0
+    assert_is(CharLM.from_description(found), model)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"siblings": None}, "ada/poems has no config.json: it is not a charlm model"),
+        ({"siblings": 5}, "ada/poems has no config.json: it is not a charlm model"),
+        ({"siblings": ["config.json", {}, {"rfilename": []}]}, "ada/poems has no config.json"),
+        ({"siblings": [{"rfilename": "config.json", "size": "9"}]}, "the Hub does not tell the size of config.json"),
+        ({"siblings": [{"rfilename": "config.json", "size": -9}]}, "the Hub does not tell the size of config.json"),
+        ({"siblings": [{"rfilename": "config.json"}]}, "the Hub does not tell the size of config.json"),
+        ({"sha": None}, "the Hub gave no usable answer for ada/poems .its answer names no commit"),
+        ({"sha": "../../main"}, "the Hub gave no usable answer for ada/poems .its answer names no commit"),
+    ],
+    ids=str,
+)
+def test_a_description_without_what_loading_needs_is_refused(library, fields, message):
+    change_info(library, lambda info: info.update(fields))
+    for ask in (describe_public, CharLM.from_pretrained):
+        with pytest.raises(HubError, match=message):
+            ask("ada/poems")
+    assert not library.asked(".*/resolve/")
+
+
+@pytest.mark.parametrize("answer", [b"5", b"[]", b"null", b'"ada"', b"[" * 100_000])
+def test_an_answer_that_is_no_object_describes_nothing(library, answer):
+    library.on("GET /api/models", lambda _: Response(200, answer, {"Content-Type": "application/json"}))
+    with pytest.raises(HubUnavailableError, match="the Hub gave no usable answer for ada/poems"):
+        describe("ada/poems")
+
+
+def test_the_model_that_was_described_is_the_one_that_is_loaded_and_its_commit_is_asked_for_once(
+    library, model, other_files
+):
+    repo = library.repos["ada/poems"]
+    found = describe("ada/poems")
+    repo.commit(other_files)  # somebody publishes another model in the meantime
+    lm = CharLM.from_description(found, device="cpu")
+    assert_is(lm, model)
+    assert (lm.source, lm.revision, lm.device) == ("hub", found.revision, "cpu")
+    assert found.revision != repo.refs["main"]
+    assert len(library.asked("GET /api/")) == 1
+    assert {request.path.split("/")[4] for request in library.asked(".*/resolve/")} == {found.revision}
+
+
+def test_what_was_described_and_loaded_is_in_the_cache_under_its_branch(library, model):
+    CharLM.from_description(describe("ada/poems"))
+    library.close()
+    with pytest.warns(UserWarning, match="using the copy in the cache"):
+        assert_is(CharLM.from_pretrained("ada/poems"), model)
+
+
+def test_a_hub_that_fails_after_the_description_is_told(library):
+    found = describe("ada/poems")
+    library.fail(".*/resolve/", 503)
+    with pytest.raises(HubUnavailableError, match="the Hub answered 503 for ada/poems; try again later"):
+        CharLM.from_description(found)
+
+
+def test_a_description_does_not_show_the_token_that_opens_the_repository(library, files):
+    library.add_repo("ada/secret", files, private=True)
+    found = describe("ada/secret", token=TOKEN)
+    assert found.token == TOKEN and TOKEN not in repr(found)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from browser import ROOT, running_app
 from gradio_client import Client
+from huggingface_hub import SpaceCard
 from models import make_lm
 
 from charlm.errors import HubError
@@ -44,6 +45,7 @@ def test_the_card_of_a_space_names_its_models_and_what_it_was_tested_with():
     for name in ("sdk", "sdk_version", "python_version", "app_file"):
         assert known[name] == ours[name]
     assert "[ada/one](https://huggingface.co/ada/one)" in text
+    assert SpaceCard(card).data.to_dict() == known  # as the Hub's own library reads it
 
 
 def test_deploying_again_changes_the_models_and_leaves_what_others_put_there(ada):

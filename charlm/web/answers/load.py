@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 
-from charlm.discovery import describe, search
 from charlm.errors import RequestError
-from charlm.hub import is_repo_id
+from charlm.hub import describe_public, is_repo_id, search
 from charlm.lm import CharLM
 from charlm.web.answers.write import check_text
 from charlm.web.models import ModelRegistry, prepare_model
@@ -44,7 +43,7 @@ class Loader:
 
     def describe(self, name: object) -> Offer:
         """Return what is known of a repository before anything is downloaded."""
-        found = describe(self._check(name))
+        found = describe_public(self._check(name))
         size = found.bytes / 1e6
         lines = [f"{found.repo_id}, commit {found.revision[:7]}: {size:,.1f} MB to download."]
         lines += [f"{figure}: {value:.4f}" for figure, value in found.figures.items()]
@@ -59,10 +58,10 @@ class Loader:
         name = self._check(name)
         with self._lock:  # one download at a time; those who want the same find it there
             if name not in self._registry:
-                found = describe(name)
+                found = describe_public(name)
                 if found.bytes > MOST_BYTES:
                     raise RequestError(f"{name} is larger than the {MOST_BYTES / 1e6:,.0f} MB that this page loads")
-                lm = CharLM.from_pretrained(name, revision=found.revision, token=False, device=self._device)
+                lm = CharLM.from_description(found, device=self._device)
                 self._registry.add_visitor_model(prepare_model(name, lm, lm.source))
         return name
 

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from models import VOCAB, make_config, make_model, make_record, save
 
@@ -112,6 +112,40 @@ def test_the_figures_in_the_metadata_are_those_of_the_record():
 
 def test_a_figure_that_was_not_measured_is_not_in_the_metadata():
     assert list(metrics(card_of())) == ["validation loss (nats per character)", "bits per character"]
+
+
+def test_the_metadata_is_what_the_hubs_own_library_would_write():
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="tinyshakespeare",
+            dataset_name="tinyshakespeare",
+            dataset_split="validation",
+            metric_type=kind,
+            metric_name=name,
+            metric_value=value,
+        )
+        for kind, name, value in [
+            ("cross-entropy", "validation loss (nats per character)", 1.5),
+            ("cross-entropy", "validation loss, state reset every 256 characters", 1.625),
+            ("bits-per-character", "bits per character", 2.164),
+        ]
+    ]
+    expected = ModelCardData(
+        library_name="charlm",
+        pipeline_tag="text-generation",
+        license="mit",
+        language="en",
+        datasets=["karpathy/tiny_shakespeare"],
+        tags=["charlm", "character-level", "language-model", "gru"],
+        model_name="CharGRU",
+        eval_results=results,
+    )
+    card = card_of("gru", best={"val_loss_reset256": 1.625})
+    assert card.startswith(f"---\n{expected.to_yaml()}\n---\n")
+    data = ModelCard(card).data
+    assert data.to_dict() == expected.to_dict()
+    assert data.eval_results == results and data.model_name == "CharGRU"
 
 
 # The figures and the run
