@@ -1,0 +1,202 @@
+"""The commands and scripts of README.md, CONTRIBUTING.md, SECURITY.md and docs/*.md, run in a copy of the repository.
+
+Every `sh` and `python` block is run, line by line, against a Hub on this machine; NOT_RUN_HERE lists the exceptions.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from browser import ROOT
+from models import make_lm
+
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *ROOT.glob("docs/*.md"))
+}
+TEXT = "Once upon a time a small network read a book. It read it once, and twice, and wrote.\n" * 60
+
+# Commands that take too long here or never end, and the test that runs them or the same with smaller numbers.
+NOT_RUN_HERE = {
+    "pip install -r requirements.txt && python app.py": ".ci/run",  # installs; tests/test_app.py starts the app
+    "pip install -r requirements-dev.txt && bash tests/install_browser.sh && python -m pytest": ".ci/run",
+    "python app.py --model runs/my-text --model weights/shakespeare-lstm": "tests/test_app.py",
+    "python app.py --model ada/my-text": "tests/test_app.py",
+    "torchrun --standalone --nproc-per-node 2 -m train fit --cell lstm --text my-text.txt --out runs/together": (
+        "tests/train/test_distributed.py"
+    ),
+    "OMP_NUM_THREADS=1 python benchmarks/train.py --threads 1 --seconds 4": "tests/test_benchmarks.py",
+    "python benchmarks/generate.py": "tests/test_benchmarks.py",
+    "python benchmarks/page.py": "tests/test_page_benchmark.py",
+}
+
+# What a user waits hours for: a tiny model, and a short text in place of tinyshakespeare, which the tests may not have.
+# tests/test_weights.py measures the bundled models again on the real one.
+SMALL = " --epochs 1 --hidden-size 16 --embedding-size 16 --seq-length 30"
+
+
+def blocks(document, language="sh|python"):
+    """The fenced blocks of a document, as (language, code)."""
+    return re.findall(rf"^```({language})\n(.*?)\n```$", DOCUMENTS[document], re.DOTALL | re.MULTILINE)
+
+
+def steps(document):
+    """What a reader runs, in order: a line of a `sh` block is a step, and so is a whole script, as (language, code)."""
+    for language, code in blocks(document):
+        yield from [("sh", line) for line in code.splitlines()] if language == "sh" else [("python", code)]
+
+
+def reduce(command):
+    """The same command for a tiny model and a short text."""
+    command = command.replace("--text tinyshakespeare", "--text tinyshakespeare.txt")
+    return command + SMALL if "train fit" in command else command
+
+
+def copy_repository(folder):
+    """Copy what a clone holds, and the text that its user brings."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    for name in ("my-text.txt", "tinyshakespeare.txt"):
+        (folder / name).write_text(TEXT, encoding="utf-8")
+
+
+def run(command, folder, environment):
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, f"{command}\n{ended.stderr}"
+    return ended.stdout
+
+
+def run_module(command, modules):
+    """Run `python -m ...` in the process of forked_modules.py."""
+    print(json.dumps(shlex.split(command)[2:]), file=modules.stdin, flush=True)
+    status, printed, said = json.loads(modules.stdout.readline())
+    assert status == 0, f"{command}\n{said}"
+    return printed
+
+
+def run_document(document, folder, page=None):
+    """Run every step of a document in order; return what each printed. page: the address of a running app."""
+    binaries = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "HF_TOKEN": "hf_ada"}
+    environment["PYTHONPATH"] = str(folder)  # modules come from the clone
+    server = [sys.executable, str(ROOT / "tests" / "forked_modules.py")]
+    printed = []
+    with subprocess.Popen(
+        server, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as modules:
+        for language, code in steps(document):
+            if language == "python":
+                script = code.replace("http://127.0.0.1:7860", page or "")
+                printed.append(run([sys.executable, "-c", script], folder, environment))
+            elif code in NOT_RUN_HERE:
+                continue
+            elif code.startswith("python -m "):
+                printed.append(run_module(reduce(code), modules))
+            else:
+                printed.append(run(["bash", "-c", code], folder, environment))
+    return printed
+
+
+@pytest.fixture
+def clone(hub, tmp_path):
+    """A fresh clone beside a Hub on which its user has an account."""
+    hub.add_user("ada", token="hf_ada")
+    copy_repository(tmp_path / "charlm")
+    return tmp_path / "charlm"
+
+
+@pytest.fixture
+def trained(clone, hub_environment):
+    """A clone in which the README's commands have been run: the model is in `runs/my-text` and on the Hub."""
+    lm = make_lm("lstm", vocab="".join(sorted(set(TEXT))))
+    lm.save_pretrained(clone / "runs" / "my-text")
+    hub_environment(HF_TOKEN="hf_ada")
+    lm.push_to_hub("ada/my-text")
+    hub_environment(HF_TOKEN=None)
+    return clone
+
+
+def test_the_readme_leads_from_a_text_to_a_published_model_and_a_script(hub, clone):
+    _trained, written, measured, scored, pushed, script, shipped = run_document("README.md", clone)
+    assert len(written) == len("\n") + 300
+    assert "val_loss_reset256" in measured
+    assert "perplexity" in scored
+    assert pushed.startswith(f"{hub.url}/ada/my-text/commit/")
+    assert script[201:401] == script[:200]  # streamed and whole
+    assert re.search(r"\d\.\d+ nats per character$", script.splitlines()[-1])
+    assert "val_loss_reset256" in shipped
+
+
+def test_units_the_plain_script_and_the_api_work_as_written(trained, app):
+    _tail, units, plain, answered = run_document("docs/python.md", trained, page=app)
+    assert re.search(r"^position in the line +(hidden|cell) [01]:\d+ \d\.\d{3} ", units)
+    assert len(plain) == 200
+    assert len(answered.split("\n", 1)[1]) == 200 + len("\n")
+
+
+def test_a_space_gets_the_app_and_the_names_of_its_models(hub, trained):
+    (deployed,) = run_document("docs/spaces.md", trained)
+    assert deployed.startswith(f"{hub.url}/spaces/ada/my-page/commit/")
+    space = hub.repos["spaces/ada/my-page"]
+    assert space.files["app.py"] == (ROOT / "app.py").read_bytes()
+    assert space.variables == {"CHARLM_MODELS": "ada/my-text"}
+
+
+RUN_ABOVE = {"README.md", "docs/python.md", "docs/spaces.md"}
+
+
+@pytest.mark.parametrize("document", sorted(name for name in DOCUMENTS.keys() - RUN_ABOVE if blocks(name)))
+def test_every_command_of_the_other_documents_works_as_written(trained, document):
+    shutil.rmtree(trained / "runs")  # these commands train it themselves
+    run_document(document, trained)
+
+
+def test_every_block_is_one_that_is_run():
+    for document, text in DOCUMENTS.items():
+        fences = re.findall(r"^ *(?:```|~~~)(.*)$", text, re.MULTILINE)
+        assert set(fences) <= {"sh", "python", ""}, f"{document} has a block that no test runs: mark it sh or python"
+        assert len(fences) == 2 * len(blocks(document)), f"{document} has a block that is not read"
+
+
+def test_what_is_not_run_here_stands_in_a_document_and_is_run_elsewhere():
+    commands = {code for document in DOCUMENTS for language, code in steps(document) if language == "sh"}
+    assert NOT_RUN_HERE.keys() <= commands
+    assert all((ROOT / place).is_file() for place in NOT_RUN_HERE.values())
+
+
+def test_the_commands_that_start_the_page_name_models_that_the_other_commands_made():
+    made = {code.split("--out ")[1] for _, code in steps("README.md") if "train fit" in code}
+    made |= {code.split()[-1] for _, code in steps("README.md") if "train push" in code}
+    for command in (code for _, code in steps("README.md") if "app.py --model" in code):
+        named = re.findall(r"--model (\S+)", command)
+        assert all(name in made or (ROOT / name / "config.json").is_file() for name in named)
+
+
+@pytest.mark.parametrize("document", sorted(DOCUMENTS))
+def test_every_link_and_every_path_leads_to_a_file_of_the_repository(document):
+    text, folder = DOCUMENTS[document], (ROOT / document).parent
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", prose):
+        path, _, heading = target.partition("#")
+        assert (folder / path).exists(), f"{document} links {target}"
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", (folder / path).read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings]
+            assert heading in anchors, f"{document} links {target}"
+    for path in re.findall(r"`((?:charlm|train|tests|benchmarks|docs|examples|weights|\.ci)/[\w./-]*)[` ]", prose):
+        assert (ROOT / path).exists(), f"{document} names {path}"
+
+
+def test_the_readme_is_short_and_links_every_document():
+    assert len(DOCUMENTS["README.md"].splitlines()) <= 200
+    for document in DOCUMENTS:
+        assert document == "README.md" or f"]({document})" in DOCUMENTS["README.md"]
