@@ -1,4 +1,4 @@
-"""Runs commands `python -m MODULE ARGUMENTS`, each in a fork of one process that has imported torch already.
+"""Runs commands `python -m MODULE ARGUMENTS`, each in a fork of one process that has imported the libraries already.
 
 Each line of standard input is a command, ["MODULE", "ARGUMENT", ...] as JSON. The reply is a line of JSON too:
 [exit status, standard output, standard error]. A command starts in a tenth of a second rather than in seconds.
@@ -10,10 +10,11 @@ import runpy
 import sys
 from tempfile import TemporaryFile
 
+import huggingface_hub
 import matplotlib.pyplot
-import torch
+import torch._dynamo  # which torch.optim imports
 
-IMPORTED = torch, matplotlib.pyplot
+IMPORTED = torch, matplotlib.pyplot, huggingface_hub
 
 for line in sys.stdin:
     with TemporaryFile("w+", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8") as err:

@@ -75,12 +75,28 @@ def run(command, folder, environment):
     return ended.stdout
 
 
-def run_module(command, modules):
-    """Run `python -m ...` in the process of forked_modules.py."""
-    print(json.dumps(shlex.split(command)[2:]), file=modules.stdin, flush=True)
-    status, printed, said = json.loads(modules.stdout.readline())
-    assert status == 0, f"{command}\n{said}"
-    return printed
+class Modules:
+    """Runs `python -m` commands in a folder, with one process of forked_modules.py for all of them."""
+
+    def __init__(self, folder, environment):
+        self._settings = {"cwd": folder, "env": environment, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = None
+
+    def __enter__(self):
+        return self
+
+    def run(self, command):
+        if self._process is None:
+            server = [sys.executable, str(ROOT / "tests" / "forked_modules.py")]
+            self._process = subprocess.Popen(server, text=True, **self._settings)
+        print(json.dumps(shlex.split(command)[2:]), file=self._process.stdin, flush=True)
+        status, printed, said = json.loads(self._process.stdout.readline())
+        assert status == 0, f"{command}\n{said}"
+        return printed
+
+    def __exit__(self, *_):
+        if self._process is not None:
+            self._process.communicate()  # closes its input, which ends it
 
 
 def run_document(document, folder, page=None):
@@ -88,11 +104,8 @@ def run_document(document, folder, page=None):
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "HF_TOKEN": "hf_ada"}
     environment["PYTHONPATH"] = str(folder)  # modules come from the clone
-    server = [sys.executable, str(ROOT / "tests" / "forked_modules.py")]
     printed = []
-    with subprocess.Popen(
-        server, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as modules:
+    with Modules(folder, environment) as modules:
         for language, code in steps(document):
             if language == "python":
                 script = code.replace("http://127.0.0.1:7860", page or "")
@@ -100,7 +113,7 @@ def run_document(document, folder, page=None):
             elif code in NOT_RUN_HERE:
                 continue
             elif code.startswith("python -m "):
-                printed.append(run_module(reduce(code), modules))
+                printed.append(modules.run(reduce(code)))
             else:
                 printed.append(run(["bash", "-c", code], folder, environment))
     return printed
