@@ -70,7 +70,7 @@ def copy_repository(folder):
 
 
 def run(command, folder, environment):
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
     assert ended.returncode == 0, f"{command}\n{ended.stderr}"
     return ended.stdout
 
