@@ -1,11 +1,17 @@
-"""Where every test meets the Hub: nowhere, or the server of the fixture `hub` on 127.0.0.1.
+"""How the tests run, side by side and with one thread each, and the fixtures that they share.
 
-huggingface_hub reads its environment once, at import, into its module `constants`. So the environment is
-set, which child processes inherit, and the module is read again.
+Every test meets the Hub nowhere, or as the server of the fixture `hub` on 127.0.0.1. huggingface_hub reads its
+environment once, at import, into its module `constants`. So the environment is set, which child processes inherit, and
+the module is read again.
 """
 
 import importlib
 import os
+
+# Before torch is imported, and for child processes too: the models of the tests are so small that several threads
+# mostly wait for each other, and on a core that other work keeps busy they wait for a hundred times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from functools import partial
 from threading import Thread
 
@@ -13,7 +19,27 @@ import pytest
 from browser import Visit, chromium, running_app
 from hub_server import HubServer
 
+BROWSER_FIXTURES = {"app", "browser"}
 NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask for a server is refused
+
+
+def pytest_xdist_auto_num_workers(config):
+    """A single file runs in this process, where a debugger and `print` work; several run side by side, one a core."""
+    files = {argument.split("::")[0] for argument in config.args}
+    return 0 if len(files) == 1 and files.pop().endswith(".py") else None
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that need the browser or the app as slow; side by side, begin with the files that have slow tests.
+
+    Otherwise one process would still be busy with the last slow file when the others have nothing left to do.
+    """
+    for item in items:
+        if BROWSER_FIXTURES.intersection(item.fixturenames):
+            item.add_marker("slow")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow_files)
 
 
 def set_hub_environment(monkeypatch, **changes):

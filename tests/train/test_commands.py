@@ -4,21 +4,36 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
 
 import pytest
 from browser import ROOT
 from models import contents, make_model, save
 
+from charlm import cli
 from charlm.model.folder import read_model
-from train.__main__ import parse, run_evaluate, run_fit
+from train.__main__ import main, parse, run_evaluate, run_fit
 
 SMALL = ["--epochs", "2", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
 KOREAN = b"\xef\xbb\xbf" + "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r\n".encode() * 40
 
 
-def train(*arguments, **options):
-    command = [sys.executable, "-m", "train", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+@pytest.fixture
+def train(monkeypatch, capsys):
+    """`python -m train` in this process, which has torch already: its exit status and what it printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        with warnings.catch_warnings():  # the command shows warnings in a way of its own
+            try:
+                status = cli.run(main)
+            except SystemExit as ended:
+                status = ended.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=printed.out, stderr=printed.err)
+
+    return run
 
 
 def call(monkeypatch, *arguments):
@@ -35,7 +50,7 @@ def text(tmp_path):
     return path
 
 
-def test_a_text_with_hangul_emoji_crlf_and_a_byte_order_mark_is_learnt_from_and_measured_again(tmp_path, text):
+def test_a_text_with_hangul_emoji_crlf_and_a_byte_order_mark_is_learnt_from_and_measured_again(train, tmp_path, text):
     trained = train("fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *SMALL)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout == ""
@@ -68,7 +83,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_request_ends_with_one_line_that_tells_what_to_do(tmp_path, case):
+def test_a_wrong_request_ends_with_one_line_that_tells_what_to_do(train, tmp_path, case):
     content, arguments, message = WRONG[case]
     path = tmp_path / "text.txt"
     if content is not None:
@@ -80,7 +95,7 @@ def test_a_wrong_request_ends_with_one_line_that_tells_what_to_do(tmp_path, case
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_holds_another_model_is_refused_and_not_touched(tmp_path, text):
+def test_a_folder_that_holds_another_model_is_refused_and_not_touched(train, tmp_path, text):
     out = save(make_model(), tmp_path / "out")
     before = contents(out)
     ended = train("fit", "--cell", "rnn", "--text", text, "--out", out, *SMALL)
@@ -89,6 +104,7 @@ def test_a_folder_that_holds_another_model_is_refused_and_not_touched(tmp_path, 
     assert contents(out) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_a_checkpoint_and_status_130_and_resume_goes_on(tmp_path, text, number):
     arguments = ["fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *SMALL, "--epochs", "5000"]
@@ -100,7 +116,7 @@ def test_an_interrupt_leaves_a_checkpoint_and_status_130_and_resume_goes_on(tmp_
     while "training loss" not in (line := process.stderr.readline()):
         assert line, "the run ended in its first epoch"
     process.send_signal(number)
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate()
     assert process.returncode == 130
     assert "the same command with --resume goes on from here" in rest
     assert "Traceback" not in rest
@@ -158,7 +174,7 @@ def test_every_flag_that_the_contract_names_is_there(monkeypatch):
     assert (args.run, args.model, args.protocol, args.json) == (run_evaluate, "ada/m", "windows", True)
 
 
-def test_fit_can_end_on_the_hub(hub, tmp_path, text, monkeypatch):
+def test_fit_can_end_on_the_hub(train, hub, tmp_path, text, monkeypatch):
     hub.add_user("ada", token="hf_ada")
     monkeypatch.setitem(os.environ, "HF_TOKEN", "hf_ada")
     pushed = train(
@@ -171,7 +187,7 @@ def test_fit_can_end_on_the_hub(hub, tmp_path, text, monkeypatch):
         assert files[name] == (tmp_path / "out" / name).read_bytes()
 
 
-def test_a_missing_token_is_told_before_anything_is_trained(hub, tmp_path, text):
+def test_a_missing_token_is_told_before_anything_is_trained(train, hub, tmp_path, text):
     ended = train(
         "fit", "--cell", "gru", "--text", text, "--out", tmp_path / "out", *SMALL, "--push-to-hub", "ada/spring"
     )
