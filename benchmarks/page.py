@@ -94,8 +94,8 @@ WATCH = """(length) => {
     })));
 }"""
 # A task that is just ending is reported a little later.
-TELL = """async (patience) => {
-    const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the texts did not come")), patience));
+TELL = """async (milliseconds) => {
+    const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the texts are late")), milliseconds));
     await Promise.race([seen.whole, late]);
     await new Promise((resolve) => setTimeout(resolve, 200));
     return seen;
@@ -131,13 +131,13 @@ def serving(command: Sequence[str]) -> Iterator[Server]:
             yield Server(f"http://{HOST}:{port}", seconds, resident_megabytes(process.pid))
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE)
 
 
 def answers(port: int) -> bool:
     """Tell whether a server gives its page, and what the page is made of."""
     for path in ("/", "/config"):
-        connection = HTTPConnection(HOST, port, timeout=PATIENCE / 1000)
+        connection = HTTPConnection(HOST, port, timeout=PATIENCE)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -206,7 +206,7 @@ def visit(browser: Browser, url: str) -> Iterator[tuple[Page, Traffic]]:
     """Open the page in a new profile, and let it come to rest."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(1000 * PATIENCE)
     traffic = Traffic(page)
     page.goto(url)
     page.locator("#generate").wait_for()
@@ -222,7 +222,7 @@ def write(page: Page, length: int) -> dict[str, Any]:
     field.blur()
     page.evaluate(WATCH, length)
     page.locator("#generate").click()
-    seen: dict[str, Any] = page.evaluate(TELL, PATIENCE)
+    seen: dict[str, Any] = page.evaluate(TELL, 1000 * PATIENCE)
     return seen
 
 

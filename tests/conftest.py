@@ -19,7 +19,7 @@ import pytest
 from browser import Visit, chromium, running_app
 from hub_server import HubServer
 
-BROWSER_FIXTURES = {"app", "browser"}
+SLOW_FIXTURES = {"app", "browser", "server"}
 NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask for a server is refused
 
 
@@ -30,12 +30,12 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests that need the browser or the app as slow; side by side, begin with the files that have slow tests.
+    """Mark the tests that need a browser or an app as slow; side by side, begin with the files that have slow tests.
 
     Otherwise one process would still be busy with the last slow file when the others have nothing left to do.
     """
     for item in items:
-        if BROWSER_FIXTURES.intersection(item.fixturenames):
+        if SLOW_FIXTURES.intersection(item.fixturenames):
             item.add_marker("slow")
     if "PYTEST_XDIST_WORKER" in os.environ:
         slow_files = {item.path for item in items if item.get_closest_marker("slow")}

@@ -99,6 +99,7 @@ def test_another_model_brings_its_own_line(app, visit):
     visitor.wait_for_words("about-a", "CharRNN")
 
 
+@pytest.mark.slow
 def test_names_and_texts_from_strangers_are_only_text(visit, tmp_path):
     hostile = "<img src=x onerror=alert(1)>"
     model = make_model("rnn", vocab="".join(dict.fromkeys("\n" + hostile)), history=True)
@@ -163,6 +164,7 @@ def run(*command, **environment):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -189,6 +191,7 @@ def test_a_port_that_is_taken_is_told(app):
 KOREAN = "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r\n" * 60
 
 
+@pytest.mark.slow
 def test_from_a_text_to_a_published_model_to_a_page(hub, visit, tmp_path):
     hub.add_user("ada", token="hf_ada")
     text = tmp_path / "봄.txt"

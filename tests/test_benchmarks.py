@@ -35,6 +35,7 @@ def report():
     return json.loads(subprocess.check_output([*command, "--chars", "100000"], cwd=ROOT, text=True))
 
 
+@pytest.mark.slow
 def test_every_cell_is_measured_in_one_run(report):
     assert [(row["cell"], row["size"], row["precision"]) for row in report["rows"]] == [
         (cell, size, "fp32") for size in (8, 40) for cell in ("rnn", "lstm", "gru")
@@ -45,6 +46,7 @@ def test_every_cell_is_measured_in_one_run(report):
     assert report["threads"] == 1
 
 
+@pytest.mark.slow
 def test_the_ratios_follow_from_the_figures_beside_them(report):
     for row, gates in zip(report["rows"], [1, 4, 3] * 2, strict=True):
         speed, size = row["ours_chars_per_second"], row["size"]
@@ -94,6 +96,7 @@ def test_a_precision_that_the_processor_emulates_is_refused(monkeypatch, capsys)
     assert "emulates bf16" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_table_is_printed_for_people():
     command = [sys.executable, "benchmarks/train.py", "--cells", "rnn", "--sizes", "8", "--seconds", "0.01"]
     printed = subprocess.check_output([*command, "--chars", "100000"], cwd=ROOT, text=True)
@@ -109,6 +112,7 @@ def written():
     return json.loads(subprocess.check_output([*GENERATE, "--json", "--sizes", "8", "40"], cwd=ROOT, text=True))
 
 
+@pytest.mark.slow
 def test_every_cell_writes_and_scores_in_one_run(written):
     assert [(row["cell"], row["size"]) for row in written["rows"]] == [
         (cell, size) for size in (8, 40) for cell in ("rnn", "lstm", "gru")
@@ -120,6 +124,7 @@ def test_every_cell_writes_and_scores_in_one_run(written):
         assert row["scored_chars"] == 3000 and row["crowd_length"] > 0
 
 
+@pytest.mark.slow
 def test_the_ratios_of_writing_and_scoring_follow_from_the_figures_beside_them(written):
     for row, gates in zip(written["rows"], [1, 4, 3] * 2, strict=True):
         ours, plain, limit = (row[f"{name}_microseconds"] for name in ("ours", "plain", "limit"))
@@ -135,6 +140,7 @@ def test_the_ratios_of_writing_and_scoring_follow_from_the_figures_beside_them(w
         assert row["share_of_peak"] == pytest.approx(row["scored_chars_per_second"] * flop / row["peak"])
 
 
+@pytest.mark.slow
 def test_fresh_processes_are_measured_by_themselves(written):
     write, import_torch = written["starts"]["write"], written["starts"]["import_torch"]
     assert not write["imports_torch"] and import_torch["imports_torch"]
@@ -143,6 +149,7 @@ def test_fresh_processes_are_measured_by_themselves(written):
     assert 0 < write["seconds"] < import_torch["seconds"]
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_writing_is_printed_for_people():
     printed = subprocess.check_output([*GENERATE, "--cells", "lstm", "--sizes", "256"], cwd=ROOT, text=True)
     for shown in ("lstm 2×256", "plain/ours", "crowd/alone", "of peak", "≤ 1.3 × limit + 15 µs", "torch not imported"):
@@ -156,12 +163,14 @@ def hostile():
     return json.loads(subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE).stdout)["rows"]
 
 
+@pytest.mark.slow
 def test_no_model_folder_that_we_know_of_takes_64_megabytes_beyond_its_model(hostile):
     assert {row["case"]: row["megabytes"] for row in hostile if row["megabytes"] > 64} == {}
     # the benchmark does see what is taken: a text of 4 MB with an emoji, and of the large models another copy
     assert max(row["megabytes"] for row in hostile if row["case"] == "history.json: one string") > 30
 
 
+@pytest.mark.slow
 def test_every_model_folder_is_read_or_refused_with_the_message_that_is_expected(hostile):
     assert [(row["case"], row["outcome"]) for row in hostile if not row["is_expected"]] == []
     outcomes = {row["case"]: row["outcome"] for row in hostile}

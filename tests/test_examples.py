@@ -32,6 +32,7 @@ def repo(hub, hub_environment):
     return "ada/small"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["generate.py", "plain_torch.py"])
 def test_a_model_from_the_hub_writes(hub, repo, name):
     printed = run(name, repo, "a bad").stdout
@@ -58,6 +59,7 @@ def test_texts_are_ranked_by_perplexity(tmp_path):
     assert ended.stderr == "left out, as the model does not know '5%': 5%\n"
 
 
+@pytest.mark.slow
 def test_the_app_answers_a_script():
     with running_app("--model", LSTM) as url:
         printed = run("ask_the_app.py", url, "ROMEO:").stdout

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import pytest
 from asking import App
 from browser import ROOT, running_app
 from hub_server import Response
@@ -49,6 +50,7 @@ def people(app):
             stream.result()
 
 
+@pytest.mark.slow
 def test_no_stream_stops_whatever_the_hub_does(hub, tmp_path):
     """Each fault meets a model that is in the Hub's cache on this machine, and one that is not."""
     files = contents(save(make_model("gru"), tmp_path / "model"))

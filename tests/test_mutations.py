@@ -187,6 +187,7 @@ def originals(tmp_path_factory):
     ]
 
 
+@pytest.mark.slow
 def test_a_damaged_folder_is_refused_in_one_line_or_a_model_within_the_schema(originals, tmp_path):
     headers = accepted = 0
     for case in range(CASES):

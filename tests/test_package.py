@@ -29,6 +29,7 @@ def wheel(tmp_path_factory):
     return next((copy / "dist").glob("charlm-*.whl"))
 
 
+@pytest.mark.slow
 def test_the_package_is_charlm_alone_and_says_that_it_is_typed(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
@@ -37,6 +38,7 @@ def test_the_package_is_charlm_alone_and_says_that_it_is_typed(wheel):
     assert {f"charlm/{path.relative_to(ROOT / 'charlm')}" for path in (ROOT / "charlm").rglob("*.py")} <= set(names)
 
 
+@pytest.mark.slow
 def test_a_script_elsewhere_loads_a_model_with_the_installed_package(wheel, tmp_path):
     folder = save(make_model(), tmp_path / "model")
     code = (

@@ -70,6 +70,7 @@ def test_no_message_log_or_file_shows_the_token(canary, waits, tmp_path, caplog,
     assert stored and not any(CANARY.encode() in content for content in stored.values())
 
 
+@pytest.mark.slow
 def test_neither_the_page_nor_its_log_shows_the_token_whatever_the_hub_does(canary, tmp_path):
     """The log is that of every library, at DEBUG, with the client's own tracing."""
     make_lm("gru").push_to_hub("ada/open", private=True)

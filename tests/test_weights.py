@@ -45,6 +45,7 @@ def test_plain_torch_reads_it(folder):
     assert vocab[int(model(torch.tensor([vocab.index("\n")]), state)[0][-1].argmax())].isupper()
 
 
+@pytest.mark.slow
 @each_model
 def test_its_figures_can_be_had_again_and_are_good_enough_to_ship(folder):
     if not Path(os.environ.get("CHARLM_DATA", "nowhere"), "tinyshakespeare.txt").is_file():

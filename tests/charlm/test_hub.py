@@ -311,6 +311,7 @@ def test_a_model_comes_back_from_the_hub_as_it_was_pushed(ada, folder, model):
     assert (lm.source, lm.revision) == ("hub", ada.repos["ada/tiny"].refs["main"])
 
 
+@pytest.mark.slow
 def test_commands_push_a_folder_and_write_with_what_they_pushed(ada, folder):
     def run(*command):
         return subprocess.run([sys.executable, "-m", *command], capture_output=True, encoding="utf-8", check=False)

@@ -11,7 +11,10 @@ from browser import ROOT
 
 KILLS = int(os.environ.get("CHARLM_KILLS", "25"))
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
+]
 
 
 def crash(folder, how, number):

@@ -78,6 +78,7 @@ def test_what_cannot_be_deployed_is_refused_before_a_space_is_made(ada, space, m
     assert not any(name.startswith("spaces/") for name in ada.repos)
 
 
+@pytest.mark.slow
 def test_the_command_prints_where_the_space_is(ada):
     command = [sys.executable, "-m", "train", "deploy", "ada/page", "--model", "ada/one"]
     printed = subprocess.check_output(command, cwd=ROOT, text=True)
@@ -104,6 +105,7 @@ def install(requirements, folder):
     return python
 
 
+@pytest.mark.slow
 def test_what_was_uploaded_runs_where_there_is_nothing_else(ada, tmp_path):
     deploy("ada/page", ["ada/one", "ada/two"])
     space, folder = ada.repos["spaces/ada/page"], tmp_path / "space"
@@ -114,6 +116,7 @@ def test_what_was_uploaded_runs_where_there_is_nothing_else(ada, tmp_path):
     assert [(model["name"], model["source"]) for model in models] == [("ada/one", "hub"), ("ada/two", "hub")]
 
 
+@pytest.mark.slow
 def test_without_a_hub_the_uploaded_page_shows_what_came_with_it(tmp_path):
     put(space_files("ada/page", ["ada/one"]), tmp_path)
     with running_app(folder=tmp_path, PYTHONPATH="", HF_ENDPOINT="http://127.0.0.1:9", CHARLM_MODELS="ada/one") as url:

@@ -106,6 +106,7 @@ def stopped(tmp_path_factory, text):
     return torchrun(script, STOP_EPOCH, STOP_STEP, *command(text, out)), out
 
 
+@pytest.mark.slow
 def test_two_processes_that_torchrun_has_to_end_stop_after_the_same_step_and_save_all_of_the_run(stopped, alone):
     ended, out = stopped
     assert ended.returncode == 1  # as torchrun has it
@@ -120,12 +121,14 @@ def test_two_processes_that_torchrun_has_to_end_stop_after_the_same_step_and_sav
     assert losses(read_history(out)) == pytest.approx(losses(alone)[:2], abs=SAME_LOSS)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_have_stopped_to_the_losses_of_one(stopped, alone, text, tmp_path):
     out = shutil.copytree(stopped[1], tmp_path / "out")
     resumed = fit(load_text(str(text)), out, TrainConfig(**SETTINGS), Report(), resume=True)
     assert losses(resumed) == pytest.approx(losses(alone), abs=SAME_LOSS)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_two_have_stopped_to_the_losses_of_one(stopped, alone, text, tmp_path):
     out = shutil.copytree(stopped[1], tmp_path / "out")
     ended = torchrun("-m", "train", *command(text, out), "--resume")
@@ -134,6 +137,7 @@ def test_two_processes_go_on_where_two_have_stopped_to_the_losses_of_one(stopped
     assert losses(read_history(out)) == pytest.approx(losses(alone), abs=SAME_LOSS)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_both_processes_at_the_same_step_and_one_tells(text, tmp_path):
     diverging = {"lr": 10, "weight_decay": 10, "clip_norm": 0}  # a weight that decays tenfold a step grows
     (main, _, told), other = pair(*command(text, tmp_path / "out", **diverging))
@@ -141,6 +145,7 @@ def test_a_loss_that_is_no_number_ends_both_processes_at_the_same_step_and_one_t
     assert other == (1, "", "")
 
 
+@pytest.mark.slow
 def test_what_the_main_process_refuses_ends_both_processes_and_one_tells(text, tmp_path):
     out = save(make_model(), tmp_path / "out")
     before = contents(out)

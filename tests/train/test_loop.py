@@ -190,6 +190,7 @@ def check_resume(folder, config, stop):
     return straight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("stop", [{"epochs": 2}, {"steps": 1}, {"steps": 30}], ids=str)
 def test_an_interrupted_run_goes_on_to_the_same_model_bit_for_bit(tmp_path, monkeypatch, cell, stop):
@@ -197,6 +198,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model_bit_for_bit(tmp_path, monk
     check_resume(tmp_path, make_config(cell, epochs=3), stop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [{"epochs": 1}, {"steps": 30}], ids=str)
 def test_a_run_on_windows_goes_on_to_the_same_model_bit_for_bit(tmp_path, monkeypatch, stop):
     monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)
@@ -452,6 +454,7 @@ def test_a_second_interrupt_does_not_cut_the_saving_short(tmp_path, monkeypatch)
     assert load_checkpoint(tmp_path / "out").values["step"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_in_bfloat16_too_a_run_learns_and_goes_on_bit_for_bit(tmp_path, monkeypatch, cell):
     monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)

@@ -183,6 +183,7 @@ def requests(lm, count, longest, seed=0):
 # What a text becomes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_padding")
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("model", MODELS)

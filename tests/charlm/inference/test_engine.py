@@ -83,6 +83,7 @@ def rows_padded(padded):
 # What it computes
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize(("num_layers", "hidden_size"), [(1, 100), (2, 64), (3, 33), (4, 20)])
 def test_logits_stay_those_of_torch_along_10_000_characters(cell, num_layers, hidden_size):
@@ -200,6 +201,7 @@ def test_a_text_is_the_same_in_any_place(cell, hidden_size):
     assert (logits == logits[:, :1]).all()
 
 
+@pytest.mark.slow
 def test_texts_are_the_same_in_any_company_with_the_kernels_that_blas_has_for_older_processors():
     """The tests of this file, where a product's rows are not all summed in the same order."""
     command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "any_place or step_by_step_to_the_last_bit"]
@@ -418,6 +420,7 @@ def test_what_a_reader_gave_and_what_it_was_given_do_not_change_as_it_reads_on(c
 # On and on
 
 
+@pytest.mark.slow
 def test_writing_on_and_on_takes_no_more_memory():
     texts = 100
     reader = Reader(make_engine("lstm", 4, 1, 3), texts)

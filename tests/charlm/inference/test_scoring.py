@@ -108,6 +108,7 @@ def chaotic(cell):
 # A text is scored as if it were read one symbol after another
 
 
+@pytest.mark.slow
 @every_cell
 @laws
 @given(lengths, places, sizes)
@@ -128,6 +129,7 @@ def test_a_text_is_scored_as_symbol_by_symbol_with_the_sizes_as_they_are(cell, l
     np.testing.assert_allclose(score(Engine(config, weights), ids), expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.slow
 @every_cell
 @laws
 @given(st.lists(st.tuples(lengths, st.booleans()), max_size=12), lengths, places, sizes)

@@ -50,7 +50,11 @@ def ask(method, target, *chunks, app=None, guard=None, headers=(), ends=True):
     sent = []
 
     async def receive():
-        return messages.pop(0) if messages else await asyncio.Event().wait()
+        if messages:
+            return messages.pop(0)
+        if ends and sent and sent[-1]["type"] == "http.response.body":  # a client that has its answer hangs up
+            return {"type": "http.disconnect"}
+        return await asyncio.Event().wait()
 
     async def send(message):
         sent.append(message)

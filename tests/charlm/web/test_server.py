@@ -11,7 +11,7 @@ import urllib.request
 from contextlib import suppress
 
 import pytest
-from browser import ROOT
+from browser import PATIENCE, ROOT
 
 from charlm.errors import RequestError
 from charlm.web.server import listen
@@ -115,7 +115,7 @@ def test_the_first_response_that_anybody_gets_has_the_headers_of_the_guard(serve
 
 @pytest.mark.parametrize("sent", [b"", b"GE", b"POST /gradio_api/queue/join HTTP/1.1\r\nhost: a\r\n"])
 def test_a_request_that_does_not_go_on_is_closed(server, sent):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
         connection.sendall(sent)
         with suppress(ConnectionResetError):
             assert connection.recv(100) == b""
@@ -142,6 +142,7 @@ def test_calls_leave_no_state_behind(server):
     assert server.counts()[1] == before
 
 
+@pytest.mark.slow
 def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
     server = Server()
     with server.open("generate", server.begin("generate", *LONG)) as answer:
@@ -152,7 +153,7 @@ def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
         rest = answer.read().decode()
     texts = [json.loads(line[6:])[0] for line in rest.splitlines() if line.startswith("data: [")]
     assert first == b"event: generating\n" and len(texts[-1]) == 5000
-    assert server.process.wait(30) == 0
+    assert server.process.wait(PATIENCE) == 0
     server.process.communicate()
 
 

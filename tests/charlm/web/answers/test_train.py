@@ -17,6 +17,7 @@ from charlm.model.folder import MODEL_FILES
 from charlm.web.answers import train as training
 from charlm.web.answers.train import LARGEST_TEXT, PRESETS, Preset, TrainingRoom
 
+SET_PRIORITY = os.setpriority
 VERSE = "the cat sat on the mat, and the dog ran to the man.\n" * 40
 
 
@@ -25,6 +26,8 @@ def tiny(monkeypatch):
     """Train models that take a second, and look at them more often."""
     monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000))
     monkeypatch.setattr(training, "UPDATE_SECONDS", 0.02)
+    # at the lowest priority, a second of training takes minutes on a machine that is busy
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
 
 
 @pytest.fixture
@@ -56,6 +59,7 @@ def until(values, condition):
     return next(value for value in values if condition(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_it_trains_the_model_that_the_command_trains(cell, tmp_path):
     last = list(run(TrainingRoom(), cell=cell))[-1]
@@ -75,6 +79,7 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path):
     assert last.lm.generate("the ", 20, seed=1) == CharLM.from_pretrained(tmp_path / "run").generate("the ", 20, seed=1)
 
 
+@pytest.mark.slow
 def test_curves_and_samples_come_while_it_trains():
     values = run(TrainingRoom())
     seen = [len(value.epochs) for value in values]
@@ -82,6 +87,7 @@ def test_curves_and_samples_come_while_it_trains():
     assert len(set(seen)) > 2
 
 
+@pytest.mark.slow
 def test_the_package_holds_the_five_files_of_a_model(tmp_path):
     packages = []
     for value in run(TrainingRoom()):
@@ -94,6 +100,7 @@ def test_the_package_holds_the_five_files_of_a_model(tmp_path):
     assert not packages[0].exists()  # nothing stays behind
 
 
+@pytest.mark.slow
 def test_stop_leaves_the_best_epoch_so_far(monkeypatch, children):
     endless(monkeypatch)
     room = TrainingRoom()
@@ -108,6 +115,7 @@ def test_stop_leaves_the_best_epoch_so_far(monkeypatch, children):
     assert children[0].returncode == 130  # as after Ctrl-C
 
 
+@pytest.mark.slow
 def test_the_time_limit_leaves_the_best_epoch_so_far(monkeypatch):
     endless(monkeypatch)
     clock = threading.Event()
@@ -118,6 +126,7 @@ def test_the_time_limit_leaves_the_best_epoch_so_far(monkeypatch):
     assert list(values)[-1].message.startswith("the 2 minutes are over: the model is that of epoch")
 
 
+@pytest.mark.slow
 def test_a_visitor_who_leaves_takes_the_process_with_them_and_frees_the_place(monkeypatch, children):
     endless(monkeypatch)
     room = TrainingRoom()
@@ -129,6 +138,7 @@ def test_a_visitor_who_leaves_takes_the_process_with_them_and_frees_the_place(mo
     assert list(run(room))[-1].message.startswith("done")
 
 
+@pytest.mark.slow
 def test_one_trains_at_a_time_and_the_others_see_their_place(monkeypatch, children):
     endless(monkeypatch)
     room = TrainingRoom(most_waiting=2)
@@ -152,6 +162,7 @@ def test_one_trains_at_a_time_and_the_others_see_their_place(monkeypatch, childr
     assert room._queue == []
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_a_message_and_no_more(monkeypatch, children):
     endless(monkeypatch)
     values = run(TrainingRoom())
@@ -160,8 +171,10 @@ def test_a_process_that_is_killed_is_a_message_and_no_more(monkeypatch, children
     assert list(values)[-1].message == "the training failed"
 
 
+@pytest.mark.slow
 def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, children):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr(os, "setpriority", SET_PRIORITY)
     endless(monkeypatch)
     values = run(TrainingRoom())
     until(values, lambda value: value.epochs)
@@ -170,6 +183,7 @@ def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, children):
     values.close()
 
 
+@pytest.mark.slow
 def test_what_the_trainer_refuses_is_told_in_its_words_without_a_path():
     last = list(run(TrainingRoom(), text="a" * 1200))[-1]
     assert last.lm is None or last.message.startswith("done")  # a text of one symbol may be learnt
