@@ -138,6 +138,7 @@ def trained(clone, hub_environment):
     return clone
 
 
+@pytest.mark.slow
 def test_the_readme_leads_from_a_text_to_a_published_model_and_a_script(hub, clone):
     _trained, written, measured, scored, pushed, script, shipped = run_document("README.md", clone)
     assert len(written) == len("\n") + 300
@@ -149,6 +150,7 @@ def test_the_readme_leads_from_a_text_to_a_published_model_and_a_script(hub, clo
     assert "val_loss_reset256" in shipped
 
 
+@pytest.mark.slow
 def test_units_the_plain_script_and_the_api_work_as_written(trained, app):
     _tail, units, plain, answered = run_document("docs/python.md", trained, page=app)
     assert re.search(r"^position in the line +(hidden|cell) [01]:\d+ \d\.\d{3} ", units)
@@ -156,6 +158,7 @@ def test_units_the_plain_script_and_the_api_work_as_written(trained, app):
     assert len(answered.split("\n", 1)[1]) == 200 + len("\n")
 
 
+@pytest.mark.slow
 def test_a_space_gets_the_app_and_the_names_of_its_models(hub, trained):
     (deployed,) = run_document("docs/spaces.md", trained)
     assert deployed.startswith(f"{hub.url}/spaces/ada/my-page/commit/")
@@ -167,6 +170,7 @@ def test_a_space_gets_the_app_and_the_names_of_its_models(hub, trained):
 RUN_ABOVE = {"README.md", "docs/python.md", "docs/spaces.md"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", sorted(name for name in DOCUMENTS.keys() - RUN_ABOVE if blocks(name)))
 def test_every_command_of_the_other_documents_works_as_written(trained, document):
     shutil.rmtree(trained / "runs")  # these commands train it themselves
@@ -207,6 +211,11 @@ def test_every_link_and_every_path_leads_to_a_file_of_the_repository(document):
             assert heading in anchors, f"{document} links {target}"
     for path in re.findall(r"`((?:charlm|train|tests|benchmarks|docs|examples|weights|\.ci)/[\w./-]*)[` ]", prose):
         assert (ROOT / path).exists(), f"{document} names {path}"
+
+
+def test_the_map_of_the_modules_equals_their_docstrings():
+    made = subprocess.check_output([sys.executable, "docs/map.py"], cwd=ROOT, text=True)
+    assert f"\n{made}<" in DOCUMENTS["CONTRIBUTING.md"], "run: python docs/map.py --write"
 
 
 def test_the_readme_is_short_and_links_every_document():
