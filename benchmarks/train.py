@@ -1,22 +1,22 @@
-"""How fast training is: our step against a plain PyTorch loop and against what the machine can multiply, in one run.
+"""How fast training is: our step against a plain PyTorch loop, and against the machine's speed in matrix products.
 
     python benchmarks/train.py [--cells rnn lstm gru] [--sizes 256 512] [--seconds 10] [--threads N] [--precision auto]
 
 Run it on an idle machine. For each cell and size (two layers, an embedding as wide as a layer, 64 streams of 128
 characters) it measures
 
-- ours: characters per second of the step that `python -m train fit` makes, reading the text, clipping and the optimiser
-  included, in the precision that `auto` picks;
-- plain: the same model in nn.LSTM (or RNN, GRU), float32, fed with shuffled windows of 128 by a DataLoader, Adam;
-- the share of the machine's matrix peak, the speed of a product of up to 2048³ in the same precision: once of the
-  products that a plain step would make (`useful`), once of those that ours makes (`made`: the first layer's input
-  product is made for each symbol of the vocabulary rather than for each character);
-- the share of an epoch on a text of tinyshakespeare's size that is not steps in the network: reading the text, the
-  sample, the checkpoint and the export of the model (`outside`; measuring the validation loss comes on top);
-- faded: the speed when gradients have become denormal floats, as a share of that when they are not, ours and plain's.
-  Many CPUs are slow with denormals unless told to flush them; where plain's share is about 1 too, this one is not.
+- ours: characters per second of a step of `python -m train fit`, including reading the text, clipping and the
+  optimiser, in the precision that `auto` picks;
+- plain: the same model in nn.LSTM (or RNN, GRU), float32, with shuffled windows of 128 from a DataLoader, and Adam;
+- the share of the machine's matrix peak, the speed of a product of up to 2048³ in the same precision: for the
+  operations that a plain step needs (`useful`), and for those that ours computes (`computed`: the first layer's input
+  product is computed for each symbol of the vocabulary rather than for each character);
+- outside: the time that an epoch on a text of tinyshakespeare's size spends outside the network, as a share of the
+  epoch: reading the text, the sample, the checkpoint and saving the model, but not measuring the validation loss;
+- denormal: the speed when gradients are denormal floats, as a share of the usual speed, ours and plain's. Many CPUs
+  are slow with denormals unless told to flush them; where plain's share is about 1 too, this one is not.
 
-Ours and plain take turns, so that whatever else the machine does slows both. Times are medians.
+Ours and plain take turns, so that other programs on the machine slow both. Times are medians.
 """
 
 import argparse
@@ -41,11 +41,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from charlm.model.cells import CELLS
-from train.checkpoint import Interrupts, save_checkpoint
+from train.checkpoint import save_checkpoint
 from train.config import TrainConfig
 from train.data import Text, make_text
 from train.distributed import SINGLE_PROCESS
 from train.encode import encode_text
+from train.interrupts import Interrupts
 from train.loop import describe_run
 from train.precision import computes_bf16, flushed_denormals, pick_precision
 from train.protocols import Holdout
@@ -56,20 +57,20 @@ SYMBOLS = 65
 STREAMS, LENGTH = 64, 128
 TURNS = 5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-TIMES_PLAIN = {"bf16": 2.0, "fp32": 1.1}  # what ours shall reach, by the precision that it takes
-SHARE_OF_PEAK = 0.6  # and of the products that it makes, for an LSTM of 512
-SMALLEST_PRODUCT, LARGEST_PRODUCT = 64, 2048  # rows and columns of what measures the matrix peak
-REPETITIONS, PEAK_SECONDS = 10, 4.0  # of a size, and the longest that they may take together
+MIN_TIMES_PLAIN = {"bf16": 2.0, "fp32": 1.1}  # our goal, by the precision of our step
+MIN_SHARE_OF_PEAK = 0.6  # our goal for an LSTM of 512: the operations that it computes
+SMALLEST_PRODUCT, LARGEST_PRODUCT = 64, 2048  # rows and columns of the products that measure the matrix peak
+REPETITIONS, PEAK_SECONDS = 10, 4.0  # of each size, and how long they may take together
 
 
 def synthetic_text(chars: int) -> Text:
-    """Return a text of random symbols: what it says does not change how long a step takes."""
+    """Return a text of random symbols: the time of a step does not depend on the text."""
     drawn = np.random.default_rng(0).integers(SYMBOLS, size=chars, dtype=np.uint32) + ord("A")
     return make_text("random symbols", encode_text(drawn.tobytes().decode("utf-32-le")))
 
 
 class Ours:
-    """The step that `fit` makes."""
+    """A training step of `fit`."""
 
     def __init__(self, cell: str, size: int, precision: str, text: Text) -> None:
         self.protocol = protocol = Holdout(text)
@@ -81,19 +82,19 @@ class Ours:
         self.batches = protocol.batches(STREAMS, LENGTH, 0)
 
     def step(self) -> None:
-        """Make one, beginning the epoch again where it ends."""
+        """Make one; after the last of the epoch, begin it again."""
         with flushed_denormals():
             self.trainer.step %= self.batches.steps_per_epoch
-            self.trainer._train_step()
+            self.trainer.train_step()
 
-    def faded_step(self) -> None:
-        """Make one whose gradients are denormal."""
-        fade(self.trainer._network.head)
+    def denormal_step(self) -> None:
+        """Make one with denormal gradients."""
+        make_gradients_denormal(self.trainer.network.head)
         self.step()
 
 
 class Plain:
-    """The same model and batch as most people would write them."""
+    """The same model and batch in plain PyTorch, as most people would write them."""
 
     def __init__(self, cell: str, size: int, text: Text) -> None:
         kind = CELLS[cell]
@@ -117,23 +118,23 @@ class Plain:
         self._optimizer.step()
         loss.item()
 
-    def faded_step(self) -> None:
-        """Make one whose gradients are denormal."""
-        fade(self._head)
+    def denormal_step(self) -> None:
+        """Make one with denormal gradients."""
+        make_gradients_denormal(self._head)
         self.step()
 
 
-def fade(head: nn.Linear) -> None:
-    """Have the next step's loss reach the layers below in denormal floats.
+def make_gradients_denormal(head: nn.Linear) -> None:
+    """Scale the head's weights so that the gradients of the layers below are denormal in the next step.
 
-    An update undoes it, whatever the learning rate, so it is to be done again for every step.
+    The update of that step undoes it, whatever the learning rate.
     """
     with torch.no_grad():
         head.weight.normal_(std=1e-34)
 
 
 class PlainWindows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """A window for every character of a text."""
+    """All windows of LENGTH characters of a text."""
 
     def __init__(self, text: Text) -> None:
         self._ids = text.encoded.ids.tolist()
@@ -146,10 +147,10 @@ class PlainWindows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def matrix_peak(precision: str) -> float:
-    """Return how many floating-point operations a second the machine makes in a large product.
+    """Return the floating-point operations per second of the machine in a large matrix product.
 
-    The product is of LARGEST_PRODUCT³, or smaller where that would take longer than PEAK_SECONDS: each size is tried
-    only if a product of half the size, which makes an eighth of the operations, shows that it is affordable.
+    The product is of LARGEST_PRODUCT³, or smaller where that would take longer than PEAK_SECONDS: the size is doubled,
+    which takes eight times the operations, only while the time so far shows that this is affordable.
     """
     size = SMALLEST_PRODUCT
     while True:
@@ -168,10 +169,10 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def step_seconds(steps: Sequence[Callable[[], object]], seconds: float, bar: "tqdm[Any]") -> list[float]:
-    """Return the median time of each of the steps, which take turns."""
+    """Return the median time of each kind of step; the kinds take turns."""
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:
-        step()  # the first one makes room
+        step()  # the first one allocates memory
     for _ in range(TURNS):
         for place, step in enumerate(steps):
             end = time.perf_counter() + seconds / TURNS
@@ -182,20 +183,21 @@ def step_seconds(steps: Sequence[Callable[[], object]], seconds: float, bar: "tq
 
 
 def step_flop(cell: str, size: int) -> tuple[int, int]:
-    """Return the operations in the products of a plain step, and of one of ours.
+    """Return the operations in the matrix products of a plain step, and of one of ours.
 
-    Forward, and backward for the inputs and for the weights: each matrix is multiplied three times.
+    Each weight matrix is multiplied three times: forward, and backward for the inputs and for the weights.
     """
     chars, gates = STREAMS * LENGTH, CELLS[cell].gates
     matrix = 6 * chars * gates * size * size
     head = 6 * chars * size * SYMBOLS
-    by_symbol = 6 * SYMBOLS * gates * size * size + 2 * SYMBOLS * chars * gates * size  # and the sum over its places
-    first_input = by_symbol if 2 * size >= SYMBOLS else matrix  # a narrower layer reads characters, as plain does
+    # by symbol: three products, and the sum of the gradients over the positions of each symbol
+    by_symbol = 6 * SYMBOLS * gates * size * size + 2 * SYMBOLS * chars * gates * size
+    first_input = by_symbol if 2 * size >= SYMBOLS else matrix  # ours too reads characters if the embedding is small
     return 4 * matrix + head, 3 * matrix + head + first_input
 
 
 def outside_seconds(ours: Ours) -> dict[str, float]:
-    """Measure the parts of an epoch that are not work in the network. `validation` is apart from the rest."""
+    """Measure the parts of an epoch that are not training steps; `validation` is the time of its validation loss."""
     trainer, steps = ours.trainer, ours.batches.steps_per_epoch
     reading = statistics.median(seconds_of(partial(ours.batches.batch, 1, step)) for step in range(steps))
     trainer.step = steps - 1
@@ -220,12 +222,12 @@ def outside_seconds(ours: Ours) -> dict[str, float]:
 def measure(
     cell: str, size: int, args: argparse.Namespace, peaks: dict[str, float], text: Text, bar: "tqdm[Any]"
 ) -> dict[str, Any]:
-    """Return the figures of a cell and a size. peaks: of each precision, in operations per second."""
+    """Return the figures of a cell and a size. peaks: operations per second in each precision."""
     precision = pick_precision(args.precision, torch.device("cpu"), size)
     ours, plain = Ours(cell, size, precision, text), Plain(cell, size, text)
-    steps = [ours.step, plain.step, ours.faded_step, plain.faded_step]
-    ours_seconds, plain_seconds, ours_faded, plain_faded = step_seconds(steps, args.seconds, bar)
-    useful, made = step_flop(cell, size)
+    steps = [ours.step, plain.step, ours.denormal_step, plain.denormal_step]
+    ours_seconds, plain_seconds, ours_denormal, plain_denormal = step_seconds(steps, args.seconds, bar)
+    useful, computed = step_flop(cell, size)
     epoch_seconds = ours.batches.steps_per_epoch * ours_seconds
     outside = outside_seconds(ours)
     validation = outside.pop("validation")
@@ -238,20 +240,20 @@ def measure(
         "plain_chars_per_second": chars / plain_seconds,
         "times_plain": plain_seconds / ours_seconds,
         "useful_share_of_peak": useful / ours_seconds / peaks[precision],
-        "made_share_of_peak": made / ours_seconds / peaks[precision],
+        "computed_share_of_peak": computed / ours_seconds / peaks[precision],
         "epoch_seconds": epoch_seconds,
         "outside_seconds": outside,
         "outside_share_of_epoch": sum(outside.values()) / epoch_seconds,
         "validation_seconds": validation,
-        "faded_share_of_speed": ours_seconds / ours_faded,
-        "plain_faded_share_of_speed": plain_seconds / plain_faded,
+        "denormal_share_of_speed": ours_seconds / ours_denormal,
+        "plain_denormal_share_of_speed": plain_seconds / plain_denormal,
     }
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Lay the figures out for people; a figure that falls short of what it shall be is red."""
+    """Return the figures as a table; those that miss our goals are red."""
     peaks = ", ".join(f"{peak / 1e9:.0f} GFLOP/s in {precision}" for precision, peak in report["peaks"].items())
-    laid_out = Table(title=f"A training step, {report['threads']} threads; matrix peak {peaks}")
+    result = Table(title=f"A training step, {report['threads']} threads; matrix peak {peaks}")
     for name in (
         "cell",
         "precision",
@@ -259,48 +261,52 @@ def table(report: dict[str, Any]) -> Table:
         "plain",
         "ours/plain",
         "useful",
-        "made",
+        "computed",
         "outside",
-        "faded",
-        "plain faded",
+        "denormal",
+        "plain denormal",
     ):
-        laid_out.add_column(name, justify="left" if name in ("cell", "precision") else "right")
+        result.add_column(name, justify="left" if name in ("cell", "precision") else "right")
     for row in report["rows"]:
-        too_slow = row["times_plain"] < TIMES_PLAIN[row["precision"]]
-        too_idle = row["cell"] == "lstm" and row["size"] == 512 and row["made_share_of_peak"] < SHARE_OF_PEAK
-        laid_out.add_row(
+        too_slow = row["times_plain"] < MIN_TIMES_PLAIN[row["precision"]]
+        below_peak = row["cell"] == "lstm" and row["size"] == 512 and row["computed_share_of_peak"] < MIN_SHARE_OF_PEAK
+        result.add_row(
             f"{row['cell']} 2×{row['size']}",
             row["precision"],
             f"{row['ours_chars_per_second']:,.0f}",
             f"{row['plain_chars_per_second']:,.0f}",
             f"[{'red' if too_slow else 'green'}]{row['times_plain']:.2f}×",
             f"{row['useful_share_of_peak']:.1%}",
-            f"[{'red' if too_idle else 'default'}]{row['made_share_of_peak']:.1%}",
+            f"[{'red' if below_peak else 'default'}]{row['computed_share_of_peak']:.1%}",
             f"{row['outside_share_of_epoch']:.1%}",
-            f"{row['faded_share_of_speed']:.2f}×",
-            f"{row['plain_faded_share_of_speed']:.2f}×",
+            f"{row['denormal_share_of_speed']:.2f}×",
+            f"{row['plain_denormal_share_of_speed']:.2f}×",
         )
-    return laid_out
+    return result
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure how fast training is.")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
-    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="units in a layer")
-    parser.add_argument("--seconds", type=float, default=10, help="for each figure (%(default)s)")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="units in a layer (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=10, help="seconds for each figure (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(%(default)s)")
     parser.add_argument("--precision", choices=["auto", *DTYPES], default="auto")
-    parser.add_argument("--chars", type=int, default=1_115_394, help="in the text, whose epoch is timed (%(default)s)")
+    parser.add_argument(
+        "--chars", type=int, default=1_115_394, help="length of the text, of which an epoch is timed (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     args = parser.parse_args()
     if args.precision == "bf16" and not computes_bf16():
-        parser.error("this CPU emulates bf16, a hundred times slower than fp32: choose --precision fp32 or auto")
+        parser.error(
+            "this CPU emulates bf16, which is a hundred times slower than fp32; choose --precision fp32 or auto"
+        )
     return args
 
 
 def main() -> None:
-    """Measure what the command line asks for, and print it."""
+    """Measure and print what the command line asks for."""
     args = parse()
     torch.set_num_threads(args.threads)
     text = synthetic_text(args.chars)

@@ -28,7 +28,7 @@ def run_fit(args: argparse.Namespace) -> None:
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if folder.is_dir())
     best = fit(load_text(args.text, workspace), args.out, config, report, resume=args.resume)["best"]
-    report.say(f"done: {args.out} holds epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
+    report.say(f"done: {args.out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
     if args.push_to_hub and is_main_process():
         from charlm.hub import push_folder
 
@@ -47,9 +47,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     trained_on = lm.history["run"].get("text_sha256") if lm.history else None
     if trained_on not in (None, text.encoded.sha256):
         print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)
-    losses, skipped = evaluate(lm, text, args.protocol)
-    if skipped:
-        print(f"note: {skipped:,} characters that the model does not know were left out", file=sys.stderr)
+    losses, unknown_chars = evaluate(lm, text, args.protocol)
+    if unknown_chars:
+        print(f"note: {unknown_chars:,} characters that the model does not know were left out", file=sys.stderr)
     if args.json:
         print(json.dumps(losses))
         return

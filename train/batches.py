@@ -1,6 +1,6 @@
-"""What a step reads: inputs, and as targets the symbols one place further on.
+"""Batches: the inputs of each step, and as targets the same symbols shifted by one.
 
-Every batch follows from the seed, the epoch and the step alone, so that a resumed run reads on exactly.
+A batch depends on the seed, the epoch and the step alone, so that a resumed run reads exactly what it would have read.
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +17,9 @@ STEPS_BETWEEN_RELEASES = 64  # a release costs half a millisecond
 
 
 class Batches(ABC):
-    """The steps of an epoch.
+    """The batches of a run.
 
-    carries_state: whether a step's sequences go on where those of the step before ended.
+    carries_state: whether each sequence continues that of the step before, so that the state is kept between steps.
     """
 
     carries_state: bool
@@ -27,31 +27,31 @@ class Batches(ABC):
     chars_per_step: int
 
     def __init__(self, ids: SmallIds, release: Callable[[], None] = lambda: None) -> None:
-        """ids: (N,), perhaps a memory map. release: gives back the memory that reading such a map takes."""
+        """ids: (N,), in memory or a memory map. release: see EncodedText.release."""
         self._ids = ids
         self._release = release
 
     def batch(self, epoch: int, step: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
         """Return the inputs (T, B) and the targets (T, B) of a step of an epoch."""
-        places = self.places(epoch, step)
-        both = self._ids[np.concatenate([places, places[-1:] + 1])].astype(np.int64)  # (T + 1, B)
+        positions = self.positions(epoch, step)  # (T, B)
+        both = self._ids[np.concatenate([positions, positions[-1:] + 1])].astype(np.int64)  # (T, B) → (T + 1, B)
         if step % STEPS_BETWEEN_RELEASES == 0:
             self._release()
         on_device = torch.from_numpy(both)
         if device == "cuda":
-            on_device = on_device.pin_memory()  # or the copy would wait for the GPU
+            on_device = on_device.pin_memory()  # only a copy from pinned memory is asynchronous
         on_device = on_device.to(device, non_blocking=device == "cuda")
         return on_device[:-1], on_device[1:]
 
     @abstractmethod
-    def places(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Return where in the text the inputs (T, B) of a step stand."""
+    def positions(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return the positions in the text of a step's inputs (T, B)."""
 
 
 class Streams(Batches):
-    """A text read as B streams side by side, each going on where its last sequence ended.
+    """The text cut into B parts of equal length, read in parallel; each step takes the next T symbols of each.
 
-    Each epoch starts at another random offset, so that the sequences are not cut at the same places.
+    Each epoch starts at another random offset, so that sequences begin at other positions.
     """
 
     carries_state = True
@@ -71,18 +71,18 @@ class Streams(Batches):
         self.steps_per_epoch = (len(ids) - seq_length) // (batch_size * seq_length)
         self.chars_per_step = batch_size * seq_length
         starts = np.arange(batch_size) * self.steps_per_epoch * seq_length  # (B,)
-        self._places = np.arange(seq_length)[:, None] + starts  # (T, B)
+        self._first_positions = np.arange(seq_length)[:, None] + starts  # (T, 1) + (B,) → (T, B)
 
-    def places(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """See Batches.places."""
+    def positions(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """See Batches.positions."""
         offset = int(np.random.default_rng([self._seed, epoch]).integers(self._seq_length))
-        return self._places + (offset + step * self._seq_length)
+        return self._first_positions + (offset + step * self._seq_length)
 
 
 class Windows(Batches):
-    """Windows of a text, each read from the zero state, all of them in a new order each epoch.
+    """Windows of the text, each read from a zero state, shuffled anew in each epoch.
 
-    The last few, too few for a batch, are left out of the epoch; others are in the next.
+    Those left over at the end of an epoch, too few for a batch, are not read in it.
     """
 
     carries_state = False
@@ -92,15 +92,15 @@ class Windows(Batches):
         super().__init__(ids)
         self._starts = starts
         self._batch_size = batch_size
-        self._within = np.arange(window)[:, None]  # (T, 1)
+        self._offsets = np.arange(window)[:, None]  # (T, 1)
         self._seed = seed
-        self._shuffled = (0, starts)  # the epoch, and its order
+        self._shuffled = (0, starts)  # an epoch, and the windows in its order
         self.steps_per_epoch = len(starts) // batch_size
         self.chars_per_step = batch_size * window
 
-    def places(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """See Batches.places."""
+    def positions(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """See Batches.positions."""
         if self._shuffled[0] != epoch:
             self._shuffled = (epoch, np.random.default_rng([self._seed, epoch]).permutation(self._starts))
         first = step * self._batch_size
-        return self._within + self._shuffled[1][first : first + self._batch_size]
+        return self._offsets + self._shuffled[1][first : first + self._batch_size]  # (T, 1) + (B,) → (T, B)

@@ -1,4 +1,4 @@
-"""Texts by name or file."""
+"""Texts by built-in name or file, encoded as ids."""
 
 import hashlib
 import http.client
@@ -17,7 +17,7 @@ TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/maste
 
 @dataclass(frozen=True)
 class Text:
-    """A text to train on, by its name."""
+    """A named text to train on."""
 
     name: str
     encoded: EncodedText
@@ -29,8 +29,8 @@ class Text:
 def load_text(name_or_file: str, workspace: Path | None = None) -> Text:
     """Return the built-in text of that name, or the content of that UTF-8 file.
 
-    A byte-order mark is dropped and CRLF reads as LF. A text too large for memory is kept, as ids, in a
-    nameless file in the folder `workspace`, by default the system's for temporary files.
+    A byte-order mark is dropped, and CRLF is read as LF. The ids of a text too large for memory are kept in an
+    unnamed temporary file in the folder `workspace`, by default the system's temporary folder.
     Raises RequestError if there is no such file, it is not UTF-8 text, or it has fewer than two
     different symbols.
     """
@@ -38,12 +38,15 @@ def load_text(name_or_file: str, workspace: Path | None = None) -> Text:
         return make_text(TINYSHAKESPEARE, encode_text(_tinyshakespeare().decode()))
     path = Path(name_or_file)
     encoded = encode_file(path, workspace, f"give a UTF-8 text file or the built-in name {TINYSHAKESPEARE}")
-    # another text may not pass for the built-in one, whose licence and source the model card names
+    # a file of the name tinyshakespeare keeps its ending: the model card gives that text's source and licence
     return make_text(path.name if path.stem == TINYSHAKESPEARE else path.stem, encoded)
 
 
 def make_text(name: str, encoded: EncodedText) -> Text:
-    """Name a text. Raises RequestError if it has fewer than two different symbols."""
+    """Return a text under that name, or under the built-in one if it is that text.
+
+    Raises RequestError if it has fewer than two different symbols.
+    """
     if len(encoded.symbols) < 2:
         found = "only one symbol" if encoded.symbols else "nothing in it"
         raise RequestError(f"{name} has {found}; a text to learn from needs at least two different symbols")
@@ -51,7 +54,7 @@ def make_text(name: str, encoded: EncodedText) -> Text:
 
 
 def _tinyshakespeare() -> bytes:
-    """Find the text in CHARLM_DATA if that is set, else in the cache, else download it there; check what was found."""
+    """Return the text from CHARLM_DATA if that is set, else from the cache, where it is downloaded once; check it."""
     if folder := os.environ.get("CHARLM_DATA"):
         path = Path(folder, f"{TINYSHAKESPEARE}.txt")
         if not path.is_file():

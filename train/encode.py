@@ -1,4 +1,4 @@
-"""A text of any size as ids: one streamed pass, in memory that does not grow with the text."""
+"""Encode a text as ids in one streamed pass, in memory that does not grow with the text."""
 
 import hashlib
 import mmap
@@ -19,8 +19,8 @@ SmallIds: TypeAlias = NDArray[np.unsignedinteger]
 _IdType: TypeAlias = np.dtype[np.unsignedinteger]
 _File: TypeAlias = "tempfile.SpooledTemporaryFile[bytes]"
 
-IN_MEMORY_BYTES = 64 << 20
-REWRITE_IDS = 1 << 20
+IN_MEMORY_BYTES = 64 << 20  # of ids; more of them go to a temporary file
+IDS_PER_REWRITE = 1 << 20
 CODE_POINTS = 0x110000
 UNSEEN = -1
 
@@ -30,9 +30,9 @@ class EncodedText:
     """The symbols of a text, and the text as ids of them.
 
     symbols: every symbol once, ordered by code point, as `Vocab.from_text` has them.
-    ids: (N,) of the smallest unsigned type that holds them all; of a large text a map of a file that has no name
-        and goes with the array.
-    sha256: of the characters as UTF-8, in hex.
+    ids: (N,) of the smallest unsigned type that holds them all; of a large text, the memory map of an unnamed
+        temporary file, which is deleted with the array.
+    sha256: of the text as UTF-8, in hex.
     """
 
     symbols: str
@@ -41,16 +41,16 @@ class EncodedText:
     _map: mmap.mmap | None = field(default=None, repr=False)
 
     def release(self) -> None:
-        """Give back the memory that reading `ids` has taken so far; reading on is as before.
+        """Drop the pages of a memory map that have been read; they are read from the file again when needed.
 
-        Without it the process comes to hold every page that it ever read, as long as the machine has room.
+        Otherwise the process keeps every page that it ever read for as long as the machine has memory.
         """
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def encode_text(content: str) -> EncodedText:
-    """Encode a text that is in memory, every character as it stands."""
+    """Encode a text in memory, every character as it is."""
     codes, ids = np.unique(np.frombuffer(content.encode("utf-32-le"), "<u4"), return_inverse=True)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
     return EncodedText(_symbols(codes), ids.astype(_smallest_type(len(codes))), sha256)
@@ -59,9 +59,9 @@ def encode_text(content: str) -> EncodedText:
 def encode_file(path: Path, workspace: Path | None = None, way_out: str = "give a UTF-8 text file") -> EncodedText:
     """Encode a UTF-8 file, without a byte-order mark and with CRLF as LF, as `read_text` reads it.
 
-    workspace: an existing folder with room for the ids of a text too large for memory, else the system's for
-        temporary files. Nothing of them is left there, however the process ends.
-    way_out: what the message tells to do if there is no such file.
+    workspace: an existing folder for the ids of a text too large for memory, by default the system's temporary folder.
+        The file there has no name, so nothing is left even if the process is killed.
+    way_out: what the error message suggests if there is no such file.
     Raises RequestError if there is none, it is not text, or the ids do not fit into the workspace.
     """
     try:
@@ -76,7 +76,7 @@ def encode_file(path: Path, workspace: Path | None = None, way_out: str = "give 
 
 
 def _encode(pieces: Iterable[str], file: _File) -> EncodedText:
-    """Number symbols as they come, since only the whole text tells their order by code point; then renumber."""
+    """Give ids in order of first occurrence, and at the end replace them by those in order of code point."""
     digest = hashlib.sha256()
     first_seen = _FirstSeen()
     dtype = _smallest_type(0)
@@ -97,7 +97,7 @@ def _encode(pieces: Iterable[str], file: _File) -> EncodedText:
 
 
 class _FirstSeen:
-    """Symbols numbered in the order in which they are first looked up."""
+    """Ids for symbols, given in the order in which they first occur."""
 
     def __init__(self) -> None:
         self._ids = np.full(CODE_POINTS, UNSEEN, np.int32)
@@ -107,7 +107,7 @@ class _FirstSeen:
         return self._count
 
     def look_up(self, codes: NDArray[np.unsignedinteger]) -> NDArray[np.int32]:
-        """Return the ids (N,) of code points (N,), N > 0, and number those not seen before."""
+        """Return the ids (N,) of code points (N,), N > 0; new code points get the next ids."""
         ids: NDArray[np.int32] = self._ids[codes]
         if ids.min() != UNSEEN:
             return ids
@@ -118,27 +118,27 @@ class _FirstSeen:
         return ids
 
     def by_code_point(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the code points (V,) in their own order, and for each id so far (V,) its place among them."""
+        """Return the sorted code points (V,), and for each id (V,) the index of its code point among them."""
         codes = np.flatnonzero(self._ids != UNSEEN)
         return codes, np.argsort(self._ids[codes])
 
 
 def _rewrite(file: _File, dtype: _IdType, new_ids: SmallIds) -> None:
-    """Replace, in place, each id of a file by `new_ids[id]`, of the same type or a wider one."""
+    """Replace each id in a file by `new_ids[id]`, in place; its type may be wider than before."""
     byte_table = np.resize(new_ids, 256).tobytes() if new_ids.itemsize == 1 else None
     count = file.seek(0, os.SEEK_END) // dtype.itemsize
-    # from the end on: wider ids spread over what stands behind them, which has been read then
-    for start in reversed(range(0, count, REWRITE_IDS)):
+    # backwards: wider ids are written over bytes further back in the file, which have been read by then
+    for start in reversed(range(0, count, IDS_PER_REWRITE)):
         file.seek(start * dtype.itemsize)
-        raw = file.read(min(REWRITE_IDS, count - start) * dtype.itemsize)
+        raw = file.read(min(IDS_PER_REWRITE, count - start) * dtype.itemsize)
         file.seek(start * new_ids.itemsize)
-        # bytes.translate does what indexing does, three times as fast
+        # for bytes, translate does the same as indexing, three times as fast
         file.write(raw.translate(byte_table) if byte_table else new_ids[np.frombuffer(raw, dtype)].data)
     file.seek(0, os.SEEK_END)
 
 
 def _map(file: _File) -> mmap.mmap | None:
-    """Map a file into memory, unless it is there already. The map outlives the closed file."""
+    """Return the memory map of a file, valid after the file is closed; None if its content is still in memory."""
     size = file.seek(0, os.SEEK_END)
     if size <= IN_MEMORY_BYTES:
         return None
@@ -148,7 +148,7 @@ def _map(file: _File) -> mmap.mmap | None:
 
 def _content(file: _File) -> bytearray:
     file.seek(0)
-    return bytearray(file.read())  # torch warns of an array that cannot be written to
+    return bytearray(file.read())  # not bytes: torch warns about read-only arrays
 
 
 def _smallest_type(symbols: int) -> _IdType:

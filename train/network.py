@@ -1,4 +1,7 @@
-"""The network while it trains: the model of charlm.model.network, regularised, in the layers fastest where it runs."""
+"""The network for training: the model of charlm.model.network with dropout, in the layers that are fastest here.
+
+Letters in the shapes of train/: T steps, B streams, V symbols, E embedding size, H hidden size, L layers.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,16 +10,16 @@ from torch.nn.functional import embedding
 from charlm.model.config import ModelConfig, Weights
 from train.recurrence import RecurrentLayer
 
-# For each layer, the tensors (B, H) that its cell keeps.
+# For each layer its state, (B, H) each: the hidden and, of an LSTM, the cell state.
 LayerStates = list[list[Tensor]]
 
 
 class TrainingNetwork(nn.Module):
-    """The next symbol's logits for every symbol read, while units are dropped.
+    """Embedding, recurrent layers and a linear head, with variational dropout between them.
 
-    What is dropped between the layers and before the head is drawn once for each stream and stays the same
-    through the sequence (Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent
-    Neural Networks", 2016). What is dropped of the embedding is drawn once for each symbol.
+    Between the layers and before the head, the same units are dropped at every step of a sequence (Gal and
+    Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks", 2016); of the
+    embedding, the same numbers wherever a symbol occurs.
     """
 
     def __init__(
@@ -30,8 +33,8 @@ class TrainingNetwork(nn.Module):
     ) -> None:
         """config: the model; its `dropout` is the share of each layer's outputs dropped. dtype: of matrix products.
 
-        share: which of the batch's streams are read here. The random numbers are drawn for all of them, so that
-        processes which share a batch drop what one alone would.
+        share: this process's streams of the batch. Dropout masks are drawn for all streams, so that several processes
+        drop what a single one would.
         """
         super().__init__()
         self._batch_size = batch_size
@@ -52,20 +55,20 @@ class TrainingNetwork(nn.Module):
         self.to(device)
 
     def forward(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
-        """Read ids (T, B) from `states`; return the logits (T, B, V) and the states after the last, off the graph."""
-        table = self._dropped(self.embedding.weight, self._embedding_dropout)  # (V, E)
-        # layers of our own do that themselves
+        """Return the logits (T, B, V) for ids (T, B) and states; and the states after the last step, detached."""
+        table = self._dropout(self.embedding.weight, self._embedding_dropout)  # (V, E)
+        # RecurrentLayer rounds its operands itself
         autocast = self._dtype != torch.float32 and not isinstance(self.layers[0], RecurrentLayer)
         with torch.autocast(ids.device.type, self._dtype, enabled=autocast):
             outputs, state = self._first_layer(table, ids, states[0])  # (T, B, H)
             after = [state]
             for layer, before in zip(self.layers[1:], states[1:], strict=True):
-                outputs, state = self._run(layer, self._locked(outputs), before)
+                outputs, state = self._run(layer, self.variational_dropout(outputs), before)
                 after.append(state)
-            return self.head(self._locked(outputs)).float(), after  # (T, B, H) → (T, B, V)
+            return self.head(self.variational_dropout(outputs)).float(), after  # (T, B, H) → (T, B, V)
 
     def zero_states(self, streams: int) -> LayerStates:
-        """Return the states that a text begins with."""
+        """Return the states, all zero, from which a text is read."""
         zero = self.head.weight.new_zeros(streams, self._config.hidden_size)
         return [[zero] * self._config.kind.states for _ in self.layers]
 
@@ -83,7 +86,7 @@ class TrainingNetwork(nn.Module):
         return parameters | {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
 
     def _first_layer(self, table: Tensor, ids: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        # a product for each symbol of a vocabulary pays while that is not much larger than the products it replaces
+        # one product for each symbol of the vocabulary pays while V is not much larger than E
         if isinstance(self.layers[0], RecurrentLayer) and len(table) <= 2 * table.shape[1]:
             outputs, after = self.layers[0](table, state, ids)
             return outputs, after
@@ -98,14 +101,14 @@ class TrainingNetwork(nn.Module):
         parts = after if isinstance(after, tuple) else (after,)
         return outputs, [part[0].detach().float() for part in parts]
 
-    def _locked(self, outputs: Tensor) -> Tensor:
-        """Drop units of the outputs (T, B, H), the same ones at every step."""
+    def variational_dropout(self, outputs: Tensor) -> Tensor:
+        """Drop units of the outputs (T, B, H): the same ones at every step."""
         if self._config.dropout == 0:
             return outputs
-        kept = self._dropped(outputs.new_ones(self._batch_size, outputs.shape[2]), self._config.dropout)
+        kept = self._dropout(outputs.new_ones(self._batch_size, outputs.shape[2]), self._config.dropout)
         return outputs * kept[self._share]
 
     @staticmethod
-    def _dropped(values: Tensor, share: float) -> Tensor:
-        """Set a random share of the values to 0 and scale up the rest."""
+    def _dropout(values: Tensor, share: float) -> Tensor:
+        """Set a random share of the values to 0 and divide the others by 1 - share."""
         return nn.functional.dropout(values, share) if share > 0 else values

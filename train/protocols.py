@@ -1,4 +1,4 @@
-"""The protocols: how a text is split, what of it trains, and what of it measures."""
+"""Protocols: how a text is split into what trains and what validates, and how losses are measured on it."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,16 +18,16 @@ from train.precision import flushed_denormals
 
 SEQ_LENGTH = 128  # characters, unless a run says otherwise
 WINDOW = 30  # characters
-WINDOWS_TEXT = 268_330  # characters of the text that windows are cut from, at most
-FEWEST_WINDOWS = 10
-RECODE_AT_ONCE = 1 << 24
+WINDOWS_TEXT = 268_330  # windows are cut from the first characters of the text, at most this many
+MIN_WINDOWS = 10
+IDS_PER_RECODING = 1 << 24
 
 
 class Protocol(ABC):
-    """A text, split.
+    """A text that is split for training and measuring.
 
-    vocab: the symbols that a model trained on it knows.
-    split: what history.json says of the split.
+    vocab: of the model that is trained or measured.
+    split: the sizes of the parts, for history.json.
     """
 
     vocab: Vocab
@@ -35,7 +35,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def seq_length(self, asked: int | None) -> int:
-        """Return the length of the sequences that train. Raises RequestError if it cannot be the one asked for."""
+        """Return the length of a training sequence, `asked` or the default. Raises RequestError if it does not fit."""
 
     @abstractmethod
     def max_batch_size(self, seq_length: int) -> int:
@@ -43,22 +43,22 @@ class Protocol(ABC):
 
     @abstractmethod
     def batches(self, batch_size: int, seq_length: int, seed: int) -> Batches:
-        """Return what a run reads."""
+        """Return the batches of a run."""
 
     @abstractmethod
     def epoch_losses(self, network: Network) -> dict[str, float | None]:
-        """Measure val_loss and unseen_loss (None if the protocol has none)."""
+        """Measure val_loss and unseen_loss, None if the protocol has none: after every epoch."""
 
     def best_losses(self, network: Network) -> dict[str, float]:
-        """Measure what is only measured of the best epoch."""
+        """Measure the further losses of the best epoch's model."""
         return {}
 
 
 class Holdout(Protocol):
-    """The first nine tenths train, the rest validates; nothing overlaps. The state is carried from batch to batch."""
+    """The first nine tenths train and the rest validates, without overlap; the state is carried through each part."""
 
     def __init__(self, text: Text, vocab: Vocab | None = None) -> None:
-        """vocab: of a model to measure, else that of the text. Raises RequestError if nothing is left to predict."""
+        """vocab: of the model to measure, by default of the text. Raises RequestError if nothing is left to predict."""
         cut = int(0.9 * len(text))
         if len(text) - cut < 2:
             raise RequestError(
@@ -68,7 +68,7 @@ class Holdout(Protocol):
         self.split = {"train_chars": cut, "val_chars": len(text) - cut}
         self._release = text.encoded.release
         self._train = text.encoded.ids[:cut]
-        self._val, self.skipped = known_ids(text, slice(cut, None), self.vocab)
+        self._val, self.unknown_chars = ids_in_vocab(text, slice(cut, None), self.vocab)
         if len(self._val) < 2:
             raise RequestError(
                 f"the model knows no more than {len(self._val)} characters of {text.name}'s validation part"
@@ -77,7 +77,7 @@ class Holdout(Protocol):
     def seq_length(self, asked: int | None) -> int:
         """See Protocol.seq_length."""
         length, train_chars = asked or SEQ_LENGTH, len(self._train)
-        if train_chars < 2 * length:  # an epoch may start as much as a sequence into the text
+        if train_chars < 2 * length:  # one sequence, and the random offset of an epoch, up to another
             raise RequestError(
                 f"the part of the text that trains has {train_chars:,} characters; sequences of {length} "
                 f"need {2 * length:,}: give a longer text or a lower --seq-length"
@@ -102,28 +102,28 @@ class Holdout(Protocol):
 
 
 class OverlappingWindows(Protocol):
-    """Windows of WINDOW characters that start at every one of the first WINDOWS_TEXT; at random, 80 % train.
+    """All windows of WINDOW characters of the first WINDOWS_TEXT; a random 80 % train and the others validate.
 
-    Almost every character of a validation window also stands in windows that train, so the validation loss
-    measures memory. The text after that is unseen: its loss, state carried, tells what was learnt.
+    Almost every character of a validation window is in training windows too, so the validation loss leaks. The text
+    after WINDOWS_TEXT is unseen: the loss there, with the state carried, shows what was learnt.
     """
 
     def __init__(self, text: Text, vocab: Vocab | None = None) -> None:
-        """vocab: of a model to measure, else that of the windows. Raises RequestError if the text is too short."""
+        """vocab: of the model to measure, by default of the windows. Raises RequestError if the text is too short."""
         seen = slice(min(len(text), WINDOWS_TEXT))
-        if seen.stop < WINDOW + FEWEST_WINDOWS:
+        if seen.stop < WINDOW + MIN_WINDOWS:
             raise RequestError(
-                f"the text has only {len(text)} characters; the protocol windows needs {WINDOW + FEWEST_WINDOWS}"
+                f"the text has only {len(text)} characters; the protocol windows needs {WINDOW + MIN_WINDOWS}"
             )
         present = np.unique(text.encoded.ids[seen])
         self.vocab = vocab or Vocab("".join(text.encoded.symbols[place] for place in present))
-        self._seen, skipped = known_ids(text, seen, self.vocab)
-        if len(self._seen) < WINDOW + FEWEST_WINDOWS:
+        self._seen, unknown_seen = ids_in_vocab(text, seen, self.vocab)
+        if len(self._seen) < WINDOW + MIN_WINDOWS:
             raise RequestError(f"the model knows no more than {len(self._seen)} of the characters to measure it on")
-        self._unseen, unseen_skipped = known_ids(text, slice(seen.stop, None), self.vocab)
-        self.skipped = skipped + unseen_skipped
+        self._unseen, unknown_unseen = ids_in_vocab(text, slice(seen.stop, None), self.vocab)
+        self.unknown_chars = unknown_seen + unknown_unseen
         self._release = text.encoded.release
-        # one split for all runs, so that a model can be measured again
+        # the same split in every run, so that a saved model can be measured again
         starts = np.random.default_rng(0).permutation(len(self._seen) - WINDOW)
         train = int(0.8 * len(starts))
         self._train, self._val = starts[:train], starts[train:]
@@ -161,9 +161,8 @@ PROTOCOLS: dict[str, Callable[..., Holdout | OverlappingWindows]] = {"holdout": 
 def evaluate(lm: CharLM, text: Text, protocol: str) -> tuple[dict[str, float], int]:
     """Measure a model on a text by a protocol.
 
-    Return its losses in nats per character, and how many characters of the text were left out because the
-    model does not know them. Raises RequestError if hardly any is left, ModelFileError if the model's
-    outputs are no finite numbers.
+    Return its losses in nats per character, and the number of characters that were left out because they are not in
+    the model's vocabulary. Raises RequestError if too few are left, ModelFileError if a loss is NaN or infinite.
     """
     split = PROTOCOLS[protocol](text, lm.vocab)
     with flushed_denormals():
@@ -171,20 +170,20 @@ def evaluate(lm: CharLM, text: Text, protocol: str) -> tuple[dict[str, float], i
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
         raise ModelFileError("the model's losses are no finite numbers, as after a training that diverged")
-    return measured, split.skipped
+    return measured, split.unknown_chars
 
 
-def known_ids(text: Text, part: slice, vocab: Vocab) -> tuple[SmallIds, int]:
-    """Return the ids that `vocab` gives to a part of a text, and how many symbols were left out for having none."""
+def ids_in_vocab(text: Text, part: slice, vocab: Vocab) -> tuple[SmallIds, int]:
+    """Return the ids of a part of a text in another vocabulary, and how many symbols were left out as unknown to it."""
     ids = text.encoded.ids[part]
     if vocab.symbols == text.encoded.symbols:
         return ids, 0
-    places = {symbol: place for place, symbol in enumerate(vocab.symbols)}
-    new_ids = np.array([places.get(symbol, -1) for symbol in text.encoded.symbols])
+    ids_of = {symbol: id for id, symbol in enumerate(vocab.symbols)}
+    new_ids = np.array([ids_of.get(symbol, -1) for symbol in text.encoded.symbols])  # (V,): old id → new id or -1
     dtype = np.min_scalar_type(max(len(vocab) - 1, 0))
     pieces = []
-    for first in range(0, len(ids), RECODE_AT_ONCE):  # at once it would take eight bytes a symbol
-        piece = new_ids[ids[first : first + RECODE_AT_ONCE]]
+    for first in range(0, len(ids), IDS_PER_RECODING):  # in pieces: indexing takes eight bytes a symbol
+        piece = new_ids[ids[first : first + IDS_PER_RECODING]]
         pieces.append(piece[piece >= 0].astype(dtype))
         text.encoded.release()
     known = np.concatenate([np.zeros(0, dtype), *pieces])

@@ -1,4 +1,4 @@
-"""What a training run tells the person who watches it, on standard error, or the program, on standard output."""
+"""Progress of a run: as text on standard error, or as JSON on standard output."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from charlm.model.cells import CELLS
 from charlm.model.history import EpochRecord
 
 SAMPLE_LINES = 8
-SECONDS_BETWEEN_LINES = 0.5  # of steps; each costs whoever reads it a redrawing
+SECONDS_BETWEEN_STEP_EVENTS = 0.5  # the web page redraws its curves at each
 
 
 class Report:
-    """Prints a run's course: what it trains, a bar while an epoch runs, figures and a sample after each."""
+    """Progress for people: what is trained, a progress bar during each epoch, its figures and a sample after it."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
@@ -30,19 +30,19 @@ class Report:
         tqdm.write(message, file=sys.stderr)
 
     def start(self, run: dict[str, Any]) -> None:
-        """Say what is about to be trained, on what, and where."""
+        """Print what will be trained, on which text and where."""
         split = run["split"]
         self.say(
             f"{CELLS[run['cell']].label} {run['num_layers']}×{run['hidden_size']}, {run['parameters']:,} parameters, "
             f"on {run['device']} in {run['precision']}"
         )
         if "train_windows" in split:
-            unit, train, val, sequences = "overlapping windows", split["train_windows"], split["val_windows"], "windows"
+            kind, train, val, sequences = "overlapping windows", split["train_windows"], split["val_windows"], "windows"
         else:
-            unit, train, val, sequences = "characters", split["train_chars"], split["val_chars"], "streams"
+            kind, train, val, sequences = "characters", split["train_chars"], split["val_chars"], "streams"
         self.say(
-            f"{run['text']}: {train:,} {unit} train, {val:,} validate; "
-            f"{run['vocab_size']} symbols; {run['batch_size']} {sequences} of {run['seq_length']}"
+            f"{run['text']}: {train:,} {kind} to train on, {val:,} to validate; "
+            f"{run['vocab_size']} symbols; batches of {run['batch_size']} {sequences} × {run['seq_length']} characters"
         )
 
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
@@ -56,23 +56,23 @@ class Report:
             leave=False,
             dynamic_ncols=True,
             file=sys.stderr,
-            mininterval=0.25 if sys.stderr.isatty() else 30,  # a log file needs a line now and then, not a film
+            mininterval=0.25 if sys.stderr.isatty() else 30,  # seldom in a log file, where each update is a line
         )
 
     def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
-        """Move the bar on; `run_seconds_left` is the time that the whole run still needs."""
+        """Move the bar; `run_seconds_left` is the time that the rest of the run will take."""
         assert self._bar is not None
         self._bar.set_postfix_str(f"loss {loss:.3f}, run ends in {format_time(run_seconds_left)}", refresh=False)
         self._bar.update(chars)
 
     def end_epoch(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def epoch(self, record: EpochRecord, epochs: int, is_best: bool) -> None:
-        """Print the figures of an epoch and the beginning of what the model writes by now."""
+        """Print the figures of an epoch and the first lines of its sample."""
         unseen = "" if record["unseen_loss"] is None else f"loss on unseen text {record['unseen_loss']:.4f}, "
         self.say(
             f"epoch {record['epoch']}/{epochs}: training loss {record['train_loss']:.4f}, "
@@ -83,14 +83,15 @@ class Report:
 
 
 class JsonReport(Report):
-    """Prints the course for a program to follow, on standard output: a JSON object a line, its kind in `event`.
+    """Progress for programs: one JSON object per line on standard output, its kind in `event`.
 
-    start: `run` is that of history.json.
-    step, every half a second: of `epoch`, the share `done`, the mean training `loss` so far, and the `seconds_left` of
+    start: `run` as in history.json.
+    step, every half a second: the share `done` of `epoch`, its mean training `loss` so far, and the `seconds_left` of
         the run.
-    epoch: `record` is the epoch's in history.json, `is_best` whether its model is the best so far, and in the folder.
+    epoch: `record` as in history.json; `is_best`, whether its model is the best so far, and saved in the folder.
 
-    What is for people still goes to standard error. If nobody reads any more, BrokenPipeError ends the run.
+    Messages still go to standard error. If standard output is closed, BrokenPipeError ends the run: the program that
+    started it is gone.
     """
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ class JsonReport(Report):
 
     def start(self, run: dict[str, Any]) -> None:
         """See Report.start."""
-        self._print("start", run=run)
+        self._write("start", run=run)
 
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
         """See Report.start_epoch."""
@@ -109,22 +110,22 @@ class JsonReport(Report):
     def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
         """See Report.step."""
         self._done += chars
-        if (now := time.monotonic()) - self._printed_at >= SECONDS_BETWEEN_LINES:
+        if (now := time.monotonic()) - self._printed_at >= SECONDS_BETWEEN_STEP_EVENTS:
             self._printed_at = now
             share = self._done / self._total
-            self._print("step", epoch=self._epoch, done=share, loss=loss, seconds_left=run_seconds_left)
+            self._write("step", epoch=self._epoch, done=share, loss=loss, seconds_left=run_seconds_left)
 
     def epoch(self, record: EpochRecord, epochs: int, is_best: bool) -> None:
         """See Report.epoch."""
-        self._print("epoch", record=record, is_best=is_best)
+        self._write("epoch", record=record, is_best=is_best)
 
-    def _print(self, event: str, **values: Any) -> None:
+    def _write(self, event: str, **values: Any) -> None:
         sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
         sys.stdout.flush()
 
 
 def format_time(seconds: float) -> str:
-    """Return a duration as people say it: 48 s, 3 min 20 s, 2 h 5 min."""
+    """Format a duration: 48 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

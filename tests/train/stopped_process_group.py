@@ -17,7 +17,7 @@ from train.trainer import Trainer
 
 STOP_AT = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 
-train_step = Trainer._train_step
+train_step = Trainer.train_step
 
 
 def train_step_or_be_stopped(trainer, stop):
@@ -30,5 +30,5 @@ def train_step_or_be_stopped(trainer, stop):
     return train_step(trainer, stop)
 
 
-Trainer._train_step = train_step_or_be_stopped
+Trainer.train_step = train_step_or_be_stopped
 sys.exit(cli.run(main))

@@ -1,7 +1,6 @@
 import errno
 import os
 import random
-import signal
 
 import pytest
 import safetensors.torch
@@ -12,7 +11,6 @@ from charlm.errors import ModelFileError, TrainingError
 from train.checkpoint import (
     CHECKPOINT_FILE,
     Checkpoint,
-    Interrupts,
     delete_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -151,54 +149,3 @@ def test_when_the_disk_is_full_the_checkpoint_before_stays(tmp_path, monkeypatch
     assert contents(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
     assert load_checkpoint(tmp_path).values["epoch"] == 3
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_noted_and_comes_where_it_is_raised(number):
-    done = []
-
-    def work(interrupts):
-        signal.raise_signal(number)
-        assert interrupts.signal == number
-        done.append("what must stay whole")
-        with interrupts.raised():
-            done.append("what need not")
-
-    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
-        work(interrupts)
-    assert done == ["what must stay whole"]
-
-
-def test_an_interrupt_that_is_raised_nowhere_comes_at_the_end():
-    done = []
-
-    def work():
-        with Interrupts() as interrupts:
-            with interrupts.raised():
-                pass
-            signal.raise_signal(signal.SIGINT)
-            done.append("the rest")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert done
-
-
-def test_an_interrupt_where_it_is_raised_comes_at_once():
-    done = []
-
-    def work():
-        with Interrupts() as interrupts, interrupts.raised():
-            signal.raise_signal(signal.SIGTERM)
-            done.append("the rest")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert not done
-
-
-def test_the_handlers_from_before_are_back_afterwards():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with Interrupts():
-        assert signal.getsignal(signal.SIGTERM) != before[1]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

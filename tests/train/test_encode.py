@@ -26,9 +26,9 @@ IN_MEMORY, IN_A_FILE = 64 << 20, 1
 def cut_work(monkeypatch):
     """A function that sets after how many bytes and ids the work is cut, and from which size on it goes to a file."""
 
-    def cut(chunk_bytes=text_module.CHUNK_BYTES, rewrite_ids=encode.REWRITE_IDS, in_memory_bytes=IN_MEMORY):
+    def cut(chunk_bytes=text_module.CHUNK_BYTES, rewrite_ids=encode.IDS_PER_REWRITE, in_memory_bytes=IN_MEMORY):
         monkeypatch.setattr(text_module, "CHUNK_BYTES", chunk_bytes)
-        monkeypatch.setattr(encode, "REWRITE_IDS", rewrite_ids)
+        monkeypatch.setattr(encode, "IDS_PER_REWRITE", rewrite_ids)
         monkeypatch.setattr(encode, "IN_MEMORY_BYTES", in_memory_bytes)
 
     return cut
@@ -81,7 +81,7 @@ def test_ids_stand_for_the_text_wherever_the_work_is_cut(
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(text_module, "CHUNK_BYTES", chunk_bytes)
-        monkeypatch.setattr(encode, "REWRITE_IDS", rewrite_ids)
+        monkeypatch.setattr(encode, "IDS_PER_REWRITE", rewrite_ids)
         monkeypatch.setattr(encode, "IN_MEMORY_BYTES", in_memory_bytes)
         encoded = encode_bytes(folder / "law.txt", text.encode(), folder)
     assert_encodes(encoded, text.removeprefix("\ufeff").replace("\r\n", "\n"))

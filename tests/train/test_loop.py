@@ -20,10 +20,11 @@ from train.data import Text
 from train.distributed import SINGLE_PROCESS
 from train.encode import encode_text
 from train.evaluate import reset_loss
+from train.interrupts import Interrupts
 from train.loop import describe_run, fit
 from train.protocols import PROTOCOLS
 from train.report import Report
-from train.trainer import FINAL_LR, SAMPLE_LENGTH, Trainer
+from train.trainer import FINAL_LR_SHARE, SAMPLE_LENGTH, Trainer
 
 CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 40
 SMALL = {"epochs": 2, "hidden_size": 12, "embedding_size": 6, "seq_length": 16, "batch_size": 4, "device": "cpu"}
@@ -194,14 +195,14 @@ def check_resume(folder, config, stop):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("stop", [{"epochs": 2}, {"steps": 1}, {"steps": 30}], ids=str)
 def test_an_interrupted_run_goes_on_to_the_same_model_bit_for_bit(tmp_path, monkeypatch, cell, stop):
-    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)  # so that every step is one to stop at
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)  # so that every step is one to stop at
     check_resume(tmp_path, make_config(cell, epochs=3), stop)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [{"epochs": 1}, {"steps": 30}], ids=str)
 def test_a_run_on_windows_goes_on_to_the_same_model_bit_for_bit(tmp_path, monkeypatch, stop):
-    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)
     monkeypatch.setattr(protocols, "WINDOWS_TEXT", 1000)
     check_resume(tmp_path, make_config(protocol="windows", seq_length=None, batch_size=32), stop)
 
@@ -277,7 +278,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
 
 
 def test_a_place_that_can_be_no_folder_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "_train_step", lambda *_, **__: pytest.fail("it has begun"))
+    monkeypatch.setattr(Trainer, "train_step", lambda *_, **__: pytest.fail("it has begun"))
     (tmp_path / "file").write_text("precious")
     with pytest.raises(RequestError, match="cannot make the folder .* choose another place"):
         fit(make_text(), tmp_path / "file" / "out", make_config(), Report())
@@ -295,13 +296,13 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     out = interrupted(tmp_path / "out")
     before = contents(out)
-    step = Trainer._train_step
+    step = Trainer.train_step
 
     def overflow(trainer, stop):
-        trainer._loss_sum += math.nan
+        trainer.loss_sum += math.nan
         return step(trainer, stop)
 
-    monkeypatch.setattr(Trainer, "_train_step", overflow)
+    monkeypatch.setattr(Trainer, "train_step", overflow)
     with pytest.raises(TrainingError, match=r"the loss is no longer a number.*lower --lr than 0\.01"):
         fit(make_text(), out, make_config(), Report(), resume=True)
     assert contents(out) == before
@@ -319,14 +320,14 @@ def test_weights_that_the_last_update_made_useless_are_not_kept(tmp_path, monkey
 def test_an_interrupt_does_not_save_a_run_whose_loss_is_no_number(tmp_path, monkeypatch):
     out = interrupted(tmp_path / "out")
     before = contents(out)
-    step = Trainer._train_step
+    step = Trainer.train_step
 
     def overflow_and_interrupt(trainer, stop):
-        trainer._loss_sum += math.nan
+        trainer.loss_sum += math.nan
         signal.raise_signal(signal.SIGINT)
         return step(trainer, stop)
 
-    monkeypatch.setattr(Trainer, "_train_step", overflow_and_interrupt)
+    monkeypatch.setattr(Trainer, "train_step", overflow_and_interrupt)
     with pytest.raises((TrainingError, KeyboardInterrupt)) as caught:  # the second would end all tests
         fit(make_text(), out, make_config(), Report(), resume=True)
     assert caught.type is TrainingError and contents(out) == before
@@ -343,27 +344,26 @@ def make_trainer(cell="gru", **changes):
 
 def test_the_learning_rate_falls_along_half_a_cosine_to_its_last_share():
     trainer = make_trainer(epochs=2, lr=0.01)
-    per_epoch = trainer._batches.steps_per_epoch
+    per_epoch = trainer.batches.steps_per_epoch
     rates = []
     for trainer.epoch in (1, 2):
-        rates += [trainer._learning_rate(step) for step in range(per_epoch)]
+        rates += [trainer.learning_rate(step) for step in range(per_epoch)]
     assert rates[0] == 0.01
-    assert rates[per_epoch] == pytest.approx(0.01 * (1 + FINAL_LR) / 2)
-    assert rates[per_epoch // 2] == pytest.approx(
-        0.01 * (FINAL_LR + (1 - FINAL_LR) * (1 + math.cos(math.pi * (per_epoch // 2) / (2 * per_epoch))) / 2)
-    )
+    assert rates[per_epoch] == pytest.approx(0.01 * (1 + FINAL_LR_SHARE) / 2)
+    falling = (1 + math.cos(math.pi * (per_epoch // 2) / (2 * per_epoch))) / 2
+    assert rates[per_epoch // 2] == pytest.approx(0.01 * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * falling))
     assert rates == sorted(rates, reverse=True)
-    assert 0.01 * FINAL_LR < rates[-1] < 0.01 * FINAL_LR * 1.1
+    assert 0.01 * FINAL_LR_SHARE < rates[-1] < 0.01 * FINAL_LR_SHARE * 1.1
 
 
 def plain_steps(trainer, steps, carries_state, clip_norm):
     """Make the first steps of a run with torch's own layers; return the parameters by name, and the state."""
     plain = PlainModel(json.loads(trainer._model_config.to_json("")))
-    plain.load_state_dict(trainer._network.exported_parameters())
+    plain.load_state_dict(trainer.network.exported_parameters())
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)
-    all_steps, state = 2 * trainer._batches.steps_per_epoch, None
+    all_steps, state = 2 * trainer.batches.steps_per_epoch, None
     for step in range(steps):
-        inputs, targets = trainer._batches.batch(1, step)
+        inputs, targets = trainer.batches.batch(1, step)
         hidden, state = plain.recurrent(plain.embedding(inputs), state if carries_state else None)
         state = tuple(part.detach() for part in (state if isinstance(state, tuple) else (state,)))
         state = state if len(state) > 1 else state[0]
@@ -373,7 +373,7 @@ def plain_steps(trainer, steps, carries_state, clip_norm):
         if clip_norm:
             torch.nn.utils.clip_grad_norm_(plain.parameters(), clip_norm)
         optimizer.param_groups[0]["lr"] = 0.01 * (
-            FINAL_LR + (1 - FINAL_LR) * (1 + math.cos(math.pi * step / all_steps)) / 2
+            FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * (1 + math.cos(math.pi * step / all_steps)) / 2
         )
         optimizer.step()
     return plain.state_dict(), state
@@ -387,20 +387,20 @@ def test_the_first_steps_are_those_of_plain_torch(cell, clip_norm, sequences):
     trainer = make_trainer(cell, clip_norm=clip_norm, **undropped, **sequences)
     expected, state = plain_steps(trainer, 3, carries_state=not sequences, clip_norm=clip_norm)
     for _ in range(3):
-        assert not trainer._train_step()
+        assert not trainer.train_step()
     # Adam's first steps are some 0.01 long whatever the gradient: one near zero, where sums differ, counts as much
-    for name, tensor in trainer._network.exported_parameters().items():
+    for name, tensor in trainer.network.exported_parameters().items():
         torch.testing.assert_close(tensor.detach(), expected[name], atol=1e-5, rtol=0)
-    parts = [torch.stack(part) for part in zip(*trainer._states, strict=True)]  # (L, B, H) each
+    parts = [torch.stack(part) for part in zip(*trainer.states, strict=True)]  # (L, B, H) each
     torch.testing.assert_close(parts, list(state) if isinstance(state, tuple) else [state], atol=1e-5, rtol=0)
 
 
 def test_the_state_is_off_the_graph_and_zero_at_an_epochs_start():
     trainer = make_trainer()
-    trainer._train_step()
-    assert not any(part.requires_grad for layer in trainer._states for part in layer)
-    trainer._start_epoch(2)
-    assert trainer._states is None
+    trainer.train_step()
+    assert not any(part.requires_grad for layer in trainer.states for part in layer)
+    trainer.train_epoch(Interrupts())
+    assert trainer.states is None
 
 
 def press(*_):
@@ -447,7 +447,7 @@ def test_a_second_interrupt_does_not_cut_the_saving_short(tmp_path, monkeypatch)
         signal.raise_signal(signal.SIGINT)
         save_checkpoint(*arguments)
 
-    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)
     monkeypatch.setattr(loop, "save_checkpoint", press_again)
     with pytest.raises(KeyboardInterrupt):
         fit(make_text(), tmp_path / "out", make_config(), StopAt(steps=5))
@@ -457,7 +457,7 @@ def test_a_second_interrupt_does_not_cut_the_saving_short(tmp_path, monkeypatch)
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_in_bfloat16_too_a_run_learns_and_goes_on_bit_for_bit(tmp_path, monkeypatch, cell):
-    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_READINGS", -1)
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)
     straight = check_resume(tmp_path, make_config(cell, precision="bf16", dropout=0), {"steps": 30})
     assert straight["run"]["precision"] == "bf16"
     # a model that knew nothing but the symbols would lose the logarithm of their number

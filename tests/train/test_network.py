@@ -147,7 +147,7 @@ SHARE = 0.25
 
 def locked(streams=200, hidden=50, steps=3, share=SHARE):
     network = make_network(batch_size=streams, hidden_size=hidden, dropout=share)
-    return network._locked(torch.ones(steps, streams, hidden)).detach()
+    return network.variational_dropout(torch.ones(steps, streams, hidden)).detach()
 
 
 def test_the_same_units_are_dropped_at_every_step_and_others_in_each_stream():
@@ -167,7 +167,7 @@ def test_the_share_is_dropped_and_the_rest_scaled_so_that_the_mean_stays():
 def test_units_are_dropped_between_the_layers_and_before_the_head_but_not_in_the_state(monkeypatch):
     network = make_network(num_layers=3, dropout=SHARE)
     calls = []
-    monkeypatch.setattr(network, "_locked", lambda outputs: calls.append(outputs.shape) or outputs * 0)
+    monkeypatch.setattr(network, "variational_dropout", lambda outputs: calls.append(outputs.shape) or outputs * 0)
     ids = random_ids(network)
     logits, states = network(ids, network.zero_states(4))
     assert calls == [(6, 4, 8)] * 3

@@ -16,7 +16,7 @@ from charlm.vocab import Vocab
 from train import protocols
 from train.data import load_text, make_text
 from train.encode import encode_text
-from train.protocols import PROTOCOLS, Holdout, OverlappingWindows, evaluate, known_ids
+from train.protocols import PROTOCOLS, Holdout, OverlappingWindows, evaluate, ids_in_vocab
 
 LAST_WINDOWED = 268_330
 
@@ -157,7 +157,7 @@ def test_symbols_that_only_the_unseen_part_has_are_no_part_of_the_vocabulary_and
     protocol = OverlappingWindows(as_text(seen + "c" * 5 + "abd" + "e" + "ba"))
     assert protocol.vocab.symbols == "abd"
     assert protocol.split["unseen_chars"] == 5
-    assert protocol.skipped == 6
+    assert protocol.unknown_chars == 6
     lm = make_lm(vocab="abd")
     expected = lm.score("abdba").mean()
     assert protocol.epoch_losses(lm.network)["unseen_loss"] == pytest.approx(expected, abs=1e-5)
@@ -209,7 +209,7 @@ def test_tinyshakespeare_has_the_windows_and_the_unseen_characters_that_the_cont
     known = sum(unseen.count(symbol) for symbol in set(seen))
     assert (protocol.split["train_windows"], protocol.split["val_windows"]) == (214_640, 53_660)
     assert protocol.split["unseen_chars"] == known == 846_924
-    assert protocol.skipped == 140
+    assert protocol.unknown_chars == 140
 
 
 # Known symbols
@@ -217,13 +217,13 @@ def test_tinyshakespeare_has_the_windows_and_the_unseen_characters_that_the_cont
 
 @laws
 @given(st.text(st.sampled_from("abcdé한😀"), max_size=30), st.sets(st.sampled_from("aceé😀z"), min_size=1), st.data())
-def test_known_ids_are_those_of_the_symbols_that_a_vocabulary_has(content, known, data):
+def test_ids_in_vocab_are_those_of_the_symbols_that_a_vocabulary_has(content, known, data):
     text = as_text("ab" + content)
     vocab = Vocab("".join(data.draw(st.permutations(sorted(known)))))
     part = slice(data.draw(st.integers(0, len(text))), data.draw(st.none() | st.integers(0, len(text))))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(protocols, "RECODE_AT_ONCE", data.draw(st.integers(1, 40)))
-        ids, skipped = known_ids(text, part, vocab)
+        monkeypatch.setattr(protocols, "IDS_PER_RECODING", data.draw(st.integers(1, 40)))
+        ids, skipped = ids_in_vocab(text, part, vocab)
     kept = [symbol for symbol in ("ab" + content)[part] if symbol in known]
     assert [vocab.symbols[index] for index in ids] == kept
     assert skipped == len(("ab" + content)[part]) - len(kept)
@@ -232,7 +232,7 @@ def test_known_ids_are_those_of_the_symbols_that_a_vocabulary_has(content, known
 def test_ids_of_a_large_vocabulary_take_no_more_room_than_they_need():
     text = as_text("".join(map(chr, range(0x100, 0x100 + 300))))
     for symbols, dtype in [(256, "uint8"), (257, "uint16")]:
-        ids, _ = known_ids(text, slice(None), Vocab(text.encoded.symbols[:symbols][::-1]))
+        ids, _ = ids_in_vocab(text, slice(None), Vocab(text.encoded.symbols[:symbols][::-1]))
         assert ids.dtype == dtype
         assert ids.tolist() == list(reversed(range(symbols)))
 
