@@ -52,7 +52,7 @@ class TrainConfig:
         None, low=0, high=0.99, help="share of the embedding dropped; default by cell"
     )
     batch_size: int | None = setting(
-        None, low=1, high=65_536, help="streams read side by side; default 64, fewer for a short text"
+        None, low=1, high=65_536, help="sequences read in parallel; default 64, fewer for a short text"
     )
     seq_length: int | None = setting(
         None, low=1, high=65_536, help="characters that gradients flow back through; default 128, or a window's length"
@@ -77,10 +77,11 @@ class TrainConfig:
                 # a plain float or int instead of, say, a numpy number: history.json records it
                 object.__setattr__(self, spec.name, check(spec.name, value, rules["low"], rules["high"]))
 
-    def resolve(self, protocol: "Protocol") -> "TrainConfig":
+    def resolve(self, protocol: "Protocol", processes: int = 1) -> "TrainConfig":
         """Return the settings with every choice made, for a text split by a protocol.
 
-        Raises RequestError if the text is too short for them, or this machine lacks the device.
+        processes: how many train together; the batch size that is chosen can be divided evenly among them.
+        Raises RequestError if the text is too short for the settings, or this machine lacks the device.
         """
         # importing torch takes seconds, and `--help` needs nothing but the fields
         import torch
@@ -94,16 +95,27 @@ class TrainConfig:
                 f"the text holds {max_batch_size:,} sequences of {seq_length}, fewer than --batch-size "
                 f"{self.batch_size}; lower one of the two"
             )
+        if max_batch_size < processes:
+            raise RequestError(
+                f"the text holds {max_batch_size:,} sequences of {seq_length}, fewer than there are processes "
+                f"({processes}); start fewer of them or give a longer text"
+            )
         device = torch.device(pick_device(self.device))
         recipe = dataclasses.asdict(CELLS[self.cell].recipe)
         return dataclasses.replace(
             self,
             **{name: value for name, value in recipe.items() if getattr(self, name) is None},
             seq_length=seq_length,
-            batch_size=self.batch_size or max(1, min(DEFAULT_BATCH_SIZE, max_batch_size // MIN_STEPS_PER_EPOCH)),
+            batch_size=self.batch_size or _default_batch_size(max_batch_size, processes),
             device=device.type,
             precision=pick_precision(self.precision, device, self.hidden_size),
         )
+
+
+def _default_batch_size(max_batch_size: int, processes: int) -> int:
+    """Return DEFAULT_BATCH_SIZE, less if epochs would have too few steps, as a multiple of the number of processes."""
+    wanted = min(DEFAULT_BATCH_SIZE, max_batch_size // MIN_STEPS_PER_EPOCH)
+    return max(wanted // processes, 1) * processes
 
 
 def value_type(spec: "dataclasses.Field[Any]") -> type[str] | type[int] | type[float]:

@@ -41,7 +41,7 @@ class ProcessGroup:
         if batch_size % self.world_size:
             raise RequestError(
                 f"{batch_size} streams cannot be divided evenly among {self.world_size} processes; "
-                f"give a --batch-size that is a multiple of {self.world_size}"
+                f"give a --batch-size that is a multiple of {self.world_size}, or start another number of processes"
             )
         each = batch_size // self.world_size
         return slice(self.rank * each, (self.rank + 1) * each)

@@ -19,7 +19,7 @@ from train.interrupts import Interrupts
 from train.precision import flushed_denormals
 from train.protocols import PROTOCOLS, Protocol
 from train.report import Report
-from train.run_folder import check_same_run, find_checkpoint, finished_history, prepare_folder
+from train.run_folder import check_finished, check_same_run, find_checkpoint, find_history, prepare_folder
 from train.trainer import Trainer, model_config
 
 
@@ -43,16 +43,21 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         Interrupts() as interrupts,
     ):
         # 2) make the choices that the settings leave open; rank 0's count, since the precision depends on measurements
-        resolved = group.broadcast_from_main(lambda: config.resolve(protocol))
+        resolved = group.broadcast_from_main(lambda: config.resolve(protocol, group.world_size))
+        assert resolved.batch_size is not None
+        group.share(resolved.batch_size)  # refuses a batch that cannot be divided before anything is made
 
         # 3) look into the folder: a checkpoint to resume from, a finished run, or nothing
         checkpoint = group.broadcast_from_main(lambda: find_checkpoint(out, resume))
-        if checkpoint is not None:
-            resolved = keep_choices(config, resolved, checkpoint.values["run"])
+        history = group.broadcast_from_main(lambda: find_history(out)) if resume and checkpoint is None else None
+        begun = checkpoint.values["run"] if checkpoint is not None else history["run"] if history is not None else None
+        if begun is not None:
+            resolved = keep_choices(config, resolved, begun)
         run = describe_run(text, protocol, resolved)
-        if checkpoint is not None:
-            check_same_run(checkpoint.values["run"], run, out)
-        elif resume and (history := group.broadcast_from_main(lambda: finished_history(out, run))):
+        if begun is not None:
+            check_same_run(begun, run, out)
+        if history is not None:
+            check_finished(history, out)
             report.say(f"{out} is finished already: best validation loss {history['best']['val_loss']:.4f}")
             return history
 
@@ -90,12 +95,14 @@ def seeded(seed: int, device: str) -> Iterator[None]:
 
 
 def keep_choices(asked: TrainConfig, resolved: TrainConfig, run: dict[str, Any]) -> TrainConfig:
-    """Return `resolved` with the precision that a run began with, unless the user asked for one or the device differs.
+    """Return `resolved` with those choices of a run that the user left open and that may come out differently now.
 
-    Otherwise a measurement that comes out differently this time would change the result.
+    The precision depends on a measurement, the batch size on the number of processes; both change the result.
     """
-    if asked.precision == "auto" and run["device"] == resolved.device:
-        return replace(resolved, precision=run["precision"])
+    if asked.precision == "auto" and run.get("device") == resolved.device:
+        resolved = replace(resolved, precision=run.get("precision", resolved.precision))
+    if asked.batch_size is None:
+        resolved = replace(resolved, batch_size=run.get("batch_size", resolved.batch_size))
     return resolved
 
 

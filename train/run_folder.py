@@ -34,8 +34,8 @@ def find_checkpoint(out: Path, resume: bool) -> Checkpoint | None:
     return checkpoint
 
 
-def finished_history(out: Path, run: dict[str, Any]) -> HistoryRecord | None:
-    """Return the record of the finished run in `out`, or None. Raises RequestError if another model is there."""
+def find_history(out: Path) -> HistoryRecord | None:
+    """Return the record of the model in `out`, or None if there is no model. Raises RequestError if it has none."""
     if not any((out / name).exists() for name in MODEL_FILES):
         return None
     try:
@@ -44,13 +44,16 @@ def finished_history(out: Path, run: dict[str, Any]) -> HistoryRecord | None:
         raise RequestError(f"{error}; there is no checkpoint to resume from either: choose another --out") from None
     if history is None:
         raise RequestError(f"{out} holds a model without a record; choose another --out")
-    check_same_run(history["run"], run, out)
-    if (measured := len(history["epochs"])) < run["epochs"]:
+    return history
+
+
+def check_finished(history: HistoryRecord, out: Path) -> None:
+    """Raise RequestError if epochs are missing from the record of a run."""
+    if (measured := len(history["epochs"])) < (epochs := history["run"]["epochs"]):
         raise RequestError(
-            f"{out} holds a model of {measured} of {run['epochs']} epochs, and no checkpoint to go on from; "
+            f"{out} holds a model of {measured} of {epochs} epochs, and no checkpoint to go on from; "
             "choose another --out, or delete the model there to begin anew"
         )
-    return history
 
 
 def check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:

@@ -54,6 +54,25 @@ def test_a_short_text_is_read_in_fewer_streams_so_that_an_epoch_has_steps_to_lea
     assert (chosen.batch_size, chosen.seq_length) == (streams, 128)
 
 
+@pytest.mark.parametrize(
+    ("train_chars", "processes", "streams"),
+    [
+        (128 * (21 * 32 + 1), 2, 20),  # one process would read 21
+        (128 * (43 * 32 + 1), 2, 42),
+        (1_000_000, 3, 63),
+        (1_000_000, 96, 96),
+        (128 * (32 + 1), 2, 2),  # not 1: each process needs a stream
+    ],
+)
+def test_the_streams_chosen_can_be_divided_evenly_among_the_processes(train_chars, processes, streams):
+    assert TrainConfig("rnn", device="cpu").resolve(holdout(train_chars), processes).batch_size == streams
+
+
+def test_more_processes_than_the_text_has_streams_are_refused():
+    with pytest.raises(RequestError, match=r"the text holds 1 sequences of 128, fewer than there are processes \(2\)"):
+        TrainConfig("rnn", device="cpu").resolve(holdout(256), 2)
+
+
 def test_a_text_that_is_too_short_is_refused_with_what_would_do():
     with pytest.raises(RequestError, match="255 characters; sequences of 128 need 256: give a longer text or a lower"):
         TrainConfig("rnn", device="cpu").resolve(holdout(255))

@@ -168,6 +168,26 @@ def test_streams_that_cannot_be_divided_evenly_are_refused_before_anything_is_ma
     assert not (tmp_path / "out").exists()
 
 
+def test_by_default_two_processes_share_a_short_text_and_one_goes_on_with_their_streams(tmp_path, monkeypatch):
+    text = tmp_path / "short.txt"
+    text.write_text("the cat sat on the mat.\n" * 72)  # one process alone would read 3 streams
+    settings = {name: value for name, value in SETTINGS.items() if name != "batch_size"}
+    with monkeypatch.context() as patch:
+        patch.setattr("train.loop.join_process_group", lambda device: FakeProcessGroup())
+        with pytest.raises(KeyboardInterrupt):
+            fit(load_text(str(text)), tmp_path / "out", TrainConfig(**settings), InterruptedReport())
+    history = fit(load_text(str(text)), tmp_path / "out", TrainConfig(**settings), Report(), resume=True)
+    assert history["run"]["batch_size"] == 2 and len(history["epochs"]) == 2
+    assert fit(load_text(str(text)), tmp_path / "alone", TrainConfig(**settings), Report())["run"]["batch_size"] == 3
+
+
+class InterruptedReport(Report):
+    """Ctrl-C after the first epoch."""
+
+    def epoch(self, *_):
+        raise KeyboardInterrupt
+
+
 class FakeProcessGroup(ProcessGroup):
     """A group of two processes of which the other does the same as this one."""
 
@@ -179,6 +199,12 @@ class FakeProcessGroup(ProcessGroup):
 
     def __exit__(self, *_):
         pass
+
+    def all_reduce_mean(self, tensors):
+        pass
+
+    def all_gather(self, part):
+        return torch.cat([part, part])
 
     def broadcast_from_main(self, make):
         return make()
