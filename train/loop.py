@@ -19,7 +19,7 @@ from train.interrupts import Interrupts
 from train.precision import flushed_denormals
 from train.protocols import PROTOCOLS, Protocol
 from train.report import Report
-from train.run_folder import check_finished, check_same_run, find_checkpoint, find_history, prepare_folder
+from train.run_folder import FolderLock, check_finished, check_same_run, find_checkpoint, find_history, prepare_folder
 from train.trainer import Trainer, model_config
 
 
@@ -40,6 +40,7 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         flushed_denormals(),
         join_process_group(device) as group,
         seeded(config.seed, device),
+        FolderLock() as lock,
         Interrupts() as interrupts,
     ):
         # 2) make the choices that the settings leave open; rank 0's count, since the precision depends on measurements
@@ -47,7 +48,8 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         assert resolved.batch_size is not None
         group.share(resolved.batch_size)  # refuses a batch that cannot be divided before anything is made
 
-        # 3) look into the folder: a checkpoint to resume from, a finished run, or nothing
+        # 3) lock the folder, and look into it: a checkpoint to resume from, a finished run, or nothing
+        group.broadcast_from_main(lambda: lock.acquire(out))
         checkpoint = group.broadcast_from_main(lambda: find_checkpoint(out, resume))
         history = group.broadcast_from_main(lambda: find_history(out)) if resume and checkpoint is None else None
         begun = checkpoint.values["run"] if checkpoint is not None else history["run"] if history is not None else None
@@ -61,7 +63,7 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
             report.say(f"{out} is finished already: best validation loss {history['best']['val_loss']:.4f}")
             return history
 
-        # 4) build the network and the optimiser, and make the folder; restore what a checkpoint holds
+        # 4) build the network and the optimiser, and restore what a checkpoint holds
         trainer = Trainer(resolved, protocol, run, report, group)
         group.broadcast_from_main(lambda: prepare_folder(out))
         if checkpoint is not None:

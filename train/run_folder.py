@@ -1,5 +1,7 @@
-"""The folder of a run: empty, or with a checkpoint or a finished model of the same run."""
+"""The folder of a run: one training at a time in it; empty, or with a checkpoint or a model of the same run."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,50 @@ from train.checkpoint import Checkpoint, load_checkpoint
 MAY_DIFFER = {"device", "precision", "torch"}
 
 
+class FolderLock:
+    """An exclusive lock on a folder, by flock on the open folder: no file, and released however the process ends.
+
+    Where the system or the file system has no such locks (Windows, some network drives), nothing is locked.
+    """
+
+    def __init__(self) -> None:
+        self._folder: int | None = None
+
+    def __enter__(self) -> "FolderLock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            os.close(self._folder)
+
+    def acquire(self, out: Path) -> None:
+        """Lock a folder, made if need be. Raises RequestError if another training has locked it, or it can be none."""
+        if os.path.lexists(out) and not os.path.isdir(out):
+            raise RequestError(f"{out} is a file; give a folder as --out")
+        make_folder(out)
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        try:
+            folder = os.open(out, os.O_RDONLY)
+        except OSError as error:
+            raise RequestError(f"cannot read the folder {out} ({error.strerror}); choose another --out") from None
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            raise RequestError(
+                f"another training is running in {out}; wait until it has ended, or choose another --out"
+            ) from None
+        except OSError:
+            os.close(folder)
+        else:
+            self._folder = folder
+
+
 def prepare_folder(out: Path) -> None:
-    """Make the folder of a run, and remove what a killed run left half written. Raises RequestError if it cannot."""
-    make_folder(out)
+    """Remove what a killed run left half written."""
     clear_leftovers(out)
 
 
@@ -23,8 +66,6 @@ def find_checkpoint(out: Path, resume: bool) -> Checkpoint | None:
 
     Raises RequestError if a new run would overwrite something in `out`.
     """
-    if out.exists() and not out.is_dir():
-        raise RequestError(f"{out} is a file; give a folder as --out")
     checkpoint = load_checkpoint(out)
     if not resume:
         if checkpoint is not None:

@@ -76,7 +76,7 @@ def test_what_validates_is_never_read_in_training():
     seen = [
         int(targets.max())
         for epoch in range(1, 30)
-        for _, targets in places_read(protocol, batch_size=protocol.most_streams(20), seq_length=20, epoch=epoch)
+        for _, targets in places_read(protocol, batch_size=protocol.max_batch_size(20), seq_length=20, epoch=epoch)
     ]
     assert max(seen) == 179
 
@@ -93,7 +93,7 @@ def test_as_many_streams_fit_as_leave_one_step_and_a_text_without_two_sequences_
             protocol.seq_length(seq_length)
         return
     assert protocol.seq_length(seq_length) == seq_length
-    streams = protocol.most_streams(seq_length)
+    streams = protocol.max_batch_size(seq_length)
     assert protocol.batches(streams, seq_length, 0).steps_per_epoch == 1
     assert protocol.batches(streams + 1, seq_length, 0).steps_per_epoch == 0
 
@@ -192,7 +192,7 @@ def test_windows_are_of_30_characters_and_no_other_length():
 
 def test_a_batch_may_hold_all_windows_that_train():
     protocol = OverlappingWindows(as_text(random_content(50)))
-    assert protocol.most_streams(30) == 16
+    assert protocol.max_batch_size(30) == 16
     assert protocol.batches(16, 30, 0).steps_per_epoch == 1
 
 
