@@ -6,6 +6,7 @@ Each imports what it needs when it runs: torch takes seconds, and `--help`, `pus
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def run_fit(args: argparse.Namespace) -> None:
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
     report = JsonReport() if args.json_lines and is_main_process() else Report()
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
-    workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if folder.is_dir())
+    workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if os.path.isdir(folder))
     best = fit(load_text(args.text, workspace), args.out, config, report, resume=args.resume)["best"]
     report.say(f"done: {args.out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
     if args.push_to_hub and is_main_process():

@@ -1,12 +1,14 @@
 """The folder of a run: one training at a time in it; empty, or with a checkpoint or a model of the same run."""
 
+import errno
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import ModelFileError, RequestError
-from charlm.model.folder import MODEL_FILES, clear_leftovers, make_folder, read_model
+from charlm.errors import ModelFileError, RequestError, TrainingError
+from charlm.model.folder import LEFTOVER_PREFIX, MODEL_FILES, clear_leftovers, make_folder, read_model
 from charlm.model.history import HistoryRecord
 from train.checkpoint import Checkpoint, load_checkpoint
 
@@ -57,8 +59,18 @@ class FolderLock:
 
 
 def prepare_folder(out: Path) -> None:
-    """Remove what a killed run left half written."""
+    """Remove what a killed run left half written, and try to write as `save_checkpoint` will after hours of training.
+
+    Raises RequestError if this user cannot write there, TrainingError if the disk is full.
+    """
     clear_leftovers(out)
+    try:
+        with tempfile.TemporaryDirectory(prefix=LEFTOVER_PREFIX, dir=out) as folder:
+            Path(folder, "new").write_bytes(b"checkpoint")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TrainingError(f"cannot write to {out} ({error.strerror}); make room and begin again") from None
+        raise RequestError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
 
 
 def find_checkpoint(out: Path, resume: bool) -> Checkpoint | None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -6,13 +7,15 @@ import pytest
 from browser import ROOT
 from models import contents
 
-from charlm.errors import RequestError
+from charlm.errors import RequestError, TrainingError
+from charlm.model.folder import LEFTOVER_PREFIX
 from train.config import TrainConfig
 from train.data import Text
 from train.encode import encode_text
 from train.loop import fit
 from train.report import Report
 from train.run_folder import FolderLock
+from train.trainer import Trainer
 
 TEXT = Text("cats", encode_text("the cat sat on the mat; the dog sat on the log.\n" * 40))
 CONFIG = TrainConfig("rnn", epochs=1, hidden_size=4, embedding_size=4, batch_size=4, seq_length=16, device="cpu")
@@ -51,6 +54,7 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path):
 import sys
 from pathlib import Path
 from train.run_folder import FolderLock
+from train.trainer import Trainer
 
 lock = FolderLock()
 lock.acquire(Path({str(tmp_path)!r}))
@@ -67,3 +71,43 @@ sys.stdin.read()
     with FolderLock() as lock:
         lock.acquire(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def refuse_to_write(monkeypatch, number):
+    """Let writing into a run's folder fail as the system does."""
+    mkdir = os.mkdir
+
+    def failing(path, *arguments, **options):
+        if LEFTOVER_PREFIX in os.fspath(path):
+            raise OSError(number, os.strerror(number))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "mkdir", failing)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "status", "message"),
+    [
+        (errno.EACCES, RequestError, 2, r"cannot write to .*out \(Permission denied\); choose another --out"),
+        (errno.EROFS, RequestError, 2, r"cannot write to .*out \(Read-only file system\); choose another --out"),
+        (errno.ENOSPC, TrainingError, 1, r"cannot write to .*out \(No space left on device\); make room"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(
+    tmp_path, monkeypatch, number, error, status, message
+):
+    monkeypatch.setattr(Trainer, "train_step", lambda *_, **__: pytest.fail("it has begun"))
+    refuse_to_write(monkeypatch, number)
+    with pytest.raises(error, match=message) as refused:
+        fit(TEXT, tmp_path / "out", CONFIG, Report())
+    assert refused.value.exit_status == status
+    assert contents(tmp_path / "out") == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_without_permissions_is_refused_before_the_first_step(tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(Trainer, "train_step", lambda *_, **__: pytest.fail("it has begun"))
+    (tmp_path / "out").mkdir(mode=mode)
+    with pytest.raises(RequestError, match="choose another --out"):
+        fit(TEXT, tmp_path / "out", CONFIG, Report())
