@@ -6,7 +6,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -20,14 +20,18 @@ SECONDS_BETWEEN_STEP_EVENTS = 0.5  # the web page redraws its curves at each
 
 
 class Report:
-    """Progress for people: what is trained, a progress bar during each epoch, its figures and a sample after it."""
+    """Progress for people: what is trained, a progress bar during each epoch, its figures and a sample after it.
+
+    If standard error cannot be written (its reader has ended, the disk of a log file is full), nothing more is printed.
+    """
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
 
     def say(self, message: str) -> None:
         """Print a line."""
-        tqdm.write(message, file=sys.stderr)
+        with _stderr_may_fail():
+            tqdm.write(message, file=sys.stderr)
 
     def start(self, run: dict[str, Any]) -> None:
         """Print what will be trained, on which text and where."""
@@ -47,28 +51,31 @@ class Report:
 
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
         """Show a bar for an epoch of `total` characters, `done` of them read already."""
-        self._bar = tqdm(
-            desc=f"epoch {epoch}/{epochs}",
-            initial=done,
-            total=total,
-            unit=" chars",
-            unit_scale=True,
-            leave=False,
-            dynamic_ncols=True,
-            file=sys.stderr,
-            mininterval=0.25 if sys.stderr.isatty() else 30,  # seldom in a log file, where each update is a line
-        )
+        with _stderr_may_fail():
+            self._bar = tqdm(
+                desc=f"epoch {epoch}/{epochs}",
+                initial=done,
+                total=total,
+                unit=" chars",
+                unit_scale=True,
+                leave=False,
+                dynamic_ncols=True,
+                file=sys.stderr,
+                mininterval=0.25 if sys.stderr.isatty() else 30,  # seldom in a log file, where each update is a line
+            )
 
     def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
         """Move the bar; `run_seconds_left` is the time that the rest of the run will take."""
-        assert self._bar is not None
-        self._bar.set_postfix_str(f"loss {loss:.3f}, run ends in {format_time(run_seconds_left)}", refresh=False)
-        self._bar.update(chars)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {loss:.3f}, run ends in {format_time(run_seconds_left)}", refresh=False)
+            with _stderr_may_fail():
+                self._bar.update(chars)
 
     def end_epoch(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
-            self._bar.close()
+            with _stderr_may_fail():
+                self._bar.close()
             self._bar = None
 
     def epoch(self, record: EpochRecord, epochs: int, is_best: bool) -> None:
@@ -132,6 +139,16 @@ def format_time(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextmanager
+def _stderr_may_fail() -> Iterator[None]:
+    """Discard standard error from now on if it cannot be written inside the block."""
+    try:
+        yield
+    except OSError:
+        with suppress(OSError):  # a stream of Python's own has no descriptor
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def is_main_process() -> bool:

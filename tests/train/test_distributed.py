@@ -19,7 +19,7 @@ from train.config import TrainConfig
 from train.data import load_text
 from train.distributed import SINGLE_PROCESS, ProcessGroup, join_process_group
 from train.loop import fit
-from train.report import Report, is_main_process, mute_other_ranks
+from train.report import Report
 
 SETTINGS = {
     "cell": "gru",
@@ -217,7 +217,7 @@ def test_a_process_of_its_own_averages_gathers_and_asks_without_another():
     assert torch.equal(tensor, before) and SINGLE_PROCESS.all_gather(tensor) is tensor
     assert SINGLE_PROCESS.broadcast_from_main(lambda: 7) == 7
     with join_process_group("cpu") as group:
-        assert group is SINGLE_PROCESS and group.is_main and is_main_process()
+        assert group is SINGLE_PROCESS and group.is_main
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cuda", 2), ("mps", 1)])
@@ -227,18 +227,3 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, device, gpus):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(RequestError, match=f"give torchrun --nproc-per-node {gpus}, or"), join_process_group(device):
         pytest.fail("joined")
-
-
-def test_other_ranks_print_no_refusal_but_raise_unexpected_exceptions(monkeypatch, capsys):
-    def fail(error):
-        with mute_other_ranks():
-            sys.stderr.write("progress")
-            raise error
-
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(SystemExit) as ended:
-        fail(RequestError("wrong"))
-    assert ended.value.code == RequestError.exit_status
-    with pytest.raises(ZeroDivisionError):
-        fail(ZeroDivisionError())
-    assert capsys.readouterr() == ("", "")
