@@ -19,7 +19,7 @@ from train.interrupts import Interrupts
 from train.precision import flushed_denormals
 from train.protocols import PROTOCOLS, Protocol
 from train.report import Report
-from train.run_folder import FolderLock, check_finished, check_same_run, find_checkpoint, find_history, prepare_folder
+from train.run_folder import FolderLock, check_same_run, find_begun_run, prepare_folder
 from train.trainer import Trainer, model_config
 
 
@@ -48,26 +48,23 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         assert resolved.batch_size is not None
         group.share(resolved.batch_size)  # refuses a batch that cannot be divided before anything is made
 
-        # 3) lock the folder, and look into it: a checkpoint to resume from, a finished run, or nothing
+        # 3) lock the folder; a run to resume must have been begun with the same text and settings
         group.broadcast_from_main(lambda: lock.acquire(out))
-        checkpoint = group.broadcast_from_main(lambda: find_checkpoint(out, resume))
-        history = group.broadcast_from_main(lambda: find_history(out)) if resume and checkpoint is None else None
-        begun = checkpoint.values["run"] if checkpoint is not None else history["run"] if history is not None else None
+        begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
         if begun is not None:
-            resolved = keep_choices(config, resolved, begun)
+            resolved = keep_choices(config, resolved, begun.run)
         run = describe_run(text, protocol, resolved)
         if begun is not None:
             check_same_run(begun, run, out)
-        if history is not None:
-            check_finished(history, out)
-            report.say(f"{out} is finished already: best validation loss {history['best']['val_loss']:.4f}")
-            return history
+            if begun.history is not None:
+                report.say(f"{out} is finished already: best validation loss {begun.history['best']['val_loss']:.4f}")
+                return begun.history
 
         # 4) build the network and the optimiser, and restore what a checkpoint holds
         trainer = Trainer(resolved, protocol, run, report, group)
         group.broadcast_from_main(lambda: prepare_folder(out))
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
+        if begun is not None and begun.checkpoint is not None:
+            trainer.restore(begun.checkpoint)
             report.say(f"resuming at epoch {trainer.epoch}, step {trainer.step}")
         report.start(run)
 

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,47 +74,52 @@ def prepare_folder(out: Path) -> None:
         raise RequestError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
 
 
-def find_checkpoint(out: Path, resume: bool) -> Checkpoint | None:
-    """Return the checkpoint to resume from, or None to begin anew.
+@dataclass(frozen=True)
+class BegunRun:
+    """A run that is in a folder already.
 
-    Raises RequestError if a new run would overwrite something in `out`.
+    run: as in history.json. Either it has a checkpoint to resume from, or the history of its model: then it has ended.
+    """
+
+    run: dict[str, Any]
+    checkpoint: Checkpoint | None = None
+    history: HistoryRecord | None = None
+
+
+def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
+    """Return the run to resume in `out`, or None to begin anew.
+
+    Raises RequestError if a new run would overwrite what is there, or nothing there can be resumed.
     """
     checkpoint = load_checkpoint(out)
-    if not resume:
-        if checkpoint is not None:
+    present = [name for name in MODEL_FILES if (out / name).exists()]
+    if checkpoint is not None:
+        if not resume:
             raise RequestError(f"{out} holds an unfinished run; continue it with --resume or choose another --out")
-        if present := [name for name in MODEL_FILES if (out / name).exists()]:
-            raise RequestError(f"{out} already holds {', '.join(present)}; choose another --out")
-    return checkpoint
-
-
-def find_history(out: Path) -> HistoryRecord | None:
-    """Return the record of the model in `out`, or None if there is no model. Raises RequestError if it has none."""
-    if not any((out / name).exists() for name in MODEL_FILES):
+        return BegunRun(checkpoint.values["run"], checkpoint)
+    if not present:
         return None
+    if not resume:
+        raise RequestError(f"{out} already holds {', '.join(present)}; choose another --out")
     try:
         history = read_model(out).history
     except ModelFileError as error:
         raise RequestError(f"{error}; there is no checkpoint to resume from either: choose another --out") from None
     if history is None:
         raise RequestError(f"{out} holds a model without a record; choose another --out")
-    return history
+    return BegunRun(history["run"], history=history)
 
 
-def check_finished(history: HistoryRecord, out: Path) -> None:
-    """Raise RequestError if epochs are missing from the record of a run."""
-    if (measured := len(history["epochs"])) < (epochs := history["run"]["epochs"]):
-        raise RequestError(
-            f"{out} holds a model of {measured} of {epochs} epochs, and no checkpoint to go on from; "
-            "choose another --out, or delete the model there to begin anew"
-        )
-
-
-def check_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """Raise RequestError if the `run` of a history.json names another text or setting than this one."""
-    for name in now | before:  # the settings that the user gave come first, then those that follow from them
-        if name not in MAY_DIFFER and before.get(name) != now.get(name):
+def check_same_run(begun: BegunRun, run: dict[str, Any], out: Path) -> None:
+    """Raise RequestError if a begun run has another text or setting than `run`, or has ended before its last epoch."""
+    for name in run | begun.run:  # the settings that the user gave come first, then those that follow from them
+        if name not in MAY_DIFFER and begun.run.get(name) != run.get(name):
             raise RequestError(
-                f"{out} holds a run with {name} {before.get(name)!r}, not {now.get(name)!r}; "
+                f"{out} holds a run with {name} {begun.run.get(name)!r}, not {run.get(name)!r}; "
                 "resume with the settings it was started with, or choose another --out"
             )
+    if begun.history is not None and (measured := len(begun.history["epochs"])) < run["epochs"]:
+        raise RequestError(
+            f"{out} holds a model of {measured} of {run['epochs']} epochs, and no checkpoint to go on from; "
+            "choose another --out, or delete the model there to begin anew"
+        )
