@@ -69,18 +69,18 @@ REMOVALS = {"os.remove", "os.rmdir"}
 CHANGES = REMOVALS | {"os.rename", "os.link", "os.symlink", "os.mkdir", "os.truncate"}
 
 
-# What a reader finds in a run's folder
+# The state of a run's folder
 
 
 def without_times(value: Any) -> Any:
-    """Return a value of JSON without what a clock has measured."""
+    """Return a JSON value without measured times."""
     if isinstance(value, dict):
         return {name: without_times(part) for name, part in value.items() if name not in TIMES}
     return [without_times(part) for part in value] if isinstance(value, list) else value
 
 
 def digest(value: object, arrays: dict[str, Any]) -> str:
-    """Return a SHA-256 of a value of JSON but its times, and of named arrays."""
+    """Return a SHA-256 of a JSON value without its times, and of named arrays."""
     whole = hashlib.sha256(json.dumps(without_times(value), sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         whole.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
@@ -104,8 +104,8 @@ def read_checkpoint_state(out: Path) -> str | None:
     return digest(checkpoint.values, {name: tensor.numpy() for name, tensor in checkpoint.tensors.items()})
 
 
-class Course(Report):
-    """Notes the states of a run that nothing disturbs, when it reports: then it is not writing."""
+class RecordingReport(Report):
+    """Records the states of the files of an uninterrupted run whenever it reports: then it is not writing."""
 
     def __init__(self, out: Path) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Course(Report):
         self.models: list[str] = []
         self.checkpoints: list[str] = []
 
-    def note(self) -> None:
+    def record(self) -> None:
         for state, known in (
             (read_model_state(self.out), self.models),
             (read_checkpoint_state(self.out), self.checkpoints),
@@ -122,49 +122,49 @@ class Course(Report):
                 known.append(state)
 
     def start_epoch(self, *arguments: Any) -> None:
-        self.note()
+        self.record()
         super().start_epoch(*arguments)
 
     def epoch(self, *arguments: Any) -> None:
-        self.note()
+        self.record()
         super().epoch(*arguments)
 
 
-class Straight:
-    """A run that nothing disturbed: what the others are held to."""
+class UninterruptedRun:
+    """A run that nothing interrupted: the reference for the others."""
 
     def __init__(self, folder: Path) -> None:
         self.out = folder / "straight"
         began = time.monotonic()
         assert wait(*fork(self._train, folder / "straight.log")) == 0, read_log(folder / "straight.log")
         self.seconds = time.monotonic() - began
-        course = json.loads((folder / "course.json").read_text())
-        self.models, self.checkpoints = course["models"], course["checkpoints"]
+        states = json.loads((folder / "states.json").read_text())
+        self.models, self.checkpoints = states["models"], states["checkpoints"]
         assert len(self.models) == 1 + CONFIG.epochs  # each epoch is the best so far, and the end adds to the record
         assert len(self.checkpoints) == CONFIG.epochs
 
     def _train(self) -> int:
-        course = Course(self.out)
-        status = train(self.out, course)
-        course.note()
-        states = {"models": course.models, "checkpoints": course.checkpoints}
-        self.out.with_name("course.json").write_text(json.dumps(states))
+        report = RecordingReport(self.out)
+        status = train(self.out, report)
+        report.record()
+        states = {"models": report.models, "checkpoints": report.checkpoints}
+        self.out.with_name("states.json").write_text(json.dumps(states))
         return status
 
     def progress(self, out: Path) -> int:
         """Return how many epochs of the run in `out` are safe, one more if it is finished.
 
-        Fails if what a reader finds there is something that the straight run has never shown.
+        Fails if what a reader finds there is something that the uninterrupted run has never written.
         """
         model, checkpoint = read_model_state(out), read_checkpoint_state(out)
-        assert model in [None, *self.models], f"{out} reads as a model that never was"
+        assert model in [None, *self.models], f"{out} holds a model that the uninterrupted run never wrote"
         if checkpoint is None:
             return 1 + CONFIG.epochs if model == self.models[-1] else 0
-        assert checkpoint in self.checkpoints, f"{out} holds a checkpoint that never was"
+        assert checkpoint in self.checkpoints, f"{out} holds a checkpoint that the uninterrupted run never wrote"
         return 1 + self.checkpoints.index(checkpoint)
 
     def check_same(self, out: Path) -> None:
-        """Fail unless a finished run ended as the straight one."""
+        """Fail unless a finished run left the same files as the uninterrupted one."""
         assert sorted(os.listdir(out)) == sorted(os.listdir(self.out))
         for name in ("model.safetensors", "config.json"):
             assert (out / name).read_bytes() == (self.out / name).read_bytes(), f"{name} of {out} differs"
@@ -176,7 +176,7 @@ class Straight:
 
 
 def train(out: Path, report: Report) -> int:
-    """Train to the end, from where the folder stands, and return the exit status that the command would have."""
+    """Train to the end, resuming what is in the folder, and return the exit status of the command."""
 
     def command() -> None:
         fit(TEXT, out, CONFIG, report, resume=True)
@@ -185,9 +185,9 @@ def train(out: Path, report: Report) -> int:
 
 
 def fork(work: Callable[[], int], log: Path) -> tuple[int, int]:
-    """Start a child that does some work and ends with the status it returns.
+    """Start a child process that calls `work` and exits with the status it returns.
 
-    Return the child's id and a pipe that ends when the child does.
+    Return the child's process id and a pipe that is closed when the child ends.
     """
     pipe, childs_end = os.pipe()
     child = os.fork()
@@ -199,13 +199,13 @@ def fork(work: Callable[[], int], log: Path) -> tuple[int, int]:
         except BaseException:
             traceback.print_exc()
         finally:
-            os._exit(status)  # nothing of the parent's is to be flushed or closed twice
+            os._exit(status)  # without flushing or closing what the parent has open
     os.close(childs_end)
     return child, pipe
 
 
 def wait(child: int, pipe: int, seconds: float | None = None) -> int:
-    """Wait for a child's end, or kill it after that time; return its exit status, -9 if it was killed."""
+    """Wait until a child ends, or kill it after that time; return its exit status, -9 if it was killed."""
     ended, _, _ = select.select([pipe], [], [], seconds)
     if not ended:
         os.kill(child, signal.SIGKILL)
@@ -218,14 +218,14 @@ def read_log(path: Path) -> str:
 
 
 def do_less() -> None:
-    """Leave out most of what takes longer than so small a training does, and has nothing to do with files."""
+    """Skip most of the work that is unrelated to files and takes longer than so small a training."""
     write = CharLM.generate
     charlm.model.folder.draw_curves = lambda history, title: b"picture"
     CharLM.generate = lambda lm, prompt, length, *others, **more: write(lm, prompt, 20, *others, **more)
 
 
 def import_all(folder: Path) -> None:
-    """Import what a training imports on its way: a fork that is soon killed would never get past it."""
+    """Import every module that a training imports: a fork that is killed early would never get past the imports."""
 
     def list_modules() -> int:
         status = train(folder / "first", Report())
@@ -234,7 +234,7 @@ def import_all(folder: Path) -> None:
 
     assert wait(*fork(list_modules, folder / "first.log")) == 0, read_log(folder / "first.log")
     for name in json.loads((folder / "modules.json").read_text()):
-        with suppress(ImportError):  # some modules are made, not imported
+        with suppress(ImportError):  # some modules exist only in sys.modules
             importlib.import_module(name)
 
 
@@ -266,14 +266,14 @@ def before_changes(act: Callable[[int, str, tuple[Any, ...]], None]) -> None:
 
 
 def killed_at(number: int, change: int, event: str, arguments: tuple[Any, ...]) -> None:
-    """Be killed before the change of that number."""
+    """Kill this process before the change of that number."""
     if change == number:
         leave_empty(event, arguments)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def full_from(number: int, change: int, event: str, arguments: tuple[Any, ...]) -> None:
-    """Have a disk that takes nothing more from the change of that number on, but gives things up."""
+    """Fail as on a full disk from the change of that number on; removing files still works."""
     if change >= number and event not in REMOVALS:
         if change == number:
             leave_empty(event, arguments)
@@ -287,8 +287,8 @@ def leave_empty(event: str, arguments: tuple[Any, ...]) -> None:
         os.close(os.open(path, flags))
 
 
-def crash_at_random(folder: Path, straight: Straight, kills: int) -> dict[str, int]:
-    """Kill runs at random instants, `kills` times in all, each run until it ends of itself."""
+def crash_at_random(folder: Path, straight: UninterruptedRun, kills: int) -> dict[str, int]:
+    """Kill runs at random instants, `kills` times in all, each run until it finishes."""
     instants = random.Random(kills)
     done = {"runs": 0, "kills": 0}
     while done["kills"] < kills:
@@ -310,7 +310,7 @@ def crash_at_random(folder: Path, straight: Straight, kills: int) -> dict[str, i
     return done
 
 
-def crash_at_changes(folder: Path, straight: Straight, step: int, crash: Crash) -> int:
+def crash_at_changes(folder: Path, straight: UninterruptedRun, step: int, crash: Crash) -> int:
     """Crash a run at each step-th change to the file system, and let it go on; return how many crashed."""
     log, safe = folder / "run.log", 0
     for crashes in itertools.count():
@@ -355,7 +355,7 @@ def main() -> None:
     torch.set_num_threads(1)
     do_less()
     import_all(args.folder)
-    straight = Straight(args.folder)
+    straight = UninterruptedRun(args.folder)
     if args.how == "random":
         done = crash_at_random(args.folder, straight, args.number)
     else:
