@@ -63,11 +63,11 @@ class Workspace:
         return total.add_(torch.mm(left, right, out=product))
 
 
-class RNNSteps:
+class UnrolledRNN:
     """h_t = tanh(a_t), a_t = x_t + W_hh h_{t-1}. Backward: da_t = dh_t (1 - h_t²), dh_{t-1} += W_hhᵀ da_t.
 
-    Base of the other cells, which have G gates in a_t (B, G H) and override the steps. `forward` overwrites x with the
-    activations of the gates, and `backward` reads them: both work on the same arrays of the workspace.
+    Unrolled: computed over a whole sequence. The other cells have G gates in a_t (B, G H) and override the steps.
+    `forward` overwrites x with the activations of the gates, which `backward` reads in the same arrays.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -94,7 +94,7 @@ class RNNSteps:
         rounded = self.rounded_hidden()
         workspace.round(hidden[0], rounded[0])
         for step in range(len(x)):
-            self._step(step, rounded[step], recurrent, bias_hh)
+            self._forward_step(step, rounded[step], recurrent, bias_hh)
             workspace.round(hidden[step + 1], rounded[step + 1])
         return self._states
 
@@ -102,7 +102,7 @@ class RNNSteps:
         """Return the hidden states (T + 1, B, H) of the last `forward`, rounded for products."""
         return self._workspace.take_rounded("state 0", self._states[0])
 
-    def _step(self, step: int, hidden: Tensor, recurrent: Tensor, _bias_hh: Tensor) -> None:
+    def _forward_step(self, step: int, hidden: Tensor, recurrent: Tensor, _bias_hh: Tensor) -> None:
         """Compute the states of row step + 1. hidden: of row `step`, rounded; recurrent: W_hhᵀ (H, G H), rounded."""
         x = self._workspace.add_product(self._activations[step], hidden, recurrent)
         _tanh(x, out=self._states[0][step + 1])
@@ -122,13 +122,13 @@ class RNNSteps:
             torch.add(grad_outputs[step], carried[0], out=grad_hidden)
             if step + 1 < len(grad_outputs):
                 workspace.add_product(grad_hidden, hidden_grads[step + 1], recurrent)
-            self._step_back(step, grad_hidden, carried, input_grads[step], hidden_grads[step])
+            self._backward_step(step, grad_hidden, carried, input_grads[step], hidden_grads[step])
         return input_grads, hidden_grads
 
     def _take_hidden_grads(self, input_grads: Tensor) -> Tensor:
         return input_grads  # the same: x_t and W_hh h_{t-1} are summands of a_t
 
-    def _step_back(self, step: int, grad: Tensor, _carried: Tensor, grad_x: Tensor, _grad_product: Tensor) -> None:
+    def _backward_step(self, step: int, grad: Tensor, _carried: Tensor, grad_x: Tensor, _grad_product: Tensor) -> None:
         """Fill grad_x and grad_product (B, G H), of x_t and W_hh h_{t-1}, from the gradient dh_t (B, H).
 
         carried: (2, B, H), from step to step: the part of dh_{t-1} that does not pass through W_hh, and dc_{t-1}.
@@ -144,7 +144,7 @@ class RNNSteps:
         return self._workspace.take(f"exact {rounded.shape}", *rounded.shape)
 
 
-class LSTMSteps(RNNSteps):
+class UnrolledLSTM(UnrolledRNN):
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), where i, f, o = σ and g = tanh of the four parts of a_t (B, 4 H).
 
     Backward: dc_t += dh_t o (1 - tanh²(c_t)); di = dc_t g, df = dc_t c_{t-1}, dg = dc_t i, do = dh_t tanh(c_t), and
@@ -152,11 +152,11 @@ class LSTMSteps(RNNSteps):
     """
 
     def forward(self, x: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: list[Tensor]) -> list[Tensor]:
-        """See RNNSteps.forward."""
+        """See UnrolledRNN.forward."""
         self._tanh_cells = self._workspace.take("tanh of cells", *x.shape[:2], weight_hh.shape[1])
         return super().forward(x, weight_hh, bias_hh, state)
 
-    def _step(self, step: int, hidden: Tensor, recurrent: Tensor, _bias_hh: Tensor) -> None:
+    def _forward_step(self, step: int, hidden: Tensor, recurrent: Tensor, _bias_hh: Tensor) -> None:
         gates = self._workspace.add_product(self._activations[step], hidden, recurrent)
         hidden_states, cells = self._states
         i, f, g, o = gates.chunk(4, dim=1)
@@ -167,7 +167,7 @@ class LSTMSteps(RNNSteps):
         _tanh(cells[step + 1], out=self._tanh_cells[step])
         torch.mul(o, self._tanh_cells[step], out=hidden_states[step + 1])
 
-    def _step_back(self, step: int, grad: Tensor, carried: Tensor, grad_x: Tensor, _grad_product: Tensor) -> None:
+    def _backward_step(self, step: int, grad: Tensor, carried: Tensor, grad_x: Tensor, _grad_product: Tensor) -> None:
         cells, tanh_cell, grad_cell = self._states[1], self._tanh_cells[step], carried[1]
         gates, exact = self._activations[step], self._exact(grad_x)
         i, f, g, o = gates.chunk(4, dim=1)
@@ -186,7 +186,7 @@ class LSTMSteps(RNNSteps):
         self._workspace.round(exact, grad_x)
 
 
-class GRUSteps(RNNSteps):
+class UnrolledGRU(UnrolledRNN):
     """h_t = (1 - z) n + z h_{t-1}, where r, z = σ of the first two parts of a_t (B, 3 H), n = tanh(x_n + r m).
 
     x_n is the third part of x_t, and m = W_n h_{t-1} + b_n that of the recurrent product with its own bias.
@@ -196,16 +196,16 @@ class GRUSteps(RNNSteps):
 
     @staticmethod
     def folded_bias(bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
-        """See RNNSteps.folded_bias; b_n, the last third of `bias_hh`, is multiplied by r."""
+        """See UnrolledRNN.folded_bias; b_n, the last third of `bias_hh`, is multiplied by r."""
         shared = 2 * len(bias_hh) // 3
         return torch.cat([bias_ih[:shared] + bias_hh[:shared], bias_ih[shared:]])
 
     def forward(self, x: Tensor, weight_hh: Tensor, bias_hh: Tensor, state: list[Tensor]) -> list[Tensor]:
-        """See RNNSteps.forward."""
+        """See UnrolledRNN.forward."""
         self._recurrent_n = self._workspace.take("recurrent part of n", *x.shape[:2], weight_hh.shape[1])  # m
         return super().forward(x, weight_hh, bias_hh, state)
 
-    def _step(self, step: int, hidden: Tensor, recurrent: Tensor, bias_hh: Tensor) -> None:
+    def _forward_step(self, step: int, hidden: Tensor, recurrent: Tensor, bias_hh: Tensor) -> None:
         gates, m, states = self._activations[step], self._recurrent_n[step], self._states[0]
         r_and_z = slice(2 * m.shape[1])
         self._workspace.add_product(gates[:, r_and_z], hidden, recurrent[:, r_and_z]).sigmoid_()
@@ -218,7 +218,7 @@ class GRUSteps(RNNSteps):
     def _take_hidden_grads(self, input_grads: Tensor) -> Tensor:
         return self._workspace.take("hidden gradients", *input_grads.shape, dtype=input_grads.dtype)
 
-    def _step_back(self, step: int, grad: Tensor, carried: Tensor, grad_x: Tensor, grad_product: Tensor) -> None:
+    def _backward_step(self, step: int, grad: Tensor, carried: Tensor, grad_x: Tensor, grad_product: Tensor) -> None:
         gates, exact = self._activations[step], self._exact(grad_x)
         r, z, n = gates.chunk(3, dim=1)
         grad_r, grad_z, grad_n = exact.chunk(3, dim=1)
@@ -234,7 +234,7 @@ class GRUSteps(RNNSteps):
         grad_product[:, r_and_z.stop :] = grad_n.mul_(r) if grad_n.dtype != grad_x.dtype else grad_n * r
 
 
-STEPS = {"rnn": RNNSteps, "lstm": LSTMSteps, "gru": GRUSteps}
+UNROLLED_CELLS = {"rnn": UnrolledRNN, "lstm": UnrolledLSTM, "gru": UnrolledGRU}
 
 
 class RecurrentLayer(torch.nn.Module):
@@ -245,7 +245,7 @@ class RecurrentLayer(torch.nn.Module):
         super().__init__()
         for name, parameter in torch_layer.named_parameters():
             self.register_parameter(name, parameter)
-        self._steps = STEPS[cell](workspace := Workspace(dtype))
+        self._cell = UNROLLED_CELLS[cell](workspace := Workspace(dtype))
         self._workspace = workspace
 
     def forward(self, rows: Tensor, state: list[Tensor], ids: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -257,7 +257,7 @@ class RecurrentLayer(torch.nn.Module):
         The next call overwrites the outputs, so the backward pass must come before it.
         """
         weights = self._parameters.values()  # in torch's order: weight_ih, weight_hh, bias_ih, bias_hh
-        inputs = (self._steps, self._workspace, ids, rows, *weights, *state)
+        inputs = (self._cell, self._workspace, ids, rows, *weights, *state)
         hidden, *last = _Recurrence.apply(*inputs)  # type: ignore[no-untyped-call]
         return hidden, last
 
@@ -266,7 +266,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        steps: RNNSteps,
+        cell: UnrolledRNN,
         workspace: Workspace,
         ids: Tensor | None,
         rows: Tensor,
@@ -277,14 +277,14 @@ class _Recurrence(torch.autograd.Function):
         *state: Tensor,
     ) -> tuple[Tensor, ...]:
         x = workspace.take("activations", *(rows if ids is None else ids[..., None]).shape[:2], len(weight_ih))
-        rounded_rows, bias = workspace.rounded(rows.flatten(0, -2)), steps.folded_bias(bias_ih, bias_hh)
+        rounded_rows, bias = workspace.rounded(rows.flatten(0, -2)), cell.folded_bias(bias_ih, bias_hh)
         product = torch.mm(rounded_rows, workspace.rounded(weight_ih).T)
         if ids is None:
             x.flatten(0, 1).copy_(product).add_(bias)
         else:
             torch.index_select(product + bias, 0, ids.flatten(), out=x.flatten(0, 1))
-        states = steps.forward(x, weight_hh, bias_hh, list(state))
-        ctx.steps, ctx.workspace = steps, workspace
+        states = cell.forward(x, weight_hh, bias_hh, list(state))
+        ctx.cell, ctx.workspace = cell, workspace
         ctx.save_for_backward(ids, rows, rounded_rows, weight_ih, weight_hh)
         last = [part[-1].clone() for part in states]
         ctx.mark_non_differentiable(*last)
@@ -294,8 +294,8 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_outputs: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         ids, rows, rounded_rows, weight_ih, weight_hh = ctx.saved_tensors
-        input_grads, hidden_grads = (grads.flatten(0, 1) for grads in ctx.steps.backward(grad_outputs, weight_hh))
-        hidden = ctx.steps.rounded_hidden()[:-1].flatten(0, 1)  # (T B, H)
+        input_grads, hidden_grads = (grads.flatten(0, 1) for grads in ctx.cell.backward(grad_outputs, weight_hh))
+        hidden = ctx.cell.rounded_hidden()[:-1].flatten(0, 1)  # (T B, H)
         grad_weight_hh, grad_bias_hh = hidden_grads.T @ hidden, _sum(hidden_grads)
         if ids is not None:  # sum over the positions at which each symbol was read: (T B, G H) → (V, G H)
             one_hot = input_grads.new_zeros(len(rows), len(input_grads)).scatter_(0, ids.reshape(1, -1), 1)
