@@ -278,12 +278,12 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         x = workspace.take("activations", *(rows if ids is None else ids[..., None]).shape[:2], len(weight_ih))
         rounded_rows, bias = workspace.rounded(rows.flatten(0, -2)), cell.folded_bias(bias_ih, bias_hh)
-        product = torch.mm(rounded_rows, workspace.rounded(weight_ih).T)
+        product = torch.mm(rounded_rows, workspace.rounded(weight_ih).T)  # (T B, G H), or (V, G H) with ids
         if ids is None:
             x.flatten(0, 1).copy_(product).add_(bias)
         else:
             torch.index_select(product + bias, 0, ids.flatten(), out=x.flatten(0, 1))
-        states = cell.forward(x, weight_hh, bias_hh, list(state))
+        states = cell.forward(x, weight_hh, bias_hh, list(state))  # (T + 1, B, H) each
         ctx.cell, ctx.workspace = cell, workspace
         ctx.save_for_backward(ids, rows, rounded_rows, weight_ih, weight_hh)
         last = [part[-1].clone() for part in states]

@@ -1,4 +1,4 @@
-"""Several processes train one model: started by torchrun, and without it where each has to end by itself."""
+"""Several processes train one model, started by torchrun; or without it, where each process has to end by itself."""
 
 import json
 import os
@@ -35,10 +35,10 @@ SETTINGS = {
 # Sums over the streams of a batch are made in another order: that alone makes the processes differ from one.
 SAME_LOSS = 1e-4
 STOP_EPOCH, STOP_STEP = 2, 5
-PATIENCE = 300  # seconds, on a machine with other work; a process that waits for another for ever is ended by it
+TIMEOUT = 300  # seconds, enough on a busy machine; ends processes that wait for each other for ever
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
-run = partial(subprocess.run, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=PATIENCE)
+run = partial(subprocess.run, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=TIMEOUT)
 
 
 def torchrun(*arguments):
@@ -64,7 +64,7 @@ def pair(*arguments):
         for rank in ("0", "1")
     ]
     try:
-        said = [process.communicate(timeout=PATIENCE) for process in processes]
+        said = [process.communicate(timeout=TIMEOUT) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -109,10 +109,10 @@ def stopped(tmp_path_factory, text):
 @pytest.mark.slow
 def test_two_processes_that_torchrun_has_to_end_stop_after_the_same_step_and_save_all_of_the_run(stopped, alone):
     ended, out = stopped
-    assert ended.returncode == 1  # as torchrun has it
+    assert ended.returncode == 1  # torchrun's own
     assert ended.stderr.count("interrupted; the same command with --resume goes on from here") == 1
     assert ended.stderr.count("epoch 1/2: training loss ") == 1
-    assert "RuntimeError" not in ended.stderr, ended.stderr  # one that had gone would leave the other with half a sum
+    assert "RuntimeError" not in ended.stderr, ended.stderr  # the all-reduce of one fails if the other has ended
     checkpoint = load_checkpoint(out)
     assert checkpoint.values["epoch"] == STOP_EPOCH
     # the signal may reach the other process a step earlier

@@ -40,12 +40,12 @@ def make_config(cell="gru", **changes):
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    """Drawing takes longer than a tiny epoch, and is tested elsewhere."""
+    """Draw no curves: that takes longer than a tiny epoch, and is tested elsewhere."""
     monkeypatch.setattr("charlm.model.folder.draw_curves", lambda history, title: b"picture")
 
 
 class StopAt(Report):
-    """Press Ctrl-C, as it were, while an epoch's bar moves for the n-th time, or after an epoch is reported."""
+    """Raise KeyboardInterrupt at the n-th call of `step`, or after the report of an epoch."""
 
     def __init__(self, steps=None, epochs=None):
         super().__init__()
@@ -143,7 +143,7 @@ def test_windows_are_recorded_with_the_loss_on_the_text_after_them(tmp_path, mon
 
 
 def test_the_best_epoch_is_exported_when_later_ones_are_worse(tmp_path):
-    # random letters: what is learnt by heart from the first nine tenths is of no use in the last
+    # random letters: nothing learnt from the first nine tenths helps to predict the last
     content = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 1000))
     config = make_config(epochs=8, hidden_size=64, lr=0.02, dropout=0, embedding_dropout=0, weight_decay=0)
     history = fit(make_text(content), tmp_path / "out", config, Report())
@@ -176,7 +176,7 @@ def test_training_leaves_the_global_random_numbers_alone(tmp_path):
 
 
 def check_resume(folder, config, stop):
-    """Check that a run that stops and goes on ends as one that does not."""
+    """Check that an interrupted and resumed run ends exactly like an uninterrupted one."""
     straight = fit(make_text(), folder / "straight", config, Report())
     with pytest.raises(KeyboardInterrupt):
         fit(make_text(), folder / "stopped", config, StopAt(**stop))
@@ -186,7 +186,7 @@ def check_resume(folder, config, stop):
         assert (folder / "stopped" / name).read_bytes() == (folder / "straight" / name).read_bytes()
     assert without_times(resumed["epochs"]) == without_times(straight["epochs"])
     assert resumed["best"] == straight["best"]
-    if saved["step"] > 0:  # the time until it stopped counts too
+    if saved["step"] > 0:  # the time before the interrupt counts too
         assert resumed["epochs"][saved["epoch"] - 1]["seconds"] > saved["seconds"] > 0
     return straight
 
@@ -195,7 +195,7 @@ def check_resume(folder, config, stop):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("stop", [{"epochs": 2}, {"steps": 1}, {"steps": 30}], ids=str)
 def test_an_interrupted_run_goes_on_to_the_same_model_bit_for_bit(tmp_path, monkeypatch, cell, stop):
-    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)  # so that every step is one to stop at
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)  # report every step
     check_resume(tmp_path, make_config(cell, epochs=3), stop)
 
 
@@ -328,7 +328,7 @@ def test_an_interrupt_does_not_save_a_run_whose_loss_is_no_number(tmp_path, monk
         return step(trainer, stop)
 
     monkeypatch.setattr(Trainer, "train_step", overflow_and_interrupt)
-    with pytest.raises((TrainingError, KeyboardInterrupt)) as caught:  # the second would end all tests
+    with pytest.raises((TrainingError, KeyboardInterrupt)) as caught:  # an uncaught KeyboardInterrupt would end pytest
         fit(make_text(), out, make_config(), Report(), resume=True)
     assert caught.type is TrainingError and contents(out) == before
 
@@ -439,7 +439,7 @@ def test_an_interrupt_while_a_model_is_exported_comes_when_it_is_whole(tmp_path,
     assert len(CharLM.from_pretrained(tmp_path / "out").history["epochs"]) == min(export, 2)
     checkpoint = load_checkpoint(tmp_path / "out")
     stands = None if checkpoint is None else (checkpoint.values["epoch"], checkpoint.values["step"])
-    assert stands == {1: (2, 1), 2: (3, 0), 3: None}[export]  # it went on to the next place to stop at
+    assert stands == {1: (2, 1), 2: (3, 0), 3: None}[export]  # it stopped at the next place where it can
 
 
 def test_a_second_interrupt_does_not_cut_the_saving_short(tmp_path, monkeypatch):
@@ -460,7 +460,7 @@ def test_in_bfloat16_too_a_run_learns_and_goes_on_bit_for_bit(tmp_path, monkeypa
     monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)
     straight = check_resume(tmp_path, make_config(cell, precision="bf16", dropout=0), {"steps": 30})
     assert straight["run"]["precision"] == "bf16"
-    # a model that knew nothing but the symbols would lose the logarithm of their number
+    # guessing among V symbols has the loss log V
     assert straight["best"]["val_loss"] < 0.9 * math.log(len(set(CONTENT)))
 
 

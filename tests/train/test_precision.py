@@ -15,7 +15,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def measure_gain(monkeypatch, gain):
-    """Let measuring find that bf16 is so many times as fast; return a list of the measurements made."""
+    """Replace the measurement by a given gain; return the list of the calls."""
     measured = []
     monkeypatch.setattr(precision, "_bf16_gain", lambda: measured.append(gain) or gain)
     return measured
@@ -61,7 +61,7 @@ def test_mps_trains_in_fp32(monkeypatch):
 
 
 def replace_clock(monkeypatch, *seconds):
-    """Let measurements take so long, one after another."""
+    """Let each measurement in turn take that many seconds."""
     readings = iter([reading for start in accumulate(seconds, initial=0) for reading in (start, start)][1:])
     monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
 
@@ -76,7 +76,7 @@ def gain_measured_anew():
 @pytest.mark.parametrize("reported", [{}, {"avx512_bf16": False, "amx_bf16": False}, {"avx512_vnni": True}])
 def test_a_cpu_without_instructions_for_bf16_is_not_measured(monkeypatch, gain_measured_anew, reported):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: reported)
-    replace_clock(monkeypatch)  # to read it would be an error
+    replace_clock(monkeypatch)  # reading the clock fails
     assert gain_measured_anew() == 0
     assert pick_precision("auto", CPU, 512) == "fp32"
 
@@ -93,5 +93,5 @@ def test_the_gain_is_the_ratio_of_the_shortest_times_and_measured_once(monkeypat
 
 def test_bf16_that_is_emulated_all_the_same_is_measured_once_only(monkeypatch, gain_measured_anew):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    replace_clock(monkeypatch, 0.25, 64.0)  # to read it once more would be an error
+    replace_clock(monkeypatch, 0.25, 64.0)  # reading the clock once more fails
     assert gain_measured_anew() == 0.25 / 64
