@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from charlm.errors import TrainingError
+from charlm.errors import ModelFileError, TrainingError
 from charlm.lm import CharLM
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import round_to_bfloat16
@@ -189,11 +189,14 @@ class Trainer:
 
     def _check_loss(self, loss: float) -> float:
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is no longer a number (epoch {self.epoch}, step {self.step}); the last checkpoint is kept: "
-                f"begin again with a lower --lr than {self._config.lr}, a lower --clip-norm or --precision fp32"
-            )
+            raise self._divergence("the loss is no longer a number")
         return loss
+
+    def _divergence(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} (epoch {self.epoch}, step {self.step}); the last checkpoint is kept: "
+            f"begin again with a lower --lr than {self._config.lr}, a lower --clip-norm or --precision fp32"
+        )
 
     def _seconds_left(self) -> float:
         steps_left = (self._config.epochs - self.epoch + 1) * self.batches.steps_per_epoch - self.step
@@ -210,14 +213,13 @@ class Trainer:
     def measure(self, interrupts: Interrupts) -> EpochRecord:
         """Measure the model in the precision it is saved in, and return the epoch's record.
 
-        Raises TrainingError if its validation loss is NaN, and KeyboardInterrupt when a signal comes.
+        Raises TrainingError if it has diverged, and KeyboardInterrupt when a signal comes.
         """
         with interrupts.immediate():
             train_loss = self._mean_train_loss(wait=True)
             self._measured_weights = round_to_bfloat16(self.network.export_weights())
             lm = CharLM(self._model_config, self._measured_weights, device=self._config.device)
             losses = self._protocol.epoch_losses(lm.network)
-            length = min(SAMPLE_LENGTH, longest_sample(self._config.epochs))
             assert losses["val_loss"] is not None
             return {
                 "epoch": self.epoch,
@@ -227,8 +229,15 @@ class Trainer:
                 "learning_rate": self.learning_rate(self.step - 1),
                 "seconds": self._seconds,
                 "chars_per_second": self.step * self.batches.chars_per_step / self._seconds,
-                "sample": lm.generate("", length, SAMPLE_TEMPERATURE, seed=self._config.seed),
+                "sample": self._write_sample(lm),
             }
+
+    def _write_sample(self, lm: CharLM) -> str:
+        length = min(SAMPLE_LENGTH, longest_sample(self._config.epochs))
+        try:
+            return lm.generate("", length, SAMPLE_TEMPERATURE, seed=self._config.seed)
+        except ModelFileError:
+            raise self._divergence("the weights or logits have become too large") from None
 
     def end_epoch(self, record: EpochRecord) -> bool:
         """Add a measured epoch to the record and begin the next one; return whether it is the best so far."""

@@ -22,6 +22,7 @@ from train.encode import encode_text
 from train.evaluate import reset_loss
 from train.interrupts import Interrupts
 from train.loop import describe_run, fit
+from train.network import TrainingNetwork
 from train.protocols import PROTOCOLS
 from train.report import Report
 from train.trainer import FINAL_LR_SHARE, SAMPLE_LENGTH, Trainer
@@ -313,6 +314,21 @@ def test_weights_that_the_last_update_made_useless_are_not_kept(tmp_path, monkey
     before = contents(out)
     monkeypatch.setattr(protocols, "carried_loss", lambda *_: math.nan)
     with pytest.raises(TrainingError, match="the loss is no longer a number"):
+        fit(make_text(), out, make_config(), Report(), resume=True)
+    assert contents(out) == before
+
+
+def test_weights_too_large_to_write_with_are_not_kept_and_the_advice_is_a_lower_rate(tmp_path, monkeypatch):
+    out = interrupted(tmp_path / "out")
+    before = contents(out)
+    export = TrainingNetwork.export_weights
+    monkeypatch.setattr(
+        TrainingNetwork,
+        "export_weights",
+        lambda network: {name: np.float32(1e20) * array for name, array in export(network).items()},
+    )
+    monkeypatch.setattr(protocols, "carried_loss", lambda *_: 3.0)
+    with pytest.raises(TrainingError, match=r"have become too large .*lower --lr than 0\.01"):
         fit(make_text(), out, make_config(), Report(), resume=True)
     assert contents(out) == before
 
