@@ -13,8 +13,8 @@ from charlm.model.folder import LEFTOVER_PREFIX, MODEL_FILES, clear_leftovers, m
 from charlm.model.history import HistoryRecord
 from train.checkpoint import Checkpoint, load_checkpoint
 
-# Settings that a resumed run may change: where it runs, not what it computes.
-MAY_DIFFER = {"device", "precision", "torch"}
+# What may differ in a resumed run: where it runs and what its text is called, not what it computes.
+MAY_DIFFER = {"device", "precision", "torch", "text"}
 
 
 class FolderLock:

@@ -271,6 +271,12 @@ def test_another_text_does_not_continue_a_run(tmp_path):
         fit(make_text(CONTENT.replace("cat", "cow")), out, make_config(), Report(), resume=True)
 
 
+def test_the_same_text_under_another_name_continues_a_run(tmp_path):
+    out = interrupted(tmp_path / "out")
+    renamed = Text("my cats", make_text().encoded)
+    assert len(fit(renamed, out, make_config(), Report(), resume=True)["epochs"]) == 2
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "out").write_text("precious")
     with pytest.raises(RequestError, match="is a file; give a folder as --out"):
