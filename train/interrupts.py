@@ -1,15 +1,17 @@
-"""Ctrl-C and SIGTERM during a training: noted at once, acted upon where nothing is left half done."""
+"""Signals that end a training, such as Ctrl-C: noted at once, acted upon where nothing is left half done."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C; `kill`; the terminal is closed; schedulers warn before the time is up. Windows has the first two.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Interrupts:
-    """A context in which Ctrl-C and SIGTERM only set `received`, except inside `immediate()`.
+    """A context in which SIGNALS only set `received`, except inside `immediate()`.
 
     received: the number of the last signal, or None. If nothing has raised KeyboardInterrupt for it until the context
     ends, the context does.
@@ -23,7 +25,9 @@ class Interrupts:
         self._before = {}
         if threading.current_thread() is threading.main_thread():  # Python allows signal handlers in no other thread
             for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._handle)
+                is_nohup = number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
+                if not is_nohup:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:

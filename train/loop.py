@@ -26,9 +26,9 @@ from train.trainer import Trainer, model_config
 def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: bool = False) -> HistoryRecord:
     """Train a model on a text, leave the model of the best epoch in the folder `out`, and return its record.
 
-    After every epoch, and at Ctrl-C or SIGTERM, a checkpoint is written there; an interrupt then raises
-    KeyboardInterrupt. `resume` continues from the checkpoint to the same result as without a break. Under torchrun,
-    all processes train one model.
+    After every epoch, and at Ctrl-C or another of train.interrupts.SIGNALS, a checkpoint is written there; a signal
+    then raises KeyboardInterrupt. `resume` continues from the checkpoint to the same result as without a break.
+    Under torchrun, all processes train one model.
 
     Raises RequestError if the text or a setting does not fit, or `out` holds another model;
     TrainingError if the loss is no longer a number.

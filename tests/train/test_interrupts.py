@@ -2,10 +2,10 @@ import signal
 
 import pytest
 
-from train.interrupts import Interrupts
+from train.interrupts import SIGNALS, Interrupts
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_an_interrupt_is_noted_and_raised_where_an_immediate_block_begins(number):
     done = []
 
@@ -54,3 +54,14 @@ def test_the_handlers_from_before_are_back_afterwards():
     with Interrupts():
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_a_training_under_nohup_does_not_end_with_the_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupts.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
