@@ -1,4 +1,4 @@
-"""The folder of a run: one training at a time in it; empty, or with a checkpoint or a model of the same run."""
+"""The folder of a run: locked against a second training, tried for writing, and searched for a run to resume."""
 
 import errno
 import os
