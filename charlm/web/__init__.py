@@ -1,1 +1,1 @@
-"""The web demo: which models it serves, what its page and its API answer, and how it looks."""
+"""The web demo: the models it serves, the answers of its page and of its API, the layout and the server."""

@@ -1,16 +1,17 @@
-"""The page's address: which view it opens, and what a shared link fills in."""
+"""The page's address: which view it opens, and the settings of a shared text."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from charlm.errors import CharLMError
-from charlm.web.answers.write import Run
+from charlm.web.answers.write import FIELDS, WriteSettings
 from charlm.web.models import ModelRegistry
 
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
 
-# What a link holds, in the order of the fields on the page, and how to read it.
-FIELDS: Mapping[str, Callable[[str], Any]] = {
+# The parameters of a share link, in the order of FIELDS, and how their values are read.
+PARAMETERS: Mapping[str, Callable[[str], Any]] = {
     "a": str,
     "b": str,
     "prompt": str,
@@ -22,24 +23,29 @@ FIELDS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def read_address(query: Mapping[str, str], registry: ModelRegistry) -> tuple[str, list[Any], list[str]]:
-    """Return the view that an address names, a value for each of FIELDS, and what is wrong with it.
+@dataclass(frozen=True)
+class Address:
+    """The view to open, the settings of a shared text if there is one, and what is wrong with the link."""
 
-    The values are None where the address is none of a shared text, or one that cannot be had here.
-    """
+    view: str
+    settings: WriteSettings | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
+    """Read the parameters of an address. A link with only some of PARAMETERS shares no text."""
     view = query.get("view", "write")
-    nothing: list[Any] = [None] * len(FIELDS)
     if view not in VIEWS:
         view = "write"
-    if not all(name in query for name in FIELDS):
-        return view, nothing, []
+    if not all(name in query for name in PARAMETERS):
+        return Address(view)
     try:
-        values = [read(query[name]) for name, read in FIELDS.items()]
-        run = Run.checked(values[:2], *values[2:])
-        for name in (run.model_a, run.model_b):
+        values = [read(query[name]) for name, read in PARAMETERS.items()]
+        settings = WriteSettings.from_fields(dict(zip(FIELDS, values, strict=True)))
+        for name in settings.models:
             _ = registry[name]
     except (ValueError, OverflowError):
-        return view, nothing, ["The link is damaged: one of its numbers is none."]
+        return Address(view, problems=["The link is damaged: one of its numbers cannot be read."])
     except CharLMError as error:
-        return view, nothing, [f"The link cannot be opened here: {error}."]
-    return view, values, []
+        return Address(view, problems=[f"The link cannot be opened here: {error}."])
+    return Address(view, settings)

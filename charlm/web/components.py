@@ -1,27 +1,30 @@
-"""What Gradio does not have: texts whose characters show numbers as colours, lines and cards that are text and nothing
-else, a field for a text file.
+"""Components that Gradio lacks: heat texts, lines and cards of plain text, a field for a text file.
 
-All are `gr.HTML` with a template that never changes; the functions of static/page.js put the value on the page. A
-template with the value in it would not do: Gradio evaluates what results as JavaScript, `${…}` in a value included.
+Each is a `gr.HTML` with a constant template; a function of static/page.js puts the value on the page as text. The value
+is not put into the template, because Gradio evaluates a filled template as JavaScript, `${…}` in the value included.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS
+
 STATIC = Path(__file__).parent / "static"
-SCRIPT = f"<script>{(STATIC / 'page.js').read_text(encoding='utf-8')}</script>"
+SHADES = json.dumps({"LOWEST": LOWEST, "HIGHEST": HIGHEST, "MOST_NATS": MOST_NATS})  # how page.js decodes a Heat
+SCRIPT = f"<script>window.charlmShades = {SHADES};\n{(STATIC / 'page.js').read_text(encoding='utf-8')}</script>"
 STYLE = (STATIC / "page.css").read_text(encoding="utf-8")
 
 
 def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs: Any) -> gr.HTML:
-    """Return a component for a `Heat`: a text whose every character shows a number as its colour.
+    """Return a component for a `Heat`: a text whose characters have background colours.
 
-    With `paced` it appears at the pace that the visitor has chosen. With `explained`, which stands there at first, a
-    character that is pointed at, or reached with the arrow keys, is explained below the text, and one that is clicked,
-    or chosen with Enter, sends `select` with its `index`.
+    paced: the text appears at the pace that the visitor has chosen.
+    explained: a hint to show below the text. If there is one, pointing at a character, or reaching it with the arrow
+        keys, replaces the hint by what is known of the character; a click or Enter sends `select` with its `index`.
     """
     detail = '<div class="heat-detail" role="status" data-hint="{{explained}}"></div>' if explained else ""
     template = f"""<div class="heat"><div class="heat-head"><span class="heat-label">{{{{heading}}}}</span>
@@ -41,19 +44,19 @@ def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs:
 
 
 def lines(value: str | Sequence[str] = "", **kwargs: Any) -> gr.HTML:
-    """Return a component for a line, or a list of them."""
+    """Return a component for one line of text, or a list of lines."""
     return _component("<div></div>", "charlm.lines(element, props, watch)", value=value, **kwargs)
 
 
 def cards(value: Sequence[dict[str, str]] = (), **kwargs: Any) -> gr.HTML:
-    """Return a component for a list of `{title, about, text}`."""
+    """Return a component for a list of cards, each `{title, about, text}`."""
     return _component('<div class="cards"></div>', "charlm.cards(element, props, watch)", value=value, **kwargs)
 
 
 def text_file(label: str, most_bytes: int, **kwargs: Any) -> gr.HTML:
-    """Return a field for a text file; its value is `{name, text}`, and a new one sends `change`.
+    """Return a field for a text file; its value is `{name, text}`, and a new file sends `change`.
 
-    The browser reads the file, so that there is nothing to upload.
+    The browser reads the file, so that the server takes no uploads.
     """
     template = """<label class="file-field">{{heading}} <input type="file" accept="text/*,.txt,.md"></label>
         <div class="file-line hint" role="status"></div>"""

@@ -1,4 +1,4 @@
-"""How whoever asked hears what is wrong with a request."""
+"""Turns a CharLMError into the reply of the page or of the API."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,38 +11,38 @@ import gradio as gr
 
 from charlm.errors import CharLMError
 
-# Of events on the page: what they do is seen where it happens, and they are no part of the API.
+# For events of the page: no spinner over components that show their progress themselves, and no place in the API.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def for_page(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a handler of an event on the page, which shows messages as HTML."""
-    return _reporting(handler, escape)
+    """Wrap a handler of a page event; the message is escaped, since the page shows messages as HTML."""
+    return _with_messages(handler, escape)
 
 
 def for_api(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a handler of the API."""
-    return _reporting(handler, str)
+    """Wrap a handler of an API endpoint."""
+    return _with_messages(handler, str)
 
 
-def _reporting(handler: Callable[..., Any], shown: Callable[[str], str]) -> Callable[..., Any]:
-    """Wrap a handler so that what is wrong with a request is told, and the log has no traceback of it."""
+def _with_messages(handler: Callable[..., Any], encode: Callable[[str], str]) -> Callable[..., Any]:
+    """Wrap a handler, a function or a generator, so that its CharLMErrors reach the visitor and not the log."""
 
     @contextmanager
-    def reported() -> Iterator[None]:
+    def translated() -> Iterator[None]:
         try:
             yield
         except CharLMError as error:
-            raise gr.Error(shown(str(error)), print_exception=False) from None
+            raise gr.Error(encode(str(error)), print_exception=False) from None
 
     @wraps(handler)
     def answer(*args: Any) -> Any:
-        with reported():
+        with translated():
             return handler(*args)
 
     @wraps(handler)
     def stream(*args: Any) -> Iterator[Any]:
-        with reported():
+        with translated():
             yield from handler(*args)
 
     return stream if isgeneratorfunction(handler) else answer

@@ -1,4 +1,4 @@
-"""Texts with a number for each character, as the page shows them."""
+"""Texts with a number for each character, which the page shows as a heat map: a background colour per character."""
 
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -6,21 +6,22 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-LOWEST, HIGHEST = 48, 126  # symbols for the shades 0 and 1, and in steps between them; all can be printed
-MOST_NATS = 7.8  # of surprise, drawn as shade 1: a step is a tenth of a nat
+# A shade, from 0 to 1, travels as one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them.
+LOWEST, HIGHEST = 48, 126
+MOST_NATS = 7.8  # the surprisal that has shade 1, so that a step is a tenth of a nat
 
 
 class Heat(TypedDict, total=False):
-    """A text whose characters show shades as colours.
+    """A text whose characters have shades.
 
-    prompt: stands before the text, in grey, and is no part of it.
+    prompt: shown in grey before the text, without being part of it.
     text: N symbols.
-    shades: one symbol for each of them, as `shades` gives them. A stream appends to it as it does to the text.
-    kind: what the shades mean: `surprisal`, from 0 to MOST_NATS; `activation`, from the strongest below 0 to the
-        strongest above; `influence`, from none to the strongest.
-    details: for each symbol, those that the model held likeliest in its place, with their probabilities.
+    shades: N symbols, one for each of the text, as `shades` encodes them. A stream appends to both.
+    kind: what a shade means: `surprisal`, 0 to MOST_NATS; `activation`, -a to a, where a is the largest absolute
+        activation in the text; `influence`, 0 to the largest in the text.
+    details: for each symbol of the text, the symbols that the model held likeliest there, with their probabilities.
     name: of the file that the text is saved as, without its ending.
-    run: the settings that it was written with.
+    run: the settings that the text was written with: `WriteSettings.to_fields`.
     """
 
     prompt: str
@@ -33,7 +34,7 @@ class Heat(TypedDict, total=False):
 
 
 def shades(fractions: NDArray[Any] | Sequence[float]) -> str:
-    """Return a symbol for each of N numbers from 0 to 1; what is beyond counts as 0 or 1, and NaN as no number."""
+    """Encode N numbers from 0 to 1 as N symbols. Numbers outside are clipped; NaN, no number, becomes a space."""
     numbers = np.asarray(fractions, np.float64)
     steps = np.rint(np.clip(np.nan_to_num(numbers), 0, 1) * (HIGHEST - LOWEST))
     return np.where(np.isnan(numbers), ord(" "), LOWEST + steps).astype(np.uint8).tobytes().decode()

@@ -1,4 +1,4 @@
-"""The models that the demo serves, and how it finds them."""
+"""The models that the demo serves: the registry of them, and how it is filled from folders and the Hub."""
 
 import time
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from charlm.hub import is_repo_id
 from charlm.lm import CharLM
 from charlm.text import printable
 
-# How the page says where weights came from.
+# What the page says about where weights came from.
 SOURCES = {
     "hub": "from the Hub",
     "cache": "from the Hub's cache on this machine",
@@ -23,9 +23,8 @@ SOURCES = {
     "trained": "trained on this page",
 }
 
-
 MOST_VISITOR_MODELS = 8
-FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between questions to a Hub that does not answer
+FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between the retries of `retry_hub`
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,14 @@ class ServedModel:
 
 
 class ModelRegistry:
-    """The served models by name, at least one of them, and what went wrong with those that could not be had.
+    """The served models by name, at least one, and the errors of those that could not be loaded.
 
     Besides them there are visitors' models, loaded or trained on the page: they are found by name but not listed, and
     the least recently used one is evicted when there are more than MOST_VISITOR_MODELS.
     """
 
     def __init__(self, models: Iterable[ServedModel], problems: Mapping[str, CharLMError] | None = None) -> None:
-        """problems: by the name of the repository that could not be had."""
+        """problems: the errors by the name of the repository that could not be loaded."""
         self._models = {model.name: model for model in models}
         self._problems = dict(problems or {})
         assert self._models, "a registry needs a model"
@@ -68,23 +67,23 @@ class ModelRegistry:
 
     @property
     def names(self) -> list[str]:
-        """The names to choose from, in the order they were asked for."""
+        """The names of the listed models, in the order they were asked for."""
         return list(self._models)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What to tell about the models that could not be had."""
+        """The messages about the models that could not be loaded."""
         return tuple(map(str, self._problems.values()))
 
     @property
     def to_retry(self) -> list[str]:
-        """The repositories for which the Hub gave no answer, or none now, so that the cache stands in."""
+        """The repositories for which the Hub gave no answer, including those loaded from the cache instead."""
         unanswered = [name for name, error in self._problems.items() if isinstance(error, HubUnavailableError)]
         return unanswered + [model.name for model in self if model.source == "cache"]
 
     def put(self, model: ServedModel) -> None:
-        """Serve a model, in the place of one of that name if there is one. Whoever is reading the old one goes on."""
-        # readers go through these without a lock: they see either the old table or the new one, whole
+        """List a model, or replace the one of that name. Requests that hold the replaced one keep it until they end."""
+        # replaced as a whole, never changed, so that other threads can read the tables without a lock
         self._models = self._models | {model.name: model}
         self._problems = {name: error for name, error in self._problems.items() if name != model.name}
 
@@ -103,7 +102,7 @@ class ModelRegistry:
         return iter(self._models.values())
 
     def choose(self, names: object, most: int) -> list[ServedModel]:
-        """Return the models of some names, each once. Raises RequestError for what is no list, or too long a one."""
+        """Return the models of some names, each once. Raises RequestError if it is no list of at most `most` names."""
         if not isinstance(names, list) or len(names) > most:
             raise RequestError(f"choose up to {most} models")
         return [self[name] for name in dict.fromkeys(map(str, names))]
@@ -123,12 +122,12 @@ class ModelRegistry:
 
 
 def retry_hub(registry: ModelRegistry, device: str, waits: Iterable[float] | None = None) -> Thread:
-    """Ask the Hub in the background for what it did not give, until it has.
+    """Try again, in a background thread, to load what the Hub did not answer for, until nothing is left.
 
-    waits: seconds before each question; soon at first, then every ten minutes, if not given.
+    waits: seconds before each try; by default FIRST_WAITS, then LATER_WAIT again and again.
     """
 
-    def ask() -> None:
+    def retry() -> None:
         for seconds in waits or chain(FIRST_WAITS, repeat(LATER_WAIT)):
             if not registry.to_retry:
                 return
@@ -138,7 +137,7 @@ def retry_hub(registry: ModelRegistry, device: str, waits: Iterable[float] | Non
                 if isinstance(outcome, ServedModel) and outcome.source == "hub":
                     registry.put(outcome)
 
-    thread = Thread(target=ask, daemon=True)
+    thread = Thread(target=retry, daemon=True)
     thread.start()
     return thread
 
@@ -146,14 +145,13 @@ def retry_hub(registry: ModelRegistry, device: str, waits: Iterable[float] | Non
 def load_registry(wanted: Sequence[str], bundled: Path, device: str) -> ModelRegistry:
     """Load the wanted model folders and Hub repositories; all folders of `bundled` if none are named.
 
-    A repository that cannot be had is left out and its problem kept; if nothing else is left, the
-    bundled models stand in. Raises ModelFileError for a folder that is not a sound model,
-    RequestError if there is nothing to serve.
+    A repository that cannot be loaded is left out and its error kept; if no model is left, the bundled ones are
+    served. Raises ModelFileError for a folder that is not a sound model, RequestError if there is nothing to serve.
     """
     loaded: list[ServedModel] = []
     problems: dict[str, CharLMError] = {}
     names = _short_names(wanted)
-    with ThreadPoolExecutor(max_workers=8) as threads:  # several silent repositories are waited for together
+    with ThreadPoolExecutor(max_workers=8) as threads:  # so that time limits of the Hub do not add up
         for each, outcome in zip(
             names, threads.map(lambda each: _load(each, names[each], bundled, device), names), strict=True
         ):
@@ -163,7 +161,7 @@ def load_registry(wanted: Sequence[str], bundled: Path, device: str) -> ModelReg
                 problems[each] = outcome
     if not loaded:
         folders = sorted(path.parent for path in bundled.glob("*/config.json"))
-        loaded = sorted((_load_folder(folder, folder.name, bundled, device) for folder in folders), key=_place)
+        loaded = sorted((_load_folder(folder, folder.name, bundled, device) for folder in folders), key=_rank)
     if not loaded:
         reasons = "".join(f"{problem}; " for problem in problems.values())
         raise RequestError(
@@ -173,8 +171,8 @@ def load_registry(wanted: Sequence[str], bundled: Path, device: str) -> ModelReg
     return ModelRegistry(loaded, problems)
 
 
-def _place(model: ServedModel) -> tuple[bool, bool]:
-    """Order bundled models: the page opens with the first two, an LSTM and an RNN that were measured on unseen text."""
+def _rank(model: ServedModel) -> tuple[bool, bool]:
+    """Sort bundled models: the page opens with the first two, an LSTM and an RNN validated on text of their own."""
     run = model.lm.history["run"] if model.lm.history else {}
     return run.get("protocol") == "windows", model.lm.config.cell not in ("lstm", "rnn")
 
@@ -208,7 +206,7 @@ def _load_folder(folder: Path, name: str, bundled: Path, device: str) -> ServedM
 
 
 def prepare_model(name: str, lm: CharLM, source: str) -> ServedModel:
-    """Return a model that is ready to write, under a name as it can be shown. source: a key of SOURCES."""
+    """Build the engine of a model, so that the first visitor does not wait for it. source: a key of SOURCES."""
     if lm.device == "cpu":
-        _ = lm.engine  # made ready now, not while the first visitor waits
+        _ = lm.engine
     return ServedModel(printable(name), lm, source)

@@ -1,4 +1,4 @@
-"""The page: its views, its look, and the API behind it."""
+"""The page: its views side by side in tabs, its theme, and the API behind it."""
 
 import os
 from typing import Any
@@ -7,8 +7,9 @@ import gradio as gr
 
 from charlm.web.address import VIEWS, read_address
 from charlm.web.answers.api import Api
-from charlm.web.answers.load import Loader, may_load
-from charlm.web.answers.train import TrainingRoom
+from charlm.web.answers.load import Downloader, may_load
+from charlm.web.answers.train import TrainingQueue
+from charlm.web.answers.write import FIELDS
 from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_api
 from charlm.web.models import ModelRegistry
@@ -16,14 +17,15 @@ from charlm.web.views import inside, learn, load, train, write
 
 TITLE = "charlm: character-level language models"
 INTRODUCTION = """# charlm
-Small recurrent networks that learnt a text one character at a time, and now write in its manner."""
+Small recurrent networks that predict a text one character at a time. Let them write, see how they learnt, look inside
+them, or train one on a text of your own."""
 
-STREAMS_AT_ONCE = 64  # the models write for all of them together
-WAITING_AT_MOST = 64
-KEPT_SECONDS = 3600  # of what visitors can download: the models that they trained
+STREAMS_AT_ONCE = 64  # texts written at the same time: the models write them in batches
+MOST_WAITING = 64  # events waiting for one of those
+KEPT_SECONDS = 3600  # for which visitors can download the models that they trained
 
 THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", spacing_size="sm").set(
-    body_text_color_subdued="*neutral_600",  # the theme's own is too pale to read
+    body_text_color_subdued="*neutral_600",  # the theme's own has too little contrast
     body_text_color_subdued_dark="*neutral_400",
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_hover="*primary_700",
@@ -31,61 +33,86 @@ THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", spacing_size=
 
 
 def build_page(registry: ModelRegistry, device: str = "auto") -> gr.Blocks:
-    """Make the page that serves a registry of models, and the API behind it.
+    """Build the page that serves the models of a registry, and the API behind it.
 
-    device: what models run on that visitors load or train.
+    device: where models run that visitors load or train.
     """
-    api = Api(registry)
     page = gr.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS))
     with page:
+        # 1) the components, view by view
         gr.Markdown(INTRODUCTION)
         notices = lines(_notices(registry), elem_id="notices")
-        # the names of what this visitor has loaded or trained; a gr.State would hold a connection open for each visitor
-        visitor_models = gr.JSON([], visible=False)
-        arrivals = [load.build(Loader(registry, device))] if may_load(os.environ) else []
+        new_models = [load.build(Downloader(registry, device))] if may_load(os.environ) else []
         with gr.Tabs(elem_id="views") as tabs:
             with _tab("write"):
                 writing = write.build(registry)
             with _tab("learn"):
-                learning = learn.build(registry)
+                learn_models = learn.build(registry)
             with _tab("inside"):
-                looking = inside.build(registry)
+                inside_models = inside.build(registry)
             with _tab("train"):
-                arrivals.append(train.build(registry, TrainingRoom(device=device)))
-        pickers = [*writing.pickers, learning, *looking]
-        fields = [*writing.pickers, *writing.settings]
+                new_models.append(train.build(registry, TrainingQueue(device=device)))
+        pickers = [*writing.pickers, learn_models, *inside_models]
 
-        def open_page(request: gr.Request) -> list[Any]:
-            """Fill in what the address says; the Hub may have come back since the page was made."""
-            view, values, problems = read_address(dict(request.query_params), registry)
-            filled = [gr.update() if value is None else gr.update(value=value) for value in values]
-            linked = [name for name in values[:2] if name is not None and name not in registry.names]
-            choices = [gr.update(choices=[*registry.names, *linked])] * len(pickers)
-            return [_notices(registry) + problems, gr.Tabs(selected=view), *choices, *filled]
+        # 2) the events that concern several views
+        _offer_new_models(registry, new_models, pickers)
+        _open_address(registry, page, notices, tabs, pickers, writing)
 
-        def welcome(name: str, visitor_models: list[str]) -> list[Any]:
-            """Offer a visitor the model that was loaded or trained, in all views; the first picker takes it."""
-            before = visitor_models if isinstance(visitor_models, list) else []
-            visitor_models = list(dict.fromkeys(each for each in [*before, name] if each in registry))
-            choices = [*registry.names, *visitor_models]
-            return [
-                visitor_models,
-                gr.update(choices=choices, value=name),
-                *[gr.update(choices=choices)] * (len(pickers) - 1),
-            ]
-
-        for arrival in arrivals:
-            arrival.change(welcome, [arrival, visitor_models], [visitor_models, *pickers], **QUIET)
-        opened = page.load(open_page, None, [notices, tabs, *pickers, *fields], **QUIET)
-        opened.then(None, js="() => charlm.opened()", **QUIET)
-        for handler in (api.models, api.generate, api.history, api.inspect):
-            gr.api(for_api(handler), api_name=handler.__name__)  # type: ignore[attr-defined]
-        page.queue(max_size=WAITING_AT_MOST, default_concurrency_limit=STREAMS_AT_ONCE)
+        # 3) the API
+        api = Api(registry)
+        for endpoint in (api.models, api.generate, api.history, api.inspect):
+            gr.api(for_api(endpoint), api_name=endpoint.__name__)  # type: ignore[attr-defined]
+        page.queue(max_size=MOST_WAITING, default_concurrency_limit=STREAMS_AT_ONCE)
     return page
 
 
+def _offer_new_models(registry: ModelRegistry, new_models: list[gr.Textbox], pickers: list[gr.Dropdown]) -> None:
+    """Let a visitor choose in all views the models that they loaded or trained.
+
+    new_models: hidden fields, each of which takes the name of a new model.
+    """
+    # their names, in a component: a gr.State would hold a connection open for each visitor
+    visitor_models = gr.JSON([], visible=False)
+
+    def offer(name: str, before: object) -> list[Any]:
+        """Add the new model to all pickers and choose it in the first one, model A."""
+        names = [*(before if isinstance(before, list) else []), name]
+        known = list(dict.fromkeys(each for each in names if each in registry))
+        choices = [*registry.names, *known]
+        others = [gr.update(choices=choices)] * (len(pickers) - 1)
+        return [known, gr.update(choices=choices, value=name), *others]
+
+    for new_model in new_models:
+        new_model.change(offer, [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
+
+
+def _open_address(
+    registry: ModelRegistry,
+    page: gr.Blocks,
+    notices: gr.HTML,
+    tabs: gr.Tabs,
+    pickers: list[gr.Dropdown],
+    writing: write.WriteView,
+) -> None:
+    """When the page is opened, show the view of its address and fill in the settings of a shared text."""
+
+    def open_page(request: gr.Request) -> list[Any]:
+        address = read_address(dict(request.query_params), registry)
+        settings = address.settings
+        shared = [name for name in settings.models if name not in registry.names] if settings else []
+        # listed afresh: models may have come from the Hub since the page was built
+        choices = [gr.update(choices=[*registry.names, *shared])] * len(pickers)
+        values = settings.to_fields() if settings else {}
+        filled = [gr.update(value=values[name]) if name in values else gr.update() for name in FIELDS]
+        return [_notices(registry) + address.problems, gr.Tabs(selected=address.view), *choices, *filled]
+
+    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings]
+    opened = page.load(open_page, None, outputs, **QUIET)
+    opened.then(None, js="() => charlm.opened()", **QUIET)
+
+
 def _tab(view: str) -> gr.Tab:
-    # its children are there from the start, so that an address can open any of them
+    # rendered from the start, so that an address can open any view
     tab = gr.Tab(VIEWS[view], id=view, elem_id=f"view-{view}", render_children=True)
     tab.select(None, js=f"() => charlm.setView('{view}')", **QUIET)
     return tab

@@ -16,12 +16,12 @@ from charlm.errors import RequestError
 from charlm.model.history import CURVES, EpochRecord, HistoryRecord, bits_per_char, perplexity
 from charlm.text import printable
 
-# told apart in light, in dark, and by the colour-blind
+# distinguishable on light and dark backgrounds, and for the colour-blind
 COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#eab308", "#ec4899", "#14b8a6", "#8b5cf6")
 DASHES = {"train_loss": "dot", "val_loss": "solid", "unseen_loss": "dash"}
 GREY = "#808080"
-PLOT_HEIGHT, LEGEND_HEIGHT = 340, 20  # pixels: without the legend, and a line of it, which has room for three curves
-FIGURES = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
+PLOT_HEIGHT, LEGEND_HEIGHT = 340, 20  # pixels: without the legend, and for each line of it, which holds three curves
+COLUMNS = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
 
 LOSS_UNITS: dict[str, Callable[[float], float]] = {
     "nats per character": lambda nats: nats,
@@ -40,8 +40,8 @@ SCALES = ("linear", "log")
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How curves are drawn: in which unit of loss, over what, and how the loss is scaled.
+class PlotSettings:
+    """How loss curves are drawn: the unit of the loss, the x axis, and the scale of the y axis.
 
     Raises RequestError for a name that is not among LOSS_UNITS, AXES and SCALES.
     """
@@ -56,27 +56,27 @@ class Scale:
                 raise RequestError(f"{name!r:.50} is none of {', '.join(names)}")
 
 
-def draw_plot(records: Records, scale: Scale | None = None) -> go.Figure:
-    """Return the plot of any number of training records."""
-    scale = scale or Scale()
+def draw_plot(records: Records, settings: PlotSettings | None = None) -> go.Figure:
+    """Return the plot of any number of training records: their curves, and a star at the best epoch of each."""
+    settings = settings or PlotSettings()
     figure = go.Figure()
     for (name, history), colour in zip(records, cycle(COLOURS), strict=False):
-        _add_curves(figure, escape(name), history, colour, scale)
+        _add_curves(figure, escape(name), history, colour, settings)
     _lay_out(figure)
     ticks = {}
-    if scale.axis == "epochs":
+    if settings.axis == "epochs":
         longest = max((len(history["epochs"]) for _, history in records), default=1)
         ticks = {"tick0": 0, "dtick": _tick_step(longest), "tickangle": 0}
-    figure.update_xaxes(title=scale.axis, **ticks)
-    loss = scale.unit if scale.unit == "perplexity" else f"loss ({scale.unit})"
-    figure.update_yaxes(title=loss, type=scale.scale)
+    figure.update_xaxes(title=settings.axis, **ticks)
+    loss = settings.unit if settings.unit == "perplexity" else f"loss ({settings.unit})"
+    figure.update_yaxes(title=loss, type=settings.scale)
     return figure
 
 
-def draw_memory(curves: Sequence[tuple[str, Sequence[float]]], floor: float) -> go.Figure:
-    """Return the plot of what a changed character does to the predictions after it, by its distance, for some models.
+def draw_context(curves: Sequence[tuple[str, Sequence[float]]], floor: float) -> go.Figure:
+    """Return the plot of some models' effective contexts: the change of the prediction by distance from the change.
 
-    floor: what is below is rounding, and not drawn.
+    floor: values up to it are rounding errors and not drawn.
     """
     figure = go.Figure()
     for (name, curve), colour in zip(curves, cycle(COLOURS), strict=False):
@@ -111,15 +111,15 @@ def _lay_out(figure: go.Figure) -> None:
 
 
 def _tick_step(epochs: int) -> int:
-    """Return the smallest of 1, 2, 5, 10, 20, … that sets at most six ticks, as many as a phone has room for."""
+    """Return the smallest of 1, 2, 5, 10, 20, … that gives at most six ticks, as many as a phone has room for."""
     steps = (digit * 10**power for power in count() for digit in (1, 2, 5))
     fitting: int = next(step for step in steps if epochs <= 6 * step)
     return fitting
 
 
-def _add_curves(figure: go.Figure, name: str, history: HistoryRecord, colour: str, scale: Scale) -> None:
-    epochs, convert = history["epochs"], LOSS_UNITS[scale.unit]
-    places = AXES[scale.axis](epochs)
+def _add_curves(figure: go.Figure, name: str, history: HistoryRecord, colour: str, settings: PlotSettings) -> None:
+    epochs, convert = history["epochs"], LOSS_UNITS[settings.unit]
+    places = AXES[settings.axis](epochs)
     for curve, label in CURVES.items():
         points = [
             (place, convert(epoch[curve]))  # type: ignore[literal-required]
@@ -149,16 +149,16 @@ def _add_curves(figure: go.Figure, name: str, history: HistoryRecord, colour: st
 
 
 def tabulate(records: Records) -> list[list[Any]]:
-    """Return the figures of every epoch, a row each: the model's name, then FIGURES."""
-    return [[name, *(epoch.get(figure) for figure in FIGURES)] for name, epoch in _epochs(records)]
+    """Return one row for each epoch of each record: the model's name, then COLUMNS."""
+    return [[name, *(epoch.get(column) for column in COLUMNS)] for name, epoch in _epochs(records)]
 
 
 def write_csv(records: Records) -> str:
-    """Return the same as CSV, with a heading."""
+    """Return the rows of `tabulate` as CSV, with a heading."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["model", *FIGURES])
-    # a table program takes what begins like that for a formula
+    writer.writerow(["model", *COLUMNS])
+    # spreadsheets read a cell that begins with one of these as a formula
     writer.writerows([f"'{name}" if name.startswith(tuple("=+-@")) else name, *row] for name, *row in tabulate(records))
     return file.getvalue()
 
@@ -168,7 +168,7 @@ def _epochs(records: Records) -> Iterator[tuple[str, EpochRecord]]:
 
 
 def samples_at(records: Records, epoch: int) -> list[dict[str, str]]:
-    """Return what each model wrote after an epoch, or after its last one before, as cards: title, about, text."""
+    """Return each model's sample after an epoch, or after its last epoch before that, as cards: title, about, text."""
     found = []
     for name, history in records:
         so_far = [each for each in history["epochs"] if each["epoch"] <= epoch] or history["epochs"][:1]
@@ -183,7 +183,7 @@ def samples_at(records: Records, epoch: int) -> list[dict[str, str]]:
 
 
 def settings_of(records: Records) -> list[list[str]]:
-    """Return the settings of the runs, a row each: its name, then its value in each of the runs."""
+    """Return one row for each setting: its name, then its value in each of the runs."""
     runs = [_flat(history["run"]) for _, history in records]
     names = list(dict.fromkeys(name for run in runs for name in run))
     return [[name, *(run.get(name, "") for run in runs)] for name in names]

@@ -1,1 +1,1 @@
-"""What each view of the page answers, as plain functions that no page is needed to call."""
+"""The answers of each view and of the API: plain functions of the model registry, which need no page."""

@@ -1,27 +1,28 @@
-"""What the API answers: from arguments that nobody has checked to values. No page is needed to call it."""
+"""The API: its endpoints, which take arguments that nobody has checked yet."""
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from charlm.analysis.inspection import name_likeliest
-from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
-from charlm.web.answers.write import LONGEST_PROMPT, LONGEST_TEXT, UPDATE_SECONDS, check_text
+from charlm.web.answers.inside import LONGEST_INSPECTED
+from charlm.web.answers.write import SamplingSettings, WriteSettings, check_text, gather_updates
 from charlm.web.models import ModelRegistry
-
-LONGEST_INSPECTED = 5_000  # characters: the states that are kept of each take up to 16 KB in an LSTM of 2 × 1,024
 
 
 class Api:
-    """The answers for a registry of models. Everything here raises RequestError for an argument out of bounds."""
+    """The endpoints, bound to a registry: Gradio makes the arguments of a method those of the endpoint, and its
+    docstring the description that MCP clients read.
+
+    All raise RequestError for an argument out of bounds.
+    """
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
 
     def models(self) -> list[dict[str, Any]]:
-        """List the models: name, where it came from, commit, cell, parameters and validation loss (nats)."""
+        """List the models: name, source, commit, cell, parameters and validation loss (nats per character)."""
         return [
             {
                 "name": model.name,
@@ -44,23 +45,30 @@ class Api:
         top_p: float = 1.0,
         seed: int | None = None,
     ) -> Iterator[str]:
-        """Write new characters after a prompt; yield the text so far, at last the whole.
+        """Continue a prompt; yield the text so far, at last the whole continuation, without the prompt.
 
         The same seed gives the same text.
 
         Args:
             model: one of the names that `models` lists.
-            prompt: where the text goes on from; what the model does not know of it is left out.
+            prompt: the text to continue; symbols that the model does not know are skipped.
             length: how many new characters, up to 5,000.
-            temperature: from 0, always the likeliest character, over 1, as it learnt, to any number.
-            top_k: only the k likeliest characters can come; 0 means all.
-            top_p: only the likeliest characters can come, until their probabilities reach this; 1 means all.
-            seed: a whole number from 0; none draws one.
+            temperature: 0 takes always the likeliest character, 1 draws from the model's own probabilities; up to 2.
+            top_k: draw only from the k likeliest characters, up to 100; 0 means from all.
+            top_p: draw only from the likeliest characters that together reach this probability; 1 means from all.
+            seed: a whole number from 0; without one, a seed is drawn.
         """
         lm = self._registry[model].lm
-        known, _ = lm.vocab.keep_known(check_text("prompt", prompt, LONGEST_PROMPT))
-        length = check_whole("length", length, 1, LONGEST_TEXT)
-        yield from _texts_so_far(lm.stream(known, length, temperature, top_k, top_p, seed, shared=True))
+        settings = WriteSettings((model,), prompt, length, SamplingSettings(temperature, top_k, top_p, seed))
+        known, _ = lm.vocab.keep_known(settings.prompt)
+        sampling = settings.sampling
+        pieces = lm.stream(
+            known, settings.length, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed, shared=True
+        )
+        text = ""
+        for update in gather_updates(pieces):
+            text += "".join(update)
+            yield text
 
     def history(self, model: str) -> dict[str, Any]:
         """Return the training record of a model, the content of its history.json: settings, losses, samples.
@@ -74,14 +82,14 @@ class Api:
         return dict(record)
 
     def inspect(self, model: str, text: str) -> list[dict[str, Any]]:
-        """Tell for each character of a text how surprised the model was by it and what it held likeliest.
+        """Tell for each character of a text its surprisal and what the model held likeliest in its place.
 
         Each is `{symbol, surprisal, likeliest}`: the surprisal in nats and up to five `{symbol, probability}`, the
-        likeliest first; for the first character, before which nothing was read, null and none.
+        likeliest first. The first character, which nothing precedes, has no surprisal (null) and an empty list.
 
         Args:
             model: one of the names that `models` lists.
-            text: up to 5,000 characters; what the model does not know of it is left out.
+            text: up to 5,000 characters; symbols that the model does not know are skipped.
         """
         lm = self._registry[model].lm
         known, _ = lm.vocab.keep_known(check_text("text", text, LONGEST_INSPECTED))
@@ -96,14 +104,3 @@ class Api:
                 inspection.text, inspection.surprisals.tolist(), name_likeliest(inspection, lm.vocab), strict=True
             )
         ]
-
-
-def _texts_so_far(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield what a stream has given so far, every UPDATE_SECONDS and at the end."""
-    text, shown = "", time.perf_counter()
-    for piece in pieces:
-        text += piece
-        if (now := time.perf_counter()) - shown > UPDATE_SECONDS:
-            yield text
-            shown = now
-    yield text

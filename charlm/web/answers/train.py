@@ -1,7 +1,7 @@
-"""Training on the page, for the view *Train*: a visitor's text and `python -m train fit`, one training at a time.
+"""The answers of the view *Train*: a model of the visitor's own text, trained by `python -m train fit`.
 
-Each training is a process of its own, in a folder of its own, so that one that dies takes nothing with it. It has the
-lowest priority and a single thread, so that those who write beside it hardly notice.
+One training runs at a time. It is a child process in a folder of its own, so that a crash does not reach the app, with
+the lowest priority and one thread, so that it slows the visitors who are writing as little as possible.
 """
 
 import json
@@ -25,32 +25,32 @@ from charlm.model.cells import CELLS
 from charlm.model.folder import CONFIG_FILE, MODEL_FILES
 from charlm.model.history import CURVES, EpochRecord
 
-ROOT = Path(__file__).parents[3]  # where `train` lies beside `charlm`
-TEXT_FILE, RUN_FOLDER = "my-text.txt", "run"  # in the training's folder: no message can name a path of the machine
+ROOT = Path(__file__).parents[3]  # the folder that holds the packages `train` and `charlm`
+TEXT_FILE, RUN_FOLDER = "my-text.txt", "run"  # relative to the training's folder, so that messages show no path of ours
 
 LARGEST_TEXT = 1_000_000  # bytes of UTF-8
 SHORTEST_TEXT = 1_000  # characters
 MINUTES = 5.0
 MOST_WAITING = 8
-UPDATE_SECONDS = 0.5  # between two values of a stream
-PATIENCE = 10.0  # seconds for a training to end in order, before it is killed
+PROGRESS_SECONDS = 0.5  # between two values of a stream
+INTERRUPT_SECONDS = 10.0  # for a training to save its model after an interrupt, before it is killed
 
-# What a training needs of the app's environment. The owner's token for the Hub is nothing that it needs.
+# The child gets only these variables of the app's environment; in particular not the owner's token for the Hub.
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A size of model, and how much it is trained.
+    """A size of model, and how much text it is trained on.
 
-    chars: that are read in all, some epochs of a short text or few of a long one; more than that helps such a model
-        little, and takes as long as the label says on one core of a machine with fast bfloat16.
+    characters: to read over all epochs: many epochs of a short text, few of a long one. More helps such a model
+        little; reading them takes as long as the label says, on one core of a machine with fast bfloat16.
     """
 
     label: str
     layers: int
     hidden: int
-    chars: int
+    characters: int
 
 
 PRESETS = {
@@ -58,18 +58,20 @@ PRESETS = {
     "medium": Preset("medium: 1 × 256, about two minutes", 1, 256, 3_000_000),
     "large": Preset("large: 2 × 256, about four minutes", 2, 256, 4_000_000),
 }
-FEWEST_EPOCHS, MOST_EPOCHS = 3, 100
-# Of what was tried on short texts, the best: a higher rate than that of the long runs, and little dropout.
-FASTER, DROPOUT = 2.0, 0.1
+SHORTEST_RUN, LONGEST_RUN = 3, 100  # epochs
+# The best of what was tried on short texts: a higher learning rate than the recipe of the long runs, little dropout.
+LEARNING_RATE_FACTOR, DROPOUT = 2.0, 0.1
 
 
 @dataclass
 class Progress:
-    """How a training is going.
+    """The state of a training.
 
-    message: a line about it. epochs: the records so far. points: epochs done, as a fraction, and the training loss
-    there, along the way. lm, package: once there is one, the model, and a zip of its folder which is there until the
-    next value is asked for.
+    message: a line about it.
+    epochs: the records so far.
+    points: how many epochs are done, as a fraction, and the training loss there.
+    lm: the finished model, None before.
+    package: a zip of its folder, None before; the file exists until the next value of the stream is asked for.
     """
 
     message: str
@@ -88,40 +90,41 @@ class Progress:
         ]
 
 
-class TrainingRoom:
-    """The place for one training at a time, and the queue before it."""
+class TrainingQueue:
+    """Runs one training at a time, in the order of the requests."""
 
     def __init__(self, minutes: float = MINUTES, most_waiting: int = MOST_WAITING, device: str = "auto") -> None:
-        """minutes: after which a training ends. device: that finished models run on."""
+        """minutes: the time limit of a training. device: that finished models run on."""
         self.minutes, self._most_waiting, self._device = minutes, most_waiting, device
-        self._queue: list[Event] = []
-        self._stops: dict[str, Event] = {}
+        self._queue: list[Event] = []  # one event for each training, set when it is its turn; the first one runs
+        self._stops: dict[str, Event] = {}  # by visitor
         self._lock = Lock()
 
     def train(self, text: object, cell: object, size: object, visitor: str) -> Iterator[Progress]:
-        """Train a model; yield how it is going, twice a second and at the end. Closing the iterator ends it at once.
+        """Train a model; yield its progress every PROGRESS_SECONDS and at the end. Closing the iterator kills it.
 
-        visitor: whose `stop` ends it in order. Raises RequestError for a text, cell or size that there cannot be, or if
-        too many wait already.
+        visitor: whose `stop` ends the training early. Raises RequestError for a text, cell or size that cannot be
+        trained, if the visitor trains already, or if the queue is full.
         """
-        text, command = _check(text, cell, size)
-        with self._place(visitor) as (turn, stop):
-            while not turn.wait(UPDATE_SECONDS) and not stop.is_set():
+        text = check_training_text(text)
+        arguments = fit_arguments(len(text), cell, size)
+        with self._queued(visitor) as (turn, stop):
+            while not turn.wait(PROGRESS_SECONDS) and not stop.is_set():
                 yield Progress(f"waiting: number {self._queue.index(turn)} in the queue")
             if not stop.is_set():
                 with tempfile.TemporaryDirectory() as folder:
                     Path(folder, TEXT_FILE).write_text(text, encoding="utf-8", newline="")
-                    yield from self._run(Path(folder), command, stop)
+                    yield from self._run(Path(folder), arguments, stop)
 
     def stop(self, visitor: str) -> None:
-        """End the training of a visitor; what was trained so far stays."""
+        """End the training of a visitor early; the model of its best epoch so far is kept."""
         with self._lock:
             if visitor in self._stops:
                 self._stops[visitor].set()
 
     @contextmanager
-    def _place(self, visitor: str) -> Iterator[tuple[Event, Event]]:
-        """Stand in the queue; give what is set when it is the visitor's turn, and when the visitor has had enough."""
+    def _queued(self, visitor: str) -> Iterator[tuple[Event, Event]]:
+        """Wait in the queue; give the events that are set when it is this training's turn, and when it is stopped."""
         turn, stop = Event(), Event()
         with self._lock:
             if len(self._queue) > self._most_waiting:
@@ -137,23 +140,24 @@ class TrainingRoom:
             with self._lock:
                 self._queue.remove(turn)
                 del self._stops[visitor]
-                for first in self._queue[:1]:
-                    first.set()
+                if self._queue:
+                    self._queue[0].set()
 
-    def _run(self, folder: Path, command: list[str], stop: Event) -> Iterator[Progress]:
+    def _run(self, folder: Path, arguments: list[str], stop: Event) -> Iterator[Progress]:
+        """Train in a folder until it is done, stopped, or out of time."""
         progress = Progress("starting")
         deadline = monotonic() + 60 * self.minutes
-        with _child(folder, command, progress) as process:
+        with _training_process(folder, arguments, progress) as process:
             while process.poll() is None and not stop.is_set() and monotonic() < deadline:
                 yield progress
-                stop.wait(UPDATE_SECONDS)
+                stop.wait(PROGRESS_SECONDS)
             was_stopped = process.poll() is None
-            _end(process)
+            _interrupt(process)
         end = "done" if not was_stopped else "stopped" if stop.is_set() else f"the {self.minutes:g} minutes are over"
         yield self._finish(folder, progress, end)
 
     def _finish(self, folder: Path, progress: Progress, end: str) -> Progress:
-        """Say how a training ended, with the model of its best epoch if there is one."""
+        """Return how a training ended, with the model of its best epoch if there is one."""
         run = folder / RUN_FOLDER
         if not (run / CONFIG_FILE).exists():
             said = (folder / "errors.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -173,15 +177,15 @@ class TrainingRoom:
 
 
 def pack(folder: Path, path: Path) -> Path:
-    """Write a zip of a model folder: its five files, in a folder of their own, ready for `python -m train push`."""
+    """Write a zip of a model folder: its five files in one folder, ready for `python -m train push`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as package:
         for name in MODEL_FILES:
             package.write(folder / name, f"{path.stem}/{name}")
     return path
 
 
-def _check(text: object, cell: object, size: object) -> tuple[str, list[str]]:
-    """Return the text, and the arguments that train a model of it."""
+def check_training_text(text: object) -> str:
+    """Return a text that a model can be trained on. Raises RequestError if it is too short, too large, or no UTF-8."""
     if not isinstance(text, str) or len(text) < SHORTEST_TEXT:
         raise RequestError(f"the text is too short to learn from: give at least {SHORTEST_TEXT:,} characters")
     try:
@@ -190,47 +194,54 @@ def _check(text: object, cell: object, size: object) -> tuple[str, list[str]]:
         raise RequestError("the text holds half a character (a lone surrogate): save it as UTF-8 first") from None
     if too_large:
         raise RequestError(f"the text is larger than {LARGEST_TEXT / 1e6:g} MB: train on a part of it")
+    return text
+
+
+def fit_arguments(characters: int, cell: object, size: object) -> list[str]:
+    """Return the arguments of `python -m train fit` for a text of so many characters.
+
+    Raises RequestError for a cell or a size that does not exist.
+    """
     if not isinstance(cell, str) or cell not in CELLS:
         raise RequestError(f"there is no cell {cell!r:.40}; choose one of {', '.join(CELLS)}")
     if not isinstance(size, str) or size not in PRESETS:
         raise RequestError(f"there is no size {size!r:.40}; choose one of {', '.join(PRESETS)}")
     preset = PRESETS[size]
-    epochs = min(max(preset.chars // len(text), FEWEST_EPOCHS), MOST_EPOCHS)
     settings = {
         "cell": cell,
-        "epochs": epochs,
+        "epochs": min(max(preset.characters // characters, SHORTEST_RUN), LONGEST_RUN),
         "num-layers": preset.layers,
         "hidden-size": preset.hidden,
         "embedding-size": preset.hidden // 2,
         "dropout": DROPOUT,
         "embedding-dropout": 0,
-        "lr": FASTER * CELLS[cell].recipe.lr,
+        "lr": LEARNING_RATE_FACTOR * CELLS[cell].recipe.lr,
         "device": "cpu",
     }
-    return text, [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
 @contextmanager
-def _child(folder: Path, command: list[str], progress: Progress) -> Iterator["subprocess.Popen[str]"]:
-    """Start a training in a folder, and follow it; whatever happens, it is gone afterwards."""
+def _training_process(folder: Path, arguments: list[str], progress: Progress) -> Iterator["subprocess.Popen[str]"]:
+    """Start `python -m train fit` in a folder and update the progress from its output; kill it at the end."""
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    where = ["--text", TEXT_FILE, "--out", RUN_FOLDER, "--json-lines"]
+    paths = ["--text", TEXT_FILE, "--out", RUN_FOLDER, "--json-lines"]
     with (
         open(folder / "errors.txt", "w", encoding="utf-8") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "train", "fit", *where, *command],
+            [sys.executable, "-m", "train", "fit", *paths, *arguments],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,  # if the app dies, writing to it ends the training
+            stdout=subprocess.PIPE,  # if the app dies, the broken pipe ends the training
             stderr=errors,
             text=True,
             encoding="utf-8",
         ) as process,
     ):
         assert process.stdout is not None
-        reader = Thread(target=_follow, args=(process.stdout, progress), daemon=True)
+        reader = Thread(target=_read_events, args=(process.stdout, progress), daemon=True)
         reader.start()
         try:
             if hasattr(os, "setpriority"):
@@ -242,8 +253,8 @@ def _child(folder: Path, command: list[str], progress: Progress) -> Iterator["su
             reader.join()
 
 
-def _follow(lines: IO[str], progress: Progress) -> None:
-    """Take in what a training says of itself, line by line, until it ends."""
+def _read_events(lines: IO[str], progress: Progress) -> None:
+    """Update the progress from the JSON lines of a training, until it ends."""
     for line in lines:
         event = json.loads(line)
         match event["event"]:
@@ -257,9 +268,9 @@ def _follow(lines: IO[str], progress: Progress) -> None:
                 progress.epochs.append(event["record"])
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """Let a training end in order, with what it has."""
+def _interrupt(process: "subprocess.Popen[str]") -> None:
+    """Interrupt a training as Ctrl-C does, and give it time to save its model."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
+            process.wait(INTERRUPT_SECONDS)

@@ -1,87 +1,153 @@
-"""Models that continue the same prompt beside each other, as the view *Write* shows it."""
+"""The answers of the view *Write*: two models continue the same prompt side by side."""
 
+import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.checks import check_whole
+from charlm.checks import check_number, check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import Sampler
 from charlm.model.history import bits_per_char
 from charlm.web.heat import MOST_NATS, Heat, shades
 from charlm.web.models import ModelRegistry, ServedModel
 
-LONGEST_TEXT = 5_000  # characters written at a request, so that none occupies the machine for long
+# The bounds of what can be asked for: on the page (its sliders end there), in a share link and over the API.
+LONGEST_TEXT = 5_000  # characters written per request, so that no request occupies the machine for long
 LONGEST_PROMPT = 20_000
-LONGEST_BEFORE = 20_000  # characters of a text that is continued: they are read again
-UPDATE_SECONDS = 0.05  # between two values of a stream: a browser draws no more often, and each costs the server
-BOARD = (0.5, 1.0, 1.5)  # temperatures
-LONGEST_ON_BOARD = 1_000
+LONGEST_NAME = 200
+HIGHEST_TEMPERATURE = 2
+LARGEST_TOP_K = 100
+SEED_DIGITS = 40
+
+LONGEST_CONTINUED = 20_000  # characters of a text that can be continued: the model has to read them again
+UPDATE_SECONDS = 0.05  # between two values of a stream: browsers draw hardly more often, and each costs the server
+TEMPERATURES = (0.5, 1.0, 1.5)  # that `write_at_temperatures` compares
+LONGEST_AT_TEMPERATURES = 1_000  # characters of each of its six texts
+
+# The fields of the page that a text depends on, in their order there.
+FIELDS = ("model_a", "model_b", "prompt", "length", "temperature", "top_k", "top_p", "seed")
+
+T = TypeVar("T")
+BothTexts = tuple[Heat, Heat, str, str]  # of model A and model B: their texts, and a line about each
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a visitor asked for: which models, and the settings of generation."""
+class SamplingSettings:
+    """How symbols are drawn: see Sampler. Raises RequestError for a value out of bounds; without a seed draws one."""
 
-    model_a: str
-    model_b: str
-    prompt: str
-    length: int
     temperature: float
     top_k: int
     top_p: float
-    seed: int
+    seed: int | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", secrets.randbits(32) if self.seed is None else self.seed)
+        sampler = Sampler(self.temperature, self.top_k, self.top_p, self.seed)
+        for name in ("temperature", "top_k", "top_p", "seed"):
+            object.__setattr__(self, name, getattr(sampler, name))
+
+
+@dataclass(frozen=True)
+class WriteSettings:
+    """What is to be written: by which models, after which prompt, how many characters, how drawn.
+
+    Raises RequestError for a value out of the bounds above.
+    """
+
+    models: tuple[str, ...]
+    prompt: str
+    length: int
+    sampling: SamplingSettings
+
+    def __post_init__(self) -> None:
+        for name in self.models:
+            check_text("model", name, LONGEST_NAME)
+        check_text("prompt", self.prompt, LONGEST_PROMPT)
+        object.__setattr__(self, "length", check_whole("length", self.length, 1, LONGEST_TEXT))
+        check_number("temperature", self.sampling.temperature, 0, HIGHEST_TEMPERATURE)
+        check_whole("top_k", self.sampling.top_k, 0, LARGEST_TOP_K)
+        check_whole("seed", self.sampling.seed, 0, 10**SEED_DIGITS - 1)
 
     @classmethod
-    def checked(cls, models: Sequence[object], prompt: object, length: object, *settings: Any) -> "Run":
-        """Return a run from arguments that nobody has checked, the seed as its digits, or empty to draw one.
+    def from_fields(cls, fields: Mapping[str, Any]) -> "WriteSettings":
+        """Build the settings from the fields of the page, by name, as `to_fields` gives them; nothing is trusted.
 
-        Raises RequestError for one out of bounds.
+        The seed may be empty: then one is drawn.
         """
-        temperature, top_k, top_p, seed_text = settings
-        sampler = Sampler(temperature, top_k, top_p, read_seed(seed_text))
-        names = [check_text("model", name, 200) for name in models]
-        prompt = check_text("prompt", prompt, LONGEST_PROMPT)
-        length = check_whole("length", length, 1, LONGEST_TEXT)
-        model_a, model_b = names
-        return cls(model_a, model_b, prompt, length, sampler.temperature, sampler.top_k, sampler.top_p, sampler.seed)
+        given: dict[str, Any] = dict.fromkeys(FIELDS) | dict(fields)
+        sampling = SamplingSettings(given["temperature"], given["top_k"], given["top_p"], read_seed(given["seed"]))
+        return cls((given["model_a"], given["model_b"]), given["prompt"], given["length"], sampling)
 
-    def settings(self) -> dict[str, Any]:
-        """Return it as the browser keeps it: the seed as digits, since its numbers cannot hold every seed."""
-        return asdict(self) | {"seed": str(self.seed)}
+    def to_fields(self) -> dict[str, Any]:
+        """Return the settings of two models as the fields of the page, in their order there.
+
+        The seed is its digits: a number of JavaScript cannot hold every seed.
+        """
+        sampling = self.sampling
+        values = *self.models, self.prompt, self.length, sampling.temperature, sampling.top_k, sampling.top_p
+        return dict(zip(FIELDS, (*values, str(sampling.seed)), strict=True))
+
+
+def write(registry: ModelRegistry, settings: WriteSettings) -> Iterator[BothTexts]:
+    """Let both models continue the prompt with the same seed; yield what each has written so far."""
+    yield from _write_both(registry, settings, [{}, {}])
+
+
+def continue_texts(registry: ModelRegistry, heat_a: object, heat_b: object, length: int) -> Iterator[BothTexts]:
+    """Continue both texts, as a browser sent them back, with the settings that they began with.
+
+    Raises RequestError if there is nothing that could be continued, VocabError if a model cannot have written it.
+    """
+    written = [_check_heat(heat) for heat in (heat_a, heat_b)]
+    settings = WriteSettings.from_fields(written[0]["run"] | {"length": length})
+    yield from _write_both(registry, settings, written)
+
+
+def write_at_temperatures(registry: ModelRegistry, settings: WriteSettings) -> Iterator[list[Heat]]:
+    """Let both models write at each of TEMPERATURES; yield the six texts, those of a temperature side by side."""
+    settings = replace(settings, length=min(settings.length, LONGEST_AT_TEMPERATURES))
+    panels = [
+        Panel(registry[name], replace(settings, sampling=replace(settings.sampling, temperature=temperature)))
+        for temperature in TEMPERATURES
+        for name in settings.models
+    ]
+    for _ in _write_together(panels):
+        yield [panel.heat for panel in panels]
 
 
 class Panel:
-    """What one model writes, and how that goes."""
+    """The text that one model writes, and the line about it."""
 
-    def __init__(self, model: ServedModel, run: Run, before: Heat | None = None) -> None:
-        """before: what it has written already. Raises VocabError if that cannot be so."""
-        prompt, self._skipped = model.lm.vocab.keep_known(run.prompt)
-        before = before or {}
-        text, colours = before.get("text", ""), before.get("shades", "")
+    def __init__(self, model: ServedModel, settings: WriteSettings, written: Heat | None = None) -> None:
+        """written: the text that is continued. Raises VocabError if the model cannot have written it."""
+        sampling = settings.sampling
+        prompt, self._skipped = model.lm.vocab.keep_known(settings.prompt)
+        written = written or {}
+        text = written.get("text", "")
         self.pieces = model.lm.stream_scored(
-            prompt, run.length, run.temperature, run.top_k, run.top_p, run.seed, after=text
+            prompt, settings.length, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed, after=text
         )
-        self._model, self._run = model.name, run
-        self._before = len(text)
+        self._model, self._seed = model.name, sampling.seed
+        self._written = len(text)
         self.heat: Heat = {
             "prompt": prompt,
             "text": text,
-            "shades": colours.ljust(len(text)),
+            "shades": written.get("shades", "").ljust(len(text)),
             "kind": "surprisal",
-            "name": f"{model.name}-{run.seed}",
-            "run": run.settings(),
+            "name": f"{model.name}-{sampling.seed}",
+            "run": settings.to_fields(),
         }
         self._nats, self._begin = 0.0, time.perf_counter()
 
     def add(self, piece: str, surprisals: NDArray[np.float64]) -> None:
-        """Take in what was written since the last time."""
+        """Append a piece of N symbols with their surprisals, (N,) nats."""
         self._nats += float(surprisals.sum())
         self.heat = self.heat | {
             "text": self.heat["text"] + piece,
@@ -90,96 +156,75 @@ class Panel:
 
     @property
     def line(self) -> str:
-        """How it is going."""
-        new = len(self.heat["text"]) - self._before
+        """Model, length, speed, bits per character, seed, and which symbols of the prompt were skipped."""
+        new = len(self.heat["text"]) - self._written
         rate = new / max(time.perf_counter() - self._begin, 1e-9)
         parts = [
             self._model,
             f"{len(self.heat['text']):,} characters, {rate:,.0f} per second",
             f"{bits_per_char(self._nats / max(new, 1)):.2f} bits per character",
-            f"seed {self._run.seed}",
+            f"seed {self._seed}",
         ]
         if self._skipped:
             parts.append(f"skipped in the prompt, as the model does not know it: {self._skipped!r}")
         return " · ".join(parts)
 
 
-def write_together(panels: Sequence[Panel]) -> Iterator[None]:
-    """Let all of them write; come back when there is something new to show, every UPDATE_SECONDS and at the end."""
-    shown = -UPDATE_SECONDS  # what comes first is shown at once
-    with ExitStack() as ended:  # whoever leaves in the middle wants no more
+def _write_both(registry: ModelRegistry, settings: WriteSettings, written: Sequence[Heat]) -> Iterator[BothTexts]:
+    panel_a, panel_b = (
+        Panel(registry[name], settings, heat) for name, heat in zip(settings.models, written, strict=True)
+    )
+    for _ in _write_together([panel_a, panel_b]):
+        yield panel_a.heat, panel_b.heat, panel_a.line, panel_b.line
+
+
+def _write_together(panels: Sequence[Panel]) -> Iterator[None]:
+    """Add to all panels what their models write; yield whenever there is something new to show."""
+    with ExitStack() as closing:  # a visitor who leaves in the middle ends all streams
         for panel in panels:
-            ended.callback(panel.pieces.close)
-        for pieces in zip_longest(*(panel.pieces for panel in panels)):
-            for panel, piece in zip(panels, pieces, strict=True):
-                if piece is not None:
-                    panel.add(*piece)
-            if (now := time.perf_counter()) - shown > UPDATE_SECONDS:
-                yield
-                shown = now
-        yield
+            closing.callback(panel.pieces.close)
+        for updates in gather_updates(zip_longest(*(panel.pieces for panel in panels))):
+            for pieces in updates:
+                for panel, piece in zip(panels, pieces, strict=True):
+                    if piece is not None:
+                        panel.add(*piece)
+            yield
 
 
-class Writer:
-    """The answers of the view. All raise RequestError for an argument out of bounds."""
-
-    def __init__(self, registry: ModelRegistry) -> None:
-        self._registry = registry
-
-    def write(self, model_a: str, model_b: str, *settings: Any) -> Iterator[tuple[Heat, Heat, str, str]]:
-        """Let two models continue the same prompt with the same seed; yield what each has, and how it is going.
-
-        settings: prompt, length, temperature, top-k, top-p, and the seed's digits; empty draws one.
-        """
-        yield from self._both(Run.checked([model_a, model_b], *settings), [{}, {}])
-
-    def carry_on(self, heat_a: object, heat_b: object, length: int) -> Iterator[tuple[Heat, Heat, str, str]]:
-        """Go on with both texts from where they stopped, with the settings that they began with."""
-        before = [_read_heat(heat) for heat in (heat_a, heat_b)]
-        kept = before[0]["run"]
-        settings = [kept.get(name) for name in ("temperature", "top_k", "top_p", "seed")]
-        run = Run.checked([kept.get("model_a"), kept.get("model_b")], kept.get("prompt"), length, *settings)
-        yield from self._both(run, before)
-
-    def board(self, model_a: str, model_b: str, *settings: Any) -> Iterator[list[Heat]]:
-        """Let both models write at three temperatures; yield the six texts, those of a temperature side by side."""
-        run = Run.checked([model_a, model_b], *settings)
-        run = replace(run, length=min(run.length, LONGEST_ON_BOARD))
-        panels = [
-            Panel(self._registry[name], replace(run, temperature=temperature))
-            for temperature in BOARD
-            for name in (model_a, model_b)
-        ]
-        for _ in write_together(panels):
-            yield [panel.heat for panel in panels]
-
-    def _both(self, run: Run, before: Sequence[Heat]) -> Iterator[tuple[Heat, Heat, str, str]]:
-        names = run.model_a, run.model_b
-        panel_a, panel_b = (Panel(self._registry[name], run, heat) for name, heat in zip(names, before, strict=True))
-        for _ in write_together([panel_a, panel_b]):
-            yield panel_a.heat, panel_b.heat, panel_a.line, panel_b.line
+def gather_updates(pieces: Iterable[T]) -> Iterator[list[T]]:
+    """Gather the pieces of a stream into updates: yield the first piece at once, then every UPDATE_SECONDS, the rest
+    at the end.
+    """
+    update: list[T] = []
+    sent = -UPDATE_SECONDS
+    for piece in pieces:
+        update.append(piece)
+        if (now := time.perf_counter()) - sent > UPDATE_SECONDS:
+            yield update
+            update, sent = [], now
+    yield update
 
 
 def check_text(name: str, value: object, longest: int) -> str:
-    """Return a text of at most so many characters. Raises RequestError if it is none."""
+    """Return `value` if it is a text of at most `longest` characters. Raises RequestError if not."""
     if not isinstance(value, str) or len(value) > longest:
         raise RequestError(f"the {name} must be a text of at most {longest:,} characters")
     return value
 
 
 def read_seed(text: object) -> int | None:
-    """Return the seed that a visitor typed, or None if the field is empty. Raises RequestError if it is none."""
-    if not isinstance(text, str) or not (text.strip() == "" or text.strip().isdecimal()) or len(text) > 40:
+    """Return the seed that a visitor typed, None for an empty field. Raises RequestError if it is no whole number."""
+    if not isinstance(text, str) or not (text.strip() == "" or text.strip().isdecimal()) or len(text) > SEED_DIGITS:
         raise RequestError(f"seed is {text!r:.50}; it must be a whole number from 0, or empty for any")
     return int(text) if text.strip() else None
 
 
-def _read_heat(heat: object) -> Heat:
-    """Check a text that a browser has sent back. Raises RequestError if it is none that can go on."""
+def _check_heat(heat: object) -> Heat:
+    """Return a text that a browser sent back. Raises RequestError if it is none that can be continued."""
     fields = heat if isinstance(heat, dict) else {}
-    text, colours, run = fields.get("text"), fields.get("shades"), fields.get("run")
-    if not isinstance(text, str) or not isinstance(colours, str) or not isinstance(run, dict):
+    text, encoded, run = fields.get("text"), fields.get("shades"), fields.get("run")
+    if not isinstance(text, str) or not isinstance(encoded, str) or not isinstance(run, dict):
         raise RequestError("there is no text to continue yet: let the models write one first")
-    if len(text) > LONGEST_BEFORE:
-        raise RequestError(f"a text of over {LONGEST_BEFORE:,} characters is not continued: start a new one")
-    return {"text": text, "shades": colours[: len(text)], "run": run}
+    if len(text) > LONGEST_CONTINUED:
+        raise RequestError(f"a text of over {LONGEST_CONTINUED:,} characters is not continued: start a new one")
+    return {"text": text, "shades": encoded[: len(text)], "run": run}

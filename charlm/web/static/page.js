@@ -1,20 +1,23 @@
-/* What the page does in the browser: texts whose every character shows a number as its colour, files that never
-   touch the server, the address of each view. Everything is put on the page as text, never as markup. */
+/* The page's part in the browser: texts with a background colour for each character, files that are read and made
+   here, the address of each view. Values are put on the page as text, never as markup.
 
-window.charlm = (() => {
-  // as in charlm/web/heat.py: the printable symbols for shades from 0 to 1, and the surprise that is drawn as 1
-  const LOWEST = 48, HIGHEST = 126, MOST_NATS = 7.8;
-  const MOST_MARKS = 3; // combining marks on one letter; more would climb over the lines above
-  let isOpen = false;
-  let pace = 0; // characters that appear each second in a paced text; 0 shows all there are
+   window.charlmShades: the numbers of charlm/web/heat.py that encode the shades, written by components.py. */
+
+window.charlm = (({ LOWEST, HIGHEST, MOST_NATS }) => {
+  const MOST_MARKS = 3; // combining marks on one letter; more would cover the lines above
   const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}]/u;
   const DESCRIPTIONS = {
-    surprisal: (shade) => `surprise ${(shade * MOST_NATS).toFixed(1)} nats`,
+    surprisal: (shade) => `surprisal ${(shade * MOST_NATS).toFixed(1)} nats`,
     activation: (shade) => `activation ${(2 * shade - 1).toFixed(2)} of the strongest`,
     influence: (shade) => `influence ${(100 * shade).toFixed(0)} % of the strongest`,
   };
+  let isOpen = false; // whether the page shows what its address says
+  let pace = 0; // characters that appear per second in a paced text; 0 shows the text as it comes
 
-  /** Show a character that would be invisible, or would turn the text around, as its number. */
+  /** Return a character, or its number if it would be invisible, reorder the text, or pile up.
+
+      `printable` in charlm/text.py does the same for messages and names; it also escapes line breaks and tabs, which a
+      text keeps. */
   function visible(symbol, marksBefore) {
     if (symbol === "\n" || symbol === "\t") return symbol;
     const isPiled = /\p{M}/u.test(symbol) && marksBefore >= MOST_MARKS;
@@ -22,6 +25,7 @@ window.charlm = (() => {
     return `\\u{${symbol.codePointAt(0).toString(16)}}`;
   }
 
+  /** Return a text with every character made visible. */
   function readable(text) {
     let marks = 0;
     return Array.from(String(text), (symbol) => {
@@ -31,6 +35,7 @@ window.charlm = (() => {
     }).join("");
   }
 
+  /** Return a character as it is called in a description. */
   function named(symbol) {
     return { "\n": "line break", "\t": "tab", " ": "space" }[symbol] ?? `“${visible(symbol, MOST_MARKS)}”`;
   }
@@ -42,7 +47,13 @@ window.charlm = (() => {
     return element;
   }
 
-  /** A text whose characters show shades. Its value: see Heat in charlm/web/heat.py. */
+  /** A text whose characters have shades. Its value is a Heat of charlm/web/heat.py.
+
+      text, detail: the elements of the text and of the explanation below it.
+      symbols: the characters of the value. shown: how many of them are on the page.
+      cursor: the place of the character that is explained, -1 if there is none.
+      whole, shades, prompt, kind: of the value that was last shown.
+      marks: the combining marks at the end of what is shown. due: the time of the last paced step. */
   class HeatText {
     constructor(element, props, trigger) {
       Object.assign(this, { element, props, trigger, shown: 0, symbols: [], cursor: -1, marks: 0, due: 0 });
@@ -65,10 +76,11 @@ window.charlm = (() => {
       return this.props.paced ? pace : 0;
     }
 
+    /** Show the value; if it only goes on from what is shown, append. */
     update() {
       const { prompt, text, shades, kind, details } = this.value;
-      const isSame = kind === this.kind && prompt === this.prompt && !details;
-      if (!(isSame && text.startsWith(this.whole) && shades.startsWith(this.shades))) this.clear();
+      const isSameKind = kind === this.kind && prompt === this.prompt && !details;
+      if (!(isSameKind && text.startsWith(this.whole) && shades.startsWith(this.shades))) this.clear();
       Object.assign(this, { whole: text, shades, kind, prompt });
       this.symbols = Array.from(text);
       this.text.dataset.prompt = readable(prompt);
@@ -83,7 +95,7 @@ window.charlm = (() => {
       if (this.detail) this.detail.replaceChildren();
     }
 
-    /** Let the text grow at the reader's pace. */
+    /** Append characters at the chosen pace until all are shown. */
     reveal() {
       if (this.timer) return;
       this.due = performance.now();
@@ -103,8 +115,8 @@ window.charlm = (() => {
       this.timer = requestAnimationFrame(tick);
     }
 
-    /** What is not shown yet is dropped: whoever stops a text wants to go on from what they see. */
-    freeze() {
+    /** Drop what is not shown yet, so that the text continues from what the visitor sees. */
+    stop() {
       if (this.timer) cancelAnimationFrame(this.timer);
       this.timer = null;
       this.symbols = this.symbols.slice(0, this.shown);
@@ -113,9 +125,10 @@ window.charlm = (() => {
       if (this.whole !== this.value.text) this.props.value = { ...this.value, text: this.whole, shades: this.shades };
     }
 
+    /** Append the characters up to a place. */
     show(end) {
       const { shades } = this.value;
-      const followsEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 30;
+      const isAtEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 30;
       const added = document.createDocumentFragment();
       for (let place = this.shown; place < end; place++) {
         const symbol = this.symbols[place];
@@ -130,21 +143,23 @@ window.charlm = (() => {
       }
       this.text.append(added);
       this.shown = Math.max(this.shown, end);
-      if (followsEnd && !this.value.details) this.text.scrollTop = this.text.scrollHeight;
+      if (isAtEnd && !this.value.details) this.text.scrollTop = this.text.scrollHeight;
     }
 
+    /** Return the shade of a place, null if it has none. */
     shade(shades, place) {
       const code = shades.charCodeAt(place);
       return code >= LOWEST && code <= HIGHEST ? (code - LOWEST) / (HIGHEST - LOWEST) : null;
     }
 
+    /** Colour a character. Activations below 0, shades below 0.5, have a colour of their own. */
     paint(span, shade) {
       if (this.kind !== "activation") return span.style.setProperty("--shade", shade.toFixed(3));
       span.style.setProperty("--shade", Math.abs(2 * shade - 1).toFixed(3));
       span.classList.toggle("low", shade < 0.5);
     }
 
-    /** Tell of one character what is known. */
+    /** Describe the character at a place. */
     point(place) {
       if (place === undefined || place >= this.shown) return;
       const shade = this.shade(this.value.shades, place);
@@ -157,7 +172,7 @@ window.charlm = (() => {
       this.explain(place, words);
     }
 
-    /** List the symbols that the model held likeliest in a place. */
+    /** List below the text which characters the model held likeliest at a place. */
     explain(place, words) {
       const rows = (this.value.details?.[place] ?? []).map(([symbol, probability]) => {
         const row = make("div", "bar-row" + (symbol === this.symbols[place] ? " true" : ""));
@@ -172,12 +187,14 @@ window.charlm = (() => {
       this.detail.replaceChildren(make("div", "detail-line", named(this.symbols[place]) + words), ...rows);
     }
 
+    /** Send the place of a chosen character to the server. */
     choose(place) {
       if (place === undefined) return;
       this.point(place);
       this.trigger("select", { index: place });
     }
 
+    /** Move the cursor with the keyboard. */
     type(event) {
       if (!this.detail) return;
       const step = { ArrowRight: 1, ArrowLeft: -1, Home: -this.shown, End: this.shown }[event.key];
@@ -189,23 +206,24 @@ window.charlm = (() => {
     }
 
     async copy(button) {
-      const said = (await toClipboard(this.value.text)) ? "Copied" : "Select and copy by hand";
+      const message = (await toClipboard(this.value.text)) ? "Copied" : "Select and copy by hand";
       const before = button.textContent;
-      button.textContent = said;
+      button.textContent = message;
       setTimeout(() => (button.textContent = before), 1500);
     }
   }
 
+  /** Return whether the text is on the clipboard: browsers refuse it to pages without https. */
   async function toClipboard(text) {
     try {
       await navigator.clipboard.writeText(text);
       return true;
     } catch {
-      return false; // pages without https may not
+      return false;
     }
   }
 
-  /** Give the visitor a file made here. */
+  /** Download a text as a file. */
   function save(text, name, type = "text/plain") {
     const link = make("a");
     link.href = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
@@ -214,12 +232,12 @@ window.charlm = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
-  /** A component that shows each part of its value, a list or a single part, as an element. */
-  function showing(makePart) {
+  /** Return a component that shows a value, or each value of a list, as an element. */
+  function listOf(makeElement) {
     return (element, props, watch) => {
       const update = () => {
-        const parts = [props.value || []].flat();
-        element.firstElementChild.replaceChildren(...parts.map(makePart));
+        const values = [props.value || []].flat();
+        element.firstElementChild.replaceChildren(...values.map(makeElement));
       };
       watch("value", update);
       update();
@@ -233,21 +251,21 @@ window.charlm = (() => {
   function makeCard({ title, about, text }) {
     const card = make("section", "card");
     const body = make("pre", "card-text", readable(text));
-    body.tabIndex = 0; // it scrolls
+    body.tabIndex = 0; // it scrolls, so the keyboard has to reach it
     body.setAttribute("aria-label", title);
     card.append(make("h4", "", readable(title)), make("div", "hint", readable(about)), body);
     return card;
   }
 
-  /** A field for a text file, which is read here and sent as text with the form. */
-  function textFile(element, props, trigger, most) {
+  /** A field for a text file, which is read here and becomes the value {name, text}. */
+  function textFile(element, props, trigger, mostBytes) {
     const input = element.querySelector("input");
     const line = element.querySelector(".file-line");
     input.addEventListener("change", async () => {
       const file = input.files[0];
       if (!file) return;
-      if (file.size > most) {
-        line.textContent = `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB.`;
+      if (file.size > mostBytes) {
+        line.textContent = `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${mostBytes / 1e6} MB.`;
         return;
       }
       try {
@@ -261,19 +279,20 @@ window.charlm = (() => {
     });
   }
 
+  /** Return the HeatTexts on the page, or those within a selector. */
   function heatTexts(selector = "") {
     const texts = [...document.querySelectorAll(`${selector} .heat`)];
     return texts.map((text) => text.parentElement.heatText).filter(Boolean);
   }
 
-  function freezeAll() {
-    heatTexts().forEach((text) => text.freeze());
+  function stopAll() {
+    heatTexts().forEach((text) => text.stop());
   }
 
-  /** Stop a text where the visitor sees it, and return its value. */
-  function kept(id) {
+  /** Stop a text where the visitor sees it end, and return its value. */
+  function stopped(id) {
     const [text] = heatTexts(`#${id}`);
-    text.freeze();
+    text.stop();
     return text.value;
   }
 
@@ -282,7 +301,7 @@ window.charlm = (() => {
     heatTexts().forEach((text) => text.update());
   }
 
-  /** Return the address that opens the page with these settings; try to put it on the clipboard, too. */
+  /** Return the address that opens the page with these settings, and copy it if the browser allows. */
   async function link(settings) {
     const address = new URL(location.pathname, location.origin);
     for (const [name, value] of Object.entries(settings)) address.searchParams.set(name, value);
@@ -290,26 +309,27 @@ window.charlm = (() => {
     return address.href;
   }
 
-  /** Keep the address in step with the view, so that it can be passed on. */
+  /** Put the chosen view into the address, so that the address can be passed on. */
   function setView(view) {
-    if (!isOpen) return; // tabs say that they are selected as the page is built, too
-    lookInside(view);
+    if (!isOpen) return; // Gradio also selects a tab while it builds the page
+    inspectAtFirst(view);
     const address = new URL(location.href);
     if ((address.searchParams.get("view") ?? "write") === view) return;
     address.search = `?view=${view}`;
     history.replaceState(null, "", address);
   }
 
-  /** There is something to see before anything was clicked. */
-  function lookInside(view) {
-    if (view === "inside" && heatTexts("#seen").some((text) => !text.value.text)) document.querySelector("#inspect").click();
+  /** Inspect the text when *Look inside* is first opened, so that the view is not empty. */
+  function inspectAtFirst(view) {
+    const isEmpty = heatTexts("#seen").some((text) => !text.value.text);
+    if (view === "inside" && isEmpty) document.querySelector("#inspect").click();
   }
 
-  /** The page shows what its address says; write the text that a shared link stands for. */
+  /** Called once the page shows what its address says. A share link whose seed was accepted is written at once. */
   function opened() {
     isOpen = true;
     const query = new URLSearchParams(location.search);
-    lookInside(query.get("view"));
+    inspectAtFirst(query.get("view"));
     const filled = document.querySelector("#seed textarea, #seed input")?.value;
     if (query.has("seed") && filled === query.get("seed")) document.querySelector("#generate")?.click();
   }
@@ -319,6 +339,9 @@ window.charlm = (() => {
       const heatText = new HeatText(element, props, trigger);
       watch("value", () => heatText.update());
     },
-    lines: showing(makeLine), cards: showing(makeCard), textFile, freezeAll, kept, setPace, setView, opened, isOpen: () => isOpen, save, link,
+    lines: listOf(makeLine),
+    cards: listOf(makeCard),
+    isOpen: () => isOpen,
+    textFile, stopAll, stopped, setPace, setView, opened, save, link,
   };
-})();
+})(window.charlmShades);

@@ -1,1 +1,1 @@
-"""The views of the page: the components of each, and which function answers which event."""
+"""The views of the page: the Gradio components of each, and which answer is called at which event."""

@@ -1,30 +1,37 @@
-"""The view *Look inside*: what a model expects at each character of a text, and what its units do."""
+"""The view *Look inside*: what a model expected in a text, what its units did, how far back it looks."""
 
 from typing import Any
 
 import gradio as gr
 
-from charlm.web.answers.inside import LONGEST_SEARCHED, SURPRISE, Insider
+from charlm.web.answers import inside as answers
+from charlm.web.answers.inside import LONGEST_SEARCHED, SURPRISAL
 from charlm.web.components import STATIC, heat_text, lines
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
-SCENE = (STATIC / "scene.txt").read_text(encoding="utf-8")  # of our own: no model was trained on it
-HINT = "surprise, or a unit such as hidden 0:17"
-COMPARED = 2  # models whose memory is compared at first
+SCENE = (STATIC / "scene.txt").read_text(encoding="utf-8")  # written for this page: no model was trained on it
+COLOUR_HINT = "surprisal, or a unit: STATE LAYER:UNIT, for example hidden 0:17"
+COMPARED_FIRST = 2  # models
 
 
 def build(registry: ModelRegistry) -> list[gr.Dropdown]:
-    """Lay out the view and connect it; return the lists of models."""
-    insider = Insider(registry)
-    names = registry.names
+    """Lay out the view and connect it; return the pickers of models."""
+    model, text = _build_inspection(registry)
+    return [model, _build_contexts(registry, text)]
+
+
+def _build_inspection(registry: ModelRegistry) -> tuple[gr.Dropdown, gr.Textbox]:
+    """Lay out and connect the text coloured by surprisal or by a unit, and the influence on one prediction."""
+    # 1) the components
     with gr.Row(equal_height=True):
+        names = registry.names
         model = gr.Dropdown(names, value=names[0], label="Model", elem_id="inspect-model", min_width=220)
         colour = gr.Dropdown(
-            [SURPRISE],
-            value=SURPRISE,
+            [SURPRISAL],
+            value=SURPRISAL,
             label="Colour the text by",
-            info=HINT,
+            info=COLOUR_HINT,
             allow_custom_value=True,
             elem_id="colour",
             min_width=260,
@@ -32,53 +39,72 @@ def build(registry: ModelRegistry) -> list[gr.Dropdown]:
     text = gr.Textbox(SCENE, label="Text", lines=5, max_lines=12, max_length=LONGEST_SEARCHED, elem_id="inspect-text")
     with gr.Row(elem_classes="actions"):
         inspect = gr.Button("Look inside", variant="primary", elem_id="inspect", size="md", min_width=120)
-        find = gr.Button("Find units that track something", elem_id="find-units", size="md", min_width=220)
+        find = gr.Button("Find interpretable units", elem_id="find-units", size="md", min_width=220)
         write = gr.Button("Let the model write a text", elem_id="write-text", size="md", min_width=200)
     seen = heat_text(
-        "What the model made of it",
-        explained="Point at a character, or go there with the arrow keys: here stands what the model expected in its "
-        "place. Click it, or press Enter, to see which earlier characters moved that prediction.",
+        "What the model expected",
+        explained="Point at a character, or move there with the arrow keys, to see which characters the model held "
+        "likeliest in its place. Click it, or press Enter, to see which earlier characters influenced that prediction.",
         elem_id="seen",
     )
     about = lines(elem_classes="progress", elem_id="seen-line")
-    with gr.Column(visible=False) as tracing:
-        traced = heat_text("What moved the prediction of the chosen character", elem_id="traced", elem_classes="small")
+    with gr.Column(visible=False) as influence:
+        traced = heat_text("Influence on the chosen prediction", elem_id="traced", elem_classes="small")
         traced_line = lines(elem_classes="progress", elem_id="traced-line")
 
-    gr.Markdown(
-        "### How far back they remember\n"
-        "One character of the text is changed. How much does that alter the predictions after it?"
-    )
-    with gr.Row(elem_classes="actions"):
-        models = gr.Dropdown(
-            names, value=names[:COMPARED], multiselect=True, label="Models", elem_id="memory-models", min_width=260
-        )
-        compare = gr.Button("Compare their memories", elem_id="compare-memory", size="md", scale=0, min_width=240)
-    with gr.Column(visible=False) as remembering:
-        memory = gr.Plot(show_label=False, elem_id="memory")
-        said = lines(elem_id="memory-reading", elem_classes="reading")
-
-    def found(*arguments: Any) -> dict[str, Any]:
-        units = insider.find(*arguments)
+    # 2) the events
+    def find_units(model: str, text: str) -> dict[str, Any]:
+        units = answers.find_units(registry, model, text)
         return gr.update(
-            choices=[SURPRISE, *units],
-            value=units[0] if units else SURPRISE,
+            choices=[SURPRISAL, *units],
+            value=units[0] if units else SURPRISAL,
             info=f"{len(units)} units found: choose one",
         )
 
     def trace(model: str, text: str, event: gr.EventData) -> list[Any]:
-        return [gr.update(visible=True), *insider.trace(model, text, getattr(event, "index", None))]
+        place = getattr(event, "index", None)
+        return [gr.update(visible=True), *answers.trace_influence(registry, model, text, place)]
 
-    def remember(names: list[str], text: str) -> list[Any]:
-        return [gr.update(visible=True), *insider.remember(names, text)]
-
-    look = {"fn": for_page(insider.look), "inputs": [model, text, colour], "outputs": [seen, about], **QUIET}
+    look: dict[str, Any] = {
+        "fn": for_page(lambda model, text, colour: answers.inspect(registry, model, text, colour)),
+        "inputs": [model, text, colour],
+        "outputs": [seen, about],
+        **QUIET,
+    }
     gr.on([inspect.click, colour.input], **look, trigger_mode="always_last")
-    find.click(for_page(found), [model, text], colour, **QUIET).then(**look)
-    write.click(for_page(insider.write), model, text, **QUIET).then(**look)
-    seen.select(for_page(trace), [model, text], [tracing, traced, traced_line], **QUIET)
-    # a unit of one model is none of another
-    forgotten = gr.update(choices=[SURPRISE], value=SURPRISE, info=HINT)
-    model.change(lambda: forgotten, None, colour, **QUIET).then(**look)
-    compare.click(for_page(remember), [models, text], [remembering, memory, said], **QUIET)
-    return [model, models]
+    find.click(for_page(find_units), [model, text], colour, **QUIET).then(**look)
+    write.click(for_page(lambda model: answers.write_text(registry, model)), model, text, **QUIET).then(**look)
+    seen.select(for_page(trace), [model, text], [influence, traced, traced_line], **QUIET)
+    # units found in one model mean nothing in another
+    reset = gr.update(choices=[SURPRISAL], value=SURPRISAL, info=COLOUR_HINT)
+    model.change(lambda: reset, None, colour, **QUIET).then(**look)
+    return model, text
+
+
+def _build_contexts(registry: ModelRegistry, text: gr.Textbox) -> gr.Dropdown:
+    """Lay out and connect the comparison of effective contexts on the text; return its picker of models."""
+    gr.Markdown(
+        "### Effective context\n"
+        "How far back do the models look? One character of the text is changed: by how much does that alter the "
+        "predictions after it?"
+    )
+    with gr.Row(elem_classes="actions"):
+        names = registry.names
+        models = gr.Dropdown(
+            names,
+            value=names[:COMPARED_FIRST],
+            multiselect=True,
+            label="Models",
+            elem_id="context-models",
+            min_width=260,
+        )
+        compare = gr.Button("Compare effective contexts", elem_id="compare-contexts", size="md", scale=0, min_width=240)
+    with gr.Column(visible=False) as comparison:
+        curves = gr.Plot(show_label=False, elem_id="contexts")
+        reading = lines(elem_id="contexts-reading", elem_classes="reading")
+
+    def show(names: list[str], text: str) -> list[Any]:
+        return [gr.update(visible=True), *answers.compare_contexts(registry, names, text)]
+
+    compare.click(for_page(show), [models, text], [comparison, curves, reading], **QUIET)
+    return models

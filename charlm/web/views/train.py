@@ -1,15 +1,15 @@
-"""The view *Train*: a model of the visitor's own text, and its curves and samples as they grow."""
+"""The view *Train*: a model of the visitor's own text, with its curves and samples while it trains."""
 
 import secrets
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import pandas as pd
 
 from charlm.model.cells import CELLS
 from charlm.model.history import CURVES
-from charlm.web.answers.train import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingRoom
+from charlm.web.answers.train import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingQueue
 from charlm.web.components import heat_text, lines, text_file
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry, prepare_model
@@ -17,17 +17,62 @@ from charlm.web.models import ModelRegistry, prepare_model
 COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 
 
-def build(registry: ModelRegistry, room: TrainingRoom) -> gr.Textbox:
+class Request(NamedTuple):
+    """The fields and buttons above the line about the training."""
+
+    text: gr.Textbox
+    cell: gr.Radio
+    size: gr.Radio
+    train: gr.Button
+    stop: gr.Button
+
+
+class Results(NamedTuple):
+    """What a value of `TrainingQueue.train` fills in."""
+
+    status: gr.HTML
+    plots: gr.Row
+    curves: gr.LinePlot
+    sample: gr.HTML
+    trained: gr.Textbox
+    package: gr.DownloadButton
+
+
+def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
     """Lay out the view and connect it; return a hidden field that takes the name of each model that was trained."""
+    request = _request()
+    results = _results(queue)
+
+    def train(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
+        for progress in queue.train(text, cell, size, request.session_hash or ""):
+            yield _fill_in(progress, _add_trained(registry, progress, cell))
+
+    def stop(request: gr.Request) -> None:
+        queue.stop(request.session_hash or "")
+
+    request.train.click(
+        for_page(train),
+        [request.text, request.cell, request.size],
+        list(results),
+        concurrency_limit=MOST_WAITING + 2,  # the one that runs, and one more that is told that the queue is full
+        concurrency_id="train",
+        **QUIET,
+    )
+    request.stop.click(stop, None, None, **QUIET)
+    return results.trained
+
+
+def _request() -> Request:
     text = gr.Textbox(
         label="A text of your own",
-        info="Some ten thousand characters at least; from a hundred thousand on, a model learns words and lines.",
+        info="Better 10,000 characters or more; from 100,000 on, a model learns words and lines.",
         placeholder="Paste it here, or choose a file below.",
         lines=6,
         max_lines=10,
         elem_id="train-text",
     )
     file = text_file(f"or a text file, up to {LARGEST_TEXT / 1e6:g} MB:", LARGEST_TEXT, elem_id="train-file")
+    file.change(lambda chosen: chosen.get("text", "") if isinstance(chosen, dict) else "", file, text, **QUIET)
     with gr.Row(equal_height=True):
         cell = gr.Radio(
             [(kind.label, name) for name, kind in CELLS.items()], value="lstm", label="Cell", elem_id="train-cell"
@@ -41,9 +86,13 @@ def build(registry: ModelRegistry, room: TrainingRoom) -> gr.Textbox:
     with gr.Row(elem_classes="actions"):
         train = gr.Button("Train", variant="primary", elem_id="train-go", size="md", min_width=120)
         stop = gr.Button("Stop", elem_id="train-stop", size="md", min_width=120)
-    rules = f"One training at a time, up to {room.minutes:g} minutes each; who comes later waits in a queue."
+    return Request(text, cell, size, train, stop)
+
+
+def _results(queue: TrainingQueue) -> Results:
+    rules = f"One training runs at a time, for up to {queue.minutes:g} minutes; the others wait in a queue."
     status = lines(rules, elem_classes="progress", elem_id="train-status")
-    with gr.Row(visible=False) as course:
+    with gr.Row(visible=False) as plots:
         with gr.Column(min_width=300):
             curves = gr.LinePlot(
                 x="epoch",
@@ -55,42 +104,27 @@ def build(registry: ModelRegistry, room: TrainingRoom) -> gr.Textbox:
                 elem_id="train-curves",
             )
         with gr.Column(min_width=300):
-            sample = heat_text("What it writes by now", elem_id="train-sample")
+            sample = heat_text("Sample after the last epoch", elem_id="train-sample")
     package = gr.DownloadButton("Download the model folder (.zip)", visible=False, elem_id="train-zip", size="md")
-    trained = gr.Textbox(visible=False)
+    return Results(status, plots, curves, sample, gr.Textbox(visible=False), package)
 
-    def follow(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
-        for progress in room.train(text, cell, size, request.session_hash or ""):
-            name = _add_trained(registry, progress, cell)
-            # of the plot, no series is drawn that it did not have at first: it waits for the first validation loss
-            rows = progress.curves if progress.epochs else []
-            yield [
-                progress.message if name is None else f"{progress.message}. It is model A of the other views now.",
-                gr.update(visible=bool(rows)),
-                pd.DataFrame(rows, columns=["epoch", "loss", "curve"]) if rows else gr.update(),
-                {"text": progress.epochs[-1]["sample"] if progress.epochs else "", "name": "sample"},
-                gr.update() if name is None else name,
-                gr.update(value=progress.package and str(progress.package), visible=progress.package is not None),
-            ]
 
-    def stop_training(request: gr.Request) -> None:
-        room.stop(request.session_hash or "")
-
-    train.click(
-        for_page(follow),
-        [text, cell, size],
-        [status, course, curves, sample, trained, package],
-        concurrency_limit=MOST_WAITING + 2,  # of whom the last is told that there are too many
-        concurrency_id="train",
-        **QUIET,
-    )
-    stop.click(stop_training, None, None, **QUIET)
-    file.change(lambda chosen: chosen.get("text", "") if isinstance(chosen, dict) else "", file, text, **QUIET)
-    return trained
+def _fill_in(progress: Progress, name: str | None) -> list[Any]:
+    """Return the values of `Results`. name: of the model, once it is trained."""
+    # gr.LinePlot draws only the series of its first value: that has to include a validation loss
+    rows = progress.curves if progress.epochs else []
+    return [
+        progress.message if name is None else f"{progress.message}. It is model A of the other views now.",
+        gr.update(visible=bool(rows)),
+        pd.DataFrame(rows, columns=["epoch", "loss", "curve"]) if rows else gr.update(),
+        {"text": progress.epochs[-1]["sample"] if progress.epochs else "", "name": "sample"},
+        gr.update() if name is None else name,
+        gr.update(value=progress.package and str(progress.package), visible=progress.package is not None),
+    ]
 
 
 def _add_trained(registry: ModelRegistry, progress: Progress, cell: str) -> str | None:
-    """Let the visitor use a model that is trained, under a name that no other can guess; return it."""
+    """Add a finished model to the registry; return its name, which nobody else can guess."""
     if progress.lm is None:
         return None
     name = f"my-{cell}-{secrets.token_hex(4)}"

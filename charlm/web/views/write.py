@@ -1,21 +1,36 @@
 """The view *Write*: two models continue the same prompt, side by side."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
-from charlm.web.answers.write import BOARD, LONGEST_PROMPT, LONGEST_TEXT, Writer
+from charlm.web.answers import write as answers
+from charlm.web.answers.write import (
+    FIELDS,
+    HIGHEST_TEMPERATURE,
+    LARGEST_TOP_K,
+    LONGEST_PROMPT,
+    LONGEST_TEXT,
+    SEED_DIGITS,
+    TEMPERATURES,
+    BothTexts,
+    WriteSettings,
+)
 from charlm.web.components import heat_text, lines
 from charlm.web.errors import QUIET, for_page
+from charlm.web.heat import Heat
 from charlm.web.models import ModelRegistry
 
 PROMPTS = ("ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "Coffee", "Computer")
 PACES = {"as fast as it comes": 0, "to read along": 30, "to read aloud": 14}  # characters per second
 
-# What follows runs in the browser. A text that is still growing stops where the visitor sees it.
-KEPT = '(a, b, length) => [charlm.kept("output-a"), charlm.kept("output-b"), length]'
+# JavaScript of the events, see static/page.js. Stopped texts end where the visitor sees them end.
+CONTINUE = '(a, b, length) => [charlm.stopped("output-a"), charlm.stopped("output-b"), length]'
+STOP = "() => charlm.stopAll()"
 LINK = """(heat, a, b, prompt, length, temperature, top_k, top_p, seed) => {
     const { model_a = a, model_b = b, ...settings } =
         heat?.run ?? { prompt, length, temperature, top_k, top_p, seed };
@@ -25,68 +40,104 @@ LINK = """(heat, a, b, prompt, length, temperature, top_k, top_p, seed) => {
 
 @dataclass(frozen=True)
 class WriteView:
-    """What the rest of the page needs of it.
+    """The components that the rest of the page uses, together in the order of FIELDS.
 
-    pickers: the lists of models. settings: prompt, length, temperature, top-k, top-p, seed.
+    pickers: model A and model B. settings: prompt, length, temperature, top-k, top-p, seed.
     """
 
     pickers: list[gr.Dropdown]
     settings: list[gr.components.Component]
 
 
+class Actions(NamedTuple):
+    """The buttons, and the field that shows the share link."""
+
+    generate: gr.Button
+    stop: gr.Button
+    more: gr.Button
+    temperatures: gr.Button
+    share: gr.Button
+    link: gr.Textbox
+
+
+class Side(NamedTuple):
+    """One model's half of the view: its picker, its text, the line about the text."""
+
+    model: gr.Dropdown
+    output: gr.HTML
+    line: gr.HTML
+
+
 def build(registry: ModelRegistry) -> WriteView:
     """Lay out the view and connect it."""
-    writer = Writer(registry)
+    # 1) the components
     prompt = _prompt(registry)
     with gr.Row(equal_height=True):
         length, temperature, seed = _settings()
     with gr.Accordion("More settings", open=False):
-        top_k, top_p, pace = _more_settings()
-    settings: list[gr.components.Component] = [prompt, length, temperature, top_k, top_p, seed]
-    with gr.Row(elem_classes="actions"):
-        generate = gr.Button("Generate", variant="primary", elem_id="generate", size="md", min_width=120)
-        stop = gr.Button("Stop", elem_id="stop", size="md", min_width=90)
-        more = gr.Button("Continue", elem_id="continue", size="md", min_width=90)
-        board = gr.Button("Three temperatures", elem_id="board", size="md", min_width=160)
-        share = gr.Button("Share", elem_id="share", size="md", min_width=90)
-    link = gr.Textbox(
-        label="This link opens the page with the same models, prompt, settings and seed, and so with the same text",
-        buttons=["copy"],
-        visible=False,
-        elem_id="link",
-    )
+        top_k, top_p = _more_settings()
+    actions = _actions()
     colours = gr.Checkbox(
-        True, label="Show surprise: the darker a character, the less the model expected it", elem_id="colours"
+        True,
+        label="Show surprisal: the stronger the colour of a character, the less the model expected it",
+        elem_id="colours",
     )
+    colours.input(None, colours, None, js="(on) => document.body.classList.toggle('plain-texts', !on)", **QUIET)
     names = [registry.names[0], registry.names[min(1, len(registry.names) - 1)]]
     with gr.Row():
-        (model_a, output_a, line_a), (model_b, output_b, line_b) = (
-            _side(letter, registry, name) for letter, name in zip("ab", names, strict=True)
-        )
+        sides = [_side(letter, registry, name) for letter, name in zip("ab", names, strict=True)]
     with gr.Column(visible=False, elem_id="temperatures") as temperatures:
-        panels = _board()
+        panels = _temperature_panels()
 
-    outputs = [output_a, output_b, line_a, line_b]
-    run = gr.on(
-        [generate.click, prompt.submit], for_page(writer.write), [model_a, model_b, *settings], outputs, **QUIET
-    )
-    carry_on = more.click(for_page(writer.carry_on), [output_a, output_b, length], outputs, js=KEPT, **QUIET)
-    shown = board.click(lambda: gr.update(visible=True), None, temperatures, **QUIET)
-    fill = shown.then(for_page(writer.board), [model_a, model_b, *settings], panels, **QUIET)
-    stop.click(None, cancels=[run, carry_on, fill], js="() => charlm.freezeAll()", **QUIET)
-    reveal = share.click(lambda: gr.update(visible=True), None, link, **QUIET)
-    reveal.then(None, [output_a, model_a, model_b, *settings], link, js=LINK, **QUIET)
-    pace.input(None, pace, None, js=f"(name) => charlm.setPace({json.dumps(PACES)}[name])", **QUIET)
-    colours.input(None, colours, None, js="(on) => document.body.classList.toggle('plain-texts', !on)", **QUIET)
-    return WriteView([model_a, model_b], settings)
+    # 2) the events
+    view = WriteView([side.model for side in sides], [prompt, length, temperature, top_k, top_p, seed])
+    _connect(registry, view, actions, sides, temperatures, panels)
+    return view
+
+
+def _connect(
+    registry: ModelRegistry,
+    view: WriteView,
+    actions: Actions,
+    sides: list[Side],
+    temperatures: gr.Column,
+    panels: list[gr.HTML],
+) -> None:
+    """Connect the buttons with the answers."""
+
+    def write(*values: Any) -> Iterator[BothTexts]:
+        yield from answers.write(registry, _read_fields(values))
+
+    def continue_texts(heat_a: object, heat_b: object, length: int) -> Iterator[BothTexts]:
+        yield from answers.continue_texts(registry, heat_a, heat_b, length)
+
+    def write_at_temperatures(*values: Any) -> Iterator[list[Heat]]:
+        yield from answers.write_at_temperatures(registry, _read_fields(values))
+
+    fields = [*view.pickers, *view.settings]
+    texts = [side.output for side in sides]
+    outputs = [*texts, *(side.line for side in sides)]
+    prompt, length = view.settings[:2]
+
+    run = gr.on([actions.generate.click, prompt.submit], for_page(write), fields, outputs, **QUIET)  # type: ignore[attr-defined]
+    more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=CONTINUE, **QUIET)
+    shown = actions.temperatures.click(lambda: gr.update(visible=True), None, temperatures, **QUIET)
+    fill = shown.then(for_page(write_at_temperatures), fields, panels, **QUIET)
+    actions.stop.click(None, cancels=[run, more, fill], js=STOP, **QUIET)
+    reveal = actions.share.click(lambda: gr.update(visible=True), None, actions.link, **QUIET)
+    reveal.then(None, [texts[0], *fields], actions.link, js=LINK, **QUIET)
+
+
+def _read_fields(values: tuple[Any, ...]) -> WriteSettings:
+    return WriteSettings.from_fields(dict(zip(FIELDS, values, strict=True)))
 
 
 def _prompt(registry: ModelRegistry) -> gr.Textbox:
-    """Lay out the prompt, and some that can be had at a click."""
+    """Lay out the prompt, and buttons with examples."""
     prompt = gr.Textbox(
         value=_first_prompt(registry),
         label="Prompt",
-        info="The models go on from here. Left empty, they start a new line.",
+        info="The models continue this text. If it is empty, they start a new line.",
         lines=2,
         max_lines=8,
         max_length=LONGEST_PROMPT,
@@ -100,7 +151,7 @@ def _prompt(registry: ModelRegistry) -> gr.Textbox:
 
 
 def _first_prompt(registry: ModelRegistry) -> str:
-    """Choose a beginning that every model can read."""
+    """Return the first of PROMPTS whose characters all models know, or an empty prompt."""
     known = [prompt for prompt in PROMPTS if all(not model.lm.vocab.encode_known(prompt)[1] for model in registry)]
     return known[0] if known else ""
 
@@ -112,7 +163,7 @@ def _settings() -> tuple[gr.Slider, gr.Slider, gr.Textbox]:
     )
     temperature = gr.Slider(
         0,
-        2,
+        HIGHEST_TEMPERATURE,
         DEFAULT_TEMPERATURE,
         step=0.05,
         label="Temperature",
@@ -120,23 +171,30 @@ def _settings() -> tuple[gr.Slider, gr.Slider, gr.Textbox]:
         elem_id="temperature",
         min_width=220,
     )
-    # a Textbox: an empty Number shows 0, and a browser's numbers cannot hold every seed
+    # a Textbox: an empty gr.Number shows 0, and JavaScript's numbers cannot hold every seed
     seed = gr.Textbox(
         label="Seed",
         info="same seed, same text",
-        placeholder="any",
-        max_length=40,
+        placeholder="random",
+        max_length=SEED_DIGITS,
         elem_id="seed",
         min_width=160,
     )
     return length, temperature, seed
 
 
-def _more_settings() -> tuple[gr.Slider, gr.Slider, gr.Radio]:
-    """Lay out top-k, top-p and the pace."""
+def _more_settings() -> tuple[gr.Slider, gr.Slider]:
+    """Lay out top-k, top-p and the pace, which the browser alone uses."""
     with gr.Row(equal_height=True):
         top_k = gr.Slider(
-            0, 100, 0, step=1, label="Top-k", info="only the k likeliest; 0: all", elem_id="top-k", min_width=220
+            0,
+            LARGEST_TOP_K,
+            0,
+            step=1,
+            label="Top-k",
+            info="only the k likeliest characters; 0: all",
+            elem_id="top-k",
+            min_width=220,
         )
         top_p = gr.Slider(
             0,
@@ -144,32 +202,47 @@ def _more_settings() -> tuple[gr.Slider, gr.Slider, gr.Radio]:
             1,
             step=0.01,
             label="Top-p",
-            info="only the likeliest, up to that probability; 1: all",
+            info="only the likeliest, up to this probability; 1: all",
             elem_id="top-p",
             min_width=220,
         )
-        pace = gr.Radio(
-            list(PACES), value="as fast as it comes", label="Pace of the text", elem_id="pace", min_width=260
-        )
-    return top_k, top_p, pace
+        pace = gr.Radio(list(PACES), value=next(iter(PACES)), label="Pace of the text", elem_id="pace", min_width=260)
+    pace.input(None, pace, None, js=f"(name) => charlm.setPace({json.dumps(PACES)}[name])", **QUIET)
+    return top_k, top_p
 
 
-def _side(letter: str, registry: ModelRegistry, name: str) -> tuple[gr.Dropdown, gr.HTML, gr.HTML]:
-    """Lay out a model's picker, the line about it, what it writes and how that goes."""
+def _actions() -> Actions:
+    with gr.Row(elem_classes="actions"):
+        generate = gr.Button("Generate", variant="primary", elem_id="generate", size="md", min_width=120)
+        stop = gr.Button("Stop", elem_id="stop", size="md", min_width=90)
+        more = gr.Button("Continue", elem_id="continue", size="md", min_width=90)
+        temperatures = gr.Button("Three temperatures", elem_id="board", size="md", min_width=160)
+        share = gr.Button("Share", elem_id="share", size="md", min_width=90)
+    link = gr.Textbox(
+        label="This link opens the page with the same models, prompt, settings and seed, so it shows the same text",
+        buttons=["copy"],
+        visible=False,
+        elem_id="link",
+    )
+    return Actions(generate, stop, more, temperatures, share, link)
+
+
+def _side(letter: str, registry: ModelRegistry, name: str) -> Side:
+    """Lay out one model's half: its picker, the line about the model, its text, the line about the text."""
     with gr.Column(min_width=300):
         model = gr.Dropdown(registry.names, value=name, label=f"Model {letter.upper()}", elem_id=f"model-{letter}")
         about = lines(str(registry[name]), elem_classes="about", elem_id=f"about-{letter}")
         output = heat_text(f"What model {letter.upper()} writes", paced=True, elem_id=f"output-{letter}")
         line = lines(elem_classes="progress", elem_id=f"progress-{letter}")
     model.change(for_page(lambda chosen: str(registry[chosen])), model, about, **QUIET)
-    return model, output, line
+    return Side(model, output, line)
 
 
-def _board() -> list[gr.HTML]:
-    """Lay out the texts at three temperatures, in the order of `Writer.board`."""
+def _temperature_panels() -> list[gr.HTML]:
+    """Lay out the six texts in the order of `write_at_temperatures`."""
     gr.Markdown("### The same prompt and seed at three temperatures")
     panels = []
-    for temperature in BOARD:
+    for temperature in TEMPERATURES:
         with gr.Row():
             panels += [
                 heat_text(

@@ -9,9 +9,10 @@ from models import make_lm, make_record
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
-from charlm.web.answers import api as api_module
-from charlm.web.answers.api import LONGEST_INSPECTED, Api
-from charlm.web.answers.write import LONGEST_PROMPT, LONGEST_TEXT
+from charlm.web.answers import write as writing
+from charlm.web.answers.api import Api
+from charlm.web.answers.inside import LONGEST_INSPECTED
+from charlm.web.answers.write import HIGHEST_TEMPERATURE, LARGEST_TOP_K, LONGEST_PROMPT, LONGEST_TEXT, SEED_DIGITS
 from charlm.web.models import ModelRegistry, ServedModel
 
 
@@ -27,7 +28,7 @@ def without_history():
 
 def set_clock(monkeypatch, clock):
     """Let the API see another time than the threads that write."""
-    monkeypatch.setattr(api_module, "time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(writing, "time", SimpleNamespace(perf_counter=clock))
 
 
 def test_models_tells_what_the_contract_names():
@@ -69,7 +70,7 @@ def test_generate_ends_with_the_text_of_the_model_itself():
 
 
 def test_each_value_of_a_stream_goes_on_from_the_one_before(monkeypatch):
-    monkeypatch.setattr(api_module, "UPDATE_SECONDS", -1)  # a value after every delivery
+    monkeypatch.setattr(writing, "UPDATE_SECONDS", -1)  # a value after every delivery
     monkeypatch.setattr(
         "charlm.inference.batching.DELIVERY_SECONDS", -1
     )  # of every character, though several may come together
@@ -83,18 +84,12 @@ def test_a_stream_updates_no_more_often_than_it_says(monkeypatch):
     clock = itertools.count()
     set_clock(monkeypatch, lambda: next(clock) * 0.02)  # 20 ms a character
     monkeypatch.setattr(CharLM, "stream", lambda *_, **__: iter("written by a"))
-    assert list(make_api().generate("small-lstm")) == [
-        "wri",
-        "writte",
-        "written b",
-        "written by a",
-        "written by a",
-    ]
+    assert list(make_api().generate("small-lstm")) == ["w", "writ", "written", "written by", "written by a"]
 
 
 def test_a_visitor_who_leaves_frees_the_place_of_the_text(monkeypatch, scheduler_threads):
-    monkeypatch.setattr(api_module, "LONGEST_TEXT", 10**9)
-    monkeypatch.setattr(api_module, "UPDATE_SECONDS", -1)
+    monkeypatch.setattr(writing, "LONGEST_TEXT", 10**9)
+    monkeypatch.setattr(writing, "UPDATE_SECONDS", -1)
     api = make_api()
     values = api.generate("small-lstm", "ab", 10**9)
     assert next(values)
@@ -125,10 +120,13 @@ def test_a_model_that_is_not_served_is_refused_by_a_short_message_that_lists_tho
     [
         *[("prompt", value) for value in (None, 5, ["a"], {}, True, "a" * (LONGEST_PROMPT + 1))],
         *[("length", value) for value in (None, 0, -1, 2.5, "10", True, math.nan, [5], LONGEST_TEXT + 1)],
-        *[("temperature", value) for value in (None, -0.1, "1", True, math.nan, math.inf, [1])],
-        *[("top_k", value) for value in (None, -1, 1.5, "3", True, math.nan)],
+        *[
+            ("temperature", value)
+            for value in (None, -0.1, "1", True, math.nan, math.inf, [1], HIGHEST_TEMPERATURE + 0.1)
+        ],
+        *[("top_k", value) for value in (None, -1, 1.5, "3", True, math.nan, LARGEST_TOP_K + 1)],
         *[("top_p", value) for value in (None, -0.1, 1.1, "1", True, math.nan)],
-        *[("seed", value) for value in (-1, 1.5, "7", True, math.nan, [7])],
+        *[("seed", value) for value in (-1, 1.5, "7", True, math.nan, [7], 10**SEED_DIGITS)],
     ],
     ids=lambda value: repr(value)[:12],
 )

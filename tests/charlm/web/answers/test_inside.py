@@ -6,25 +6,24 @@ import pytest
 from models import VOCAB, make_lm, uniform_lm
 
 from charlm.errors import RequestError
-from charlm.web.answers.inside import LONGEST_LOOK_BACK, LONGEST_SEARCHED, LONGEST_SHOWN, WRITTEN, Insider
+from charlm.web.answers import inside
+from charlm.web.answers.inside import LONGEST_INSPECTED, LONGEST_SEARCHED, LONGEST_TRACED, WRITTEN
 from charlm.web.heat import MOST_NATS, shades
 from charlm.web.models import ModelRegistry, ServedModel
 
 LSTM, RNN = make_lm("lstm"), make_lm("rnn", seed=1)
-INSIDER = Insider(
-    ModelRegistry(
-        [
-            ServedModel("small-lstm", LSTM, "folder"),
-            ServedModel("small-rnn", RNN, "folder"),
-            ServedModel("uniform", uniform_lm("abcd"), "folder"),
-        ]
-    )
+REGISTRY = ModelRegistry(
+    [
+        ServedModel("small-lstm", LSTM, "folder"),
+        ServedModel("small-rnn", RNN, "folder"),
+        ServedModel("uniform", uniform_lm("abcd"), "folder"),
+    ]
 )
 LONG = "abc de\nbad cab é한😀\n" * 200
 
 
 def test_a_text_shows_how_surprising_each_character_was_and_what_was_expected():
-    heat, line = INSIDER.look("small-lstm", "abc a☃b", "surprise")
+    heat, line = inside.inspect(REGISTRY, "small-lstm", "abc a☃b", "surprisal")
     assert (heat["text"], heat["kind"]) == ("abc ab", "surprisal")
     assert heat["shades"] == " " + shades(LSTM.score("abc ab") / MOST_NATS)
     assert heat["details"][0] == []
@@ -38,12 +37,13 @@ def test_a_text_shows_how_surprising_each_character_was_and_what_was_expected():
 
 
 def test_four_equally_likely_symbols_are_two_bits_each():
-    assert "2.00 bits per character, 1 of 4.0 equally likely ones" in INSIDER.look("uniform", "abba", "surprise")[1]
+    _, line = inside.inspect(REGISTRY, "uniform", "abba", "surprisal")
+    assert "2.00 bits per character, 1 of 4.0 equally likely ones" in line
 
 
 @pytest.mark.parametrize(("unit", "state"), [("hidden 1:3", "hidden"), ("cell 0:7 · inside quotes (0.9)", "cell")])
 def test_a_text_is_coloured_by_the_activation_of_a_unit(unit, state):
-    heat, _ = INSIDER.look("small-lstm", "abc de", unit)
+    heat, _ = inside.inspect(REGISTRY, "small-lstm", "abc de", unit)
     layer, number = int(unit.split()[1][0]), int(unit.split()[1][2])
     activations = getattr(LSTM.inspect("abc de"), state)[:, layer, number]
     assert heat["kind"] == "activation"
@@ -63,33 +63,33 @@ def test_a_text_is_coloured_by_the_activation_of_a_unit(unit, state):
 )
 def test_what_is_no_unit_of_the_model_is_refused_with_those_that_are(model, colour):
     with pytest.raises(RequestError, match=r"a layer from 0 to 1, a colon and a unit from 0 to 7") as caught:
-        INSIDER.look(model, "abc", colour)
+        inside.inspect(REGISTRY, model, "abc", colour)
     assert len(str(caught.value)) < 300
 
 
 def test_only_the_beginning_of_a_long_text_is_shown_and_that_is_told():
-    heat, line = INSIDER.look("small-rnn", "a" * (LONGEST_SHOWN + 5), "surprise")
-    assert len(heat["text"]) == LONGEST_SHOWN
+    heat, line = inside.inspect(REGISTRY, "small-rnn", "a" * (LONGEST_INSPECTED + 5), "surprisal")
+    assert len(heat["text"]) == LONGEST_INSPECTED
     assert "the first 5,000 of 5,005 are shown" in line
 
 
 def test_a_single_character_has_nothing_to_be_surprised_by():
-    heat, line = INSIDER.look("small-lstm", "a", "surprise")
+    heat, line = inside.inspect(REGISTRY, "small-lstm", "a", "surprisal")
     assert (heat["shades"], heat["details"], line) == (" ", [[]], "1 characters")
 
 
 def test_units_that_were_found_can_be_chosen():
-    found = INSIDER.find("small-lstm", LONG)
+    found = inside.find_units(REGISTRY, "small-lstm", LONG)
     assert len(found) > 3
     for described in found:
-        assert INSIDER.look("small-lstm", "abc", described)[0]["kind"] == "activation"
+        assert inside.inspect(REGISTRY, "small-lstm", "abc", described)[0]["kind"] == "activation"
     best = LSTM.find_units(LONG, 1)
     unit = best["position in the line"][0]
     assert any(each.startswith(f"{unit.state} {unit.layer}:{unit.unit} · position in the line") for each in found)
 
 
 def test_what_moved_a_prediction_stands_in_colours_before_it():
-    heat, line = INSIDER.trace("small-lstm", LONG, 25)
+    heat, line = inside.trace_influence(REGISTRY, "small-lstm", LONG, 25)
     norms = LSTM.influence(LONG[:26])
     assert heat["text"] == LONG[:25]
     assert heat["shades"] == shades(norms / norms.max())
@@ -97,18 +97,18 @@ def test_what_moved_a_prediction_stands_in_colours_before_it():
 
 
 def test_the_look_back_has_an_end():
-    heat, _ = INSIDER.trace("small-rnn", LONG, 1000)
-    assert heat["text"] == LONG[1000 - LONGEST_LOOK_BACK : 1000]
+    heat, _ = inside.trace_influence(REGISTRY, "small-rnn", LONG, 1000)
+    assert heat["text"] == LONG[1000 - LONGEST_TRACED : 1000]
 
 
 @pytest.mark.parametrize("place", [0, -1, None, "3", 1.5, len(LONG)])
 def test_a_place_without_anything_before_it_is_refused(place):
     with pytest.raises(RequestError):
-        INSIDER.trace("small-lstm", LONG, place)
+        inside.trace_influence(REGISTRY, "small-lstm", LONG, place)
 
 
-def test_memories_are_compared_in_one_plot_and_in_words():
-    plot, said = INSIDER.remember(["small-lstm", "small-rnn"], LONG)
+def test_effective_contexts_are_compared_in_one_plot_and_in_words():
+    plot, said = inside.compare_contexts(REGISTRY, ["small-lstm", "small-rnn"], LONG)
     assert [trace.name for trace in plot.data] == ["small-lstm", "small-rnn"]
     assert [line.split(" ")[0] for line in said] == ["small-lstm", "small-rnn"]
     curve = LSTM.effective_context(LONG)
@@ -119,22 +119,22 @@ def test_memories_are_compared_in_one_plot_and_in_words():
 @pytest.mark.parametrize("names", [None, [], "small-lstm", ["nobody"], ["small-lstm"] * 9])
 def test_what_is_no_choice_of_models_is_refused(names):
     with pytest.raises(RequestError):
-        INSIDER.remember(names, LONG)
+        inside.compare_contexts(REGISTRY, names, LONG)
 
 
 @pytest.mark.parametrize("text", [None, 7, "", "☃☃", "a" * (LONGEST_SEARCHED + 1)], ids=lambda text: repr(text)[:12])
 def test_what_is_no_text_to_read_is_refused(text):
     for ask in (
-        lambda: INSIDER.look("small-lstm", text, "surprise"),
-        lambda: INSIDER.find("small-lstm", text),
-        lambda: INSIDER.trace("small-lstm", text, 1),
-        lambda: INSIDER.remember(["small-lstm"], text),
+        lambda: inside.inspect(REGISTRY, "small-lstm", text, "surprisal"),
+        lambda: inside.find_units(REGISTRY, "small-lstm", text),
+        lambda: inside.trace_influence(REGISTRY, "small-lstm", text, 1),
+        lambda: inside.compare_contexts(REGISTRY, ["small-lstm"], text),
     ):
         with pytest.raises(RequestError):
             ask()
 
 
 def test_a_model_may_write_the_text_itself():
-    text = INSIDER.write("small-lstm")
+    text = inside.write_text(REGISTRY, "small-lstm")
     assert len(text) == WRITTEN
     assert set(text) <= set(VOCAB)

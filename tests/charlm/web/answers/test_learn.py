@@ -3,75 +3,74 @@ from models import make_model, make_record
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
-from charlm.web.answers.learn import MOST_MODELS, Learner
+from charlm.web.answers import learn
+from charlm.web.answers.learn import MOST_MODELS
 from charlm.web.models import ModelRegistry, ServedModel
-from charlm.web.plots import FIGURES
-
-SCALE = ("nats per character", "epochs", "linear")
+from charlm.web.plots import COLUMNS, PlotSettings
 
 
-def make_learner(**records):
+def make_registry(**records):
     served = []
     for name, record in records.items():
         model = make_model()
         served.append(ServedModel(name, CharLM(model.config, model.weights, record, device="cpu"), "folder"))
-    return Learner(ModelRegistry(served))
+    return ModelRegistry(served)
 
 
-LEARNER = make_learner(one=make_record((2.0, 1.5, 1.2)), two=make_record((1.8, 1.7)), bare=None)
+REGISTRY = make_registry(one=make_record((2.0, 1.5, 1.2)), two=make_record((1.8, 1.7)), bare=None)
 
 
 def test_any_number_of_models_is_drawn_and_those_without_a_record_are_named():
-    names = [trace.name for trace in LEARNER.plot(["two", "one", "bare"], *SCALE).data]
+    names = [trace.name for trace in learn.plot(REGISTRY, ["two", "one", "bare"], PlotSettings()).data]
     assert {name.split(",")[0] for name in names} == {"one", "two"}
-    assert LEARNER.plot([], *SCALE).data == ()
-    assert LEARNER.read(["bare", "one"])[0] == "bare came without a training record."
+    assert learn.plot(REGISTRY, [], PlotSettings()).data == ()
+    assert learn.read_curves(REGISTRY, ["bare", "one"])[0] == "bare came without a training record."
 
 
 def test_a_model_that_is_named_twice_is_drawn_once():
-    assert len(LEARNER.plot(["one", "one"], *SCALE).data) == 3
+    assert len(learn.plot(REGISTRY, ["one", "one"], PlotSettings()).data) == 3
 
 
 def test_what_the_curves_say_comes_from_their_figures():
-    said = " ".join(LEARNER.read(["one", "two"]))
+    said = " ".join(learn.read_curves(REGISTRY, ["one", "two"]))
     assert "1.2000" in said
     assert "1.7000" in said
 
 
 def test_the_slider_reaches_to_the_last_epoch_of_all():
-    assert LEARNER.epochs(["one", "two"]) == 3
-    assert LEARNER.epochs(["bare"]) == 1
-    assert [card["about"].split(":")[0] for card in LEARNER.samples(["one", "two"], 3)] == [
+    assert learn.last_epoch(REGISTRY, ["one", "two"]) == 3
+    assert learn.last_epoch(REGISTRY, ["bare"]) == 1
+    assert [card["about"].split(":")[0] for card in learn.samples(REGISTRY, ["one", "two"], 3)] == [
         "after epoch 3",
         "after epoch 2",
     ]
 
 
 def test_tables_have_a_heading_for_every_column():
-    table, settings = LEARNER.table(["one", "two"]), LEARNER.settings(["one", "two"])
-    assert table["headers"] == ["model", *FIGURES]
+    table, settings = learn.table(REGISTRY, ["one", "two"]), learn.run_settings(REGISTRY, ["one", "two"])
+    assert table["headers"] == ["model", *COLUMNS]
     assert len(table["data"]) == 5
     assert settings["headers"] == ["setting", "one", "two"]
     assert all(len(row) == 3 for row in settings["data"])
-    assert LEARNER.csv(["two"]).splitlines()[0] == "model," + ",".join(FIGURES)
+    assert learn.csv(REGISTRY, ["two"]).splitlines()[0] == "model," + ",".join(COLUMNS)
 
 
 @pytest.mark.parametrize("names", [None, "one", {"one": 1}, ["nobody"], [None], [["one"]], ["one"] * (MOST_MODELS + 1)])
 def test_what_is_no_choice_of_models_is_refused(names):
     for ask in (
-        LEARNER.read,
-        LEARNER.table,
-        LEARNER.csv,
-        LEARNER.settings,
-        LEARNER.epochs,
-        lambda names: LEARNER.samples(names, 1),
-        lambda names: LEARNER.plot(names, *SCALE),
+        learn.read_curves,
+        learn.table,
+        learn.csv,
+        learn.run_settings,
+        learn.last_epoch,
+        lambda registry, names: learn.samples(registry, names, 1),
+        lambda registry, names: learn.plot(registry, names, PlotSettings()),
     ):
         with pytest.raises(RequestError):
-            ask(names)
+            ask(REGISTRY, names)
 
 
 @pytest.mark.parametrize("epoch", [None, -1, 1.5, "2", True])
 def test_what_is_no_epoch_is_refused(epoch):
     with pytest.raises(RequestError, match="epoch"):
-        LEARNER.samples(["one"], epoch)
+        learn.samples(REGISTRY, ["one"], epoch)

@@ -5,7 +5,7 @@ from models import make_lm, make_model, save
 
 from charlm.errors import CharLMError, HubError, RequestError
 from charlm.hub import push_folder
-from charlm.web.answers.load import Loader, may_load
+from charlm.web.answers.load import Downloader, describe, may_load, search
 from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry, ServedModel
 
 
@@ -24,19 +24,19 @@ def registry():
 
 
 def test_a_model_is_found_described_and_loaded(ada, registry):
-    loader = Loader(registry, "cpu")
-    assert loader.search("poem") == ["ada/poems"]
-    assert loader.search(" ada/anything ") == ["ada/anything"]
-    offer = loader.describe("ada/poems")
+    downloader = Downloader(registry, "cpu")
+    assert search("poem") == ["ada/poems"]
+    assert search(" ada/anything ") == ["ada/anything"]
+    offer = describe("ada/poems")
     assert offer.fits
     assert offer.lines[0].startswith("ada/poems, commit ")
-    assert loader.load("ada/poems") == "ada/poems"
+    assert downloader.load("ada/poems") == "ada/poems"
     assert registry["ada/poems"].lm.generate("ab", 20, seed=1) == make_lm("gru").generate("ab", 20, seed=1)
     assert {request.token for request in ada.requests} == {None}
 
 
 def test_a_visitors_model_is_not_listed(ada, registry):
-    Loader(registry, "cpu").load("ada/poems")
+    Downloader(registry, "cpu").load("ada/poems")
     assert registry.names == ["small"]
     assert [model.name for model in registry] == ["small"]
     with pytest.raises(RequestError, match="choose one of small$"):
@@ -44,27 +44,27 @@ def test_a_visitors_model_is_not_listed(ada, registry):
 
 
 def test_two_who_want_the_same_model_have_it_downloaded_once(ada, registry):
-    loader = Loader(registry, "cpu")
+    downloader = Downloader(registry, "cpu")
     with ThreadPoolExecutor(4) as visitors:
-        assert set(visitors.map(loader.load, ["ada/poems"] * 4)) == {"ada/poems"}
+        assert set(visitors.map(downloader.load, ["ada/poems"] * 4)) == {"ada/poems"}
     assert sum("/resolve/" in r.path and "safetensors" in r.path and r.method == "GET" for r in ada.requests) == 1
 
 
 def test_a_model_that_is_too_large_is_not_downloaded(ada, registry, monkeypatch):
     monkeypatch.setattr("charlm.web.answers.load.MOST_BYTES", 1000)
-    loader = Loader(registry, "cpu")
-    offer = loader.describe("ada/poems")
+    downloader = Downloader(registry, "cpu")
+    offer = describe("ada/poems")
     assert not offer.fits
     assert "more than the" in offer.lines[-1]
     with pytest.raises(RequestError, match="larger than"):
-        loader.load("ada/poems")
+        downloader.load("ada/poems")
     assert not any("/resolve/" in request.path for request in ada.requests)
 
 
 @pytest.mark.parametrize("name", [None, 5, ["ada/poems"], "", "poems", "../../etc/passwd", "a/b/c", "x" * 10**6])
 def test_what_is_no_repository_is_refused_in_a_short_message(ada, registry, name):
-    loader = Loader(registry, "cpu")
-    for ask in (loader.describe, loader.load):
+    downloader = Downloader(registry, "cpu")
+    for ask in (describe, downloader.load):
         with pytest.raises(CharLMError) as caught:
             ask(name)
         assert len(str(caught.value)) < 300
@@ -73,7 +73,7 @@ def test_what_is_no_repository_is_refused_in_a_short_message(ada, registry, name
 
 def test_a_repository_that_is_not_there_is_told(ada, registry):
     with pytest.raises(HubError, match="no repository ada/none"):
-        Loader(registry, "cpu").load("ada/none")
+        Downloader(registry, "cpu").load("ada/none")
 
 
 def test_the_least_recently_used_visitors_model_is_evicted():
