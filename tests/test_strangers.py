@@ -83,7 +83,7 @@ def test_record_and_samples(app, visit):
     visitor = visit(app)
     visitor.choose_view("Learn")
     visitor.page.get_by_text("Settings of the runs").click()
-    visitor.page.get_by_text("Every figure").click()
+    visitor.page.get_by_text("Table of all epochs").click()
     visitor.wait_for_words("run-settings", "window.ran = 1")
     visitor.wait_for_words("samples", "window.ran = 1")
     visitor.page.locator("#loss-curves .legendtext").first.wait_for()

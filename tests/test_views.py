@@ -223,13 +223,13 @@ class TestInside:
         assert max(shades) == 1
         assert sum(shades[-10:]) > sum(shades[:10])
 
-    def test_memories_are_compared(self, app, visit):
+    def test_effective_contexts_are_compared(self, app, visit):
         visitor = visit(app + "/?view=inside")
-        visitor.page.locator("#compare-memory").click()
-        visitor.page.locator("#memory .js-plotly-plot").wait_for()
+        visitor.page.locator("#compare-contexts").click()
+        visitor.page.locator("#contexts .js-plotly-plot").wait_for()
         for name in ("shakespeare-lstm", "shakespeare-rnn"):
-            assert name in visitor.text("memory")
-            assert re.search(rf"{name}.* \d+ characters", visitor.text("memory-reading"))
+            assert name in visitor.text("contexts")
+            assert re.search(rf"{name}.* \d+ characters", visitor.text("contexts-reading"))
         take_picture(visitor, "memory")
 
 

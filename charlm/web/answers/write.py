@@ -1,5 +1,6 @@
 """The answers of the view *Write*: two models continue the same prompt side by side."""
 
+import math
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -192,11 +193,12 @@ def _write_together(panels: Sequence[Panel]) -> Iterator[None]:
 
 
 def gather_updates(pieces: Iterable[T]) -> Iterator[list[T]]:
-    """Gather the pieces of a stream into updates: yield the first piece at once, then every UPDATE_SECONDS, the rest
-    at the end.
+    """Gather the pieces of a stream into updates: the first piece at once, then one update every UPDATE_SECONDS.
+
+    The last update, which may be empty, comes at the end of the stream.
     """
     update: list[T] = []
-    sent = -UPDATE_SECONDS
+    sent = -math.inf
     for piece in pieces:
         update.append(piece)
         if (now := time.perf_counter()) - sent > UPDATE_SECONDS:

@@ -76,7 +76,7 @@ window.charlm = (({ LOWEST, HIGHEST, MOST_NATS }) => {
       return this.props.paced ? pace : 0;
     }
 
-    /** Show the value; if it only goes on from what is shown, append. */
+    /** Show the value: append if it continues what is shown, else start anew. */
     update() {
       const { prompt, text, shades, kind, details } = this.value;
       const isSameKind = kind === this.kind && prompt === this.prompt && !details;

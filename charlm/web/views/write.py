@@ -167,7 +167,7 @@ def _settings() -> tuple[gr.Slider, gr.Slider, gr.Textbox]:
         DEFAULT_TEMPERATURE,
         step=0.05,
         label="Temperature",
-        info="0: likeliest only; 1: as it learnt",
+        info="0: always the likeliest; 1: as learnt",
         elem_id="temperature",
         min_width=220,
     )

@@ -1,7 +1,8 @@
 import pytest
 from models import make_lm
 
-from charlm.web.address import read_address
+from charlm.web.address import Address, read_address
+from charlm.web.answers.write import SamplingSettings, WriteSettings
 from charlm.web.models import ModelRegistry, ServedModel
 
 REGISTRY = ModelRegistry([ServedModel(name, make_lm(), "folder") for name in ("one", "two")])
@@ -19,19 +20,20 @@ LINK = {
 
 
 def test_a_link_fills_in_what_it_was_made_of():
-    view, values, problems = read_address(LINK, REGISTRY)
-    assert (view, problems) == ("write", [])
-    assert values == ["two", "one", "ab\n<b>&", 300, 0.5, 0, 1.0, "12345678901234567890"]
+    sampling = SamplingSettings(0.5, 0, 1.0, 12345678901234567890)
+    settings = WriteSettings(("two", "one"), "ab\n<b>&", 300, sampling)
+    assert read_address(LINK, REGISTRY) == Address("write", settings, [])
+    assert list(settings.to_fields().values()) == ["two", "one", "ab\n<b>&", 300, 0.5, 0, 1.0, "12345678901234567890"]
 
 
 @pytest.mark.parametrize("view", ["write", "learn", "inside", "train"])
 def test_an_address_may_name_a_view_alone(view):
-    assert read_address({"view": view}, REGISTRY) == (view, [None] * 8, [])
+    assert read_address({"view": view}, REGISTRY) == Address(view, None, [])
 
 
 @pytest.mark.parametrize("query", [{}, {"view": ""}, {"view": "<script>"}, {"view": "api", "__theme": "dark"}])
 def test_any_other_address_opens_the_first_view(query):
-    assert read_address(query, REGISTRY) == ("write", [None] * 8, [])
+    assert read_address(query, REGISTRY) == Address("write", None, [])
 
 
 @pytest.mark.parametrize(
@@ -44,18 +46,21 @@ def test_any_other_address_opens_the_first_view(query):
         ({"temperature": "nan"}, "temperature"),
         ({"top_p": "7"}, "top_p"),
         ({"top_k": "-1"}, "top_k"),
+        ({"top_k": "500"}, "top_k is 500; it must be from 0 to 100"),
+        ({"temperature": "5"}, "temperature is 5.0; it must be from 0 to 2"),
         ({"seed": "x"}, "seed"),
         ({"length": "9" * 5000}, "The link is damaged"),
         ({"prompt": "a" * 20_001}, "prompt"),
     ],
 )
 def test_a_link_that_cannot_be_opened_says_why_and_fills_in_nothing(change, message):
-    view, values, problems = read_address(LINK | change, REGISTRY)
-    assert (view, values) == ("write", [None] * 8)
-    assert len(problems) == 1
-    assert message in problems[0]
-    assert len(problems[0]) < 300
+    address = read_address(LINK | change, REGISTRY)
+    assert (address.view, address.settings) == ("write", None)
+    (problem,) = address.problems
+    assert message in problem
+    assert len(problem) < 300
 
 
 def test_a_link_with_a_part_missing_fills_in_nothing():
-    assert read_address({name: value for name, value in LINK.items() if name != "seed"}, REGISTRY)[1] == [None] * 8
+    part = {name: value for name, value in LINK.items() if name != "seed"}
+    assert read_address(part, REGISTRY).settings is None

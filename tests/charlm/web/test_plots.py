@@ -9,8 +9,8 @@ from charlm.errors import RequestError
 from charlm.web.plots import (
     AXES,
     LOSS_UNITS,
-    Scale,
-    draw_memory,
+    PlotSettings,
+    draw_context,
     draw_plot,
     samples_at,
     settings_of,
@@ -19,8 +19,8 @@ from charlm.web.plots import (
 )
 
 
-def traces(*records, **scale):
-    return {trace.name: trace for trace in draw_plot(records, Scale(**scale)).data}
+def traces(*records, **settings):
+    return {trace.name: trace for trace in draw_plot(records, PlotSettings(**settings)).data}
 
 
 def test_the_curves_are_the_numbers_of_the_record():
@@ -85,13 +85,13 @@ def test_losses_are_shown_over_what_is_asked_for(axis, places):
 
 
 def test_the_loss_may_have_a_logarithmic_scale():
-    assert draw_plot([("small", make_record())], Scale(scale="log")).layout.yaxis.type == "log"
+    assert draw_plot([("small", make_record())], PlotSettings(scale="log")).layout.yaxis.type == "log"
 
 
 @pytest.mark.parametrize("wrong", [{"unit": "joules"}, {"axis": None}, {"scale": ["log"]}, {"unit": "x" * 10**6}])
-def test_a_scale_that_there_is_not_is_refused(wrong):
+def test_a_setting_that_does_not_exist_is_refused(wrong):
     with pytest.raises(RequestError, match="is none of") as caught:
-        Scale(**wrong)
+        PlotSettings(**wrong)
     assert len(str(caught.value)) < 300
 
 
@@ -101,7 +101,7 @@ def test_the_wildest_figures_can_be_drawn(unit, axis):
     record = make_record((1e308, -1e308, 0.0))
     for epoch in record["epochs"]:
         epoch["seconds"] = epoch["chars_per_second"] = 1e200
-    assert draw_plot([("wild", record)], Scale(unit, axis)).to_json()
+    assert draw_plot([("wild", record)], PlotSettings(unit, axis)).to_json()
 
 
 def test_twenty_models_are_drawn():
@@ -109,7 +109,7 @@ def test_twenty_models_are_drawn():
 
 
 def test_what_is_forgotten_is_not_drawn():
-    (curve,) = draw_memory([("small", [0.5, 1e-3, 1e-12])], floor=1e-9).data
+    (curve,) = draw_context([("small", [0.5, 1e-3, 1e-12])], floor=1e-9).data
     assert (list(curve.x), list(curve.y)) == ([1, 2, 3], [0.5, 1e-3, None])
 
 

@@ -122,7 +122,7 @@ def test_a_model_that_is_not_served_is_refused_by_a_short_message_that_lists_tho
         *[("length", value) for value in (None, 0, -1, 2.5, "10", True, math.nan, [5], LONGEST_TEXT + 1)],
         *[
             ("temperature", value)
-            for value in (None, -0.1, "1", True, math.nan, math.inf, [1], HIGHEST_TEMPERATURE + 0.1)
+            for value in (None, -0.1, "1", True, math.nan, math.inf, [1], HIGHEST_TEMPERATURE + 1)
         ],
         *[("top_k", value) for value in (None, -1, 1.5, "3", True, math.nan, LARGEST_TOP_K + 1)],
         *[("top_p", value) for value in (None, -0.1, 1.1, "1", True, math.nan)],

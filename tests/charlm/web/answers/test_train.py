@@ -15,7 +15,7 @@ from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.folder import MODEL_FILES
 from charlm.web.answers import train as training
-from charlm.web.answers.train import LARGEST_TEXT, PRESETS, Preset, TrainingRoom
+from charlm.web.answers.train import LARGEST_TEXT, PRESETS, Preset, TrainingQueue, fit_arguments
 
 SET_PRIORITY = os.setpriority
 VERSE = "the cat sat on the mat, and the dog ran to the man.\n" * 40
@@ -25,7 +25,7 @@ VERSE = "the cat sat on the mat, and the dog ran to the man.\n" * 40
 def tiny(monkeypatch):
     """Train models that take a second, and look at them more often."""
     monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000))
-    monkeypatch.setattr(training, "UPDATE_SECONDS", 0.02)
+    monkeypatch.setattr(training, "PROGRESS_SECONDS", 0.02)
     # at the lowest priority, a second of training takes minutes on a machine that is busy
     monkeypatch.setattr(os, "setpriority", lambda *_: None)
 
@@ -45,13 +45,13 @@ def children(monkeypatch):
     return started
 
 
-def run(room, text=VERSE, cell="gru", size="small", visitor="ada"):
-    return room.train(text, cell, size, visitor)
+def run(queue, text=VERSE, cell="gru", size="small", visitor="ada"):
+    return queue.train(text, cell, size, visitor)
 
 
 def endless(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", Preset("endless", 1, 8, 10**9))
-    monkeypatch.setattr(training, "MOST_EPOCHS", 5_000)
+    monkeypatch.setattr(training, "LONGEST_RUN", 5_000)
 
 
 def until(values, condition):
@@ -62,11 +62,11 @@ def until(values, condition):
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_it_trains_the_model_that_the_command_trains(cell, tmp_path):
-    last = list(run(TrainingRoom(), cell=cell))[-1]
+    last = list(run(TrainingQueue(), cell=cell))[-1]
     assert last.message.startswith("done: the model is that of epoch")
     (tmp_path / "my-text.txt").write_text(VERSE, encoding="utf-8")
-    _, settings = training._check(VERSE, cell, "small")
-    command = ["-m", "train", "fit", "--text", "my-text.txt", "--out", "run", *settings]
+    arguments = fit_arguments(len(VERSE), cell, "small")
+    command = ["-m", "train", "fit", "--text", "my-text.txt", "--out", "run", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=True, capture_output=True)
     record = json.loads((tmp_path / "run" / "history.json").read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path):
 
 @pytest.mark.slow
 def test_curves_and_samples_come_while_it_trains():
-    values = run(TrainingRoom())
+    values = run(TrainingQueue())
     seen = [len(value.epochs) for value in values]
     assert seen == sorted(seen)
     assert len(set(seen)) > 2
@@ -90,7 +90,7 @@ def test_curves_and_samples_come_while_it_trains():
 @pytest.mark.slow
 def test_the_package_holds_the_five_files_of_a_model(tmp_path):
     packages = []
-    for value in run(TrainingRoom()):
+    for value in run(TrainingQueue()):
         if value.package:
             packages.append(value.package)
             with zipfile.ZipFile(value.package) as package:
@@ -103,12 +103,12 @@ def test_the_package_holds_the_five_files_of_a_model(tmp_path):
 @pytest.mark.slow
 def test_stop_leaves_the_best_epoch_so_far(monkeypatch, children):
     endless(monkeypatch)
-    room = TrainingRoom()
-    values = run(room)
+    queue = TrainingQueue()
+    values = run(queue)
     until(values, lambda value: len(value.epochs) > 1)
-    room.stop("somebody else")
+    queue.stop("somebody else")
     assert next(values).lm is None
-    room.stop("ada")
+    queue.stop("ada")
     last = list(values)[-1]
     assert last.message.startswith("stopped: the model is that of epoch")
     assert last.lm.generate("the ", 5, seed=0)
@@ -120,7 +120,7 @@ def test_the_time_limit_leaves_the_best_epoch_so_far(monkeypatch):
     endless(monkeypatch)
     clock = threading.Event()
     monkeypatch.setattr(training, "monotonic", lambda: time.monotonic() + (1e6 if clock.is_set() else 0))
-    values = run(TrainingRoom(minutes=2))
+    values = run(TrainingQueue(minutes=2))
     until(values, lambda value: len(value.epochs) > 1)
     clock.set()
     assert list(values)[-1].message.startswith("the 2 minutes are over: the model is that of epoch")
@@ -129,43 +129,44 @@ def test_the_time_limit_leaves_the_best_epoch_so_far(monkeypatch):
 @pytest.mark.slow
 def test_a_visitor_who_leaves_takes_the_process_with_them_and_frees_the_place(monkeypatch, children):
     endless(monkeypatch)
-    room = TrainingRoom()
-    values = run(room)
+    queue = TrainingQueue()
+    values = run(queue)
     until(values, lambda value: value.epochs)
     values.close()
     assert children[0].returncode == -signal.SIGKILL
     monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000))
-    assert list(run(room))[-1].message.startswith("done")
+    assert list(run(queue))[-1].message.startswith("done")
 
 
 @pytest.mark.slow
 def test_one_trains_at_a_time_and_the_others_see_their_place(monkeypatch, children):
     endless(monkeypatch)
-    room = TrainingRoom(most_waiting=2)
-    first = run(room, visitor="first")
+    queue = TrainingQueue(most_waiting=2)
+    first = run(queue, visitor="first")
     until(first, lambda value: value.epochs)
-    second, third = run(room, visitor="second"), run(room, visitor="third")
+    second, third = run(queue, visitor="second"), run(queue, visitor="third")
     assert next(second).message == "waiting: number 1 in the queue"
+    with pytest.raises(RequestError, match="your training is still going on"):
+        next(run(queue, visitor="second"))
     assert next(third).message == "waiting: number 2 in the queue"
     with pytest.raises(RequestError, match="3 trainings are ahead of this one"):
-        next(run(room, visitor="fourth"))
-    room._most_waiting = 9
-    with pytest.raises(RequestError, match="your training is still going on"):
-        next(run(room, visitor="second"))
+        next(run(queue, visitor="fourth"))
     assert len(children) == 1
     first.close()
     until(second, lambda value: value.epochs)
     assert next(third).message == "waiting: number 1 in the queue"
     second.close()
-    room.stop("third")
+    queue.stop("third")
     assert list(third) == []  # who stops in the queue has nothing
-    assert room._queue == []
+    last = run(queue, visitor="fifth")
+    assert next(last).message == "starting"  # the queue is empty again
+    last.close()
 
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_a_message_and_no_more(monkeypatch, children):
     endless(monkeypatch)
-    values = run(TrainingRoom())
+    values = run(TrainingQueue())
     until(values, lambda value: value.message.startswith(("starting", "training")))
     children[0].kill()
     assert list(values)[-1].message == "the training failed"
@@ -176,7 +177,7 @@ def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, children):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setattr(os, "setpriority", SET_PRIORITY)
     endless(monkeypatch)
-    values = run(TrainingRoom())
+    values = run(TrainingQueue())
     until(values, lambda value: value.epochs)
     assert not any("hf_secret" in value for value in children[0].environment.values())
     assert os.getpriority(os.PRIO_PROCESS, children[0].pid) == 19
@@ -185,7 +186,7 @@ def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, children):
 
 @pytest.mark.slow
 def test_what_the_trainer_refuses_is_told_in_its_words_without_a_path():
-    last = list(run(TrainingRoom(), text="a" * 1200))[-1]
+    last = list(run(TrainingQueue(), text="a" * 1200))[-1]
     assert last.lm is None or last.message.startswith("done")  # a text of one symbol may be learnt
     assert "/" not in last.message
 
@@ -206,7 +207,7 @@ def test_what_the_trainer_refuses_is_told_in_its_words_without_a_path():
 )
 def test_what_cannot_be_trained_is_refused_before_anything_starts(arguments, message, children):
     with pytest.raises(RequestError, match=message) as caught:
-        next(run(TrainingRoom(), **arguments))
+        next(run(TrainingQueue(), **arguments))
     assert len(str(caught.value)) < 200
     assert children == []
 
@@ -215,7 +216,7 @@ def test_short_texts_are_read_often_and_long_ones_at_least_some_times(monkeypatc
     monkeypatch.undo()
 
     def epochs(length):
-        settings = training._check("a" * length, "lstm", "small")[1]
-        return int(settings[settings.index("--epochs") + 1])
+        arguments = fit_arguments(length, "lstm", "small")
+        return int(arguments[arguments.index("--epochs") + 1])
 
     assert [epochs(length) for length in (1_000, 100_000, 1_000_000)] == [100, 27, 3]

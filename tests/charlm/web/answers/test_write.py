@@ -10,21 +10,34 @@ from models import make_lm
 
 from charlm.errors import ModelFileError, RequestError, VocabError
 from charlm.model.history import bits_per_char
-from charlm.web.answers import write as writing_module
-from charlm.web.answers.write import BOARD, LONGEST_BEFORE, LONGEST_ON_BOARD, LONGEST_TEXT, Writer
+from charlm.web.answers import write as writing
+from charlm.web.answers.write import (
+    FIELDS,
+    LONGEST_AT_TEMPERATURES,
+    LONGEST_CONTINUED,
+    LONGEST_TEXT,
+    TEMPERATURES,
+    WriteSettings,
+)
 from charlm.web.heat import MOST_NATS, shades
 from charlm.web.models import ModelRegistry, ServedModel
 
 LSTM, RNN = make_lm("lstm"), make_lm("rnn", seed=1)
 
 
-def make_writer(**models):
+def make_registry(**models):
     served = models or {"small-lstm": make_lm("lstm"), "small-rnn": make_lm("rnn", seed=1)}
-    return Writer(ModelRegistry([ServedModel(name, lm, "folder") for name, lm in served.items()]))
+    return ModelRegistry([ServedModel(name, lm, "folder") for name, lm in served.items()])
 
 
-def write(writer=None, a="small-lstm", b="small-rnn", prompt="", length=20, seed_text="7"):
-    return list((writer or make_writer()).write(a, b, prompt, length, 1.0, 0, 1.0, seed_text))
+def settings(a="small-lstm", b="small-rnn", prompt="", length=20, temperature=1.0, top_k=0, top_p=1.0, seed="7"):
+    """What the page sends with these values in its fields."""
+    values = (a, b, prompt, length, temperature, top_k, top_p, seed)
+    return WriteSettings.from_fields(dict(zip(FIELDS, values, strict=True)))
+
+
+def write(registry=None, **fields):
+    return list(writing.write(registry or make_registry(), settings(**fields)))
 
 
 def texts(value):
@@ -47,14 +60,14 @@ def test_one_model_may_stand_on_both_sides():
 
 
 def test_each_character_shows_how_surprised_the_model_itself_is_by_it_whatever_the_temperature():
-    (heat, _, line, _) = list(make_writer().write("small-lstm", "small-rnn", "abc", 30, 0.2, 3, 0.9, "7"))[-1]
+    (heat, _, line, _) = write(prompt="abc", length=30, temperature=0.2, top_k=3, top_p=0.9)[-1]
     surprisals = LSTM.score("abc" + heat["text"])[-30:]
     assert heat["shades"] == shades(surprisals / MOST_NATS)
     assert f"{bits_per_char(surprisals.mean()):.2f} bits per character" in line
 
 
-def test_a_text_grows_from_value_to_value_and_so_do_its_levels(monkeypatch):
-    monkeypatch.setattr(writing_module, "UPDATE_SECONDS", -1)
+def test_a_text_grows_from_value_to_value_and_so_do_its_shades(monkeypatch):
+    monkeypatch.setattr(writing, "UPDATE_SECONDS", -1)
     monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", -1)
     values = write(length=40)
     assert len(values) > 2
@@ -66,15 +79,15 @@ def test_a_text_grows_from_value_to_value_and_so_do_its_levels(monkeypatch):
 
 
 def test_an_empty_seed_is_drawn_shared_and_told():
-    value = write(seed_text=" ")[-1]
+    value = write(seed=" ")[-1]
     seed = value[2].rsplit("seed ", 1)[1]
     assert value[3].endswith(f"seed {seed}")
     assert value[0]["run"]["seed"] == seed
-    assert texts(write(seed_text=seed)[-1]) == texts(value)
+    assert texts(write(seed=seed)[-1]) == texts(value)
 
 
 def test_a_seed_larger_than_a_browsers_numbers_is_kept_to_the_last_digit():
-    value = write(seed_text="90071992547409931234")[-1]
+    value = write(seed="90071992547409931234")[-1]
     assert value[2].endswith("seed 90071992547409931234")
     assert through_a_browser(value[0])["run"]["seed"] == "90071992547409931234"
 
@@ -90,27 +103,27 @@ def test_unknown_symbols_of_the_prompt_are_named_and_the_text_is_written_all_the
 
 def test_the_line_counts_the_characters_and_their_rate(monkeypatch):
     clock = itertools.chain([10.0, 10.0], itertools.repeat(12.0))
-    monkeypatch.setattr(writing_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(writing, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert write()[-1][2].startswith("small-lstm · 20 characters, 10 per second · ")
 
 
 def test_visitors_who_ask_at_once_get_what_each_gets_alone():
-    writer = make_writer()
-    expected = [texts(write(prompt="ab", length=200, seed_text=str(seed))[-1]) for seed in range(8)]
+    registry = make_registry()
+    expected = [texts(write(prompt="ab", length=200, seed=str(seed))[-1]) for seed in range(8)]
     with ThreadPoolExecutor(8) as visitors:
-        values = visitors.map(lambda seed: write(writer, prompt="ab", length=200, seed_text=str(seed))[-1], range(8))
+        values = visitors.map(lambda seed: write(registry, prompt="ab", length=200, seed=str(seed))[-1], range(8))
         assert [texts(value) for value in values] == expected
 
 
 def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, scheduler_threads):
-    monkeypatch.setattr(writing_module, "LONGEST_TEXT", 10**9)
-    monkeypatch.setattr(writing_module, "LONGEST_ON_BOARD", 10**9)
-    writer = make_writer()
-    begun = next(writer.write("small-lstm", "small-rnn", "ab", 5, 1.0, 0, 1.0, "7"))
+    monkeypatch.setattr(writing, "LONGEST_TEXT", 10**9)
+    monkeypatch.setattr(writing, "LONGEST_AT_TEMPERATURES", 10**9)
+    registry = make_registry()
+    begun = next(writing.write(registry, settings(prompt="ab", length=5)))
     for values in (
-        writer.write("small-lstm", "small-rnn", "ab", 10**9, 1.0, 0, 1.0, "7"),
-        writer.board("small-lstm", "small-rnn", "ab", 10**9, 1.0, 0, 1.0, "7"),
-        writer.carry_on(begun[0], begun[1], 10**9),
+        writing.write(registry, settings(prompt="ab", length=10**9)),
+        writing.write_at_temperatures(registry, settings(prompt="ab", length=10**9)),
+        writing.continue_texts(registry, begun[0], begun[1], 10**9),
     ):
         assert next(values)
         values.close()
@@ -123,18 +136,16 @@ def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, schedule
 def test_a_model_that_diverged_is_told_to_the_visitor():
     lm = make_lm()
     lm._weights["head.weight"][:] = 3e38
-    writer = make_writer(diverged=lm, sound=make_lm())
+    registry = make_registry(diverged=lm, sound=make_lm())
     with pytest.raises(ModelFileError, match="use another model"):
-        write(writer, "sound", "diverged")
-    assert texts(write(writer, "sound", "sound")[-1])[0] == LSTM.generate("", 20, 1.0, seed=7)
+        write(registry, a="sound", b="diverged")
+    assert texts(write(registry, a="sound", b="sound")[-1])[0] == LSTM.generate("", 20, 1.0, seed=7)
 
 
-@pytest.mark.parametrize(
-    "seed_text", ["-1", "1.5", "abc", "1e5", "²", "9" * 41, None, 7, ["7"]], ids=lambda s: repr(s)[:12]
-)
-def test_a_seed_that_is_no_whole_number_is_refused(seed_text):
+@pytest.mark.parametrize("seed", ["-1", "1.5", "abc", "1e5", "²", "9" * 41, None, 7, ["7"]], ids=lambda s: repr(s)[:12])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
     with pytest.raises(RequestError, match="it must be a whole number from 0, or empty for any"):
-        write(seed_text=seed_text)
+        write(seed=seed)
 
 
 @pytest.mark.parametrize("length", [None, 0, -1, 2.5, "10", True, [5], LONGEST_TEXT + 1])
@@ -156,7 +167,7 @@ def stopped(value, at_a, at_b):
 def test_a_text_that_goes_on_is_the_one_that_was_never_stopped(at_a, at_b):
     whole = write(prompt="abc", length=60)[-1]
     heat_a, heat_b = stopped(whole, at_a, at_b)
-    more = list(make_writer().carry_on(heat_a, heat_b, 40))[-1]
+    more = list(writing.continue_texts(make_registry(), heat_a, heat_b, 40))[-1]
     unbroken = write(prompt="abc", length=100)[-1]
     for side, at in ((0, at_a), (1, at_b)):
         assert more[side]["text"] == unbroken[side]["text"][: at + 40]
@@ -165,8 +176,10 @@ def test_a_text_that_goes_on_is_the_one_that_was_never_stopped(at_a, at_b):
 
 
 def test_a_text_goes_on_with_the_settings_that_it_began_with():
-    first = list(make_writer().write("small-rnn", "small-lstm", "ab", 30, 0.7, 5, 0.9, "11"))[-1]
-    more = list(make_writer().carry_on(*through_a_browser(first)[:2], 30))[-1]
+    first = write(
+        a="small-rnn", b="small-lstm", prompt="ab", length=30, temperature=0.7, top_k=5, top_p=0.9, seed="11"
+    )[-1]
+    more = list(writing.continue_texts(make_registry(), *through_a_browser(first)[:2], 30))[-1]
     assert more[0]["text"] == RNN.generate("ab", 60, 0.7, 5, 0.9, seed=11)
 
 
@@ -185,37 +198,37 @@ SOUND = {"text": "ab", "shades": "00", "run": RUN | {"seed": "7"}}
         (SOUND | {"run": RUN}, "seed"),
         (SOUND | {"run": RUN | {"seed": "7", "model_a": "nobody"}}, "there is no model 'nobody' here"),
         (SOUND | {"run": RUN | {"seed": "7", "model_a": {}}}, "the model must be a text"),
-        (SOUND | {"text": "a" * (LONGEST_BEFORE + 1)}, "start a new one"),
+        (SOUND | {"text": "a" * (LONGEST_CONTINUED + 1)}, "start a new one"),
     ],
 )
 def test_what_is_no_text_that_could_go_on_is_refused(heat, message):
     with pytest.raises(RequestError, match=message):
-        list(make_writer().carry_on(heat, SOUND, 5))
+        list(writing.continue_texts(make_registry(), heat, SOUND, 5))
 
 
 def test_a_text_that_the_model_cannot_have_written_is_refused():
     with pytest.raises(VocabError, match="'☃'"):
-        list(make_writer().carry_on(SOUND | {"text": "a☃"}, SOUND, 5))
+        list(writing.continue_texts(make_registry(), SOUND | {"text": "a☃"}, SOUND, 5))
 
 
-def test_levels_from_a_browser_never_outgrow_their_text():
-    value = list(make_writer().carry_on(SOUND | {"shades": "0" * 500}, SOUND | {"shades": ""}, 5))[-1]
+def test_shades_from_a_browser_never_outgrow_their_text():
+    value = list(writing.continue_texts(make_registry(), SOUND | {"shades": "0" * 500}, SOUND | {"shades": ""}, 5))[-1]
     assert [len(heat["shades"]) for heat in value[:2]] == [7, 7]
 
 
-def test_the_board_has_both_models_at_three_temperatures():
-    heats = list(make_writer().board("small-lstm", "small-rnn", "ab", 25, 0.3, 0, 1.0, "7"))[-1]
-    expected = [lm.generate("ab", 25, temperature, seed=7) for temperature in BOARD for lm in (LSTM, RNN)]
+def test_one_click_has_both_models_at_three_temperatures():
+    heats = list(writing.write_at_temperatures(make_registry(), settings(prompt="ab", length=25, temperature=0.3)))[-1]
+    expected = [lm.generate("ab", 25, temperature, seed=7) for temperature in TEMPERATURES for lm in (LSTM, RNN)]
     assert [heat["text"] for heat in heats] == expected
-    assert BOARD == (0.5, 1.0, 1.5)
+    assert TEMPERATURES == (0.5, 1.0, 1.5)
 
 
-def test_a_board_of_six_long_texts_is_cut():
-    heats = list(make_writer().board("small-lstm", "small-rnn", "", LONGEST_TEXT, 1.0, 0, 1.0, "7"))[-1]
-    assert {len(heat["text"]) for heat in heats} == {LONGEST_ON_BOARD}
+def test_the_length_of_six_long_texts_is_cut():
+    heats = list(writing.write_at_temperatures(make_registry(), settings(length=LONGEST_TEXT)))[-1]
+    assert {len(heat["text"]) for heat in heats} == {LONGEST_AT_TEMPERATURES}
 
 
-def test_levels_are_steps_of_a_tenth_of_a_nat():
+def test_shades_are_steps_of_a_tenth_of_a_nat():
     assert shades(np.array([0.0, 0.1, 2.04, 7.8, 50.0]) / MOST_NATS) == "01D~~"
     assert shades([float("nan"), -1, 0.5, float("inf")]) == " 0W~"
     assert shades([]) == ""
