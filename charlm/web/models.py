@@ -102,7 +102,7 @@ class ModelRegistry:
         return iter(self._models.values())
 
     def choose(self, names: object, most: int) -> list[ServedModel]:
-        """Return the models of some names, each once. Raises RequestError if it is no list of at most `most` names."""
+        """Return the models of some names, each once. Raises RequestError for over `most` names or an unknown one."""
         if not isinstance(names, list) or len(names) > most:
             raise RequestError(f"choose up to {most} models")
         return [self[name] for name in dict.fromkeys(map(str, names))]
