@@ -2,12 +2,11 @@
 
 import os
 import tempfile
-import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,10 @@ from charlm.analysis.units import TrackingUnit, find_units
 from charlm.checks import check_whole
 from charlm.device import has_cuda, pick_device
 from charlm.errors import ModelFileError, RequestError
-from charlm.inference.batching import BatchScheduler
+from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, measure_chars_per_second, write_alone
 from charlm.inference.engine import Engine, Reader
-from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, Sampler, Samplers, surprisals_of
-from charlm.inference.scoring import surprisals
+from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, BatchSampler, Sampler, SamplingSettings
+from charlm.inference.scoring import EngineReader, surprisals
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, read_model, write_model
 from charlm.model.history import HistoryRecord
@@ -29,11 +28,9 @@ from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
     from charlm.hub import Description, Fetched
-    from charlm.inference.gpu import GpuWriter
     from charlm.model.network import Network
 
 SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of what the card shows
-MEASURED_LENGTH = 257  # symbols that are written to find out how fast the CPU is
 
 
 class CharLM:
@@ -82,7 +79,8 @@ class CharLM:
         revision: a branch, tag or commit of the repository; its main branch by default.
         token: for private repositories; by default the one that `hf auth login` stored, if the
             repository needs one.
-        device: cpu, cuda, mps, or auto: of the CPU and CUDA, what writes the faster here. `device` then tells.
+        device: cpu, cuda, mps, or auto: the one of CPU and CUDA that writes a batch of streams the faster here.
+            The attribute `device` says which.
 
         If the Hub cannot be reached, the copy in its cache is used, with a warning. Raises HubError if
         the Hub refuses, HubUnavailableError if it cannot be reached and nothing is cached, ModelFileError
@@ -132,8 +130,17 @@ class CharLM:
         return Engine(self.config, self._weights)
 
     @cached_property
-    def _scheduler(self) -> BatchScheduler:
-        return BatchScheduler(self.engine)
+    def _scheduler(self) -> BatchScheduler[Any]:
+        return BatchScheduler(self._backend)
+
+    @cached_property
+    def _backend(self) -> Backend[Any]:
+        """What writes on `device`."""
+        if self.device == "cpu":
+            return EngineBackend(self.engine)
+        from charlm.inference.gpu import GpuBackend
+
+        return GpuBackend(self.network)
 
     @cached_property
     def network(self) -> "Network":
@@ -141,12 +148,6 @@ class CharLM:
         from charlm.model.network import Network
 
         return Network.from_weights(self.config, self._weights, self.device)
-
-    @cached_property
-    def _gpu_writer(self) -> "GpuWriter":
-        from charlm.inference.gpu import GpuWriter
-
-        return GpuWriter(self.network)
 
     def generate(
         self,
@@ -159,7 +160,7 @@ class CharLM:
     ) -> str:
         """Return `length` new characters that continue `prompt`, without the prompt itself.
 
-        The same seed gives the same text; None draws a seed. `charlm.inference.sampling.Sampler` says what
+        The same seed gives the same text; None draws a seed. `charlm.inference.sampling.SamplingSettings` says what
         temperature, top_k and top_p do. Symbols of the prompt that the model does not know are left
         out, with a warning; an empty prompt starts a new line.
 
@@ -183,45 +184,40 @@ class CharLM:
 
         after: what these settings and this seed have written already. `length` more characters follow, those that
             would have come if it had never been stopped.
-        shared: write it together with the other shared texts that threads ask for at the same time, all of them
-            faster than one after another. It becomes the same text in any company.
+        shared: write it in one batch with the other shared streams that threads ask for at the same time, which is
+            faster than one after another. The text does not depend on the others.
 
         Arguments are checked at the call, before the first character is asked for.
         """
-        ids, length, sampler = self._read_request(prompt, after, length, Sampler(temperature, top_k, top_p, seed))
-        write = self._write_shared if shared and self.device == "cpu" else self._write
-        return write(ids, length, sampler)
+        settings = SamplingSettings(temperature, top_k, top_p, seed)
+        ids, length, sampler = self._check_request(prompt, after, length, settings)
+        if shared:
+            return (text for text, _ in self._write_shared(ids, length, sampler))
+        drawn = self._write_on_cpu if self.device == "cpu" else partial(write_alone, self._backend)
+        return (self.vocab.symbols[id] for id in drawn(ids, length, sampler))
 
-    def _read_request(self, prompt: str, after: str, length: int, sampler: Sampler) -> tuple[Ids, int, Sampler]:
-        """Check a request; return the ids that are to be read, and the sampler where it goes on."""
+    def stream_scored(
+        self, prompt: str, length: int, settings: SamplingSettings, *, after: str = ""
+    ) -> Generator[tuple[str, NDArray[np.float64]]]:
+        """Yield the pieces of a shared `stream`, each with the surprisals of its N characters in nats, (N,).
+
+        They are those of the model itself, at temperature 1 and without limits: what `score` would give for the text.
+        """
+        return self._write_shared(*self._check_request(prompt, after, length, settings))
+
+    def _check_request(
+        self, prompt: str, after: str, length: int, settings: SamplingSettings
+    ) -> tuple[Ids, int, Sampler]:
+        """Return the ids to read, the checked length, and a sampler that continues behind `after`."""
         length = check_whole("length", length, 0)
         ids, skipped = self.vocab.encode_known(_check_text("prompt", prompt))
         if skipped:
             symbols = "".join(dict.fromkeys(skipped))
             warnings.warn(f"the prompt's {symbols!r} was skipped: the model does not know it", stacklevel=3)
         written = self.vocab.encode(_check_text("after", after))
+        sampler = Sampler(settings)
         sampler.skip(len(written))
         return np.concatenate([ids if len(ids) else self._start(), written]), length, sampler
-
-    def stream_scored(
-        self,
-        prompt: str = "",
-        length: int = DEFAULT_LENGTH,
-        temperature: float = DEFAULT_TEMPERATURE,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        *,
-        after: str = "",
-    ) -> Generator[tuple[str, NDArray[np.float64]]]:
-        """Yield the pieces of a shared `stream`, each with the surprisals of its N characters in nats, (N,).
-
-        They are those of the model itself, at temperature 1 and without limits: what `score` would say of the text.
-        """
-        ids, length, sampler = self._read_request(prompt, after, length, Sampler(temperature, top_k, top_p, seed))
-        if self.device == "cpu":
-            return self._write_scored(ids, length, sampler)
-        return self._scored(Reader(self.engine), ids, self._write(ids, length, sampler))
 
     def score(self, text: str) -> NDArray[np.float64]:
         """Return the surprisal of each character of `text` but the first, in nats: (N - 1,) for N characters.
@@ -236,7 +232,7 @@ class CharLM:
 
         However long the text is, the memory that this takes is the same.
         """
-        return surprisals(self.engine, pieces) if self.device == "cpu" else self._score_on_gpu(pieces)
+        return surprisals(EngineReader(self.engine), pieces) if self.device == "cpu" else self._score_on_gpu(pieces)
 
     def inspect(self, text: str) -> Inspection:
         """Read a text and return what the model expected at each place, and what each of its units did.
@@ -300,39 +296,20 @@ class CharLM:
         """What an empty prompt stands for: the end of a line, if the model knows lines."""
         return self.vocab.encode("\n" if "\n" in self.vocab else self.vocab.symbols[0])
 
-    def _write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
-        ids = self._write_on_cpu if self.device == "cpu" else self._write_on_gpu
-        return (self.vocab.symbols[drawn] for drawn in ids(prompt, length, sampler))  # unlike a map, it can be closed
-
-    def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[str]:
-        for ids, _ in self._scheduler.write(prompt, length, sampler):
-            yield self.vocab.decode(np.array(ids))
-
-    def _write_scored(self, prompt: Ids, length: int, sampler: Sampler) -> Generator[tuple[str, NDArray[np.float64]]]:
-        for ids, scores in self._scheduler.write(prompt, length, sampler):
-            yield self.vocab.decode(np.array(ids)), scores
-
-    def _scored(self, reader: Reader, unread: Ids, pieces: Iterable[str]) -> Generator[tuple[str, NDArray[np.float64]]]:
-        """Read what was written so far, `unread` first, one symbol behind the pieces; yield them with surprisals."""
-        for piece in pieces:
-            ids = self.vocab.encode(piece)
-            logits = reader.read(np.concatenate([unread, ids[:-1]])[:, None])[-len(ids) :, 0]
-            yield piece, surprisals_of(ids, logits)
-            unread = ids[-1:]
+    def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Generator[tuple[str, NDArray[np.float64]]]:
+        for ids, costs in self._scheduler.write(prompt, length, sampler):
+            yield self.vocab.decode(np.array(ids)), costs
 
     def _write_on_cpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
         if length == 0:
             return
-        reader, samplers = Reader(self.engine, alone=True), Samplers([sampler])
-        logits = reader.read(prompt[:, None])[-1]
+        reader, batch_sampler = Reader(self.engine, alone=True), BatchSampler([sampler])
+        logits = reader.prefill(prompt[:, None])
         for left in range(length - 1, -1, -1):
-            (drawn,) = samplers.draw(logits)
+            (drawn,) = batch_sampler.draw(logits)
             yield drawn
             if left:
                 logits = reader.step([drawn])
-
-    def _write_on_gpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
-        return self._gpu_writer.write(prompt, length, sampler)
 
     def _score_on_gpu(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
         from charlm.inference.gpu import score
@@ -340,18 +317,15 @@ class CharLM:
         return score(self.network, pieces)
 
     def _faster_device(self) -> str:
-        """Measure which device writes the faster, if there is a choice."""
+        """Return the device that writes a batch of streams the faster; it is measured if there is a choice."""
         if not has_cuda():
             return "cpu"
-        from charlm.inference.gpu import seconds_per_symbol
+        from charlm.inference.gpu import GpuBackend
         from charlm.model.network import Network
 
-        on_cuda = seconds_per_symbol(Network.from_weights(self.config, self._weights, "cuda"))
-        writing = self._write_on_cpu(self._start(), MEASURED_LENGTH, Sampler(seed=0))
-        next(writing)
-        begin = time.perf_counter()
-        on_cpu = sum(1 for _ in writing)
-        return "cuda" if on_cuda < (time.perf_counter() - begin) / on_cpu else "cpu"
+        on_cuda = GpuBackend(Network.from_weights(self.config, self._weights, "cuda"))
+        is_faster = measure_chars_per_second(on_cuda) > measure_chars_per_second(EngineBackend(self.engine))
+        return "cuda" if is_faster else "cpu"
 
 
 def _check_text(name: str, value: object) -> str:

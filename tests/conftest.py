@@ -92,7 +92,7 @@ def hub(hub_environment):
 
 @pytest.fixture
 def scheduler_threads(monkeypatch):
-    """The threads that crowds start."""
+    """The threads that batch schedulers start."""
     started = []
 
     class Recorded(Thread):

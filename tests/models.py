@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import settings
 
+from charlm.inference.sampling import Sampler, SamplingSettings
 from charlm.lm import CharLM
 from charlm.model.card import model_card
 from charlm.model.config import ModelConfig
@@ -54,6 +55,10 @@ def make_record(val_losses=(2.0, 1.5, 1.75), sample="a cab\nbade", **run):
 def make_model(cell="lstm", history=True, seed=0, **sizes):
     config = make_config(cell, **sizes)
     return Model(config, make_weights(config, seed), make_record(cell=cell) if history else None)
+
+
+def make_sampler(*settings, **named_settings):
+    return Sampler(SamplingSettings(*settings, **named_settings))
 
 
 def make_lm(cell="lstm", seed=0, **sizes):

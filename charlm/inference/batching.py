@@ -1,70 +1,147 @@
-"""Many texts written at once: whoever asks while others are being written joins them, and leaves when done.
+"""Continuous batching: the streams that are asked for at the same time are written side by side, one batch a thread.
 
-All that are written together share each reading of the weights. What a text becomes depends on its own prompt and
-seed alone: its rows of the products, and so its symbols, are the same in any company (see `charlm.inference.engine`).
+A stream joins the batch between two steps, as soon as its prompt is read, and leaves when its text is complete or
+nobody wants it any more. All streams of a batch share each reading of the weights. What a stream writes depends on its
+prompt and its sampler alone: on the CPU the rows of a product do not depend on each other, to the last bit (see
+`charlm.inference.engine`); `charlm.inference.gpu` says what holds on a GPU.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.inference.engine import Array, Engine, Reader, State
-from charlm.inference.sampling import Sampler, Samplers, surprisals_of
+from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings, surprisals_of
 from charlm.vocab import Ids
 
-Piece = tuple[list[int], NDArray[np.float64]]  # N ids that were drawn, and their surprisals (N,) in nats
+Surprisals = NDArray[np.float64]
+Piece = tuple[list[int], Surprisals]  # N ids of a stream, and their surprisals (N,) in nats
 
 DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and nobody reads faster
 
+# For `measure_chars_per_second`
+MEASURED_STREAMS, MEASURED_LENGTH, MEASURED_ROUNDS = 16, 128, 3
 
-class BatchScheduler:
-    """The texts that are being written with an engine, on as many threads as they keep busy, but no more than cores."""
+P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
 
-    def __init__(self, engine: Engine, workers: int | None = None) -> None:
-        self._engine = engine
-        self._workers = [_Worker(engine) for _ in range(workers or count_cores())]
+
+class Batch(Protocol[P_contra]):
+    """S streams that are written side by side, each in a slot. Belongs to one thread.
+
+    P: where a stream stands after its prompt, its state and the logits, as `Backend.prefill` returns it.
+    """
+
+    def join(self, prefilled: Sequence[P_contra], samplers: Sequence[Sampler]) -> None:
+        """Add streams in the slots after the present ones."""
+
+    def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
+        """Write N symbols of each stream, at least one; return their ids (N, S) and surprisals (N, S) in nats.
+
+        left: how many symbols each stream needs, (S,). N is at most the largest of them; what a stream has beyond its
+            own number means nothing.
+        should_stop: asked between two symbols; a backend that writes many in one call need not ask.
+        """
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Keep the streams in these slots and drop the others. To be called after each `write`."""
+
+
+class Backend(Protocol[P]):
+    """What batches are written with: the numpy engine, or a torch network on a GPU. Threads may share one."""
+
+    def prefill(self, prompt: Ids) -> P:
+        """Read a prompt (T,) from the zero state."""
+
+    def start_batch(self) -> Batch[P]:
+        """Return a batch without streams."""
+
+    def most_workers(self) -> int:
+        """Return how many batches can be written at the same time to any gain."""
+
+    def count_workers(self, streams: int, most: int) -> int:
+        """Return over how many batches, at most `most`, to spread so many streams."""
+
+
+class BatchScheduler(Generic[P]):
+    """Assigns the streams that are asked for to worker threads, as many as they keep busy."""
+
+    def __init__(self, backend: Backend[P], workers: int | None = None) -> None:
+        """workers: how many threads at most; by default what the backend can use."""
+        self._backend = backend
+        self._workers = [_Worker(backend) for _ in range(workers or backend.most_workers())]
         self._lock = Lock()
 
-    def write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[Piece]:
-        """Read a prompt (T,), then yield what is drawn, `length` ids in all, the first at once, then a few at a time.
+    def __len__(self) -> int:
+        """How many streams are being written."""
+        return sum(map(len, self._workers))
 
-        Any thread may call this. Closing the iterator ends the writing.
+    def write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[Piece]:
+        """Read a prompt (T,), then yield `length` ids in pieces with their surprisals, the first id at once.
+
+        Threads may call this at the same time. Closing the iterator ends the stream.
         """
-        reader = Reader(self._engine)
-        logits = reader.read(prompt[:, None])[-1]
-        text = _Text(sampler, length, reader.state, logits)
+        stream = _Stream(self._backend.prefill(prompt), length, sampler)
         with self._lock:
-            texts = sum(map(len, self._workers)) + 1
-            needed = self._workers[: self._engine.count_threads(texts, len(self._workers))]
-            min(needed, key=len).join(text)
+            count = self._backend.count_workers(len(self) + 1, len(self._workers))
+            min(self._workers[:count], key=len).join(stream)
         try:
             left = length
             while left:
-                piece = text.receive()
+                piece = stream.receive()
                 left -= len(piece[0])
                 yield piece
         finally:
-            text.is_wanted = False
+            stream.is_wanted = False
 
 
-class _Text:
-    """A text that is being written.
+def write_alone(backend: Backend[Any], prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
+    """Yield the ids of a stream in a batch of its own, on the thread that asks for them and no sooner."""
+    batch = backend.start_batch()
+    batch.join([backend.prefill(prompt)], [sampler])
+    while length > 0:
+        ids, _ = batch.write([length], lambda: False)
+        yield from ids[:length, 0].tolist()
+        length -= len(ids)
+        batch.keep([0])
 
-    state, logits: where it stood when it joined. left: how many symbols are still to be drawn.
+
+def measure_chars_per_second(backend: Backend[Any]) -> float:
+    """Measure how fast a batch of MEASURED_STREAMS streams is written, in the best of some rounds."""
+    scheduler, prompt, best = BatchScheduler(backend), np.zeros(1, np.int64), 0.0
+    for _ in range(MEASURED_ROUNDS):  # in the first, a GPU captures its graphs
+        begin = time.perf_counter()
+        streams = [
+            scheduler.write(prompt, MEASURED_LENGTH, Sampler(SamplingSettings(seed=seed)))
+            for seed in range(MEASURED_STREAMS)
+        ]
+        pieces = [next(stream) for stream in streams]  # which begins them all
+        for stream in streams:
+            pieces.extend(stream)
+        seconds = time.perf_counter() - begin
+        best = max(best, sum(len(ids) for ids, _ in pieces) / seconds)
+    return best
+
+
+class _Stream(Generic[P]):
+    """A text that is being written, and the queue through which its reader receives it.
+
+    left: how many symbols are still to be written.
     """
 
-    def __init__(self, sampler: Sampler, length: int, state: State, logits: Array) -> None:
+    def __init__(self, prefilled: P, length: int, sampler: Sampler) -> None:
+        self.prefilled = prefilled
         self.sampler = sampler
-        self.state = state
-        self.logits = logits
         self.left = length
         self.is_wanted = True
         self.has_begun = False
@@ -77,7 +154,7 @@ class _Text:
         return self.is_wanted and self.left > 0
 
     def add(self, piece: Piece, *, is_due: bool) -> None:
-        """Write some symbols. Whoever waits has the first and the last at once, the others when a delivery is due."""
+        """Add symbols. The first and the last are delivered at once, the others when a delivery is due."""
         self._undelivered.append(piece)
         self.left -= len(piece[0])
         if is_due or self.left == 0 or not self.has_begun:
@@ -86,11 +163,11 @@ class _Text:
             self._undelivered = []
 
     def fail(self, error: Exception) -> None:
-        """Let the one who waits have an exception."""
+        """Have `receive` raise an exception."""
         self._delivered.put(error)
 
     def receive(self) -> Piece:
-        """Wait for a delivery; return it and all that have come besides."""
+        """Wait for a delivery; return it together with all others that are there."""
         deliveries = [self._delivered.get()]
         with suppress(Empty):
             while True:
@@ -98,87 +175,142 @@ class _Text:
         pieces: list[Piece] = []
         for delivery in deliveries:
             if isinstance(delivery, Exception):
-                # each has one of its own: in a shared one, the traces of all who raise it would gather
-                raise copy(delivery) from delivery
+                raise copy(delivery) from delivery  # a copy: raising a shared one would add to its traceback each time
             pieces += delivery
         ids, surprisals = zip(*pieces, strict=True)
         return list(chain.from_iterable(ids)), np.concatenate(surprisals)
 
 
-class _Worker:
-    """Writes texts in step, on a thread that lives as long as there are any."""
+class _Worker(Generic[P]):
+    """Writes a batch of streams on a thread, which runs as long as there are any."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend[P]) -> None:
+        self._backend = backend
         self._lock = Lock()
-        self._joining: list[_Text] = []
-        self._texts: list[_Text] = []
-        self._runs = False
+        self._joining: list[_Stream[P]] = []
+        self._streams: list[_Stream[P]] = []  # in the order of their slots
+        self._is_running = False
         self._next_delivery = 0.0
 
     def __len__(self) -> int:
-        return len(self._texts) + len(self._joining)
+        return len(self._streams) + len(self._joining)
 
-    def join(self, text: _Text) -> None:
-        """Write one more text."""
+    def join(self, stream: _Stream[P]) -> None:
+        """Have one more stream written from the next step on."""
         with self._lock:
-            if not self._runs:
+            if not self._is_running:
                 Thread(target=self._run, daemon=True).start()  # it waits for the lock
-                self._runs = True
-            self._joining.append(text)
+                self._is_running = True
+            self._joining.append(stream)
 
     def _run(self) -> None:
-        reader, logits = Reader(self._engine, 0), np.empty((0, self._engine.symbols), np.float32)
+        batch = self._backend.start_batch()
         try:
-            while joined := self._welcome():
-                reader = Reader(self._engine, State.join([reader.state, *(text.state for text in joined)]))
-                logits = np.concatenate([logits, *(text.logits for text in joined)])
-                reader, logits = self._write(reader, logits)
-        except Exception as error:  # whatever it is, those who wait must hear of it
-            for text in self._give_up():
-                text.fail(error)
+            while joined := self._admit():
+                batch.join([stream.prefilled for stream in joined], [stream.sampler for stream in joined])
+                self._write(batch)
+        except Exception as error:  # of any kind: the readers wait for symbols or for an exception
+            for stream in self._remove_all():
+                stream.fail(error)
 
-    def _welcome(self) -> list[_Text]:
-        """Take in those who have asked to join; if nobody is there at all, the thread ends."""
+    def _admit(self) -> list[_Stream[P]]:
+        """Return the streams that have joined since the last call; if there are none at all, the thread ends."""
         with self._lock:
             joined, self._joining = self._joining, []
-            self._texts += joined
-            self._runs = bool(self._texts)
+            self._streams += joined
+            self._is_running = bool(self._streams)
         return joined
 
-    def _give_up(self) -> list[_Text]:
+    def _remove_all(self) -> list[_Stream[P]]:
         with self._lock:
-            waiting, self._texts, self._joining = self._texts + self._joining, [], []
-            self._runs = False
-        return waiting
+            removed, self._streams, self._joining = self._streams + self._joining, [], []
+            self._is_running = False
+        return removed
 
-    def _write(self, reader: Reader, logits: Array) -> tuple[Reader, Array]:
-        """Write until another text joins, or nobody is left; return where the texts stand then."""
-        samplers = Samplers([text.sampler for text in self._texts])
-        while self._texts and not self._joining:
-            ids = self._write_passage(reader, samplers, logits)
-            staying = [place for place, text in enumerate(self._texts) if text.goes_on]
-            if len(staying) < len(self._texts):
-                self._texts = [self._texts[place] for place in staying]
-                ids = [ids[place] for place in staying]
-                samplers = Samplers([text.sampler for text in self._texts])
-                reader = Reader(self._engine, reader.state.take(staying))
-            logits = reader.step(ids)
-        return reader, logits
+    def _write(self, batch: Batch[P]) -> None:
+        """Write until another stream wants to join, or none is left."""
+        while self._streams and not self._joining:
+            # 1) write until a delivery is due, or a stream ends, or only one symbol if a reader waits for its first
+            somebody_waits = not all(stream.has_begun for stream in self._streams)
+            left = [stream.left for stream in self._streams]
+            ids, surprisals = batch.write(left, partial(self._should_stop, somebody_waits))
+            # 2) deliver
+            is_due = time.perf_counter() >= self._next_delivery
+            if is_due:
+                self._next_delivery = time.perf_counter() + DELIVERY_SECONDS
+            for stream, drawn, costs in zip(self._streams, ids.T.tolist(), surprisals.T, strict=True):
+                stream.add((drawn[: stream.left], costs[: stream.left]), is_due=is_due)
+            # 3) drop the streams that have ended
+            staying = [slot for slot, stream in enumerate(self._streams) if stream.goes_on]
+            if len(staying) < len(self._streams):
+                self._streams = [self._streams[slot] for slot in staying]
+            batch.keep(staying)
 
-    def _write_passage(self, reader: Reader, samplers: Samplers, logits: Array) -> list[int]:
-        """Write until a delivery is due or somebody waits for nothing else; return the last ids, still to be read."""
-        most = min(text.left if text.has_begun else 1 for text in self._texts)
-        drawn, drawn_from = [samplers.draw(logits)], [logits]
-        while len(drawn) < most and not self._joining and time.perf_counter() < self._next_delivery:
-            logits = reader.step(drawn[-1])
-            drawn.append(samplers.draw(logits))
+    def _should_stop(self, somebody_waits: bool) -> bool:
+        return somebody_waits or bool(self._joining) or time.perf_counter() >= self._next_delivery
+
+
+class EngineBackend:
+    """The numpy engine as a backend."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def prefill(self, prompt: Ids) -> tuple[State, Array]:
+        """See Backend. Returns the state and the logits (1, V)."""
+        reader = Reader(self.engine)
+        logits = reader.prefill(prompt[:, None])
+        return reader.state, logits
+
+    def start_batch(self) -> "_EngineBatch":
+        """See Backend."""
+        return _EngineBatch(self.engine)
+
+    def most_workers(self) -> int:
+        """See Backend."""
+        return count_cores()
+
+    def count_workers(self, streams: int, most: int) -> int:
+        """See Backend."""
+        return self.engine.count_threads(streams, most)
+
+
+class _EngineBatch:
+    """See Batch."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reader = Reader(engine, 0)
+        self._logits = np.empty((0, engine.symbols), np.float32)  # (S, V), of the next symbols
+        self._samplers: list[Sampler] = []
+        self._batch_sampler = BatchSampler([])
+        self._last_drawn: list[int] = []  # the ids (S,) that `keep` will read
+
+    def join(self, prefilled: Sequence[tuple[State, Array]], samplers: Sequence[Sampler]) -> None:
+        """See Batch."""
+        states, logits = zip(*prefilled, strict=True)
+        self._reader = Reader(self._engine, State.join([self._reader.state, *states]))
+        self._logits = np.concatenate([self._logits, *logits])
+        self._samplers += samplers
+        self._batch_sampler = BatchSampler(self._samplers)
+
+    def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
+        """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain."""
+        most, logits = min(left), self._logits
+        drawn, drawn_from = [self._batch_sampler.draw(logits)], [logits]
+        while len(drawn) < most and not should_stop():
+            logits = self._reader.step(drawn[-1])
+            drawn.append(self._batch_sampler.draw(logits))
             drawn_from.append(logits)
-        is_due = time.perf_counter() >= self._next_delivery
-        if is_due:
-            self._next_delivery = time.perf_counter() + DELIVERY_SECONDS
+        self._last_drawn = drawn[-1]
         ids = np.array(drawn)
-        surprisals = surprisals_of(ids, np.stack(drawn_from))
-        for text, written, scores in zip(self._texts, ids.T.tolist(), surprisals.T, strict=True):
-            text.add((written, scores), is_due=is_due)
-        return drawn[-1]
+        return ids, surprisals_of(ids, np.stack(drawn_from))
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """See Batch. Then reads the last ids that were drawn, only now because nothing follows in a dropped stream."""
+        if len(slots) < len(self._samplers):
+            self._reader = Reader(self._engine, self._reader.state.take(slots))
+            self._samplers = [self._samplers[slot] for slot in slots]
+            self._batch_sampler = BatchSampler(self._samplers)
+            self._last_drawn = [self._last_drawn[slot] for slot in slots]
+        self._logits = self._reader.step(self._last_drawn)

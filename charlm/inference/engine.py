@@ -11,7 +11,7 @@ some may belong to no text; G gates of a cell; U units of a layer, padded with s
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -43,7 +43,7 @@ LARGEST_WEIGHT = 1e15  # the square of it, times all terms of a sum, is a float3
 # steps on two of them take longer than all on one.
 THREAD_WORK = 12e6
 
-ROWS_AT_ONCE = 128  # that `read` takes through a layer: what they need, some 1 MB, stays in the cache
+ROWS_PER_PASS = 128  # symbols that `read` takes through a layer at a time: their arrays, about 1 MB, stay in the cache
 
 
 class Engine:
@@ -196,15 +196,34 @@ class Reader:
         """Read a symbol of each text, ids (S,); return the logits (S, V)."""
         for cell in self._cells:
             cell.step(ids)
-        return add(self._head_bias, self._head.make())[0, :, : self._engine.symbols]
+        return self._logits()
 
     def read(self, ids: Ids) -> Array:
         """Read several symbols of each text, ids (T, S), layer by layer; return the logits (T, S, V)."""
-        at_once = max(1, ROWS_AT_ONCE // max(1, self._hidden.shape[1]))
-        passes = [self._pass(ids[start : start + at_once]) for start in range(0, len(ids), at_once)]
-        return np.concatenate([np.empty((0, self.texts, self._engine.symbols), np.float32), *passes])
+        engine, logits = self._engine, [np.empty((0, self.texts, self._engine.symbols), np.float32)]
+        for part in self._parts(ids):
+            top = self._read_part(part)
+            sums = add(engine.head_bias, Product(top, engine.head, part.size).make())
+            logits.append(sums[0, :, : engine.symbols].reshape(*part.shape, -1))
+        return np.concatenate(logits)
 
-    def _pass(self, ids: Ids) -> Array:
+    def prefill(self, ids: Ids) -> Array:
+        """Read symbols as `read` does, at least one; return the logits after the last alone, (S, V)."""
+        for part in self._parts(ids):
+            self._read_part(part)
+        return self._logits()
+
+    def _logits(self) -> Array:
+        """Return the logits (S, V) of the present state."""
+        return add(self._head_bias, self._head.make())[0, :, : self._engine.symbols]
+
+    def _parts(self, ids: Ids) -> Iterator[Ids]:
+        """Cut ids (T, S) into parts of about ROWS_PER_PASS symbols."""
+        steps = max(1, ROWS_PER_PASS // max(1, self._hidden.shape[1]))
+        return (ids[start : start + steps] for start in range(0, len(ids), steps))
+
+    def _read_part(self, ids: Ids) -> Array:
+        """Read ids (T, S); return the outputs of the last layer as rows of a product, (1, C, R, K)."""
         engine = self._engine
         below = aligned(1, count_rows(ids.size, alone=False), engine.padded_units)
         by_chunk = engine.by_chunk(below)
@@ -217,8 +236,7 @@ class Reader:
                 part = slice(start, start + self.texts)
                 cell.advance(before[:, part])
                 below[0, part] = hidden[: self.texts]
-        logits = add(engine.head_bias, Product(by_chunk, engine.head, ids.size).make())
-        return logits[0, :, : engine.symbols].reshape(*ids.shape, -1)
+        return by_chunk
 
 
 class Product:

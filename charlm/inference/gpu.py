@@ -1,147 +1,233 @@
-"""Writing on a GPU, many steps handed over at once, so that nothing waits for a symbol on its way; scoring there."""
+"""The torch network as a backend: writes batches of streams on a GPU, and reads texts for scoring on any device.
+
+On a GPU the time of a small kernel is that of launching it. So STEPS_PER_CALL steps, the drawing included, are captured
+as one CUDA graph and launched at once. A graph is captured for a fixed number of slots; a batch takes the next larger
+one and leaves the slots beyond its streams unused. On other devices the same steps run one by one.
+
+A stream draws the random numbers that it would draw on the CPU, so it becomes the same text, except where rounding
+decides a draw. That is also all that its company changes: a product with more rows may be summed in another order.
+Uncaptured and captured, the steps are the same operations.
+"""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from charlm.inference.sampling import COLDEST, MANY, Sampler, check_finite, surprisals_of
+from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, Sampler, check_finite
+from charlm.inference.scoring import surprisals
 from charlm.model.network import Network, State
 from charlm.vocab import Ids
 
-AT_ONCE = 64  # symbols between two looks at what the GPU has written
-READ_LENGTH = 4096  # symbols of a prompt, or of a text that is scored, in one pass
-COLDEST_IN_FLOAT32 = 1e-30  # COLDEST where the GPU has no float64: no logit divided by it overflows
-NOT_FINITE = -1  # what stands in the place of ids that were drawn from logits which are no finite numbers
+STEPS_PER_CALL = 64  # symbols of each stream
+MOST_PREFILLED = 4096  # symbols of a prompt that are read in one pass
+LOWEST_FLOAT32_TEMPERATURE = 1e-30  # LOWEST_TEMPERATURE where the device has no float64: no quotient overflows
+SLOTS_GROWTH = 4  # graphs have 1, 4, 16, … slots
+MOST_LOGITS = 2**20  # that a pass of the scorer makes
 
-# While a graph is captured, CUDA refuses calls of other threads that wait. So one thread at a time uses the GPU, which
-# does one thing at a time anyhow.
-_turn = Lock()
+# While a graph is captured, CUDA refuses waiting calls of other threads. So one thread at a time uses the GPU, which
+# does one thing at a time anyway.
+_gpu_lock = Lock()
+
+Layers = Sequence[tuple[Tensor, ...]]  # for each layer, the tensors (S, H) that its cell keeps
 
 
-class GpuWriter:
-    """Continues texts with a network, the drawing of symbols included. Threads may use it at the same time.
+@dataclass(frozen=True)
+class GpuState:
+    """Where S streams stand: the logits (S, V) of their next symbols, and the network's state, tensors (L, S, H)."""
 
-    A text draws the same random numbers as on the CPU, so it is the same except where rounding tips a draw.
-    """
+    logits: Tensor
+    state: tuple[Tensor, ...]
+
+    def take(self, slots: Sequence[int]) -> "GpuState":
+        """Return some of the streams, copied."""
+        index = torch.tensor(slots, dtype=torch.long, device=self.logits.device)
+        return GpuState(self.logits.index_select(0, index), tuple(part.index_select(1, index) for part in self.state))
+
+    @classmethod
+    def join(cls, parts: Sequence["GpuState"]) -> "GpuState":
+        """Put streams side by side."""
+        state = zip(*(part.state for part in parts), strict=True)
+        return cls(torch.cat([part.logits for part in parts]), tuple(torch.cat(each, dim=1) for each in state))
+
+
+class GpuBackend:
+    """A network as a backend of the batch scheduler."""
 
     def __init__(self, network: Network) -> None:
-        self._network = network
-        self._passages: dict[Draw, _Passage] = {}
+        self.network = network
+        self._loops: dict[tuple[int, bool], _DecodingLoop] = {}
 
     @torch.inference_mode()
-    def write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
-        """Read a prompt (T,), then yield `length` ids drawn one after another."""
-        with _turn:
-            text = self._start(prompt)
-        for start in range(0, length, AT_ONCE):
-            with _turn:
-                ids = self._passage(sampler).write(text, min(AT_ONCE, length - start), sampler)
-            yield from ids
-
-    def _start(self, prompt: Ids) -> list[Tensor]:
-        """Return where a text is after its prompt: the logits (1, V) and the parts of the state, each (L, 1, H)."""
+    def prefill(self, prompt: Ids) -> GpuState:
+        """See Backend."""
         state: State = None
-        for start in range(0, len(prompt), READ_LENGTH):
-            logits, state = _read(self._network, prompt[start : start + READ_LENGTH], state)
-        assert state is not None, "a prompt has at least one symbol"
-        return [logits[-1:].clone(), *(state if isinstance(state, tuple) else (state,))]
+        with _gpu_lock:
+            for start in range(0, len(prompt), MOST_PREFILLED):
+                ids = torch.from_numpy(prompt[start : start + MOST_PREFILLED, None]).to(self.network.device)
+                # only the last position is predicted from: (T, 1, E) → (T, 1, H), then (1, H) → (1, V)
+                hidden, state = _run_in_float32(self.network.recurrent, self.network.embedding(ids), state)
+            assert state is not None, "a prompt has at least one symbol"
+            return GpuState(self.network.head(hidden[-1]), state if isinstance(state, tuple) else (state,))
 
-    def _passage(self, sampler: Sampler) -> "_Passage":
-        """Return what writes with such a sampler, which is prepared once and then serves all texts."""
-        limited = 0 < sampler.top_k < len(self._network.config.vocab) or sampler.top_p < 1
-        draw = draw_likeliest if sampler.temperature == 0 else draw_limited if limited else draw_any
-        if draw not in self._passages:
-            self._passages[draw] = _Passage(self._network, draw)
-        return self._passages[draw]
+    def start_batch(self) -> "_GpuBatch":
+        """See Backend."""
+        return _GpuBatch(self)
+
+    def most_workers(self) -> int:
+        """See Backend. A second batch would wait for the first."""
+        return 1
+
+    def count_workers(self, streams: int, most: int) -> int:
+        """See Backend."""
+        return 1
+
+    def loop(self, streams: int, is_limited: bool) -> "_DecodingLoop":
+        """Return the decoding loop with enough slots, which is captured at its first use."""
+        slots = 1
+        while slots < streams:
+            slots *= SLOTS_GROWTH
+        if (slots, is_limited) not in self._loops:
+            self._loops[slots, is_limited] = _DecodingLoop(self.network, slots, is_limited)
+        return self._loops[slots, is_limited]
 
 
-class _Passage:
-    """AT_ONCE steps of a text; on CUDA, captured as one graph that is replayed.
+class _GpuBatch:
+    """See charlm.inference.batching.Batch."""
 
-    A graph knows addresses only. So what the steps read and write stays where it is, and a text is copied there and
-    back.
+    def __init__(self, backend: GpuBackend) -> None:
+        self._backend = backend
+        self._streams: GpuState | None = None
+        self._samplers: list[Sampler] = []
+
+    @torch.inference_mode()
+    def join(self, prefilled: Sequence[GpuState], samplers: Sequence[Sampler]) -> None:
+        """See Batch."""
+        with _gpu_lock:
+            self._streams = GpuState.join([*([self._streams] if self._streams else []), *prefilled])
+        self._samplers += samplers
+
+    @torch.inference_mode()
+    def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, NDArray[np.float64]]:
+        """See Batch. N is STEPS_PER_CALL, unless all streams need less."""
+        assert self._streams is not None, "a batch without streams has nothing to write"
+        is_limited = any(sampler.settings.is_limited for sampler in self._samplers)
+        with _gpu_lock:
+            loop = self._backend.loop(len(left), is_limited)
+            ids, surprisals, self._streams = loop.write(self._streams, self._samplers, left)
+        if not np.isfinite(surprisals).all():
+            check_finite(math.nan)
+        return ids, surprisals
+
+    @torch.inference_mode()
+    def keep(self, slots: Sequence[int]) -> None:
+        """See Batch."""
+        if self._streams is not None and len(slots) < len(self._samplers):
+            with _gpu_lock:
+                self._streams = self._streams.take(slots)
+            self._samplers = [self._samplers[slot] for slot in slots]
+
+
+class _DecodingLoop:
+    """STEPS_PER_CALL times: draw a symbol in each of P slots and read it. On CUDA a captured graph.
+
+    A graph works on fixed addresses. So its inputs and outputs have tensors of their own, and the streams' states are
+    copied there and back.
     """
 
-    def __init__(self, network: Network, draw: "Draw") -> None:
+    def __init__(self, network: Network, slots: int, is_limited: bool) -> None:
+        """is_limited: whether top-k and top-p are applied, which takes sorting."""
         config, device = network.config, network.device
-        self._network, self._draw = network, draw
-        self._cells = [_cell(network, layer) for layer in range(config.num_layers)]
-        self._logits = torch.zeros(1, len(config.vocab), device=device)
-        shape = config.num_layers, 1, config.hidden_size
+        self._network, self._is_limited = network, is_limited
+        self._cells = [_single_step_cell(network, layer) for layer in range(config.num_layers)]
+        self._logits = torch.zeros(slots, len(config.vocab), device=device)
+        shape = config.num_layers, slots, config.hidden_size
         self._state = [torch.zeros(shape, device=device) for _ in range(config.kind.states)]
-        self._ids = torch.zeros(AT_ONCE, dtype=torch.long, device=device)
-        is_mps = device.type == "mps"
-        self._coldest = COLDEST_IN_FLOAT32 if is_mps else COLDEST
-        dtype = torch.float32 if is_mps else torch.float64
-        self._numbers = torch.zeros(len(Settings._fields) + AT_ONCE, dtype=dtype, device=device)
-        self._settings = Settings(*self._numbers[: len(Settings._fields), None])
-        self._randoms = self._numbers[len(Settings._fields) :]
-        self._graph = self._captured() if device.type == "cuda" else None
+        has_float64 = device.type != "mps"
+        self._lowest_temperature = LOWEST_TEMPERATURE if has_float64 else LOWEST_FLOAT32_TEMPERATURE
+        dtype = torch.float64 if has_float64 else torch.float32
+        self._settings = torch.ones(4, slots, 1, dtype=dtype, device=device)  # see _column
+        self._randoms = torch.zeros(STEPS_PER_CALL, slots, 1, dtype=dtype, device=device)
+        self._ids = torch.zeros(STEPS_PER_CALL, slots, dtype=torch.long, device=device)
+        self._surprisals = torch.zeros(STEPS_PER_CALL, slots, device=device)
+        self._graph = self._capture() if device.type == "cuda" else None
 
-    def write(self, text: list[Tensor], count: int, sampler: Sampler) -> list[int]:
-        """Draw and read `count` symbols, AT_ONCE at most, from where `text` is, which is behind them then."""
-        settings = Settings(max(sampler.temperature, self._coldest), sampler.top_k or MANY, sampler.top_p)
-        numbers = torch.tensor([*settings, *islice(sampler.randoms, count)], dtype=self._numbers.dtype)
-        self._numbers[: len(numbers)] = numbers.to(self._numbers.device)
-        for here, there in zip((self._logits, *self._state), text, strict=True):
-            here.copy_(there)
+    def write(
+        self, streams: GpuState, samplers: Sequence[Sampler], left: Sequence[int]
+    ) -> tuple[Ids, NDArray[np.float64], GpuState]:
+        """Return N symbols of S streams, their ids (N, S) and surprisals (N, S), and where the streams stand then."""
+        count, size = min(len(self._randoms), max(left)), len(left)
+        # 1) copy the inputs to the loop's tensors
+        self._settings[:, :size, 0] = self._on_device([self._column(sampler) for sampler in samplers]).T
+        # a stream takes no more random numbers than it has symbols left; the zeros behind them draw what is ignored
+        randoms = [list(islice(sampler.randoms, min(count, own))) for sampler, own in zip(samplers, left, strict=True)]
+        self._randoms[:count, :size, 0] = self._on_device([own + [0.0] * (count - len(own)) for own in randoms]).T
+        self._logits[:size] = streams.logits
+        for here, there in zip(self._state, streams.state, strict=True):
+            here[:, :size] = there
+        # 2) draw and read
         if self._graph:
             self._graph.replay()
         else:
             self._run(count)
-        for here, there in zip((self._logits, *self._state), text, strict=True):
-            there.copy_(here)
-        ids = self._ids[:count].tolist()  # the only wait
-        if ids[0] == NOT_FINITE:
-            check_finite(math.nan)
-        return ids
+        # 3) copy the outputs back; the first copy to the CPU waits for the GPU
+        after = GpuState(self._logits[:size].clone(), tuple(part[:, :size].clone() for part in self._state))
+        ids: Ids = self._ids[:count, :size].cpu().numpy().copy()
+        return ids, self._surprisals[:count, :size].cpu().double().numpy(), after
+
+    def _on_device(self, numbers: Sequence[Sequence[float]]) -> Tensor:
+        return torch.tensor(numbers, dtype=self._randoms.dtype).to(self._randoms.device)
+
+    def _column(self, sampler: Sampler) -> tuple[float, float, float, float]:
+        """Return what `_settings` holds of a stream: temperature, top-k, top-p, and 1 for the likeliest symbol only."""
+        settings = sampler.settings
+        temperature = max(settings.temperature, self._lowest_temperature)
+        return temperature, min(settings.top_k or ANY_COUNT, ANY_COUNT), settings.top_p, settings.temperature == 0
 
     def _run(self, count: int) -> None:
-        """Draw and read so many symbols."""
-        logits, seen = self._logits, []
-        layers = list(zip(*self._state, strict=True))
-        for place in range(count):
-            seen.append(logits)
-            id = self._ids[place : place + 1]
-            id.copy_(self._draw(logits[0], self._settings, self._randoms[place : place + 1]))
-            logits, layers = self._read(id, layers)
-        self._ids.masked_fill_(~torch.cat(seen).isfinite().all(), NOT_FINITE)
+        """Draw and read so many symbols in each slot."""
+        logits = self._logits
+        layers: Layers = list(zip(*self._state, strict=True))
+        for step in range(count):
+            ids = draw(logits, self._settings, self._randoms[step], self._is_limited)  # (P, 1)
+            self._ids[step] = ids[:, 0]
+            self._surprisals[step] = -logits.log_softmax(1).gather(1, ids)[:, 0]
+            logits, layers = self._read(ids[:, 0], layers)
         self._logits.copy_(logits)
-        for here, part in zip(self._state, zip(*layers, strict=True), strict=True):
-            torch.stack(part, out=here)
+        for here, parts in zip(self._state, zip(*layers, strict=True), strict=True):
+            here.copy_(torch.stack(parts))
 
-    def _read(self, id: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-        """Read an id (1,); return the logits (1, V) and each layer's state, whose parts are (1, H)."""
-        inputs, after = self._network.embedding(id), []
+    def _read(self, ids: Tensor, layers: Layers) -> tuple[Tensor, Layers]:
+        """Read ids (P,); return the logits (P, V) and the layers' states."""
+        inputs, after = self._network.embedding(ids), []
         for cell, state in zip(self._cells, layers, strict=True):
             read = cell(inputs, state if len(state) > 1 else state[0])
             after.append(read if isinstance(read, tuple) else (read,))
             inputs = after[-1][0]
         return self._network.head(inputs), after
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
-        """Capture the steps as a graph."""
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Capture all steps as a graph."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._run(1)  # what is set up at the first calls must not be captured
+            self._run(1)  # the libraries' set-up at the first calls must not be captured
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            self._run(AT_ONCE)
+            self._run(STEPS_PER_CALL)
         return graph
 
 
-def _cell(network: Network, layer: int) -> nn.Module:
-    """Return a layer of the network as what makes a single step: in a graph, cuDNN's layers are slower at it."""
+def _single_step_cell(network: Network, layer: int) -> nn.Module:
+    """Return a layer of the network as a cell of torch.nn, which in a graph is faster than cuDNN for a single step."""
     config = network.config
     kind: type[nn.RNNCellBase] = getattr(nn, config.kind.torch_class + "Cell")
     with torch.device("meta"):
@@ -151,80 +237,125 @@ def _cell(network: Network, layer: int) -> nn.Module:
     return cell
 
 
-# How a symbol is drawn, as `charlm.inference.sampling.Samplers` does
+def draw(logits: Tensor, settings: Tensor, random: Tensor, is_limited: bool) -> Tensor:
+    """Return an id (P, 1) for each row of logits (P, V), as `charlm.inference.sampling.BatchSampler` draws it.
+
+    settings: temperature, top-k, top-p and whether to take the likeliest, (4, P, 1). random: numbers in [0, 1), (P, 1).
+    is_limited: whether top-k and top-p are applied.
+    """
+    temperature, top_k, top_p, takes_likeliest = settings
+    weights = torch.softmax(logits / temperature, 1)
+    if is_limited:
+        weights = _limit(weights, top_k, top_p)
+    cumulative = weights.cumsum(1)
+    # a little below the total, so that no symbol of weight 0 is drawn, however the product is rounded
+    target = random * (1 - torch.finfo(weights.dtype).eps) * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, target, right=True).clamp(max=weights.shape[1] - 1)
+    return torch.where(takes_likeliest > 0, logits.argmax(1, keepdim=True), drawn)
 
 
-class Settings(NamedTuple):
-    """A sampler's settings, each a number or one in a tensor (1,)."""
-
-    temperature: Any
-    top_k: Any
-    top_p: Any
-
-
-Draw = Callable[[Tensor, Settings, Tensor], Tensor]
-
-
-def draw_likeliest(logits: Tensor, settings: Settings, random: Tensor) -> Tensor:
-    """Return the id (1,) of the highest of logits (V,)."""
-    return logits.argmax(keepdim=True)
+def _limit(weights: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Set to 0 what top-k and top-p (P, 1) exclude of weights (P, V)."""
+    ranked, order = weights.sort(dim=1, descending=True, stable=True)
+    ranks = torch.arange(ranked.shape[1], device=ranked.device)
+    ranked = ranked.where(ranks < top_k, 0)
+    cumulative = ranked.cumsum(1)
+    is_enough = (cumulative >= top_p * cumulative[:, -1:]) & (top_p < 1)
+    ranked[:, 1:].masked_fill_(is_enough[:, :-1], 0)
+    return torch.zeros_like(weights).scatter_(1, order, ranked)
 
 
-def draw_any(logits: Tensor, settings: Settings, random: Tensor) -> Tensor:
-    """Return the id (1,) that a random number (1,) picks from all symbols, for logits (V,)."""
-    return _pick(torch.softmax(logits / settings.temperature, 0), random)
+def _run_in_float32(module: nn.Module, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    """Run a recurrent layer or network in float32: cuDNN would use TF32, whose numbers have a mantissa of 10 bits."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        outputs, after = module(inputs, state)
+    return outputs, after
 
 
-def draw_limited(logits: Tensor, settings: Settings, random: Tensor) -> Tensor:
-    """Return the id (1,) that a random number (1,) picks from those that top-k and top-p leave, for logits (V,)."""
-    weights = torch.softmax(logits / settings.temperature, 0)
-    ranked, order = weights.sort(descending=True, stable=True)
-    ranks = torch.arange(len(ranked), device=ranked.device)
-    ranked = ranked.where(ranks < settings.top_k, 0)
-    reached = ranked.cumsum(0)
-    is_enough = (reached >= settings.top_p * reached[-1]) & (settings.top_p < 1)
-    ranked[1:].masked_fill_(is_enough[:-1], 0)
-    return _pick(torch.zeros_like(weights).scatter_(0, order, ranked), random)
+@dataclass(frozen=True)
+class NetworkState:
+    """The state of S texts as a network has it: tensors (L, S, H)."""
+
+    parts: tuple[Tensor, ...]
+
+    def take(self, places: Sequence[int]) -> "NetworkState":
+        """Return some of the texts, copied."""
+        return NetworkState(tuple(part[:, places] for part in self.parts))
+
+    def put(self, places: Sequence[int], state: "NetworkState") -> None:
+        """Overwrite some of the texts."""
+        for ours, theirs in zip(self.parts, state.parts, strict=True):
+            ours[:, places] = theirs
+
+    def same(self, other: "NetworkState", tolerance: float) -> NDArray[np.bool_]:
+        """Return for each text, (S,), whether no unit differs by more than `tolerance`."""
+        pairs = zip(self.parts, other.parts, strict=True)
+        near = [((ours - theirs).abs() <= tolerance).all(2).all(0) for ours, theirs in pairs]
+        both: NDArray[np.bool_] = torch.stack(near).all(0).cpu().numpy()
+        return both
 
 
-def _pick(weights: Tensor, random: Tensor) -> Tensor:
-    cumulative = weights.cumsum(0)
-    # a little less than the total at most, whatever is rounded: no symbol of weight 0 is drawn
-    target = random * (1 - torch.finfo(weights.dtype).eps) * cumulative[-1]
-    return torch.searchsorted(cumulative, target, right=True).clamp(max=len(weights) - 1)
+class NetworkReader:
+    """A network as the scorer's BlockReader (`charlm.inference.scoring`).
+
+    stretches, longest_stretch, check_interval: longer than the numpy engine's, since each call of a torch layer takes
+        a while to begin.
+    """
+
+    stretches = 32
+    longest_stretch = 2**15
+    check_interval = 256
+
+    def __init__(self, network: Network, release: Callable[[], None] = lambda: None) -> None:
+        """release: called after each pass, to give back the memory of a text that is mapped from a file."""
+        self._network, self._release = network, release
+
+    def zero_state(self) -> NetworkState:
+        """See BlockReader."""
+        config = self._network.config
+        shape = config.num_layers, 1, config.hidden_size
+        zero = self._network.head.weight.new_zeros(shape)
+        return NetworkState((zero,) * config.kind.states)
+
+    def join(self, states: Sequence[NetworkState]) -> NetworkState:
+        """See BlockReader."""
+        return NetworkState(
+            tuple(torch.cat(parts, dim=1) for parts in zip(*(state.parts for state in states), strict=True))
+        )
+
+    @torch.inference_mode()
+    def read(self, ids: Ids, state: NetworkState) -> tuple[NDArray[np.float64], NetworkState]:
+        """See BlockReader. Surprisals that are not finite are returned as they are.
+
+        A pass makes at most MOST_LOGITS logits: a vocabulary may have thousands of symbols, and Ctrl-C waits for the
+        end of a pass.
+        """
+        steps = max(1, MOST_LOGITS // (ids.shape[1] * len(self._network.config.vocab)))
+        scores, parts = [np.empty((0, ids.shape[1]))], state.parts
+        for first in range(0, len(ids) - 1, steps):
+            part = ids[first : first + steps + 1]
+            with _gpu_lock:
+                symbols = torch.from_numpy(np.ascontiguousarray(part)).to(self._network.device)
+                before = parts if len(parts) > 1 else parts[0]
+                logits, after = _run_in_float32(self._network, symbols[:-1], before)  # (T, S, V)
+                each = cross_entropy(logits.flatten(0, 1), symbols[1:].flatten(), reduction="none")
+                scores.append(each.view(len(part) - 1, -1).cpu().double().numpy())
+            assert after is not None, "a network returns its state"
+            parts = after if isinstance(after, tuple) else (after,)
+            self._release()
+        return np.concatenate(scores), NetworkState(parts)
+
+    def count_threads(self, stretches: int) -> int:
+        """See BlockReader. torch shares out the work itself."""
+        return 1
 
 
 def score(network: Network, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
-    """Yield what `charlm.inference.scoring.surprisals` does, with a network that reads one symbol after another."""
-    state: State = None
-    last = np.zeros(0, np.int64)
-    for piece in pieces:
-        ids = np.concatenate([last, piece])
-        for start in range(0, len(ids) - 1, READ_LENGTH):
-            part = ids[start : start + READ_LENGTH + 1]
-            with _turn, torch.inference_mode():
-                logits, state = _read(network, part[:-1], state)
-                on_cpu = logits.cpu().numpy()
-            yield surprisals_of(part[1:], on_cpu)
-        last = ids[-1:]
+    """Yield the surprisals of a text as `charlm.inference.scoring.surprisals` does.
 
-
-def _read(network: Network, ids: Ids, state: State) -> tuple[Tensor, State]:
-    """Read ids (T,) from `state`; return the logits (T, V) and the state after the last.
-
-    In float32: left to itself, cuDNN rounds to TF32 on the way, whose numbers have 10 bits.
+    Raises ModelFileError if the logits are not finite.
     """
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        logits, state = network(torch.from_numpy(ids[:, None]).to(network.device), state)
-    return logits[:, 0], state
-
-
-def seconds_per_symbol(network: Network, symbols: int = 256) -> float:
-    """Measure how long a symbol takes to write."""
-    written = GpuWriter(network).write(np.zeros(1, np.int64), 2 * symbols, Sampler(seed=0))
-    for _ in range(symbols):
-        next(written)
-    begin = time.perf_counter()
-    for _ in written:
-        pass
-    return (time.perf_counter() - begin) / symbols
+    for part in surprisals(NetworkReader(network), pieces):
+        if not np.isfinite(part).all():
+            check_finite(math.nan)
+        yield part

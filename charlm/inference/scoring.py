@@ -1,16 +1,17 @@
-"""How surprised a model is by a text of any length: in constant memory, on all cores.
+"""The surprisals of a text of any length, in constant memory: for the numpy engine and for a torch network.
 
 A recurrent network reads one symbol after another, which uses a small part of what a machine can compute. But it
-forgets: two readers of the same text that began in different states stand in the same one after some hundred symbols.
-So a text is cut into stretches that are read side by side, each from the zero state. Then each is read again from
-where the one before it ended, until that reader stands where the first stood; from there on the first was right. Where
-a model does not forget, its stretches are read to their ends, one after another. State that differ by less than SAME
-count as one: a model that made more of so little later on would be scored wrong by that.
+forgets: two readings of the same text that begin in different states agree after some hundred symbols. So a text is
+cut into stretches that are read side by side, each from the zero state. Then each is read again from the state in
+which the stretch before it ended, until the states agree with those of the first reading; from there on the first
+reading was right. Where a model does not forget, its stretches are read to their ends, one after another. States agree
+if no unit differs by more than STATE_TOLERANCE: a model that later made more of so small a difference would be scored
+wrong by that much.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,108 +23,179 @@ from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]
 
-LONGEST_STRETCH = 4096  # symbols
-UNITS_AT_ONCE = 16_384  # of all stretches that a thread reads side by side: of a small model more stretches
-MOST_AT_ONCE = 64  # stretches
-SHORTEST_STRETCH = 1024  # long against the some hundred symbols that are read twice
-AT_ONCE = 64  # symbols of each stretch in a pass; after each, states are compared
-LAST_CHECK = 2048  # symbols; a stretch that has not forgotten until then is read to its end
-MOST_WORKERS = 8
-# The units lie between -1 and 1. Rounding alone keeps readers some 1e-6 apart that began together.
-SAME = 5e-5
+SHORTEST_STRETCH = 1024  # symbols, long against the some hundred that are read twice
+# Units lie between -1 and 1. Rounding alone keeps readings apart by about 1e-6 that began in the same state.
+STATE_TOLERANCE = 5e-5
+LAST_CHECK = 2048  # symbols; a stretch that does not agree until then is read to its end
+
+# Of the numpy engine
+LONGEST_ENGINE_STRETCH = 4096  # symbols
+UNITS_PER_THREAD = 16_384  # of all stretches that a thread reads side by side: more stretches of a small model
+MOST_STRETCHES_PER_THREAD = 64
+ENGINE_CHECK_INTERVAL = 64  # symbols of each stretch between two comparisons of states
+MOST_SCORING_THREADS = 8  # more would only take more memory
 
 
-def surprisals(engine: Engine, pieces: Iterable[Ids]) -> Iterator[Surprisals]:
+class ScoringState(Protocol):
+    """The state of S stretches that are read side by side."""
+
+    def take(self: "S", places: Sequence[int], /) -> "S":
+        """Return some of the stretches, copied."""
+
+    def put(self: "S", places: Sequence[int], state: "S", /) -> None:
+        """Overwrite some of the stretches."""
+
+    def same(self: "S", other: "S", tolerance: float, /) -> NDArray[np.bool_]:
+        """Return for each stretch, (S,), whether no unit differs by more than `tolerance`."""
+
+
+S = TypeVar("S", bound=ScoringState)
+
+
+class BlockReader(Protocol[S]):
+    """What reads for the scorer: the numpy engine, or a torch network.
+
+    stretches: how many it reads side by side. longest_stretch: in symbols. check_interval: symbols between two
+    comparisons of states.
+    """
+
+    stretches: int
+    longest_stretch: int
+    check_interval: int
+
+    def zero_state(self) -> S:
+        """Return the state before the first symbol of one stretch."""
+
+    def join(self, states: Sequence[S]) -> S:
+        """Put states side by side."""
+
+    def read(self, ids: Ids, state: S) -> tuple[Surprisals, S]:
+        """Read all but the last of ids (T + 1, S); return the surprisals (T, S) of all but the first, and the state."""
+
+    def count_threads(self, stretches: int) -> int:
+        """Return on how many threads to read so many stretches."""
+
+
+def surprisals(reader: BlockReader[S], pieces: Iterable[Ids]) -> Iterator[Surprisals]:
     """Yield the surprisals of all symbols but the first, in nats, of a text that comes in pieces (N,) of any size."""
-    most = LONGEST_STRETCH * _count_stretches(engine)
-    states, unread, waiting = Reader(engine).state, np.zeros(0, np.int64), []
-    with ThreadPoolExecutor(count_workers()) as threads:
+    most = reader.longest_stretch * reader.stretches
+    state, unread, waiting = reader.zero_state(), np.zeros(0, np.int64), []
+    with ThreadPoolExecutor(count_scoring_threads()) as threads:
         for piece in pieces:
-            waiting.append(piece)  # joined at once when they are enough, since they may be tiny
+            waiting.append(piece)  # joined once there are enough, since pieces may be tiny
             if len(unread) + sum(map(len, waiting)) <= most:
                 continue
             unread, waiting = np.concatenate([unread, *waiting]), []
             while len(unread) > most:
-                block = _Block(engine, threads, states, unread[: most + 1])
-                yield block.scores
-                states, unread = block.end, unread[most:]
+                block = _Block(reader, threads, state, unread[: most + 1])
+                yield block.surprisals
+                state, unread = block.end, unread[most:]
         unread = np.concatenate([unread, *waiting])
         if len(unread) > 1:
-            yield _Block(engine, threads, states, unread).scores
+            yield _Block(reader, threads, state, unread).surprisals
 
 
-class _Block:
+def count_scoring_threads() -> int:
+    """Return on how many threads the numpy engine reads."""
+    return min(count_cores(), MOST_SCORING_THREADS)
+
+
+class _Block(Generic[S]):
     """A part of a text, read in stretches side by side.
 
-    scores: the surprisal of each symbol but the first, (N,).
-    end: where the text stands after all but the last.
+    surprisals: of each symbol but the first, (N,).
+    end: the state after all symbols but the last.
     """
 
-    def __init__(self, engine: Engine, threads: ThreadPoolExecutor, start: State, ids: Ids) -> None:
-        """start: where the text stands before the block. ids: (N + 1,)."""
-        self._engine, self._threads = engine, threads
-        stretches = min(max(1, (len(ids) - 1) // SHORTEST_STRETCH), _count_stretches(engine))
+    def __init__(self, reader: BlockReader[S], threads: ThreadPoolExecutor, start: S, ids: Ids) -> None:
+        """start: the state before the block. ids: (N + 1,)."""
+        self._reader, self._threads = reader, threads
+        # 1) cut the block into stretches of equal length; neighbours share a symbol
+        stretches = min(max(1, (len(ids) - 1) // SHORTEST_STRETCH), reader.stretches)
         length = (len(ids) - 1) // stretches
-        self._ids = ids[np.arange(length + 1)[:, None] + np.arange(stretches) * length]  # neighbours share a symbol
-        self._scores = np.empty((length, stretches))
-        zero = Reader(engine).state
+        self._ids = ids[np.arange(length + 1)[:, None] + np.arange(stretches) * length]
+        self._surprisals = np.empty((length, stretches))
+        zero = reader.zero_state()
         self._ends = [start] * stretches
-        nowhere = State(np.full_like(zero.hidden, math.nan), np.full_like(zero.cell_state, math.nan))
-        checks = min(length, LAST_CHECK) // AT_ONCE
-        # where the stretches stood at each check; nothing is the same as NaN, so the first reading goes to the end
-        self._trail = [State.join([nowhere] * stretches) for _ in range(checks)]
+        # the states of the stretches at each check
+        self._checkpoints = [
+            reader.join([zero] * stretches) for _ in range(min(length, LAST_CHECK) // reader.check_interval)
+        ]
+        # 2) read all from the zero state, 3) again from where the one before ended, until they agree
+        self._read_all(range(stretches), [start] + [zero] * (stretches - 1), compares=False)
+        if np.isfinite(self._surprisals).all():  # else no reading is right, and no states agree
+            wrong = self._read_all(range(1, stretches), self._ends[:-1])
+            # 4) a stretch that never agreed has a new end, so the next one is read again, in order
+            while wrong:
+                first = min(wrong)
+                wrong = (wrong - {first}) | self._read_all([first], [self._ends[first - 1]])
+        # 5) read what is left over by the equal lengths
+        rest, self.end = reader.read(ids[stretches * length :, None], self._ends[-1])
+        self.surprisals = np.concatenate([self._surprisals.T.ravel(), rest[:, 0]])
 
-        self._read_all(range(stretches), [start] + [zero] * (stretches - 1))
-        wrong = self._read_all(range(1, stretches), self._ends[:-1])
-        while wrong:
-            first = min(wrong)
-            wrong = (wrong - {first}) | self._read_all([first], [self._ends[first - 1]])
+    def _read_all(self, stretches: Sequence[int], starts: Sequence[S], *, compares: bool = True) -> set[int]:
+        """Read stretches from new starts; return those whose start has changed by that.
 
-        rest = ids[stretches * length :]
-        reader = Reader(engine, self._ends[-1])
-        scores = _score(reader, rest[:, None])[:, 0]
-        self.scores, self.end = np.concatenate([self._scores.T.ravel(), scores]), reader.state
+        compares: whether to stop where the states agree with those of the last reading.
+        """
+        if not stretches:
+            return set()
+        threads = self._reader.count_threads(len(stretches))
+        parts = [part for part in np.array_split(np.arange(len(stretches)), threads) if len(part)]
 
-    def _read_all(self, stretches: Sequence[int], starts: Sequence[State]) -> set[int]:
-        """Read stretches from new starts, on all cores that they keep busy; return those whose start has changed."""
-        threads = self._engine.count_threads(len(stretches), count_workers())
-        places = [part for part in np.array_split(np.arange(len(stretches)), threads) if len(part)]
-        parts = [([stretches[place] for place in part], [starts[place] for place in part]) for part in places]
-        changed = [stretch for part in self._threads.map(lambda part: self._read(*part), parts) for stretch in part]
-        return {stretch + 1 for stretch in changed if stretch + 1 < len(self._ends)}
+        def read(part: NDArray[np.int64]) -> list[int]:
+            return self._read([stretches[place] for place in part], [starts[place] for place in part], compares)
 
-    def _read(self, stretches: list[int], starts: list[State]) -> list[int]:
-        """Read stretches, each until it stands where it stood the last time; return those that never did."""
-        reader = Reader(self._engine, State.join(starts))
-        for check in range(-(-len(self._scores) // AT_ONCE)):
-            first = check * AT_ONCE
-            self._scores[first : first + AT_ONCE, stretches] = _score(
-                reader, self._ids[first : first + AT_ONCE + 1, stretches]
-            )
-            if check < len(self._trail):
-                states, trail = reader.state, self._trail[check]
-                going_on = np.flatnonzero(~states.same(trail.take(stretches), SAME)).tolist()
-                trail.put(stretches, states)
-                if len(going_on) < len(stretches):
-                    stretches = [stretches[place] for place in going_on]
-                    if not stretches:
+        # a single part is read on this thread: Ctrl-C then ends it within a pass
+        changed = self._threads.map(read, parts) if len(parts) > 1 else map(read, parts)
+        return {stretch + 1 for part in changed for stretch in part if stretch + 1 < len(self._ends)}
+
+    def _read(self, stretches: list[int], starts: list[S], compares: bool) -> list[int]:
+        """Read stretches, each until its state agrees with that of the last reading; return those that never did."""
+        state, interval = self._reader.join(starts), self._reader.check_interval
+        for check, first in enumerate(range(0, len(self._surprisals), interval)):
+            ids = self._ids[first : first + interval + 1, stretches]
+            self._surprisals[first : first + interval, stretches], state = self._reader.read(ids, state)
+            if check < len(self._checkpoints):
+                before = self._checkpoints[check].take(stretches)
+                self._checkpoints[check].put(stretches, state)
+                if compares:
+                    differing = np.flatnonzero(~state.same(before, STATE_TOLERANCE)).tolist()
+                    if not differing:
                         return []
-                    reader = Reader(self._engine, states.take(going_on))
+                    if len(differing) < len(stretches):
+                        stretches = [stretches[place] for place in differing]
+                        state = state.take(differing)
         for place, stretch in enumerate(stretches):
-            self._ends[stretch] = reader.state.take([place])
+            self._ends[stretch] = state.take([place])
         return stretches
 
 
-def count_workers() -> int:
-    """Return how many threads read; more would only need more memory."""
-    return min(count_cores(), MOST_WORKERS)
+class EngineReader:
+    """The numpy engine as a BlockReader, on all cores."""
 
+    longest_stretch = LONGEST_ENGINE_STRETCH
+    check_interval = ENGINE_CHECK_INTERVAL
 
-def _count_stretches(engine: Engine) -> int:
-    """Return how many stretches all threads can read."""
-    return count_workers() * min(MOST_AT_ONCE, max(1, UNITS_AT_ONCE // engine.padded_units))
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        per_thread = min(MOST_STRETCHES_PER_THREAD, max(1, UNITS_PER_THREAD // engine.padded_units))
+        self.stretches = count_scoring_threads() * per_thread
 
+    def zero_state(self) -> State:
+        """See BlockReader."""
+        return Reader(self._engine).state
 
-def _score(reader: Reader, ids: Ids) -> Surprisals:
-    """Read all but the last of ids (T + 1, S); return the surprisals (T, S) of all but the first."""
-    return surprisals_of(ids[1:], reader.read(ids[:-1]))
+    def join(self, states: Sequence[State]) -> State:
+        """See BlockReader."""
+        return State.join(states)
+
+    def read(self, ids: Ids, state: State) -> tuple[Surprisals, State]:
+        """See BlockReader."""
+        reader = Reader(self._engine, state)
+        logits = reader.read(ids[:-1])
+        return surprisals_of(ids[1:], logits), reader.state
+
+    def count_threads(self, stretches: int) -> int:
+        """See BlockReader."""
+        return self._engine.count_threads(stretches, count_scoring_threads())

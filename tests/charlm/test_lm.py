@@ -7,7 +7,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +29,14 @@ from reference import load_plain, log_softmax, plain_logits, sampling_distributi
 
 from charlm import CharLM
 from charlm.errors import CharLMError, ModelFileError, RequestError, VocabError
+from charlm.inference.batching import (
+    MEASURED_LENGTH,
+    MEASURED_ROUNDS,
+    MEASURED_STREAMS,
+    BatchScheduler,
+    EngineBackend,
+    measure_chars_per_second,
+)
 from charlm.inference.engine import Reader
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
@@ -87,6 +94,13 @@ def continue_plainly(plain, vocab, prompt, length, choose):
 def written(lm, *arguments, **settings):
     """The text that a model writes alone, and with whoever is there."""
     return lm.generate(*arguments, **settings), "".join(lm.stream(*arguments, **settings, shared=True))
+
+
+def count_symbols(network):
+    """A list that comes to hold how many symbols each call of the network reads."""
+    counts = []
+    network.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel()))
+    return counts
 
 
 def as_on_a_gpu(lm):
@@ -166,8 +180,8 @@ def test_each_character_is_the_one_that_the_seeds_next_number_picks(tmp_path, ce
 @pytest.mark.parametrize("length", [0, 1, 2, 30])
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_prompt_is_read_once_and_then_each_symbol_but_the_last(lms, monkeypatch, cell, length):
-    prompts, symbols, read, step = [], [], Reader.read, Reader.step
-    monkeypatch.setattr(Reader, "read", lambda self, ids: prompts.append(ids[:, 0].tolist()) or read(self, ids))
+    prompts, symbols, prefill, step = [], [], Reader.prefill, Reader.step
+    monkeypatch.setattr(Reader, "prefill", lambda self, ids: prompts.append(ids[:, 0].tolist()) or prefill(self, ids))
     monkeypatch.setattr(Reader, "step", lambda self, ids: symbols.extend(ids) or step(self, ids))
     text = lms[cell].generate("a cab", length, seed=2)
     assert len(text) == length
@@ -321,7 +335,7 @@ def test_the_likeliest_continuation_surprises_less_than_any_other_symbol(lm):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_text_read_in_parts_is_the_same_text(lms, monkeypatch, cell, rows_at_once):
     text, surprisals = lms[cell].generate(TEXT, 40, seed=2), lms[cell].score(TEXT)
-    monkeypatch.setattr("charlm.inference.engine.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("charlm.inference.engine.ROWS_PER_PASS", rows_at_once)
     assert lms[cell].generate(TEXT, 40, seed=2) == text
     # the order of summing may differ within a part: float32's rounding
     np.testing.assert_allclose(lms[cell].score(TEXT), surprisals, atol=1e-5)
@@ -385,13 +399,12 @@ def cut(ids, sizes):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_text_may_be_scored_in_pieces_of_any_size(tmp_path, monkeypatch, cell, device, sizes):
-    monkeypatch.setattr("charlm.inference.scoring.LONGEST_STRETCH", 40)
+    # so that a block has 2 × 16 × 40 or 32 × 40 symbols at most
+    monkeypatch.setattr("charlm.inference.scoring.EngineReader.longest_stretch", 40)
+    monkeypatch.setattr("charlm.inference.gpu.NetworkReader.longest_stretch", 40)
     monkeypatch.setattr("charlm.inference.scoring.SHORTEST_STRETCH", 30)
-    monkeypatch.setattr("charlm.inference.scoring.MOST_AT_ONCE", 16)
-    monkeypatch.setattr(
-        "charlm.inference.scoring.count_workers", lambda: 2
-    )  # so that a block has 2 × 16 × 40 symbols at most
-    monkeypatch.setattr("charlm.inference.gpu.READ_LENGTH", 40)
+    monkeypatch.setattr("charlm.inference.scoring.MOST_STRETCHES_PER_THREAD", 16)
+    monkeypatch.setattr("charlm.inference.scoring.count_scoring_threads", lambda: 2)
     lm, text = forgetting_lm(cell), random_text(VOCAB, 3000)
     model = lm if device == "cpu" else as_on_a_gpu(lm)
     parts = list(model.score_ids(iter(cut(lm.vocab.encode(text), sizes))))
@@ -412,7 +425,8 @@ def test_the_surprisals_of_pieces_are_those_of_the_whole(lms, text, cuts):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_text_without_end_is_scored_as_it_comes(monkeypatch, device):
-    monkeypatch.setattr("charlm.inference.scoring.LONGEST_STRETCH", 40)
+    monkeypatch.setattr("charlm.inference.scoring.EngineReader.longest_stretch", 40)
+    monkeypatch.setattr("charlm.inference.gpu.NetworkReader.longest_stretch", 40)
     lm = forgetting_lm("gru")
     model = lm if device == "cpu" else as_on_a_gpu(lm)
     text, scored = "", np.zeros(0)
@@ -439,23 +453,39 @@ def test_without_cuda_a_model_runs_on_the_cpu(monkeypatch):
     assert CharLM(model.config, model.weights).device == "cpu"
 
 
-@pytest.mark.parametrize(("seconds", "faster"), [(0.999, "cuda"), (1.001, "cpu")])
+@pytest.mark.parametrize(("on_cuda", "faster"), [(1.001, "cuda"), (0.999, "cpu")])
 @pytest.mark.parametrize("cell", CELLS)
-def test_with_cuda_a_model_runs_on_what_writes_a_symbol_the_faster(monkeypatch, tmp_path, cell, seconds, faster):
-    model, networks = make_model(cell), []
+def test_with_cuda_a_model_runs_on_what_writes_a_batch_of_streams_the_faster(
+    monkeypatch, tmp_path, cell, on_cuda, faster
+):
+    model, measured = make_model(cell), []
     folder = save(model, tmp_path / "model")
-    # nothing runs on CUDA here: the measurement of the GPU is this number, and of the CPU 1 second for a symbol
-    clock = itertools.cycle([0.0, 256.0])
-    monkeypatch.setattr("charlm.lm.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+
+    def measure(backend):
+        """Nothing runs on CUDA here."""
+        if isinstance(backend, EngineBackend):
+            return 1.0
+        measured.append(backend.network)
+        return on_cuda
+
+    monkeypatch.setattr("charlm.lm.measure_chars_per_second", measure)
     monkeypatch.setattr("charlm.lm.has_cuda", lambda: True)
-    monkeypatch.setattr("charlm.inference.gpu.seconds_per_symbol", lambda network: networks.append(network) or seconds)
     monkeypatch.setattr(Network, "from_weights", lambda config, weights, device: (config, device))
     lm = CharLM(model.config, model.weights)
-    assert (lm.device, networks) == (faster, [(model.config, "cuda")])
+    assert (lm.device, measured) == (faster, [(model.config, "cuda")])
     assert repr(lm).endswith(f"on {faster}>")
-    networks.clear()
+    measured.clear()
     loaded = CharLM.from_pretrained(folder)
-    assert (loaded.device, networks) == (faster, [(model.config, "cuda")])
+    assert (loaded.device, measured) == (faster, [(model.config, "cuda")])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_speed_of_the_cpu_is_measured_with_the_streams_of_a_batch(monkeypatch, cell):
+    lm, written = make_lm(cell), []
+    write = BatchScheduler.write
+    monkeypatch.setattr(BatchScheduler, "write", lambda *arguments: written.append(arguments[2]) or write(*arguments))
+    assert measure_chars_per_second(EngineBackend(lm.engine)) > 0
+    assert written == [MEASURED_LENGTH] * MEASURED_STREAMS * MEASURED_ROUNDS
 
 
 def test_a_device_that_was_chosen_is_not_measured(monkeypatch):
@@ -479,10 +509,11 @@ def test_on_a_gpu_the_network_writes_and_scores_what_the_engine_does_on_a_cpu(ce
 
 @pytest.mark.parametrize("read_length", [1, 2, 7, len(TEXT) - 1, len(TEXT), len(TEXT) + 1])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_gpu_that_reads_in_stretches_scores_the_same(lms, monkeypatch, cell, read_length):
-    monkeypatch.setattr("charlm.inference.gpu.READ_LENGTH", read_length)
+def test_a_gpu_that_reads_in_passes_scores_the_same(lms, monkeypatch, cell, read_length):
+    monkeypatch.setattr("charlm.inference.gpu.MOST_LOGITS", read_length * len(VOCAB))
+    read = count_symbols(lms[cell].network)
     (*parts,) = lms[cell]._score_on_gpu([lms[cell].vocab.encode(TEXT)])
-    assert [len(part) for part in parts[:-1]] == [read_length] * (len(parts) - 1)
+    assert read[:-1] == [read_length] * (len(read) - 1) and sum(read) == len(TEXT) - 1
     np.testing.assert_allclose(np.concatenate(parts), lms[cell].score(TEXT), atol=1e-4)
 
 

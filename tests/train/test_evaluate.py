@@ -4,11 +4,13 @@ import torch
 from models import VOCAB, make_config, make_model, make_weights, save, uniform_lm
 from reference import load_plain, log_softmax, mean_loss
 
+from charlm.inference.gpu import NetworkReader
+from charlm.inference.scoring import SHORTEST_STRETCH
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
 from train import evaluate
-from train.evaluate import READERS, WARM_UP, carried_loss, reset_loss, windows_loss
+from train.evaluate import carried_loss, reset_loss, windows_loss
 from train.precision import flushed_denormals
 
 
@@ -68,11 +70,13 @@ def count_symbols(network):
 
 # Read in order
 
+STRETCHES = NetworkReader.stretches
+
 
 @pytest.mark.parametrize("longest_pass", [1, 7, 64, 4096])
 def test_the_carried_loss_is_that_of_one_symbol_after_another_however_it_is_cut(both, monkeypatch, longest_pass):
     network, plain = both
-    monkeypatch.setattr(evaluate, "LONGEST_PASS", longest_pass)
+    monkeypatch.setattr("charlm.inference.gpu.MOST_LOGITS", longest_pass * len(VOCAB))
     ids = random_ids(65)
     assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
 
@@ -80,40 +84,60 @@ def test_the_carried_loss_is_that_of_one_symbol_after_another_however_it_is_cut(
 @pytest.mark.parametrize("more", [0, 1, 31])
 def test_a_long_text_is_read_side_by_side_to_the_loss_of_reading_it_in_order(forgetful, more):
     network, plain = forgetful
-    ids = random_ids(2 * WARM_UP * READERS + 1 + more)
+    ids = random_ids(2 * SHORTEST_STRETCH * STRETCHES + 1 + more)
     counts = count_symbols(network)
     assert carried_loss(network, ids) == pytest.approx(loss_in_one_pass(plain, ids), abs=1e-5)
-    assert sum(counts) == len(ids) - 1 + (READERS - 1) * WARM_UP  # nothing more than once after warming up
-    assert max(counts) > READERS
+    # nothing is read again after the first check
+    assert sum(counts) == len(ids) - 1 + (STRETCHES - 1) * NetworkReader.check_interval
+    assert max(counts) > STRETCHES
 
 
-def test_a_text_a_little_shorter_is_read_by_one_reader(forgetful):
+def test_a_text_of_less_than_two_stretches_is_read_from_its_beginning(forgetful):
     network, plain = forgetful
-    ids = random_ids(2 * WARM_UP * READERS)
+    ids = random_ids(2 * SHORTEST_STRETCH)
     counts = count_symbols(network)
     assert carried_loss(network, ids) == pytest.approx(loss_in_one_pass(plain, ids), abs=1e-5)
     assert sum(counts) == len(ids) - 1
 
 
 @pytest.mark.parametrize("length", [129, 130, 400, 1000])
-@pytest.mark.parametrize("warm_up", [1, 2])
-def test_readers_that_did_not_warm_up_enough_read_again(both, monkeypatch, length, warm_up):
+@pytest.mark.parametrize("interval", [1, 2])
+def test_stretches_that_do_not_agree_yet_are_read_on(both, monkeypatch, length, interval):
     network, plain = both
-    monkeypatch.setattr(evaluate, "WARM_UP", warm_up)
+    monkeypatch.setattr("charlm.inference.scoring.SHORTEST_STRETCH", 4)
+    monkeypatch.setattr(NetworkReader, "check_interval", interval)
     ids = random_ids(length)
     counts = count_symbols(network)
     assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
-    assert sum(counts) > length - 1 + (READERS - 1) * warm_up
+    assert sum(counts) > length - 1 + (STRETCHES - 1) * interval
 
 
-def test_a_memory_that_outlasts_the_warming_up_is_carried_all_the_same(mindful, monkeypatch):
+def test_a_cell_state_that_never_fades_is_carried_to_the_end(mindful, monkeypatch):
     network, plain = mindful
-    ids = random_ids(2 * WARM_UP * READERS + 20).clip(1)
+    ids = random_ids(2 * SHORTEST_STRETCH * STRETCHES + 20).clip(1)
     ids[10:12] = 0
     expected = loss_in_one_pass(plain, ids)
     assert carried_loss(network, ids) == pytest.approx(expected, abs=1e-5)
-    monkeypatch.setattr(evaluate, "SAME_STATE", float("inf"))  # nothing is read again
+    monkeypatch.setattr("charlm.inference.scoring.STATE_TOLERANCE", float("inf"))  # nothing is read to its end again
     assert abs(carried_loss(network, ids) - expected) > 1e-3
+
+
+def test_a_text_longer_than_a_block_is_carried_from_block_to_block(both, monkeypatch):
+    network, plain = both
+    monkeypatch.setattr("charlm.inference.scoring.SHORTEST_STRETCH", 4)
+    monkeypatch.setattr(NetworkReader, "longest_stretch", 5)
+    monkeypatch.setattr(NetworkReader, "check_interval", 2)
+    ids = random_ids(4 * 5 * STRETCHES + 7)
+    assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
+
+
+def test_the_loss_of_a_diverged_network_is_nan_after_one_reading(both):
+    network, _ = both
+    network.head.bias.fill_(float("nan"))
+    ids = random_ids(2 * SHORTEST_STRETCH * STRETCHES)
+    counts = count_symbols(network)
+    assert np.isnan(carried_loss(network, ids))
+    assert sum(counts) == len(ids) - 1
 
 
 def test_the_reference_that_reads_in_one_pass_is_the_one_that_reads_symbol_by_symbol(both):
@@ -180,6 +204,7 @@ def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_symbols(measure):
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 def test_the_memory_of_the_text_is_given_back_after_every_pass(both, monkeypatch, measure):
     monkeypatch.setattr(evaluate, "MOST_LOGITS", 500)
+    monkeypatch.setattr("charlm.inference.gpu.MOST_LOGITS", 500)
     network, _ = both
     passes, releases = count_symbols(network), []
     measure(network, random_ids(300), lambda: releases.append(len(passes)))

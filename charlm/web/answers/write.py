@@ -1,7 +1,6 @@
 """The answers of the view *Write*: two models continue the same prompt side by side."""
 
 import math
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from charlm.checks import check_number, check_whole
 from charlm.errors import RequestError
-from charlm.inference.sampling import Sampler
+from charlm.inference.sampling import SamplingSettings
 from charlm.model.history import bits_per_char
 from charlm.web.heat import MOST_NATS, Heat, shades
 from charlm.web.models import ModelRegistry, ServedModel
@@ -37,22 +36,6 @@ FIELDS = ("model_a", "model_b", "prompt", "length", "temperature", "top_k", "top
 
 T = TypeVar("T")
 BothTexts = tuple[Heat, Heat, str, str]  # of model A and model B: their texts, and a line about each
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How symbols are drawn: see Sampler. Raises RequestError for a value out of bounds; without a seed draws one."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int | None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", secrets.randbits(32) if self.seed is None else self.seed)
-        sampler = Sampler(self.temperature, self.top_k, self.top_p, self.seed)
-        for name in ("temperature", "top_k", "top_p", "seed"):
-            object.__setattr__(self, name, getattr(sampler, name))
 
 
 @dataclass(frozen=True)
@@ -132,9 +115,7 @@ class Panel:
         prompt, self._skipped = model.lm.vocab.keep_known(settings.prompt)
         written = written or {}
         text = written.get("text", "")
-        self.pieces = model.lm.stream_scored(
-            prompt, settings.length, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed, after=text
-        )
+        self.pieces = model.lm.stream_scored(prompt, settings.length, sampling, after=text)
         self._model, self._seed = model.name, sampling.seed
         self._written = len(text)
         self.heat: Heat = {

@@ -246,5 +246,5 @@ def test_a_gradient_that_is_no_finite_number_is_refused():
     weights = {name: np.zeros(shape, np.float32) for name, shape in config.tensor_shapes.items()}
     weights["recurrent.weight_ih_l0"][:] = weights["recurrent.weight_hh_l0"][:] = 1e30  # times 1e30 for each step
     weights["head.weight"][:] = [[1], [-1]]
-    with pytest.raises(ModelFileError, match="no finite numbers"):
+    with pytest.raises(ModelFileError, match="not finite numbers"):
         CharLM(config, weights, device="cpu").influence("ab" * 10)

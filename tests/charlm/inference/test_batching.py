@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import VOCAB, laws, make_lm
+from models import VOCAB, laws, make_lm, make_sampler
 
 from charlm import CharLM
 from charlm.errors import ModelFileError
 from charlm.inference import engine
-from charlm.inference.batching import BatchScheduler, _Worker
+from charlm.inference.batching import BatchScheduler, EngineBackend, _Worker
 from charlm.inference.engine import Reader
-from charlm.inference.sampling import Sampler
 from charlm.model.cells import CELLS
 
 WAIT = 60  # seconds until a test gives up
@@ -40,9 +39,9 @@ MODELS = {
 
 @pytest.fixture(autouse=True)
 def workers_threads(monkeypatch, scheduler_threads):
-    """The threads that crowds start; at the end all of them have ended, as nobody is left.
+    """The threads that schedulers start; at the end all of them have ended, as no stream is left.
 
-    Nor does anybody wait for ever for a text.
+    Waiting for a piece ends after WAIT seconds.
     """
 
     class Impatient(SimpleQueue):
@@ -143,9 +142,9 @@ def busy_threads(monkeypatch):
 
 
 def scheduled(workers, cell="lstm", **sizes):
-    """A model whose crowd has so many workers."""
+    """A model whose scheduler has so many workers."""
     lm = make_lm(cell, **sizes)
-    lm._scheduler = BatchScheduler(lm.engine, workers)
+    lm._scheduler = BatchScheduler(EngineBackend(lm.engine), workers)
     return lm
 
 
@@ -162,7 +161,7 @@ def alone(lm, arguments):
     """The text that a model writes with nobody else there."""
     if engine.rows_are_independent():
         return lm.generate(**arguments)
-    # a product for one text is another there than one for many: only crowds can be compared
+    # a product for one text is another there than one for many: only batches can be compared
     return together(CharLM(lm.config, lm._weights, device="cpu"), arguments)
 
 
@@ -308,7 +307,7 @@ def test_a_text_is_delivered_whole_and_not_before_something_is_written(monkeypat
     ids, expected = lm.vocab.encode("a cab"), lm.vocab.encode(alone(lm, {"prompt": "a cab", "length": 50, "seed": 3}))
     for seconds in (0, math.inf):
         monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", seconds)
-        pieces = [drawn for drawn, _ in lm._scheduler.write(ids, 50, Sampler(seed=3))]
+        pieces = [drawn for drawn, _ in lm._scheduler.write(ids, 50, make_sampler(seed=3))]
         assert all(pieces) and list(itertools.chain(*pieces)) == expected.tolist()
     assert len(pieces) <= 2  # after the first symbol, for which somebody waits, nothing was due before the end
 
@@ -420,8 +419,8 @@ def test_who_does_not_read_on_holds_up_nobody_and_finds_the_whole_text_later(wor
 
 def test_a_prompt_is_read_once_by_the_thread_that_asks(monkeypatch):
     lm = scheduled(1)
-    reads, read = [], Reader.read
-    monkeypatch.setattr(Reader, "read", lambda self, ids: reads.append(ids[:, 0].tolist()) or read(self, ids))
+    reads, prefill = [], Reader.prefill
+    monkeypatch.setattr(Reader, "prefill", lambda self, ids: reads.append(ids[:, 0].tolist()) or prefill(self, ids))
     prompts = ["a cab", "bad\n", "한😀é"]
     for prompt in prompts:
         assert len(together(lm, {"prompt": prompt, "length": 40})) == 40
@@ -432,7 +431,7 @@ def test_a_prompt_is_read_once_by_the_thread_that_asks(monkeypatch):
 
 
 def broken_outputs(lm, monkeypatch):
-    """From now on until undone, the model's logits are no finite numbers."""
+    """From now on until undone, the model's logits are not finite numbers."""
     monkeypatch.setattr(lm.engine, "head_bias", np.full_like(lm.engine.head_bias, math.inf))
 
 
@@ -452,7 +451,7 @@ def test_an_error_of_the_model_reaches_everybody_who_waits_and_the_next_text_sta
         broken_outputs(lm, monkeypatch)
         gate.open()
         for future in futures:
-            with pytest.raises(ModelFileError, match="outputs are no finite numbers.*use another model"):
+            with pytest.raises(ModelFileError, match="outputs are not finite numbers.*use another model"):
                 future.result(WAIT)
     await_end(workers_threads)
     assert counts(lm) == [0]
@@ -506,7 +505,7 @@ def test_a_prompt_that_cannot_be_read_is_the_trouble_of_its_reader_alone():
     stream = lm.stream(**arguments, shared=True)
     begun = next(stream)
     with pytest.raises(IndexError):
-        next(lm._scheduler.write(np.array([len(VOCAB)]), 5, Sampler()))
+        next(lm._scheduler.write(np.array([len(VOCAB)]), 5, make_sampler()))
     assert begun + "".join(stream) == alone(lm, arguments)
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import laws, make_config, make_weights
+from models import laws, make_config, make_sampler, make_weights
 from reference import PlainModel, forward_by_hand
 
 from charlm.errors import ModelFileError
 from charlm.inference import engine as engine_module
-from charlm.inference.engine import ROWS_AT_ONCE, Engine, Reader, State, count_rows
-from charlm.inference.sampling import Sampler, Samplers
+from charlm.inference.engine import ROWS_PER_PASS, Engine, Reader, State, count_rows
+from charlm.inference.sampling import BatchSampler
 from charlm.model.cells import CELLS
 from charlm.model.folder import round_to_bfloat16
 
@@ -219,7 +219,7 @@ def test_texts_are_the_same_in_any_company_with_the_kernels_that_blas_has_for_ol
 def test_reading_in_parts_of_any_size_is_reading_step_by_step_to_the_last_bit(cell, cuts, texts, rows_at_once, padded):
     engine, ids = make_engine(cell), random_ids(40, texts)
     with rows_padded(padded), pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(engine_module, "ROWS_AT_ONCE", rows_at_once)
+        monkeypatch.setattr(engine_module, "ROWS_PER_PASS", rows_at_once)
         reader, stepping = Reader(engine, texts), Reader(engine, texts)
         parts = [reader.read(ids[start:end]) for start, end in pairwise(sorted({0, 40, *cuts}))]
         assert np.array_equal(np.concatenate(parts), step_by_step(stepping, ids))
@@ -227,7 +227,7 @@ def test_reading_in_parts_of_any_size_is_reading_step_by_step_to_the_last_bit(ce
 
 
 @every_cell
-@pytest.mark.parametrize(("texts", "steps"), [(1, ROWS_AT_ONCE + 7), (3, 400), (17, 70), (33, 40)])
+@pytest.mark.parametrize(("texts", "steps"), [(1, ROWS_PER_PASS + 7), (3, 400), (17, 70), (33, 40)])
 def test_reading_a_large_model_at_once_is_reading_step_by_step_to_the_last_bit(cell, texts, steps):
     engine, ids = make_engine(cell, 520, 2, 130), random_ids(steps, texts, symbols=130)
     assert np.array_equal(Reader(engine, texts).read(ids), step_by_step(Reader(engine, texts), ids))
@@ -424,7 +424,7 @@ def test_what_a_reader_gave_and_what_it_was_given_do_not_change_as_it_reads_on(c
 def test_writing_on_and_on_takes_no_more_memory():
     texts = 100
     reader = Reader(make_engine("lstm", 4, 1, 3), texts)
-    samplers = Samplers([Sampler(1.0, number % 4, 1 - number / 200, seed=number) for number in range(texts)])
+    samplers = BatchSampler([make_sampler(1.0, number % 4, 1 - number / 200, seed=number) for number in range(texts)])
     logits = reader.step([0] * texts)
 
     def write(symbols):

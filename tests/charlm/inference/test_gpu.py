@@ -1,21 +1,22 @@
 """What runs on a GPU, run on the CPU: the same steps, but not captured as a graph, which only CUDA can."""
 
 import itertools
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from models import laws, make_config, make_lm, make_weights, save
+from models import laws, make_config, make_lm, make_sampler, make_weights, save
 from reference import load_plain, sampling_distribution
 
 from charlm import CharLM
 from charlm.errors import ModelFileError
-from charlm.inference.gpu import AT_ONCE, GpuWriter, _Passage, seconds_per_symbol
-from charlm.inference.sampling import Sampler
+from charlm.inference.batching import BatchScheduler, measure_chars_per_second, write_alone
+from charlm.inference.gpu import STEPS_PER_CALL, GpuBackend, _DecodingLoop
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
 from charlm.model.network import Network
@@ -51,15 +52,15 @@ def lms():
 
 
 def write(lm, prompt, length, seed=0, **settings):
-    """The text that a GPU would write."""
-    ids = GpuWriter(lm.network).write(lm.vocab.encode(prompt), length, Sampler(**settings, seed=seed))
+    """The text that a GPU would write for one stream alone."""
+    ids = write_alone(GpuBackend(lm.network), lm.vocab.encode(prompt), length, make_sampler(**settings, seed=seed))
     return "".join(lm.vocab.symbols[id] for id in ids)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @every_cell
 def test_it_is_the_text_that_the_cpu_writes(lms, cell, settings):
-    length = 2 * AT_ONCE + 20
+    length = 2 * STEPS_PER_CALL + 20
     for seed in (0, 7, 2**40):
         text = write(lms[cell], PROMPT, length, seed, **settings)
         assert len(text) == length
@@ -74,18 +75,20 @@ def test_each_symbol_is_the_one_that_the_seeds_next_number_picks(tmp_path, lms, 
     plain, vocab = load_plain(save(Model(lm.config, lm._weights, None), tmp_path / "model"))
     random, text = np.random.Generator(np.random.PCG64(11)), ""
     logits, state = plain(torch.tensor([vocab.index(symbol) for symbol in PROMPT]))
-    for _ in range(AT_ONCE + 5):
+    for _ in range(STEPS_PER_CALL + 5):
         distribution = sampling_distribution(logits[-1].tolist(), **settings)
         u, reached = random.random(), itertools.accumulate(distribution)
         drawn = next(symbol for symbol, total in enumerate(reached) if u < total)
         text += vocab[drawn]
         logits, state = plain(torch.tensor([drawn]), state)
-    assert write(lm, PROMPT, AT_ONCE + 5, 11, **settings) == text
+    assert write(lm, PROMPT, STEPS_PER_CALL + 5, 11, **settings) == text
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 2 * AT_ONCE, 2 * AT_ONCE + 1])
+@pytest.mark.parametrize(
+    "length", [0, 1, 2, *(calls * STEPS_PER_CALL + more for calls in (1, 2) for more in (-1, 0, 1))]
+)
 def test_a_text_has_any_length(lms, length):
-    longer = lms["gru"].generate("a", 3 * AT_ONCE, 1.0, seed=3)
+    longer = lms["gru"].generate("a", 3 * STEPS_PER_CALL, 1.0, seed=3)
     assert write(lms["gru"], "a", length, 3, temperature=1.0) == longer[:length]
 
 
@@ -93,7 +96,7 @@ def test_a_text_has_any_length(lms, length):
 @every_cell
 def test_how_many_symbols_are_written_at_once_changes_nothing(lms, monkeypatch, cell, at_once):
     expected = write(lms[cell], PROMPT, 150, 5, temperature=1.0)
-    monkeypatch.setattr("charlm.inference.gpu.AT_ONCE", at_once)
+    monkeypatch.setattr("charlm.inference.gpu.STEPS_PER_CALL", at_once)
     assert write(lms[cell], PROMPT, 150, 5, temperature=1.0) == expected
 
 
@@ -101,7 +104,7 @@ def test_how_many_symbols_are_written_at_once_changes_nothing(lms, monkeypatch, 
 @every_cell
 def test_a_prompt_read_in_stretches_is_the_same_prompt(lms, monkeypatch, cell, read_length):
     expected = lms[cell].generate(PROMPT, 80, 1.0, seed=5)
-    monkeypatch.setattr("charlm.inference.gpu.READ_LENGTH", read_length)
+    monkeypatch.setattr("charlm.inference.gpu.MOST_PREFILLED", read_length)
     assert write(lms[cell], PROMPT, 80, 5, temperature=1.0) == expected
 
 
@@ -114,17 +117,17 @@ def test_more_layers_and_units_and_symbols_than_a_few(cell):
 
 
 def test_a_text_uses_one_random_number_for_each_symbol(lms):
-    sampler, random = Sampler(1.0, seed=4), np.random.Generator(np.random.PCG64(4))
-    length = AT_ONCE + 11
-    assert len(list(GpuWriter(lms["rnn"].network).write(np.zeros(1, np.int64), length, sampler))) == length
+    sampler, random = make_sampler(1.0, seed=4), np.random.Generator(np.random.PCG64(4))
+    length = STEPS_PER_CALL + 11
+    assert len(list(write_alone(GpuBackend(lms["rnn"].network), np.zeros(1, np.int64), length, sampler))) == length
     random.random(length)
     assert next(sampler.randoms) == random.random()
 
 
 def test_texts_that_are_written_in_turn_are_what_each_is_alone(lms):
     lm, seeds = lms["lstm"], range(len(SETTINGS))
-    writer, prompt = GpuWriter(lm.network), lm.vocab.encode("a cab")
-    written = [writer.write(prompt, 100, Sampler(**SETTINGS[seed], seed=seed)) for seed in seeds]
+    backend, prompt = GpuBackend(lm.network), lm.vocab.encode("a cab")
+    written = [write_alone(backend, prompt, 100, make_sampler(**SETTINGS[seed], seed=seed)) for seed in seeds]
     texts = [lm.vocab.decode(np.array(text)) for text in zip(*zip(*written, strict=True), strict=True)]
     assert texts == [lm.generate("a cab", 100, seed=seed, **SETTINGS[seed]) for seed in seeds]
 
@@ -134,11 +137,12 @@ def test_texts_that_threads_write_at_the_same_time_are_what_each_is_alone(device
     """Also the first ones: what writes them is prepared while others already ask."""
     lm = make("lstm")
     expected = [lm.generate("a cab", 100, seed=seed, **SETTINGS[seed % 6]) for seed in range(24)]
-    writer, prompt = GpuWriter(Network.from_weights(lm.config, lm._weights, device)), lm.vocab.encode("a cab")
+    scheduler = BatchScheduler(GpuBackend(Network.from_weights(lm.config, lm._weights, device)))
+    prompt = lm.vocab.encode("a cab")
 
     def text(seed):
-        ids = writer.write(prompt, 100, Sampler(**SETTINGS[seed % 6], seed=seed))
-        return lm.vocab.decode(np.array([*ids]))
+        pieces = scheduler.write(prompt, 100, make_sampler(**SETTINGS[seed % 6], seed=seed))
+        return lm.vocab.decode(np.array([id for ids, _ in pieces for id in ids]))
 
     with ThreadPoolExecutor(12) as threads:
         assert list(threads.map(text, range(24))) == expected
@@ -157,13 +161,13 @@ def test_models_can_be_scored_while_others_write():
 
 
 def test_a_closed_text_changes_nothing_for_the_next(lms):
-    writer, prompt = GpuWriter(lms["gru"].network), lms["gru"].vocab.encode("a cab")
-    closed = writer.write(prompt, 100, Sampler(1.0, seed=1))
+    lm = lms["gru"]
+    backend, prompt = GpuBackend(lm.network), lm.vocab.encode("a cab")
+    closed = write_alone(backend, prompt, 100, make_sampler(1.0, seed=1))
     next(closed)
     closed.close()
-    assert lms["gru"].vocab.decode(np.array([*writer.write(prompt, 30, Sampler(1.0, seed=2))])) == lms["gru"].generate(
-        "a cab", 30, 1.0, seed=2
-    )
+    ids = [*write_alone(backend, prompt, 30, make_sampler(1.0, seed=2))]
+    assert lm.vocab.decode(np.array(ids)) == lm.generate("a cab", 30, 1.0, seed=2)
 
 
 # How a symbol is drawn
@@ -187,11 +191,11 @@ logit = st.one_of(st.sampled_from([-1.0, 0.0, 0.25, 3.0]), st.floats(-30, 30, wi
 def test_a_symbol_is_drawn_as_on_the_cpu(logits, temperature, top_k, top_p, seed):
     logits = np.array(logits, np.float32)
     network = Network(make_config("rnn", "".join(map(chr, range(97, 97 + len(logits))))))
-    sampler = Sampler(temperature, top_k, top_p, seed)
+    sampler = make_sampler(temperature, top_k, top_p, seed)
     network.head.weight.data.zero_()
     network.head.bias.data.copy_(torch.from_numpy(logits))
-    ids = GpuWriter(network).write(np.zeros(1, np.int64), 1, Sampler(temperature, top_k, top_p, seed))
-    assert list(ids) == [sampler.draw(logits)]
+    same = make_sampler(temperature, top_k, top_p, seed)
+    assert list(write_alone(GpuBackend(network), np.zeros(1, np.int64), 1, same)) == [sampler.draw(logits)]
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
@@ -202,23 +206,105 @@ def test_weights_whose_outputs_overflow_are_reported_not_sampled_from(temperatur
         write(lm, "a", 5, temperature=temperature)
 
 
-# How fast
+# Streams side by side
+
+
+class Company:
+    """Streams that join a batch, leave it and are written as the test says."""
+
+    def __init__(self, lm):
+        self.lm, self._backend = lm, GpuBackend(lm.network)
+        self._batch = self._backend.start_batch()
+        self.streams, self.texts, self.surprisals = [], {}, {}
+
+    def join(self, *seeds, length):
+        samplers = [make_sampler(**SETTINGS[seed % 6], seed=seed) for seed in seeds]
+        self._batch.join(
+            [self._backend.prefill(self.lm.vocab.encode(PROMPT[: 1 + seed % 9])) for seed in seeds], samplers
+        )
+        for seed in seeds:
+            self.streams.append((seed, length))
+            self.texts[seed], self.surprisals[seed] = "", np.zeros(0)
+
+    def write(self):
+        left = [length - len(self.texts[seed]) for seed, length in self.streams]
+        ids, surprisals = self._batch.write(left, lambda: False)
+        assert ids.shape == surprisals.shape == (min(STEPS_PER_CALL, max(left)), len(left))
+        for slot, ((seed, _), own) in enumerate(zip(self.streams, left, strict=True)):
+            self.texts[seed] += self.lm.vocab.decode(ids[:own, slot])
+            self.surprisals[seed] = np.concatenate([self.surprisals[seed], surprisals[:own, slot]])
+        staying = [slot for slot, (seed, length) in enumerate(self.streams) if len(self.texts[seed]) < length]
+        self.streams = [self.streams[slot] for slot in staying]
+        self._batch.keep(staying)
 
 
 @every_cell
-def test_a_symbol_takes_time(lms, cell):
-    assert seconds_per_symbol(lms[cell].network, AT_ONCE) > 0
+def test_a_stream_becomes_the_same_text_whatever_joins_and_leaves_its_batch(lms, cell):
+    company, lengths = Company(lms[cell]), {}
+    for seeds, length in ((range(3), 150), (range(3, 4), 20), (range(4, 11), 90)):
+        lengths |= dict.fromkeys(seeds, length)
+        company.join(*seeds, length=length)
+        company.write()
+    while company.streams:
+        company.write()
+    for seed, length in lengths.items():
+        alone = write(lms[cell], PROMPT[: 1 + seed % 9], length, seed, **SETTINGS[seed % 6])
+        assert company.texts[seed] == alone and len(alone) == length
 
 
-def test_the_time_is_that_of_one_symbol_once_writing_goes_on(lms, monkeypatch):
-    written, read = [], _Passage._read
-    monkeypatch.setattr(_Passage, "_read", lambda self, *read_from: written.append(0) or read(self, *read_from))
-    clock = iter([100.0, 106.4])
-    stops = []
-    look = SimpleNamespace(perf_counter=lambda: stops.append(len(written)) or next(clock))
-    monkeypatch.setattr("charlm.inference.gpu.time", look)
-    assert seconds_per_symbol(lms["rnn"].network, AT_ONCE) == pytest.approx(0.1)
-    assert stops == [AT_ONCE, 2 * AT_ONCE]
+@every_cell
+def test_the_surprisals_are_those_of_the_logits_without_temperature_and_limits(lms, cell):
+    lm, company = lms[cell], Company(lms[cell])
+    company.join(*range(6), length=STEPS_PER_CALL + 9)
+    while company.streams:
+        company.write()
+    for seed in range(6):
+        prompt, text = PROMPT[: 1 + seed % 9], company.texts[seed]
+        np.testing.assert_allclose(company.surprisals[seed], lm.score(prompt + text)[len(prompt) - 1 :], atol=1e-4)
+
+
+def test_an_unused_slot_changes_nothing(lms):
+    """Five streams take sixteen slots, of which other streams were in use before."""
+    company = Company(lms["lstm"])
+    company.join(*range(100, 116), length=10)
+    company.write()
+    assert company.streams == []
+    company.join(*range(5), length=40)
+    company.write()
+    expected = [write(lms["lstm"], PROMPT[: 1 + seed % 9], 40, seed, **SETTINGS[seed % 6]) for seed in range(5)]
+    assert [company.texts[seed] for seed in range(5)] == expected
+
+
+@pytest.mark.parametrize(("streams", "slots"), [(1, 1), (2, 4), (4, 4), (5, 16), (16, 16), (17, 64)])
+def test_a_batch_takes_the_next_larger_number_of_slots(lms, streams, slots):
+    backend = GpuBackend(lms["gru"].network)
+    loop = backend.loop(streams, is_limited=False)
+    assert loop._ids.shape == (STEPS_PER_CALL, slots)
+    assert backend.loop(slots, is_limited=False) is loop and backend.loop(slots, is_limited=True) is not loop
+
+
+def test_a_prompt_keeps_no_logits_but_those_after_its_last_symbol(lms):
+    state = GpuBackend(lms["rnn"].network).prefill(np.zeros(500, np.int64))
+    assert state.logits.shape == (1, len(lms["rnn"].vocab))
+
+
+# How fast
+
+
+def test_the_speed_is_that_of_all_streams_in_the_best_round(lms, monkeypatch):
+    monkeypatch.setattr("charlm.inference.batching.MEASURED_STREAMS", 3)
+    monkeypatch.setattr("charlm.inference.batching.MEASURED_LENGTH", 20)
+    monkeypatch.setattr("charlm.inference.batching.MEASURED_ROUNDS", 2)
+    clock = iter([100.0, 106.0, 200.0, 204.0])
+
+    class Silent:
+        """The workers look at another clock."""
+
+        def perf_counter(self):
+            return next(clock) if threading.current_thread() is threading.main_thread() else time.perf_counter()
+
+    monkeypatch.setattr("charlm.inference.batching.time", Silent())
+    assert measure_chars_per_second(GpuBackend(lms["rnn"].network)) == pytest.approx(3 * 20 / 4)
 
 
 # Where there is a GPU
@@ -230,7 +316,7 @@ def test_the_time_is_that_of_one_symbol_once_writing_goes_on(lms, monkeypatch):
 def test_what_a_graph_writes_is_what_its_steps_write_one_by_one(lms, monkeypatch, cell, settings):
     lm = CharLM(lms[cell].config, lms[cell]._weights, device="cuda")
     captured = write(lm, PROMPT, 150, **settings)
-    monkeypatch.setattr(_Passage, "_captured", lambda passage: None)
+    monkeypatch.setattr(_DecodingLoop, "_capture", lambda loop: None)
     assert captured == write(lm, PROMPT, 150, **settings)
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import FrozenInstanceError
 from itertools import repeat
 
 import numpy as np
@@ -6,11 +7,11 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
-from models import laws
+from models import laws, make_sampler
 from reference import chi_square_p_value, sampling_distribution
 
 from charlm.errors import ModelFileError, RequestError
-from charlm.inference.sampling import Sampler, Samplers, log_softmax, surprisals_of
+from charlm.inference.sampling import BatchSampler, SamplingSettings, log_softmax, surprisals_of
 
 LOGITS = np.array([1.0, -0.5, 2.5, 0.25, 2.25, -2.0, 0.75, 1.5], np.float32)
 DRAWS = 200_000
@@ -45,7 +46,7 @@ def many_drawn():
     """What samplers of all SETTINGS draw in one company, DRAWS of each."""
     each, steps = 200, DRAWS // 200
     settings = [one for one in SETTINGS for _ in range(each)]
-    samplers = Samplers([Sampler(**one, seed=seed) for seed, one in enumerate(settings)])
+    samplers = BatchSampler([make_sampler(**one, seed=seed) for seed, one in enumerate(settings)])
     logits = np.tile(LOGITS, (len(settings), 1))
     return np.array([samplers.draw(logits) for _ in range(steps)]).reshape(steps, len(SETTINGS), each)
 
@@ -59,7 +60,7 @@ def test_draws_follow_the_filtered_softmax(many_drawn, number):
 
 
 def test_draws_of_one_sampler_follow_its_settings_one_after_another():
-    sampler, settings = Sampler(0.7, 7, 0.95, seed=1), SETTINGS[-1]
+    sampler, settings = make_sampler(0.7, 7, 0.95, seed=1), SETTINGS[-1]
     counts = draw_counts(sampler, draws=5000)
     assert chi_square_p_value(counts.tolist(), sampling_distribution(LOGITS.tolist(), **settings)) > 0.001
 
@@ -70,15 +71,15 @@ def test_probabilities_equal_those_of_the_naive_filter(seed):
     logits = random.normal(0, 3, size=50).astype(np.float32)
     settings = {"temperature": random.uniform(0.2, 3), "top_k": int(random.integers(51)), "top_p": random.uniform()}
     expected = sampling_distribution(logits.tolist(), **settings)
-    np.testing.assert_allclose(Sampler(**settings, seed=0).probabilities(logits), expected, rtol=1e-9)
+    np.testing.assert_allclose(make_sampler(**settings, seed=0).probabilities(logits), expected, rtol=1e-9)
 
 
 @laws
 @given(logit_lists, temperatures, st.integers(1, 15))
 def test_top_k_keeps_exactly_the_k_likeliest_in_proportion(logits, temperature, top_k):
     logits = np.array(logits, np.float32)
-    everything = Sampler(temperature, seed=0).probabilities(logits)
-    kept = Sampler(temperature, top_k, seed=0).probabilities(logits)
+    everything = make_sampler(temperature, seed=0).probabilities(logits)
+    kept = make_sampler(temperature, top_k, seed=0).probabilities(logits)
     support = kept > 0
     assert support.sum() <= top_k
     assert everything[support].min() >= everything[~support].max(initial=0)
@@ -89,8 +90,8 @@ def test_top_k_keeps_exactly_the_k_likeliest_in_proportion(logits, temperature, 
 @given(logit_lists, temperatures, st.floats(0, 1))
 def test_top_p_keeps_the_smallest_likeliest_set_that_reaches_p(logits, temperature, top_p):
     logits = np.array(logits, np.float32)
-    everything = Sampler(temperature, seed=0).probabilities(logits)
-    support = Sampler(temperature, 0, top_p, seed=0).probabilities(logits) > 0
+    everything = make_sampler(temperature, seed=0).probabilities(logits)
+    support = make_sampler(temperature, 0, top_p, seed=0).probabilities(logits) > 0
     assert everything[support].min() >= everything[~support].max(initial=0)
     assert everything[support].sum() >= top_p - 1e-9
     if support.sum() > 1:
@@ -99,7 +100,7 @@ def test_top_p_keeps_the_smallest_likeliest_set_that_reaches_p(logits, temperatu
 
 def test_top_p_worked_by_hand():
     logits = np.log([0.15, 0.5, 0.1, 0.25]).astype(np.float32)
-    kept = {p: Sampler(1.0, 0, p, seed=0).probabilities(logits) for p in (0.4, 0.7, 0.8)}
+    kept = {p: make_sampler(1.0, 0, p, seed=0).probabilities(logits) for p in (0.4, 0.7, 0.8)}
     assert kept[0.4] == pytest.approx([0, 1, 0, 0])
     assert kept[0.7] == pytest.approx([0, 2 / 3, 0, 1 / 3])
     assert kept[0.8] == pytest.approx([0.15 / 0.9, 0.5 / 0.9, 0, 0.25 / 0.9])
@@ -109,7 +110,7 @@ def test_top_p_worked_by_hand():
 @given(logit_lists, temperatures, st.integers(0, 15), st.floats(0, 1), st.integers(0, 2**64))
 def test_a_draw_is_where_the_seeds_next_number_falls_in_the_distribution(logits, temperature, top_k, top_p, seed):
     logits = np.array(logits, np.float32)
-    sampler = Sampler(temperature, top_k, top_p, seed)
+    sampler = make_sampler(temperature, top_k, top_p, seed)
     random, ends = np.random.Generator(np.random.PCG64(seed)), np.cumsum(sampler.probabilities(logits))
     for _ in range(20):
         drawn, number = sampler.draw(logits), random.random()
@@ -133,8 +134,8 @@ one_text = st.tuples(
 @laws
 @given(st.lists(one_text, min_size=1, max_size=20), st.sampled_from([1, 2, 7, 65]), st.integers(0, 100))
 def test_samplers_draw_for_each_text_what_its_sampler_draws_alone(texts, symbols, logits_seed):
-    alone = [Sampler(*text[:4]) for text in texts]
-    samplers = Samplers([Sampler(*text[:4]) for text in texts])
+    alone = [make_sampler(*text[:4]) for text in texts]
+    samplers = BatchSampler([make_sampler(*text[:4]) for text in texts])
     random = np.random.default_rng(logits_seed)
     for _ in range(5):
         drawn = random.integers(-4, 4, (len(texts), symbols)) + random.random((len(texts), 1))  # some are equal
@@ -142,18 +143,19 @@ def test_samplers_draw_for_each_text_what_its_sampler_draws_alone(texts, symbols
         expected = [sampler.draw(row) for sampler, row in zip(alone, logits, strict=True)]
         # to the last bit: an outlying text beside another must not even change how that one is rounded
         weights = [
-            Samplers([Sampler(*text[:4])]).weights(row[None])[0] for row, text in zip(logits, texts, strict=True)
+            BatchSampler([make_sampler(*text[:4])]).weights(row[None])[0]
+            for row, text in zip(logits, texts, strict=True)
         ]
         assert np.array_equal(samplers.weights(logits), weights)
         assert samplers.draw(logits) == expected
 
 
 def test_a_text_draws_on_where_it_stood_when_its_company_changes():
-    alone, one, other = Sampler(1.0, seed=3), Sampler(1.0, seed=3), Sampler(0.5, 3, seed=4)
+    alone, one, other = make_sampler(1.0, seed=3), make_sampler(1.0, seed=3), make_sampler(0.5, 3, seed=4)
     expected = [alone.draw(LOGITS) for _ in range(60)]
     both = np.stack([LOGITS, LOGITS])
-    drawn = [Samplers([one]).draw(LOGITS[None])[0] for _ in range(20)]
-    drawn += [Samplers([other, one]).draw(both)[1] for _ in range(20)]
+    drawn = [BatchSampler([one]).draw(LOGITS[None])[0] for _ in range(20)]
+    drawn += [BatchSampler([other, one]).draw(both)[1] for _ in range(20)]
     drawn += [one.draw(LOGITS) for _ in range(20)]
     assert drawn == expected
 
@@ -161,7 +163,7 @@ def test_a_text_draws_on_where_it_stood_when_its_company_changes():
 @pytest.mark.parametrize("number", [0.0, 1 - 2**-53])
 def test_the_least_and_the_greatest_random_number_draw_no_excluded_symbol(number):
     random = np.random.default_rng(0)
-    samplers = [Sampler(1.0, 5, seed=0), Sampler(0.7, 9, 0.9, seed=0)]
+    samplers = [make_sampler(1.0, 5, seed=0), make_sampler(0.7, 9, 0.9, seed=0)]
     for sampler in samplers:
         sampler.randoms = repeat(number)
     for _ in range(200):
@@ -170,12 +172,12 @@ def test_the_least_and_the_greatest_random_number_draw_no_excluded_symbol(number
         possible = [np.flatnonzero(sampler.probabilities(logits)) for sampler in samplers]
         expected = [ids[-1 if number else 0] for ids in possible]
         assert [sampler.draw(logits) for sampler in samplers] == expected
-        assert Samplers(samplers).draw(np.stack([logits, logits])) == expected
+        assert BatchSampler(samplers).draw(np.stack([logits, logits])) == expected
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.0}, {"top_k": 1}, {"top_p": 0}], ids=str)
 def test_every_draw_uses_one_random_number(settings):
-    sampler, random = Sampler(**settings, seed=5), np.random.Generator(np.random.PCG64(5))
+    sampler, random = make_sampler(**settings, seed=5), np.random.Generator(np.random.PCG64(5))
     draw_counts(sampler, draws=10)
     random.random(10)
     assert next(sampler.randoms) == random.random()
@@ -184,7 +186,9 @@ def test_every_draw_uses_one_random_number(settings):
 def test_drawing_leaves_the_logits_as_they_are():
     logits = np.stack([LOGITS, 1e30 * LOGITS, LOGITS])
     before = logits.copy()
-    samplers = Samplers([Sampler(0, seed=0), Sampler(0.5, 3, seed=0), Sampler(1.0, top_p=0.5, seed=0)])
+    samplers = BatchSampler(
+        [make_sampler(0, seed=0), make_sampler(0.5, 3, seed=0), make_sampler(1.0, top_p=0.5, seed=0)]
+    )
     samplers.draw(logits)
     samplers.weights(logits)
     log_softmax(logits)
@@ -195,69 +199,69 @@ def test_drawing_leaves_the_logits_as_they_are():
 
 
 def test_temperature_zero_takes_the_likeliest_and_of_equals_the_first():
-    assert draw_counts(Sampler(0, seed=1)).tolist() == [0, 0, 50, 0, 0, 0, 0, 0]
-    assert Sampler(0, seed=1).draw(np.array([1.0, 3.0, 3.0], np.float32)) == 1
-    assert Sampler(0, 2, 0.5, seed=1).draw(np.array([1.0, 3.0, 3.0], np.float32)) == 1
-    assert Sampler(0, seed=1).draw(np.zeros(9, np.float32)) == 0
+    assert draw_counts(make_sampler(0, seed=1)).tolist() == [0, 0, 50, 0, 0, 0, 0, 0]
+    assert make_sampler(0, seed=1).draw(np.array([1.0, 3.0, 3.0], np.float32)) == 1
+    assert make_sampler(0, 2, 0.5, seed=1).draw(np.array([1.0, 3.0, 3.0], np.float32)) == 1
+    assert make_sampler(0, seed=1).draw(np.zeros(9, np.float32)) == 0
 
 
 @laws
 @given(logit_lists, st.integers(0, 15), st.floats(0, 1), st.sampled_from([1, 1e30, -1e30]))
 def test_temperature_zero_takes_the_first_of_the_likeliest_whatever_the_filters(logits, top_k, top_p, factor):
     logits = np.array(logits, np.float32) * np.float32(factor)
-    assert Sampler(0, top_k, top_p, seed=2).draw(logits) == logits.tolist().index(max(logits.tolist()))
+    assert make_sampler(0, top_k, top_p, seed=2).draw(logits) == logits.tolist().index(max(logits.tolist()))
 
 
 def test_a_tiny_temperature_always_takes_the_likeliest():
     for temperature in (1e-6, 1e-300, 5e-324):
         for logits in (LOGITS, 1e30 * LOGITS, LOGITS - np.float32(1e5)):
-            assert draw_counts(Sampler(temperature, seed=1), logits)[2] == 50
+            assert draw_counts(make_sampler(temperature, seed=1), logits)[2] == 50
 
 
 def test_a_tiny_temperature_draws_among_equals():
-    counts = draw_counts(Sampler(1e-300, seed=1), np.array([1.0, 3.0, 3.0], np.float32), draws=100)
+    counts = draw_counts(make_sampler(1e-300, seed=1), np.array([1.0, 3.0, 3.0], np.float32), draws=100)
     assert counts[0] == 0 and counts.min(initial=100, where=[False, True, True]) > 20
 
 
 def test_a_huge_temperature_makes_all_symbols_equally_likely():
     for temperature in (1e6, 1e300):
-        assert Sampler(temperature, seed=1).probabilities(LOGITS) == pytest.approx(np.full(8, 1 / 8), rel=1e-5)
+        assert make_sampler(temperature, seed=1).probabilities(LOGITS) == pytest.approx(np.full(8, 1 / 8), rel=1e-5)
 
 
 def test_top_p_zero_takes_the_likeliest():
-    assert Sampler(1.0, top_p=0, seed=1).probabilities(LOGITS).tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
-    assert Sampler(1.0, top_p=0, seed=1).probabilities(np.zeros(3, np.float32)).tolist() == [1, 0, 0]
+    assert make_sampler(1.0, top_p=0, seed=1).probabilities(LOGITS).tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+    assert make_sampler(1.0, top_p=0, seed=1).probabilities(np.zeros(3, np.float32)).tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize("top_k", [8, 9, 10**6, 10**400])
 def test_top_k_of_the_vocabulary_or_more_is_off(top_k):
-    off = Sampler(1.0, top_k=0, seed=1).probabilities(LOGITS)
-    assert Sampler(1.0, top_k=top_k, seed=1).probabilities(LOGITS).tolist() == off.tolist()
+    off = make_sampler(1.0, top_k=0, seed=1).probabilities(LOGITS)
+    assert make_sampler(1.0, top_k=top_k, seed=1).probabilities(LOGITS).tolist() == off.tolist()
 
 
 def test_of_equals_top_k_and_top_p_keep_the_first():
     logits = np.array([0, 1, 1, 1], np.float32)
-    assert Sampler(1.0, top_k=2, seed=1).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
-    assert Sampler(1.0, top_p=0.5, seed=1).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
+    assert make_sampler(1.0, top_k=2, seed=1).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
+    assert make_sampler(1.0, top_p=0.5, seed=1).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
 
 
 def test_of_very_many_equals_top_k_keeps_the_first():
     logits = np.tile(np.array([0, 1], np.float32), 500)  # too many for a sort to keep their order by luck
-    kept = np.flatnonzero(Sampler(1.0, top_k=100, seed=1).probabilities(logits))
+    kept = np.flatnonzero(make_sampler(1.0, top_k=100, seed=1).probabilities(logits))
     assert kept.tolist() == list(range(1, 200, 2))
 
 
 def test_top_p_one_keeps_even_what_is_lost_in_the_sum():
-    probabilities = Sampler(1.0, top_k=2, top_p=1.0, seed=1).probabilities(np.array([-50, 0, -60], np.float32))
+    probabilities = make_sampler(1.0, top_k=2, top_p=1.0, seed=1).probabilities(np.array([-50, 0, -60], np.float32))
     assert probabilities == pytest.approx([math.exp(-50), 1, 0], rel=1e-9, abs=0)
 
 
 def test_a_vocabulary_of_one_symbol_leaves_no_choice():
-    assert draw_counts(Sampler(1.0, 1, 0.5, seed=1), np.zeros(1, np.float32), draws=10).tolist() == [10]
+    assert draw_counts(make_sampler(1.0, 1, 0.5, seed=1), np.zeros(1, np.float32), draws=10).tolist() == [10]
 
 
 def test_logits_far_apart_do_not_overflow():
-    assert draw_counts(Sampler(1.0, seed=1), np.array([-3e38, 3e38], np.float32), draws=10).tolist() == [0, 10]
+    assert draw_counts(make_sampler(1.0, seed=1), np.array([-3e38, 3e38], np.float32), draws=10).tolist() == [0, 10]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -265,9 +269,11 @@ def test_logits_far_apart_do_not_overflow():
 def test_logits_that_are_all_low_or_high_give_the_same_distribution(settings, shift):
     shifted = LOGITS + np.float32(shift)  # exactly, as these numbers are
     expected = sampling_distribution(LOGITS.tolist(), **settings)
-    np.testing.assert_allclose(Sampler(**settings, seed=0).probabilities(shifted), expected, rtol=1e-9)
+    np.testing.assert_allclose(make_sampler(**settings, seed=0).probabilities(shifted), expected, rtol=1e-9)
     # beside an ordinary text, too
-    weights = Samplers([Sampler(**settings, seed=0), Sampler(**settings, seed=0)]).weights(np.stack([LOGITS, shifted]))
+    weights = BatchSampler([make_sampler(**settings, seed=0), make_sampler(**settings, seed=0)]).weights(
+        np.stack([LOGITS, shifted])
+    )
     np.testing.assert_allclose(weights[1] / weights[1].sum(), expected, rtol=1e-9)
 
 
@@ -277,10 +283,10 @@ def test_logits_that_are_no_finite_numbers_are_refused_in_any_place(temperature,
     good, bad = np.zeros(3, np.float32), np.array(bad, np.float32)
     for place in range(3):
         logits = np.stack([bad if number == place else good for number in range(3)])
-        samplers = Samplers([Sampler(temperature, top_k, seed=0) for top_k in (0, 2, 0)])
-        with pytest.raises(ModelFileError, match="outputs are no finite numbers.*use another model"):
+        samplers = BatchSampler([make_sampler(temperature, top_k, seed=0) for top_k in (0, 2, 0)])
+        with pytest.raises(ModelFileError, match="outputs are not finite numbers.*use another model"):
             samplers.draw(logits)
-        with pytest.raises(ModelFileError, match="outputs are no finite numbers.*use another model"):
+        with pytest.raises(ModelFileError, match="outputs are not finite numbers.*use another model"):
             log_softmax(logits)
 
 
@@ -316,18 +322,18 @@ def test_log_softmax_worked_by_hand():
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63, 10**30])
 def test_the_same_seed_gives_the_same_draws(seed):
-    one, other = Sampler(1.0, seed=seed), Sampler(1.0, seed=seed)
+    one, other = make_sampler(1.0, seed=seed), make_sampler(1.0, seed=seed)
     assert [one.draw(LOGITS) for _ in range(100)] == [other.draw(LOGITS) for _ in range(100)]
 
 
 def test_different_seeds_give_different_draws():
-    drawn = {tuple(Sampler(1.0, seed=seed).draw(LOGITS) for _ in range(1)) for seed in range(50)}
+    drawn = {tuple(make_sampler(1.0, seed=seed).draw(LOGITS) for _ in range(1)) for seed in range(50)}
     assert len(drawn) > 1
 
 
 def test_a_drawn_seed_can_be_used_again():
-    unseeded = Sampler(1.0)
-    again = Sampler(1.0, seed=unseeded.seed)
+    unseeded = make_sampler(1.0)
+    again = make_sampler(1.0, seed=unseeded.settings.seed)
     assert [unseeded.draw(LOGITS) for _ in range(50)] == [again.draw(LOGITS) for _ in range(50)]
 
 
@@ -346,16 +352,26 @@ NOT_NUMBERS = [None, "1", True, [1.0], math.nan, math.inf, -math.inf, np.float32
 )
 def test_a_value_out_of_bounds_is_refused_by_name(argument, value):
     with pytest.raises(RequestError, match=rf"^{argument} is "):
-        Sampler(**{argument: value})
+        SamplingSettings(**{argument: value})
 
 
 def test_the_message_tells_the_bounds():
     with pytest.raises(RequestError, match="^temperature is -1.0; it must be a finite number from 0$"):
-        Sampler(-1)
+        SamplingSettings(-1)
     with pytest.raises(RequestError, match="^top_p is 1.5; it must be from 0 to 1$"):
-        Sampler(top_p=1.5)
+        SamplingSettings(top_p=1.5)
 
 
 def test_whole_numbers_may_come_as_floats_or_from_numpy():
-    assert Sampler(1.0, top_k=3.0, seed=7.0).top_k == 3
-    assert Sampler(np.float32(0.5), np.int64(3), np.float64(0.9), np.int32(7)).seed == 7
+    assert SamplingSettings(1.0, top_k=3.0, seed=7.0).top_k == 3
+    assert SamplingSettings(np.float32(0.5), np.int64(3), np.float64(0.9), np.int32(7)).seed == 7
+
+
+def test_settings_cannot_be_changed_and_are_equal_by_their_values():
+    settings = SamplingSettings(0.5, seed=3)
+    with pytest.raises(FrozenInstanceError):
+        settings.temperature = 2
+    assert settings == SamplingSettings(0.5, 0, 1, 3) and hash(settings) == hash(SamplingSettings(0.5, 0, 1, 3))
+    assert [SamplingSettings(1, k, p).is_limited for k, p in ((0, 1), (1, 1), (0, 0.9), (2, 0.9))] == [False] + 3 * [
+        True
+    ]

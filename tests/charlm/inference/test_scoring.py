@@ -13,7 +13,7 @@ from reference import forward_by_hand, log_softmax
 from charlm.errors import ModelFileError
 from charlm.inference import scoring
 from charlm.inference.engine import Engine, Reader
-from charlm.inference.scoring import count_workers, surprisals
+from charlm.inference.scoring import EngineReader, count_scoring_threads, surprisals
 from charlm.model.cells import CELLS
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
@@ -40,19 +40,19 @@ sizes = st.fixed_dictionaries(
 def cut(longest=32, shortest=16, at_once=4, last_check=24, workers=2, most_rows=4):
     """Cut texts small, so that a short one makes many stretches and several blocks."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(scoring, "LONGEST_STRETCH", longest)
+        monkeypatch.setattr(EngineReader, "longest_stretch", longest)
         monkeypatch.setattr(scoring, "SHORTEST_STRETCH", shortest)
-        monkeypatch.setattr(scoring, "AT_ONCE", at_once)
+        monkeypatch.setattr(EngineReader, "check_interval", at_once)
         monkeypatch.setattr(scoring, "LAST_CHECK", last_check)
-        monkeypatch.setattr(scoring, "MOST_AT_ONCE", most_rows)
-        monkeypatch.setattr(scoring, "count_workers", lambda: workers)
+        monkeypatch.setattr(scoring, "MOST_STRETCHES_PER_THREAD", most_rows)
+        monkeypatch.setattr(scoring, "count_scoring_threads", lambda: workers)
         monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 1)  # each stretch is worth a thread
         yield
 
 
 def score(engine, ids, cuts=()):
     pieces = [ids[start:end] for start, end in pairwise(sorted({0, len(ids), *(min(cut, len(ids)) for cut in cuts)}))]
-    return np.concatenate([np.zeros(0), *surprisals(engine, pieces)])
+    return np.concatenate([np.zeros(0), *surprisals(EngineReader(engine), pieces)])
 
 
 def surprisals_by_hand(config, weights, ids):
@@ -197,7 +197,7 @@ def test_a_symbol_that_can_hardly_be_is_as_surprising_as_that():
 def test_logits_that_are_no_numbers_are_refused():
     config, weights, _ = unforgetting("rnn")
     weights = weights | {"head.bias": np.full(6, np.nan, np.float32)}
-    with cut(), pytest.raises(ModelFileError, match="outputs are no finite numbers"):
+    with cut(), pytest.raises(ModelFileError, match="outputs are not finite numbers"):
         score(Engine(config, weights), random_ids())
 
 
@@ -236,7 +236,7 @@ def test_a_text_without_end_is_scored_as_it_comes():
     engine, expected = forgetful("rnn")
     ids = random_ids()
     with cut():
-        first = next(surprisals(engine, chain([ids[:200], ids[200:]], repeat(ids))))
+        first = next(surprisals(EngineReader(engine), chain([ids[:200], ids[200:]], repeat(ids))))
     assert 200 < len(first) < LENGTH
     np.testing.assert_allclose(first, expected[: len(first)], atol=2e-4, rtol=0)
 
@@ -246,7 +246,7 @@ def test_nothing_is_read_before_it_is_asked_for():
         raise AssertionError
         yield
 
-    surprisals(forgetful("rnn")[0], pieces())
+    surprisals(EngineReader(forgetful("rnn")[0]), pieces())
 
 
 def test_a_longer_text_takes_no_more_memory():
@@ -255,7 +255,7 @@ def test_a_longer_text_takes_no_more_memory():
     def peak(pieces):
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in surprisals(engine, (random_ids(300) for _ in range(pieces))):
+        for _ in surprisals(EngineReader(engine), (random_ids(300) for _ in range(pieces))):
             pass
         return tracemalloc.get_traced_memory()[1] - before
 
@@ -271,4 +271,4 @@ def test_a_longer_text_takes_no_more_memory():
 def test_as_many_threads_read_as_there_are_cores_up_to_eight(monkeypatch):
     for cores, workers in ((1, 1), (3, 3), (8, 8), (200, 8)):
         monkeypatch.setattr(scoring, "count_cores", lambda cores=cores: cores)
-        assert count_workers() == workers
+        assert count_scoring_threads() == workers
