@@ -1,13 +1,27 @@
-"""The model in numpy: texts read side by side, every weight read once for all of them.
+"""The model in numpy: S texts read side by side, so that each weight is read from memory once for all of them.
 
-On a CPU a step takes as long as reading the weights, so they lie as the products want them. `Engine` folds the
-embedding and the biases into a table in which the first layer looks its inputs up, scales the weights so that every
-gate is a tanh, and cuts each matrix into blocks. A product with a block that small is computed by BLAS right where it
-lies, without packing it first, and costs hardly more for two texts than for one. That is also why a text does not
-depend on those beside it, to the last bit: see `rows_are_independent` and `count_equal_rows`.
+With x the input of a layer, h its hidden state and c the LSTM's cell state, and ∘ the product unit by unit, a step is
 
-Letters for shapes, besides those of `charlm.model.network`: S texts side by side; R ≥ S rows of a product, of which
-some may belong to no text; G gates of a cell; U units of a layer, padded with such that stay 0 to C chunks of K.
+    RNN     h' = tanh(W x + U h + b)
+    LSTM    i, f, o = sigmoid(W x + U h + b), for each gate its own; g = tanh(W x + U h + b)
+            c' = f ∘ c + i ∘ g;  h' = o ∘ tanh(c')
+    GRU     r, z = sigmoid(W x + U h + b); n = tanh(W x + b + r ∘ (U h + d));  h' = (1 - z) ∘ n + z ∘ h
+
+with the weights of `torch.nn`, and b the sum of its two biases except in n. The logits are V h + a of the last layer.
+
+On a CPU a step takes as long as reading the weights takes. So they are rearranged once, when the engine is built:
+
+- Folding: the first layer's W x + b takes only as many values as there are symbols, so it is looked up in a table.
+  sigmoid(x) = (1 + tanh(x / 2)) / 2, so with the halves folded into the weights every gate is one tanh.
+- Blocks: each matrix is cut into blocks of K rows and BLOCK columns. OpenBLAS multiplies by so small a matrix where it
+  lies, without packing it first, and takes hardly longer for two texts than for one.
+- Padding: blocks need whole vectors and all the same size, so units are added that are always 0.
+
+Because of the blocks, a text's results do not depend on the texts beside it, to the last bit; `rows_are_independent`
+and `count_equal_rows` find out what that takes on this machine.
+
+Letters for shapes, besides those of `charlm.model.network`: S texts; R ≥ S rows of a product, those beyond S being
+padding; G gates; U padded units of a layer, which are C chunks of K; M matrices, N blocks of W columns in each.
 """
 
 import math
@@ -27,32 +41,32 @@ from charlm.vocab import Ids
 
 Array = NDArray[np.float32]
 
-# OpenBLAS multiplies without packing as long as rows × columns × terms is at most 10⁶: here
+# OpenBLAS multiplies without packing as long as rows × columns × terms of the sums is at most 10⁶: here
 # (MOST_ROWS + 1) × WIDEST_BLOCK × CHUNK.
 BLOCK = 64  # columns; four vectors of AVX-512
-WIDEST_BLOCK = 112
-CHUNK = 512  # terms, at most
+WIDEST_BLOCK = 112  # columns, of the head, whose width is the vocabulary's
+CHUNK = 512  # terms of a sum, at most
 MOST_ROWS = 16
-VECTOR = 16
+VECTOR = 16  # float32 numbers, a vector of AVX-512 and a line of the cache
 
-ONE, HALF = np.array(1, np.float32), np.array(0.5, np.float32)  # numpy takes arrays faster than numbers
+ONE, HALF = np.array(1, np.float32), np.array(0.5, np.float32)  # 0-d arrays: a Python float is converted at each call
 
-LARGEST_WEIGHT = 1e15  # the square of it, times all terms of a sum, is a float32 still
+LARGEST_WEIGHT = 1e15  # its square, times the number of terms in a sum, is a finite float32
 
-# Multiplications of a step that are worth a thread. Threads pass Python's lock on at each call of numpy, so shorter
-# steps on two of them take longer than all on one.
+# Multiplications of a step that are worth a thread. Threads hand over Python's global lock at each call of numpy, so
+# two threads with shorter steps take longer than one thread with all of them.
 THREAD_WORK = 12e6
 
 ROWS_PER_PASS = 128  # symbols that `read` takes through a layer at a time: their arrays, about 1 MB, stay in the cache
 
 
 class Engine:
-    """The weights of a model, ready to read with. Nothing in it changes, so threads may share one."""
+    """The weights of a model, rearranged for reading. It never changes, so threads may share one."""
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         """weights: float32 arrays with the names and shapes of `config.tensor_shapes`.
 
-        Raises ModelFileError if some are so large that a logit might be no finite number.
+        Raises ModelFileError if some are so large that a logit might not be finite.
         """
         if any(max(array.max(), -array.min()) > LARGEST_WEIGHT for array in weights.values()):
             raise ModelFileError(
@@ -65,23 +79,24 @@ class Engine:
         self.chunk = _round_up(-(-self.units // self.chunks), BLOCK)  # K
         self.padded_units = self.chunks * self.chunk  # U
         self.layers = [self._fold(number, weights) for number in range(config.num_layers)]
-        # logits are more than V too, in N blocks of W columns: one block if that is not too wide
+        # the head's columns are padded too, to N blocks of W columns: one block if that is not too wide
         width = _round_up(self.symbols, VECTOR) if self.symbols <= WIDEST_BLOCK else BLOCK
         self.head = self._pack([weights["head.weight"][None]], width)  # (1, C, 1, N, K, W)
         self.head_bias = np.pad(weights["head.bias"], (0, -self.symbols % width))[None]  # (1, N·W)
-        self._work = self.head.size + sum(layer.matrices.size for layer in self.layers)  # multiplications for a text
+        # multiplications of a step of one text
+        self._work = self.head.size + sum(layer.matrices.size for layer in self.layers)
 
     def units_of(self, state: "State") -> tuple[Array, Array | None]:
-        """Return the hidden states (L, S, H) as torch.nn has them, and the LSTM's cell states (L, S, H)."""
+        """Return the hidden states (L, S, H) as torch.nn defines them, and the LSTM's cell states (L, S, H)."""
         hidden = state.hidden[..., : self.units] * self.cell.scale
         return hidden, state.cell_state[..., : self.units] if self.cell.has_cell_state else None
 
     def count_threads(self, texts: int, most: int) -> int:
-        """Return among how many threads, `most` at most, to share out texts that go on side by side."""
+        """Return over how many threads, at most `most`, to spread texts that are read step by step."""
         return max(1, min(most, texts, int(texts * self._work / THREAD_WORK)))
 
     def by_chunk(self, hidden: Array) -> Array:
-        """Return hidden states (M, R, U), of M layers, as a product has its rows, (M, C, R, K)."""
+        """Return the hidden states of M layers, (M, R, U), as the rows of a product, (M, C, R, K)."""
         return hidden.reshape(*hidden.shape[:2], self.chunks, self.chunk).transpose(0, 2, 1, 3)
 
     def _fold(self, number: int, weights: Weights) -> "Layer":
@@ -98,7 +113,7 @@ class Engine:
         )
 
     def _pack(self, matrices: Sequence[Array], width: int = BLOCK) -> Array:
-        """Cut M matrices (G, rows, H) that multiply hidden states into N blocks each, (M, C, G, N, K, width)."""
+        """Pad M matrices (G, rows, H) that multiply hidden states and cut them into blocks, (M, C, G, N, K, width)."""
         gates, rows, units = matrices[0].shape
         widths = [(0, 0), (0, -rows % width), (0, self.padded_units - units)]
         packed = aligned(len(matrices), self.chunks, gates, -(-rows // width), self.chunk, width)
@@ -113,11 +128,11 @@ class Engine:
 class Layer:
     """The weights of a layer.
 
-    matrices: of the first layer, what multiplies its own hidden state, (1, C, G, N, K, BLOCK); of a later one, what
-        multiplies the hidden state below and its own, (2, C, G, N, K, BLOCK). N blocks are U columns.
-    bias: (G, 1, U).
-    hidden_bias: of the GRU, what stands beside the product that its reset gate multiplies, (1, 1, U).
-    table: of the first layer, what its inputs and `bias` give for each symbol, (G, V, U).
+    matrices: of the first layer U, (1, C, G, N, K, BLOCK); of a later one W and U, (2, C, G, N, K, BLOCK). N blocks of
+        columns are the padded units.
+    bias: b, (G, 1, U).
+    hidden_bias: of the GRU d, (1, 1, U).
+    table: of the first layer W x + b for each symbol, (G, V, U).
     """
 
     matrices: Array
@@ -128,10 +143,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class State:
-    """Where S texts stand.
+    """The recurrent state of S texts.
 
-    hidden: (L, S, U), of which the LSTM's is twice the real one.
-    cell_state: (L, S, U), the LSTM's; of the other cells, none (0, S, U).
+    hidden: (L, S, U); the LSTM's is kept doubled, see LSTM.
+    cell_state: (L, S, U), of the LSTM; the other cells have none, (0, S, U).
     """
 
     hidden: Array
@@ -146,7 +161,7 @@ class State:
         self.hidden[:, places], self.cell_state[:, places] = state.hidden, state.cell_state
 
     def same(self, other: "State", tolerance: float) -> NDArray[np.bool_]:
-        """Tell for each text, (S,), whether no unit differs by more than `tolerance`."""
+        """Return for each text, (S,), whether no unit differs by more than `tolerance`."""
         near = [np.abs(ours - theirs) <= tolerance for ours, theirs in zip(self.parts, other.parts, strict=True)]
         return np.array(np.concatenate(near).all(axis=(0, 2)))
 
@@ -163,12 +178,12 @@ class State:
 
 
 class Reader:
-    """Texts that are read side by side."""
+    """Reads S texts side by side and keeps their state."""
 
     def __init__(self, engine: Engine, start: State | int = 1, *, alone: bool = False) -> None:
-        """start: where the texts stand, or how many begin from the zero state.
+        """start: the state to begin with, or how many texts begin from the zero state.
 
-        alone: whether speed matters more than that a text does not depend on how many are beside it.
+        alone: pad no rows, which is faster; on some machines the results then depend on how many texts there are.
         """
         self._engine = engine
         self.texts = start if isinstance(start, int) else start.hidden.shape[1]
@@ -187,7 +202,7 @@ class Reader:
 
     @property
     def state(self) -> State:
-        """Where the texts stand now, copied."""
+        """The present state, copied."""
         hidden = self._hidden[:, : self.texts].copy()
         cell_states = [cell.cell_state for cell in self._cells if cell.has_cell_state]
         return State(hidden, np.stack(cell_states) if cell_states else hidden[:0])
@@ -240,19 +255,19 @@ class Reader:
 
 
 class Product:
-    """Hidden states times matrices, made again and again in the same place."""
+    """Hidden states times matrices, computed at each `make` from and into the same arrays."""
 
     def __init__(self, rows: Array, blocks: Array, wanted: int) -> None:
-        """rows: (M, C, R, K). blocks: (M, C, G, N, K, W). wanted: how many of the rows anybody wants, S from the first.
+        """rows: (M, C, R, K). blocks: (M, C, G, N, K, W). wanted: how many rows are not padding, the first S.
 
-        terms: M·C arrays (G, S, N·W), of which C add up to the product with each of the M matrices.
+        terms: M·C arrays (G, S, N·W); the sum of C of them is the product with one of the M matrices.
         """
         count, (layers, chunks, gates, many, _, width) = rows.shape[2], blocks.shape
         out = aligned(layers, chunks, gates, count, many, width)
         self._chunks = chunks
         self.terms = list(out.reshape(layers * chunks, gates, count, many * width)[:, :, :wanted])
-        # equal parts in one call, since threads that share Python's lock pass it on at each; then what is left, which
-        # is never one row, for which BLAS would take another kernel
+        # equal parts in one call, since threads hand over Python's global lock at each call; then the rest, which is
+        # never a single row, because BLAS takes another kernel for that
         most = count_equal_rows()
         left = count % most
         whole = max(0, count - left - (most if left == 1 else 0))
@@ -264,33 +279,33 @@ class Product:
                 self._calls.append((ours, blocks[:, :, :, :, None], of_out.transpose(0, 1, 2, 5, 3, 4, 6)))
 
     def of_last_matrix(self) -> "Product":
-        """Return what makes the terms of the last of the matrices alone, in the same place."""
+        """Return the product with the last matrix alone, in the same arrays."""
         last = copy(self)
         last._calls = [(rows[-1:], blocks[-1:], out[-1:]) for rows, blocks, out in self._calls]
         last.terms = self.terms[-self._chunks :]
         return last
 
     def make(self) -> list[Array]:
-        """Return the terms, made anew."""
+        """Compute the terms and return them."""
         for rows, blocks, out in self._calls:
             np.matmul(rows, blocks, out)
         return self.terms
 
 
 class Cell:
-    """A layer at work: where its S texts stand, how they go on, and the room that takes.
+    """One layer of a Reader: the state of its S texts, its step, and the arrays that the step works in.
 
-    cell_state: what is kept besides the hidden state, (S, U), if `has_cell_state`.
+    cell_state: (S, U), if `has_cell_state`.
     """
 
     gates: ClassVar[int]
-    scale: ClassVar = 1.0  # of the real hidden state to the one that is kept
+    scale: ClassVar = 1.0  # h divided by the hidden state that is kept
     has_cell_state: ClassVar = False
 
     def __init__(self, layer: Layer, rows: Array, hidden: Array) -> None:
-        """rows: the hidden states of the layer below, if there is one, and of this, (1 or 2, C, R, K).
+        """rows: the hidden states of the layer below, if there is one, and of this one, (1 or 2, C, R, K).
 
-        hidden: the last of these again, of the texts alone, (S, U).
+        hidden: those of this layer again, without padded rows, (S, U).
         """
         texts, units = hidden.shape
         self._layer, self._hidden = layer, hidden
@@ -298,36 +313,36 @@ class Cell:
         self._own = self._both.of_last_matrix()
         self._from_below, self._terms = self._both.terms[: -rows.shape[1]], self._own.terms
         self._before = aligned(self.gates, texts, units)
-        # the gates and, beside them, what is combined with them
-        self._room = aligned(self.gates + 1, texts, units)
-        self._gates, self.cell_state = self._room[:-1], self._room[-1]
+        # the gates and the cell state lie side by side, so that one call multiplies both products of f c + i g
+        self._gates_and_cell_state = aligned(self.gates + 1, texts, units)
+        self._gates, self.cell_state = self._gates_and_cell_state[:-1], self._gates_and_cell_state[-1]
 
     def step(self, ids: Ids | Sequence[int]) -> None:
-        """Go on by a symbol: by ids (S,) in the first layer, in any other by the state of the layer below."""
+        """Read a symbol of each text: ids (S,) in the first layer, in others the hidden state of the layer below."""
         self._both.make()
         if self._layer.table is not None:
-            self._layer.table.take(ids, 1, self._before, "clip")  # which copies less often; all ids are symbols
+            self._layer.table.take(ids, 1, self._before, "clip")  # copies less than "raise"; all ids are valid
         else:
             add(self._layer.bias, self._from_below, self._before)
         self._combine(self._before)
 
     def advance(self, before: Array) -> None:
-        """Go on by a symbol. before: all of the gates that the layer's own state has no part in, (G, S, U)."""
+        """Read a symbol of each text. before: W x + b of each gate, (G, S, U)."""
         self._own.make()
         self._combine(before)
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
-        """Take a layer's tensors by gate, (G, H, columns), and scale and order them as `advance` wants them."""
+        """Scale and order a layer's W, U and biases, (G, H, columns) each, as `advance` needs them."""
         raise NotImplementedError
 
     def _combine(self, before: Array) -> None:
-        """Write the next state from `before` and the terms of the product with the last one."""
+        """Compute the next state from `before` = W x + b and the terms of U h."""
         raise NotImplementedError
 
 
 class RNN(Cell):
-    """h' = tanh(before + U h)."""
+    """h' = tanh(W x + U h + b)."""
 
     gates = 1
 
@@ -342,7 +357,11 @@ class RNN(Cell):
 
 
 class LSTM(Cell):
-    """A gate is sigmoid(x) = (1 + tanh(x / 2)) / 2; to save halving the last, what is kept of h is 2 h."""
+    """c' = f c + i g, h' = o tanh(c').
+
+    Each sigmoid is computed as 1 + tanh(x / 2), which is twice it. So c' is halved after the sum; what would halve h'
+    is folded into the weights that multiply it, and 2 h' is kept.
+    """
 
     gates = 4
     scale = 0.5
@@ -351,16 +370,14 @@ class LSTM(Cell):
     def __init__(self, layer: Layer, rows: Array, hidden: Array) -> None:
         """See Cell."""
         super().__init__(layer, rows, hidden)
-        self._sigmoids, self._enter_and_forget, self._new_and_cell_state = (
-            self._room[:3],
-            self._room[:2],
-            self._room[3:],
-        )
-        self._leave, self._new = self._room[2:4]
+        # in the order i, f, o, g, c: the sigmoids side by side, and (i, f) times (g, c) in one call
+        parts = self._gates_and_cell_state
+        self._i_f_o, self._i_f, self._g_c = parts[:3], parts[:2], parts[3:]
+        self._o, self._g = parts[2:4]
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
-        """See Cell. torch has them in the order enter (i), forget (f), new (g), leave (o)."""
+        """See Cell. torch stacks the gates in the order i, f, g, o."""
         folded = [tensor[[0, 1, 3, 2]] for tensor in (inputs, recurrent, bias + hidden_bias)]
         for tensor in folded:
             tensor[:3] *= 0.5
@@ -368,35 +385,39 @@ class LSTM(Cell):
 
     def _combine(self, before: Array) -> None:
         """See Cell."""
-        new, cell_state = self._new, self.cell_state
+        g, c = self._g, self.cell_state
         add(before, self._terms, self._gates)
         np.tanh(self._gates, self._gates)
-        np.add(self._sigmoids, ONE, self._sigmoids)
+        np.add(self._i_f_o, ONE, self._i_f_o)
         # c' = i g + f c
-        np.multiply(self._enter_and_forget, self._new_and_cell_state, self._new_and_cell_state)
-        np.add(new, cell_state, cell_state)
-        np.multiply(cell_state, HALF, cell_state)
+        np.multiply(self._i_f, self._g_c, self._g_c)
+        np.add(g, c, c)
+        np.multiply(c, HALF, c)
         # h' = o tanh c'
-        np.tanh(cell_state, new)
-        np.multiply(new, self._leave, self._hidden)
+        np.tanh(c, g)
+        np.multiply(g, self._o, self._hidden)
 
 
 class GRU(Cell):
-    """The gates as in the LSTM. The reset gate multiplies after the product, as torch and cuDNN have it."""
+    """n = tanh(W x + b + r (U h + d)), h' = n + z (h - n): r multiplies after the product, as in torch and cuDNN.
+
+    Each sigmoid is computed as 1 + tanh(x / 2), which is twice it. The half that r lacks is folded into U and d of n;
+    z (h - n) is halved.
+    """
 
     gates = 3
 
     def __init__(self, layer: Layer, rows: Array, hidden: Array) -> None:
         """See Cell."""
         super().__init__(layer, rows, hidden)
-        self._sigmoids = self._room[:2]
-        self._reset, self._keep, self._new = self._gates
-        self._of_sigmoids, self._of_new = [term[:2] for term in self._terms], [term[2] for term in self._terms]
+        self._r_z = self._gates[:2]
+        self._r, self._z, self._n = self._gates
+        self._r_z_terms, self._n_terms = [term[:2] for term in self._terms], [term[2] for term in self._terms]
         self._hidden_bias = layer.hidden_bias[0]
 
     @staticmethod
     def fold(inputs: Array, recurrent: Array, bias: Array, hidden_bias: Array) -> tuple[Array, Array, Array, Array]:
-        """See Cell. torch has them in the order reset (r), keep (z), new (n)."""
+        """See Cell. torch stacks the gates in the order r, z, n."""
         inputs, bias, half = inputs.copy(), bias.copy(), np.float32(0.5)
         bias[:2] += hidden_bias[:2]
         inputs[:2] *= half
@@ -405,34 +426,34 @@ class GRU(Cell):
 
     def _combine(self, before: Array) -> None:
         """See Cell."""
-        new, hidden = self._new, self._hidden
-        add(before[:2], self._of_sigmoids, self._sigmoids)
-        np.tanh(self._sigmoids, self._sigmoids)
-        np.add(self._sigmoids, ONE, self._sigmoids)
+        n, h = self._n, self._hidden
+        add(before[:2], self._r_z_terms, self._r_z)
+        np.tanh(self._r_z, self._r_z)
+        np.add(self._r_z, ONE, self._r_z)
         # n = tanh(before + r (U h + d))
-        add(self._hidden_bias, self._of_new, new)
-        np.multiply(new, self._reset, new)
-        np.add(new, before[2], new)
-        np.tanh(new, new)
+        add(self._hidden_bias, self._n_terms, n)
+        np.multiply(n, self._r, n)
+        np.add(n, before[2], n)
+        np.tanh(n, n)
         # h' = n + z (h - n)
-        np.subtract(hidden, new, hidden)
-        np.multiply(hidden, self._keep, hidden)
-        np.multiply(hidden, HALF, hidden)
-        np.add(hidden, new, hidden)
+        np.subtract(h, n, h)
+        np.multiply(h, self._z, h)
+        np.multiply(h, HALF, h)
+        np.add(h, n, h)
 
 
 CELL_KERNELS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
 def add(before: Array, terms: Iterable[Array], out: Array | None = None) -> Array:
-    """Return the sum, taken in this order always."""
+    """Return before + terms[0] + terms[1] + …, summed in this order."""
     for term in terms:
         before = out = np.add(before, term, out)
     return before
 
 
 def count_rows(texts: int, alone: bool) -> int:
-    """Return how many rows a product for that many texts needs, for each text's to be the same in every company."""
+    """Return how many rows a product for that many texts needs, so that none depends on how many there are."""
     if rows_are_independent():
         return max(2, texts)
     return texts if alone else _round_up(texts, count_equal_rows())
@@ -440,10 +461,10 @@ def count_rows(texts: int, alone: bool) -> int:
 
 @cache
 def rows_are_independent() -> bool:
-    """Tell whether a row of a product is the same to the last bit in any company of rows, and two as fast as one.
+    """Return whether a row of a product is the same to the last bit beside any other rows, and two as fast as one.
 
-    So it is where OpenBLAS has kernels for small matrices (with AVX-512). Elsewhere the kernel, and with it the order
-    in which the terms are summed, depends on the number of rows.
+    That holds where OpenBLAS has kernels for small matrices (with AVX-512). Elsewhere the kernel, and with it the order
+    of summing, depends on the number of rows.
     """
     random = np.random.default_rng(0)
     rows = random.standard_normal((1, 1, MOST_ROWS + 1, 256), np.float32)
@@ -460,9 +481,9 @@ def rows_are_independent() -> bool:
 
 @cache
 def count_equal_rows() -> int:
-    """Return how many rows, MOST_ROWS at most, a product may have for each to be the same in any of their places.
+    """Return how many rows, MOST_ROWS at most, a product may have so that a row is the same in any place among them.
 
-    The kernels of OpenBLAS for AVX2 take twelve of sixteen rows by sixes and sum what is left in another order.
+    The AVX2 kernels of OpenBLAS take twelve of sixteen rows six at a time, and sum the other four in another order.
     """
     random = np.random.default_rng(0)
     for count in (MOST_ROWS, MOST_ROWS // 2, MOST_ROWS // 4, MOST_ROWS // 8):
@@ -473,7 +494,7 @@ def count_equal_rows() -> int:
 
 
 def _multiply(random: np.random.Generator, count: int, terms: int, width: int) -> Array:
-    """Multiply a row, given so many times, with a block; return what each gives."""
+    """Multiply several copies of a row by a block."""
     rows = np.repeat(random.standard_normal((1, terms), np.float32), count, axis=0)
     products: Array = np.matmul(rows, random.standard_normal((terms, width), np.float32))
     return products
@@ -490,16 +511,16 @@ def _time(product: Product) -> float:
 
 
 def _pad(array: Array, widths: list[tuple[int, int]]) -> Array:
-    """Return the array with zeros around it; where none are asked for, not a copy."""
+    """Return the array padded with zeros; itself if no padding is asked for."""
     return np.pad(array, widths) if np.any(widths) else array
 
 
 def aligned(*shape: int) -> Array:
-    """Return zeros that begin with a line of the cache: a vector that lies across two takes twice the time."""
+    """Return zeros aligned to a line of the cache: loading a vector that crosses two takes twice the time."""
     size = math.prod(shape)
-    room = np.zeros(size + VECTOR, np.float32)
-    start = -room.ctypes.data // room.itemsize % VECTOR
-    return room[start : start + size].reshape(shape)
+    array = np.zeros(size + VECTOR, np.float32)
+    start = -array.ctypes.data // array.itemsize % VECTOR
+    return array[start : start + size].reshape(shape)
 
 
 def _round_up(number: int, multiple: int) -> int:
