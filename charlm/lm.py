@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.analysis.context import LONGEST, measure_effective_context, measure_influence
+from charlm.analysis.context import LONGEST_DISTANCE, measure_effective_context, measure_influence
 from charlm.analysis.inspection import Inspection, inspect
 from charlm.analysis.units import TrackingUnit, find_units
 from charlm.checks import check_whole
@@ -34,7 +34,7 @@ SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of what the card sh
 
 
 class CharLM:
-    """A character-level language model: writes text, and tells how surprised it is by one.
+    """A character-level language model: writes text, and scores text.
 
     It holds no state between calls, so threads may share one.
 
@@ -235,21 +235,21 @@ class CharLM:
         return surprisals(EngineReader(self.engine), pieces) if self.device == "cpu" else self._score_on_gpu(pieces)
 
     def inspect(self, text: str) -> Inspection:
-        """Read a text and return what the model expected at each place, and what each of its units did.
+        """Read a text; return the model's predictions at each character and the activations of its units.
 
         Raises VocabError if the text holds a symbol that the model does not know.
         """
         return inspect(self.engine, self.vocab, self.vocab.encode(_check_text("text", text)))
 
     def find_units(self, text: str, best: int = 5) -> dict[str, list[TrackingUnit]]:
-        """Return for each feature of a text, such as `inside quotes`, the units that track it best (`analysis.units`).
+        """Return for each feature of a text, e.g. `inside quotes`, the units that track it best (`analysis.units`).
 
         text: some thousand characters that the model was not trained on. Raises VocabError if one of them is
         unknown to it, RequestError if they are too few.
         """
         return find_units(self.engine, self.vocab, _check_text("text", text), best)
 
-    def effective_context(self, text: str, longest: int = LONGEST) -> NDArray[np.float64]:
+    def effective_context(self, text: str, longest: int = LONGEST_DISTANCE) -> NDArray[np.float64]:
         """Return how much a changed character alters the prediction d characters later, in nats, (longest,).
 
         The mean over places of the text. `charlm.analysis.context` says how it is measured; its `context_length` gives
@@ -261,9 +261,9 @@ class CharLM:
     def influence(self, text: str) -> NDArray[np.float64]:
         """Return how strongly each character of a text of N moved the prediction of its last, (N - 1,).
 
-        That is, the length of the gradient of its log-probability by the character's embedding: see `analysis.context`.
+        That is the norm of the gradient of its log-probability with respect to the character's embedding.
         Raises VocabError if the text holds a symbol that the model does not know, RequestError if it has fewer than
-        two, ModelFileError if a gradient is no finite number.
+        two, ModelFileError if a gradient is not finite.
         """
         return measure_influence(self.network, self.vocab.encode(_check_text("text", text)))
 

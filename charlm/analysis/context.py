@@ -1,4 +1,4 @@
-"""How long a model remembers: what a changed symbol does to the predictions after it, and what moved one prediction."""
+"""The effective context of a model: what a changed symbol does to later predictions, and what moved one prediction."""
 
 from typing import TYPE_CHECKING
 
@@ -16,54 +16,57 @@ if TYPE_CHECKING:
 
 Curve = NDArray[np.float64]
 
-LONGEST = 256  # symbols
-PLACES = 64  # where a symbol is changed
-WARM_UP = 64  # symbols that are read before the first change, so that the state is a settled one
-AT_ONCE = 32  # symbols for which predictions are compared at a time
-# nats. Of logits that differ by rounding, the divergence is half the variance of what they differ by: from the same
-# models in double precision, up to 5e-5 in a logit, 1e-12 to 5e-12 on average.
+LONGEST_DISTANCE = 256  # symbols
+CHANGES = 64  # places of the text where a symbol is changed
+WARM_UP_SYMBOLS = 64  # read before the first change, so that the state no longer depends on beginning at zero
+DISTANCES_PER_PASS = 32  # distances for which predictions are compared at a time
+# Nats below which the curve is noise. The divergence of logits that differ by rounding is half the variance of the
+# differences: up to 5e-5 in a logit against double precision, that is 1e-12 to 5e-12 on average.
 ROUNDING = 1e-10
-FORGOTTEN = 0.01  # nats: below that, a change makes no difference that a reader would see
+FORGOTTEN = 0.01  # nats below which a change makes no difference that a reader would see
 
 
 def measure_effective_context(
-    engine: Engine, ids: Ids, longest: int = LONGEST, places: int = PLACES, seed: int = 0
+    engine: Engine, ids: Ids, longest: int = LONGEST_DISTANCE, places: int = CHANGES, seed: int = 0
 ) -> Curve:
     """Return how much a changed symbol alters the prediction d symbols later, in nats, for d = 1 … longest, (longest,).
 
-    It is the mean over some places of the text, ids (T,), of the Kullback-Leibler divergence of the prediction after
-    the changed text from that after the true one; d = 1 is the prediction right after the change. The symbols that take
-    their place are drawn from the text. Values below ROUNDING are noise. Of a text so long that what is read around the
-    places does not overlap, no more is read.
+    The curve is the mean, over some places of the text, ids (T,), of the Kullback-Leibler divergence of the prediction
+    after the changed text from that after the true one; d = 1 is the prediction right after the change. The new symbols
+    are drawn from the text. Values below ROUNDING are noise. Of a long text, only the surroundings of the places are
+    read.
 
     Raises RequestError if the text is too short, or of one symbol only, or for a number out of bounds.
     """
     longest, places = check_whole("longest", longest, 1), check_whole("places", places, 1)
     random = np.random.default_rng(check_whole("seed", seed, 0))
-    around = WARM_UP + longest
+    around = WARM_UP_SYMBOLS + longest
     if len(ids) < around + places:
         raise RequestError(
             f"the text has {len(ids):,} characters that the model knows; to look {longest:,} back takes at least "
             f"{around + places:,}"
         )
-    changed_at = np.linspace(WARM_UP, len(ids) - longest, places).astype(np.int64)
+    # 1) choose the places, and what is read around them: one stretch each, or if these would overlap, the whole text
+    changed_at = np.linspace(WARM_UP_SYMBOLS, len(ids) - longest, places).astype(np.int64)
     changed = _draw_others(ids, changed_at, random)
     if len(ids) > places * around:
-        stretches = ids[changed_at - WARM_UP + np.arange(around)[:, None]]  # (around, places)
-        steps, texts = np.full(places, WARM_UP), np.arange(places)
+        stretches = ids[changed_at - WARM_UP_SYMBOLS + np.arange(around)[:, None]]  # (around, places)
+        steps, texts = np.full(places, WARM_UP_SYMBOLS), np.arange(places)
     else:
         stretches, steps, texts = ids[:, None], changed_at, np.zeros(places, np.int64)
-    logits, start = _read(engine, stretches, steps, texts)
+    # 2) read the true text, and keep its state before each place
+    logits, start = _read_and_keep_states(engine, stretches, steps, texts)
+    # 3) from these states read the changed text, and compare the predictions
     reader, curve = Reader(engine, start), np.empty(longest)
-    for first in range(0, longest, AT_ONCE):
-        distances = np.arange(first, min(first + AT_ONCE, longest))
+    for first in range(0, longest, DISTANCES_PER_PASS):
+        distances = np.arange(first, min(first + DISTANCES_PER_PASS, longest))
         later = steps + distances[:, None]  # (distances, places)
         read = stretches[later, texts]
         if first == 0:
             read[0] = changed
         expected, found = log_softmax(logits[later, texts]), log_softmax(reader.read(read))
         curve[distances] = (np.exp(found) * (found - expected)).sum(axis=-1).mean(axis=1)
-    return np.maximum(curve, 0)  # rounding can leave some -1e-16
+    return np.maximum(curve, 0)  # rounding can make a divergence about -1e-16
 
 
 def context_length(curve: Curve, threshold: float = FORGOTTEN) -> int:
@@ -75,40 +78,40 @@ def context_length(curve: Curve, threshold: float = FORGOTTEN) -> int:
 def measure_influence(network: "Network", ids: Ids) -> NDArray[np.float64]:
     """Return how strongly each symbol moved the prediction of the last of ids (T,), (T - 1,).
 
-    It is the length of the gradient of the log-probability of that last symbol by the embedding of each earlier one,
-    read from the zero state (Madsen, "Visualizing memorization in RNNs", Distill, 2019, has it of the logit).
+    That is the norm of the gradient of the last symbol's log-probability with respect to the embedding of each earlier
+    one, read from the zero state (Madsen, "Visualizing memorization in RNNs", Distill, 2019, takes the logit's).
 
-    Raises RequestError for fewer than two symbols, ModelFileError if a gradient is no finite number.
+    Raises RequestError for fewer than two symbols, ModelFileError if a gradient is not finite.
     """
     if len(ids) < 2:
         raise RequestError("there is nothing that could have moved the prediction of a first character")
     import torch
 
-    # in double precision: in single, the gradient of an RNN is 0 after some 200 symbols, by way of denormal numbers,
-    # which a CPU may be slow with
+    # in double precision: in single, an RNN's gradient underflows to 0 after some 200 symbols, and on the way there
+    # its denormal numbers are slow on a CPU
     double = type(network).from_weights(network.config, network.export_weights()).double()
     inputs = double.embedding(torch.from_numpy(ids[:-1, None])).requires_grad_()  # (T - 1, 1, E)
     hidden, _ = double.recurrent(inputs)
     log_probability = double.head(hidden[-1, 0]).log_softmax(-1)[int(ids[-1])]
     (gradient,) = torch.autograd.grad(log_probability, inputs)
     norms: NDArray[np.float64] = gradient[:, 0].norm(dim=-1).numpy()
-    check_finite(float(norms.max()))  # NaN, too, if any of them is
+    check_finite(float(norms.max()))  # NaN if any of them is
     return norms
 
 
 def _draw_others(ids: Ids, places: Ids, random: np.random.Generator) -> Ids:
-    """Draw for each place a symbol of the text that does not stand there."""
+    """Draw for each place another symbol of the text than the one there."""
     symbols = np.unique(ids)
     if len(symbols) < 2:
-        raise RequestError("the text has only one kind of character: there is no other to put in its place")
+        raise RequestError("the text has only one distinct character, so none can be replaced by another")
     drawn = symbols[random.integers(len(symbols) - 1, size=len(places))]
-    return np.where(drawn == ids[places], symbols[-1], drawn)  # any of the others, all equally likely
+    return np.where(drawn == ids[places], symbols[-1], drawn)  # all others are equally likely
 
 
-def _read(engine: Engine, stretches: Ids, steps: Ids, texts: Ids) -> tuple[Array, State]:
+def _read_and_keep_states(engine: Engine, stretches: Ids, steps: Ids, texts: Ids) -> tuple[Array, State]:
     """Read stretches (N, S) side by side; return the logits (N, S, V), and the states before some places, in order.
 
-    A place is a step, rising, and a text: one of each in steps and texts (places,).
+    A place is the pair of a step and a stretch, steps (places,) in ascending order and texts (places,).
     """
     reader, logits, states, last = Reader(engine, stretches.shape[1], alone=True), [], [], 0
     for step in np.unique(steps).tolist():

@@ -1,4 +1,4 @@
-"""A look inside a model while it reads: what it expected, and what each of its units did."""
+"""What a model computes while it reads a text: its predictions, and the activations of its units."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from charlm.inference.engine import Array, Engine, Reader
 from charlm.inference.sampling import log_softmax, surprisals_of
 from charlm.vocab import Ids, Vocab
 
-LIKELIEST = 5
+SHOWN_SYMBOLS = 5  # of the likeliest, in each place
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What went on while a text of N symbols was read; V, L, H as in `charlm.model.network`.
+    """What a model computed while it read a text of N symbols; V, L, H as in `charlm.model.network`.
 
     text: the symbols.
-    surprisals: of each symbol, in nats, (N,); of the first there is none, which is NaN.
-    likeliest: before each symbol, the likeliest in its place, likeliest first, (N, 5), as ids; fewer if V is below 5.
-    probabilities: of those, (N, 5). Before the first symbol nothing was read, and both mean nothing: 0 and NaN.
+    surprisals: of each symbol, in nats, (N,); NaN for the first, which nothing predicts.
+    likeliest: the ids of the likeliest symbols in each place, likeliest first, (N, 5); fewer if V is below 5.
+    probabilities: of those, (N, 5). For the first place, ids are 0 and probabilities NaN.
     hidden: the hidden state after each symbol, (N, L, H), between -1 and 1.
-    cell: the cell state of an LSTM, (N, L, H); of other cells, None.
+    cell: the cell state of an LSTM, (N, L, H); None for other cells.
     """
 
     text: str
@@ -33,10 +33,10 @@ class Inspection:
 
 
 def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
-    """Read ids (N,) from the zero state and keep all that there is to see."""
+    """Read ids (N,) from the zero state."""
     logits, hidden, cell = read_units(engine, ids[:, None])
     log_probabilities = log_softmax(logits[:-1, 0])  # (N - 1, V)
-    shown = min(LIKELIEST, len(vocab))
+    shown = min(SHOWN_SYMBOLS, len(vocab))
     order = np.argsort(-log_probabilities, axis=1, kind="stable")[:, :shown]
     surprisals = np.full(len(ids), np.nan)
     likeliest, probabilities = np.zeros((len(ids), shown), np.int64), np.full((len(ids), shown), np.nan)
@@ -54,7 +54,7 @@ def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
 
 
 def name_likeliest(inspection: Inspection, vocab: Vocab) -> list[list[tuple[str, float]]]:
-    """Return the symbols that were likeliest in each of N places, with their probabilities; none for the first."""
+    """Return the likeliest symbols in each of N places with their probabilities; an empty list for the first."""
     expected = zip(inspection.likeliest[1:].tolist(), inspection.probabilities[1:].tolist(), strict=True)
     named = [
         [(vocab.symbols[id], probability) for id, probability in zip(ids, probabilities, strict=True)]
@@ -66,7 +66,7 @@ def name_likeliest(inspection: Inspection, vocab: Vocab) -> list[list[tuple[str,
 def read_units(engine: Engine, ids: Ids) -> tuple[Array, Array, Array | None]:
     """Read texts side by side from the zero state, ids (T, S).
 
-    Return the logits (T, S, V) and the states after each step: hidden (T, L, S, H), and the LSTM's cell states.
+    Return the logits (T, S, V), and after each step the hidden states (T, L, S, H) and the LSTM's cell states.
     """
     steps, texts = ids.shape
     reader = Reader(engine, texts)

@@ -1,4 +1,4 @@
-"""Which units of a model keep track of something that a person can see in a text.
+"""Which units of a model track a feature that a person can see in a text.
 
 Karpathy, Johnson and Li ("Visualizing and Understanding Recurrent Networks", 2015) found such units by looking: one
 that counts along a line, one that is on inside quotes. Here every unit is tried on every `Feature`.
@@ -17,12 +17,12 @@ from charlm.errors import RequestError
 from charlm.inference.engine import Array, Engine
 from charlm.vocab import Ids, Vocab
 
-STRETCHES = 16  # of the text, read side by side: half of them show how a unit tells a feature, the others how well
-WARM_UP = 64  # symbols at the beginning of a stretch that are read and not counted
-LONGEST_STRETCH = 512  # symbols that count; with the warm-up, a model of 2 × 512 units takes some 80 MB
-SHORTEST_STRETCH = 64
-TINY = 1e-12
-FEWEST = 20  # places with a feature, and without it, among those found out with and among those tested
+STRETCHES = 16  # of the text, read side by side; probes are fitted on half of them and tested on the others
+WARM_UP_STEPS = 64  # symbols at the beginning of a stretch that are read and not counted
+LONGEST_PROBED_STRETCH = 512  # counted symbols; with the warm-up, a model of 2 × 512 units takes some 80 MB
+SHORTEST_PROBED_STRETCH = 64
+SMALLEST_VARIANCE = 1e-12  # keeps divisions by a variance of 0 finite
+FEWEST_EXAMPLES = 20  # places with a feature, and without it, in either half
 
 Values = NDArray[np.float64]
 Truths = NDArray[np.bool_]
@@ -30,7 +30,7 @@ Truths = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Feature:
-    """Something that a person can see at each place of a text.
+    """A property that every place of a text has.
 
     measure: returns its value at each of N symbols, (N,): 0 or 1, or if `counts`, a number.
     """
@@ -42,12 +42,12 @@ class Feature:
 
 @dataclass(frozen=True)
 class TrackingUnit:
-    """A unit, and how well it tells a feature, measured on stretches of the text that were not used to find out how.
+    """A unit, and how well it predicts a feature on stretches of the text that were not used for fitting.
 
-    state: `hidden` or `cell`. layer, unit: from 0. rises: whether it is higher where the feature is, or is larger.
-    score: of a number, R², the share of its variance that a line explains: 1 is all, 0 no more than the mean. Else the
-        area under the ROC curve, how often the unit is right about which of two places has the feature: 1 is always,
-        0.5 no more than a coin.
+    state: `hidden` or `cell`. layer, unit: from 0. rises: whether its activation increases with the feature.
+    score: for a number, R², the share of its variance that a fitted line explains: 1 is all, 0 none. For 0 or 1, the
+        area under the ROC curve, the probability that the unit ranks a place with the feature above one without it:
+        1 is always, 0.5 is chance.
     """
 
     state: str
@@ -58,55 +58,61 @@ class TrackingUnit:
 
 
 def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[str, list[TrackingUnit]]:
-    """Return for each feature that the text has, by name, the units that tell it best, the best first.
+    """Return for each feature that occurs in the text, by name, the units that predict it best, the best first.
 
-    text: one that the model was not trained on, of symbols that it knows. Only as much of it is read as is needed, in
-    stretches from all over. Raises RequestError if it is too short.
+    text: one that the model was not trained on, of symbols that it knows. Of a long text, evenly spaced stretches are
+    read. Raises RequestError if it is too short.
     """
     stretch = len(text) // STRETCHES
-    if stretch < WARM_UP + SHORTEST_STRETCH:
+    if stretch < WARM_UP_STEPS + SHORTEST_PROBED_STRETCH:
         raise RequestError(
             f"the text has {len(text):,} characters that the model knows; to search its units takes at least "
-            f"{STRETCHES * (WARM_UP + SHORTEST_STRETCH):,}"
+            f"{STRETCHES * (WARM_UP_STEPS + SHORTEST_PROBED_STRETCH):,}"
         )
-    places = np.arange(min(stretch, WARM_UP + LONGEST_STRETCH))[:, None] + np.arange(STRETCHES) * stretch  # (T, S)
-    states = _read(engine, vocab.encode(text)[places])
-    shown, tested = _halves(np.concatenate(list(states.values())))
+    places = (
+        np.arange(min(stretch, WARM_UP_STEPS + LONGEST_PROBED_STRETCH))[:, None] + np.arange(STRETCHES) * stretch
+    )  # (T, S)
+    states = _read_activations(engine, vocab.encode(text)[places])
+    fitted, tested = _halves(np.concatenate(list(states.values())))
     ranks = _rank(tested)
     found = {}
     for feature in FEATURES:
-        shown_values, tested_values = _halves(feature.measure(text)[places[WARM_UP:]].T)
+        fitted_values, tested_values = _halves(feature.measure(text)[places[WARM_UP_STEPS:]].T)
         if feature.counts:
-            rises, scores = _fit(shown, shown_values, tested, tested_values)
-        elif all(FEWEST <= values.sum() <= len(values) - FEWEST for values in (shown_values, tested_values)):
-            rises, scores = _tell_apart(shown, shown_values, ranks, tested_values)
+            rises, scores = _fit_line(fitted, fitted_values, tested, tested_values)
+        elif all(
+            FEWEST_EXAMPLES <= values.sum() <= len(values) - FEWEST_EXAMPLES
+            for values in (fitted_values, tested_values)
+        ):
+            rises, scores = _separate(fitted, fitted_values, ranks, tested_values)
         else:
             continue
         ranking = np.argsort(-scores, kind="stable")[:best].tolist()
         found[feature.name] = [
-            TrackingUnit(*_find(unit, states, engine.units), bool(rises[unit]), float(scores[unit])) for unit in ranking
+            TrackingUnit(*_locate(unit, states, engine.units), bool(rises[unit]), float(scores[unit]))
+            for unit in ranking
         ]
     return found
 
 
-def _read(engine: Engine, ids: Ids) -> dict[str, Array]:
-    """Read stretches, ids (T, S); return each kind of state as (L·H, S, T), without the warm-up."""
+def _read_activations(engine: Engine, ids: Ids) -> dict[str, Array]:
+    """Read stretches, ids (T, S); return the hidden and the cell states, each (L·H, S, T), without the warm-up."""
     _, hidden, cell = read_units(engine, ids)
     states = {"hidden": hidden} if cell is None else {"hidden": hidden, "cell": cell}
     return {
-        name: state[WARM_UP:].transpose(1, 3, 2, 0).reshape(-1, STRETCHES, len(ids) - WARM_UP)
+        name: state[WARM_UP_STEPS:].transpose(1, 3, 2, 0).reshape(-1, STRETCHES, len(ids) - WARM_UP_STEPS)
         for name, state in states.items()
     }
 
 
 def _halves(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Split what lies at places (..., S, T) into two halves of the stretches, (..., N) each."""
+    """Split values (..., S, T) into those of one half of the stretches and of the other, (..., N) each."""
     first, second = np.array_split(values, 2, axis=-2)
     return first.reshape(*values.shape[:-2], -1), second.reshape(*values.shape[:-2], -1)
 
 
-def _find(place: int, states: dict[str, Array], units: int) -> tuple[str, int, int]:
-    """Return the state, layer and unit at a place in the states one after another."""
+def _locate(place: int, states: dict[str, Array], units: int) -> tuple[str, int, int]:
+    """Return the state, layer and unit of a row of the concatenated states."""
     for name, state in states.items():
         if place < len(state):
             return name, *divmod(place, units)
@@ -114,32 +120,32 @@ def _find(place: int, states: dict[str, Array], units: int) -> tuple[str, int, i
     raise IndexError(place)
 
 
-def _fit(shown: Array, shown_values: Values, tested: Array, tested_values: Values) -> tuple[Truths, Values]:
-    """Fit a line from each unit (U, N) to a number (N,); return whether it rises, and its R² on other places, (U,)."""
-    means, mean = shown.mean(axis=1, keepdims=True), shown_values.mean()
-    centred = shown - means
-    covariances = centred @ (shown_values - mean) / len(shown_values)
-    slopes = covariances / np.maximum((centred**2).mean(axis=1), TINY)
+def _fit_line(fitted: Array, fitted_values: Values, tested: Array, tested_values: Values) -> tuple[Truths, Values]:
+    """Fit a line from each unit (U, N) to values (N,); return whether it rises, and its R² where it is tested, (U,)."""
+    means, mean = fitted.mean(axis=1, keepdims=True), fitted_values.mean()
+    centred = fitted - means
+    covariances = centred @ (fitted_values - mean) / len(fitted_values)
+    slopes = covariances / np.maximum((centred**2).mean(axis=1), SMALLEST_VARIANCE)
     errors = tested_values - mean - slopes[:, None] * (tested - means)
-    scores: Values = 1 - (errors**2).mean(axis=1) / max(float(tested_values.var()), TINY)
+    scores: Values = 1 - (errors**2).mean(axis=1) / max(float(tested_values.var()), SMALLEST_VARIANCE)
     return slopes > 0, scores
 
 
-def _tell_apart(shown: Array, shown_values: Values, ranks: Values, tested_values: Values) -> tuple[Truths, Values]:
-    """Return whether units (U, N) are higher where values (N,) are 1, and the area under the ROC curve elsewhere, (U,).
+def _separate(fitted: Array, fitted_values: Values, ranks: Values, tested_values: Values) -> tuple[Truths, Values]:
+    """Return whether units (U, N) are higher where values (N,) are 1, and their area under the ROC curve, (U,).
 
-    ranks: of the units at the other places, (U, N).
+    ranks: of the units at the tested places, (U, N), where the area is measured.
     """
-    has = shown_values == 1
-    rises = shown[:, has].mean(axis=1) > shown[:, ~has].mean(axis=1)
+    has = fitted_values == 1
+    rises = fitted[:, has].mean(axis=1) > fitted[:, ~has].mean(axis=1)
     count = tested_values.sum()
-    # the sum of ranks counts the pairs in the right order (Mann and Whitney, 1947)
+    # the sum of the ranks counts the pairs that are ranked rightly (Mann and Whitney, 1947)
     areas = (ranks @ tested_values - count * (count - 1) / 2) / (count * (len(tested_values) - count))
     return rises, np.where(rises, areas, 1 - areas)
 
 
 def _rank(units: Array) -> Values:
-    """Return the place of each value among those of its unit, from 0, (U, N); equal values in random order."""
+    """Return the rank of each value within its unit, from 0, (U, N); equal values are ranked in random order."""
     shuffled = np.random.default_rng(0).permutation(units.shape[1])
     order = shuffled[np.argsort(units[:, shuffled], axis=1, kind="stable")]
     ranks = np.empty(units.shape)
@@ -161,7 +167,7 @@ def _mark(pattern: str) -> Callable[[str], Values]:
 
 
 def _count_since(is_start: Callable[[str], bool]) -> Callable[[str], Values]:
-    """Return a measure that counts symbols since the last one that fulfils a condition, which itself counts 0."""
+    """Return a measure that counts the symbols since the last one that meets a condition, which itself counts 0."""
 
     def measure(text: str) -> Values:
         places = np.arange(len(text))

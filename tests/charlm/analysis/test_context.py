@@ -7,8 +7,8 @@ from browser import ROOT
 from models import VOCAB, make_config, make_lm, make_weights
 from reference import forward_by_hand, log_softmax
 
-from charlm.analysis import context as memory
-from charlm.analysis.context import ROUNDING, WARM_UP, context_length, measure_effective_context
+from charlm.analysis import context
+from charlm.analysis.context import ROUNDING, WARM_UP_SYMBOLS, context_length, measure_effective_context
 from charlm.errors import ModelFileError, RequestError, VocabError
 from charlm.inference import engine as engine_module
 from charlm.lm import CharLM
@@ -21,7 +21,7 @@ def changes(ids, longest, places, seed):
     """The places and the symbols that the measurement draws for them."""
     symbols = np.unique(ids)
     drawn = symbols[np.random.default_rng(seed).integers(len(symbols) - 1, size=places)]
-    for place, other in zip(np.linspace(WARM_UP, len(ids) - longest, places).astype(int), drawn, strict=True):
+    for place, other in zip(np.linspace(WARM_UP_SYMBOLS, len(ids) - longest, places).astype(int), drawn, strict=True):
         yield place, symbols[-1] if other == ids[place] else other
 
 
@@ -38,7 +38,7 @@ def divergences(lm, ids, place, other, longest):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_memory_is_what_reading_everything_again_with_one_symbol_changed_shows(cell, layers):
+def test_the_curve_is_what_reading_everything_again_with_one_symbol_changed_shows(cell, layers):
     lm = make_lm(cell, num_layers=layers)
     ids = lm.vocab.encode(TEXT[:90])
     curve = measure_effective_context(lm.engine, ids, longest=12, places=4, seed=5)
@@ -54,13 +54,13 @@ def test_of_a_long_text_only_what_lies_around_the_places_is_read(cell):
     curve = measure_effective_context(lm.engine, ids, longest, places=5, seed=2)
     expected = np.zeros(longest)
     for place, other in changes(ids, longest, 5, 2):
-        around = ids[place - WARM_UP : place + longest]
-        expected += divergences(lm, around, WARM_UP, other, longest) / 5
+        around = ids[place - WARM_UP_SYMBOLS : place + longest]
+        expected += divergences(lm, around, WARM_UP_SYMBOLS, other, longest) / 5
     assert curve == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_memory_is_the_same_where_a_product_depends_on_its_number_of_rows(cell, monkeypatch):
+def test_the_curve_is_the_same_where_a_product_depends_on_its_number_of_rows(cell, monkeypatch):
     lm = make_lm(cell)
     ids = lm.vocab.encode(TEXT)
     expected = measure_effective_context(lm.engine, ids, 30, 20)
@@ -79,15 +79,15 @@ def test_rounding_makes_no_divergence_negative(cell):
 
 @pytest.mark.parametrize("places", [5, 9])  # read around, side by side; and as a whole
 @pytest.mark.parametrize("at_once", [1, 7, 400])
-def test_memory_does_not_depend_on_how_much_is_read_at_once(places, at_once, monkeypatch):
+def test_the_curve_does_not_depend_on_how_much_is_read_at_once(places, at_once, monkeypatch):
     lm = make_lm("gru")
     ids = lm.vocab.encode(TEXT)
     expected = measure_effective_context(lm.engine, ids, 10, places)
-    monkeypatch.setattr(memory, "AT_ONCE", at_once)
+    monkeypatch.setattr(context, "DISTANCES_PER_PASS", at_once)
     assert measure_effective_context(lm.engine, ids, 10, places) == pytest.approx(expected, rel=1e-6, abs=ROUNDING)
 
 
-def without_memory(cell="rnn"):
+def with_one_symbol_of_context(cell="rnn"):
     """A model of one layer that forgets everything but the symbol before."""
     config = make_config(cell, num_layers=1)
     weights = make_weights(config)
@@ -96,7 +96,7 @@ def without_memory(cell="rnn"):
 
 
 def test_a_model_that_looks_at_one_symbol_forgets_a_change_at_once():
-    curve = without_memory().effective_context(TEXT, longest=20)
+    curve = with_one_symbol_of_context().effective_context(TEXT, longest=20)
     assert curve[0] > 0.01
     assert curve[1:].max() < ROUNDING
     assert context_length(curve) == 1
@@ -118,7 +118,7 @@ def test_a_model_that_keeps_a_switch_never_forgets_who_turned_it():
     after_a = np.exp(2 * kept) / (np.exp(2 * kept) + np.exp(-2 * kept) + 1)
     after_b = np.exp(-2 * kept) / (np.exp(2 * kept) + np.exp(-2 * kept) + 1)
     # a c that becomes an a is no change to the switch, one that becomes a b turns it
-    turned = np.mean([other == 1 for _, other in changes(lm.vocab.encode(text), 300, memory.PLACES, 0)])
+    turned = np.mean([other == 1 for _, other in changes(lm.vocab.encode(text), 300, context.CHANGES, 0)])
     assert 0.2 < turned < 0.8
     assert curve[3:] == pytest.approx(turned * (after_b - after_a) * -4 * kept, rel=1e-4)
     assert context_length(curve) == 300
@@ -146,7 +146,7 @@ def test_the_seed_decides_what_is_changed():
 
 def test_the_shortest_text_that_is_long_enough():
     lm = make_lm()
-    longest = len(TEXT) - WARM_UP - memory.PLACES
+    longest = len(TEXT) - WARM_UP_SYMBOLS - context.CHANGES
     assert lm.effective_context(TEXT, longest).shape == (longest,)
     with pytest.raises(RequestError, match=f"has 399 characters .* to look {longest} back takes at least 400"):
         lm.effective_context(TEXT[:-1], longest)
@@ -161,7 +161,7 @@ def test_the_shortest_text_that_is_long_enough():
         (None, RequestError, "text is None; it must be a string"),
     ],
 )
-def test_a_text_that_memory_cannot_be_measured_on_is_refused(text, error, message):
+def test_a_text_that_is_too_short_or_of_one_symbol_is_refused(text, error, message):
     with pytest.raises(error, match=message):
         make_lm().effective_context(text)
 
@@ -176,7 +176,7 @@ def test_a_number_out_of_bounds_is_refused(argument, message):
         measure_effective_context(lm.engine, lm.vocab.encode(TEXT), **argument)
 
 
-def test_measuring_memory_loads_no_torch():
+def test_measuring_it_loads_no_torch():
     code = """
 import sys
 from charlm import CharLM
@@ -209,7 +209,7 @@ def test_influence_is_the_length_of_the_gradient_that_small_changes_show(cell, l
 
 
 def test_what_was_forgotten_has_no_influence():
-    norms = without_memory("rnn").influence("abcde")
+    norms = with_one_symbol_of_context("rnn").influence("abcde")
     assert (norms[:-1] == 0).all()
     assert norms[-1] > 0
 

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from charlm.analysis.units import FEATURES, STRETCHES, _fit, _rank, _tell_apart
+from charlm.analysis.units import FEATURES, STRETCHES, _fit_line, _rank, _separate
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model.config import ModelConfig
@@ -104,7 +104,7 @@ def test_the_area_counts_the_pairs_in_the_right_order():
     shown, tested = random.standard_normal((2, 5, 60))
     tested[2] = tested[2].round()  # many equal ones: each pair of them counts for about a half
     shown_values, tested_values = (random.random((2, 60)) < 0.3).astype(float)
-    rises, areas = _tell_apart(shown, shown_values, _rank(tested), tested_values)
+    rises, areas = _separate(shown, shown_values, _rank(tested), tested_values)
     for unit in range(5):
         higher = shown[unit, shown_values == 1].mean() > shown[unit, shown_values == 0].mean()
         assert rises[unit] == higher
@@ -118,7 +118,7 @@ def test_the_share_explained_is_that_of_a_line_fitted_elsewhere():
     random = np.random.default_rng(2)
     shown, tested = random.standard_normal((2, 4, 50))
     shown_values, tested_values = 3 * shown[0] + random.standard_normal(50), 3 * tested[0] + random.standard_normal(50)
-    rises, scores = _fit(shown, shown_values, tested, tested_values)
+    rises, scores = _fit_line(shown, shown_values, tested, tested_values)
     for unit in range(4):
         slope, intercept = np.polyfit(shown[unit], shown_values, 1)
         errors = tested_values - slope * tested[unit] - intercept
