@@ -1,6 +1,6 @@
-"""What loss curves say, by rules: which model is better, what a rise means, whether the measure can be trusted.
+"""A diagnosis of loss curves by rules: which model is better, what a rise means, whether the measure can be trusted.
 
-The records may come from strangers: their numbers are any finite ones, and what stands in `run` may be anything.
+Records may be untrusted: their numbers are finite, but `run` may hold any values.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_pe
 
 Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
 
-SAME = 0.003  # nats: two runs that differ in nothing but their seeds end about that far apart
-STILL_FALLING = 0.002  # nats an epoch
+SEED_NOISE = 0.003  # nats by which runs that differ in their seeds only end apart
+STILL_FALLING = 0.002  # nats per epoch
 SPIKE = 0.1  # nats
-LEAK = 0.1  # nats that unseen text costs more than validation text, which ought to be as unknown to the model
-LONGEST_NAME = 60  # characters of a name or a word from a record that are repeated
+LEAK = 0.1  # nats by which the loss on unseen text exceeds the validation loss, if validation text was trained on
+LONGEST_NAME = 60  # characters of a name that are shown
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Rise:
 
 
 def read_curves(records: Records) -> list[str]:
-    """Return what there is to say of the records of some models: a paragraph about each, then what sets them apart."""
+    """Return a paragraph about each model's record, then comparisons between the models."""
     named = [(_short(name), history) for name, history in records]
     return [_read_one(name, history) for name, history in named] + _compare(named)
 
 
 def find_rise(epochs: Sequence[EpochRecord]) -> Rise | None:
-    """Return the rise of the validation loss from its best to the end, if it is more than it fluctuates by."""
+    """Return the rise of the validation loss from its best to the end, if that exceeds its fluctuation."""
     best = min(range(len(epochs)), key=lambda place: epochs[place]["val_loss"])
     first, last = epochs[best], epochs[-1]
     noise = fluctuation([epoch["val_loss"] for epoch in epochs])
@@ -58,17 +58,17 @@ def find_rise(epochs: Sequence[EpochRecord]) -> Rise | None:
 
 
 def fluctuation(losses: Sequence[float]) -> float:
-    """Return by how much losses jump about from epoch to epoch (nats), apart from their trend; at least SAME.
+    """Return the median size of the second differences of losses (nats), but at least SEED_NOISE.
 
-    A steady fall or rise changes by about the same each time, so it is the changes of the changes that tell.
+    Differences between epochs measure a steady trend too; their differences do not.
     """
     changes = [later - earlier for earlier, later in pairwise(losses)]
     jumps = [abs(later - earlier) for earlier, later in pairwise(changes)]
-    return max(SAME, median(jumps)) if jumps else SAME
+    return max(SEED_NOISE, median(jumps)) if jumps else SEED_NOISE
 
 
 def find_spike(epochs: Sequence[EpochRecord]) -> int | None:
-    """Return the first epoch whose validation loss jumped up by over SPIKE and came down again later."""
+    """Return the first epoch whose validation loss rose by more than SPIKE and fell below its former value later."""
     losses = [epoch["val_loss"] for epoch in epochs]
     changes = [later - earlier for earlier, later in pairwise(losses)]
     usual = median(map(abs, changes)) if changes else 0
@@ -79,7 +79,7 @@ def find_spike(epochs: Sequence[EpochRecord]) -> int | None:
 
 
 def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
-    """Return the loss on validation text and that on unseen text (nats) where the first is lower by over LEAK."""
+    """Return the losses on validation text and on unseen text (nats) if the first is lower by more than LEAK."""
     best = best_epoch(history)
     unseen = best.get("unseen_loss")
     if unseen is None or unseen - best["val_loss"] <= LEAK:
@@ -117,7 +117,7 @@ def _tell_rise(rise: Rise) -> str:
     if rise.kind == "divergence":
         return (
             f"{begin} and its training loss rose too, {train}: that is divergence, not overfitting. Its steps are too "
-            "large; a lower learning rate, one that falls, or clipped gradients would help."
+            "large; a lower or decaying learning rate, or clipped gradients would help."
         )
     return (
         f"{begin} while its training loss went {train}: that is overfitting. More text, more dropout or fewer epochs "
@@ -132,8 +132,8 @@ def _tell_gap(history: HistoryRecord) -> list[str]:
     drops = any(isinstance(run.get(name), float) and run[name] > 0 for name in ("dropout", "embedding_dropout"))
     if gap > 0.05 and find_leak(history) is None:
         measured = ", though measured with dropout on," if drops else ""
-        return [f"Its training loss{measured} is {_nats(gap)} lower: that much is memory of the training text."]
-    if gap < -SAME and drops:
+        return [f"Its training loss{measured} is {_nats(gap)} lower: that much is memorised training text."]
+    if gap < -SEED_NOISE and drops:
         return [f"Its training loss is {_nats(-gap)} higher, for it is measured with dropout on."]
     return []
 
@@ -142,8 +142,8 @@ def _tell_leak(history: HistoryRecord) -> list[str]:
     said, leak = [], find_leak(history)
     if leak is not None:
         said.append(
-            f"Its validation loss leaks: {_nats(leak[0])} where {_nats(leak[1])} is what text costs that it has not "
-            "seen. It measures what was learnt by heart."
+            f"Its validation loss leaks: {_nats(leak[0])}, against {_nats(leak[1])} on text that it has not "
+            "seen. It measures memorisation."
         )
         unseen = [
             (epoch["epoch"], epoch["unseen_loss"])
@@ -151,21 +151,21 @@ def _tell_leak(history: HistoryRecord) -> list[str]:
             if epoch.get("unseen_loss") is not None
         ]
         (first, before), (last, after) = unseen[0], unseen[-1]
-        if after is not None and before is not None and after - before > SAME:
+        if after is not None and before is not None and after - before > SEED_NOISE:
             said.append(
                 f"On unseen text it got worse as it trained, from {_nats(before)} after epoch {first} to "
                 f"{_nats(after)} after epoch {last}: overfitting that the validation loss does not show."
             )
     elif history["run"].get("protocol") == "windows":
         said.append(
-            "Its validation windows overlap those that trained it, so its validation loss leaks: it measures what was "
-            "learnt by heart, and nothing was recorded on unseen text."
+            "Its validation windows overlap those that trained it, so its validation loss leaks: it measures "
+            "memorisation, and no loss on unseen text was recorded."
         )
     return said
 
 
 def _compare(records: Records) -> list[str]:
-    """Say which of several models is better, of those whose losses mean the same."""
+    """Rank the models, within groups whose losses can be compared."""
     groups: dict[tuple[str, ...], list[tuple[str, HistoryRecord]]] = {}
     for name, history in records:
         groups.setdefault(_measure(history), []).append((name, history))
@@ -178,13 +178,13 @@ def _compare(records: Records) -> list[str]:
 
 
 def _measure(history: HistoryRecord) -> tuple[str, ...]:
-    """Return what a loss has to share with another to be compared: text, protocol, split."""
+    """Return what two losses must have in common to be compared: text, protocol, split."""
     run = history["run"]
     return str(run.get("text_sha256", run.get("text"))), str(run.get("protocol")), str(run.get("split"))
 
 
 def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[Records]) -> str:
-    """Say why the losses of some models do not mean the same."""
+    """Say why losses of some models cannot be compared."""
     reasons = ("texts", "protocols", "splits of the text")
     differing = [reason for place, reason in enumerate(reasons) if len({measure[place] for measure in measures}) > 1]
     sides = " and ".join(", ".join(name for name, _ in group) for group in groups[:2])
@@ -192,15 +192,15 @@ def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[Records]) 
 
 
 def _tell_other_order(ranked: Records) -> list[str]:
-    """Say so where unseen text ranks the models otherwise than a validation loss that leaks."""
+    """Say if unseen text ranks the models differently from a validation loss that leaks."""
     known = [(best_epoch(history).get("unseen_loss"), name) for name, history in ranked if find_leak(history)]
     unseen = sorted((loss, name) for loss, name in known if loss is not None)
     if len(unseen) < 2 or unseen[0][1] == ranked[0][0]:
         return []
     (low, first), (high, last) = unseen[0], unseen[-1]
     return [
-        f"On unseen text the order is another: {first} is best there, {_nats(low)} nats to {_nats(high)} of {last}. "
-        "The validation loss ranks them by memory."
+        f"On unseen text the order differs: {first} is best there, {_nats(low)} nats against {_nats(high)} of {last}. "
+        "The validation loss ranks them by memorisation."
     ]
 
 
@@ -208,12 +208,12 @@ def _tell_difference(better: tuple[str, HistoryRecord], worse: tuple[str, Histor
     (name, history), (other, others) = better, worse
     low, high = history["best"]["val_loss"], others["best"]["val_loss"]
     difference = high - low
-    if difference < SAME:
-        return f"{name} and {other} are level, {_nats(low)} and {_nats(high)}: another seed moves a loss by as much."
+    if difference < SEED_NOISE:
+        return f"{name} and {other} are level, {_nats(low)} and {_nats(high)}: another seed can do that."
     share = 100 * (1 - 1 / perplexity(difference))
     sizes = _tell_sizes(history, others)
     return (
-        f"{name} is better than {other}, {_nats(low)} nats per character to {_nats(high)}: "
+        f"{name} is better than {other}, {_nats(low)} nats per character against {_nats(high)}: "
         f"{_nats(bits_per_char(difference))} bits less, a perplexity lower by {share:.1f} %{sizes}."
     )
 
@@ -226,11 +226,15 @@ def _tell_sizes(history: HistoryRecord, others: HistoryRecord) -> str:
 
 
 def _tell_head_start(best: tuple[str, HistoryRecord], worst: tuple[str, HistoryRecord]) -> list[str]:
-    """Say when the best model was where the worst one ended."""
+    """Say at which epoch the best model reached the worst one's best loss."""
     (name, history), (other, others) = best, worst
     goal = others["best"]["val_loss"]
     reached = next((epoch for epoch in history["epochs"] if epoch["val_loss"] <= goal), None)
-    if reached is None or goal - history["best"]["val_loss"] < SAME or reached["epoch"] == history["best"]["epoch"]:
+    if (
+        reached is None
+        or goal - history["best"]["val_loss"] < SEED_NOISE
+        or reached["epoch"] == history["best"]["epoch"]
+    ):
         return []
     return [f"{name} was below the best of {other} after epoch {reached['epoch']} of {history['epochs'][-1]['epoch']}."]
 

@@ -69,9 +69,8 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
             f"the text has {len(text):,} characters that the model knows; to search its units takes at least "
             f"{STRETCHES * (WARM_UP_STEPS + SHORTEST_PROBED_STRETCH):,}"
         )
-    places = (
-        np.arange(min(stretch, WARM_UP_STEPS + LONGEST_PROBED_STRETCH))[:, None] + np.arange(STRETCHES) * stretch
-    )  # (T, S)
+    steps = np.arange(min(stretch, WARM_UP_STEPS + LONGEST_PROBED_STRETCH))
+    places = steps[:, None] + np.arange(STRETCHES) * stretch  # (T, S)
     states = _read_activations(engine, vocab.encode(text)[places])
     fitted, tested = _halves(np.concatenate(list(states.values())))
     ranks = _rank(tested)
@@ -80,10 +79,7 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
         fitted_values, tested_values = _halves(feature.measure(text)[places[WARM_UP_STEPS:]].T)
         if feature.counts:
             rises, scores = _fit_line(fitted, fitted_values, tested, tested_values)
-        elif all(
-            FEWEST_EXAMPLES <= values.sum() <= len(values) - FEWEST_EXAMPLES
-            for values in (fitted_values, tested_values)
-        ):
+        elif _has_examples(fitted_values) and _has_examples(tested_values):
             rises, scores = _separate(fitted, fitted_values, ranks, tested_values)
         else:
             continue
@@ -93,6 +89,11 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
             for unit in ranking
         ]
     return found
+
+
+def _has_examples(values: Values) -> bool:
+    """Return whether enough of the values (N,) are 1, and enough 0."""
+    return bool(FEWEST_EXAMPLES <= values.sum() <= len(values) - FEWEST_EXAMPLES)
 
 
 def _read_activations(engine: Engine, ids: Ids) -> dict[str, Array]:

@@ -128,11 +128,11 @@ def test_a_model_that_keeps_a_switch_never_forgets_who_turned_it():
     ("curve", "reach"),
     [([0.5, 0.02, 0.001], 2), ([0.5, 0.001, 0.02, 0.0], 3), ([0.0, 0.0], 0), ([1.0, 1.0], 2), ([0.01, 0.01], 0)],
 )
-def test_the_horizon_is_the_last_distance_above_the_threshold(curve, reach):
+def test_the_context_length_is_the_last_distance_above_the_threshold(curve, reach):
     assert context_length(np.array(curve)) == reach
 
 
-def test_the_horizon_is_farther_for_a_lower_threshold():
+def test_the_context_length_is_larger_for_a_lower_threshold():
     curve = np.array([0.5, 0.02, 1e-3, 1e-5])
     assert [context_length(curve, threshold) for threshold in (1, 0.1, 0.01, 1e-4, 0)] == [0, 1, 2, 3, 4]
 
@@ -156,7 +156,7 @@ def test_the_shortest_text_that_is_long_enough():
     ("text", "error", "message"),
     [
         ("abc", RequestError, "the text has 3 characters that the model knows; to look 256 back takes at least 384"),
-        ("a" * 1000, RequestError, "only one kind of character"),
+        ("a" * 1000, RequestError, "only one distinct character"),
         ("ab☃" * 200, VocabError, "☃"),
         (None, RequestError, "text is None; it must be a string"),
     ],

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import laws, make_record
 
-from charlm.analysis.diagnosis import SAME, find_leak, find_rise, find_spike, fluctuation, read_curves
+from charlm.analysis.diagnosis import SEED_NOISE, find_leak, find_rise, find_spike, fluctuation, read_curves
 
 
 def record(val, train=None, unseen=None, **run):
@@ -52,11 +52,11 @@ def test_a_loss_that_only_fluctuates_has_not_risen():
     jumping = [1.5 + 0.02 * (-1) ** place for place in range(12)] + [1.51]
     assert fluctuation(jumping) > 0.03
     assert find_rise(record(jumping)["epochs"]) is None
-    assert find_rise(record([1.5, 1.4, 1.4 + SAME / 2])["epochs"]) is None
+    assert find_rise(record([1.5, 1.4, 1.4 + SEED_NOISE / 2])["epochs"]) is None
 
 
 def test_a_steady_fall_does_not_count_as_fluctuation():
-    assert fluctuation([3.0 - 0.1 * place for place in range(20)]) == SAME
+    assert fluctuation([3.0 - 0.1 * place for place in range(20)]) == SEED_NOISE
 
 
 @pytest.mark.parametrize("val", [[2.0], [2.0, 1.9], [2.0, 1.8, 1.7]])
@@ -81,7 +81,7 @@ def test_unseen_text_that_costs_more_than_validation_text_shows_a_leak():
     leaking = record([1.0, 0.8, 0.6], unseen=[1.9, 2.2, 2.6], protocol="windows")
     assert find_leak(leaking) == (0.6, 2.6)
     (said,) = read_curves([("net", leaking)])
-    assert "leaks: 0.6000 where 2.6000" in said
+    assert "leaks: 0.6000, against 2.6000" in said
     assert "from 1.9000 after epoch 1 to 2.6000 after epoch 3" in said
     assert "more epochs" not in said
     assert find_leak(record([1.5, 1.4], unseen=[1.52, 1.43])) is None
@@ -97,7 +97,7 @@ def test_dropout_explains_a_training_loss_above_the_validation_loss():
 def test_the_better_model_is_named_with_the_size_of_the_difference():
     small, large = record([1.7, 1.5], parameters=1_000_000), record([1.6, 1.3], parameters=4_000_000)
     expected = (
-        "large is better than small, 1.3000 nats per character to 1.5000: 0.2885 bits less, "
+        "large is better than small, 1.3000 nats per character against 1.5000: 0.2885 bits less, "
         "a perplexity lower by 18.1 %, with 4.0 times the parameters."
     )
     assert read_curves([("small", small), ("large", large)])[2] == expected
@@ -143,11 +143,11 @@ def test_our_own_models_are_read_right():
 
 def test_the_homework_is_seen_through():
     said = read_curves([(name, bundled(f"homework-{name}")) for name in ("rnn", "lstm")])
-    assert "Its validation loss leaks: 0.8621 where 2.3385" in said[0]
-    assert "Its validation loss leaks: 0.4705 where 3.3760" in said[1]
+    assert "Its validation loss leaks: 0.8621, against 2.3385" in said[0]
+    assert "Its validation loss leaks: 0.4705, against 3.3760" in said[1]
     assert all("On unseen text it got worse as it trained" in each for each in said[:2])
     assert not any("divergence" in each for each in said)  # that is what clipping and a falling rate prevented
-    assert said[-1].startswith("On unseen text the order is another: rnn is best there")
+    assert said[-1].startswith("On unseen text the order differs: rnn is best there")
 
 
 number = st.floats(allow_nan=False, allow_infinity=False)
