@@ -1,4 +1,4 @@
-"""How fast ours writes and scores: against plain PyTorch and against what the machine can do, in one run.
+"""How fast the engine writes and scores, against plain PyTorch and against the limits of the machine, in one run.
 
     python benchmarks/generate.py [--cells rnn lstm gru] [--sizes 256 512 1024] [--seconds 3] [--chars 300000]
 
@@ -8,25 +8,25 @@ weights) it measures
 - ours: microseconds in which `CharLM.stream` writes a character, drawing it from all symbols included;
 - plain: the same model in nn.Embedding, nn.LSTM (or RNN, GRU) and nn.Linear, which keeps its state from one step to the
   next, softmax and torch.multinomial; with as many threads as torch takes by itself or with one, whatever is faster;
-- limit: the products of a step between its weights and vectors and nothing else, by the fastest BLAS call at hand:
-  numpy.dot with the weights as they are or transposed, or the call that ours makes. The first layer's input is looked
-  up in a table, so it takes no product. `allowed` is how long ours may take beside that;
-- crowd: characters per second of 64 texts that as many threads ask for at once, as the app's visitors do, from the
-  first one's asking to the last one's end; alone: the same when they are written one after another. Each is as long as
-  `--seconds` allows, and short ones gain less: to let a text join takes a while;
-- scored: characters per second of `CharLM.score`, and the share of the machine's matrix peak that these products come
-  to. Each is counted once, although the beginnings of the stretches that the text is cut into are read twice: 64
-  characters here, some hundred with weights that were trained and so remember for longer. The peak is the speed of a
-  2048³ product in float32 by numpy or torch, whatever is faster, on all cores, just before and after;
-- GPU: microseconds in which `charlm.inference.gpu.GpuWriter` writes a character, where there is CUDA; GPU, plain: the
-  plain model there, whose every character is waited for.
+- limit: the matrix-vector products of a step and nothing else, by the fastest BLAS call at hand: numpy.dot with the
+  weights as they are or transposed, or the call of our engine. The first layer's input is looked up in a table, so it
+  takes no product. `allowed` is how long ours may take in all, given that limit;
+- batch: characters per second of 64 streams that as many threads ask for at once, as the app's visitors do, from the
+  first request to the end of the last stream; alone: the same streams one after another. Each is as long as
+  `--seconds` allows; shorter ones gain less, since joining the batch takes a while;
+- scored: characters per second of `CharLM.score`, and the share of the machine's peak in matrix products that it
+  reaches. Each product is counted once, although the beginnings of the stretches into which the text is cut are read
+  twice: 64 characters here, some hundred with trained weights, whose effective context is longer. The peak is the speed
+  of a 2048³ product in float32 by numpy or torch, whatever is faster, on all cores, just before and after;
+- GPU: microseconds in which a stream alone gets a character where there is CUDA; GPU, batch: characters per second of
+  16 streams there; GPU, plain: microseconds of the plain model there, which waits for every character.
 
-And once: how long it takes, and how much memory, until a fresh process has loaded weights/shakespeare-lstm, written
-1,000 characters and ended; beside it one that only imports torch.
+And once: the time and memory that a fresh process takes to load weights/shakespeare-lstm, write 1,000 characters and
+end, and those of a process that only imports torch.
 
-BLAS has one thread here, as in the app, except for the peak and the fresh processes, and it picks its kernels for the
-machine itself, even where the environment names older ones: with those, all of this is slower. What is compared takes
-turns, so that whatever else the machine does slows both. Times are those of the best turn.
+BLAS has one thread here, as in the app, except for the peak and the fresh processes, and it picks the kernels for this
+machine, even where the environment names older ones. What is compared is measured in turns, so that other work of the
+machine slows both. Times are those of the best turn.
 """
 
 import argparse
@@ -57,8 +57,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from charlm.inference.batching import measure_chars_per_second, write_alone
 from charlm.inference.engine import Array, Engine, Product, count_rows
-from charlm.inference.gpu import seconds_per_symbol
+from charlm.inference.gpu import STEPS_PER_CALL, GpuBackend
+from charlm.inference.sampling import Sampler, SamplingSettings
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.config import ModelConfig, Weights
@@ -69,17 +71,18 @@ SYMBOLS = "".join(map(chr, range(ord("A"), ord("A") + 65)))
 ENDLESS = 10**9  # characters
 STRETCH = 16  # characters between two looks at the clock
 TURNS = 5
-CROWD, CROWD_TURNS = 64, 2
+STREAMS, BATCH_TURNS = 64, 2
 ALL_THREADS = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
 
-# what ours shall reach
+# What is demanded of ours
 TIMES_PLAIN = {256: 6, 512: 10, 1024: 10}  # for an LSTM, by its size
-TIMES_LIMIT, BESIDE_LIMIT = 1.3, 15  # beside it: microseconds
+TIMES_LIMIT, BESIDE_LIMIT = 1.3, 15  # ours takes at most 1.3 × limit + 15 microseconds
 TIMES_ALONE = 4
 SHARE_OF_PEAK = 0.5
 START_SECONDS, START_MEGABYTES = 0.6, 90
 
-# Processes of their own. This one answers seconds with the operations per second of the fastest product in that time.
+# Programs of separate processes. For each number of seconds it reads, this one measures for that long and prints the
+# operations per second of the fastest product.
 PEAK = """
 import sys, time
 import numpy, torch
@@ -102,7 +105,7 @@ CharLM.from_pretrained("weights/shakespeare-lstm", device="cpu").generate(length
 print("torch" in sys.modules)
 """
 IMPORT_TORCH = "import torch; print(True)"
-# The peak memory of a process counts from that of the one which starts it, so a small one does.
+# A process's peak memory includes that of the process that forked it, so a small one starts it.
 LAUNCH = """
 import json, resource, subprocess, sys, time
 start = time.perf_counter()
@@ -114,7 +117,7 @@ print(json.dumps({"seconds": seconds, "megabytes": peak / 1e6, "imports_torch": 
 
 
 def random_model(cell: str, size: int) -> tuple[ModelConfig, Weights]:
-    """Return a model that was never trained: what its weights are does not change how long a step takes."""
+    """Return an untrained model: the time of a step does not depend on the values of the weights."""
     config = ModelConfig(cell, SYMBOLS, embedding_size=size, hidden_size=size, num_layers=2, dropout=0.0)
     random, scale = np.random.default_rng(0), np.float32(size**-0.5)
     return config, {name: scale * random_array(random, *shape) for name, shape in config.tensor_shapes.items()}
@@ -162,7 +165,7 @@ class Plain(nn.Module):
 
 
 def products(weights: Weights, engine: Engine) -> dict[str, list[Callable[[], object]]]:
-    """Return what makes the products of a step, by how it has the weights."""
+    """Return the calls that compute the products of a step, by the layout of the weights."""
     names = "recurrent.weight_hh_l0", "recurrent.weight_ih_l1", "recurrent.weight_hh_l1", "head.weight"
     matrices = [weights[name] for name in names]
     random = np.random.default_rng(0)
@@ -182,30 +185,30 @@ def products(weights: Weights, engine: Engine) -> dict[str, list[Callable[[], ob
 
 
 def product(multiplies: Callable[..., Array], left: Array, right: Array) -> Callable[[], object]:
-    """Return a call that makes a product, for which there is room already."""
+    """Return a call that computes a product into an array that is there already."""
     return partial(multiplies, left, right, multiplies(left, right))
 
 
 def make_stretch(step: Sequence[Callable[[], object]]) -> None:
-    """Make the products of a step as often as a stretch has characters."""
+    """Compute the products of a step as often as a stretch has characters."""
     for _ in range(STRETCH):
         for make in step:
             make()
 
 
-class Visitors:
-    """Those who ask for texts at the same time. length: of each text."""
+class Requests:
+    """Requests for texts, made at the same time or one after another. length: of each text."""
 
     def __init__(self, lm: CharLM, length: int) -> None:
         self._lm = lm
         self.length = length
 
-    def ask_together(self) -> None:
-        """Have all texts written, each read by a thread of its own."""
-        with ThreadPoolExecutor(CROWD) as threads:
-            list(threads.map(partial(self.ask, shared=True), range(CROWD)))
+    def write_together(self) -> None:
+        """Have all texts written, each received by a thread of its own."""
+        with ThreadPoolExecutor(STREAMS) as threads:
+            list(threads.map(partial(self.write, shared=True), range(STREAMS)))
 
-    def ask(self, seed: int = 0, *, shared: bool = False) -> None:
+    def write(self, seed: int = 0, *, shared: bool = False) -> None:
         """Have one text written."""
         for _ in self._lm.stream(SYMBOLS[0], self.length, temperature=1, seed=seed, shared=shared):
             pass
@@ -224,7 +227,7 @@ class Peak:
         self.threads = int(self._answers.readline())
 
     def measure(self, seconds: float) -> float:
-        """Take that long; return how many floating-point operations a second it makes in a large product."""
+        """Measure for that long; return the floating-point operations per second of a large product."""
         print(seconds, file=self._questions, flush=True)
         return float(self._answers.readline())
 
@@ -272,16 +275,16 @@ def measure_writing(lm: CharLM, weights: Weights, threads: int, seconds: float, 
     }
 
 
-def measure_crowd(lm: CharLM, ours_microseconds: float, seconds: float, bar: "tqdm[Any]") -> dict[str, Any]:
-    """Return the figures of many texts: as long ones as take those seconds if the crowd is as fast as it shall be."""
-    visitors = Visitors(lm, max(1, round(TIMES_ALONE * 1e6 * seconds / ours_microseconds / CROWD)))
-    visitors.ask()
-    together, alone = best_seconds([visitors.ask_together, visitors.ask], CROWD_TURNS, seconds / CROWD_TURNS, bar)
+def measure_batch(lm: CharLM, ours_microseconds: float, seconds: float, bar: "tqdm[Any]") -> dict[str, Any]:
+    """Return the figures of many streams, so long that they take those seconds if they are as fast as demanded."""
+    requests = Requests(lm, max(1, round(TIMES_ALONE * 1e6 * seconds / ours_microseconds / STREAMS)))
+    requests.write()
+    together, alone = best_seconds([requests.write_together, requests.write], BATCH_TURNS, seconds / BATCH_TURNS, bar)
     return {
-        "crowd_length": visitors.length,
-        "crowd_chars_per_second": CROWD * visitors.length / together,
-        "alone_chars_per_second": visitors.length / alone,
-        "times_alone": CROWD * alone / together,
+        "batch_length": requests.length,
+        "batch_chars_per_second": STREAMS * requests.length / together,
+        "alone_chars_per_second": requests.length / alone,
+        "times_alone": STREAMS * alone / together,
     }
 
 
@@ -312,19 +315,30 @@ def measure(cell: str, size: int, args: argparse.Namespace, peak: Peak, bar: "tq
         "cell": cell,
         "size": size,
         **writing,
-        **measure_crowd(lm, writing["ours_microseconds"], args.seconds, bar),
+        **measure_batch(lm, writing["ours_microseconds"], args.seconds, bar),
         **measure_scoring(lm, args.chars, peak, args.seconds, bar),
-        **(measure_gpu(config, weights, args.seconds) if torch.cuda.is_available() else {}),
+        **(measure_gpu(config, weights, args.seconds, bar) if torch.cuda.is_available() else {}),
     }
 
 
-def measure_gpu(config: ModelConfig, weights: Weights, seconds: float) -> dict[str, Any]:
-    """Return the figures of one text on a GPU."""
-    network, plain = Network.from_weights(config, weights, "cuda"), Plain(config, weights, "cuda")
+def measure_gpu(config: ModelConfig, weights: Weights, seconds: float, bar: "tqdm[Any]") -> dict[str, Any]:
+    """Return the figures of a GPU."""
+    backend = GpuBackend(Network.from_weights(config, weights, "cuda"))
+    plain = Plain(config, weights, "cuda")
     plain.write()
-    turns = [(seconds_per_symbol(network), mean_seconds(plain.write, seconds / TURNS)) for _ in range(TURNS)]
-    ours, plains = zip(*turns, strict=True)
-    return {"gpu_microseconds": 1e6 * min(ours), "gpu_plain_microseconds": 1e6 * min(plains) / STRETCH}
+    stream = write_alone(backend, np.zeros(1, np.int64), ENDLESS, Sampler(SamplingSettings(1.0, seed=0)))
+    next(stream)  # which captures the graph
+
+    def write() -> None:
+        for _ in islice(stream, STEPS_PER_CALL):
+            pass
+
+    ours, plains = best_seconds([write, plain.write], TURNS, seconds / TURNS, bar)
+    return {
+        "gpu_microseconds": 1e6 * ours / STEPS_PER_CALL,
+        "gpu_batch_chars_per_second": measure_chars_per_second(backend),
+        "gpu_plain_microseconds": 1e6 * plains / STRETCH,
+    }
 
 
 def measure_starts(times: int, bar: "tqdm[Any]") -> dict[str, Any]:
@@ -339,7 +353,7 @@ def measure_starts(times: int, bar: "tqdm[Any]") -> dict[str, Any]:
 
 
 class Demand(NamedTuple):
-    """What a figure shall be, and what it is."""
+    """A figure: what is demanded of it, what was measured, and whether that is enough."""
 
     figure: str
     asked: str
@@ -348,7 +362,7 @@ class Demand(NamedTuple):
 
 
 def demands(report: dict[str, Any]) -> Iterator[Demand]:
-    """Yield what is asked."""
+    """Yield all demands."""
     rows, start = report["rows"], report["starts"]["write"]
     for row in rows:
         if row["cell"] == "lstm" and (asked := TIMES_PLAIN.get(row["size"])):
@@ -363,7 +377,7 @@ def demands(report: dict[str, Any]) -> Iterator[Demand]:
     )
     yield of_all(
         rows,
-        "crowd/alone",
+        "batch/alone",
         f"≥ {TIMES_ALONE}×",
         lambda row: row["times_alone"] / TIMES_ALONE,
         lambda row: f"{row['times_alone']:.2f}×",
@@ -387,7 +401,7 @@ def of_all(
     margin: Callable[[dict[str, Any]], float],
     show: Callable[[dict[str, Any]], str],
 ) -> Demand:
-    """Return what every row shall meet. margin: at least 1 in one that does. show: puts a row's figure in words."""
+    """Return a demand on every row. margin: at least 1 in a row that meets it. show: formats a row's figure."""
     worst, met = min(rows, key=margin), sum(margin(row) >= 1 for row in rows)
     reached = f"{met} of {len(rows)} do; the worst, {name_of(worst)}: {show(worst)}"
     return Demand(figure, asked, reached, met == len(rows))
@@ -399,7 +413,7 @@ def name_of(row: dict[str, Any]) -> str:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Lay the figures out for people."""
+    """Return the figures as a table."""
     peak = max(row["peak"] for row in report["rows"])
     laid_out = Table(title=f"Writing and scoring on {report['threads']} threads; matrix peak {peak / 1e9:.0f} GFLOP/s")
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -408,14 +422,15 @@ def table(report: dict[str, Any]) -> Table:
         "plain/ours": lambda row: f"{row['times_plain']:.1f}×",
         "limit": lambda row: f"{row['limit_microseconds']:,.1f}",
         "allowed": lambda row: f"{row['allowed_microseconds']:,.1f}",
-        "crowd, chars/s": lambda row: f"{row['crowd_chars_per_second']:,.0f}",
+        "batch, chars/s": lambda row: f"{row['batch_chars_per_second']:,.0f}",
         "alone": lambda row: f"{row['alone_chars_per_second']:,.0f}",
-        "crowd/alone": lambda row: f"{row['times_alone']:.1f}×",
+        "batch/alone": lambda row: f"{row['times_alone']:.1f}×",
         "scored, chars/s": lambda row: f"{row['scored_chars_per_second']:,.0f}",
         "of peak": lambda row: f"{row['share_of_peak']:.1%}",
     }
     if torch.cuda.is_available():
         columns["GPU, µs"] = lambda row: f"{row['gpu_microseconds']:,.1f}"
+        columns["GPU, batch"] = lambda row: f"{row['gpu_batch_chars_per_second']:,.0f}"
         columns["GPU, plain"] = lambda row: f"{row['gpu_plain_microseconds']:,.1f}"
     laid_out.add_column("cell")
     for name in columns:
@@ -426,7 +441,7 @@ def table(report: dict[str, Any]) -> Table:
 
 
 def demand_table(report: dict[str, Any]) -> Table:
-    """Lay out what is asked for; what is not reached is red."""
+    """Return the demands as a table; those that are missed are red."""
     laid_out = Table("figure", "asked", "reached", "", title="What is asked")
     for figure, asked, reached, met in demands(report):
         laid_out.add_row(figure, asked, reached, "[green]met" if met else "[red]missed")
@@ -466,8 +481,8 @@ def main() -> None:
     cases = [(cell, size) for size in args.sizes for cell in args.cells]
     with Popen([sys.executable, "-c", PEAK], env=ALL_THREADS, text=True, stdin=PIPE, stdout=PIPE) as process:
         peak = Peak(process)
-        works = len({1, peak.threads}) + 4
-        total = len(cases) * (works * TURNS + 2 * CROWD_TURNS + 1) + 2 * args.starts
+        works, gpu_turns = len({1, peak.threads}) + 4, 2 * TURNS * torch.cuda.is_available()
+        total = len(cases) * (works * TURNS + 2 * BATCH_TURNS + 1 + gpu_turns) + 2 * args.starts
         with tqdm(total=total, file=sys.stderr, desc="measuring", leave=False) as bar:
             starts = measure_starts(args.starts, bar)
             rows = [measure(cell, size, args, peak, bar) for cell, size in cases]

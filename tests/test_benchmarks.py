@@ -119,7 +119,7 @@ def test_every_cell_writes_and_scores_in_one_run(written):
         # with one thread, and with as many as torch takes by itself
         assert set(row["plain_microseconds_by_threads"]) == {"1", str(written["threads"])}
         assert len(row["limit_microseconds_by_weights"]) == 3
-        assert row["scored_chars"] == 3000 and row["crowd_length"] > 0
+        assert row["scored_chars"] == 3000 and row["batch_length"] > 0
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_the_ratios_of_writing_and_scoring_follow_from_the_figures_beside_them(w
         assert row["allowed_microseconds"] == pytest.approx(1.3 * limit + 15)
         assert row["is_within_allowed"] == (ours <= row["allowed_microseconds"])
         assert 0 < limit < ours  # there is more to a step than its products
-        assert row["times_alone"] == pytest.approx(row["crowd_chars_per_second"] / row["alone_chars_per_second"])
+        assert row["times_alone"] == pytest.approx(row["batch_chars_per_second"] / row["alone_chars_per_second"])
         # for each character, a product with each of three matrices and with the head
         flop = 2 * (3 * gates * row["size"] ** 2 + row["size"] * 65)
         assert row["share_of_peak"] == pytest.approx(row["scored_chars_per_second"] * flop / row["peak"])
@@ -150,7 +150,7 @@ def test_fresh_processes_are_measured_by_themselves(written):
 @pytest.mark.slow
 def test_what_is_asked_of_writing_is_printed_for_people():
     printed = subprocess.check_output([*GENERATE, "--cells", "lstm", "--sizes", "256"], cwd=ROOT, text=True)
-    for shown in ("lstm 2×256", "plain/ours", "crowd/alone", "of peak", "≤ 1.3 × limit + 15 µs", "torch not imported"):
+    for shown in ("lstm 2×256", "plain/ours", "batch/alone", "of peak", "≤ 1.3 × limit + 15 µs", "torch not imported"):
         assert shown in printed
 
 

@@ -209,7 +209,7 @@ def _tell_difference(better: tuple[str, HistoryRecord], worse: tuple[str, Histor
     low, high = history["best"]["val_loss"], others["best"]["val_loss"]
     difference = high - low
     if difference < SEED_NOISE:
-        return f"{name} and {other} are level, {_nats(low)} and {_nats(high)}: another seed can do that."
+        return f"{name} and {other} are level, {_nats(low)} and {_nats(high)}: different seeds differ by that much."
     share = 100 * (1 - 1 / perplexity(difference))
     sizes = _tell_sizes(history, others)
     return (
