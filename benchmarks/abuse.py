@@ -71,7 +71,7 @@ def tell():
         queue = page._queue
         running = [event._id for job in list(queue.active_jobs) if job for event in job]
         waiting = [event._id for line in list(queue.event_queue_per_concurrency_id.values()) for event in line.queue]
-        texts = sum(len(worker) for model in registry for worker in model.lm._scheduler._workers)
+        texts = sum(len(model.lm._scheduler) for model in registry)
         state = {"running": running, "waiting": waiting, "texts": texts, "megabytes": resident()}
         print(json.dumps(state), file=out, flush=True)
 
