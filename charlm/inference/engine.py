@@ -7,7 +7,7 @@ With x the input of a layer, h its hidden state and c the LSTM's cell state, and
             c' = f ∘ c + i ∘ g;  h' = o ∘ tanh(c')
     GRU     r, z = sigmoid(W x + U h + b); n = tanh(W x + b + r ∘ (U h + d));  h' = (1 - z) ∘ n + z ∘ h
 
-with the weights of `torch.nn`, and b the sum of its two biases except in n. The logits are V h + a of the last layer.
+with the weights of `torch.nn`, and b the sum of its two biases except in n. The logits are a linear map of the last h.
 
 On a CPU a step takes as long as reading the weights takes. So they are rearranged once, when the engine is built:
 
