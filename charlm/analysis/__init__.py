@@ -1,1 +1,1 @@
-"""What a model has learnt: its expectations, its units, how far back it looks, and what its loss curves say."""
+"""What a model has learnt: its predictions, its units, its effective context, and what its loss curves say."""

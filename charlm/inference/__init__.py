@@ -1,1 +1,1 @@
-"""What a model does: read text, score it, and write it."""
+"""What a model does: read, score and write text."""
