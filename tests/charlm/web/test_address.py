@@ -1,8 +1,9 @@
 import pytest
 from models import make_lm
 
+from charlm.inference.sampling import SamplingSettings
 from charlm.web.address import Address, read_address
-from charlm.web.answers.write import SamplingSettings, WriteSettings
+from charlm.web.answers.write import WriteSettings
 from charlm.web.models import ModelRegistry, ServedModel
 
 REGISTRY = ModelRegistry([ServedModel(name, make_lm(), "folder") for name in ("one", "two")])
