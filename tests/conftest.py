@@ -135,18 +135,27 @@ def app(_no_hub_between_tests):
         yield url
 
 
+@pytest.fixture(scope="session")
+def context(browser):
+    """A profile of the browser, whose cache saves a page most of its loading."""
+    return browser.new_context()
+
+
 @pytest.fixture
-def visit(browser):
+def visit(context):
     """A function that opens a page as a new visitor; at the end nothing may have gone wrong on any of them."""
     visits = []
 
-    def open_page(url, width=1280, height=1000, **context):
-        page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
+    def open_page(url, width=1280, height=1000):
+        page = context.new_page()
+        page.set_viewport_size({"width": width, "height": height})
         visits.append(Visit(page, url))
         return visits[-1]
 
     yield open_page
     for each in visits:
-        each.page.context.close()
+        each.page.evaluate("localStorage.clear()")
+        each.page.close()
         assert each.errors == []
         assert each.foreign == []
+    context.clear_cookies()
