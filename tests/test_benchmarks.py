@@ -1,6 +1,7 @@
 """The benchmarks measure what they say, at sizes too small for the figures to mean anything."""
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import pytest
 import torch
 from browser import ROOT
+from rich.console import Console
 
 
 def load_benchmark(name):
@@ -95,9 +97,10 @@ def test_a_precision_that_the_processor_emulates_is_refused(monkeypatch, capsys)
 
 
 @pytest.mark.slow
-def test_a_table_is_printed_for_people():
-    command = [sys.executable, "benchmarks/train.py", "--cells", "rnn", "--sizes", "8", "--seconds", "0.01"]
-    printed = subprocess.check_output([*command, "--chars", "100000"], cwd=ROOT, text=True)
+def test_a_table_is_printed_for_people(report):
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(load_benchmark("train").table(report))
+    printed = console.export_text()
     assert "rnn 2×8" in printed
     assert "ours/plain" in printed
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from browser import ROOT
 from reference import load_plain
 
 from charlm.model.folder import MODEL_FILES, read_model
+from train.__main__ import main
 
 FOLDERS = sorted((ROOT / "weights").iterdir())
 each_model = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -47,13 +47,15 @@ def test_plain_torch_reads_it(folder):
 
 @pytest.mark.slow
 @each_model
-def test_its_figures_can_be_had_again_and_are_good_enough_to_ship(folder):
+def test_its_figures_can_be_had_again_and_are_good_enough_to_ship(folder, monkeypatch, capsys):
     if not Path(os.environ.get("CHARLM_DATA", "nowhere"), "tinyshakespeare.txt").is_file():
         pytest.skip("CHARLM_DATA names no folder with tinyshakespeare.txt to measure on")
     model = read_model(folder)
     protocol, best = model.history["run"]["protocol"], model.history["best"]
-    command = ["-m", "train", "evaluate", str(folder), "--text", "tinyshakespeare", "--protocol", protocol, "--json"]
-    measured = json.loads(subprocess.check_output([sys.executable, *command], cwd=ROOT, text=True))
+    command = ["evaluate", str(folder), "--text", "tinyshakespeare", "--protocol", protocol, "--json"]
+    monkeypatch.setattr(sys, "argv", ["train", *command])
+    main()
+    measured = json.loads(capsys.readouterr().out)
     recorded = {name: loss for name, loss in best.items() if name != "epoch"}
     if protocol == "windows":
         recorded["unseen_loss"] = model.history["epochs"][best["epoch"] - 1]["unseen_loss"]

@@ -8,7 +8,6 @@ import time
 import zipfile
 
 import pytest
-from browser import ROOT
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
@@ -16,6 +15,7 @@ from charlm.model.cells import CELLS
 from charlm.model.folder import MODEL_FILES
 from charlm.web.answers import train as training
 from charlm.web.answers.train import LARGEST_TEXT, PRESETS, Preset, TrainingQueue, fit_arguments
+from train.__main__ import main
 
 SET_PRIORITY = os.setpriority
 VERSE = "the cat sat on the mat, and the dog ran to the man.\n" * 40
@@ -61,14 +61,14 @@ def until(values, condition):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_trains_the_model_that_the_command_trains(cell, tmp_path):
+def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch):
     last = list(run(TrainingQueue(), cell=cell))[-1]
     assert last.message.startswith("done: the model is that of epoch")
     (tmp_path / "my-text.txt").write_text(VERSE, encoding="utf-8")
     arguments = fit_arguments(len(VERSE), cell, "small")
-    command = ["-m", "train", "fit", "--text", "my-text.txt", "--out", "run", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", "fit", "--text", "my-text.txt", "--out", "run", *arguments])
+    main()
     record = json.loads((tmp_path / "run" / "history.json").read_text(encoding="utf-8"))
 
     def losses(epochs):
