@@ -1,6 +1,6 @@
 """The view *Look inside*: what a model expected in a text, what its units did, how far back it looks."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -8,22 +8,42 @@ from charlm.web.answers import inside as answers
 from charlm.web.answers.inside import LONGEST_SEARCHED, SURPRISAL
 from charlm.web.components import STATIC, heat_text, lines
 from charlm.web.errors import QUIET, for_page
+from charlm.web.heat import Heat
 from charlm.web.models import ModelRegistry
 
 SCENE = (STATIC / "scene.txt").read_text(encoding="utf-8")  # written for this page: no model was trained on it
 COLOUR_HINT = "surprisal, or a unit: STATE LAYER:UNIT, for example hidden 0:17"
+SEEN_HINT = (
+    "Point at a character, or move there with the arrow keys, to see which characters the model held likeliest in its "
+    "place. Click it, or press Enter, to see which earlier characters influenced that prediction."
+)
 COMPARED_FIRST = 2  # models
+
+
+class Inspection(NamedTuple):
+    """The text coloured by surprisal or by a unit, and the influence on one of its predictions."""
+
+    model: gr.Dropdown
+    colour: gr.Dropdown
+    text: gr.Textbox
+    inspect: gr.Button
+    find: gr.Button
+    write: gr.Button
+    seen: gr.HTML
+    about: gr.HTML
+    influence: gr.Column
+    traced: gr.HTML
+    traced_line: gr.HTML
 
 
 def build(registry: ModelRegistry) -> list[gr.Dropdown]:
     """Lay out the view and connect it; return the pickers of models."""
-    model, text = _build_inspection(registry)
-    return [model, _build_contexts(registry, text)]
+    inspection = _inspection(registry)
+    _connect(registry, inspection)
+    return [inspection.model, _contexts(registry, inspection.text)]
 
 
-def _build_inspection(registry: ModelRegistry) -> tuple[gr.Dropdown, gr.Textbox]:
-    """Lay out and connect the text coloured by surprisal or by a unit, and the influence on one prediction."""
-    # 1) the components
+def _inspection(registry: ModelRegistry) -> Inspection:
     with gr.Row(equal_height=True):
         names = registry.names
         model = gr.Dropdown(names, value=names[0], label="Model", elem_id="inspect-model", min_width=220)
@@ -41,18 +61,18 @@ def _build_inspection(registry: ModelRegistry) -> tuple[gr.Dropdown, gr.Textbox]
         inspect = gr.Button("Look inside", variant="primary", elem_id="inspect", size="md", min_width=120)
         find = gr.Button("Find interpretable units", elem_id="find-units", size="md", min_width=220)
         write = gr.Button("Let the model write a text", elem_id="write-text", size="md", min_width=200)
-    seen = heat_text(
-        "What the model expected",
-        explained="Point at a character, or move there with the arrow keys, to see which characters the model held "
-        "likeliest in its place. Click it, or press Enter, to see which earlier characters influenced that prediction.",
-        elem_id="seen",
-    )
+    seen = heat_text("What the model expected", explained=SEEN_HINT, elem_id="seen")
     about = lines(elem_classes="progress", elem_id="seen-line")
     with gr.Column(visible=False) as influence:
         traced = heat_text("Influence on the chosen prediction", elem_id="traced", elem_classes="small")
         traced_line = lines(elem_classes="progress", elem_id="traced-line")
+    return Inspection(model, colour, text, inspect, find, write, seen, about, influence, traced, traced_line)
 
-    # 2) the events
+
+def _connect(registry: ModelRegistry, view: Inspection) -> None:
+    def look(model: str, text: str, colour: str) -> tuple[Heat, str]:
+        return answers.inspect(registry, model, text, colour)
+
     def find_units(model: str, text: str) -> dict[str, Any]:
         units = answers.find_units(registry, model, text)
         return gr.update(
@@ -61,27 +81,30 @@ def _build_inspection(registry: ModelRegistry) -> tuple[gr.Dropdown, gr.Textbox]
             info=f"{len(units)} units found: choose one",
         )
 
+    def write_text(model: str) -> str:
+        return answers.write_text(registry, model)
+
     def trace(model: str, text: str, event: gr.EventData) -> list[Any]:
         place = getattr(event, "index", None)
         return [gr.update(visible=True), *answers.trace_influence(registry, model, text, place)]
 
-    look: dict[str, Any] = {
-        "fn": for_page(lambda model, text, colour: answers.inspect(registry, model, text, colour)),
+    model, colour, text = view.model, view.colour, view.text
+    event: dict[str, Any] = {
+        "fn": for_page(look),
         "inputs": [model, text, colour],
-        "outputs": [seen, about],
+        "outputs": [view.seen, view.about],
         **QUIET,
     }
-    gr.on([inspect.click, colour.input], **look, trigger_mode="always_last")
-    find.click(for_page(find_units), [model, text], colour, **QUIET).then(**look)
-    write.click(for_page(lambda model: answers.write_text(registry, model)), model, text, **QUIET).then(**look)
-    seen.select(for_page(trace), [model, text], [influence, traced, traced_line], **QUIET)
-    # units found in one model mean nothing in another
+    gr.on([view.inspect.click, colour.input], **event, trigger_mode="always_last")
+    view.find.click(for_page(find_units), [model, text], colour, **QUIET).then(**event)
+    view.write.click(for_page(write_text), model, text, **QUIET).then(**event)
+    view.seen.select(for_page(trace), [model, text], [view.influence, view.traced, view.traced_line], **QUIET)
+    # the units of one model mean nothing in another
     reset = gr.update(choices=[SURPRISAL], value=SURPRISAL, info=COLOUR_HINT)
-    model.change(lambda: reset, None, colour, **QUIET).then(**look)
-    return model, text
+    model.change(lambda: reset, None, colour, **QUIET).then(**event)
 
 
-def _build_contexts(registry: ModelRegistry, text: gr.Textbox) -> gr.Dropdown:
+def _contexts(registry: ModelRegistry, text: gr.Textbox) -> gr.Dropdown:
     """Lay out and connect the comparison of effective contexts on the text; return its picker of models."""
     gr.Markdown(
         "### Effective context\n"

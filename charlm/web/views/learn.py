@@ -1,6 +1,6 @@
 """The view *Learn*: the loss curves of the training records, what they show, and the samples of each epoch."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -16,23 +16,52 @@ SAVE_PICTURE = """() => document.querySelector('#loss-curves [data-title^="Downl
 SAVE_TABLE = """(text) => { charlm.save(text, "curves.csv", "text/csv"); return text; }"""
 
 
+class Curves(NamedTuple):
+    """The plot of the loss curves, and what changes or saves it."""
+
+    unit: gr.Radio
+    axis: gr.Radio
+    scale: gr.Radio
+    plot: gr.Plot
+    picture: gr.Button
+    table_file: gr.Button
+    csv: gr.Textbox
+
+
+class Details(NamedTuple):
+    """What the curves show, in words, samples and tables."""
+
+    reading: gr.HTML
+    epoch: gr.Slider
+    samples: gr.HTML
+    table: gr.Dataframe
+    settings: gr.Dataframe
+
+
 def build(registry: ModelRegistry) -> gr.Dropdown:
     """Lay out the view and connect it; return the picker of models."""
-    # 1) the curves
     names = _comparable(registry)
     models = gr.Dropdown(registry.names, value=names, multiselect=True, label="Models", elem_id="learn-models")
+    curves = _curves(registry, names)
+    details = _details(registry, names)
+    _connect(registry, models, curves, details)
+    return models
+
+
+def _curves(registry: ModelRegistry, names: list[str]) -> Curves:
+    default = PlotSettings()
     with gr.Row():
-        default = PlotSettings()
         unit = gr.Radio(list(LOSS_UNITS), value=default.unit, label="Loss in", elem_id="unit", min_width=260)
         axis = gr.Radio(list(AXES), value=default.axis, label="Over", elem_id="axis", min_width=260)
         scale = gr.Radio(SCALES, value=default.scale, label="Scale", elem_id="scale", min_width=140)
-    curves = gr.Plot(answers.plot(registry, names, default), show_label=False, elem_id="loss-curves")
+    plot = gr.Plot(answers.plot(registry, names, default), show_label=False, elem_id="loss-curves")
     with gr.Row(elem_classes="actions"):
         picture = gr.Button("Save as PNG", size="sm", elem_id="save-png", min_width=120)
         table_file = gr.Button("Save as CSV", size="sm", elem_id="save-csv", min_width=120)
-    csv = gr.Textbox(visible=False)
+    return Curves(unit, axis, scale, plot, picture, table_file, gr.Textbox(visible=False))
 
-    # 2) what they show, in words, samples and tables
+
+def _details(registry: ModelRegistry, names: list[str]) -> Details:
     gr.Markdown("### What the curves show")
     reading = lines(answers.read_curves(registry, names), elem_id="reading", elem_classes="reading")
     gr.Markdown("### Samples by epoch\nWhat each model wrote after an epoch. Move the slider to see it learn.")
@@ -45,8 +74,10 @@ def build(registry: ModelRegistry) -> gr.Dropdown:
         settings = gr.Dataframe(
             answers.run_settings(registry, names), interactive=False, show_label=False, elem_id="run-settings"
         )
+    return Details(reading, epoch, samples, table, settings)
 
-    # 3) the events
+
+def _connect(registry: ModelRegistry, models: gr.Dropdown, curves: Curves, details: Details) -> None:
     def draw(names: Any, *plot_settings: Any) -> Any:
         return answers.plot(registry, names, PlotSettings(*plot_settings))
 
@@ -61,20 +92,22 @@ def build(registry: ModelRegistry) -> gr.Dropdown:
             answers.run_settings(registry, names),
         ]
 
-    plot_settings = [unit, axis, scale]
-    models.change(for_page(show), [models, *plot_settings], [curves, reading, epoch, samples, table, settings], **QUIET)
-    gr.on([each.input for each in plot_settings], for_page(draw), [models, *plot_settings], curves, **QUIET)
-    epoch.input(
-        for_page(lambda names, epoch: answers.samples(registry, names, epoch)),
-        [models, epoch],
-        samples,
-        trigger_mode="always_last",
-        **QUIET,
+    def show_samples(names: Any, epoch: Any) -> list[dict[str, str]]:
+        return answers.samples(registry, names, epoch)
+
+    def csv(names: Any) -> str:
+        return answers.csv(registry, names)
+
+    plot_settings = [curves.unit, curves.axis, curves.scale]
+    inputs = [models, *plot_settings]
+    models.change(for_page(show), inputs, [curves.plot, *details], **QUIET)
+    gr.on([each.input for each in plot_settings], for_page(draw), inputs, curves.plot, **QUIET)
+    details.epoch.input(
+        for_page(show_samples), [models, details.epoch], details.samples, trigger_mode="always_last", **QUIET
     )
-    picture.click(None, js=SAVE_PICTURE, **QUIET)
-    saved = table_file.click(for_page(lambda names: answers.csv(registry, names)), models, csv, **QUIET)
-    saved.then(None, csv, csv, js=SAVE_TABLE, **QUIET)
-    return models
+    curves.picture.click(None, js=SAVE_PICTURE, **QUIET)
+    saved = curves.table_file.click(for_page(csv), models, curves.csv, **QUIET)
+    saved.then(None, curves.csv, curves.csv, js=SAVE_TABLE, **QUIET)
 
 
 def _comparable(registry: ModelRegistry) -> list[str]:
