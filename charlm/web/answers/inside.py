@@ -133,7 +133,7 @@ def _describe(inspection: Inspection, skipped: str, length: int) -> str:
     parts = [f"{read:,} characters"]
     if read > 1:
         bits = bits_per_char(float(inspection.surprisals[1:].mean()))
-        parts.append(f"{bits:.2f} bits per character, 1 of {2**bits:.1f} equally likely ones")
+        parts.append(f"{bits:.2f} bits per character, perplexity {2**bits:.1f}")
     if length > LONGEST_INSPECTED:
         parts.append(f"the first {LONGEST_INSPECTED:,} of {length:,} are shown")
     if skipped:

@@ -38,7 +38,7 @@ def test_a_text_shows_how_surprising_each_character_was_and_what_was_expected():
 
 def test_four_equally_likely_symbols_are_two_bits_each():
     _, line = inside.inspect(REGISTRY, "uniform", "abba", "surprisal")
-    assert "2.00 bits per character, 1 of 4.0 equally likely ones" in line
+    assert "2.00 bits per character, perplexity 4.0" in line
 
 
 @pytest.mark.parametrize(("unit", "state"), [("hidden 1:3", "hidden"), ("cell 0:7 · inside quotes (0.9)", "cell")])
