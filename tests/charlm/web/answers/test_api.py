@@ -135,6 +135,13 @@ def test_an_argument_out_of_bounds_is_refused_by_name(argument, value):
         list(make_api().generate("small-lstm", **{argument: value}))
 
 
+def test_the_description_of_generate_names_the_bounds():
+    described = Api.generate.__doc__
+    assert f"how many new characters, up to {LONGEST_TEXT:,}." in described
+    assert f"the model's own probabilities; up to {HIGHEST_TEMPERATURE}." in described
+    assert f"the k likeliest characters, up to {LARGEST_TOP_K};" in described
+
+
 def test_the_longest_prompt_and_a_lone_surrogate_are_read():
     text = list(make_api().generate("small-lstm", "\ud800" + "a" * (LONGEST_PROMPT - 1), length=1, seed=0))[-1]
     assert len(text) == 1

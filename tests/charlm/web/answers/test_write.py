@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from models import make_lm
+from models import make_lm, make_model
 
 from charlm.errors import ModelFileError, RequestError, VocabError
+from charlm.lm import CharLM
 from charlm.model.history import bits_per_char
 from charlm.web.answers import write as writing
 from charlm.web.answers.write import (
@@ -134,9 +135,10 @@ def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, schedule
 
 
 def test_a_model_that_diverged_is_told_to_the_visitor():
-    lm = make_lm()
-    lm._weights["head.weight"][:] = 3e38
-    registry = make_registry(diverged=lm, sound=make_lm())
+    model = make_model()
+    model.weights["head.weight"][:] = 3e38
+    diverged = CharLM(model.config, model.weights, device="cpu")
+    registry = make_registry(diverged=diverged, sound=make_lm())
     with pytest.raises(ModelFileError, match="use another model"):
         write(registry, a="sound", b="diverged")
     assert texts(write(registry, a="sound", b="sound")[-1])[0] == LSTM.generate("", 20, 1.0, seed=7)
