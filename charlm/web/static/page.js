@@ -152,11 +152,11 @@ window.charlm = (({ LOWEST, HIGHEST, MOST_NATS }) => {
       return code >= LOWEST && code <= HIGHEST ? (code - LOWEST) / (HIGHEST - LOWEST) : null;
     }
 
-    /** Colour a character. Activations below 0, shades below 0.5, have a colour of their own. */
+    /** Colour a character. Activations below 0, whose shades are below 0.5, have their own colour. */
     paint(span, shade) {
       if (this.kind !== "activation") return span.style.setProperty("--shade", shade.toFixed(3));
       span.style.setProperty("--shade", Math.abs(2 * shade - 1).toFixed(3));
-      span.classList.toggle("low", shade < 0.5);
+      span.classList.toggle("negative", shade < 0.5);
     }
 
     /** Describe the character at a place. */
