@@ -53,7 +53,7 @@ class PlotSettings:
     def __post_init__(self) -> None:
         for name, names in ((self.unit, LOSS_UNITS), (self.axis, AXES), (self.scale, SCALES)):
             if not isinstance(name, str) or name not in names:
-                raise RequestError(f"{name!r:.50} is none of {', '.join(names)}")
+                raise RequestError(f"{name!r:.50} is not one of {', '.join(names)}")
 
 
 def draw_plot(records: Records, settings: PlotSettings | None = None) -> go.Figure:

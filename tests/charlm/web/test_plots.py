@@ -90,7 +90,7 @@ def test_the_loss_may_have_a_logarithmic_scale():
 
 @pytest.mark.parametrize("wrong", [{"unit": "joules"}, {"axis": None}, {"scale": ["log"]}, {"unit": "x" * 10**6}])
 def test_a_setting_that_does_not_exist_is_refused(wrong):
-    with pytest.raises(RequestError, match="is none of") as caught:
+    with pytest.raises(RequestError, match="is not one of") as caught:
         PlotSettings(**wrong)
     assert len(str(caught.value)) < 300
 
