@@ -41,9 +41,18 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from charlm.model.config import LARGEST_JSON, MOST_SYMBOLS, MOST_VALUES, ModelConfig, Weights
-from charlm.model.folder import CONFIG_FILE, HISTORY_FILE, LARGEST_HEADER, WEIGHTS_FILE, Model, write_model
-from charlm.model.history import MOST_EPOCHS, EpochRecord, HistoryRecord, longest_sample, make_history, write_history
+from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_SYMBOLS, MOST_VALUES, ModelConfig, Weights
+from charlm.model.folder import Model, write_model
+from charlm.model.history import (
+    HISTORY_FILE,
+    MOST_RECORDED_EPOCHS,
+    EpochRecord,
+    HistoryRecord,
+    longest_sample,
+    make_history,
+    write_history,
+)
+from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
 
 ROOT = Path(__file__).parents[1]
 MOST_MEGABYTES = 64
@@ -192,7 +201,7 @@ def json_cases() -> Iterator[Case]:
         yield Case(f"{CONFIG_FILE}: {name}", partial(change, fields={field: value}), f"{CONFIG_FILE}: {field}")
     yield Case(f"{CONFIG_FILE} and {HISTORY_FILE}", add_to_both)
     yield Case(f"{CONFIG_FILE}: {MOST_SYMBOLS:,} symbols", write_largest_vocabulary)
-    for epochs in (1000, MOST_EPOCHS):
+    for epochs in (1000, MOST_RECORDED_EPOCHS):
         record = write_history(longest_record(epochs, min(500, longest_sample(epochs)))).encode()
         yield Case(f"{HISTORY_FILE}: {epochs:,} epochs", partial(put, HISTORY_FILE, record))
 

@@ -1,4 +1,4 @@
-"""What the commands of charlm, train and the app share: how they refuse and how they end."""
+"""What the commands of charlm, train and the app share: one-line errors and exit statuses."""
 
 import argparse
 import io
@@ -10,8 +10,6 @@ from typing import NoReturn
 
 from charlm.errors import CharLMError
 
-LESS_MEMORY = "close other programs, or train with a lower --batch-size, --seq-length or --hidden-size"
-
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
@@ -22,31 +20,32 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def run(command: Callable[[], None]) -> int:
+def run(command: Callable[[], None], less_memory: str = "use a smaller model") -> int:
     """Run a command and return its exit status: 0 done, 2 a wrong request, 130 after Ctrl-C, 1 anything else.
 
-    Errors that users can cause, and warnings, become one line on standard error.
+    Errors that users can cause, and warnings, become one line on standard error. less_memory: what the user of this
+    command can do when it runs out of memory.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal or pipe can show every symbol
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal's encoding has every symbol
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         command()
-        sys.stdout.flush()  # here, where a failure is understood, rather than at exit
+        sys.stdout.flush()  # here, where a failure becomes one line, not at exit
     except CharLMError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        print(f"error: out of memory; {LESS_MEMORY}", file=sys.stderr)
+        print(f"error: out of memory; close other programs, or {less_memory}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output, `head` say, has had enough
+    except BrokenPipeError:  # the process that reads our output, such as `head`, has ended
         _drop_unwritable_output()
         return 1
-    except OSError as error:  # a full disk, say
+    except OSError as error:  # such as a full disk
         print(f"error: {error}", file=sys.stderr)
         _drop_unwritable_output()
         return 1
@@ -54,18 +53,18 @@ def run(command: Callable[[], None]) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether Python, numpy or torch got no memory. torch has no one class for it: the CPU's is a RuntimeError."""
-    torch = sys.modules.get("torch")  # importing it takes a second; where it was not, it cannot have failed
+    """Tell whether Python, numpy or torch could not allocate memory; torch's CPU allocator raises a RuntimeError."""
+    torch = sys.modules.get("torch")  # importing it takes a second, and if it is not imported it did not fail
     return (
         isinstance(error, MemoryError)
         or (torch is not None and isinstance(error, torch.OutOfMemoryError))
         or "DefaultCPUAllocator: " in str(error)
-        or "out of memory" in str(error)  # as CUDA's and MPS's drivers put it
+        or "out of memory" in str(error)  # CUDA's and MPS's drivers
     )
 
 
 def _drop_unwritable_output() -> None:
-    """Send what standard output still holds nowhere if it cannot be written, or Python would complain at exit."""
+    """Discard what standard output still buffers if it cannot be written: Python would print an error at exit."""
     try:
         sys.stdout.flush()
     except OSError:

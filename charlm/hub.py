@@ -44,18 +44,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.model.card import REPO_PLACEHOLDER
-from charlm.model.config import LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
-from charlm.model.folder import (
-    CARD_FILE,
-    CONFIG_FILE,
-    HISTORY_FILE,
-    LARGEST_HEADER,
-    MODEL_FILES,
-    WEIGHTS_FILE,
-    Model,
-    read_model,
-    replace_files,
-)
+from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
+from charlm.model.folder import CARD_FILE, MODEL_FILES, Model, read_model, replace_files
+from charlm.model.history import HISTORY_FILE
+from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
 
 LIBRARY = "charlm"  # the tag in the card of every charlm model
 QUESTION_SECONDS = 3.0  # time limit of each question; a download has none

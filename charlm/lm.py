@@ -3,7 +3,7 @@
 import os
 import tempfile
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, me
 from charlm.inference.engine import Engine, Reader
 from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, BatchSampler, Sampler, SamplingSettings
 from charlm.inference.scoring import EngineReader, surprisals
+from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, read_model, write_model
 from charlm.model.history import HistoryRecord
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from charlm.hub import Description, Fetched
     from charlm.model.network import Network
 
-SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of what the card shows
+SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of the samples on a model card
 
 
 class CharLM:
@@ -267,12 +268,21 @@ class CharLM:
         """
         return measure_influence(self.network, self.vocab.encode(_check_text("text", text)))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model folder: all its files or, on failure, none. Files of those names are replaced."""
-        from charlm.model.card import model_card  # brings the Hub's client
+    def save_pretrained(self, folder: str | Path, *, samples: Mapping[float, str] | None = None) -> None:
+        """Write the model folder: all its files or, on failure, none. Files of those names are replaced.
 
-        card = model_card(self.config, self.history, self._samples())
-        write_model(Path(folder), Model(self.config, self._weights, self.history), card)
+        samples: texts for the model card by temperature; by default those of `write_samples`, on this model's device.
+        """
+        card = model_card(self.config, self.history, self.write_samples() if samples is None else samples)
+        picture = card_picture(self.config, self.history)
+        write_model(Path(folder), Model(self.config, self._weights, self.history), card, picture)
+
+    def write_samples(self) -> dict[float, str]:
+        """Write samples for the model card, by temperature; none if the model's logits are not finite."""
+        try:
+            return {each: self.generate("", SAMPLE_LENGTH, each, seed=0) for each in SAMPLE_TEMPERATURES}
+        except ModelFileError:
+            return {}
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | bool | None = None) -> str:
         """Publish the model as a repository on the Hub, in one commit; return the commit's address.
@@ -284,13 +294,6 @@ class CharLM:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return hub.push_folder(Path(folder), repo_id, private=private, token=token)
-
-    def _samples(self) -> dict[float, str]:
-        """Write what the model's card shows; a model that cannot write shows nothing."""
-        try:
-            return {each: self.generate("", SAMPLE_LENGTH, each, seed=0) for each in SAMPLE_TEMPERATURES}
-        except ModelFileError:
-            return {}
 
     def _start(self) -> Ids:
         """What an empty prompt stands for: the end of a line, if the model knows lines."""

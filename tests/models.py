@@ -5,14 +5,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import settings
 
+from charlm.errors import ModelFileError
 from charlm.inference.sampling import Sampler, SamplingSettings
 from charlm.lm import CharLM
-from charlm.model.card import model_card
+from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig
-from charlm.model.folder import Model, round_to_bfloat16, write_model
+from charlm.model.folder import Model, read_model, write_model
 from charlm.model.history import make_history
+from charlm.model.weights import round_to_bfloat16
 
 VOCAB = "\n abcdeé한😀"
 
@@ -74,8 +77,20 @@ def uniform_lm(vocab):
 
 
 def save(model, folder):
-    write_model(folder, model, model_card(model.config, model.history))
+    card, picture = model_card(model.config, model.history), card_picture(model.config, model.history)
+    write_model(folder, model, card, picture)
     return folder
+
+
+def assert_refused(folder, message):
+    """`read_model` refuses the folder, with a message that names it and contains this one."""
+    with pytest.raises(ModelFileError) as caught:
+        read_model(folder)
+    assert str(caught.value).startswith(f"{folder}: ") and message in str(caught.value)
+
+
+def read_config(folder):
+    return ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))[0]
 
 
 def contents(folder):

@@ -18,6 +18,7 @@ ORDER = [
     "charlm.model.cells",
     "charlm.model.config",
     "charlm.model.history",
+    "charlm.model.weights",
     "charlm.model.folder",
     "charlm.model.card",
     "charlm.model.network",

@@ -18,7 +18,10 @@ from models import make_model, pack_safetensors, save, unpack_safetensors
 from charlm.errors import CharLMError
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
-from charlm.model.folder import CONFIG_FILE, HISTORY_FILE, WEIGHTS_FILE, read_model
+from charlm.model.config import CONFIG_FILE
+from charlm.model.folder import read_model
+from charlm.model.history import HISTORY_FILE
+from charlm.model.weights import WEIGHTS_FILE
 
 CASES = int(os.environ.get("CHARLM_MUTATIONS", "5000"))
 WRONG = [None, True, False, "", "a", "\ud800", "lstm", "0" * 64, "1" * 4000, [], {}, [1], {"a": 1}]

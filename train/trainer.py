@@ -11,9 +11,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from charlm.errors import ModelFileError, TrainingError
 from charlm.lm import CharLM
+from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
-from charlm.model.folder import round_to_bfloat16
+from charlm.model.folder import Model, write_model
 from charlm.model.history import EpochRecord, HistoryRecord, longest_sample, make_history
+from charlm.model.weights import round_to_bfloat16
 from charlm.vocab import Vocab
 from train.batches import Batches
 from train.checkpoint import Checkpoint, delete_checkpoint, save_checkpoint
@@ -249,10 +251,15 @@ class Trainer:
         return is_best
 
     def save(self, out: Path, is_best: bool) -> None:
-        """Save a checkpoint and then, if the epoch that has ended is the best so far, the model."""
+        """Save a checkpoint and then, if the epoch that has ended is the best so far, the model.
+
+        Its card shows the epoch's sample of the record; `finish` writes samples for the final one.
+        """
         save_checkpoint(out, self.checkpoint())
         if is_best:
-            self.best_model().save_pretrained(out)
+            model = Model(self._model_config, self._best_weights, make_history(self._run, self._epochs))
+            card = model_card(model.config, model.history)
+            write_model(out, model, card, card_picture(model.config, model.history))
 
     def best_model(self) -> CharLM:
         """Return the model of the best epoch so far, with the record up to now."""

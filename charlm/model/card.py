@@ -8,16 +8,17 @@ from typing import Any
 import yaml
 
 from charlm.model.config import ModelConfig
-from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, perplexity
+from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, perplexity
 
-# Stands for the repository's name until the folder is published; `hub.push` puts the name in its place.
+# The name of the repository in a card that is not published yet; `hub.push_folder` puts the right one in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
 
 
 def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapping[float, str] | None = None) -> str:
-    """Return the text of README.md: the metadata that the Hub understands, then what a reader wants to know.
+    """Return the text of README.md: metadata for the Hub, then figures, samples and usage for a reader.
 
-    samples: what the model writes, by temperature; without, what it wrote after its best epoch is shown.
+    samples: texts that the model wrote, by temperature; without any, the card shows the best epoch's sample of the
+        record.
     """
     parts = [front_matter(_metadata(config, history)), _introduction(config, history)]
     if history is not None:
@@ -30,6 +31,13 @@ def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapp
     if history is not None:
         parts.append(_training(history))
     return "\n\n".join(parts) + "\n"
+
+
+def card_picture(config: ModelConfig, history: HistoryRecord | None) -> bytes | None:
+    """Return loss.png, which the card shows: the curves of the record, or None without one."""
+    if history is None:
+        return None
+    return draw_curves(history, f"{config.kind.label} on {history['run'].get('text', 'a text')}")
 
 
 def front_matter(values: Mapping[str, Any]) -> str:
@@ -62,7 +70,7 @@ def _metadata(config: ModelConfig, history: HistoryRecord | None) -> dict[str, A
 def _metrics(history: HistoryRecord) -> list[dict[str, Any]]:
     """Return the figures of a record as entries of a model-index."""
     run, best = history["run"], history["best"]
-    if run.get("protocol") == "windows":  # its validation loss says nothing of other texts
+    if run.get("protocol") == "windows":  # its validation loss leaks
         unseen = best_epoch(history).get("unseen_loss")
         figures = {} if unseen is None else {"loss on unseen text (nats per character)": unseen}
     else:
@@ -118,7 +126,7 @@ def _samples(samples: Mapping[float, str]) -> str:
 
 
 def _verbatim(text: str) -> str:
-    # An indented block, not a fence: no text that a model may write can end it.
+    # an indented block, because a text could contain what ends a fence
     return textwrap.indent(text.strip("\n"), "    ", lambda line: True)
 
 
@@ -197,12 +205,12 @@ by the validation loss, as in the experiment that this repeats, not by the loss 
 
 
 def _code(text: str) -> str:
-    """Return a code span that shows a text on one line."""
+    """Return a Markdown code span of a text, on one line."""
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
 
 
 def _cell(value: object) -> str:
-    """Return the Markdown of a table cell that shows a value as it is: no markup of its own, on one line."""
+    """Return the Markdown of a table cell that shows a value literally, on one line."""
     return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", " ".join(str(value).split()))

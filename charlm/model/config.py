@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from reprlib import repr as short  # of a value from a file: that of a long string could be ten times as long
+from reprlib import repr as short_repr  # for values from files: the repr of a long string can be ten times as long
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -20,23 +20,24 @@ from charlm.vocab import Vocab
 
 Weights = dict[str, NDArray[np.float32]]  # with the names and shapes of `ModelConfig.tensor_shapes`
 
+CONFIG_FILE = "config.json"
 MODEL_TYPE = "charlm"
 FORMAT_VERSION = 1
 
-# Beyond these a file is damaged or hostile: they are checked before anything of that size is allocated.
+# A file beyond these bounds is damaged or hostile. They are checked before anything of that size is allocated.
 LARGEST_SIZE = 16_384
 MOST_LAYERS = 64
 MOST_PARAMETERS = 1_000_000_000
 MOST_SYMBOLS = 200_000  # Unicode has assigned 160,000
-DEEPEST_JSON = 100  # lists and objects in one another: what is deeper may be read, but not shown or written again
+DEEPEST_JSON = 100  # nested lists and objects; deeper ones can be parsed, but not written again
 
-# Within these, parsing a JSON text takes 40 MB of memory, whatever it holds, and a tenth of a second. One emoji makes
-# Python take four bytes for each character, of the text and then of its strings; a value of two bytes becomes one of
-# sixty, a name of three one of 250. A training record of 1,000 epochs has 1 MB, and 9,000 of what is counted here.
+# Within these bounds, parsing any JSON text takes at most 40 MB of memory and a tenth of a second. One emoji makes
+# Python store the text and each string with four bytes a character; a value of two bytes becomes an object of sixty, a
+# key of three one of 250. A training record of 1,000 epochs has 1 MB and 9,000 of the values that are counted here.
 LARGEST_JSON = 4 * 1024 * 1024  # bytes
-MOST_VALUES = 60_000  # strings; and apart from those, commas and opening brackets: each value follows one
+MOST_VALUES = 60_000  # strings, and as many other values: these are counted by the comma or bracket before each
 
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # Python makes one character of a pair
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # in a Python string a surrogate pair is one character
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,19 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.cell, str) or self.cell not in CELLS:
-            raise ModelFileError(f"cell is {short(self.cell)}; charlm knows {', '.join(CELLS)}")
+            raise ModelFileError(f"cell is {short_repr(self.cell)}; charlm knows {', '.join(CELLS)}")
         _check_vocab(self.vocab)
         _check_int("embedding_size", self.embedding_size, LARGEST_SIZE)
         _check_int("hidden_size", self.hidden_size, LARGEST_SIZE)
         _check_int("num_layers", self.num_layers, MOST_LAYERS)
         if not is_number(self.dropout) or not 0 <= self.dropout < 1:
-            raise ModelFileError(f"dropout is {short(self.dropout)}; it must be a number from 0 to below 1")
+            raise ModelFileError(f"dropout is {short_repr(self.dropout)}; it must be a number from 0 to below 1")
         if self.parameters > MOST_PARAMETERS:
             raise ModelFileError(f"this describes {self.parameters:,} parameters; charlm stops at {MOST_PARAMETERS:,}")
 
     @property
     def kind(self) -> Cell:
-        """The entry of CELLS that this model is made of."""
+        """The entry of CELLS for this model's cell."""
         return CELLS[self.cell]
 
     @property
@@ -100,22 +101,23 @@ class ModelConfig:
         """Read config.json; return the config and the SHA-256 (hex) that the weights must have.
 
         Raises ModelFileError if a field is missing, of the wrong type or out of bounds, or if a newer
-        charlm wrote the file. Fields that it does not know are ignored.
+        charlm wrote the file. Unknown fields are ignored.
         """
-        values = parse_json_object(text, "config.json")
+        values = parse_json_object(text, CONFIG_FILE)
         if values.get("model_type") != MODEL_TYPE:
-            raise ModelFileError(f"config.json says model_type {short(values.get('model_type'))}: not a charlm model")
-        check_format_version(values, "config.json")
+            model_type = short_repr(values.get("model_type"))
+            raise ModelFileError(f"{CONFIG_FILE} says model_type {model_type}: not a charlm model")
+        check_format_version(values, CONFIG_FILE)
         fields = cls.__dataclass_fields__
         if missing := [name for name in [*fields, "weights_sha256"] if name not in values]:
-            raise ModelFileError(f"config.json lacks {', '.join(missing)}")
+            raise ModelFileError(f"{CONFIG_FILE} lacks {', '.join(missing)}")
         sha256 = values["weights_sha256"]
         if not isinstance(sha256, str):
-            raise ModelFileError("config.json: weights_sha256 must be a string of hexadecimal digits")
+            raise ModelFileError(f"{CONFIG_FILE}: weights_sha256 must be a string of hexadecimal digits")
         try:
             return cls(**{name: values[name] for name in fields}), sha256
         except ModelFileError as error:
-            raise ModelFileError(f"config.json: {error}") from None
+            raise ModelFileError(f"{CONFIG_FILE}: {error}") from None
 
 
 def parse_json_object(text: str, name: str) -> dict[str, Any]:
@@ -127,17 +129,18 @@ def parse_json_object(text: str, name: str) -> dict[str, Any]:
         raise ModelFileError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise ModelFileError(f"{name} must hold a JSON object")
-    if next(islice(levels(values), DEEPEST_JSON + 1, None), None):
+    if next(islice(values_by_nesting(values), DEEPEST_JSON + 1, None), None):
         raise ModelFileError(f"{name} nests lists and objects more than {DEEPEST_JSON} deep")
     return values
 
 
 def _check_amount(text: str, name: str) -> None:
-    """Raise ModelFileError if a JSON text holds too much. It is counted, not parsed: that is what takes the memory."""
+    """Raise ModelFileError if a JSON text holds too many values. They are counted: parsing would take the memory."""
     content = text.encode(errors="surrogatepass")
     if len(content) > LARGEST_JSON:
         raise ModelFileError(f"{name} is larger than the {LARGEST_JSON:,} bytes that it can need")
-    bare = content.replace(rb"\\", b"").replace(rb"\"", b"")  # each quotation mark that is left begins or ends a string
+    # without escapes, each quotation mark begins or ends a string
+    bare = content.replace(rb"\\", b"").replace(rb"\"", b"")
     if bare.count(b'"') <= 2 * MOST_VALUES:
         outside = b"".join(bare.split(b'"')[::2])
         if sum(map(outside.count, (b"[", b"{", b","))) <= MOST_VALUES:
@@ -145,14 +148,14 @@ def _check_amount(text: str, name: str) -> None:
     raise ModelFileError(f"{name} holds more than {MOST_VALUES:,} values")
 
 
-def levels(value: object) -> Iterator[list[Any]]:
-    """Yield what a JSON value is made of, level by level: itself, what it holds, what that holds; keys included."""
-    level = [value]
-    while level:
-        yield level
-        nested = [item for item in level if isinstance(item, dict | list)]
-        level = [inner for item in nested for inner in item]
-        level += [inner for item in nested if isinstance(item, dict) for inner in item.values()]
+def values_by_nesting(value: object) -> Iterator[list[Any]]:
+    """Yield the parts of a JSON value by depth of nesting: the value, its items, their items; keys are among them."""
+    parts = [value]
+    while parts:
+        yield parts
+        nested = [part for part in parts if isinstance(part, dict | list)]
+        parts = [item for part in nested for item in part]
+        parts += [item for part in nested if isinstance(part, dict) for item in part.values()]
 
 
 def _refuse_constant(name: str) -> None:
@@ -161,9 +164,9 @@ def _refuse_constant(name: str) -> None:
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
-    if len(values) < len(pairs):  # which of the two is meant, readers would answer differently
+    if len(values) < len(pairs):  # JSON parsers differ in which of two values they keep
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {short(twice)} stands twice in one object")
+        raise ValueError(f"the key {short_repr(twice)} stands twice in one object")
     return values
 
 
@@ -171,10 +174,10 @@ def check_format_version(values: dict[str, Any], name: str) -> None:
     """Raise ModelFileError unless this charlm can read the file's `format_version`."""
     version = values.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ModelFileError(f"{name} says format_version {short(version)}; it must be a whole number from 1")
+        raise ModelFileError(f"{name} says format_version {short_repr(version)}; it must be a whole number from 1")
     if version > FORMAT_VERSION:
         raise ModelFileError(
-            f"{name} has format_version {short(version)}, written by a newer charlm; "
+            f"{name} has format_version {short_repr(version)}, written by a newer charlm; "
             f"this one reads up to {FORMAT_VERSION}: update charlm"
         )
 
@@ -194,9 +197,9 @@ def _check_vocab(vocab: object) -> None:
 
 def _check_int(name: str, value: object, most: int) -> None:
     if not is_number(value) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ModelFileError(f"{name} is {short(value)}; it must be a whole number from 1 to {most:,}")
+        raise ModelFileError(f"{name} is {short_repr(value)}; it must be a whole number from 1 to {most:,}")
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Tell whether a value read from JSON is a finite number; in Python True would pass for one, and 1e999 is read."""
+    """Tell whether a value from JSON is a finite number: Python reads 1e999 as infinity, and its True is an int."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

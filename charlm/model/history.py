@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from itertools import chain
-from reprlib import repr as short
+from reprlib import repr as short_repr
 from typing import Any, NotRequired, TypedDict
 
 from charlm.errors import ModelFileError
@@ -15,16 +15,17 @@ from charlm.model.config import (
     LONE_SURROGATE,
     check_format_version,
     is_number,
-    levels,
     parse_json_object,
+    values_by_nesting,
 )
 
-MOST_EPOCHS = 5_000  # each has 9 strings and 9 values: what JSON may hold leaves room for 6,600
-LARGEST_EPOCH = 400  # bytes of history.json, without the sample
-LARGEST_SYMBOL = 6  # bytes of one in a sample: a control character is written as six others
-LARGEST_RUN = 64 * 1024  # bytes; a path takes up to 4 KB
+HISTORY_FILE = "history.json"
+MOST_RECORDED_EPOCHS = 5_000  # each has 9 strings and 9 other values, and MOST_VALUES leaves room for 6,600
+LARGEST_EPOCH = 400  # bytes of one epoch in history.json, without the sample
+LARGEST_SYMBOL = 6  # bytes of one symbol in a sample: JSON escapes a control character as six characters
+LARGEST_RUN = 64 * 1024  # bytes of `run`; a path takes up to 4 KB
 LONGEST_TITLE = 70  # characters
-LARGEST_DRAWN = 10**9  # what is beyond has no room for its figures, and overflows on the way to them
+LARGEST_DRAWN = 10**9  # larger numbers are drawn as this one: their labels do not fit, and matplotlib overflows
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
 
 
@@ -77,7 +78,7 @@ def best_epoch(history: HistoryRecord) -> EpochRecord:
 def longest_sample(epochs: int) -> int:
     """Return how many characters, whichever they are, the sample of each of that many epochs may have.
 
-    A record with longer ones might be larger than `read_history` allows. epochs: up to MOST_EPOCHS.
+    A record with longer ones might be larger than `read_history` allows. epochs: up to MOST_RECORDED_EPOCHS.
     """
     return ((LARGEST_JSON - LARGEST_RUN) // epochs - LARGEST_EPOCH) // LARGEST_SYMBOL
 
@@ -97,8 +98,8 @@ def read_history(text: str) -> HistoryRecord:
     check_format_version(values, "history.json")
     _check_run(values.get("run"))
     epochs = values.get("epochs")
-    if not isinstance(epochs, list) or not 1 <= len(epochs) <= MOST_EPOCHS:
-        raise ModelFileError(f"history.json: epochs must be a list of 1 to {MOST_EPOCHS:,} objects")
+    if not isinstance(epochs, list) or not 1 <= len(epochs) <= MOST_RECORDED_EPOCHS:
+        raise ModelFileError(f"history.json: epochs must be a list of 1 to {MOST_RECORDED_EPOCHS:,} objects")
     for place, epoch in enumerate(epochs):
         _check_epoch(epoch, f"epochs[{place}]")
     best = values.get("best")
@@ -107,8 +108,8 @@ def read_history(text: str) -> HistoryRecord:
     if not is_number(best.get("val_loss_reset256", 0.0)):
         raise ModelFileError("history.json: best.val_loss_reset256 must be a number")
     if type(best.get("epoch")) is not int or best["epoch"] not in [epoch["epoch"] for epoch in epochs]:
-        raise ModelFileError(f"history.json: best.epoch {short(best.get('epoch'))} is not among the epochs")
-    for value in chain.from_iterable(levels(values)):
+        raise ModelFileError(f"history.json: best.epoch {short_repr(best.get('epoch'))} is not among the epochs")
+    for value in chain.from_iterable(values_by_nesting(values)):
         if isinstance(value, str) and LONE_SURROGATE.search(value):
             raise ModelFileError("history.json holds a lone surrogate, which is not a character")
         if isinstance(value, float) and not math.isfinite(value):
@@ -132,7 +133,7 @@ def _check_epoch(epoch: object, where: str) -> None:
         raise ModelFileError(f"history.json: {where} must be an object with its number in `epoch`")
     for name in ("train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"):
         if not is_number(epoch.get(name)):
-            raise ModelFileError(f"history.json: {where}.{name} is {short(epoch.get(name))}; it must be a number")
+            raise ModelFileError(f"history.json: {where}.{name} is {short_repr(epoch.get(name))}; it must be a number")
     if epoch.get("unseen_loss") is not None and not is_number(epoch["unseen_loss"]):
         raise ModelFileError(f"history.json: {where}.unseen_loss must be a number or null")
     if not isinstance(epoch.get("sample"), str):

@@ -335,7 +335,8 @@ def test_symbols_that_standard_output_cannot_hold_are_written_as_escapes(folder,
 
 # A memory that is full
 
-OUT_OF_MEMORY = (
+OUT_OF_MEMORY = "error: out of memory; close other programs, or use a smaller model\n"
+OUT_OF_MEMORY_IN_TRAINING = (
     "error: out of memory; close other programs, or train with a lower --batch-size, --seq-length or --hidden-size\n"
 )
 
@@ -351,10 +352,12 @@ OUT_OF_MEMORY = (
     ],
     ids=lambda error: f"{type(error).__name__} {error}"[:60],
 )
-def test_a_full_memory_is_told_in_one_line_with_the_settings_to_lower(capsys, error):
+def test_a_full_memory_is_told_in_one_line_with_what_the_command_can_do_about_it(capsys, error):
     def command():
         raise error
 
+    settings = "train with a lower --batch-size, --seq-length or --hidden-size"
+    assert (cli.run(command, settings), *capsys.readouterr()) == (1, "", OUT_OF_MEMORY_IN_TRAINING)
     assert (cli.run(command), *capsys.readouterr()) == (1, "", OUT_OF_MEMORY)
 
 
@@ -390,7 +393,7 @@ runpy.run_module("train", run_name="__main__")
     arguments = ["--num-layers", "1", "--hidden-size", "15000", "--device", "cpu", "--out", tmp_path / "out"]
     command = [sys.executable, "-c", code, "fit", "--cell", "lstm", "--text", text_file(TEXT * 100), *arguments]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", OUT_OF_MEMORY)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", OUT_OF_MEMORY_IN_TRAINING)
 
 
 def test_units_lists_for_each_feature_those_that_track_it_best(charlm, folder, text_file):

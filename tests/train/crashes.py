@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 
-import charlm.model.folder
+import charlm.model.card
 from charlm import cli
 from charlm.errors import ModelFileError
 from charlm.lm import CharLM
@@ -220,7 +220,7 @@ def read_log(path: Path) -> str:
 def do_less() -> None:
     """Skip most of the work that is unrelated to files and takes longer than so small a training."""
     write = CharLM.generate
-    charlm.model.folder.draw_curves = lambda history, title: b"picture"
+    charlm.model.card.draw_curves = lambda history, title: b"picture"
     CharLM.generate = lambda lm, prompt, length, *others, **more: write(lm, prompt, 20, *others, **more)
 
 

@@ -11,6 +11,7 @@ from reference import PlainModel, load_plain, mean_loss
 
 from charlm.errors import RequestError, TrainingError
 from charlm.lm import CharLM
+from charlm.model import folder
 from charlm.model.cells import CELLS
 from charlm.model.folder import MODEL_FILES
 from train import loop, protocols
@@ -42,7 +43,7 @@ def make_config(cell="gru", **changes):
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Draw no curves: that takes longer than a tiny epoch, and is tested elsewhere."""
-    monkeypatch.setattr("charlm.model.folder.draw_curves", lambda history, title: b"picture")
+    monkeypatch.setattr("charlm.model.card.draw_curves", lambda history, title: b"picture")
 
 
 class StopAt(Report):
@@ -446,15 +447,15 @@ def test_an_interrupt_while_losses_are_measured_comes_at_once_and_loses_nothing(
 
 @pytest.mark.parametrize("export", [1, 2, 3])  # those of two epochs, and that with the whole record
 def test_an_interrupt_while_a_model_is_exported_comes_when_it_is_whole(tmp_path, monkeypatch, export):
-    save_pretrained, exports = CharLM.save_pretrained, []
+    replace_files, exports = folder.replace_files, []
 
-    def press_and_save(lm, folder):
-        exports.append(folder)
+    def press_and_write(out, files):
+        exports.append(out)
         if len(exports) == export:
             signal.raise_signal(signal.SIGINT)
-        save_pretrained(lm, folder)
+        replace_files(out, files)
 
-    monkeypatch.setattr(CharLM, "save_pretrained", press_and_save)
+    monkeypatch.setattr(folder, "replace_files", press_and_write)
     with pytest.raises(KeyboardInterrupt):
         fit(make_text(), tmp_path / "out", make_config(), Report())
     assert len(exports) == export

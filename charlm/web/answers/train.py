@@ -22,7 +22,8 @@ from typing import IO, Any
 from charlm.errors import CharLMError, RequestError
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
-from charlm.model.folder import CONFIG_FILE, MODEL_FILES
+from charlm.model.config import CONFIG_FILE
+from charlm.model.folder import MODEL_FILES
 from charlm.model.history import CURVES, EpochRecord
 
 ROOT = Path(__file__).parents[3]  # the folder that holds the packages `train` and `charlm`

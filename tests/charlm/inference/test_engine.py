@@ -20,7 +20,7 @@ from charlm.inference import engine as engine_module
 from charlm.inference.engine import ROWS_PER_PASS, Engine, Reader, State, count_rows
 from charlm.inference.sampling import BatchSampler
 from charlm.model.cells import CELLS
-from charlm.model.folder import round_to_bfloat16
+from charlm.model.weights import round_to_bfloat16
 
 pytestmark = pytest.mark.usefixtures("small_steps")
 

@@ -13,7 +13,7 @@ from PIL import Image
 from charlm.errors import ModelFileError
 from charlm.model.config import LARGEST_JSON
 from charlm.model.history import (
-    MOST_EPOCHS,
+    MOST_RECORDED_EPOCHS,
     draw_curves,
     longest_sample,
     make_history,
@@ -228,7 +228,7 @@ def test_thousands_of_epochs_with_samples_of_500_characters_can_be_read(epochs, 
     assert read_history(write_history(record)) == record
 
 
-@pytest.mark.parametrize("epochs", [1, 1000, 1213, 1214, 2000, 4999, MOST_EPOCHS])
+@pytest.mark.parametrize("epochs", [1, 1000, 1213, 1214, 2000, 4999, MOST_RECORDED_EPOCHS])
 def test_a_record_of_any_number_of_epochs_can_be_read_if_its_samples_are_no_longer_than_allowed(epochs):
     longest = min(10_000, longest_sample(epochs))
     assert longest >= 70 and (longest >= 500 or epochs > 1000)
@@ -241,7 +241,7 @@ def test_a_record_of_any_number_of_epochs_can_be_read_if_its_samples_are_no_long
 
 
 def test_one_epoch_more_is_too_many():
-    record = make_record([1.5] * (MOST_EPOCHS + 1), sample="")
+    record = make_record([1.5] * (MOST_RECORDED_EPOCHS + 1), sample="")
     with pytest.raises(ModelFileError, match="epochs must be a list of 1 to 5,000 objects"):
         write_history(record)
 
