@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from charlm.errors import CharLMError
 
+LESS_MEMORY = "use a smaller model"
+
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
@@ -20,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def run(command: Callable[[], None], less_memory: str = "use a smaller model") -> int:
+def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
     """Run a command and return its exit status: 0 done, 2 a wrong request, 130 after Ctrl-C, 1 anything else.
 
     Errors that users can cause, and warnings, become one line on standard error. less_memory: what the user of this

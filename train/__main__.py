@@ -75,6 +75,7 @@ def run_deploy(args: argparse.Namespace) -> None:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = cli.Parser(prog="python -m train", description="Train, measure and publish character-level models.")
+    parser.set_defaults(less_memory=cli.LESS_MEMORY)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("fit", help="train a model on a text")
@@ -85,7 +86,8 @@ def parse() -> argparse.Namespace:
     command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
     command.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
     command.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
-    command.set_defaults(run=run_fit)
+    less_memory = "train with a lower --batch-size, --seq-length or --hidden-size"
+    command.set_defaults(run=run_fit, less_memory=less_memory)
 
     command = commands.add_parser("evaluate", help="measure a model on a text")
     command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
@@ -128,12 +130,17 @@ def add_setting(command: argparse.ArgumentParser, spec: "dataclasses.Field[objec
     )
 
 
-def main() -> None:
-    """Do what the command line asks for."""
+def main() -> int:
+    """Run the command of the command line; return its exit status."""
     with mute_other_ranks():
         args = parse()
-        args.run(args)
+
+    def run_command() -> None:
+        with mute_other_ranks():
+            args.run(args)
+
+    return cli.run(run_command, args.less_memory)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(main())

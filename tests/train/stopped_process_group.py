@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 
-from charlm import cli
 from train.__main__ import main
 from train.report import is_main_process
 from train.trainer import Trainer
@@ -31,4 +30,4 @@ def train_step_or_be_stopped(trainer, stop):
 
 
 Trainer.train_step = train_step_or_be_stopped
-sys.exit(cli.run(main))
+sys.exit(main())
