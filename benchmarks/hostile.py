@@ -1,17 +1,17 @@
-"""What it costs at worst to read a model folder from a stranger: seconds and memory, for the worst files that we know.
+"""What it costs at most to read a model folder that anyone may have made: seconds and memory for the worst known files.
 
     python benchmarks/hostile.py [--megabytes 200] [--json]
 
-Run it on an idle machine. Each case is a model folder with one file as bad as its bounds allow, or beyond them; it is
-read by `charlm.model.folder.read_model` in a fresh process, which has imported what it needs, from files that were
-written just before, so that no disk is waited for. What is measured:
+Run it on an idle machine. Each case is a model folder with one file that is at its bounds, or beyond them. A fresh
+process reads it with `charlm.model.folder.read_model`, after the imports and while the files are still in the disk
+cache. What is measured:
 
-- seconds: how long reading takes. Allowed is one, and one more for each GB of the model's size;
-- MB: by how much the process's peak memory grows meanwhile beyond the model's size, which is four bytes for each
-  parameter that config.json describes, however they are stored. Allowed are 64;
-- outcome: `read`, or the message that the user gets.
+- seconds: how long reading takes. The limit is 1, plus 1 for each GB of the model's size;
+- MB: how much the process's peak memory grows meanwhile, beyond the model's size, which is four bytes for each
+  parameter that config.json describes, however they are stored. The limit is 64;
+- outcome: `read`, or the error message.
 
-It ends with status 1 if one of them takes more, or another outcome than expected.
+The exit status is 1 if a case exceeds a limit or has another outcome than expected.
 """
 
 import argparse
@@ -58,10 +58,10 @@ ROOT = Path(__file__).parents[1]
 MOST_MEGABYTES = 64
 MOST_SECONDS, SECONDS_PER_GB = 1, 1
 PATIENCE = 60  # seconds
-SPARE = 2000  # bytes, and values, that the rest of a JSON file takes at most
-EMOJI = "😀"  # one, and Python takes four bytes for every character of the text
+SPARE = 2000  # bytes, and values, left for the rest of a JSON file
+EMOJI = "😀"  # makes Python store the whole string with four bytes a character
 
-# Processes of their own. This one reads a folder.
+# The program of the process that reads a folder
 READ = """
 import json, resource, sys, time
 from pathlib import Path
@@ -80,7 +80,7 @@ except ModelFileError as error:
 seconds = time.perf_counter() - start
 print(json.dumps({"seconds": seconds, "bytes": peak() - before, "outcome": outcome}))
 """
-# The peak memory of a process counts from that of the one which starts it, so a small one does.
+# A process inherits the peak memory of the process that forks it, so a small one starts READ.
 LAUNCH = """
 import json, subprocess, sys
 patience, *arguments = sys.argv[1:]
@@ -93,10 +93,10 @@ except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
 
 @dataclass(frozen=True)
 class Case:
-    """A model folder that is bad in some way.
+    """A model folder with one hostile or damaged file.
 
-    name: which file, and what is in it. damage: changes a sound folder. outcome: what that of reading it begins with.
-    base: which sound folder.
+    name: the file and what is in it. damage: changes a sound folder. outcome: the beginning of the expected outcome.
+    base: the name of the sound folder.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Case:
     base: str = "small"
 
 
-# Values, to stand in a JSON file under a name that charlm does not know
+# Values for an unknown field of a JSON file
 
 
 def names(count: int) -> Iterator[str]:
@@ -114,22 +114,22 @@ def names(count: int) -> Iterator[str]:
 
 
 def list_of(item: str, count: int) -> str:
-    """Return a JSON list of the same item again and again."""
+    """Return a JSON list that repeats one item."""
     return f"[{','.join([item] * count)}]"
 
 
 def object_of(count: int, value: str) -> str:
-    """Return a JSON object of so many names, each with the same value."""
+    """Return a JSON object with `count` keys, all with the same value."""
     return "{" + ",".join(f'"{name}":{value}' for name in names(count)) + "}"
 
 
 def fill(begin: str, item: str, end: str, size: int) -> str:
-    """Return a text of almost that many bytes: an item again and again between begin and end."""
+    """Return a text of at most `size` bytes: an item repeated between `begin` and `end`."""
     return begin + item * ((size - len((begin + end).encode())) // len(item.encode())) + end
 
 
 def worst_values(size: int) -> dict[str, str]:
-    """Return JSON values of up to that many bytes, each with the most of something that is parsed."""
+    """Return JSON values of up to `size` bytes, each with as many of one kind of token as is allowed."""
     values = min(MOST_VALUES - SPARE, size // 20)
     half, share = values // 2, size // values
     halfway = "2.22507385850720113605740970913197593481954635164564802342610972"  # digits that are slow to round
@@ -150,7 +150,7 @@ def worst_values(size: int) -> dict[str, str]:
 
 
 def refused_values(size: int) -> dict[str, tuple[str, str]]:
-    """Return JSON values of up to that many bytes which are refused, and what for."""
+    """Return JSON values of up to `size` bytes that are refused, each with the error."""
     return {
         "lists without end": (fill("[", "[],", "1]", size), "holds more than"),
         "strings without end": (fill("[", '"",', '""]', size), "holds more than"),
@@ -178,14 +178,14 @@ def change(folder: Path, fields: dict[str, Any]) -> None:
     put(CONFIG_FILE, json.dumps(values | fields, ensure_ascii=False).encode(), folder)
 
 
-def vouch(folder: Path) -> None:
-    """Have config.json name the SHA-256 of the weights as they are now."""
+def update_sha256(folder: Path) -> None:
+    """Write the SHA-256 of the present weights into config.json."""
     with open(folder / WEIGHTS_FILE, "rb") as file:
         change(folder, {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()})
 
 
 def json_cases() -> Iterator[Case]:
-    """Yield config.json and history.json, as large as they may be, and larger."""
+    """Yield cases of config.json and history.json at their bounds and beyond."""
     for file in (CONFIG_FILE, HISTORY_FILE):
         for name, value in worst_values(LARGEST_JSON - SPARE).items():
             yield Case(f"{file}: {name}", partial(add, file, value))
@@ -207,19 +207,19 @@ def json_cases() -> Iterator[Case]:
 
 
 def add_to_both(folder: Path) -> None:
-    """Make both JSON files as bad as they may be."""
+    """Put one of the worst values into both JSON files."""
     for file in (CONFIG_FILE, HISTORY_FILE):
         add(file, worst_values(LARGEST_JSON - SPARE)["a string, and names"], folder)
 
 
 def make_hole(name: str, folder: Path) -> None:
-    """Replace a file by a terabyte that takes no room on the disk."""
+    """Replace a file by a sparse one of a terabyte."""
     with open(folder / name, "wb") as file:
         file.truncate(10**12)
 
 
 def longest_record(epochs: int, sample: int) -> HistoryRecord:
-    """Return a large training record. sample: how long each is: an emoji and control characters, six bytes each."""
+    """Return a large training record. sample: its length, an emoji and control characters of six bytes each."""
     loss = 1.2345678901234567e-100
     record: EpochRecord = {
         "epoch": epochs,
@@ -235,14 +235,14 @@ def longest_record(epochs: int, sample: int) -> HistoryRecord:
 
 
 def write_largest_vocabulary(folder: Path) -> None:
-    """Write a model with as many symbols as one may have, each of four bytes."""
+    """Write a model with the largest vocabulary allowed, of symbols with four bytes each."""
     shutil.rmtree(folder)
     symbols = "".join(map(chr, range(0x10000, 0x10000 + MOST_SYMBOLS)))
     write_model(folder, random_model(1, symbols), "")
 
 
 def header_cases() -> Iterator[Case]:
-    """Yield model.safetensors with headers as large as they may be, for other tensors."""
+    """Yield cases of model.safetensors with the largest headers allowed, which describe other tensors."""
     size = LARGEST_HEADER - SPARE
     tensor = '{"dtype":"U8","shape":[],"data_offsets":[0,0]}'
     for name, value in worst_values(size).items():
@@ -257,15 +257,15 @@ def header_cases() -> Iterator[Case]:
 
 
 def put_header(value: str, folder: Path) -> None:
-    """Replace the weights by a header with a value, and nothing else; config.json vouches for it."""
+    """Replace the weights by a header with one value and no tensors; config.json gets their SHA-256."""
     content = f'{{"x":{value}}}'.encode()
     assert len(content) <= LARGEST_HEADER
     put(WEIGHTS_FILE, len(content).to_bytes(8, "little") + content, folder)
-    vouch(folder)
+    update_sha256(folder)
 
 
 def odd_file_cases() -> Iterator[Case]:
-    """Yield what may stand in the place of a file."""
+    """Yield cases with something else than a regular file."""
     for file in (CONFIG_FILE, HISTORY_FILE, WEIGHTS_FILE):
         for name, make in (
             ("a pipe", os.mkfifo),
@@ -277,13 +277,13 @@ def odd_file_cases() -> Iterator[Case]:
 
 
 def replace_file(name: str, make: Callable[[Path], object], folder: Path) -> None:
-    """Put something else in the place of a file."""
+    """Replace a file by what `make` creates."""
     (folder / name).unlink()
     make(folder / name)
 
 
 def large_cases() -> Iterator[Case]:
-    """Yield large models, sound ones and such that are bad only at the end."""
+    """Yield cases of large models: sound ones, and ones whose fault shows only at the end of the file."""
     refused = f"{WEIGHTS_FILE} cannot be read"
     for base, nan in (("float32", b"\0\0\xc0\x7f"), ("bfloat16", b"\xc0\x7f")):
         for name, damage, outcome in (
@@ -299,37 +299,37 @@ def large_cases() -> Iterator[Case]:
 
 
 def halve(folder: Path) -> None:
-    """Have config.json describe a smaller model, for which the file is not too large if it holds bfloat16."""
+    """Make config.json describe a smaller model; a bfloat16 file is still not too large for it."""
     size = json.loads((folder / CONFIG_FILE).read_text())["hidden_size"]
     change(folder, {"embedding_size": size // 2})
 
 
 def overwrite_end(numbers: bytes, folder: Path) -> None:
-    """Replace the last bytes of the weights; config.json vouches for the new ones."""
+    """Replace the last bytes of the weights; config.json gets their SHA-256."""
     with open(folder / WEIGHTS_FILE, "r+b") as file:
         file.seek(-len(numbers), os.SEEK_END)
         file.write(numbers)
-    vouch(folder)
+    update_sha256(folder)
 
 
 def change_header(old: str, new: str, folder: Path) -> None:
-    """Replace a part of the header by one as long; config.json vouches for the new one."""
+    """Replace a part of the header by one of the same length; config.json gets the new SHA-256."""
     with open(folder / WEIGHTS_FILE, "r+b") as file:
         header = file.read(int.from_bytes(file.read(8), "little"))
         assert header.count(old.encode()) == 1
         file.seek(8)
         file.write(header.replace(old.encode(), new.encode()))
-    vouch(folder)
+    update_sha256(folder)
 
 
 def resize(by: int, folder: Path) -> None:
-    """Cut the weights, or add zeros; config.json vouches for the new ones."""
+    """Cut the weights, or add zeros; config.json gets their SHA-256."""
     os.truncate(folder / WEIGHTS_FILE, os.path.getsize(folder / WEIGHTS_FILE) + by)
-    vouch(folder)
+    update_sha256(folder)
 
 
 def random_model(size: int, symbols: str = "ab", stored: str = "bfloat16") -> Model:
-    """Return a model without a record. size: of its one layer. stored: how its weights will be."""
+    """Return a model without a record. size: of its one layer. stored: the type in which its weights will be stored."""
     config = ModelConfig("rnn", symbols, embedding_size=size, hidden_size=size, num_layers=1, dropout=0.0)
     random = np.random.default_rng(0)
     weights: Weights = {}
@@ -341,7 +341,7 @@ def random_model(size: int, symbols: str = "ab", stored: str = "bfloat16") -> Mo
 
 
 def measure(case: Case, folder: Path, sound: Path) -> dict[str, Any]:
-    """Read a folder; return the figures. sound: what it was before."""
+    """Measure reading a folder; return the figures. sound: the folder before it was damaged."""
     launch = [sys.executable, "-c", LAUNCH, str(PATIENCE), READ, str(folder)]
     found = json.loads(check_output(launch, cwd=ROOT, text=True))
     config, _ = ModelConfig.from_json((sound / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -377,8 +377,8 @@ def measure_all(megabytes: float) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Lay the figures out for people; what breaks a bound is red."""
-    laid_out = Table(title=f"Reading a stranger's model: ≤ {MOST_MEGABYTES} MB beyond its size")
+    """Return the figures as a table; a row that exceeds a limit is red."""
+    laid_out = Table(title=f"Reading an untrusted model: ≤ {MOST_MEGABYTES} MB beyond its size")
     laid_out.add_column("case", no_wrap=True)
     for name in ("seconds", "allowed", "MB"):
         laid_out.add_column(name, justify="right", min_width=len(name))
@@ -396,10 +396,13 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def main() -> int:
-    """Measure, and print it; return the exit status."""
+    """Measure and print the figures; return the exit status."""
     parser = argparse.ArgumentParser(description="Measure what it costs to read the worst model folders.")
     parser.add_argument(
-        "--megabytes", type=float, default=200, help="of the large models, in memory; less than %(default)s tell less"
+        "--megabytes",
+        type=float,
+        default=200,
+        help="size of the large models in memory (%(default)s); smaller ones hide slow reading",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     args = parser.parse_args()

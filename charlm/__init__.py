@@ -35,7 +35,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # CharLM brings numpy with it: loaded at its first use, so that `import charlm` is free.
+    # CharLM imports numpy: it is loaded at its first use, so that `import charlm` takes no time.
     if name == "CharLM":
         from charlm.lm import CharLM
 

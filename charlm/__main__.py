@@ -15,7 +15,7 @@ from charlm.vocab import Ids
 
 def generate(args: argparse.Namespace) -> None:
     """Write text to standard output as it is generated; on a terminal, after the prompt."""
-    from charlm.lm import CharLM  # brings numpy: --help and wrong arguments answer without it
+    from charlm.lm import CharLM  # here, because --help and wrong arguments need no numpy
 
     lm = CharLM.from_pretrained(args.model)
     pieces = lm.stream(args.prompt, args.length, args.temperature, args.top_k, args.top_p, args.seed)
@@ -46,7 +46,7 @@ def score(args: argparse.Namespace) -> None:
         total += float(surprisals.sum())
     if known < 2:
         raise RequestError(f"{args.file} has {known} characters that the model knows; scoring needs at least 2")
-    chars = known - 1  # the first is only read
+    chars = known - 1  # nothing predicts the first
     nats = total / chars
     figures = {
         "chars": chars,
@@ -63,7 +63,7 @@ def score(args: argparse.Namespace) -> None:
 
 
 def units(args: argparse.Namespace) -> None:
-    """Print which units of the model track what a person can see in a text."""
+    """Print which units of the model track visible features of a text."""
     from charlm.lm import CharLM
     from charlm.text import read_text
 

@@ -1,4 +1,4 @@
-"""Checks of the arguments that users give: each returns the value in its plain type, or raises RequestError."""
+"""Checks of arguments from users: each returns the value as a Python int or float, or raises RequestError."""
 
 import math
 
@@ -16,7 +16,7 @@ def check_whole(name: str, value: object, low: int, high: int | None = None) -> 
     number = int(value)
     if number < low or (high is not None and number > high):
         bounds = f"from {low}" if high is None else f"from {low} to {high:,}"
-        shown = number if abs(number) < 1e18 else "a huge number"  # Python refuses to print thousands of digits
+        shown = number if abs(number) < 1e18 else "a huge number"  # Python does not print more than 4300 digits
         raise RequestError(f"{name} is {shown}; it must be {bounds}")
     return number
 

@@ -44,10 +44,10 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the process that reads our output, such as `head`, has ended
+    except BrokenPipeError:  # the process that reads our output, for example `head`, has ended
         _drop_unwritable_output()
         return 1
-    except OSError as error:  # such as a full disk
+    except OSError as error:  # for example a full disk
         print(f"error: {error}", file=sys.stderr)
         _drop_unwritable_output()
         return 1

@@ -1,4 +1,4 @@
-"""Which device a model runs on. Nothing here imports torch before a GPU makes that worth its second."""
+"""Which device a model runs on. torch is imported only where a GPU may be, because that takes a second."""
 
 import ctypes
 import os
@@ -10,9 +10,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def pick_device(name: str) -> str:
-    """Return cpu, cuda or mps for one of DEVICES; auto is CUDA if there, else MPS, else the CPU.
+    """Return cpu, cuda or mps for one of DEVICES; auto is CUDA if available, else MPS, else the CPU.
 
-    Raises RequestError for another name, or one that this machine lacks.
+    Raises RequestError for another name, or a device that this machine lacks.
     """
     if name not in DEVICES:
         raise RequestError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
@@ -22,15 +22,15 @@ def pick_device(name: str) -> str:
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return next(device for device, there in available.items() if there)
+        return next(device for device, is_available in available.items() if is_available)
     if not available[name]:
         raise RequestError(f"device {name} is not available here; choose auto or cpu")
     return name
 
 
 def has_cuda() -> bool:
-    """Tell whether torch could find a CUDA device; where there is no driver, without importing it."""
-    if os.environ.get("SPACES_ZERO_GPU"):  # a Space's shared GPU is there within marked functions only
+    """Tell whether torch finds a CUDA device. Without a CUDA driver, torch is not imported to find out."""
+    if os.environ.get("SPACES_ZERO_GPU"):  # ZeroGPU lends a GPU only inside functions marked @spaces.GPU
         return False
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -4,8 +4,8 @@
 class CharLMError(Exception):
     """The base of every error that a user's input, file or network can cause.
 
-    `exit_status` is what the commands return for it: 2 when the request has to change, 1 when the
-    same request may succeed later.
+    `exit_status` is what the commands return for it: 2 if the request has to change, 1 if the same request may succeed
+    later.
     """
 
     exit_status = 2
@@ -20,7 +20,7 @@ class VocabError(CharLMError):
 
 
 class ModelFileError(CharLMError):
-    """A file of a model folder is missing, damaged, or describes a model that cannot be."""
+    """A file of a model folder is missing, damaged, or describes an impossible model."""
 
 
 class HubError(CharLMError):
@@ -28,12 +28,12 @@ class HubError(CharLMError):
 
 
 class HubUnavailableError(HubError):
-    """The Hub gave no usable answer, and the cache could not stand in."""
+    """The Hub gave no usable answer, and the cache has no copy to use instead."""
 
     exit_status = 1
 
 
 class TrainingError(CharLMError):
-    """A training run cannot go on, for instance because its loss is no longer a number."""
+    """A training run cannot go on, for example because its loss is no longer a number."""
 
     exit_status = 1

@@ -58,8 +58,8 @@ LARGEST_FILES = {
 }
 MOST_FOUND = 20  # names that a search returns
 MOST_FIGURES, LONGEST_NAME = 8, 60  # of a card's figures and the characters of their names, which a page shows
-# All that the client raises: answers that refuse, broken transport, a cut or missing file, an answer that is not JSON,
-# an upload that failed.
+# All that huggingface_hub raises: for an answer with an error status, a failed connection, a cut or missing file, an
+# answer that is not JSON, a failed upload.
 CLIENT_ERRORS = (httpx2.HTTPError, OSError, ValueError, RuntimeError)
 
 Token = str | bool | None  # None: the stored one if it is needed; True: the stored one; False: none
@@ -73,7 +73,7 @@ class Description:
     revision: the commit.
     sizes: the bytes of each file that loading needs, of those that it has.
     tagged: whether it carries the tag of charlm.
-    figures: the evaluation figures of its card by name, such as a loss.
+    figures: the evaluation figures of its card, losses for example, by name.
     license: as the card says, or empty.
     token: what its files are read with.
     """
@@ -151,8 +151,8 @@ def describe_public(repo_id: str) -> Description:
 def download(described: Description) -> Fetched:
     """Return the model of the commit that was described; its files come from the cache where that has them.
 
-    A file that is not what its repository describes is downloaded afresh, once. Raises HubError if the Hub
-    refuses, HubUnavailableError if it gives no usable answer, ModelFileError if the files are not a sound model.
+    If they are not a sound model, all are downloaded afresh, once. Raises HubError if the Hub refuses,
+    HubUnavailableError if it gives no usable answer, ModelFileError if the files are still not a sound model.
     """
     try:
         try:
@@ -201,7 +201,7 @@ def search(words: str, most: int = MOST_FOUND) -> list[str]:
 
 
 def check_can_push(repo_id: str, token: Token = None) -> None:
-    """Raise HubError unless `repo_id` is USER/NAME and the token one of that user, or of a member, that may write."""
+    """Raise HubError unless `repo_id` is USER/NAME and the token may write there, as that user or a member."""
     _check_repo_id(repo_id)
     try:
         account = HfApi().whoami(token=token)
@@ -395,7 +395,7 @@ def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
 def _explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
     """Turn what the client raised into an error that says what to do."""
     while not isinstance(error, httpx2.HTTPError) and isinstance(error.__cause__, CLIENT_ERRORS):
-        error = error.__cause__  # the client names the step that failed and chains what the Hub or the network said
+        error = error.__cause__  # the client raises an error for the step that failed, caused by that of the request
     match error:
         case GatedRepoError():
             return HubError(f"access to {repo_id} is gated: ask for it on its page on the Hub, then `hf auth login`")

@@ -35,14 +35,14 @@ SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of the samples on a
 
 
 class CharLM:
-    """A character-level language model: writes text, and scores text.
+    """A character-level language model: it writes text, and scores text by the surprisal of each character.
 
-    It holds no state between calls, so threads may share one.
+    It keeps no state between calls, so threads may share one.
 
     config: the architecture and the vocabulary.
     vocab: the symbols it knows.
-    history: the training record (the content of history.json), or None if the model came without one.
-    source: where it came from: `hub`, `cache` (the Hub's copy on this disk) or `folder`.
+    history: the training record (the content of history.json), or None if there is none.
+    source: where it was loaded from: `hub`, `cache` (the Hub's copy on this disk) or `folder`.
     revision: the commit it came from, or None for a folder.
     """
 
@@ -89,10 +89,10 @@ class CharLM:
         """
         if not isinstance(repo_or_folder, str | Path):
             raise RequestError(f"a model is a folder or USER/NAME on the Hub, not {repo_or_folder!r}")
-        if os.path.isdir(repo_or_folder):  # unlike Path.is_dir, it does not mind a name too long to be one
+        if os.path.isdir(repo_or_folder):  # Path.is_dir raises OSError for a name that is too long
             model = read_model(Path(repo_or_folder))
             return cls(model.config, model.weights, model.history, device=device)
-        from charlm import hub  # brings the Hub's client, which a folder does not need
+        from charlm import hub  # here, because loading a folder needs no huggingface_hub
 
         repo_id = str(repo_or_folder)
         if not hub.is_repo_id(repo_id):

@@ -1,4 +1,4 @@
-"""Reading a text file."""
+"""Text files, read in pieces, and text made safe to show in a message."""
 
 import codecs
 import unicodedata
@@ -9,22 +9,22 @@ from typing import BinaryIO
 from charlm.errors import RequestError
 
 CHUNK_BYTES = 2 << 20
-MOST_MARKS = 3  # combining marks on one letter; more would climb over the lines above
+MOST_MARKS = 3  # combining marks on one letter; more would cover the lines above
 
 
 def read_text(path: Path, way_out: str = "give a UTF-8 text file") -> str:
     """Return the content of a UTF-8 file, without a byte-order mark and with CRLF as LF.
 
-    way_out: what the message tells to do if there is no such file.
-    Raises RequestError if there is none, or it is not text.
+    way_out: the advice in the error if the file cannot be read or is binary.
+    Raises RequestError if it cannot be read, or is not UTF-8 text.
     """
     return "".join(stream_text(path, way_out))
 
 
 def stream_text(path: Path, way_out: str = "give a UTF-8 text file") -> Iterator[str]:
-    """Yield what `read_text` returns in pieces of up to CHUNK_BYTES, so that it never lies in memory whole.
+    """Yield what `read_text` returns in pieces of up to CHUNK_BYTES, so that the whole text is never in memory.
 
-    Raises what `read_text` does, but only on the way: pieces of a file that is not text may come before.
+    Raises what `read_text` does, possibly after pieces that could be read.
     """
     try:
         with path.open("rb") as file:
@@ -47,10 +47,11 @@ def _pieces(file: BinaryIO, path: Path, way_out: str) -> Iterator[str]:
         try:
             piece = held + decoder.decode(chunk, final=not more)
         except UnicodeDecodeError as error:
-            # a zero byte further on tells more: it is no text at all
+            # a zero byte further on makes the better message: the file is binary
             while rest := file.read(CHUNK_BYTES):
                 _refuse_zero_byte(rest, path, way_out)
-            place = bytes_read - len(error.object) + error.start  # `object` also has what was left of earlier chunks
+            # error.object begins with the bytes that earlier chunks left undecoded
+            place = bytes_read - len(error.object) + error.start
             raise RequestError(
                 f"{path} is not UTF-8 text (byte {place + 1} is 0x{error.object[error.start]:02x}); "
                 "convert it to UTF-8 first"
@@ -60,7 +61,7 @@ def _pieces(file: BinaryIO, path: Path, way_out: str) -> Iterator[str]:
             at_start = False
         held = "\r" if more and piece.endswith("\r") else ""  # its LF may be the first byte of the next chunk
         piece = piece.removesuffix(held)
-        yield piece.replace("\r\n", "\n") if "\r" in piece else piece  # asked first: looking for one byte is faster
+        yield piece.replace("\r\n", "\n") if "\r" in piece else piece  # finding one byte is faster than replacing two
 
 
 def _refuse_zero_byte(chunk: bytes, path: Path, way_out: str) -> None:
@@ -69,7 +70,7 @@ def _refuse_zero_byte(chunk: bytes, path: Path, way_out: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line, with escapes for what would be invisible, or would turn the text around or pile up."""
+    """Return a text as one printable line: other characters are escaped, and so are further marks on one letter."""
     shown, marks = [], 0
     for symbol in text:
         marks = marks + 1 if unicodedata.category(symbol).startswith("M") else 0

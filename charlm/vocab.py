@@ -47,13 +47,13 @@ class Vocab:
         return ids
 
     def encode_known(self, text: str) -> tuple[Ids, str]:
-        """Return the ids of the symbols that have one, and the symbols left out, in order, repeats included."""
+        """Return the ids of the symbols that have one, and all other symbols in order, repeats included."""
         ids, known = self._look_up(text)
         skipped = "".join(text[place] for place in np.flatnonzero(~known))
         return ids[known], skipped
 
     def keep_known(self, text: str) -> tuple[str, str]:
-        """Return what of a text has ids, and the distinct symbols left out, in order."""
+        """Return the text without the symbols that have no id, and the distinct symbols left out, in order."""
         ids, skipped = self.encode_known(text)
         return self.decode(ids), "".join(dict.fromkeys(skipped))
 
@@ -68,5 +68,5 @@ class Vocab:
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:
-    # surrogatepass: a lone surrogate is just a symbol that no vocabulary has, not a crash
+    # surrogatepass: a lone surrogate is encoded too, as a symbol that no vocabulary has
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")

@@ -5,11 +5,11 @@
         repo = hub.add_repo("ada/model", {"config.json": b"{}"})
         ...                                 # set HF_ENDPOINT to hub.url and HF_HUB_DISABLE_XET to 1
         repo.files, repo.commits            # what the repository holds now, and all that was ever pushed
-        hub.requests                        # what was asked, in order: method, path, token, status
-        hub.fail("GET .*safetensors", 503)  # what the next answers to such requests shall be
+        hub.requests                        # the requests so far, in order: method, path, token, status
+        hub.fail("GET .*safetensors", 503)  # how to answer requests that match
 
-It speaks the part of the Hub's HTTP protocol that models and Spaces need, uploads by LFS, and refuses
-as the Hub does: https://huggingface.co/docs/hub/api, https://github.com/git-lfs/git-lfs/tree/main/docs/api.
+It speaks the part of the Hub's HTTP protocol that models and Spaces need, with uploads by LFS, and refuses with the
+Hub's statuses and error codes: https://huggingface.co/docs/hub/api, https://github.com/git-lfs/git-lfs/tree/main/docs/api.
 """
 
 import base64
@@ -36,7 +36,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class User:
-    """An account, the groups it may write for besides itself, and what its token is good for."""
+    """An account, the organizations it may write for besides itself, and whether its token may write."""
 
     name: str
     token: str
@@ -103,7 +103,7 @@ class Repo:
 
 @dataclass
 class Response:
-    """What is sent; `cut` sends only that many bytes of the body, `hang_up` nothing at all."""
+    """An answer; `cut` sends only that many bytes of the body, `hang_up` closes the connection without an answer."""
 
     status: int = 200
     body: bytes = b""
@@ -114,7 +114,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked, `path` with its query, and the status of the answer."""
+    """A request, its `path` with the query, and the status of the answer."""
 
     method: str
     path: str
@@ -124,7 +124,7 @@ class Request:
 
 
 class RefusedError(Exception):
-    """An answer that is no success. `code` is one of the names by which the client tells refusals apart."""
+    """An error answer. `code` is the X-Error-Code by which the client distinguishes refusals."""
 
     def __init__(self, status, message, code=None):
         headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
@@ -182,18 +182,18 @@ class HubServer:
     def on(self, pattern, action: "Callable[[Callable[[], Response]], Response]", times=None):
         """Let `action` answer the requests that `pattern` matches ("METHOD path").
 
-        It is given what does as asked and returns the due answer; it may call that or not. times: how
-        often it acts, None is always. Of several that match, the latest acts.
+        Its argument is a function that carries out the request and returns the proper answer; it need not call it.
+        times: how many requests it answers; None for all. Of several actions that match, the latest is used.
         """
         self._actions.insert(0, [re.compile(pattern), action, times])
 
     def fail(self, pattern, status, times=None, **headers):
-        """Do nothing, and answer with an error. headers: for instance retry_after="3"."""
+        """Answer with an error and do not carry out the request. headers: for example retry_after="3"."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         self.on(pattern, lambda answer: Response(status, b'{"error": "injected"}', headers), times)
 
     def corrupt(self, pattern, times=None):
-        """Answer with as many bytes as are due, but wrong ones."""
+        """Answer with wrong bytes of the right number."""
         self.on(pattern, lambda answer: _inverted(answer()), times)
 
     def cut(self, pattern, at, times=None):
@@ -201,11 +201,11 @@ class HubServer:
         self.on(pattern, lambda answer: replace(answer(), cut=at), times)
 
     def hang_up(self, pattern, times=None):
-        """Do as asked, and close the connection without an answer."""
+        """Carry out the request, and close the connection without an answer."""
         self.on(pattern, lambda answer: replace(answer(), hang_up=True), times)
 
     def heal(self):
-        """Forget all that `on`, `fail`, `corrupt`, `cut` and `hang_up` set up."""
+        """Remove all actions of `on`, `fail`, `corrupt`, `cut` and `hang_up`."""
         self._actions.clear()
 
     def asked(self, pattern) -> list[Request]:
@@ -461,7 +461,7 @@ def _commit(repo, revision) -> Commit:
 
 
 def _blob(path, content):
-    """What the Hub tells of a file: its size, its git id and, where LFS holds it, its SHA-256."""
+    """The metadata of a file on the Hub: its size, its git id and, if LFS stores it, its SHA-256."""
     lfs = path.endswith(LFS_SUFFIXES) or len(content) > LARGEST_REGULAR
     pointer = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
     blob_id = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -479,7 +479,7 @@ def _card(files) -> dict:
 
 
 def _tags(card) -> list[str]:
-    """What the Hub makes tags of: those of the card, and the library."""
+    """The tags of a repository on the Hub: those of its card, and its library."""
     tags = card.get("tags")
     return [*(tags if isinstance(tags, list) else []), *filter(None, [card.get("library_name")])]
 

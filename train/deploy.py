@@ -16,9 +16,10 @@ OUR_FOLDERS = ("charlm/", "train/", "weights/")  # folders of a Space that hold 
 
 CARD = """# {name}
 
-Character-level recurrent networks that continue a text, two side by side: {models}.
-The page is [charlm](https://huggingface.co/models?library=charlm), put here by `python -m train deploy`. The variable
-`CHARLM_MODELS`, in the settings, says which models it shows, with commas between them.
+Character-level recurrent networks continue a text, two side by side: {models}.
+The page is part of [charlm](https://huggingface.co/models?library=charlm) and was deployed by
+`python -m train deploy`. The variable `CHARLM_MODELS` in the settings lists the models that it shows, with commas
+between them.
 """
 
 
@@ -34,7 +35,7 @@ def deploy(space: str, models: Sequence[str]) -> str:
 
 
 def space_files(space: str, models: Sequence[str]) -> dict[str, bytes]:
-    """Return what a Space needs to run the page, by its path there."""
+    """Return the files that a Space needs to run the page, by path."""
     # `train` too: visitors of the page can train a model
     package = [path for name in ("charlm", "train") for path in (ROOT / name).rglob("*") if path.suffix in SUFFIXES]
     weights = [ROOT / "weights" / name / file for name in FALLBACKS for file in MODEL_FILES]

@@ -1,4 +1,7 @@
-"""All that differs between the recurrent cells. A new cell is one more entry of CELLS."""
+"""The recurrent cells, as far as the files of a model and its training settings depend on them.
+
+A new cell takes an entry in CELLS here, in the tables of the engine and of the training layers, and nothing else.
+"""
 
 from dataclasses import dataclass
 
@@ -7,11 +10,12 @@ from dataclasses import dataclass
 class Cell:
     """One kind of recurrent cell.
 
-    label: what people call a character model of it.
-    torch_class: the class of torch.nn that computes it and lays out its weights.
+    label: the common name of a character model with this cell.
+    torch_class: the class of torch.nn that defines its mathematics and the layout of its weights.
     gates: how many blocks of `hidden_size` rows its weight matrices stack.
-    states: how many vectors of `hidden_size` a layer keeps from one symbol to the next.
-    recipe: of the settings tried on tinyshakespeare, those that trained it best; used unless a run says otherwise.
+    states: how many vectors of `hidden_size` a layer carries from one symbol to the next: the hidden state, and for an
+        LSTM the cell state.
+    recipe: its default training settings, the best of those tried on tinyshakespeare.
     """
 
     label: str
@@ -23,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of training that suit one cell and not another; `train.config` says what they are."""
+    """Default training settings that differ between cells; `train.config` explains them."""
 
     lr: float
     weight_decay: float

@@ -60,7 +60,7 @@ class HistoryRecord(TypedDict):
 
 
 def make_history(run: dict[str, Any], epochs: list[EpochRecord]) -> HistoryRecord:
-    """Put a record together; its best epoch is the one with the lowest validation loss, the first of equals."""
+    """Return the record of a run; its best epoch is the first with the lowest validation loss."""
     best = min(epochs, key=lambda epoch: epoch["val_loss"])
     return {
         "format_version": FORMAT_VERSION,
@@ -71,14 +71,14 @@ def make_history(run: dict[str, Any], epochs: list[EpochRecord]) -> HistoryRecor
 
 
 def best_epoch(history: HistoryRecord) -> EpochRecord:
-    """Return the epoch whose weights the model has."""
+    """Return the record of the epoch whose weights the model has."""
     return next(epoch for epoch in history["epochs"] if epoch["epoch"] == history["best"]["epoch"])
 
 
 def longest_sample(epochs: int) -> int:
-    """Return how many characters, whichever they are, the sample of each of that many epochs may have.
+    """Return how many characters each sample of a record may have for `read_history` to accept it, whatever they are.
 
-    A record with longer ones might be larger than `read_history` allows. epochs: up to MOST_RECORDED_EPOCHS.
+    epochs: of the record, up to MOST_RECORDED_EPOCHS.
     """
     return ((LARGEST_JSON - LARGEST_RUN) // epochs - LARGEST_EPOCH) // LARGEST_SYMBOL
 
@@ -86,14 +86,14 @@ def longest_sample(epochs: int) -> int:
 def write_history(history: HistoryRecord) -> str:
     """Return the text of history.json. Raises ModelFileError if `read_history` would refuse it."""
     text = json.dumps(history, ensure_ascii=False, indent=2) + "\n"
-    if len(text.encode(errors="surrogatepass")) > LARGEST_JSON:  # what came in fewer bytes, and deeply nested, may be
+    if len(text.encode(errors="surrogatepass")) > LARGEST_JSON:  # indentation can make deeply nested values that large
         text = json.dumps(history, ensure_ascii=False, separators=(",", ":"))
     read_history(text)
     return text
 
 
 def read_history(text: str) -> HistoryRecord:
-    """Read history.json. Raises ModelFileError, naming the field, unless all that charlm uses is there and sound."""
+    """Read history.json. Raises ModelFileError, naming the field, unless every field that charlm uses is valid."""
     values = parse_json_object(text, "history.json")
     check_format_version(values, "history.json")
     _check_run(values.get("run"))
@@ -113,7 +113,7 @@ def read_history(text: str) -> HistoryRecord:
         if isinstance(value, str) and LONE_SURROGATE.search(value):
             raise ModelFileError("history.json holds a lone surrogate, which is not a character")
         if isinstance(value, float) and not math.isfinite(value):
-            # Python reads 1e999 as infinity, and would write it as a word that JSON does not know
+            # Python reads 1e999 as infinity, and would write it as Infinity, which is not JSON
             raise ModelFileError("history.json holds a number too large for a float")
     return values  # type: ignore[return-value]  # checked above, field by field
 
@@ -146,13 +146,13 @@ def bits_per_char(nats_per_char: float) -> float:
 
 
 def perplexity(nats_per_char: float) -> float:
-    """Return e to the power of a cross-entropy, and the largest number there is where that is larger still."""
+    """Return e to the power of a cross-entropy, at most the largest float."""
     return math.exp(min(nats_per_char, math.log(sys.float_info.max)))
 
 
 def draw_curves(history: HistoryRecord, title: str) -> bytes:
-    """Return loss.png: the curves of a record over its epochs, the best one marked."""
-    # half a second to import: only for those who draw
+    """Return loss.png: the losses of a record by epoch, the best one marked."""
+    # here, because importing it takes half a second
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -174,18 +174,18 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
         (best, best_loss),
         xytext=(0, 14),
         textcoords="offset points",
-        ha="right" if 2 * best > last else "left",  # towards the middle of the picture
+        ha="right" if 2 * best > last else "left",  # so that the text lies towards the middle of the picture
     )
-    if len(history["epochs"]) == 1:  # one epoch has no extent to scale the axes by
+    if len(history["epochs"]) == 1:  # matplotlib cannot scale the axes by a single point
         axes.set_xlim(last - 1, last + 1)
         axes.margins(y=0.25)
     axes.set(xlabel="epoch", ylabel="loss (nats per character)")
-    axes.set_title(_drawable(title), parse_math=False)  # a $ in a text's name is just that
+    axes.set_title(_drawable(title), parse_math=False)  # a $ in a text's name starts no formula
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     png = io.BytesIO()
-    # no software version in the file: the same record gives the same bytes, so a second push has nothing to commit
+    # without matplotlib's version, so that the same record gives the same bytes and a second push commits nothing
     figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()
 
@@ -195,7 +195,7 @@ def _clipped(number: float) -> float:
 
 
 def _drawable(title: str) -> str:
-    """Return a title cut to the picture's width, with □ for what its font cannot draw: Hangul, say."""
+    """Return a title cut to the picture's width, with □ for what its font cannot draw, for example Hangul."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     glyphs = get_font(findfont(FontProperties())).get_charmap()

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from charlm.model.config import ModelConfig, Weights
 
-# (L, B, H), or a pair of them for cells that keep two; None is the zero state.
+# (L, B, H), or a pair of them for an LSTM (hidden and cell state); None is the zero state.
 State = Tensor | tuple[Tensor, ...] | None
 
 
 class Network(nn.Module):
-    """CharRNN, CharLSTM or CharGRU, as `config.cell` says: the next symbol's logits for every symbol read.
+    """A character model of any cell, for inference: it returns the next symbol's logits for every symbol it reads.
 
-    It reads; `train.network` is the one that trains.
+    `train.network` has the one for training.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -35,7 +35,7 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.head.weight.device
 
     def export_weights(self) -> Weights:
@@ -44,8 +44,8 @@ class Network(nn.Module):
 
     @classmethod
     def from_weights(cls, config: ModelConfig, weights: Weights, device: torch.device | str = "cpu") -> "Network":
-        """Build a network without gradients on `device` from exported weights."""
-        with torch.device("meta"):  # no time spent on random weights that would be thrown away
+        """Build a network on `device` from exported weights; they have no gradients."""
+        with torch.device("meta"):  # allocates and initializes no weights, which the next line replaces
             network = cls(config)
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
         return network.to(device).eval().requires_grad_(False)

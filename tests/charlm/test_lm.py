@@ -38,6 +38,7 @@ from charlm.inference.batching import (
     measure_chars_per_second,
 )
 from charlm.inference.engine import Reader
+from charlm.model.card import model_card
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
 from charlm.model.history import bits_per_char
@@ -574,6 +575,25 @@ def test_a_saved_model_comes_back_as_it_was(tmp_path, cell, history):
     assert (lm.source, lm.revision, lm.device) == ("folder", None, "cpu")
     lm.save_pretrained(tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "model")
+
+
+def test_the_card_of_a_saved_model_shows_what_it_writes_at_three_temperatures(lm, tmp_path):
+    lm.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    written = {temperature: lm.generate("", 250, temperature, seed=0) for temperature in (0.5, 1.0, 1.5)}
+    assert lm.write_samples() == written
+    assert card == model_card(lm.config, lm.history, written)
+    assert card.count("At temperature") == 3
+
+
+def test_the_card_of_a_saved_model_shows_the_samples_that_are_given_and_no_others_are_written(tmp_path, monkeypatch):
+    lm = make_lm()
+    monkeypatch.setattr(CharLM, "generate", None)
+    lm.save_pretrained(tmp_path / "one", samples={0.7: "a bad cab"})
+    card = (tmp_path / "one" / "README.md").read_text(encoding="utf-8")
+    assert "At temperature 0.7:\n\n    a bad cab\n" in card and card.count("At temperature") == 1
+    lm.save_pretrained(tmp_path / "none", samples={})
+    assert (tmp_path / "none" / "README.md").read_text(encoding="utf-8") == model_card(lm.config, lm.history)
 
 
 def test_weights_that_fit_bfloat16_are_stored_in_it_and_others_are_not_rounded(tmp_path):

@@ -216,6 +216,17 @@ def test_an_interrupted_run_already_holds_the_best_model_so_far(tmp_path):
     assert [epoch["epoch"] for epoch in lm.history["epochs"]] == [1, 2]
 
 
+def test_only_the_final_model_of_a_run_has_samples_written_for_its_card(tmp_path):
+    def shown(folder):
+        return (folder / "README.md").read_text(encoding="utf-8").count("At temperature")
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_text(), tmp_path / "out", make_config(), StopAt(epochs=1))
+    assert shown(tmp_path / "out") == 0
+    fit(make_text(), tmp_path / "out", make_config(), Report(), resume=True)
+    assert shown(tmp_path / "out") == 3
+
+
 def test_a_run_of_very_many_epochs_shows_less_of_each_so_that_its_record_can_be_read(tmp_path):
     for epochs, shown in ((1_000, 500), (2_000, 277), (5_000, 70)):
         out = tmp_path / str(epochs)

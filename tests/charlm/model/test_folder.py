@@ -386,3 +386,10 @@ def test_the_names_of_the_files_are_those_of_the_contract():
 def test_the_card_is_written_as_it_is_given(tmp_path):
     write_model(tmp_path, make_model(), "Grüße\r\n한")
     assert (tmp_path / "README.md").read_bytes() == "Grüße\r\n한".encode()
+
+
+def test_the_picture_is_written_as_it_is_given_and_none_is_made(folder):
+    write_model(folder, make_model(), "a card", b"a picture")
+    assert (folder / "loss.png").read_bytes() == b"a picture"
+    write_model(folder, make_model(), "a card")
+    assert not (folder / "loss.png").exists()
