@@ -96,8 +96,8 @@ def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
             f"A character-level language model: it reads a text one character at a time and predicts the next. "
             f"{config.num_layers} layers of {config.hidden_size} {config.cell.upper()} units over an embedding of "
             f"{config.embedding_size}, {config.parameters:,} parameters, {len(config.vocab)} symbols.",
-            "It writes text in the manner of what it was trained on. It knows no facts, follows no "
-            "instructions, and may repeat passages of its training text.",
+            "It writes text in the style of its training text, and may repeat passages of it. It knows no facts and "
+            "follows no instructions.",
         ]
     )
 
@@ -177,8 +177,8 @@ def _training(history: HistoryRecord) -> str:
     return f"""## How it was trained and measured
 
 {_windows() if protocol == "windows" else _holdout(history)} The training loss is the mean over an
-epoch, while units may be dropped and the weights change: no measure of the final ones. With the same text at hand, this
-gives the figures above again:
+epoch in which dropout was on and the weights changed: it does not measure the final weights. With the same text, this
+command measures the figures above again:
 
     python -m train evaluate {REPO_PLACEHOLDER} --text {text if text == "tinyshakespeare" else "FILE"}{asked}
 
@@ -198,10 +198,11 @@ character predicted. The best epoch was chosen by this validation loss."""
 def _windows() -> str:
     return """Windows of 30 characters were cut from the beginning of the text, one at every character, and
 shuffled; four fifths of them trained it, the rest validated it, the state zero at the start of each. **This validation
-loss leaks**: nearly every character of a validation window also stands in windows that trained the model, so a low loss
-shows a good memory. What the model learnt of the language is told by the loss on the text after those windows, which it
-never saw, read in order with the state carried; symbols that the windows lack are left out. The best epoch was chosen
-by the validation loss, as in the experiment that this repeats, not by the loss on unseen text."""
+loss leaks**: nearly every character of a validation window is also in windows that trained the model, so a low loss
+can come from memorizing them. What the model learnt of the language shows in the loss on the text after those windows,
+which it never saw: that text is read in order with the state carried, and symbols that the windows lack are left out.
+The best epoch was chosen by the validation loss, as in the experiment that this repeats, not by the loss on unseen
+text."""
 
 
 def _code(text: str) -> str:
