@@ -1,4 +1,4 @@
-"""A model folder from a stranger costs an error message and nothing else.
+"""A damaged or hostile model folder causes an error message and nothing else.
 
 Sound folders are damaged at random, with an eye to their structure; CHARLM_MUTATIONS=200000 tries more of it.
 """

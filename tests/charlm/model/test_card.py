@@ -266,7 +266,7 @@ def test_the_command_that_measures_again_names_a_text_only_where_all_have_it(tex
     assert f"    python -m train evaluate USER/MODEL --text {argument}" in lines
 
 
-# What strangers may have written
+# Hostile names and samples
 
 
 @pytest.mark.parametrize("sample", HOSTILE_SAMPLES, ids=ascii)
