@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from charlm import cli
 from train.config import PROTOCOL_NAMES, TrainConfig, value_type
@@ -130,8 +131,8 @@ def add_setting(command: argparse.ArgumentParser, spec: "dataclasses.Field[objec
     )
 
 
-def main() -> int:
-    """Run the command of the command line; return its exit status."""
+def main() -> NoReturn:
+    """Run the command of the command line and exit with its status."""
     with mute_other_ranks():
         args = parse()
 
@@ -139,8 +140,8 @@ def main() -> int:
         with mute_other_ranks():
             args.run(args)
 
-    return cli.run(run_command, args.less_memory)
+    sys.exit(cli.run(run_command, args.less_memory))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

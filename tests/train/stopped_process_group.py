@@ -30,4 +30,4 @@ def train_step_or_be_stopped(trainer, stop):
 
 
 Trainer.train_step = train_step_or_be_stopped
-sys.exit(main())
+main()
