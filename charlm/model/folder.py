@@ -22,7 +22,7 @@ CARD_FILE = "README.md"
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, HISTORY_FILE, PICTURE_FILE, CARD_FILE)
 
 LONGEST_MESSAGE = 400  # characters of an error: it may quote from the files
-TEMPORARY_PREFIX = ".writing-"  # of the folder with the new files, which a killed write leaves behind
+LEFTOVER_PREFIX = ".writing-"  # of the folder with the new files, which a killed write leaves behind
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def replace_files(folder: Path, files: Mapping[str, bytes | None]) -> None:
     rest the old. Raises RequestError if the folder cannot be made.
     """
     make_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as beside:
+    with tempfile.TemporaryDirectory(prefix=LEFTOVER_PREFIX, dir=folder) as beside:
         new, old = Path(beside, "new"), Path(beside, "old")
         new.mkdir()
         old.mkdir()
@@ -114,7 +114,7 @@ def make_folder(folder: Path) -> None:
 
 def clear_leftovers(folder: Path) -> None:
     """Delete the temporary folder of a `replace_files` that was killed; none may be at work in the folder."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+    for path in folder.glob(f"{LEFTOVER_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
