@@ -1,8 +1,8 @@
 """Continuous batching: the streams that are asked for at the same time are written side by side, one batch a thread.
 
-A stream joins the batch between two steps, as soon as its prompt is read, and leaves when its text is complete or
-nobody wants it any more. All streams of a batch share each reading of the weights. What a stream writes depends on its
-prompt and its sampler alone: on the CPU the rows of a product do not depend on each other, to the last bit (see
+A stream joins the batch between two steps, as soon as its prompt is read, and leaves when its text is complete or its
+reader closes it. The streams of a batch share each reading of the weights. What a stream writes depends on its prompt
+and its sampler alone: on the CPU the rows of a product do not depend on each other, to the last bit (see
 `charlm.inference.engine`); `charlm.inference.gpu` says what holds on a GPU.
 """
 
@@ -27,7 +27,7 @@ from charlm.vocab import Ids
 Surprisals = NDArray[np.float64]
 Piece = tuple[list[int], Surprisals]  # N ids of a stream, and their surprisals (N,) in nats
 
-DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and nobody reads faster
+DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and people read no faster
 
 # For `measure_chars_per_second`
 MEASURED_STREAMS, MEASURED_LENGTH, MEASURED_ROUNDS = 16, 128, 3
@@ -231,9 +231,9 @@ class _Worker(Generic[P]):
         """Write until another stream wants to join, or none is left."""
         while self._streams and not self._joining:
             # 1) write until a delivery is due, or a stream ends, or only one symbol if a reader waits for its first
-            somebody_waits = not all(stream.has_begun for stream in self._streams)
+            reader_waits = not all(stream.has_begun for stream in self._streams)
             left = [stream.left for stream in self._streams]
-            ids, surprisals = batch.write(left, partial(self._should_stop, somebody_waits))
+            ids, surprisals = batch.write(left, partial(self._should_stop, reader_waits))
             # 2) deliver
             is_due = time.perf_counter() >= self._next_delivery
             if is_due:
@@ -246,8 +246,8 @@ class _Worker(Generic[P]):
                 self._streams = [self._streams[slot] for slot in staying]
             batch.keep(staying)
 
-    def _should_stop(self, somebody_waits: bool) -> bool:
-        return somebody_waits or bool(self._joining) or time.perf_counter() >= self._next_delivery
+    def _should_stop(self, reader_waits: bool) -> bool:
+        return reader_waits or bool(self._joining) or time.perf_counter() >= self._next_delivery
 
 
 class EngineBackend:

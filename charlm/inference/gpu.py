@@ -5,8 +5,9 @@ as one CUDA graph and launched at once. A graph is captured for a fixed number o
 one and leaves the slots beyond its streams unused. On other devices the same steps run one by one.
 
 A stream draws the random numbers that it would draw on the CPU, so it becomes the same text, except where rounding
-decides a draw. That is also all that its company changes: a product with more rows may be summed in another order.
-Uncaptured and captured, the steps are the same operations.
+decides a draw. The same holds of a stream alone and in a batch: cuBLAS may sum a product with another number of rows in
+another order, so on CUDA equality to the last bit is likely but not guaranteed. Captured or not, the operations of a
+step are the same.
 """
 
 import math

@@ -93,7 +93,7 @@ def continue_plainly(plain, vocab, prompt, length, choose):
 
 
 def written(lm, *arguments, **settings):
-    """The text that a model writes alone, and with whoever is there."""
+    """The text that a model writes alone, and in a batch."""
     return lm.generate(*arguments, **settings), "".join(lm.stream(*arguments, **settings, shared=True))
 
 

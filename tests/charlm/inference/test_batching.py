@@ -61,10 +61,10 @@ def _padding(request, monkeypatch):
 
 
 class Gate:
-    """Holds up every step of a reader until it is opened, and knows who has come until then.
+    """Blocks every step of a Reader until it is opened, and counts the streams and workers that arrive meanwhile.
 
     steps: how many texts each step was for.
-    error: what steps that were held up raise, if it is there.
+    error: what blocked steps raise when the gate opens, if not None.
     """
 
     def __init__(self, monkeypatch):
@@ -88,11 +88,11 @@ class Gate:
         monkeypatch.setattr(_Worker, "join", count)
 
     def await_texts(self, count):
-        """Wait until so many more have joined."""
+        """Wait until so many more streams have joined."""
         assert all(self._joined.acquire(timeout=WAIT) for _ in range(count))
 
     def await_workers(self, count):
-        """Wait until so many more workers are held up."""
+        """Wait until so many more workers are blocked."""
         assert all(self._waiting.acquire(timeout=WAIT) for _ in range(count))
 
     def open(self):
@@ -101,7 +101,7 @@ class Gate:
 
 @pytest.fixture
 def closed_gate(monkeypatch, workers_threads):
-    """A function that closes a gate, when all that was written before is at its end; at last the gate is open."""
+    """A function that closes a gate once all earlier streams have ended; the gate is opened at the end of the test."""
     gates = []
 
     def close():
@@ -137,7 +137,7 @@ def on_a_thread(call):
 
 @pytest.fixture(autouse=True)
 def busy_threads(monkeypatch):
-    """However small a model is, each of its texts is worth a thread."""
+    """Spread streams over threads however small the model is."""
     monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 1)
 
 
@@ -158,7 +158,7 @@ def together(lm, arguments):
 
 
 def alone(lm, arguments):
-    """The text that a model writes with nobody else there."""
+    """The text that a model writes without other streams."""
     if engine.rows_are_independent():
         return lm.generate(**arguments)
     # a product for one text is another there than one for many: only batches can be compared
@@ -186,7 +186,7 @@ def requests(lm, count, longest, seed=0):
 @pytest.mark.usefixtures("_padding")
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_text_is_the_same_whoever_joins_and_leaves_meanwhile(monkeypatch, model, workers):
+def test_a_stream_is_the_same_text_whichever_others_join_and_leave_its_batch(monkeypatch, model, workers):
     """64 texts join, each when another that is drawn has come to a place that is drawn; some leave on the way."""
     monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", 0)  # so that they join at every symbol
     lm = scheduled(workers, **MODELS[model])
@@ -218,7 +218,7 @@ def test_a_text_is_the_same_whoever_joins_and_leaves_meanwhile(monkeypatch, mode
         return text
 
     companions = [lm.stream("", FOREVER, seed=number, shared=True) for number in range(workers)]
-    begun = [next(companion) for companion in companions]  # nobody is ever alone
+    begun = [next(companion) for companion in companions]  # so that no stream is ever alone in its batch
     futures = [on_a_thread(lambda number=number: write(number)) for number in range(len(texts))]
     for future, whole, wanted in zip(futures, expected, reads, strict=True):
         text = future.result(WAIT)
@@ -268,9 +268,9 @@ def lm_of_two_workers():
 
 @laws
 @given(companies())
-def test_one_reader_of_many_texts_gets_each_as_it_is_alone(lm_of_two_workers, company):
-    """It reads them in any order, and leaves some."""
-    texts, order, left = company
+def test_a_thread_that_reads_many_streams_gets_each_as_it_is_alone(lm_of_two_workers, drawn):
+    """It reads them in any order, and closes some."""
+    texts, order, left = drawn
     lm = lm_of_two_workers
     arguments = [
         {"prompt": prompt, "length": length, "seed": seed, **SETTINGS[settings]}
@@ -309,7 +309,7 @@ def test_a_text_is_delivered_whole_and_not_before_something_is_written(monkeypat
         monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", seconds)
         pieces = [drawn for drawn, _ in lm._scheduler.write(ids, 50, make_sampler(seed=3))]
         assert all(pieces) and list(itertools.chain(*pieces)) == expected.tolist()
-    assert len(pieces) <= 2  # after the first symbol, for which somebody waits, nothing was due before the end
+    assert len(pieces) <= 2  # after the first symbol, which is delivered at once, nothing was due before the end
 
 
 def test_a_text_that_is_far_from_its_end_is_delivered_on_the_way():
@@ -320,7 +320,7 @@ def test_a_text_that_is_far_from_its_end_is_delivered_on_the_way():
     assert len(begun) >= 2 and begun == alone(lm, {"prompt": "a", "length": len(begun), "seed": 1})
 
 
-# Who takes a place
+# Workers and slots
 
 
 def test_texts_spread_over_the_workers(closed_gate):
@@ -368,11 +368,11 @@ def close(stream):
 
 
 def forget(_):
-    """Whoever is the last to hold it lets it go."""
+    """Only drop the last reference."""
 
 
 @pytest.mark.parametrize("leave", [end, close, forget])
-def test_whoever_leaves_frees_the_place(workers_threads, leave):
+def test_a_stream_that_ends_or_is_closed_or_dropped_frees_its_slot(workers_threads, leave):
     lm = scheduled(1)
     for number in range(3):
         stream = lm.stream("a", 1000 if leave is end else FOREVER, seed=number, shared=True)
@@ -380,12 +380,12 @@ def test_whoever_leaves_frees_the_place(workers_threads, leave):
         assert leave is end or counts(lm) == [1]
         leave(stream)
         del stream
-        await_end(workers_threads)  # a worker ends when nobody is left
+        await_end(workers_threads)  # a worker ends with its last stream
         assert counts(lm) == [0]
     assert len(workers_threads) == 3
 
 
-def test_a_text_that_nobody_began_to_read_takes_no_place(workers_threads):
+def test_a_stream_that_is_not_begun_takes_no_slot(workers_threads):
     lm = scheduled(2)
     stream = lm.stream("a", 10, shared=True)
     assert counts(lm) == [0, 0]
@@ -393,18 +393,18 @@ def test_a_text_that_nobody_began_to_read_takes_no_place(workers_threads):
     assert list(stream) == [] and workers_threads == []
 
 
-def test_one_who_leaves_while_others_stay_frees_the_place():
+def test_a_closed_stream_frees_its_slot_while_others_go_on():
     lm = scheduled(1)
     leaving, staying = (lm.stream("a", FOREVER, seed=seed, shared=True) for seed in range(2))
     begun = next(leaving), next(staying)
     assert all(begun) and counts(lm) == [2]
     leaving.close()
-    # of the pieces that come now, all but the first few were written without the one who left
+    # all but the first few of the next pieces were written without the closed stream
     assert any(counts(lm) == [1] for _ in itertools.islice(staying, 100))
     staying.close()
 
 
-def test_who_does_not_read_on_holds_up_nobody_and_finds_the_whole_text_later(workers_threads):
+def test_a_slow_reader_delays_no_other_stream_and_gets_the_whole_text_later(workers_threads):
     lm = scheduled(1)
     slow, others = requests(lm, 1, longest=0)[0] | {"length": 3000}, requests(lm, 12, longest=60, seed=1)
     expected = [alone(lm, arguments) for arguments in (slow, *others)]
@@ -412,7 +412,7 @@ def test_who_does_not_read_on_holds_up_nobody_and_finds_the_whole_text_later(wor
     begun = next(stream)
     futures = [on_a_thread(lambda arguments=arguments: together(lm, arguments)) for arguments in others]
     assert [future.result(WAIT) for future in futures] == expected[1:]
-    await_end(workers_threads)  # what nobody reads is written all the same
+    await_end(workers_threads)  # symbols are written whether or not they are read
     assert counts(lm) == [0]
     assert begun + "".join(stream) == expected[0]
 
@@ -435,9 +435,7 @@ def broken_outputs(lm, monkeypatch):
     monkeypatch.setattr(lm.engine, "head_bias", np.full_like(lm.engine.head_bias, math.inf))
 
 
-def test_an_error_of_the_model_reaches_everybody_who_waits_and_the_next_text_starts_afresh(
-    closed_gate, workers_threads
-):
+def test_an_error_of_the_model_reaches_every_reader_and_the_next_stream_starts_afresh(closed_gate, workers_threads):
     lm = scheduled(1)
     arguments = {"prompt": "a cab", "length": 40, "seed": 3}
     expected = alone(lm, arguments)
@@ -458,7 +456,7 @@ def test_an_error_of_the_model_reaches_everybody_who_waits_and_the_next_text_sta
     assert together(lm, arguments) == expected
 
 
-def test_an_error_in_a_step_reaches_those_too_who_wait_to_join(closed_gate, workers_threads):
+def test_an_error_in_a_step_reaches_streams_that_wait_to_join_too(closed_gate, workers_threads):
     lm = scheduled(1)
     arguments = {"prompt": "a cab", "length": 40, "seed": 3}
     expected = alone(lm, arguments)
@@ -471,14 +469,14 @@ def test_an_error_in_a_step_reaches_those_too_who_wait_to_join(closed_gate, work
     gate.open()
     errors = [future.exception(WAIT) for future in futures]
     assert [repr(error) for error in errors] == ["MemoryError('no room')"] * 9
-    assert len(set(map(id, errors))) == 9  # a trace is each reader's own
+    assert len(set(map(id, errors))) == 9  # each reader has a traceback of its own
     await_end(workers_threads)
     assert counts(lm) == [0]
     gate.error = None
     assert together(lm, arguments) == expected
 
 
-def test_an_error_of_one_worker_is_none_of_the_others(monkeypatch):
+def test_an_error_of_one_worker_does_not_reach_the_streams_of_others(monkeypatch):
     lm = scheduled(2)
     arguments = {"prompt": "a cab", "seed": 3}
     stream = lm.stream(**arguments, length=2000, shared=True)
@@ -490,7 +488,7 @@ def test_an_error_of_one_worker_is_none_of_the_others(monkeypatch):
     assert begun + "".join(stream) == alone(lm, arguments | {"length": 2000})
 
 
-def test_weights_that_are_too_large_are_told_to_everybody():
+def test_weights_that_are_too_large_are_reported_to_every_reader():
     lm = make_lm("rnn")
     lm._weights["head.weight"][:] = 3e38
     futures = [on_a_thread(lambda: together(lm, {"length": 5})) for _ in range(8)]
@@ -499,7 +497,7 @@ def test_weights_that_are_too_large_are_told_to_everybody():
             future.result(WAIT)
 
 
-def test_a_prompt_that_cannot_be_read_is_the_trouble_of_its_reader_alone():
+def test_a_prompt_that_cannot_be_read_fails_for_its_reader_alone():
     lm = scheduled(1)
     arguments = {"prompt": "a cab", "length": 2000, "seed": 3}
     stream = lm.stream(**arguments, shared=True)

@@ -202,7 +202,7 @@ def test_a_text_is_the_same_in_any_place(cell, hidden_size):
 
 
 @pytest.mark.slow
-def test_texts_are_the_same_in_any_company_with_the_kernels_that_blas_has_for_older_processors():
+def test_texts_are_the_same_in_any_batch_with_the_kernels_that_blas_has_for_older_processors():
     """The tests of this file, where a product's rows are not all summed in the same order."""
     command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "any_place or step_by_step_to_the_last_bit"]
     environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
@@ -254,7 +254,7 @@ def test_reading_nothing_gives_no_logits_and_changes_nothing(cell):
 
 @every_cell
 @pytest.mark.parametrize("sizes", [(70, 2, 65), (100, 3, 113), (520, 1, 300)], ids=str)
-def test_a_text_is_the_same_alone_and_in_any_place_of_any_company_to_the_last_bit(cell, sizes):
+def test_a_text_is_the_same_alone_and_in_any_place_of_any_batch_to_the_last_bit(cell, sizes):
     engine, ids = make_engine(cell, *sizes), random_ids(6, 64)
     alone = read_alone(engine, ids)
     for texts in (2, 3, 5, 16, 17, 18, 33, 64):
@@ -279,7 +279,7 @@ scenes = st.lists(
 @every_cell
 @laws
 @given(scenes, st.booleans())
-def test_a_text_is_the_same_whoever_joins_and_leaves_to_the_last_bit(cell, scenes, padded):
+def test_a_text_is_the_same_whichever_others_join_and_leave_to_the_last_bit(cell, scenes, padded):
     engine, ids = make_engine(cell), random_ids(40, 120)
     with rows_padded(padded):
         alone = lone_logits(cell, padded)
@@ -321,13 +321,13 @@ def test_a_text_put_in_anothers_place_goes_on_as_itself(cell):
     assert np.array_equal(Reader(engine, states).read(ids[10:, [4, 1, 3]]), alone[10:, [4, 1, 3]])
 
 
-def test_nobody_may_be_there():
+def test_a_reader_may_have_no_texts():
     engine = make_engine("gru")
     for padded in (False, True):
         with rows_padded(padded):
-            nobody = Reader(engine, 0)
-            assert nobody.texts == 0 and nobody.step([]).shape == (0, 65)
-            joined = Reader(engine, State.join([nobody.state, Reader(engine, 2).state, nobody.state]))
+            empty = Reader(engine, 0)
+            assert empty.texts == 0 and empty.step([]).shape == (0, 65)
+            joined = Reader(engine, State.join([empty.state, Reader(engine, 2).state, empty.state]))
             assert joined.texts == 2
             assert Reader(engine, joined.state.take([])).step([]).shape == (0, 65)
 

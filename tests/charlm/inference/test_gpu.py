@@ -209,7 +209,7 @@ def test_weights_whose_outputs_overflow_are_reported_not_sampled_from(temperatur
 # Streams side by side
 
 
-class Company:
+class WrittenBatch:
     """Streams that join a batch, leave it and are written as the test says."""
 
     def __init__(self, lm):
@@ -240,39 +240,39 @@ class Company:
 
 @every_cell
 def test_a_stream_becomes_the_same_text_whatever_joins_and_leaves_its_batch(lms, cell):
-    company, lengths = Company(lms[cell]), {}
+    batch, lengths = WrittenBatch(lms[cell]), {}
     for seeds, length in ((range(3), 150), (range(3, 4), 20), (range(4, 11), 90)):
         lengths |= dict.fromkeys(seeds, length)
-        company.join(*seeds, length=length)
-        company.write()
-    while company.streams:
-        company.write()
+        batch.join(*seeds, length=length)
+        batch.write()
+    while batch.streams:
+        batch.write()
     for seed, length in lengths.items():
         alone = write(lms[cell], PROMPT[: 1 + seed % 9], length, seed, **SETTINGS[seed % 6])
-        assert company.texts[seed] == alone and len(alone) == length
+        assert batch.texts[seed] == alone and len(alone) == length
 
 
 @every_cell
 def test_the_surprisals_are_those_of_the_logits_without_temperature_and_limits(lms, cell):
-    lm, company = lms[cell], Company(lms[cell])
-    company.join(*range(6), length=STEPS_PER_CALL + 9)
-    while company.streams:
-        company.write()
+    lm, batch = lms[cell], WrittenBatch(lms[cell])
+    batch.join(*range(6), length=STEPS_PER_CALL + 9)
+    while batch.streams:
+        batch.write()
     for seed in range(6):
-        prompt, text = PROMPT[: 1 + seed % 9], company.texts[seed]
-        np.testing.assert_allclose(company.surprisals[seed], lm.score(prompt + text)[len(prompt) - 1 :], atol=1e-4)
+        prompt, text = PROMPT[: 1 + seed % 9], batch.texts[seed]
+        np.testing.assert_allclose(batch.surprisals[seed], lm.score(prompt + text)[len(prompt) - 1 :], atol=1e-4)
 
 
 def test_an_unused_slot_changes_nothing(lms):
     """Five streams take sixteen slots, of which other streams were in use before."""
-    company = Company(lms["lstm"])
-    company.join(*range(100, 116), length=10)
-    company.write()
-    assert company.streams == []
-    company.join(*range(5), length=40)
-    company.write()
+    batch = WrittenBatch(lms["lstm"])
+    batch.join(*range(100, 116), length=10)
+    batch.write()
+    assert batch.streams == []
+    batch.join(*range(5), length=40)
+    batch.write()
     expected = [write(lms["lstm"], PROMPT[: 1 + seed % 9], 40, seed, **SETTINGS[seed % 6]) for seed in range(5)]
-    assert [company.texts[seed] for seed in range(5)] == expected
+    assert [batch.texts[seed] for seed in range(5)] == expected
 
 
 @pytest.mark.parametrize(("streams", "slots"), [(1, 1), (2, 4), (4, 4), (5, 16), (16, 16), (17, 64)])

@@ -43,7 +43,7 @@ def draw_counts(sampler, logits=LOGITS, draws=50):
 
 @pytest.fixture(scope="module")
 def many_drawn():
-    """What samplers of all SETTINGS draw in one company, DRAWS of each."""
+    """What samplers of all SETTINGS draw in one batch, DRAWS of each."""
     each, steps = 200, DRAWS // 200
     settings = [one for one in SETTINGS for _ in range(each)]
     samplers = BatchSampler([make_sampler(**one, seed=seed) for seed, one in enumerate(settings)])
@@ -118,7 +118,7 @@ def test_a_draw_is_where_the_seeds_next_number_falls_in_the_distribution(logits,
         assert (ends[drawn - 1] if drawn else 0) - 1e-12 <= number <= ends[drawn] + 1e-12
 
 
-# In company
+# In a batch
 
 
 one_text = st.tuples(
@@ -150,7 +150,7 @@ def test_samplers_draw_for_each_text_what_its_sampler_draws_alone(texts, symbols
         assert samplers.draw(logits) == expected
 
 
-def test_a_text_draws_on_where_it_stood_when_its_company_changes():
+def test_a_sampler_goes_on_with_its_next_random_number_when_its_batch_changes():
     alone, one, other = make_sampler(1.0, seed=3), make_sampler(1.0, seed=3), make_sampler(0.5, 3, seed=4)
     expected = [alone.draw(LOGITS) for _ in range(60)]
     both = np.stack([LOGITS, LOGITS])
