@@ -26,7 +26,7 @@ def first_sentence(path: Path) -> str:
     """Return the first sentence of a module's docstring."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "(no docstring)"
     text = " ".join(docstring.split("\n\n")[0].split()).replace("|", "\\|")
-    return re.split(r"(?<=\.) (?=[A-Z`])", text)[0]
+    return re.split(r"(?<=\.) ", text)[0]
 
 
 def make_map() -> str:
