@@ -96,7 +96,7 @@ def test_an_empty_prompt_starts_a_new_line(app, visit):
     assert visitor.text("output-a") == CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm").generate("\n", 500, seed=3)
 
 
-def test_a_seed_that_is_none_is_answered_with_what_to_do(app, visit):
+def test_an_invalid_seed_is_answered_with_what_to_do(app, visit):
     visitor = visit(app)
     visitor.fill("seed", "<img src=x onerror=alert(1)>")
     visitor.page.locator("#generate").click()
@@ -104,7 +104,7 @@ def test_a_seed_that_is_none_is_answered_with_what_to_do(app, visit):
     assert visitor.page.locator("img[src=x]").count() == 0
 
 
-def test_another_model_brings_its_own_line(app, visit):
+def test_choosing_a_model_shows_the_line_about_it(app, visit):
     visitor = visit(app)
     visitor.choose("model-a", "shakespeare-rnn")
     visitor.wait_for_words("about-a", "CharRNN")
@@ -192,7 +192,7 @@ def test_a_wrong_argument_ends_with_one_line_that_tells_what_to_do(arguments, me
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_told(app):
+def test_a_port_in_use_is_refused(app):
     ended = run("app.py", "--port", app.rsplit(":", 1)[1])
     assert ended.returncode == 2
     assert "choose another --port" in ended.stderr.splitlines()[-1]

@@ -38,7 +38,7 @@ def downloaded(visitor, click):
 
 
 class TestWrite:
-    def test_each_character_is_coloured_by_how_surprised_the_model_was(self, app, visit):
+    def test_each_character_is_coloured_by_its_surprisal(self, app, visit):
         visitor = visit(app)
         for elem_id, value in {"prompt": "ROMEO:\n", "seed": "3", "length": "400"}.items():
             visitor.fill(elem_id, value)
@@ -114,7 +114,7 @@ class TestWrite:
         lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
         assert visitor.text("output-a") == lm.generate("ROMEO:\n", shown + 50, seed=7)
 
-    def test_a_prompt_is_had_at_a_click(self, app, visit):
+    def test_a_click_fills_in_an_example_prompt(self, app, visit):
         visitor = visit(app)
         for prompt in ("Apple", "University", "Seoul", "Coffee", "Computer"):
             visitor.page.get_by_role("button", name=prompt, exact=True).click()
@@ -144,7 +144,7 @@ class TestLearn:
             assert f"{best['val_loss']:.4f}" in visitor.text("reading")
         take_picture(visitor, "learn")
 
-    def test_the_homework_is_seen_through(self, app, visit):
+    def test_the_homeworks_leak_is_shown(self, app, visit):
         visitor = visit(app + "/?view=learn")
         for name in ("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru"):
             visitor.page.get_by_label(f"Remove {name}").or_(
@@ -213,7 +213,7 @@ class TestInside:
         visitor.page.get_by_role("option").filter(has_text="in a speaker's name").click()
         take_picture(visitor, "inside")
 
-    def test_a_chosen_character_shows_what_moved_its_prediction(self, app, visit):
+    def test_a_chosen_character_shows_the_influence_on_its_prediction(self, app, visit):
         visitor = visit(app + "/?view=inside")
         visitor.page.locator("#seen .heat-text span").nth(60).click()
         visitor.page.locator("#traced .heat-text span").first.wait_for()
@@ -364,7 +364,7 @@ class TestTrain:
         other.page.locator("#model-a input").click()  # nobody else sees it
         assert not any("my-lstm" in name for name in other.page.get_by_role("option").all_inner_texts())
 
-    def test_a_text_that_is_too_short_is_told(self, app, visit):
+    def test_a_text_that_is_too_short_is_refused(self, app, visit):
         visitor = visit(f"{app}/?view=train")
         visitor.fill("train-text", "short")
         visitor.page.locator("#train-go").click()

@@ -90,14 +90,14 @@ def test_a_repository_is_served_under_its_full_name_with_its_commit(bundled, hub
     assert "from the Hub's cache on this machine, commit fedcba9 " in str(registry["ada/prose"])
 
 
-def test_a_repository_that_cannot_be_had_is_told_and_the_rest_served(bundled, hub_of):
+def test_a_repository_that_cannot_be_loaded_becomes_a_problem_and_the_rest_is_served(bundled, hub_of):
     hub_of({"ada/gone": HubUnavailableError("the Hub is away")})
     registry = load_registry(["ada/gone", str(bundled / "small-rnn")], bundled, "cpu")
     assert registry.names == ["small-rnn"]
     assert registry.problems == ("the Hub is away",)
 
 
-def test_when_no_named_repository_can_be_had_the_bundled_models_stand_in(bundled, hub_of):
+def test_when_no_named_repository_can_be_loaded_the_bundled_models_are_served(bundled, hub_of):
     hub_of({"ada/gone": HubUnavailableError("the Hub is away"), "ada/bad": ModelFileError("the weights are damaged")})
     registry = load_registry(["ada/gone", "ada/bad"], bundled, "cpu")
     assert registry.names == ["small-lstm", "small-rnn"]
@@ -121,13 +121,13 @@ def test_with_nothing_to_serve_the_message_tells_how_to_get_a_model(tmp_path, hu
         load_registry(["ada/gone"], tmp_path / "weights", "cpu")
 
 
-def test_a_model_that_is_not_there_is_refused():
+def test_an_unknown_model_is_refused():
     registry = ModelRegistry([ServedModel("small", make_lm(), "folder")])
     with pytest.raises(RequestError, match="there is no model 'large' here; choose one of small"):
         registry["large"]
 
 
-def test_a_hub_that_comes_back_is_noticed_in_the_background(bundled, hub_of):
+def test_repositories_are_loaded_in_the_background_once_the_hub_answers(bundled, hub_of):
     table = {
         "ada/gone": HubUnavailableError("the Hub is away"),
         "ada/kept": from_hub("cache", "0123456789abcdef"),

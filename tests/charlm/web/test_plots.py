@@ -108,7 +108,7 @@ def test_twenty_models_are_drawn():
     assert len(draw_plot([(f"model {number}", make_record()) for number in range(20)]).data) == 60
 
 
-def test_what_is_forgotten_is_not_drawn():
+def test_a_change_within_rounding_is_not_drawn():
     (curve,) = draw_context([("small", [0.5, 1e-3, 1e-12])], floor=1e-9).data
     assert (list(curve.x), list(curve.y)) == ([1, 2, 3], [0.5, 1e-3, None])
 
@@ -118,7 +118,7 @@ def test_the_table_has_a_row_for_every_epoch():
     assert [row[:2] + row[3:4] for row in rows] == [["one", 1, 2.0], ["one", 2, 1.5], ["two", 1, 1.0]]
 
 
-def test_a_table_program_reads_the_csv_back():
+def test_a_spreadsheet_reads_the_csv_back():
     records = [('a "name", with\nall', make_record((2.0, 1.5)))]
     rows = list(csv.DictReader(io.StringIO(write_csv(records))))
     assert [row["model"] for row in rows] == ['a "name", with\nall'] * 2
@@ -127,7 +127,7 @@ def test_a_table_program_reads_the_csv_back():
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
-def test_a_table_program_takes_no_name_for_a_formula(name):
+def test_a_spreadsheet_reads_no_name_as_a_formula(name):
     assert write_csv([(name, make_record((2.0,)))]).splitlines()[1].startswith(f"'{name}")
 
 

@@ -69,7 +69,7 @@ def test_generate_ends_with_the_text_of_the_model_itself():
     assert texts[-1] == make_lm("lstm").generate("abc", **settings)
 
 
-def test_each_value_of_a_stream_goes_on_from_the_one_before(monkeypatch):
+def test_each_value_of_a_stream_extends_the_one_before(monkeypatch):
     monkeypatch.setattr(writing, "UPDATE_SECONDS", -1)  # a value after every delivery
     monkeypatch.setattr(
         "charlm.inference.batching.DELIVERY_SECONDS", -1
@@ -87,7 +87,7 @@ def test_a_stream_updates_no_more_often_than_it_says(monkeypatch):
     assert list(make_api().generate("small-lstm")) == ["w", "writ", "written", "written by", "written by a"]
 
 
-def test_a_visitor_who_leaves_frees_the_place_of_the_text(monkeypatch, scheduler_threads):
+def test_a_visitor_who_leaves_ends_the_stream(monkeypatch, scheduler_threads):
     monkeypatch.setattr(writing, "LONGEST_TEXT", 10**9)
     monkeypatch.setattr(writing, "UPDATE_SECONDS", -1)
     api = make_api()
@@ -153,7 +153,7 @@ def test_numbers_may_come_as_json_or_numpy_sends_them():
     assert list(api.generate("small-lstm", length=5.0, top_k=3.0, seed=np.int64(7)))[-1] == expected
 
 
-def test_inspect_tells_for_each_character_what_was_expected_and_how_surprising_it_was():
+def test_inspect_gives_surprisal_and_likeliest_symbols_of_each_character():
     told = make_api().inspect("small-lstm", "a b😀c☃")  # the last is unknown
     lm = make_lm("lstm")
     assert [place["symbol"] for place in told] == list("a b😀c")
@@ -170,6 +170,6 @@ def test_inspect_tells_for_each_character_what_was_expected_and_how_surprising_i
 
 
 @pytest.mark.parametrize("text", [None, 7, ["a"], "a" * (LONGEST_INSPECTED + 1)])
-def test_what_is_no_text_to_inspect_is_refused(text):
+def test_an_invalid_text_to_inspect_is_refused(text):
     with pytest.raises(RequestError, match="the text must be a text of at most"):
         make_api().inspect("small-lstm", text)

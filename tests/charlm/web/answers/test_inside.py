@@ -22,7 +22,7 @@ REGISTRY = ModelRegistry(
 LONG = "abc de\nbad cab é한😀\n" * 200
 
 
-def test_a_text_shows_how_surprising_each_character_was_and_what_was_expected():
+def test_an_inspected_text_shows_surprisal_and_likeliest_symbols():
     heat, line = inside.inspect(REGISTRY, "small-lstm", "abc a☃b", "surprisal")
     assert (heat["text"], heat["kind"]) == ("abc ab", "surprisal")
     assert heat["shades"] == " " + shades(LSTM.score("abc ab") / MOST_NATS)
@@ -61,19 +61,19 @@ def test_a_text_is_coloured_by_the_activation_of_a_unit(unit, state):
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_is_no_unit_of_the_model_is_refused_with_those_that_are(model, colour):
+def test_a_unit_that_the_model_lacks_is_refused_with_the_valid_range(model, colour):
     with pytest.raises(RequestError, match=r"a layer from 0 to 1, a colon and a unit from 0 to 7") as caught:
         inside.inspect(REGISTRY, model, "abc", colour)
     assert len(str(caught.value)) < 300
 
 
-def test_only_the_beginning_of_a_long_text_is_shown_and_that_is_told():
+def test_only_the_beginning_of_a_long_text_is_shown_and_the_line_says_so():
     heat, line = inside.inspect(REGISTRY, "small-rnn", "a" * (LONGEST_INSPECTED + 5), "surprisal")
     assert len(heat["text"]) == LONGEST_INSPECTED
     assert "the first 5,000 of 5,005 are shown" in line
 
 
-def test_a_single_character_has_nothing_to_be_surprised_by():
+def test_a_single_character_has_no_surprisal():
     heat, line = inside.inspect(REGISTRY, "small-lstm", "a", "surprisal")
     assert (heat["shades"], heat["details"], line) == (" ", [[]], "1 characters")
 
@@ -88,7 +88,7 @@ def test_units_that_were_found_can_be_chosen():
     assert any(each.startswith(f"{unit.state} {unit.layer}:{unit.unit} · position in the line") for each in found)
 
 
-def test_what_moved_a_prediction_stands_in_colours_before_it():
+def test_characters_before_a_prediction_are_coloured_by_their_influence():
     heat, line = inside.trace_influence(REGISTRY, "small-lstm", LONG, 25)
     norms = LSTM.influence(LONG[:26])
     assert heat["text"] == LONG[:25]
@@ -96,7 +96,7 @@ def test_what_moved_a_prediction_stands_in_colours_before_it():
     assert "(character 26)" in line
 
 
-def test_the_look_back_has_an_end():
+def test_influence_is_traced_over_a_limited_number_of_characters():
     heat, _ = inside.trace_influence(REGISTRY, "small-rnn", LONG, 1000)
     assert heat["text"] == LONG[1000 - LONGEST_TRACED : 1000]
 
@@ -117,13 +117,13 @@ def test_effective_contexts_are_compared_in_one_plot_and_in_words():
 
 
 @pytest.mark.parametrize("names", [None, [], "small-lstm", ["nobody"], ["small-lstm"] * 9])
-def test_what_is_no_choice_of_models_is_refused(names):
+def test_an_invalid_choice_of_models_is_refused(names):
     with pytest.raises(RequestError):
         inside.compare_contexts(REGISTRY, names, LONG)
 
 
 @pytest.mark.parametrize("text", [None, 7, "", "☃☃", "a" * (LONGEST_SEARCHED + 1)], ids=lambda text: repr(text)[:12])
-def test_what_is_no_text_to_read_is_refused(text):
+def test_an_invalid_text_is_refused(text):
     for ask in (
         lambda: inside.inspect(REGISTRY, "small-lstm", text, "surprisal"),
         lambda: inside.find_units(REGISTRY, "small-lstm", text),

@@ -56,7 +56,7 @@ def test_tables_have_a_heading_for_every_column():
 
 
 @pytest.mark.parametrize("names", [None, "one", {"one": 1}, ["nobody"], [None], [["one"]], ["one"] * (MOST_MODELS + 1)])
-def test_what_is_no_choice_of_models_is_refused(names):
+def test_an_invalid_choice_of_models_is_refused(names):
     for ask in (
         learn.read_curves,
         learn.table,
@@ -71,6 +71,6 @@ def test_what_is_no_choice_of_models_is_refused(names):
 
 
 @pytest.mark.parametrize("epoch", [None, -1, 1.5, "2", True])
-def test_what_is_no_epoch_is_refused(epoch):
+def test_an_invalid_epoch_is_refused(epoch):
     with pytest.raises(RequestError, match="epoch"):
         learn.samples(REGISTRY, ["one"], epoch)

@@ -43,7 +43,7 @@ def test_a_visitors_model_is_not_listed(ada, registry):
         _ = registry["ada/none"]
 
 
-def test_two_who_want_the_same_model_have_it_downloaded_once(ada, registry):
+def test_requests_for_the_same_model_download_it_once(ada, registry):
     downloader = Downloader(registry, "cpu")
     with ThreadPoolExecutor(4) as visitors:
         assert set(visitors.map(downloader.load, ["ada/poems"] * 4)) == {"ada/poems"}
@@ -62,7 +62,7 @@ def test_a_model_that_is_too_large_is_not_downloaded(ada, registry, monkeypatch)
 
 
 @pytest.mark.parametrize("name", [None, 5, ["ada/poems"], "", "poems", "../../etc/passwd", "a/b/c", "x" * 10**6])
-def test_what_is_no_repository_is_refused_in_a_short_message(ada, registry, name):
+def test_an_invalid_repository_name_is_refused_in_a_short_message(ada, registry, name):
     downloader = Downloader(registry, "cpu")
     for ask in (describe, downloader.load):
         with pytest.raises(CharLMError) as caught:
@@ -71,7 +71,7 @@ def test_what_is_no_repository_is_refused_in_a_short_message(ada, registry, name
     assert ada.requests == []
 
 
-def test_a_repository_that_is_not_there_is_told(ada, registry):
+def test_a_repository_that_does_not_exist_is_refused(ada, registry):
     with pytest.raises(HubError, match="no repository ada/none"):
         Downloader(registry, "cpu").load("ada/none")
 

@@ -127,7 +127,7 @@ def test_the_time_limit_leaves_the_best_epoch_so_far(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_visitor_who_leaves_takes_the_process_with_them_and_frees_the_place(monkeypatch, children):
+def test_a_visitor_who_leaves_ends_the_process_and_the_next_training_starts(monkeypatch, children):
     endless(monkeypatch)
     queue = TrainingQueue()
     values = run(queue)
@@ -139,7 +139,7 @@ def test_a_visitor_who_leaves_takes_the_process_with_them_and_frees_the_place(mo
 
 
 @pytest.mark.slow
-def test_one_trains_at_a_time_and_the_others_see_their_place(monkeypatch, children):
+def test_trainings_run_one_at_a_time_and_the_others_see_their_place(monkeypatch, children):
     endless(monkeypatch)
     queue = TrainingQueue(most_waiting=2)
     first = run(queue, visitor="first")
@@ -164,7 +164,7 @@ def test_one_trains_at_a_time_and_the_others_see_their_place(monkeypatch, childr
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_a_message_and_no_more(monkeypatch, children):
+def test_a_process_that_is_killed_becomes_a_message(monkeypatch, children):
     endless(monkeypatch)
     values = run(TrainingQueue())
     until(values, lambda value: value.message.startswith(("starting", "training")))
@@ -185,7 +185,7 @@ def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, children):
 
 
 @pytest.mark.slow
-def test_what_the_trainer_refuses_is_told_in_its_words_without_a_path():
+def test_a_refusal_of_the_trainer_is_shown_without_a_path():
     last = list(run(TrainingQueue(), text="a" * 1200))[-1]
     assert last.lm is None or last.message.startswith("done")  # a text of one symbol may be learnt
     assert "/" not in last.message
@@ -205,7 +205,7 @@ def test_what_the_trainer_refuses_is_told_in_its_words_without_a_path():
         ({"size": None}, "there is no size"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_starts(arguments, message, children):
+def test_an_invalid_request_is_refused_before_anything_starts(arguments, message, children):
     with pytest.raises(RequestError, match=message) as caught:
         next(run(TrainingQueue(), **arguments))
     assert len(str(caught.value)) < 200

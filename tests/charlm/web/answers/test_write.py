@@ -55,19 +55,19 @@ def test_both_models_write_what_each_writes_alone_with_that_seed():
     assert text_b == RNN.generate("ab", 20, 1.0, seed=7)
 
 
-def test_one_model_may_stand_on_both_sides():
+def test_one_model_may_be_chosen_on_both_sides():
     text_a, text_b = texts(write(b="small-lstm")[-1])
     assert text_a == text_b != ""
 
 
-def test_each_character_shows_how_surprised_the_model_itself_is_by_it_whatever_the_temperature():
+def test_surprisals_are_those_of_the_model_itself_at_any_temperature():
     (heat, _, line, _) = write(prompt="abc", length=30, temperature=0.2, top_k=3, top_p=0.9)[-1]
     surprisals = LSTM.score("abc" + heat["text"])[-30:]
     assert heat["shades"] == shades(surprisals / MOST_NATS)
     assert f"{bits_per_char(surprisals.mean()):.2f} bits per character" in line
 
 
-def test_a_text_grows_from_value_to_value_and_so_do_its_shades(monkeypatch):
+def test_each_value_of_a_stream_extends_text_and_shades(monkeypatch):
     monkeypatch.setattr(writing, "UPDATE_SECONDS", -1)
     monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", -1)
     values = write(length=40)
@@ -79,7 +79,7 @@ def test_a_text_grows_from_value_to_value_and_so_do_its_shades(monkeypatch):
             assert len(later[side]["shades"]) == len(later[side]["text"])
 
 
-def test_an_empty_seed_is_drawn_shared_and_told():
+def test_an_empty_seed_is_drawn_once_for_both_and_shown():
     value = write(seed=" ")[-1]
     seed = value[2].rsplit("seed ", 1)[1]
     assert value[3].endswith(f"seed {seed}")
@@ -93,7 +93,7 @@ def test_a_seed_larger_than_a_browsers_numbers_is_kept_to_the_last_digit():
     assert through_a_browser(value[0])["run"]["seed"] == "90071992547409931234"
 
 
-def test_unknown_symbols_of_the_prompt_are_named_and_the_text_is_written_all_the_same():
+def test_unknown_symbols_of_the_prompt_are_named_and_skipped():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         heat, _, line, _ = write(prompt="a€b€‮")[-1]
@@ -116,7 +116,7 @@ def test_visitors_who_ask_at_once_get_what_each_gets_alone():
         assert [texts(value) for value in values] == expected
 
 
-def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, scheduler_threads):
+def test_a_visitor_who_leaves_ends_both_streams(monkeypatch, scheduler_threads):
     monkeypatch.setattr(writing, "LONGEST_TEXT", 10**9)
     monkeypatch.setattr(writing, "LONGEST_AT_TEMPERATURES", 10**9)
     registry = make_registry()
@@ -134,7 +134,7 @@ def test_a_visitor_who_leaves_frees_the_place_of_each_text(monkeypatch, schedule
     assert len(scheduler_threads) >= 6
 
 
-def test_a_model_that_diverged_is_told_to_the_visitor():
+def test_a_model_that_diverged_is_refused():
     model = make_model()
     model.weights["head.weight"][:] = 3e38
     diverged = CharLM(model.config, model.weights, device="cpu")
@@ -166,7 +166,7 @@ def stopped(value, at_a, at_b):
 
 
 @pytest.mark.parametrize(("at_a", "at_b"), [(60, 60), (13, 40), (1, 59), (0, 60)])
-def test_a_text_that_goes_on_is_the_one_that_was_never_stopped(at_a, at_b):
+def test_a_continued_text_equals_one_that_was_never_stopped(at_a, at_b):
     whole = write(prompt="abc", length=60)[-1]
     heat_a, heat_b = stopped(whole, at_a, at_b)
     more = list(writing.continue_texts(make_registry(), heat_a, heat_b, 40))[-1]
@@ -177,7 +177,7 @@ def test_a_text_that_goes_on_is_the_one_that_was_never_stopped(at_a, at_b):
     assert more[2].startswith(f"small-lstm · {at_a + 40} characters")
 
 
-def test_a_text_goes_on_with_the_settings_that_it_began_with():
+def test_a_text_continues_with_the_settings_that_it_began_with():
     first = write(
         a="small-rnn", b="small-lstm", prompt="ab", length=30, temperature=0.7, top_k=5, top_p=0.9, seed="11"
     )[-1]
@@ -203,7 +203,7 @@ SOUND = {"text": "ab", "shades": "00", "run": RUN | {"seed": "7"}}
         (SOUND | {"text": "a" * (LONGEST_CONTINUED + 1)}, "start a new one"),
     ],
 )
-def test_what_is_no_text_that_could_go_on_is_refused(heat, message):
+def test_a_text_that_cannot_be_continued_is_refused(heat, message):
     with pytest.raises(RequestError, match=message):
         list(writing.continue_texts(make_registry(), heat, SOUND, 5))
 
