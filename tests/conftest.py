@@ -19,7 +19,7 @@ import pytest
 from browser import Visit, chromium, running_app
 from hub_server import HubServer
 
-SLOW_FIXTURES = {"app", "browser", "rendered", "server"}
+SLOW_FIXTURES = {"app", "browser", "proxied", "rendered", "server"}
 NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask for a server is refused
 
 

@@ -38,6 +38,7 @@ def waits(monkeypatch):
     monkeypatch.setattr("huggingface_hub.file_download.time", clock)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_message_log_or_file_shows_the_token(canary, waits, tmp_path, caplog, capfd, fault):
     caplog.set_level(logging.DEBUG)

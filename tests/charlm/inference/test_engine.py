@@ -226,6 +226,7 @@ def test_reading_in_parts_of_any_size_is_reading_step_by_step_to_the_last_bit(ce
         assert reader.state.same(stepping.state, 0).all()
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize(("texts", "steps"), [(1, ROWS_PER_PASS + 7), (3, 400), (17, 70), (33, 40)])
 def test_reading_a_large_model_at_once_is_reading_step_by_step_to_the_last_bit(cell, texts, steps):

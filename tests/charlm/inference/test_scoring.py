@@ -249,6 +249,7 @@ def test_nothing_is_read_before_it_is_asked_for():
     surprisals(EngineReader(forgetful("rnn")[0]), pieces())
 
 
+@pytest.mark.slow
 def test_a_longer_text_takes_no_more_memory():
     engine, _ = forgetful("gru")
 

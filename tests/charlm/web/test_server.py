@@ -157,6 +157,7 @@ def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
     server.process.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_signal_closes_all_connections_at_once():
     server = Server()
     with server.open("generate", server.begin("generate", *LONG)) as answer:
@@ -194,6 +195,7 @@ STRANGE = {
 }
 
 
+@pytest.mark.slow
 def test_variables_that_others_set_change_neither_the_guard_nor_the_end(monkeypatch):
     server = Server(**STRANGE)  # the children of this test alone have them
     assert "default-src 'self'" in server.first["content-security-policy"]
