@@ -156,7 +156,7 @@ def test_what_the_main_process_refuses_ends_both_processes_and_one_tells(text, t
     assert contents(out) == before
 
 
-def test_streams_are_shared_out_in_order_and_without_a_rest():
+def test_the_streams_of_a_batch_are_divided_in_order_and_completely():
     shares = [list(range(6))[ProcessGroup(rank, 3).share(6)] for rank in range(3)]
     assert shares == [[0, 1], [2, 3], [4, 5]]
 
@@ -210,7 +210,7 @@ class FakeProcessGroup(ProcessGroup):
         return make()
 
 
-def test_a_process_of_its_own_averages_gathers_and_asks_without_another():
+def test_a_single_process_reduces_gathers_and_broadcasts_without_a_process_group():
     tensor = torch.arange(6.0).reshape(2, 3)
     before = tensor.clone()
     SINGLE_PROCESS.all_reduce_mean([tensor])

@@ -13,6 +13,7 @@ from train.report import Report, is_main_process, mute_other_ranks
 SMALL = ["--cell=rnn", "--epochs=2", "--hidden-size=4", "--embedding-size=4", "--seq-length=16", "--device=cpu"]
 
 
+@pytest.mark.slow
 def test_a_training_whose_progress_nobody_reads_any_more_goes_on_to_its_end(tmp_path):
     text = tmp_path / "cats.txt"
     text.write_text("the cat sat on the mat; the dog sat on the log.\n" * 40)

@@ -49,6 +49,7 @@ def test_a_second_training_in_the_same_folder_is_refused_and_the_first_ends_undi
     assert fit(TEXT, tmp_path / "out", CONFIG, Report(), resume=True)["best"] == alone["best"]  # it is free again
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_lock_behind(tmp_path):
     code = f"""
 import sys
