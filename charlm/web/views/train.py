@@ -17,7 +17,7 @@ from charlm.web.models import ModelRegistry, prepare_model
 COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 
 
-class Request(NamedTuple):
+class Fields(NamedTuple):
     """The fields and buttons above the line about the training."""
 
     text: gr.Textbox
@@ -40,7 +40,7 @@ class Results(NamedTuple):
 
 def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
     """Lay out the view and connect it; return a hidden field that takes the name of each model that was trained."""
-    request = _request()
+    fields = _fields()
     results = _results(queue)
 
     def train(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
@@ -50,22 +50,22 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
     def stop(request: gr.Request) -> None:
         queue.stop(request.session_hash or "")
 
-    request.train.click(
+    fields.train.click(
         for_page(train),
-        [request.text, request.cell, request.size],
+        [fields.text, fields.cell, fields.size],
         list(results),
-        concurrency_limit=MOST_WAITING + 2,  # the one that runs, and one more that is told that the queue is full
+        concurrency_limit=MOST_WAITING + 2,  # one more than run and wait: it is told that the queue is full
         concurrency_id="train",
         **QUIET,
     )
-    request.stop.click(stop, None, None, **QUIET)
+    fields.stop.click(stop, None, None, **QUIET)
     return results.trained
 
 
-def _request() -> Request:
+def _fields() -> Fields:
     text = gr.Textbox(
         label="A text of your own",
-        info="Better 10,000 characters or more; from 100,000 on, a model learns words and lines.",
+        info="Give 10,000 characters or more. From 100,000 on, a model learns words and lines.",
         placeholder="Paste it here, or choose a file below.",
         lines=6,
         max_lines=10,
@@ -86,7 +86,7 @@ def _request() -> Request:
     with gr.Row(elem_classes="actions"):
         train = gr.Button("Train", variant="primary", elem_id="train-go", size="md", min_width=120)
         stop = gr.Button("Stop", elem_id="train-stop", size="md", min_width=120)
-    return Request(text, cell, size, train, stop)
+    return Fields(text, cell, size, train, stop)
 
 
 def _results(queue: TrainingQueue) -> Results:
