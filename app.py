@@ -46,11 +46,11 @@ def port(text: str) -> int:
 
 def serve(args: argparse.Namespace) -> None:
     """Load the models and serve the page."""
-    named = [name.strip() for name in os.environ.get("CHARLM_MODELS", "").split(",")]
     from charlm.web.models import load_registry, retry_hub
 
+    names = args.model or [name.strip() for name in os.environ.get("CHARLM_MODELS", "").split(",") if name.strip()]
     with ThreadPoolExecutor(1) as thread:  # models are read while Gradio is imported, which takes two seconds
-        loading = thread.submit(load_registry, args.model or [name for name in named if name], BUNDLED, args.device)
+        loading = thread.submit(load_registry, names, BUNDLED, args.device)
         from charlm.web import server
         from charlm.web.guard import read_root_path
         from charlm.web.page import THEME, build_page

@@ -169,7 +169,7 @@ def evaluate(lm: CharLM, text: Text, protocol: str) -> tuple[dict[str, float], i
         losses = split.epoch_losses(lm.network) | split.best_losses(lm.network)
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
-        raise ModelFileError("the model's losses are no finite numbers, as after a training that diverged")
+        raise ModelFileError("the model's losses are not finite numbers, as after a training that diverged")
     return measured, split.unknown_chars
 
 

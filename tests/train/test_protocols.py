@@ -284,7 +284,7 @@ def test_a_model_whose_losses_are_no_numbers_is_refused(protocol):
     model = make_model("rnn")
     model.weights["head.weight"][:] = 3e38
     lm = CharLM(model.config, model.weights, device="cpu")
-    with pytest.raises(ModelFileError, match="no finite numbers"):
+    with pytest.raises(ModelFileError, match="not finite numbers"):
         evaluate(lm, as_text(random_content(500)), protocol)
 
 
