@@ -101,12 +101,13 @@ def read_history(text: str) -> HistoryRecord:
     if not isinstance(epochs, list) or not 1 <= len(epochs) <= MOST_RECORDED_EPOCHS:
         raise ModelFileError(f"history.json: epochs must be a list of 1 to {MOST_RECORDED_EPOCHS:,} objects")
     for place, epoch in enumerate(epochs):
-        _check_epoch(epoch, f"epochs[{place}]")
+        _check_epoch(epoch, place)
     best = values.get("best")
     if not isinstance(best, dict) or not is_number(best.get("val_loss")):
         raise ModelFileError("history.json: best must be an object with epoch and val_loss")
     if not is_number(best.get("val_loss_reset256", 0.0)):
         raise ModelFileError("history.json: best.val_loss_reset256 must be a number")
+    best |= {name: float(best[name]) for name in ("val_loss", "val_loss_reset256") if name in best}
     if type(best.get("epoch")) is not int or best["epoch"] not in [epoch["epoch"] for epoch in epochs]:
         raise ModelFileError(f"history.json: best.epoch {short_repr(best.get('epoch'))} is not among the epochs")
     for value in chain.from_iterable(values_by_nesting(values)):
@@ -128,14 +129,24 @@ def _check_run(run: object) -> None:
         raise ModelFileError("history.json: run.split must be an object with the numbers train_chars and val_chars")
 
 
-def _check_epoch(epoch: object, where: str) -> None:
+def _check_epoch(epoch: object, place: int) -> None:
+    where = f"epochs[{place}]"
     if not isinstance(epoch, dict) or not isinstance(epoch.get("epoch"), int) or not is_number(epoch["epoch"]):
         raise ModelFileError(f"history.json: {where} must be an object with its number in `epoch`")
+    if epoch["epoch"] != place + 1:
+        number = short_repr(epoch["epoch"])
+        raise ModelFileError(
+            f"history.json: {where}.epoch is {number}; epochs are numbered 1, 2, 3 …: it must be {place + 1}"
+        )
     for name in ("train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"):
         if not is_number(epoch.get(name)):
             raise ModelFileError(f"history.json: {where}.{name} is {short_repr(epoch.get(name))}; it must be a number")
-    if epoch.get("unseen_loss") is not None and not is_number(epoch["unseen_loss"]):
-        raise ModelFileError(f"history.json: {where}.unseen_loss must be a number or null")
+        # plotly takes no whole number above 64 bits, and the sum of two may be too large for a float
+        epoch[name] = float(epoch[name])
+    if epoch.get("unseen_loss") is not None:
+        if not is_number(epoch["unseen_loss"]):
+            raise ModelFileError(f"history.json: {where}.unseen_loss must be a number or null")
+        epoch["unseen_loss"] = float(epoch["unseen_loss"])
     if not isinstance(epoch.get("sample"), str):
         raise ModelFileError(f"history.json: {where}.sample must be a string")
 

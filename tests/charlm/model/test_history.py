@@ -35,7 +35,6 @@ MISSING = Missing()
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 epoch_records = st.fixed_dictionaries(
     {
-        "epoch": st.integers(0, 10**6),
         "train_loss": numbers,
         "val_loss": numbers,
         "unseen_loss": st.none() | numbers,
@@ -82,7 +81,7 @@ def pixels(png):
 @laws
 @given(settings_of_runs, st.lists(epoch_records, min_size=1, max_size=4))
 def test_reading_undoes_writing(run, epochs):
-    record = make_history(run, epochs)
+    record = make_history(run, [{"epoch": number, **epoch} for number, epoch in enumerate(epochs, 1)])
     assert read_history(write_history(record)) == record
 
 
@@ -192,6 +191,25 @@ def test_a_wrong_field_is_named(path, value, message):
     assert message in fails(json.dumps(changed(make_record(), path, value)))
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([-2, -1], "epochs[0].epoch is -2; epochs are numbered 1, 2, 3 …: it must be 1"),
+        ([0, 1], "epochs[0].epoch is 0; epochs are numbered 1, 2, 3 …: it must be 1"),
+        ([1, 3], "epochs[1].epoch is 3; epochs are numbered 1, 2, 3 …: it must be 2"),
+        ([2, 1], "epochs[0].epoch is 2; epochs are numbered 1, 2, 3 …: it must be 1"),
+        ([1, 1], "epochs[1].epoch is 1; epochs are numbered 1, 2, 3 …: it must be 2"),
+    ],
+    ids=str,
+)
+def test_epochs_that_are_not_numbered_from_one_are_refused(numbers, message):
+    record = make_record((2.0, 1.5))
+    for number, epoch in zip(numbers, record["epochs"], strict=True):
+        epoch["epoch"] = number
+    record["best"]["epoch"] = numbers[1]
+    assert message in fails(json.dumps(record))
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 def test_a_number_that_json_does_not_know_is_refused(number):
     text = write_history(make_record()).replace("1.75", number)
@@ -267,7 +285,7 @@ def test_a_larger_text_than_can_be_read_is_refused():
     record = make_record(sample="a" * (LARGEST_JSON // 3))
     with pytest.raises(ModelFileError, match="history.json is larger than the 4,194,304 bytes that it can need"):
         write_history(record)
-    record["epochs"] = record["epochs"][1:]
+    record["epochs"] = record["epochs"][:-1]
     assert read_history(write_history(record)) == record
 
 

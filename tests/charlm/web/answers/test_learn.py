@@ -1,12 +1,16 @@
+import json
+from itertools import product
+
 import pytest
 from models import make_model, make_record
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
+from charlm.model.history import draw_curves, read_history
 from charlm.web.answers import learn
 from charlm.web.answers.learn import MOST_MODELS
 from charlm.web.models import ModelRegistry, ServedModel
-from charlm.web.plots import COLUMNS, PlotSettings
+from charlm.web.plots import AXES, COLUMNS, LOSS_UNITS, SCALES, PlotSettings
 
 
 def make_registry(**records):
@@ -74,3 +78,27 @@ def test_an_invalid_choice_of_models_is_refused(names):
 def test_an_invalid_epoch_is_refused(epoch):
     with pytest.raises(RequestError, match="epoch"):
         learn.samples(REGISTRY, ["one"], epoch)
+
+
+LARGEST = 10**308  # written as a whole number of 309 digits
+FIGURES = ("train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
+
+
+@pytest.mark.parametrize(
+    "values", [(LARGEST, -LARGEST, LARGEST), (1e308, LARGEST, 0), (-1, -2, -3), (0, 0, 0)], ids=repr
+)
+def test_every_record_that_is_accepted_can_be_shown(values):
+    record = make_record((1.0, 1.0, 1.0))
+    for epoch, value in zip(record["epochs"], values, strict=True):
+        epoch |= dict.fromkeys(FIGURES, value)
+    record["best"]["val_loss"] = values[0]
+    record["run"] |= {"text": "", "protocol": ["windows"], "seed": {"a": [None]}}
+    registry = make_registry(odd=read_history(json.dumps(record)), one=make_record())
+    names = registry.names
+    for settings in product(LOSS_UNITS, AXES, SCALES):
+        assert learn.plot(registry, names, PlotSettings(*settings)).to_json()
+    assert learn.last_epoch(registry, names) == 3
+    assert [card["title"] for card in learn.samples(registry, names, 3)] == names
+    assert len(learn.table(registry, names)["data"]) == 6
+    assert learn.read_curves(registry, names) and learn.csv(registry, names) and learn.run_settings(registry, names)
+    assert draw_curves(registry["odd"].lm.history, "")
