@@ -396,6 +396,7 @@ def cut(ids, sizes):
     return np.split(ids, list(itertools.takewhile(lambda place: place < len(ids), places)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[1], [0, 1, 0, 0, 2], [1500, 0], [64, 1, 1], [10**6]], ids=str)
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("cell", CELLS)

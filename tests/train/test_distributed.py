@@ -168,6 +168,7 @@ def test_streams_that_cannot_be_divided_evenly_are_refused_before_anything_is_ma
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_by_default_two_processes_share_a_short_text_and_one_goes_on_with_their_streams(tmp_path, monkeypatch):
     text = tmp_path / "short.txt"
     text.write_text("the cat sat on the mat.\n" * 72)  # one process alone would read 3 streams

@@ -93,6 +93,7 @@ def test_a_text_in_memory_is_encoded_as_it_stands(text):
     assert_encodes(encode_text(text), text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 65_535, 65_536, 65_537, 70_000])
 @pytest.mark.parametrize("in_memory_bytes", [IN_MEMORY, IN_A_FILE])
 def test_ids_take_the_smallest_type_that_holds_the_vocabulary(path, workspace, cut_work, count, in_memory_bytes):

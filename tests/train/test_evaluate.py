@@ -81,6 +81,7 @@ def test_the_carried_loss_is_that_of_one_symbol_after_another_however_it_is_cut(
     assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [0, 1, 31])
 def test_a_long_text_is_read_side_by_side_to_the_loss_of_reading_it_in_order(forgetful, more):
     network, plain = forgetful
@@ -100,6 +101,7 @@ def test_a_text_of_less_than_two_stretches_is_read_from_its_beginning(forgetful)
     assert sum(counts) == len(ids) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [129, 130, 400, 1000])
 @pytest.mark.parametrize("interval", [1, 2])
 def test_stretches_that_do_not_agree_yet_are_read_on(both, monkeypatch, length, interval):

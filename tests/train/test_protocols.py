@@ -136,6 +136,7 @@ def test_the_split_into_windows_is_the_same_for_every_run(short_windows_text):
     assert len({frozenset(run) for run in runs}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [41, 100, 130, 300])
 def test_the_losses_of_windows_are_those_of_the_windows_left_and_of_the_text_after(short_windows_text, both, length):
     lm, plain = both
