@@ -155,15 +155,16 @@ class Guard:
         return {**scope, "path": local, "raw_path": local.encode()}
 
     async def _respond(self, scope: Scope, receive: Receive, send: "Responder") -> None:
+        receiver = Receiver(receive)
         try:
             route, match = self._find_route(scope)
-            async with self._receive_body(scope, receive, route.largest_body) as body:
+            async with self._receive_body(scope, receiver, route.largest_body) as body:
                 self._check_body(route, match, body)
                 with self._count_reader(scope, match) if route.reads_results else nullcontext():
-                    await self._app(scope, _replay(body, receive), send)
+                    await self._app(scope, _replay(body, receiver), send)
         except RefusedError as refusal:
             await send.refuse(refusal)
-            await _drain(receive)
+            await receiver.drain()
             await send({"type": "http.response.body"})
 
     def _find_route(self, scope: Scope) -> tuple[Route, re.Match[str]]:
@@ -273,6 +274,27 @@ class Guard:
             self.readers += Counter()  # removes the sessions whose count is 0
 
 
+class Receiver:
+    """An ASGI `receive` that knows whether the whole request has arrived."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._has_ended = False
+
+    async def __call__(self) -> Message:
+        """See the ASGI specification."""
+        message = await self._receive()
+        self._has_ended = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Receive the rest of a refused body: if the connection were closed before, a reset would lose the response."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._has_ended:
+                    await self()
+
+
 class Responder:
     """An ASGI `send` that adds SECURITY_HEADERS to each response."""
 
@@ -324,9 +346,3 @@ def _replay(body: bytearray, receive: Receive) -> Receive:
     return next_message
 
 
-async def _drain(receive: Receive) -> None:
-    """Receive the rest of a refused body: if the connection were closed before, a reset would lose the response."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
-                pass
