@@ -68,7 +68,9 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch
     arguments = fit_arguments(len(VERSE), cell, "small")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train", "fit", "--text", "my-text.txt", "--out", "run", *arguments])
-    main()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
     record = json.loads((tmp_path / "run" / "history.json").read_text(encoding="utf-8"))
 
     def losses(epochs):
