@@ -28,7 +28,6 @@ from huggingface_hub import (
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
@@ -39,7 +38,6 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but loaded lazily
     build_hf_headers,
     hf_raise_for_status,
-    validate_repo_id,
 )
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
@@ -48,6 +46,7 @@ from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, Mode
 from charlm.model.folder import CARD_FILE, MODEL_FILES, Model, read_model, replace_files
 from charlm.model.history import HISTORY_FILE
 from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
+from charlm.model_name import is_repo_id
 
 LIBRARY = "charlm"  # the tag in the card of every charlm model
 QUESTION_SECONDS = 3.0  # time limit of each question; a download has none
@@ -102,15 +101,6 @@ class Fetched:
     source: str
 
 
-def is_repo_id(name: str) -> bool:
-    """Tell whether a string has the form of a repository's name, USER/NAME."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return name.count("/") == 1
-
-
 def describe(repo_id: str, revision: str | None = None, token: Token = None) -> Description:
     """Ask the Hub, once, which commit a revision of a repository is and what it holds.
 
@@ -137,12 +127,12 @@ def describe(repo_id: str, revision: str | None = None, token: Token = None) -> 
         raise _explain(error, repo_id, revision) from None
 
 
-def describe_public(repo_id: str) -> Description:
+def describe_public(repo_id: str, revision: str | None = None) -> Description:
     """Describe a charlm model that anyone may read: no stored token is sent.
 
     Raises what `describe` does, and HubError if the repository does not carry the tag of charlm.
     """
-    found = describe(repo_id, token=False)
+    found = describe(repo_id, revision, token=False)
     if not found.tagged:
         raise HubError(f"{repo_id} does not carry the tag {LIBRARY!r}: it is not a model of charlm")
     return found
@@ -204,15 +194,15 @@ def check_can_push(repo_id: str, token: Token = None) -> None:
     """Raise HubError unless `repo_id` is USER/NAME and the token may write there, as that user or a member."""
     _check_repo_id(repo_id)
     try:
-        account = HfApi().whoami(token=token)
+        account = _object(HfApi().whoami(token=token))
     except CLIENT_ERRORS as error:
         raise _explain(error, repo_id, None) from None
-    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+    if _object(_object(account.get("auth")).get("accessToken")).get("role") == "read":
         raise HubError("the token may only read: run `hf auth login` or set HF_TOKEN to one with write permission")
-    namespace, groups = repo_id.split("/")[0], [group["name"] for group in account.get("orgs", [])]
-    if namespace not in (account["name"], *groups):
+    namespace, groups = repo_id.split("/")[0], [group.get("name") for group in _objects(account.get("orgs"))]
+    if namespace not in (account.get("name"), *groups):
         raise HubError(
-            f"{repo_id} would be {namespace}'s, and the token is that of {account['name']}: publish under your own "
+            f"{repo_id} would be {namespace}'s, and the token is that of {account.get('name')}: publish under your own "
             "name, or that of an organization that you are in"
         )
 
@@ -289,12 +279,11 @@ def _read_description(repo_id: str, requested: str | None, token: Token, answer:
 
     Raises HubError if a file of a model is missing or of unknown size, ValueError if the answer names no commit.
     """
-    about = answer if isinstance(answer, dict) else {}
+    about = _object(answer)
     revision = about.get("sha")
     if not isinstance(revision, str) or not re.fullmatch("[0-9a-f]{40}", revision):
         raise ValueError("its answer names no commit")
-    card = about.get("cardData")
-    card = card if isinstance(card, dict) else {}
+    card = _object(about.get("cardData"))
     tags, license = about.get("tags"), card.get("license")
     return Description(
         repo_id,
@@ -332,6 +321,11 @@ def _figures(model_index: object) -> dict[str, float]:
         if isinstance(name, str) and is_number(value):
             figures[name[:LONGEST_NAME]] = float(value)
     return figures
+
+
+def _object(value: object) -> dict[str, Any]:
+    """Return what should be a JSON object, or an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """CharLM: a trained model as its users hold it."""
 
-import os
 import tempfile
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from charlm.analysis.inspection import Inspection, inspect
 from charlm.analysis.units import TrackingUnit, find_units
 from charlm.checks import check_whole
 from charlm.device import has_cuda, pick_device
-from charlm.errors import ModelFileError, RequestError
+from charlm.errors import HubError, ModelFileError, RequestError
 from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, measure_chars_per_second, write_alone
 from charlm.inference.engine import Engine, Reader
 from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, BatchSampler, Sampler, SamplingSettings
@@ -25,6 +24,7 @@ from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, read_model, write_model
 from charlm.model.history import HistoryRecord
+from charlm.model_name import explain_missing, parse_model_name
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class CharLM:
     ) -> "CharLM":
         """Load a model from a folder, or from the Hub if no such folder is here.
 
-        repo_or_folder: a model folder, or a repository's name on the Hub, USER/NAME.
+        repo_or_folder: a model folder, or on the Hub USER/NAME, USER/NAME@REVISION, hf://USER/NAME[@REVISION] or the
+            web address. A Path, ./USER/NAME and an absolute path are always folders. A name that is both a folder
+            here and possible on the Hub is the folder, with a warning.
         revision: a branch, tag or commit of the repository; its main branch by default.
         token: for private repositories; by default the one that `hf auth login` stored, if the
             repository needs one.
@@ -87,19 +89,26 @@ class CharLM:
         the Hub refuses, HubUnavailableError if it cannot be reached and nothing is cached, ModelFileError
         if the files are not a sound model, RequestError for a wrong argument.
         """
-        if not isinstance(repo_or_folder, str | Path):
-            raise RequestError(f"a model is a folder or USER/NAME on the Hub, not {repo_or_folder!r}")
-        if os.path.isdir(repo_or_folder):  # Path.is_dir raises OSError for a name that is too long
-            model = read_model(Path(repo_or_folder))
+        found, warning = parse_model_name(repo_or_folder)
+        if warning:
+            warnings.warn(warning, stacklevel=2)
+        if isinstance(found, Path):
+            if revision is not None:
+                raise RequestError(
+                    f"revision={revision!r} is that of a repository, and {repo_or_folder} is a folder: leave it out, "
+                    "or write hf://USER/NAME for a repository on the Hub"
+                )
+            model = read_model(found)
             return cls(model.config, model.weights, model.history, device=device)
+        if None not in (revision, found.revision) and revision != found.revision:
+            raise RequestError(f"{repo_or_folder} and revision={revision!r} name two revisions; leave out one of them")
         from charlm import hub  # here, because loading a folder needs no huggingface_hub
 
-        repo_id = str(repo_or_folder)
-        if not hub.is_repo_id(repo_id):
-            raise ModelFileError(
-                f"{repo_id!r} is neither a folder here nor the name of a Hub repository (USER/NAME); check the path"
-            )
-        return cls._from_fetched(hub.fetch(repo_id, revision, token), device)
+        try:
+            fetched = hub.fetch(found.repo_id, revision if revision is not None else found.revision, token)
+        except HubError as error:
+            raise explain_missing(str(repo_or_folder), error) from None
+        return cls._from_fetched(fetched, device)
 
     @classmethod
     def from_description(cls, described: "Description", *, device: str = "auto") -> "CharLM":

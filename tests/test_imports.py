@@ -15,6 +15,7 @@ ORDER = [
     "charlm.device",
     "charlm.text",
     "charlm.vocab",
+    "charlm.model_name",
     "charlm.model.cells",
     "charlm.model.config",
     "charlm.model.history",

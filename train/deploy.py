@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from charlm.errors import HubError
 from charlm.hub import check_can_push, describe, push_space
 from charlm.model.card import front_matter
 from charlm.model.folder import MODEL_FILES
+from charlm.model_name import HubName, parse_hub_name
 
 ROOT = Path(__file__).parents[1]
 FALLBACKS = ("shakespeare-lstm", "shakespeare-rnn")  # models that the page shows while the Hub cannot give it others
@@ -26,12 +28,22 @@ between them.
 def deploy(space: str, models: Sequence[str]) -> str:
     """Create or update a Space that runs the page with models from the Hub; return the address of the commit.
 
-    space, models: USER/NAME each. Raises HubError if the Hub refuses, or a repository holds no charlm model.
+    space: USER/NAME. models: repositories, named as `parse_hub_name` reads them. Raises HubError if the Hub refuses, or
+    one of them holds no charlm model.
     """
     check_can_push(space)
-    for model in models:
-        describe(model)  # which raises HubError unless it is a model
-    return push_space(space, space_files(space, models), {"CHARLM_MODELS": ",".join(models)}, OUR_FOLDERS)
+    found = [_parse(model) for model in models]
+    for model in found:
+        describe(model.repo_id, model.revision)  # which raises HubError unless it is a model
+    files = space_files(space, [model.repo_id for model in found])
+    return push_space(space, files, {"CHARLM_MODELS": ",".join(map(str, found))}, OUR_FOLDERS)
+
+
+def _parse(model: str) -> HubName:
+    found = parse_hub_name(model)
+    if found is None:
+        raise HubError(f"{model!r} is not the name of a repository; give it as USER/NAME or USER/NAME@REVISION")
+    return found
 
 
 def space_files(space: str, models: Sequence[str]) -> dict[str, bytes]:

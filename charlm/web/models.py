@@ -1,6 +1,7 @@
 """The models that the demo serves: the registry of them, and how it is filled from folders and the Hub."""
 
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,9 @@ from itertools import chain, repeat
 from pathlib import Path
 from threading import Lock, Thread
 
-from charlm.errors import CharLMError, HubUnavailableError, RequestError
-from charlm.hub import is_repo_id
+from charlm.errors import CharLMError, HubUnavailableError, ModelFileError, RequestError
 from charlm.lm import CharLM
+from charlm.model_name import HubName, parse_model_name
 from charlm.text import printable
 
 # What the page says about where weights came from.
@@ -23,6 +24,7 @@ SOURCES = {
     "trained": "trained on this page",
 }
 
+FROM_HUB = ("hub", "cache")
 MOST_VISITOR_MODELS = 8
 FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between the retries of `retry_hub`
 
@@ -58,7 +60,7 @@ class ModelRegistry:
     """
 
     def __init__(self, models: Iterable[ServedModel], problems: Mapping[str, CharLMError] | None = None) -> None:
-        """problems: the errors by the name of the repository that could not be loaded."""
+        """problems: the errors by the name of the model that could not be loaded."""
         self._models = {model.name: model for model in models}
         self._problems = dict(problems or {})
         assert self._models, "a registry needs a model"
@@ -133,7 +135,7 @@ def retry_hub(registry: ModelRegistry, device: str, waits: Iterable[float] | Non
                 return
             time.sleep(seconds)
             for name in registry.to_retry:
-                outcome = _load_repository(name, device)
+                outcome = _load(name, f"hf://{name}", Path(), device)
                 if isinstance(outcome, ServedModel) and outcome.source == "hub":
                     registry.put(outcome)
 
@@ -143,32 +145,29 @@ def retry_hub(registry: ModelRegistry, device: str, waits: Iterable[float] | Non
 
 
 def load_registry(wanted: Sequence[str], bundled: Path, device: str) -> ModelRegistry:
-    """Load the wanted model folders and Hub repositories; all folders of `bundled` if none are named.
+    """Load the wanted models, which are named as in `charlm.model_name`; all folders of `bundled` if none are named.
 
-    A repository that cannot be loaded is left out and its error kept; if no model is left, the bundled ones are
-    served. Raises ModelFileError for a folder that is not a sound model, RequestError if there is nothing to serve.
+    A model that cannot be loaded is left out and its error kept, whatever is wrong with it. If no model is left, the
+    bundled ones are served. Raises ModelFileError for a name that means nothing, and for a folder that is not a sound
+    model if no other is left; RequestError if there is nothing to serve.
     """
-    loaded: list[ServedModel] = []
-    problems: dict[str, CharLMError] = {}
-    names = _short_names(wanted)
-    with ThreadPoolExecutor(max_workers=8) as threads:  # so that time limits of the Hub do not add up
-        for each, outcome in zip(
-            names, threads.map(lambda each: _load(each, names[each], bundled, device), names), strict=True
-        ):
-            if isinstance(outcome, ServedModel):
-                loaded.append(outcome)
-            else:
-                problems[each] = outcome
-    if not loaded:
-        folders = sorted(path.parent for path in bundled.glob("*/config.json"))
-        loaded = sorted((_load_folder(folder, folder.name, bundled, device) for folder in folders), key=_rank)
-    if not loaded:
+    named = _choose_names(wanted)
+    models, problems = _load_all(named, bundled, device)
+    if not models:
+        for name, problem in problems.items():
+            if isinstance(named[name], Path):
+                raise problem
+        folders = {path.parent.name: path.parent for path in sorted(bundled.glob("*/config.json"))}
+        models, damaged = _load_all(folders, bundled, device)
+        models.sort(key=_rank)
+        problems |= damaged
+    if not models:
         reasons = "".join(f"{problem}; " for problem in problems.values())
         raise RequestError(
             f"{reasons}there is no model to serve: name one with --model FOLDER_OR_REPO, "
             "or train one with `python -m train fit`"
         )
-    return ModelRegistry(loaded, problems)
+    return ModelRegistry(models, problems)
 
 
 def _rank(model: ServedModel) -> tuple[bool, bool]:
@@ -177,32 +176,46 @@ def _rank(model: ServedModel) -> tuple[bool, bool]:
     return run.get("protocol") == "windows", model.lm.config.cell not in ("lstm", "rnn")
 
 
-def _short_names(wanted: Sequence[str]) -> dict[str, str]:
-    """Name each folder by its last part, unless two would share it, and each repository in full."""
-    unique = list(dict.fromkeys(wanted))
-    short = [Path(each).resolve().name if Path(each).is_dir() else each for each in unique]
-    return {each: name if short.count(name) == 1 else each for each, name in zip(unique, short, strict=True)}
+def _choose_names(wanted: Sequence[str]) -> dict[str, Path | str]:
+    """Return what to load by the name under which it is served: a folder, or the name of a repository.
+
+    A folder is named by its last part, unless two would share it, and a repository in full.
+    """
+    places: dict[Path | HubName, str] = {}
+    for each in wanted:
+        place, warning = parse_model_name(each)
+        if warning:
+            warnings.warn(warning, stacklevel=3)
+        places.setdefault(place, each)
+    short = [place.resolve().name if isinstance(place, Path) else str(place) for place in places]
+    names = [name if short.count(name) == 1 else each for name, each in zip(short, places.values(), strict=True)]
+    loaded = [place if isinstance(place, Path) else each for place, each in places.items()]
+    return dict(zip(names, loaded, strict=True))
 
 
-def _load(wanted: str, name: str, bundled: Path, device: str) -> ServedModel | CharLMError:
-    if Path(wanted).is_dir():
-        return _load_folder(Path(wanted), name, bundled, device)
-    return _load_repository(wanted, device)
+def _load_all(
+    places: Mapping[str, Path | str], bundled: Path, device: str
+) -> tuple[list[ServedModel], dict[str, CharLMError]]:
+    """Load models by name; return them in their order, and the errors by name of those that cannot be loaded."""
+
+    def load(name: str) -> ServedModel | CharLMError:
+        return _load(name, places[name], bundled, device)
+
+    with ThreadPoolExecutor(max_workers=8) as threads:  # so that time limits of the Hub do not add up
+        outcomes = dict(zip(places, threads.map(load, places), strict=True))
+    models = [outcome for outcome in outcomes.values() if isinstance(outcome, ServedModel)]
+    return models, {name: error for name, error in outcomes.items() if isinstance(error, CharLMError)}
 
 
-def _load_repository(name: str, device: str) -> ServedModel | CharLMError:
+def _load(name: str, place: Path | str, bundled: Path, device: str) -> ServedModel | CharLMError:
     try:
-        lm = CharLM.from_pretrained(name, device=device)
+        lm = CharLM.from_pretrained(place, device=device)
+        is_bundled = isinstance(place, Path) and place.resolve().parent == bundled.resolve()
+        return prepare_model(name, lm, "bundled" if is_bundled else lm.source)
     except CharLMError as error:
-        if is_repo_id(name):
-            return error
-        raise
-    return prepare_model(name, lm, lm.source)
-
-
-def _load_folder(folder: Path, name: str, bundled: Path, device: str) -> ServedModel:
-    source = "bundled" if folder.resolve().parent == bundled.resolve() else "folder"
-    return prepare_model(name, CharLM.from_pretrained(folder, device=device), source)
+        return error
+    except MemoryError:
+        return ModelFileError(f"{name} needs more memory than is free; close other programs, or serve fewer models")
 
 
 def prepare_model(name: str, lm: CharLM, source: str) -> ServedModel:

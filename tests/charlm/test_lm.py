@@ -618,7 +618,27 @@ def test_a_folder_may_be_named_by_a_string_or_a_path(tmp_path, monkeypatch):
     save(make_model(), tmp_path / "user" / "model")
     monkeypatch.chdir(tmp_path)
     text = CharLM.from_pretrained(tmp_path / "user" / "model").generate("a", 20, seed=0)
-    assert CharLM.from_pretrained("user/model").generate("a", 20, seed=0) == text
+    assert CharLM.from_pretrained("./user/model").generate("a", 20, seed=0) == text
+    with pytest.warns(UserWarning, match="user/model is a folder here, and could be a repository") as warned:
+        assert CharLM.from_pretrained("user/model").generate("a", 20, seed=0) == text
+    assert warned[0].filename == __file__
+
+
+def test_a_folder_has_no_revisions(tmp_path, monkeypatch):
+    save(make_model(), tmp_path / "user" / "model")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=r"revision='v1' is that of a repository, and \./user/model is a folder"):
+        CharLM.from_pretrained("./user/model", revision="v1")
+    with (
+        pytest.warns(UserWarning, match="is a folder here"),
+        pytest.raises(RequestError, match=r"user/model is a folder: leave it out, or write hf://USER/NAME"),
+    ):
+        CharLM.from_pretrained("user/model", revision="nope")
+
+
+def test_two_revisions_of_one_repository_are_refused():
+    with pytest.raises(RequestError, match="user/model@v1 and revision='v2' name two revisions; leave out one of them"):
+        CharLM.from_pretrained("user/model@v1", revision="v2")
 
 
 @pytest.mark.parametrize(

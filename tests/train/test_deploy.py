@@ -48,6 +48,14 @@ def test_the_card_of_a_space_names_its_models_and_what_it_was_tested_with():
     assert SpaceCard(card).data.to_dict() == known  # as the Hub's own library reads it
 
 
+def test_a_model_may_be_pinned_to_a_revision(ada):
+    commit = ada.repos["ada/one"].commits[-1].id
+    deploy("ada/page", [f"hf://ada/one@{commit}", "https://huggingface.co/ada/two"])
+    space = ada.repos["spaces/ada/page"]
+    assert space.variables == {"CHARLM_MODELS": f"ada/one@{commit},ada/two"}
+    assert yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])["models"] == ["ada/one", "ada/two"]
+
+
 def test_deploying_again_changes_the_models_and_leaves_what_others_put_there(ada):
     deploy("ada/page", ["ada/one"])
     space = ada.repos["spaces/ada/page"]

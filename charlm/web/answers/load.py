@@ -11,8 +11,9 @@ from threading import Lock
 from charlm import hub
 from charlm.errors import RequestError
 from charlm.lm import CharLM
+from charlm.model_name import HubName, parse_hub_name
 from charlm.web.answers.write import LONGEST_NAME, check_text
-from charlm.web.models import ModelRegistry, prepare_model
+from charlm.web.models import FROM_HUB, ModelRegistry, prepare_model
 
 MOST_BYTES = 100 * 1024 * 1024  # of a model's files, so that several models fit into a small machine's memory
 
@@ -33,12 +34,14 @@ def may_load(environment: Mapping[str, str]) -> bool:
 def search(words: object) -> list[str]:
     """Return the repository of that name, or those that the Hub finds for the words."""
     words = check_text("name", words, LONGEST_NAME).strip()
-    return [words] if "/" in words and hub.is_repo_id(words) else hub.search(words)
+    named = parse_hub_name(words)
+    return hub.search(words) if named is None else [str(named)]
 
 
 def describe(name: object) -> Description:
     """Ask the Hub for size, figures and licence of a repository."""
-    found = hub.describe_public(_check_name(name))
+    named = _check_name(name)
+    found = hub.describe_public(named.repo_id, named.revision)
     size = found.bytes / 1e6
     lines = [f"{found.repo_id}, commit {found.revision[:7]}: {size:,.1f} MB to download."]
     lines += [f"{figure}: {value:.4f}" for figure, value in found.figures.items()]
@@ -57,19 +60,23 @@ class Downloader:
         self._lock = Lock()
 
     def load(self, name: object) -> str:
-        """Load a public model so that the views can use it; return its name."""
-        name = _check_name(name)
+        """Load a public model from the Hub so that the views can use it; return the name that the page gives it."""
+        named = _check_name(name)
+        shown = str(named)
         with self._lock:  # a second request for the same model waits, and then finds it in the registry
-            if name not in self._registry:
-                found = hub.describe_public(name)
+            if shown in self._registry and self._registry[shown].source not in FROM_HUB:
+                shown = f"hf://{named}"  # a folder is served under that name
+            if shown not in self._registry:
+                found = hub.describe_public(named.repo_id, named.revision)
                 if found.bytes > MOST_BYTES:
-                    raise RequestError(f"{name} is larger than the {MOST_BYTES / 1e6:,.0f} MB that this page loads")
+                    raise RequestError(f"{named} is larger than the {MOST_BYTES / 1e6:,.0f} MB that this page loads")
                 lm = CharLM.from_description(found, device=self._device)
-                self._registry.add_visitor_model(prepare_model(name, lm, lm.source))
-        return name
+                self._registry.add_visitor_model(prepare_model(shown, lm, lm.source))
+        return shown
 
 
-def _check_name(name: object) -> str:
-    if not isinstance(name, str) or len(name) > LONGEST_NAME or not hub.is_repo_id(name):
+def _check_name(name: object) -> HubName:
+    named = parse_hub_name(name) if isinstance(name, str) and len(name) <= LONGEST_NAME else None
+    if named is None:
         raise RequestError(f"{name!r:.60} is no repository: choose one that was found, or enter its name, USER/NAME")
-    return name
+    return named

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from models import make_lm, make_model, save
 
@@ -21,12 +23,13 @@ def hub_of(monkeypatch):
     def install(table):
         load = CharLM.from_pretrained
 
-        def from_pretrained(name, **options):
-            if str(name) not in table:
-                return load(name, **options)
-            if isinstance(table[str(name)], Exception):
-                raise table[str(name)]
-            return table[str(name)]
+        def from_pretrained(place, **options):
+            name = str(place).removeprefix("hf://")
+            if name not in table:
+                return load(place, **options)
+            if isinstance(table[name], Exception):
+                raise table[name]
+            return table[name]
 
         monkeypatch.setattr(models_module.CharLM, "from_pretrained", from_pretrained)
 
@@ -108,6 +111,47 @@ def test_a_folder_that_holds_no_sound_model_is_the_users_mistake(bundled, tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelFileError, match=r"config\.json is missing"):
         load_registry([str(tmp_path / "empty")], bundled, "cpu")
+
+
+@pytest.mark.parametrize("file", ["config.json", "history.json", "model.safetensors"])
+def test_a_damaged_folder_is_told_and_the_rest_served(bundled, tmp_path, file):
+    damaged = save(make_model("gru"), tmp_path / "mine")
+    (damaged / file).write_text("{")
+    registry = load_registry([str(damaged), str(bundled / "small-rnn")], bundled, "cpu")
+    assert registry.names == ["small-rnn"]
+    (problem,) = registry.problems
+    assert problem.startswith(f"{damaged}: {file} ")
+    assert registry.to_retry == []
+
+
+def test_a_damaged_folder_among_the_bundled_ones_is_told_and_the_rest_served(bundled):
+    record = json.loads((bundled / "small-rnn" / "history.json").read_text(encoding="utf-8"))
+    for number, epoch in enumerate(record["epochs"]):
+        epoch["epoch"] = number - 3
+    record["best"]["epoch"] = -1
+    (bundled / "small-rnn" / "history.json").write_text(json.dumps(record), encoding="utf-8")
+    registry = load_registry([], bundled, "cpu")
+    assert registry.names == ["small-lstm"]
+    assert "epochs[0].epoch is -3; epochs are numbered 1, 2, 3" in registry.problems[0]
+
+
+def test_a_model_too_large_for_the_memory_is_told_and_the_rest_served(bundled, hub_of):
+    hub_of({"ada/large": MemoryError()})
+    registry = load_registry(["ada/large", str(bundled / "small-rnn")], bundled, "cpu")
+    assert registry.names == ["small-rnn"]
+    assert registry.problems[0].startswith("ada/large needs more memory than is free")
+
+
+def test_one_model_under_several_names_is_served_once(bundled, hub_of):
+    hub_of({"ada/poems": from_hub("hub", "1" * 40)})
+    assert load_registry(["ada/poems", "hf://ada/poems"], bundled, "cpu").names == ["ada/poems"]
+
+
+def test_a_repository_that_is_named_as_one_is_not_the_folder_of_that_name(tmp_path, monkeypatch, hub_of):
+    save(make_model("rnn"), tmp_path / "ada" / "poems")
+    monkeypatch.chdir(tmp_path)
+    hub_of({"ada/poems": from_hub("hub", "1" * 40)})
+    assert sources(load_registry(["hf://ada/poems"], tmp_path / "weights", "cpu")) == {"ada/poems": "hub"}
 
 
 def test_a_name_that_is_neither_folder_nor_repository_is_the_users_mistake(bundled):

@@ -6,7 +6,7 @@ from models import make_lm, make_model, save
 from charlm.errors import CharLMError, HubError, RequestError
 from charlm.hub import push_folder
 from charlm.web.answers.load import Downloader, describe, may_load, search
-from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry, ServedModel
+from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry, ServedModel, load_registry
 
 
 @pytest.fixture
@@ -33,6 +33,28 @@ def test_a_model_is_found_described_and_loaded(ada, registry):
     assert downloader.load("ada/poems") == "ada/poems"
     assert registry["ada/poems"].lm.generate("ab", 20, seed=1) == make_lm("gru").generate("ab", 20, seed=1)
     assert {request.token for request in ada.requests} == {None}
+
+
+@pytest.mark.parametrize("written", ["hf://ada/poems", "https://huggingface.co/ada/poems", " ada/poems@main "])
+def test_a_model_may_be_named_in_any_way_that_names_a_repository(ada, registry, written):
+    (name,) = search(written)
+    assert name.split("@")[0] == "ada/poems"
+    assert describe(name).lines[0].startswith("ada/poems, commit ")
+    assert Downloader(registry, "cpu").load(name) == name
+    assert registry[name].source == "hub"
+
+
+def test_a_folder_of_a_repositorys_name_is_never_served_in_its_place(ada, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(make_model("rnn"), tmp_path / "ada" / "poems")
+    save(make_model("rnn"), tmp_path / "bob" / "poems")
+    with pytest.warns(UserWarning, match="is a folder here"):
+        registry = load_registry(["ada/poems", "bob/poems"], tmp_path / "weights", "cpu")
+    assert registry.names == ["ada/poems", "bob/poems"]
+    downloader = Downloader(registry, "cpu")
+    assert downloader.load("ada/poems") == downloader.load("ada/poems") == "hf://ada/poems"
+    assert registry["hf://ada/poems"].lm.config.cell == "gru"
+    assert (registry["ada/poems"].source, registry["ada/poems"].lm.config.cell) == ("folder", "rnn")
 
 
 def test_a_visitors_model_is_not_listed(ada, registry):

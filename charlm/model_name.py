@@ -1,0 +1,160 @@
+"""What the name of a model means: a folder here, or a repository on the Hub at one of its revisions."""
+
+import os
+import re
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from charlm.errors import CharLMError, HubError, ModelFileError, RequestError
+
+HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of HF_ENDPOINT
+LONGEST_NAME = 500  # characters of a repository with its revision or its web address
+_PART = r"(?!.*(?:--|\.\.))(?:[A-Za-z0-9_]|[A-Za-z0-9_][\w.-]{0,94}[A-Za-z0-9_])"  # of USER/REPO
+REPO_ID = re.compile(rf"{_PART}/(?!.*\.git$){_PART}", re.ASCII)
+REVISION = re.compile(
+    r"(?!.*\.\.)[^\s\\^~:?*\[,@\x00-\x1f\x7f]{1,255}"
+)  # what git allows in the name of a branch, nearly
+NOT_MODELS = ("datasets", "spaces")  # with one of these, a name is that of another kind of repository
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A repository of the Hub, USER/REPO, and one of its branches, tags or commits; None is its main branch."""
+
+    repo_id: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        """Return USER/REPO, or USER/REPO@REVISION."""
+        return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
+
+
+def is_repo_id(name: str) -> bool:
+    """Tell whether a string has the form of a repository's name, USER/REPO."""
+    return REPO_ID.fullmatch(name) is not None
+
+
+def parse_hub_name(name: str) -> HubName | None:
+    """Read USER/REPO, USER/REPO@REVISION, hf://USER/REPO[@REVISION] or the web address of a repository.
+
+    Returns None for a string of another form. Folders are not looked at.
+    """
+    if len(name) > LONGEST_NAME:
+        return None
+    scheme, separator, rest = name.partition("://")
+    if separator and scheme.lower() in ("http", "https"):
+        return _parse_address(name)
+    if separator and scheme.lower() != "hf":
+        return None
+    if not separator and name.split("/")[0].lower() in HUB_HOSTS:  # an address copied without https://
+        return _parse_address(f"https://{name}")
+    repo_id, at, revision = (rest if separator else name).partition("@")
+    if not is_repo_id(repo_id) or repo_id.split("/")[0] in NOT_MODELS or (at and not REVISION.fullmatch(revision)):
+        return None
+    return HubName(repo_id, revision if at else None)
+
+
+def _parse_address(address: str) -> HubName | None:
+    """Read https://huggingface.co/USER/REPO, also with /tree/REVISION or the path of a file behind it."""
+    try:
+        parts, own = urlsplit(address), urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
+    except ValueError:  # brackets that enclose no IPv6 address
+        return None
+    if parts.netloc.lower() not in (*HUB_HOSTS, own.lower()):
+        return None
+    path = [unquote(part) for part in parts.path.strip("/").split("/")]
+    repo_id, page = "/".join(path[:2]), path[2:4]
+    if not is_repo_id(repo_id) or path[0] in NOT_MODELS:
+        return None
+    if len(page) < 2 or page[0] not in ("tree", "blob", "resolve", "commit", "commits"):
+        return HubName(repo_id)
+    return HubName(repo_id, page[1]) if REVISION.fullmatch(page[1]) else None
+
+
+def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
+    """Return the folder or the repository that a name means, and a warning or None.
+
+    A Path, and a string that begins with ./ or is absolute, is always a folder; a name with hf:// or a web address is
+    always a repository. Any other name is the folder of that name if there is one, and else a repository.
+
+    Raises RequestError for what is neither a string nor a Path, ModelFileError for a name that means neither a folder
+    here nor a repository.
+    """
+    if isinstance(name, Path):
+        return _check_folder(name, str(name)), None
+    if not isinstance(name, str):
+        raise RequestError(f"a model is a folder or USER/NAME on the Hub, not {name!r}")
+    if "://" in name:
+        found = parse_hub_name(name)
+        if found is None:
+            raise RequestError(f"{name!r:.200} is not the address of a model on the Hub; write hf://USER/NAME")
+        return found, None
+    found = None if _can_only_be_a_folder(name) else parse_hub_name(name)
+    if found is None or _exists(name):
+        folder = _check_folder(Path(name), name)
+        if found is None:
+            return folder, None
+        return folder, (
+            f"{name} is a folder here, and could be a repository on the Hub: the folder is used; "
+            f"write ./{name} or hf://{found} to say which"
+        )
+    return found, None
+
+
+def explain_missing(name: str, error: HubError) -> CharLMError:
+    """Return what to raise for a name that is no folder here, after the Hub's error about it as a repository.
+
+    If a folder has nearly that name, it is a ModelFileError, because it was that which was meant.
+    """
+    if "://" in name:
+        return error
+    if hint := _similar_folder(name):
+        return ModelFileError(f"{hint} As a repository: {error}")
+    return type(error)(f"there is no folder {name} here, and {error}")
+
+
+def _similar_folder(name: str) -> str | None:
+    """Return what to say if a name is no folder, and there is one with nearly that name beside where it would be."""
+    path = Path(name)
+    try:
+        beside = [each.name for each in path.parent.iterdir() if each.is_dir()]
+    except (OSError, ValueError):
+        return None
+    close = get_close_matches(path.name, beside, n=1, cutoff=0.75)
+    return f"there is no folder {name} here; did you mean {path.parent / close[0]}?" if close else None
+
+
+def _can_only_be_a_folder(name: str) -> bool:
+    starts = ("./", "../", ".\\", "..\\", "~")
+    return name.startswith(starts) or name in (".", "..") or os.path.isabs(name)
+
+
+def _exists(name: str) -> bool:
+    return os.path.lexists(name)  # unlike a method of Path, without an error for a name that is too long
+
+
+def _check_folder(folder: Path, name: str) -> Path:
+    """Return the path of a folder. Raises ModelFileError if there is none."""
+    if os.path.isdir(name):  # not that of the Path: Path("") is the current folder
+        return folder
+    if _exists(name):
+        raise ModelFileError(f"{name} is {_describe_file(folder)}")
+    if hint := _similar_folder(name):
+        raise ModelFileError(hint)
+    raise ModelFileError(
+        f"{name!r} is neither a folder here nor the name of a Hub repository (USER/NAME); check the path"
+    )
+
+
+def _describe_file(path: Path) -> str:
+    """Say what stands in the place of a folder, and what to do instead."""
+    try:
+        if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):
+            return "an archive: unpack it, and name the folder that comes out"
+    except OSError:
+        return "neither a folder nor a file that can be read; check the path"
+    return f"a file: name the folder that holds the model's files, perhaps {path.parent}"

@@ -1,0 +1,180 @@
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import example, given
+from hypothesis import strategies as st
+from models import laws
+
+from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
+from charlm.model_name import HubName, explain_missing, is_repo_id, parse_hub_name, parse_model_name
+
+POEMS = HubName("ada/poems")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, which is empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# Repositories
+
+
+@laws
+@given(st.text("aZ0_-./g it한\n", max_size=12))
+@example("a/" + "b" * 96)
+@example("a/" + "b" * 97)
+@example("b" * 96 + "/a")
+@example("a/b.git")
+@example("a--b/c")
+@example("a..b/c")
+@example("a/b\n")
+def test_the_form_of_a_repositorys_name_is_what_the_hubs_own_client_says(name):
+    try:
+        validate_repo_id(name)
+        valid = name.count("/") == 1
+    except HFValidationError:
+        valid = False
+    assert is_repo_id(name) == valid
+
+
+@pytest.mark.parametrize(
+    ("name", "repo_id", "revision"),
+    [
+        ("ada/poems", "ada/poems", None),
+        ("ada/poems@v1.0", "ada/poems", "v1.0"),
+        ("ada/poems@refs/pr/1", "ada/poems", "refs/pr/1"),
+        ("hf://ada/poems", "ada/poems", None),
+        ("hf://ada/poems@0123abc", "ada/poems", "0123abc"),
+        ("https://huggingface.co/ada/poems", "ada/poems", None),
+        ("https://huggingface.co/ada/poems/", "ada/poems", None),
+        ("http://hf.co/ada/poems?library=charlm#files", "ada/poems", None),
+        ("HTTPS://HuggingFace.co/ada/poems", "ada/poems", None),
+        ("huggingface.co/ada/poems", "ada/poems", None),
+        ("https://huggingface.co/ada/poems/tree/main", "ada/poems", "main"),
+        ("https://huggingface.co/ada/poems/tree/refs%2Fpr%2F1", "ada/poems", "refs/pr/1"),
+        ("https://huggingface.co/ada/poems/blob/v1/config.json", "ada/poems", "v1"),
+        ("https://huggingface.co/ada/poems/resolve/v1/model.safetensors", "ada/poems", "v1"),
+        ("https://huggingface.co/ada/poems/commit/0123abc", "ada/poems", "0123abc"),
+        ("https://huggingface.co/ada/poems/discussions/1", "ada/poems", None),
+    ],
+)
+def test_every_way_to_name_a_repository_is_read(here, name, repo_id, revision):
+    assert parse_hub_name(name) == HubName(repo_id, revision)
+    assert parse_model_name(name) == (HubName(repo_id, revision), None)
+
+
+def test_a_repository_is_written_as_it_is_read():
+    for name in ("ada/poems", "ada/poems@v1"):
+        assert str(parse_hub_name(name)) == name
+
+
+def test_the_web_address_may_be_that_of_the_hub_that_is_set(monkeypatch):
+    assert parse_hub_name("http://hub.example:8080/ada/poems") is None
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example:8080")
+    assert parse_hub_name("http://hub.example:8080/ada/poems") == POEMS
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "poems",
+        "a/b/c",
+        "ada/poems@",
+        "ada/poems@a b",
+        "ada/poems@../../x",
+        "ada/poems@v1@v2",
+        "hf://poems",
+        "hf://datasets/ada/poems",
+        "hf://datasets/ada",
+        "https://huggingface.co/datasets/ada",
+        "https://huggingface.co/spaces/ada/page",
+        "https://huggingface.co/ada",
+        "https://example.org/ada/poems",
+        "https://[/ada/poems",
+        "ftp://huggingface.co/ada/poems",
+        "file:///ada/poems",
+        "ada/" + "x" * 10**6,
+    ],
+    ids=lambda name: name[:40],
+)
+def test_what_names_no_model_on_the_hub_is_not_read(name):
+    assert parse_hub_name(name) is None
+
+
+@pytest.mark.parametrize("name", ["https://example.org/ada/poems", "hf://datasets/ada/poems", "s3://ada/poems"])
+def test_an_address_of_something_else_is_refused(here, name):
+    with pytest.raises(RequestError, match="is not the address of a model on the Hub; write hf://USER/NAME"):
+        parse_model_name(name)
+
+
+# Folders
+
+
+@pytest.mark.parametrize("name", ["ada/poems", "ada/poems@v1", "huggingface.co/poems"])
+def test_a_name_that_could_be_both_is_the_folder_with_a_warning(here, name):
+    (here / name).mkdir(parents=True)
+    folder, warning = parse_model_name(name)
+    assert folder == Path(name)
+    if name.startswith("ada"):
+        assert warning == (
+            f"{name} is a folder here, and could be a repository on the Hub: the folder is used; "
+            f"write ./{name} or hf://{name} to say which"
+        )
+
+
+@pytest.mark.parametrize("name", ["hf://ada/poems", "https://huggingface.co/ada/poems"])
+def test_a_repository_that_is_named_as_one_is_not_the_folder(here, name):
+    (here / "ada" / "poems").mkdir(parents=True)
+    assert parse_model_name(name) == (POEMS, None)
+
+
+def test_a_path_and_what_is_written_as_one_is_a_folder_without_a_warning(here):
+    (here / "ada" / "poems").mkdir(parents=True)
+    for name in ("./ada/poems", str(here / "ada" / "poems"), Path("ada/poems"), "ada/../ada/poems", "ada", "."):
+        assert parse_model_name(name) == (Path(name), None)
+
+
+@pytest.mark.parametrize("name", ["./ada/poems", "../ada/poems", "/ada/poems", Path("ada/poems"), "~/ada/poems"])
+def test_a_path_that_is_no_folder_is_never_a_repository(here, name):
+    with pytest.raises(ModelFileError, match="is neither a folder here nor the name of a Hub repository"):
+        parse_model_name(name)
+
+
+def test_a_mistyped_folder_is_told_with_the_one_that_is_there(here):
+    (here / "runs" / "my-text").mkdir(parents=True)
+    for name in ("./runs/my-txet", Path("runs/my-txet"), str(here / "runs" / "my-txet")):
+        with pytest.raises(ModelFileError, match=r"there is no folder .*my-txet here; did you mean .*runs/my-text\?"):
+            parse_model_name(name)
+
+
+@pytest.mark.parametrize("kind", [HubError, HubUnavailableError])
+def test_the_hub_alone_is_not_blamed_for_a_name_that_may_be_that_of_a_folder(here, kind):
+    error = explain_missing("runs/my-txet", kind("the Hub is away"))
+    assert (type(error), str(error)) == (kind, "there is no folder runs/my-txet here, and the Hub is away")
+    error = explain_missing("hf://runs/my-txet", kind("the Hub is away"))
+    assert (type(error), str(error)) == (kind, "the Hub is away")
+    (here / "runs" / "my-text").mkdir(parents=True)
+    error = explain_missing("runs/my-txet", kind("the Hub is away"))
+    assert (type(error), str(error)) == (
+        ModelFileError,
+        "there is no folder runs/my-txet here; did you mean runs/my-text? As a repository: the Hub is away",
+    )
+
+
+def test_an_archive_or_a_file_in_the_place_of_the_folder_is_told(here):
+    with ZipFile("my-model.zip", "w") as archive:
+        archive.writestr("config.json", "{}")
+    (here / "my-model").mkdir()
+    (here / "my-model" / "config.json").write_text("{}")
+    with pytest.raises(
+        ModelFileError, match=r"my-model\.zip is an archive: unpack it, and name the folder that comes out"
+    ):
+        parse_model_name("my-model.zip")
+    with pytest.raises(ModelFileError, match=r"config\.json is a file: name the folder .*, perhaps my-model$"):
+        parse_model_name("my-model/config.json")
