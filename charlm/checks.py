@@ -1,4 +1,4 @@
-"""Checks of arguments from users: each returns the value as a Python int or float, or raises RequestError."""
+"""Checks of arguments from users: each returns the value as a Python int, float or str, or raises RequestError."""
 
 import math
 
@@ -6,25 +6,26 @@ import numpy as np
 
 from charlm.errors import RequestError
 
+LONGEST_SHOWN = 80  # characters of a wrong value in a message
+
 
 def check_whole(name: str, value: object, low: int, high: int | None = None) -> int:
     """Return `value` if it is a whole number from `low` (to `high`). Raises RequestError if not."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | np.floating) and value.is_integer():
         value = int(value)  # JSON and sliders send 7.0 for 7
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise RequestError(f"{name} is {value!r}; it must be a whole number")
+    if not isinstance(value, int | np.integer) or isinstance(value, bool | np.timedelta64):
+        raise RequestError(f"{name} is {show(value)}; it must be a whole number")
     number = int(value)
     if number < low or (high is not None and number > high):
         bounds = f"from {low}" if high is None else f"from {low} to {high:,}"
-        shown = number if abs(number) < 1e18 else "a huge number"  # Python does not print more than 4300 digits
-        raise RequestError(f"{name} is {shown}; it must be {bounds}")
+        raise RequestError(f"{name} is {show(number)}; it must be {bounds}")
     return number
 
 
 def check_number(name: str, value: object, low: float, high: float) -> float:
     """Return `value` as a float if it is a finite number from `low` to `high`. Raises RequestError if not."""
-    if not isinstance(value, int | float | np.number) or isinstance(value, bool):
-        raise RequestError(f"{name} is {value!r}; it must be a number")
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool | np.timedelta64):
+        raise RequestError(f"{name} is {show(value)}; it must be a number")
     try:
         number = float(value)
     except OverflowError:  # a whole number of hundreds of digits
@@ -33,3 +34,18 @@ def check_number(name: str, value: object, low: float, high: float) -> float:
         bounds = f"a finite number from {low}" if math.isinf(high) else f"from {low} to {high}"
         raise RequestError(f"{name} is {number}; it must be {bounds}")
     return number
+
+
+def check_string(name: str, value: object) -> str:
+    """Return `value` if it is a string. Raises RequestError if not."""
+    if not isinstance(value, str):
+        raise RequestError(f"{name} is {show(value)}; it must be a string")
+    return value
+
+
+def show(value: object) -> str:
+    """Return a wrong value as a message quotes it, cut to LONGEST_SHOWN characters."""
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a huge number"  # Python does not print more than 4300 digits
+    shown = repr(value)
+    return shown if len(shown) <= LONGEST_SHOWN else shown[: LONGEST_SHOWN - 1] + "…"

@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 
+from charlm.checks import show
 from charlm.errors import RequestError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -15,7 +16,7 @@ def pick_device(name: str) -> str:
     Raises RequestError for another name, or a device that this machine lacks.
     """
     if name not in DEVICES:
-        raise RequestError(f"device is {name!r}; choose one of {', '.join(DEVICES)}")
+        raise RequestError(f"device is {show(name)}; choose one of {', '.join(DEVICES)}")
     if name == "cpu":
         return name
     import torch

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from charlm.analysis.context import LONGEST_DISTANCE, measure_effective_context, measure_influence
 from charlm.analysis.inspection import Inspection, inspect
 from charlm.analysis.units import TrackingUnit, find_units
-from charlm.checks import check_whole
+from charlm.checks import check_string, check_whole, show
 from charlm.device import has_cuda, pick_device
 from charlm.errors import HubError, ModelFileError, RequestError
 from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, measure_chars_per_second, write_alone
@@ -220,11 +220,11 @@ class CharLM:
     ) -> tuple[Ids, int, Sampler]:
         """Return the ids to read, the checked length, and a sampler that continues behind `after`."""
         length = check_whole("length", length, 0)
-        ids, skipped = self.vocab.encode_known(_check_text("prompt", prompt))
+        ids, skipped = self.vocab.encode_known(check_string("prompt", prompt))
         if skipped:
             symbols = "".join(dict.fromkeys(skipped))
-            warnings.warn(f"the prompt's {symbols!r} was skipped: the model does not know it", stacklevel=3)
-        written = self.vocab.encode(_check_text("after", after))
+            warnings.warn(f"the prompt's {show(symbols)} was skipped: the model does not know it", stacklevel=3)
+        written = self.vocab.encode(check_string("after", after))
         sampler = Sampler(settings)
         sampler.skip(len(written))
         return np.concatenate([ids if len(ids) else self._start(), written]), length, sampler
@@ -235,7 +235,7 @@ class CharLM:
         The mean is the text's cross-entropy under the model; exp of it is the perplexity.
         Raises VocabError if the text holds a symbol that the model does not know.
         """
-        return np.concatenate([np.zeros(0), *self.score_ids([self.vocab.encode(_check_text("text", text))])])
+        return np.concatenate([np.zeros(0), *self.score_ids([self.vocab.encode(check_string("text", text))])])
 
     def score_ids(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
         """Yield what `score` returns, in parts, for a text that comes as ids in pieces (N,) of any size.
@@ -249,7 +249,7 @@ class CharLM:
 
         Raises VocabError if the text holds a symbol that the model does not know.
         """
-        return inspect(self.engine, self.vocab, self.vocab.encode(_check_text("text", text)))
+        return inspect(self.engine, self.vocab, self.vocab.encode(check_string("text", text)))
 
     def find_units(self, text: str, best: int = 5) -> dict[str, list[TrackingUnit]]:
         """Return for each feature of a text, e.g. `inside quotes`, the units that track it best (`analysis.units`).
@@ -257,7 +257,7 @@ class CharLM:
         text: some thousand characters that the model was not trained on. Raises VocabError if one of them is
         unknown to it, RequestError if they are too few.
         """
-        return find_units(self.engine, self.vocab, _check_text("text", text), best)
+        return find_units(self.engine, self.vocab, check_string("text", text), best)
 
     def effective_context(self, text: str, longest: int = LONGEST_DISTANCE) -> NDArray[np.float64]:
         """Return how much a changed character alters the prediction d characters later, in nats, (longest,).
@@ -266,7 +266,7 @@ class CharLM:
         the largest distance that still matters. Raises VocabError if the text holds a symbol that the model does not
         know, RequestError if it is too short, or `longest` below 1.
         """
-        return measure_effective_context(self.engine, self.vocab.encode(_check_text("text", text)), longest)
+        return measure_effective_context(self.engine, self.vocab.encode(check_string("text", text)), longest)
 
     def influence(self, text: str) -> NDArray[np.float64]:
         """Return how strongly each character of a text of N moved the prediction of its last, (N - 1,).
@@ -275,7 +275,7 @@ class CharLM:
         Raises VocabError if the text holds a symbol that the model does not know, RequestError if it has fewer than
         two, ModelFileError if a gradient is not finite.
         """
-        return measure_influence(self.network, self.vocab.encode(_check_text("text", text)))
+        return measure_influence(self.network, self.vocab.encode(check_string("text", text)))
 
     def save_pretrained(self, folder: str | Path, *, samples: Mapping[float, str] | None = None) -> None:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced.
@@ -300,6 +300,7 @@ class CharLM:
         """
         from charlm import hub
 
+        check_string("repo_id", repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return hub.push_folder(Path(folder), repo_id, private=private, token=token)
@@ -338,9 +339,3 @@ class CharLM:
         on_cuda = GpuBackend(Network.from_weights(self.config, self._weights, "cuda"))
         is_faster = measure_chars_per_second(on_cuda) > measure_chars_per_second(EngineBackend(self.engine))
         return "cuda" if is_faster else "cpu"
-
-
-def _check_text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise RequestError(f"{name} is {value!r}; it must be a string")
-    return value

@@ -1,5 +1,6 @@
 """The effective context of a model: what a changed symbol does to later predictions, and what moved one prediction."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,7 @@ def measure_effective_context(
 
     Raises RequestError if the text is too short, or of one symbol only, or for a number out of bounds.
     """
-    longest, places = check_whole("longest", longest, 1), check_whole("places", places, 1)
+    longest, places = check_whole("longest", longest, 1, sys.maxsize), check_whole("places", places, 1)
     random = np.random.default_rng(check_whole("seed", seed, 0))
     around = WARM_UP_SYMBOLS + longest
     if len(ids) < around + places:

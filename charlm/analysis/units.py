@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.analysis.inspection import read_units
+from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Array, Engine
 from charlm.vocab import Ids, Vocab
@@ -61,8 +62,9 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
     """Return for each feature that occurs in the text, by name, the units that predict it best, the best first.
 
     text: one that the model was not trained on, of symbols that it knows. Of a long text, evenly spaced stretches are
-    read. Raises RequestError if it is too short.
+    read. Raises RequestError if it is too short, or `best` is not a whole number from 1.
     """
+    best = check_whole("best", best, 1)
     stretch = len(text) // STRETCHES
     if stretch < WARM_UP_STEPS + SHORTEST_PROBED_STRETCH:
         raise RequestError(

@@ -412,3 +412,9 @@ def test_units_lists_for_each_feature_those_that_track_it_best(charlm, folder, t
 
 def test_a_text_too_short_to_search_units_on_is_refused_in_one_line(charlm, folder, text_file):
     assert "to search its units takes at least 2,048" in refused(charlm("units", folder, text_file("a bad cab\n")))
+
+
+@pytest.mark.parametrize("best", ["0", "-1"])
+def test_fewer_units_than_one_are_refused_in_one_line(charlm, folder, text_file, best):
+    path = text_file("a bad cab\nbade a dad\n\n" * 200)
+    assert refused(charlm("units", folder, path, "--best", best)) == f"error: best is {best}; it must be from 1\n"

@@ -168,7 +168,12 @@ def test_a_text_that_is_too_short_or_of_one_symbol_is_refused(text, error, messa
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [({"longest": 0}, "longest is 0; it must be from 1"), ({"places": 0}, "places is 0"), ({"seed": -1}, "seed is -1")],
+    [
+        ({"longest": 0}, "longest is 0; it must be from 1"),
+        ({"longest": 10**5000}, "longest is a huge number"),
+        ({"places": 0}, "places is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
 )
 def test_a_number_out_of_bounds_is_refused(argument, message):
     lm = make_lm()

@@ -1,3 +1,4 @@
+import math
 import re
 
 import numpy as np
@@ -132,3 +133,15 @@ def test_a_short_text_is_refused():
     with pytest.raises(RequestError, match="the text has 2,047 characters that the model knows; .* at least 2,048"):
         counting_lm().find_units("ab\n" * 682 + "a")
     assert counting_lm().find_units(lines()[: 128 * STRETCHES])
+
+
+@pytest.mark.parametrize(("best", "count"), [(1, 1), (2.0, 2), (np.int64(8), 8), (9, 8), (10**400, 8)])
+def test_as_many_units_are_returned_as_were_asked_for_if_there_are_so_many(best, count):
+    found = counting_lm().find_units(lines(), best)  # four hidden and four cell units
+    assert {len(units) for units in found.values()} == {count}
+
+
+@pytest.mark.parametrize("best", [0, -1, -8, 1.5, math.nan, math.inf, None, True, "3"])
+def test_fewer_units_than_one_or_no_whole_number_of_them_are_refused(best):
+    with pytest.raises(RequestError, match="^best is .*; it must be (from 1|a whole number)$"):
+        counting_lm().find_units(lines(), best)
