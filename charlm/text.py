@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from charlm.damage import explain_start
 from charlm.errors import RequestError
 
 CHUNK_BYTES = 2 << 20
@@ -43,6 +44,8 @@ def _pieces(file: BinaryIO, path: Path, way_out: str) -> Iterator[str]:
         chunk = file.read(CHUNK_BYTES)
         more = bool(chunk)
         bytes_read += len(chunk)
+        if at_start and (cause := explain_start(chunk)):
+            raise RequestError(f"{path} is not a text: {cause}; {way_out}")
         _refuse_zero_byte(chunk, path, way_out)
         try:
             piece = held + decoder.decode(chunk, final=not more)

@@ -13,6 +13,7 @@ ORDER = [
     "charlm.checks",
     "charlm.cli",
     "charlm.device",
+    "charlm.damage",
     "charlm.text",
     "charlm.vocab",
     "charlm.model_name",

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.damage import explain_json
 from charlm.errors import CharLMError, ModelFileError
 from charlm.model.cells import CELLS, Cell
 from charlm.vocab import Vocab
@@ -126,7 +127,7 @@ def parse_json_object(text: str, name: str) -> dict[str, Any]:
     try:
         values = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_make_object)
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{name} is not valid JSON: {error}") from None
+        raise ModelFileError(f"{name} is not valid JSON: {explain_json(text) or error}") from None
     if not isinstance(values, dict):
         raise ModelFileError(f"{name} must hold a JSON object")
     if next(islice(values_by_nesting(values), DEEPEST_JSON + 1, None), None):

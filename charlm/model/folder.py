@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from charlm.damage import explain_missing_file, explain_text
 from charlm.errors import ModelFileError, RequestError
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, ModelConfig, Weights
 from charlm.model.history import HISTORY_FILE, HistoryRecord, read_history, write_history
@@ -49,7 +50,7 @@ def read_model(folder: Path, name: str | None = None) -> Model:
         config, sha256 = ModelConfig.from_json(_read_text(folder / CONFIG_FILE))
         # before the weights: a fault in it is found without reading gigabytes
         has_history = os.path.lexists(folder / HISTORY_FILE)
-        history = read_history(_read_text(folder / HISTORY_FILE)) if has_history else None
+        history = _read_record(folder / HISTORY_FILE) if has_history else None
         with _open(folder / WEIGHTS_FILE) as file:
             weights = read_weights(file, config, sha256)
     except ModelFileError as error:
@@ -146,6 +147,13 @@ def _in_one_line(message: str) -> str:
     return shown if len(shown) <= LONGEST_MESSAGE else shown[: LONGEST_MESSAGE - 1] + "…"
 
 
+def _read_record(path: Path) -> HistoryRecord:
+    try:
+        return read_history(_read_text(path))
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}; the model loads if {HISTORY_FILE} is mended or removed") from None
+
+
 def _read_text(path: Path) -> str:
     with _open(path) as file:
         content = file.read(LARGEST_JSON + 1)
@@ -154,7 +162,8 @@ def _read_text(path: Path) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise ModelFileError(f"{path.name} is not UTF-8 text") from None
+        cause = explain_text(content) or "an editor may have saved it in another encoding; save it as UTF-8"
+        raise ModelFileError(f"{path.name} is not UTF-8 text: {cause}") from None
 
 
 @contextmanager
@@ -166,7 +175,9 @@ def _open(path: Path) -> Iterator[BinaryIO]:
                 raise ModelFileError(f"{path.name} cannot be read: it is a pipe or a device, not a file")
             yield file
     except FileNotFoundError:
-        raise ModelFileError(f"{path.name} is missing: this is not a whole model folder") from None
+        cause = explain_missing_file(path)
+        hint = f"; {cause}" if cause else ""
+        raise ModelFileError(f"{path.name} is missing: this is not a whole model folder{hint}") from None
     except OSError as error:
         raise ModelFileError(f"{path.name} cannot be read: {error.strerror}") from None
 

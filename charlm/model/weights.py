@@ -4,16 +4,18 @@ It is written with the library safetensors. It is read without it: the library n
 copies the numbers, and this file may come from a stranger.
 """
 
+import contextlib
 import hashlib
 import math
 import os
 from reprlib import repr as short_repr
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
+from charlm.damage import explain_weights
 from charlm.errors import ModelFileError
 from charlm.model.config import CONFIG_FILE, ModelConfig, Weights, parse_json_object
 
@@ -67,13 +69,27 @@ def read_weights(file: BinaryIO, config: ModelConfig, sha256: str) -> Weights:
     except MemoryError:
         raise ModelFileError(f"the model takes {4 * config.parameters:,} bytes of memory, more than is free") from None
     if source.finish() != sha256.lower():  # reported before any other fault, because it says what to do
+        cause = _explain(file, config) or "one of the two is damaged or from another model; get both again"
         raise ModelFileError(
-            f"{WEIGHTS_FILE} is not the file that {CONFIG_FILE} describes (its SHA-256 differs): "
-            "one of the two is damaged or from another model; get both again"
+            f"{WEIGHTS_FILE} is not the file that {CONFIG_FILE} describes (its SHA-256 differs): {cause}"
         )
     if fault is not None:
         raise fault
     return weights
+
+
+def _explain(file: BinaryIO, config: ModelConfig) -> str | None:
+    """Recognise the cause of a wrong SHA-256."""
+    file.seek(0)
+    start = file.read(LARGEST_HEADER)
+    least = 2 * config.parameters  # in bfloat16
+    length = int.from_bytes(start[:8], "little")
+    with contextlib.suppress(UnicodeDecodeError, ModelFileError):  # a header that is damaged, too
+        for entry in parse_json_object(start[8 : 8 + length].decode(), "the header").values():
+            offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+            if _are_whole(offsets) and len(offsets) == 2:
+                least = max(least, 8 + length + offsets[1])
+    return explain_weights(start, os.fstat(file.fileno()).st_size, least)
 
 
 class _Source:
@@ -151,7 +167,7 @@ def _check_entry(name: str, entry: object, shape: tuple[int, ...]) -> None:
         raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: its header does not tell where {name} is")
 
 
-def _are_whole(numbers: object) -> bool:
+def _are_whole(numbers: object) -> TypeGuard[list[int]]:
     # by type, because True is an instance of int
     return isinstance(numbers, list) and all(type(number) is int for number in numbers)
 

@@ -1,0 +1,133 @@
+"""Ordinary accidents to files, recognised so that an error can name their cause and the remedy.
+
+Files are checked out without git-LFS, saved by editors and browsers, copied in part, renamed. Each function returns
+the end of a sentence about the file, or None if it recognises nothing. They are asked after a file was refused: what
+they recognise could also stand in a sound file.
+"""
+
+import os
+import re
+from itertools import islice
+from pathlib import Path
+
+LFS_POINTER = (
+    "it is a pointer of git-LFS, not the file itself; run `git lfs pull` where it was checked out, or download the file"
+)
+ARCHIVES = {b"PK\x03\x04": "a zip archive (or a Word document)", b"\x1f\x8b": "a gzip archive", b"%PDF-": "a PDF"}
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+REPLACEMENT = b"\xef\xbf\xbd"  # U+FFFD in UTF-8, which an editor writes for bytes that are no text
+FEWEST = 8  # line ends or marks; in random bytes as many of one kind do not happen
+
+TYPOGRAPHIC = re.compile("[“”„‟«»‘’‚]")
+PARTIAL = (".part", ".partial", ".incomplete", ".crdownload", ".download", ".opdownload", ".tmp", ".filepart")
+PACKED = (".zip", ".gz", ".xz", ".zst", ".7z")
+MOST_NAMES = 1000  # of a folder that are looked at
+
+
+def explain_start(start: bytes) -> str | None:
+    """Recognise a file that stands for another, or encloses it, by its first bytes."""
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return LFS_POINTER
+    for begin, kind in ARCHIVES.items():
+        if start.startswith(begin):
+            return f"it is {kind}; unpack it, or save what it holds under this name"
+    return None
+
+
+def explain_text(content: bytes) -> str | None:
+    """Recognise why a file is not the text in UTF-8 that it should be, by all of its content or the beginning."""
+    if not content:
+        return "it is empty, as after a copy that was interrupted or a full disk; get it again"
+    if not content.strip(b"\0"):
+        return "it holds zero bytes in place of its content, as after a copy that was interrupted; get it again"
+    if cause := explain_start(content):
+        return cause
+    if content.startswith(UTF16_MARKS) or b"\0" in content:
+        return "it is UTF-16 or binary; save it as UTF-8, without a byte-order mark"
+    return _explain_web_page(content)
+
+
+def _explain_web_page(content: bytes) -> str | None:
+    start = content[:100].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
+        return (
+            "it is a web page, not the file that the page shows; use the page's link for downloading, and get it again"
+        )
+    return None
+
+
+def explain_json(text: str) -> str | None:
+    """Recognise why a text is not JSON."""
+    if cause := explain_text(text.encode(errors="surrogatepass")):
+        return cause
+    if text.startswith("\ufeff"):
+        return "it begins with a byte-order mark, which an editor wrote; save it as UTF-8 without one"
+    if conflict := re.search("^(<{7}|>{7})( |$)", text, re.MULTILINE):
+        line = text.count("\n", 0, conflict.start()) + 1
+        return (
+            f"line {line} is the mark of a conflict that git could not merge; take the file of one side, for example "
+            "with `git checkout --theirs`"
+        )
+    # without escapes, each quotation mark begins or ends a string: every second part is outside of strings
+    parts = text.replace("\\\\", "").replace('\\"', "").split('"')
+    parts[1::2] = ["\n" * string.count("\n") for string in parts[1::2]]
+    bare = "".join(parts)
+    if quote := TYPOGRAPHIC.search(bare):
+        line = bare.count("\n", 0, quote.start()) + 1
+        return (
+            f"line {line} has the typographic quotation mark {quote[0]} in place of a straight one, as word processors "
+            "write it; replace all of these, or get the file again"
+        )
+    return None
+
+
+def explain_weights(start: bytes, size: int, least: int) -> str | None:
+    """Recognise why a file is not the weights that it should be.
+
+    start: its first bytes, as many as are at hand. size: of the file. least: bytes that it should have.
+    """
+    if not start.strip(b"\0"):
+        return explain_text(start)
+    if cause := explain_start(start) or _explain_web_page(start):
+        return cause
+    length = start[:8]  # of the header; those of sound files are no text
+    if len(length) == 8 and length.isascii() and length.decode().isprintable():
+        return f"it begins with the text {start[:40].decode(errors='replace')!r}, not with weights; get it again"
+    if start.startswith(UTF16_MARKS):
+        return "a program wrote it as UTF-16 text, as > does in PowerShell; get it again as a binary file"
+    if start.count(REPLACEMENT) >= FEWEST:
+        return "a program opened it and saved it as text; get it again as a binary file"
+    if start.count(b"\n") >= FEWEST and start.count(b"\n") == start.count(b"\r\n"):
+        return (
+            "git or a transfer in text mode wrote CRLF for each LF in it; get it again as a binary file (for git, "
+            "`*.safetensors binary` in .gitattributes)"
+        )
+    if size < least:
+        return f"it has {size:,} of {least:,} bytes, as after a download or a copy that did not finish; get it again"
+    return None
+
+
+def explain_missing_file(path: Path) -> str | None:
+    """Recognise why a file is missing, by what else is in its folder."""
+    if os.path.islink(path):
+        return "it is a link to a file that is not there; copy the folder with what its links lead to (cp -rL)"
+    folder, name = path.parent, path.name
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in islice(entries, MOST_NAMES))
+    except OSError:
+        return None
+    stem, suffix = os.path.splitext(name)
+    copy = re.compile(rf"{re.escape(stem)}[ _-]*(\(\d+\)|\d+|copy|- copy){re.escape(suffix)}", re.IGNORECASE)
+    for other in names:
+        lower = other.lower()
+        if lower.endswith(PARTIAL) and suffix in lower:
+            return f"{other} is a download that did not finish; get it again"
+        if lower in [name + packed for packed in PACKED]:
+            return f"unpack {other}"
+        if lower == name or lower in (f"{name}.txt", f"{name}.json") or copy.fullmatch(other):
+            return f"rename {other} to {name}"
+    inside = [each.parent for pattern in ("*", "snapshots/*") for each in sorted(folder.glob(f"{pattern}/{name}"))]
+    if inside:
+        return f"there is one in {inside[0]}; name that folder"
+    return None
