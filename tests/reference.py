@@ -148,3 +148,17 @@ def chi_square_p_value(counts, probabilities):
     statistic = sum((count - expected) ** 2 / expected for count, expected in cells)
     half = torch.tensor([(len(cells) - 1) / 2, statistic / 2], dtype=torch.float64)
     return float(torch.special.gammaincc(half[0], half[1]))
+
+
+def limit_by_sorting(weights, top_k=0, top_p=1.0):
+    """Return weights (V,) with 0 for what top-k and top-p exclude: all are sorted, the first of equals first."""
+    order = np.argsort(-weights, kind="stable")
+    ranked = weights[order]
+    if top_k:
+        ranked[top_k:] = 0
+    if top_p < 1:
+        sums = np.cumsum(ranked)
+        ranked[1:][sums[:-1] >= top_p * sums[-1]] = 0
+    limited = np.empty_like(weights)
+    limited[order] = ranked
+    return limited

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.inference.gpu import MOST_LOGITS, NetworkReader
+from charlm.inference.gpu import NetworkReader
+from charlm.inference.sampling import MOST_LOGITS
 from charlm.inference.scoring import surprisals
 from charlm.model.network import Network
 from train.encode import SmallIds

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from charlm.checks import check_whole
 from charlm.errors import RequestError
-from charlm.inference.engine import Array, Engine, Reader, State
-from charlm.inference.sampling import check_finite, log_softmax
+from charlm.inference.engine import Engine, Reader, State
+from charlm.inference.sampling import check_finite, cut, log_softmax
 from charlm.vocab import Ids
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def measure_effective_context(
     The curve is the mean, over some places of the text, ids (T,), of the Kullback-Leibler divergence of the prediction
     after the changed text from that after the true one; d = 1 is the prediction right after the change. The new symbols
     are drawn from the text. Values below ROUNDING are noise. Of a long text, only the surroundings of the places are
-    read.
+    read. Predictions are compared in passes of at most `sampling.MOST_LOGITS` logits, or one prediction.
 
     Raises RequestError if the text is too short, or of one symbol only, or for a number out of bounds.
     """
@@ -47,26 +47,27 @@ def measure_effective_context(
             f"the text has {len(ids):,} characters that the model knows; to look {longest:,} back takes at least "
             f"{around + places:,}"
         )
-    # 1) choose the places, and what is read around them: one stretch each, or if these would overlap, the whole text
+    # 1) choose the places, and the symbols that are put there
     changed_at = np.linspace(WARM_UP_SYMBOLS, len(ids) - longest, places).astype(np.int64)
-    changed = _draw_others(ids, changed_at, random)
-    if len(ids) > places * around:
-        stretches = ids[changed_at - WARM_UP_SYMBOLS + np.arange(around)[:, None]]  # (around, places)
-        steps, texts = np.full(places, WARM_UP_SYMBOLS), np.arange(places)
-    else:
-        stretches, steps, texts = ids[:, None], changed_at, np.zeros(places, np.int64)
-    # 2) read the true text, and keep its state before each place
-    logits, start = _read_and_keep_states(engine, stretches, steps, texts)
-    # 3) from these states read the changed text, and compare the predictions
-    reader, curve = Reader(engine, start), np.empty(longest)
-    for first in range(0, longest, DISTANCES_PER_PASS):
-        distances = np.arange(first, min(first + DISTANCES_PER_PASS, longest))
-        later = steps + distances[:, None]  # (distances, places)
-        read = stretches[later, texts]
-        if first == 0:
-            read[0] = changed
-        expected, found = log_softmax(logits[later, texts]), log_softmax(reader.read(read))
-        curve[distances] = (np.exp(found) * (found - expected)).sum(axis=-1).mean(axis=1)
+    changed, curve = _draw_others(ids, changed_at, random), np.zeros(longest)
+    # 2) read up to each place: what lies around it, or if that would overlap with others, the whole text once
+    read_once = None if len(ids) > places * around else _read_once(engine, ids, changed_at)
+    for group in cut(places, engine.symbols):
+        if read_once is None:
+            start = _read_around(engine, ids, changed_at[group])
+        else:
+            start = read_once.take(range(group.start, group.stop))
+        # 3) from there read the true text and the changed one side by side, and compare the predictions
+        true, altered = Reader(engine, start), Reader(engine, start)
+        for part in cut(longest, true.texts * engine.symbols):
+            for first in range(part.start, part.stop, DISTANCES_PER_PASS):
+                distances = np.arange(first, min(first + DISTANCES_PER_PASS, part.stop))
+                read = ids[changed_at[group] + distances[:, None]]  # (distances, places)
+                expected = log_softmax(true.read(read))
+                if first == 0:
+                    read[0] = changed[group]
+                found = log_softmax(altered.read(read))
+                curve[distances] += (np.exp(found) * (found - expected)).sum(axis=-1).sum(axis=1) / places
     return np.maximum(curve, 0)  # rounding can make a divergence about -1e-16
 
 
@@ -109,15 +110,19 @@ def _draw_others(ids: Ids, places: Ids, random: np.random.Generator) -> Ids:
     return np.where(drawn == ids[places], symbols[-1], drawn)  # all others are equally likely
 
 
-def _read_and_keep_states(engine: Engine, stretches: Ids, steps: Ids, texts: Ids) -> tuple[Array, State]:
-    """Read stretches (N, S) side by side; return the logits (N, S, V), and the states before some places, in order.
+def _read_around(engine: Engine, ids: Ids, places: Ids) -> State:
+    """Return the states before places of a text, ids (T,), each read from WARM_UP_SYMBOLS before it, side by side."""
+    reader = Reader(engine, len(places), alone=True)
+    reader.prefill(ids[places - WARM_UP_SYMBOLS + np.arange(WARM_UP_SYMBOLS)[:, None]])
+    return reader.state
 
-    A place is the pair of a step and a stretch, steps (places,) in ascending order and texts (places,).
-    """
-    reader, logits, states, last = Reader(engine, stretches.shape[1], alone=True), [], [], 0
-    for step in np.unique(steps).tolist():
-        logits.append(reader.read(stretches[last:step]))
-        states.append(reader.state.take(texts[steps == step].tolist()))
-        last = step
-    logits.append(reader.read(stretches[last:]))
-    return np.concatenate(logits), State.join(states)
+
+def _read_once(engine: Engine, ids: Ids, places: Ids) -> State:
+    """Return the states before places of a text, ids (T,), read from its beginning. The places ascend, from 1."""
+    reader, states, last = Reader(engine, alone=True), [], 0
+    for place in places.tolist():
+        if place > last:
+            reader.prefill(ids[last:place, None])
+        states.append(reader.state)
+        last = place
+    return State.join(states)

@@ -1,12 +1,13 @@
 """What a model computes while it reads a text: its predictions, and the activations of its units."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.inference.engine import Array, Engine, Reader
-from charlm.inference.sampling import log_softmax, surprisals_of
+from charlm.inference.sampling import cut, log_softmax, surprisals_of
 from charlm.vocab import Ids, Vocab
 
 SHOWN_SYMBOLS = 5  # of the likeliest, in each place
@@ -33,16 +34,23 @@ class Inspection:
 
 
 def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
-    """Read ids (N,) from the zero state."""
-    logits, hidden, cell = read_units(engine, ids[:, None])
-    log_probabilities = log_softmax(logits[:-1, 0])  # (N - 1, V)
+    """Read ids (N,) from the zero state.
+
+    Beside what is returned, this takes memory for `sampling.MOST_LOGITS` logits in some arrays, however long the text
+    and however large the vocabulary is.
+    """
     shown = min(SHOWN_SYMBOLS, len(vocab))
-    order = np.argsort(-log_probabilities, axis=1, kind="stable")[:, :shown]
     surprisals = np.full(len(ids), np.nan)
     likeliest, probabilities = np.zeros((len(ids), shown), np.int64), np.full((len(ids), shown), np.nan)
-    surprisals[1:] = surprisals_of(ids[1:], logits[:-1, 0])
-    likeliest[1:] = order
-    probabilities[1:] = np.exp(np.take_along_axis(log_probabilities, order, axis=1))
+
+    def reduce(first: int, logits: Array) -> None:
+        """Keep what is shown of the predictions, (T, 1, V), that follow the symbols from `first` on."""
+        places = slice(first + 1, min(first + 1 + len(logits), len(ids)))  # nothing follows the last symbol
+        predictions = logits[: places.stop - places.start, 0]
+        surprisals[places] = surprisals_of(ids[places], predictions)
+        likeliest[places], probabilities[places] = _find_likeliest(predictions, shown)
+
+    hidden, cell = read_units(engine, ids[:, None], reduce)
     return Inspection(
         vocab.decode(ids),
         surprisals,
@@ -63,19 +71,40 @@ def name_likeliest(inspection: Inspection, vocab: Vocab) -> list[list[tuple[str,
     return [[], *named][: len(inspection.text)]
 
 
-def read_units(engine: Engine, ids: Ids) -> tuple[Array, Array, Array | None]:
+def read_units(
+    engine: Engine, ids: Ids, reduce: Callable[[int, Array], object] = lambda first, logits: None
+) -> tuple[Array, Array | None]:
     """Read texts side by side from the zero state, ids (T, S).
 
-    Return the logits (T, S, V), and after each step the hidden states (T, L, S, H) and the LSTM's cell states.
+    Return after each step the hidden states (T, L, S, H) and the LSTM's cell states.
+
+    reduce: called for one part of the steps after another with the place of its first step and its logits (T', S, V),
+        of which there are at most `sampling.MOST_LOGITS`, unless one step has more.
     """
     steps, texts = ids.shape
     reader = Reader(engine, texts)
-    logits = np.empty((steps, texts, engine.symbols), np.float32)
     hidden = np.empty((steps, len(engine.layers), texts, engine.units), np.float32)
     cell = np.empty_like(hidden) if engine.cell.has_cell_state else None
-    for step in range(steps):
-        logits[step] = reader.step(ids[step])
-        hidden[step], cells = engine.units_of(reader.state)
-        if cell is not None:
-            cell[step] = cells
-    return logits, hidden, cell
+    for part in cut(steps, texts * engine.symbols):
+        logits = np.empty((part.stop - part.start, texts, engine.symbols), np.float32)
+        for step in range(part.start, part.stop):
+            logits[step - part.start] = reader.step(ids[step])
+            hidden[step], cells = engine.units_of(reader.state)
+            if cell is not None:
+                cell[step] = cells
+        reduce(part.start, logits)
+    return hidden, cell
+
+
+def _find_likeliest(logits: Array, count: int) -> tuple[Ids, NDArray[np.float64]]:
+    """Return the likeliest symbols for logits (N, V), the first of equals first, and their probabilities, (N, count).
+
+    One after another is found and taken out, which is faster than sorting and takes no memory for an order of them all.
+    """
+    left, rows = log_softmax(logits), np.arange(len(logits))
+    ids, probabilities = np.empty((len(logits), count), np.int64), np.empty((len(logits), count))
+    for rank in range(count):
+        ids[:, rank] = found = left.argmax(axis=1)
+        probabilities[:, rank] = np.exp(left[rows, found])
+        left[rows, found] = -np.inf
+    return ids, probabilities

@@ -100,7 +100,7 @@ def _has_examples(values: Values) -> bool:
 
 def _read_activations(engine: Engine, ids: Ids) -> dict[str, Array]:
     """Read stretches, ids (T, S); return the hidden and the cell states, each (L·H, S, T), without the warm-up."""
-    _, hidden, cell = read_units(engine, ids)
+    hidden, cell = read_units(engine, ids)
     states = {"hidden": hidden} if cell is None else {"hidden": hidden, "cell": cell}
     return {
         name: state[WARM_UP_STEPS:].transpose(1, 3, 2, 0).reshape(-1, STRETCHES, len(ids) - WARM_UP_STEPS)

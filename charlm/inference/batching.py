@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.inference.engine import Array, Engine, Reader, State
-from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings, surprisals_of
+from charlm.inference.sampling import MOST_LOGITS, BatchSampler, Sampler, SamplingSettings, surprisals_of
 from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]
@@ -295,8 +295,12 @@ class _EngineBatch:
         self._batch_sampler = BatchSampler(self._samplers)
 
     def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
-        """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain."""
-        most, logits = min(left), self._logits
+        """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain.
+
+        The logits of all N steps are kept for the surprisals, at most MOST_LOGITS unless a single step has more.
+        """
+        logits = self._logits
+        most = min(*left, max(1, MOST_LOGITS // logits.size))
         drawn, drawn_from = [self._batch_sampler.draw(logits)], [logits]
         while len(drawn) < most and not should_stop():
             logits = self._reader.step(drawn[-1])

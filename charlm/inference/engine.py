@@ -11,7 +11,8 @@ with the weights of `torch.nn`, and b the sum of its two biases except in n. The
 
 On a CPU a step takes as long as reading the weights takes. So they are rearranged once, when the engine is built:
 
-- Folding: the first layer's W x + b takes only as many values as there are symbols, so it is looked up in a table.
+- Folding: the first layer's W x + b takes only as many values as there are symbols, so it is looked up in a table,
+  unless that would have more than LARGEST_TABLE numbers: then x is looked up and multiplied.
   sigmoid(x) = (1 + tanh(x / 2)) / 2, so with the halves folded into the weights every gate is one tanh.
 - Blocks: each matrix is cut into blocks of K rows and BLOCK columns. OpenBLAS multiplies by so small a matrix where it
   lies, without packing it first, and takes hardly longer for two texts than for one.
@@ -36,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError
+from charlm.inference.sampling import cut
 from charlm.model.config import ModelConfig, Weights
 from charlm.vocab import Ids
 
@@ -57,11 +59,18 @@ LARGEST_WEIGHT = 1e15  # its square, times the number of terms in a sum, is a fi
 # two threads with shorter steps take longer than one thread with all of them.
 THREAD_WORK = 12e6
 
+LARGEST_TABLE = 2**23  # numbers, 32 MB; 65 symbols and an LSTM of 512 units have 2**17
+PACKED_AT_ONCE = 2**20  # numbers of a matrix that are padded and copied at a time
+
 ROWS_PER_PASS = 128  # symbols that `read` takes through a layer at a time: their arrays, about 1 MB, stay in the cache
 
 
 class Engine:
-    """The weights of a model, rearranged for reading. It never changes, so threads may share one."""
+    """The weights of a model, rearranged for reading. It never changes, so threads may share one.
+
+    It takes the memory of the model with its units padded to whole chunks, of BLOCK at least: its head has BLOCK × V
+    numbers or more, 51 MB for the largest vocabulary. The table of the first layer takes 32 MB at most.
+    """
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         """weights: float32 arrays with the names and shapes of `config.tensor_shapes`.
@@ -75,8 +84,7 @@ class Engine:
         self.cell = CELL_KERNELS[config.cell]
         self.symbols = len(config.vocab)  # V
         self.units = config.hidden_size  # H
-        self.chunks = -(-self.units // CHUNK)  # C
-        self.chunk = _round_up(-(-self.units // self.chunks), BLOCK)  # K
+        self.chunks, self.chunk = _chunks(self.units)  # C, K
         self.padded_units = self.chunks * self.chunk  # U
         self.layers = [self._fold(number, weights) for number in range(config.num_layers)]
         # the head's columns are padded too, to N blocks of W columns: one block if that is not too wide
@@ -85,6 +93,8 @@ class Engine:
         self.head_bias = np.pad(weights["head.bias"], (0, -self.symbols % width))[None]  # (1, N·W)
         # multiplications of a step of one text
         self._work = self.head.size + sum(layer.matrices.size for layer in self.layers)
+        if (inputs := self.layers[0].inputs) is not None:
+            self._work += inputs.size
 
     def units_of(self, state: "State") -> tuple[Array, Array | None]:
         """Return the hidden states (L, S, H) as torch.nn defines them, and the LSTM's cell states (L, S, H)."""
@@ -105,21 +115,18 @@ class Engine:
         folded = self.cell.fold(*(tensor.reshape(self.cell.gates, self.units, -1) for tensor in tensors))
         padding = self.padded_units - self.units
         inputs, recurrent, bias, hidden_bias = (_pad(tensor, [(0, 0), (0, padding), (0, 0)]) for tensor in folded)
-        biases = bias.transpose(0, 2, 1), hidden_bias.transpose(0, 2, 1)
+        bias, hidden_bias = bias.transpose(0, 2, 1), hidden_bias.transpose(0, 2, 1)
         if number > 0:
-            return Layer(self._pack([inputs, recurrent]), *biases)
-        return Layer(
-            self._pack([recurrent]), *biases, weights["embedding.weight"] @ inputs.transpose(0, 2, 1) + biases[0]
-        )
+            return Layer(self._pack([inputs, recurrent]), bias, hidden_bias)
+        matrices, embedding = self._pack([recurrent]), weights["embedding.weight"]
+        if len(embedding) * bias.size > LARGEST_TABLE:
+            packed = pack([inputs], *_chunks(embedding.shape[1]))
+            return Layer(matrices, bias, hidden_bias, embedding=embedding, inputs=packed)
+        return Layer(matrices, bias, hidden_bias, table=embedding @ inputs.transpose(0, 2, 1) + bias)
 
     def _pack(self, matrices: Sequence[Array], width: int = BLOCK) -> Array:
-        """Pad M matrices (G, rows, H) that multiply hidden states and cut them into blocks, (M, C, G, N, K, width)."""
-        gates, rows, units = matrices[0].shape
-        widths = [(0, 0), (0, -rows % width), (0, self.padded_units - units)]
-        packed = aligned(len(matrices), self.chunks, gates, -(-rows // width), self.chunk, width)
-        for place, matrix in enumerate(matrices):
-            by_block = _pad(matrix, widths).reshape(gates, -1, width, self.chunks, self.chunk)
-            packed[place] = by_block.transpose(3, 0, 1, 4, 2)
+        """Pack matrices (G, rows, H) that multiply hidden states, of which `scale` is folded into them."""
+        packed = pack(matrices, self.chunks, self.chunk, width)
         packed *= self.cell.scale
         return packed
 
@@ -132,13 +139,17 @@ class Layer:
         columns are the padded units.
     bias: b, (G, 1, U).
     hidden_bias: of the GRU d, (1, 1, U).
-    table: of the first layer W x + b for each symbol, (G, V, U).
+    table: of the first layer W x + b for each symbol, (G, V, U), if it is not too large.
+    embedding, inputs: of the first layer, if there is no table, x for each symbol, (V, E), and W, (1, C, G, N, K,
+        BLOCK), where C chunks of K are the padded E.
     """
 
     matrices: Array
     bias: Array
     hidden_bias: Array
     table: Array | None = None
+    embedding: Array | None = None
+    inputs: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -215,16 +226,18 @@ class Reader:
 
     def read(self, ids: Ids) -> Array:
         """Read several symbols of each text, ids (T, S), layer by layer; return the logits (T, S, V)."""
-        engine, logits = self._engine, [np.empty((0, self.texts, self._engine.symbols), np.float32)]
-        for part in self._parts(ids):
+        engine, first = self._engine, 0
+        logits = np.empty((len(ids), self.texts, engine.symbols), np.float32)
+        for part in self._parts(ids, engine.symbols):
             top = self._read_part(part)
             sums = add(engine.head_bias, Product(top, engine.head, part.size).make())
-            logits.append(sums[0, :, : engine.symbols].reshape(*part.shape, -1))
-        return np.concatenate(logits)
+            logits[first : first + len(part)] = sums[0, :, : engine.symbols].reshape(*part.shape, -1)
+            first += len(part)
+        return logits
 
     def prefill(self, ids: Ids) -> Array:
         """Read symbols as `read` does, at least one; return the logits after the last alone, (S, V)."""
-        for part in self._parts(ids):
+        for part in self._parts(ids, 0):
             self._read_part(part)
         return self._logits()
 
@@ -232,10 +245,13 @@ class Reader:
         """Return the logits (S, V) of the present state."""
         return add(self._head_bias, self._head.make())[0, :, : self._engine.symbols]
 
-    def _parts(self, ids: Ids) -> Iterator[Ids]:
-        """Cut ids (T, S) into parts of about ROWS_PER_PASS symbols."""
-        steps = max(1, ROWS_PER_PASS // max(1, self._hidden.shape[1]))
-        return (ids[start : start + steps] for start in range(0, len(ids), steps))
+    def _parts(self, ids: Ids, logits: int) -> Iterator[Ids]:
+        """Cut ids (T, S) into parts of about ROWS_PER_PASS symbols, fewer if each has very many logits."""
+        rows = max(1, self._hidden.shape[1])
+        steps = max(1, ROWS_PER_PASS // rows)
+        for part in cut(len(ids), rows * logits):
+            for start in range(part.start, part.stop, steps):
+                yield ids[start : min(start + steps, part.stop)]
 
     def _read_part(self, ids: Ids) -> Array:
         """Read ids (T, S); return the outputs of the last layer as rows of a product, (1, C, R, K)."""
@@ -245,6 +261,8 @@ class Reader:
         for layer, cell, hidden in zip(engine.layers, self._cells, self._hidden, strict=True):
             if layer.table is not None:
                 before = layer.table.take(ids.ravel(), axis=1)
+            elif layer.embedding is not None:
+                before = Inputs(layer, below.shape[1], ids.size).look_up(ids.ravel())
             else:
                 before = add(layer.bias, Product(by_chunk, layer.matrices[:1], ids.size).make())
             for start in range(0, ids.size, self.texts):
@@ -292,6 +310,24 @@ class Product:
         return self.terms
 
 
+class Inputs:
+    """W x + b of the first layer for S symbols at a time, where there is no table of it."""
+
+    def __init__(self, layer: Layer, rows: int, wanted: int) -> None:
+        """rows, wanted: as in Product, R and S."""
+        assert layer.embedding is not None and layer.inputs is not None, "it is the first layer, without a table"
+        chunks, chunk = layer.inputs.shape[1], layer.inputs.shape[4]
+        self._embedding, self._bias = layer.embedding, layer.bias
+        padded = aligned(rows, chunks, chunk)
+        self._rows = padded.reshape(rows, -1)[:wanted, : self._embedding.shape[1]]
+        self._product = Product(padded.transpose(1, 0, 2)[None], layer.inputs, wanted)
+
+    def look_up(self, ids: Ids | Sequence[int], out: Array | None = None) -> Array:
+        """Return W x + b of ids (S,), (G, S, U)."""
+        self._rows[...] = self._embedding.take(ids, 0)
+        return add(self._bias, self._product.make(), out)
+
+
 class Cell:
     """One layer of a Reader: the state of its S texts, its step, and the arrays that the step works in.
 
@@ -313,6 +349,7 @@ class Cell:
         self._own = self._both.of_last_matrix()
         self._from_below, self._terms = self._both.terms[: -rows.shape[1]], self._own.terms
         self._before = aligned(self.gates, texts, units)
+        self._inputs = Inputs(layer, rows.shape[2], texts) if layer.embedding is not None else None
         # the gates and the cell state lie side by side, so that one call multiplies both products of f c + i g
         self._gates_and_cell_state = aligned(self.gates + 1, texts, units)
         self._gates, self.cell_state = self._gates_and_cell_state[:-1], self._gates_and_cell_state[-1]
@@ -322,6 +359,8 @@ class Cell:
         self._both.make()
         if self._layer.table is not None:
             self._layer.table.take(ids, 1, self._before, "clip")  # copies less than "raise"; all ids are valid
+        elif self._inputs is not None:
+            self._inputs.look_up(ids, self._before)
         else:
             add(self._layer.bias, self._from_below, self._before)
         self._combine(self._before)
@@ -508,6 +547,27 @@ def _time(product: Product) -> float:
     begin = perf_counter()
     product.make()
     return perf_counter() - begin
+
+
+def _chunks(units: int) -> tuple[int, int]:
+    """Return into how many chunks C to pad so many units, and the size K of each."""
+    count = -(-units // CHUNK)
+    return count, _round_up(-(-units // count), BLOCK)
+
+
+def pack(matrices: Sequence[Array], chunks: int, chunk: int, width: int = BLOCK) -> Array:
+    """Pad M matrices (G, rows, columns) to C·K columns and cut them into blocks, (M, C, G, N, K, width)."""
+    gates, rows, columns = matrices[0].shape
+    blocks = -(-rows // width)
+    packed = aligned(len(matrices), chunks, gates, blocks, chunk, width)
+    step = max(1, PACKED_AT_ONCE // (gates * width * chunks * chunk))  # blocks
+    for place, matrix in enumerate(matrices):
+        for first in range(0, blocks, step):
+            part = matrix[:, first * width : (first + step) * width]
+            widths = [(0, 0), (0, -part.shape[1] % width), (0, chunks * chunk - columns)]
+            by_block = _pad(part, widths).reshape(gates, -1, width, chunks, chunk)
+            packed[place, :, :, first : first + step] = by_block.transpose(3, 0, 1, 4, 2)
+    return packed
 
 
 def _pad(array: Array, widths: list[tuple[int, int]]) -> Array:

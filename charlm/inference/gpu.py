@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, Sampler, check_finite
+from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, MOST_LOGITS, Sampler, check_finite
 from charlm.inference.scoring import surprisals
 from charlm.model.network import Network, State
 from charlm.vocab import Ids
@@ -31,7 +31,6 @@ STEPS_PER_CALL = 64  # symbols of each stream
 MOST_PREFILLED = 4096  # symbols of a prompt that are read in one pass
 LOWEST_FLOAT32_TEMPERATURE = 1e-30  # LOWEST_TEMPERATURE where the device has no float64: no quotient overflows
 SLOTS_GROWTH = 4  # graphs have 1, 4, 16, … slots
-MOST_LOGITS = 2**20  # that a pass of the scorer makes
 
 # While a graph is captured, CUDA refuses waiting calls of other threads. So one thread at a time uses the GPU, which
 # does one thing at a time anyway.

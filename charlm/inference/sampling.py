@@ -25,6 +25,12 @@ LARGEST_EXPONENT = 400.0  # rows whose highest logit exceeds it, or is below its
 RANDOM_NUMBERS_PER_CALL = 64
 BELOW_ONE = 1 - 2**-52  # a random number times this, times a sum, is below the sum even when rounded
 
+# Logits (symbols read, or streams, times symbols of the vocabulary) that any operation holds at a time, in each of some
+# arrays: 4 MB in float32. Texts are read, and draws made, in parts of so many; a part is at least one row.
+MOST_LOGITS = 2**20
+MOST_SORTED = 512  # symbols: up to so many, top-k and top-p sort the whole vocabulary, for all rows in one call
+FIRST_NUCLEUS, NUCLEUS_GROWTH = 128, 4  # likeliest symbols that top-p sorts first, and by which factor it takes more
+
 Probabilities = NDArray[np.float64]
 
 
@@ -86,6 +92,7 @@ class BatchSampler:
     """Draws for a batch of S streams; each gets the ids that its own sampler would draw."""
 
     def __init__(self, samplers: Sequence[Sampler]) -> None:
+        self._samplers = samplers
         self._randoms = [sampler.randoms for sampler in samplers]
         settings = [sampler.settings for sampler in samplers]
         self._greedy = [row for row, one in enumerate(settings) if one.temperature == 0]
@@ -96,7 +103,13 @@ class BatchSampler:
         self._top_p = np.array([[settings[row].top_p] for row in limited])
 
     def draw(self, logits: NDArray[np.float32]) -> list[int]:
-        """Return an id for each row of logits (S, V). Raises ModelFileError if they are not finite."""
+        """Return an id for each row of logits (S, V). Raises ModelFileError if they are not finite.
+
+        Rows of over MOST_LOGITS logits are drawn from one part after another.
+        """
+        if logits.size > MOST_LOGITS and len(logits) > 1:
+            parts = cut(*logits.shape)
+            return [id for part in parts for id in BatchSampler(self._samplers[part]).draw(logits[part])]
         weights = self.weights(logits)
         cumulative = np.add.accumulate(weights, 1, None, weights)
         if len(cumulative) == 1:  # the same result; faster for one row and slower for many
@@ -124,6 +137,12 @@ class BatchSampler:
 
     def _limit(self, weights: Probabilities) -> Probabilities:
         """Set to 0 what top-k and top-p exclude."""
+        if weights.shape[1] > MOST_SORTED:
+            limited = np.zeros_like(weights)
+            for row, out, top_k, top_p in zip(weights, limited, self._top_k[:, 0], self._top_p[:, 0], strict=True):
+                kept = _kept(row, int(top_k), float(top_p))
+                out[kept] = row[kept]
+            return limited
         order = np.argsort(-weights, axis=1, kind="stable")
         ranked = np.take_along_axis(weights, order, 1)
         ranked[np.arange(ranked.shape[1]) >= self._top_k] = 0
@@ -133,6 +152,53 @@ class BatchSampler:
         limited = np.empty_like(weights)
         np.put_along_axis(limited, order, ranked, 1)
         return limited
+
+
+def cut(rows: int, logits_per_row: int) -> Iterator[slice]:
+    """Yield slices of so many rows, each of which has at most MOST_LOGITS logits, or one row."""
+    size = max(1, MOST_LOGITS // max(1, logits_per_row))
+    return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
+
+
+def _kept(weights: Probabilities, top_k: int, top_p: float) -> Ids:
+    """Return the ids that top-k and top-p leave of weights (V,): the same as sorting them all would, ties included."""
+    kept = _largest(weights, top_k)
+    return kept[_nucleus(weights[kept], top_p)] if top_p < 1 else kept
+
+
+def _largest(weights: Probabilities, count: int) -> Ids:
+    """Return the places of the largest of weights (N,), the first of equals, in ascending order."""
+    if count >= len(weights):
+        return np.arange(len(weights))
+    smallest = np.partition(weights, -count)[-count]
+    larger, equal = np.flatnonzero(weights > smallest), np.flatnonzero(weights == smallest)
+    return np.sort(np.concatenate([larger, equal[: count - len(larger)]]))
+
+
+def _nucleus(weights: Probabilities, top_p: float) -> Ids:
+    """Return the places of the fewest largest of weights (N,) whose sum reaches top_p times that of all."""
+    # 1) The sum of all depends on their order by at most this factor. In the order of size it is known after sorting.
+    error = 2 * len(weights) * np.finfo(np.float64).eps
+    least, most = (top_p * float(weights.sum()) * factor for factor in (1 - error, 1 + error))
+    # 2) sort only as many of the largest as are needed
+    count = FIRST_NUCLEUS
+    while count < len(weights):
+        order, cumulative = _rank(weights, _largest(weights, count))
+        if cumulative[-1] >= most:
+            end = int(cumulative.searchsorted(least))
+            if end == int(cumulative.searchsorted(most)):
+                return order[: end + 1]
+            break  # it is rounding that decides
+        count *= NUCLEUS_GROWTH
+    # 3) or sort all
+    order, cumulative = _rank(weights, np.arange(len(weights)))
+    return order[: int(cumulative.searchsorted(top_p * cumulative[-1])) + 1]
+
+
+def _rank(weights: Probabilities, places: Ids) -> tuple[Ids, Probabilities]:
+    """Return places in the order of their weights, the largest first, and the sums of the weights up to each."""
+    order = places[np.argsort(-weights[places], kind="stable")]
+    return order, np.cumsum(weights[order])
 
 
 def _random_numbers(seed: int) -> Iterator[float]:

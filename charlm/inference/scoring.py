@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.inference.engine import Engine, Reader, State
-from charlm.inference.sampling import surprisals_of
+from charlm.inference.sampling import MOST_LOGITS, cut, surprisals_of
 from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]
@@ -179,7 +179,8 @@ class EngineReader:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        per_thread = min(MOST_STRETCHES_PER_THREAD, max(1, UNITS_PER_THREAD // engine.padded_units))
+        most = min(UNITS_PER_THREAD // engine.padded_units, MOST_LOGITS // engine.symbols)
+        per_thread = min(MOST_STRETCHES_PER_THREAD, max(1, most))
         self.stretches = count_scoring_threads() * per_thread
 
     def zero_state(self) -> State:
@@ -191,10 +192,11 @@ class EngineReader:
         return State.join(states)
 
     def read(self, ids: Ids, state: State) -> tuple[Surprisals, State]:
-        """See BlockReader."""
-        reader = Reader(self._engine, state)
-        logits = reader.read(ids[:-1])
-        return surprisals_of(ids[1:], logits), reader.state
+        """See BlockReader. Each thread has at most MOST_LOGITS logits at a time."""
+        reader, scores = Reader(self._engine, state), np.empty((len(ids) - 1, ids.shape[1]))
+        for part in cut(len(scores), ids.shape[1] * self._engine.symbols):
+            scores[part] = surprisals_of(ids[1:][part], reader.read(ids[:-1][part]))
+        return scores, reader.state
 
     def count_threads(self, stretches: int) -> int:
         """See BlockReader."""

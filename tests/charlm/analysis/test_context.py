@@ -11,6 +11,7 @@ from charlm.analysis import context
 from charlm.analysis.context import ROUNDING, WARM_UP_SYMBOLS, context_length, measure_effective_context
 from charlm.errors import ModelFileError, RequestError, VocabError
 from charlm.inference import engine as engine_module
+from charlm.inference import sampling
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 
@@ -84,6 +85,16 @@ def test_the_curve_does_not_depend_on_how_much_is_read_at_once(places, at_once, 
     ids = lm.vocab.encode(TEXT)
     expected = measure_effective_context(lm.engine, ids, 10, places)
     monkeypatch.setattr(context, "DISTANCES_PER_PASS", at_once)
+    assert measure_effective_context(lm.engine, ids, 10, places) == pytest.approx(expected, rel=1e-6, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("places", [5, 9])
+@pytest.mark.parametrize("most", [1, 30, 100])  # logits: one place, three, all
+def test_the_curve_does_not_depend_on_how_many_logits_there_are_at_a_time(places, most, monkeypatch):
+    lm = make_lm("lstm")
+    ids = lm.vocab.encode(TEXT)
+    expected = measure_effective_context(lm.engine, ids, 10, places)
+    monkeypatch.setattr(sampling, "MOST_LOGITS", most)
     assert measure_effective_context(lm.engine, ids, 10, places) == pytest.approx(expected, rel=1e-6, abs=ROUNDING)
 
 

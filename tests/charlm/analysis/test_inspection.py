@@ -3,10 +3,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import VOCAB, laws, make_config, make_lm, make_weights, save
+from models import VOCAB, laws, make_config, make_lm, make_weights, save, uniform_lm
 from reference import load_plain, log_softmax
 
 from charlm.errors import RequestError, VocabError
+from charlm.inference import sampling
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
@@ -61,6 +62,21 @@ def test_the_surprisals_are_those_of_score(text):
     assert len(seen.surprisals) == len(seen.likeliest) == len(seen.probabilities) == len(seen.hidden) == len(text)
     np.testing.assert_allclose(seen.surprisals[1:], lm.score(text), atol=1e-6)
     assert np.isnan(seen.surprisals[:1]).all() and np.isnan(seen.probabilities[:1]).all()
+
+
+@pytest.mark.parametrize("most", [1, 30, 100])
+def test_what_is_seen_does_not_depend_on_how_many_logits_there_are_at_a_time(most, monkeypatch):
+    lm = make_lm("lstm")
+    expected = lm.inspect(TEXT)
+    monkeypatch.setattr(sampling, "MOST_LOGITS", most)
+    for name, seen in vars(lm.inspect(TEXT)).items():
+        np.testing.assert_array_equal(seen, getattr(expected, name))
+
+
+def test_of_equally_likely_symbols_the_first_are_shown():
+    seen = uniform_lm(VOCAB).inspect(TEXT)
+    assert (seen.likeliest[1:] == [0, 1, 2, 3, 4]).all()
+    np.testing.assert_allclose(seen.probabilities[1:], 1 / len(VOCAB))
 
 
 def test_a_small_vocabulary_has_fewer_than_five_likeliest():

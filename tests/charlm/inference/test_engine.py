@@ -17,6 +17,7 @@ from reference import PlainModel, forward_by_hand
 
 from charlm.errors import ModelFileError
 from charlm.inference import engine as engine_module
+from charlm.inference import sampling
 from charlm.inference.engine import ROWS_PER_PASS, Engine, Reader, State, count_rows
 from charlm.inference.sampling import BatchSampler
 from charlm.model.cells import CELLS
@@ -208,6 +209,47 @@ def test_texts_are_the_same_in_any_batch_with_the_kernels_that_blas_has_for_olde
     environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0 and " passed" in run.stdout, run.stdout
+
+
+# Without a table of the first layer
+
+
+@every_cell
+@pytest.mark.parametrize(("hidden_size", "num_layers", "symbols", "embedding_size"), SIZES)
+def test_a_model_without_a_table_equals_the_equations(
+    cell, hidden_size, num_layers, symbols, embedding_size, monkeypatch
+):
+    monkeypatch.setattr(engine_module, "LARGEST_TABLE", 0)
+    config = describe(cell, hidden_size, num_layers, symbols, embedding_size)
+    weights, ids = calm_weights(config), random_ids(4, 2, symbols=symbols)
+    expected = np.stack([forward_by_hand(cell, weights, text) for text in ids.T], axis=1)
+    engine = Engine(config, weights)
+    assert engine.layers[0].table is None
+    np.testing.assert_allclose(Reader(engine, 2).read(ids), expected, atol=2e-5, rtol=0)
+
+
+@every_cell
+@pytest.mark.parametrize("embedding_size", [9, 130, 600])
+@pytest.mark.parametrize("padded", [False, True])
+def test_without_a_table_a_text_is_the_same_in_any_batch_and_any_parts_to_the_last_bit(
+    cell, embedding_size, padded, monkeypatch
+):
+    monkeypatch.setattr(engine_module, "LARGEST_TABLE", 0)
+    config = describe(cell, 70, 2, 65, embedding_size)
+    engine, ids = Engine(config, calm_weights(config)), random_ids(12, 40)
+    with rows_padded(padded):
+        alone = read_alone(engine, ids)
+        for texts in (2, 5, 16, 17, 40):
+            assert np.array_equal(Reader(engine, texts).read(ids[:, :texts]), alone[:, :texts])
+            assert np.array_equal(step_by_step(Reader(engine, texts), ids[:, -texts:]), alone[:, -texts:])
+
+
+@pytest.mark.parametrize("most", [1, 65, 1_000])
+def test_a_text_that_is_read_in_parts_of_few_logits_is_read_to_the_same(most, monkeypatch):
+    engine, ids = make_engine("gru"), random_ids(30, 3)
+    expected = Reader(engine, 3).read(ids)
+    monkeypatch.setattr(sampling, "MOST_LOGITS", most)
+    assert np.array_equal(Reader(engine, 3).read(ids), expected)
 
 
 # Many steps at once

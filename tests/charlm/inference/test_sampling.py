@@ -8,9 +8,10 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from models import laws, make_sampler
-from reference import chi_square_p_value, sampling_distribution
+from reference import chi_square_p_value, limit_by_sorting, sampling_distribution
 
 from charlm.errors import ModelFileError, RequestError
+from charlm.inference import sampling
 from charlm.inference.sampling import BatchSampler, SamplingSettings, log_softmax, surprisals_of
 
 LOGITS = np.array([1.0, -0.5, 2.5, 0.25, 2.25, -2.0, 0.75, 1.5], np.float32)
@@ -116,6 +117,56 @@ def test_a_draw_is_where_the_seeds_next_number_falls_in_the_distribution(logits,
         drawn, number = sampler.draw(logits), random.random()
         # where a border is as close as rounding goes, either side will do
         assert (ends[drawn - 1] if drawn else 0) - 1e-12 <= number <= ends[drawn] + 1e-12
+
+
+# A large vocabulary, which is not sorted
+
+
+limits = st.tuples(
+    st.sampled_from([0, 1, 2, 5, 127, 128, 129, 400, 10_000]) | st.integers(0, 3_000),
+    st.sampled_from([0, 0.3, 0.9, 0.999, 1 - 1e-12, 1.0]) | st.floats(0, 1),
+)
+
+
+@laws
+@given(
+    st.lists(limits, min_size=1, max_size=4),
+    st.sampled_from([1, 65, 512, 513, 700, 3_000]),
+    st.sampled_from([0, 1e-3, 1, 3, 30]),  # how far the logits lie apart
+    st.sampled_from([1, 2, 10, 10_000]),  # how many different ones there are
+    st.integers(0, 100),
+)
+def test_what_the_limits_leave_is_what_sorting_everything_leaves_to_the_last_bit(texts, symbols, far, different, seed):
+    random = np.random.default_rng(seed)
+    values = random.normal(0, far, different)
+    logits = random.choice(values, (len(texts), symbols)).astype(np.float32)
+    weights = BatchSampler([make_sampler(1.0, seed=0) for _ in texts]).weights(logits)
+    expected = [limit_by_sorting(row, *limit) for row, limit in zip(weights, texts, strict=True)]
+    samplers = BatchSampler([make_sampler(1.0, *limit, seed=0) for limit in texts])
+    assert np.array_equal(samplers.weights(logits), expected)
+
+
+@pytest.mark.parametrize("symbols", [600, 1_000, 3_000])
+def test_where_rounding_decides_what_top_p_leaves_it_is_what_sorting_everything_leaves(symbols):
+    random = np.random.default_rng(symbols)
+    for logits in (np.zeros(symbols), np.repeat(random.normal(0, 1e-3, symbols // 20), 20)):
+        row = logits.astype(np.float32)[None]
+        (weights,) = BatchSampler([make_sampler(1.0, seed=0)]).weights(row)
+        sums = np.cumsum(np.sort(weights)[::-1])
+        for count in random.integers(1, symbols, 30):  # so many reach it exactly, as far as numbers go
+            for top_p in np.nextafter(sums[count] / sums[-1], [0, 0.5, 1]):
+                (limited,) = BatchSampler([make_sampler(1.0, top_p=float(top_p), seed=0)]).weights(row)
+                assert np.array_equal(limited, limit_by_sorting(weights, top_p=top_p))
+
+
+@pytest.mark.parametrize("most", [1, 700, 1_500, 10_000])
+def test_a_batch_that_is_drawn_in_parts_draws_the_same(most, monkeypatch):
+    settings = [{"temperature": 0.5 + number, "top_k": 40 * number, "seed": number} for number in range(7)]
+    whole, parts = (BatchSampler([make_sampler(**one) for one in settings]) for _ in range(2))
+    logits = np.random.default_rng(0).normal(0, 3, (20, 7, 700)).astype(np.float32)
+    expected = [whole.draw(rows) for rows in logits]
+    monkeypatch.setattr(sampling, "MOST_LOGITS", most)
+    assert [parts.draw(rows) for rows in logits] == expected
 
 
 # In a batch

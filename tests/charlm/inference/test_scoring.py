@@ -249,6 +249,14 @@ def test_nothing_is_read_before_it_is_asked_for():
     surprisals(EngineReader(forgetful("rnn")[0]), pieces())
 
 
+@pytest.mark.parametrize("most", [1, 200, 5_000])
+def test_a_text_is_scored_the_same_however_many_logits_there_are_at_a_time(most, monkeypatch):
+    engine, expected = forgetful("lstm")
+    monkeypatch.setattr("charlm.inference.sampling.MOST_LOGITS", most)
+    monkeypatch.setattr(scoring, "MOST_LOGITS", most)
+    assert score(engine, random_ids()) == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.slow
 def test_a_longer_text_takes_no_more_memory():
     engine, _ = forgetful("gru")
