@@ -2,16 +2,15 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from browser import ROOT
+from commands import run_train
 from reference import load_plain
 
 from charlm.model.folder import MODEL_FILES, read_model
-from train.__main__ import main
 
 FOLDERS = sorted((ROOT / "weights").iterdir())
 each_model = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -52,9 +51,7 @@ def test_its_figures_can_be_had_again_and_are_good_enough_to_ship(folder, monkey
         pytest.skip("CHARLM_DATA names no folder with tinyshakespeare.txt to measure on")
     model = read_model(folder)
     protocol, best = model.history["run"]["protocol"], model.history["best"]
-    command = ["evaluate", str(folder), "--text", "tinyshakespeare", "--protocol", protocol, "--json"]
-    monkeypatch.setattr(sys, "argv", ["train", *command])
-    main()
+    run_train(monkeypatch, "evaluate", folder, "--text", "tinyshakespeare", "--protocol", protocol, "--json")
     measured = json.loads(capsys.readouterr().out)
     recorded = {name: loss for name, loss in best.items() if name != "epoch"}
     if protocol == "windows":

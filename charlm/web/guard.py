@@ -344,5 +344,3 @@ def _replay(body: bytearray, receive: Receive) -> Receive:
         return unread.pop() if unread else await receive()
 
     return next_message
-
-

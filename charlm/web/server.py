@@ -35,6 +35,9 @@ SENDING_SECONDS = 2  # in which clients may then receive what was written
 THREADS = 100  # more than there can be streams, since each waits on one
 SESSIONS = 200  # of which Gradio keeps a copy of the page's structure, some 200 KB each
 
+# With a relative address: without it, browsers ask a proxy for the icon at its root, outside of the page's prefix.
+ICON = '<link rel="icon" href="favicon.ico">'
+
 PUBLIC_LINK_WARNING = "anyone who knows this address can use the page, and this computer's processor, until it ends"
 
 
@@ -55,7 +58,7 @@ def serve(
         root_path=root_path,
         theme=theme,
         css=STYLE,
-        head=SCRIPT,
+        head=ICON + SCRIPT,
         footer_links=["api"],
         run_history=False,
         enable_monitoring=False,

@@ -2,12 +2,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import zipfile
 
 import pytest
+from commands import run_train
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
@@ -15,7 +15,6 @@ from charlm.model.cells import CELLS
 from charlm.model.folder import MODEL_FILES
 from charlm.web.answers import train as training
 from charlm.web.answers.train import LARGEST_TEXT, PRESETS, Preset, TrainingQueue, fit_arguments
-from train.__main__ import main
 
 SET_PRIORITY = os.setpriority
 VERSE = "the cat sat on the mat, and the dog ran to the man.\n" * 40
@@ -67,10 +66,7 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch
     (tmp_path / "my-text.txt").write_text(VERSE, encoding="utf-8")
     arguments = fit_arguments(len(VERSE), cell, "small")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", "fit", "--text", "my-text.txt", "--out", "run", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    run_train(monkeypatch, "fit", "--text", "my-text.txt", "--out", "run", *arguments)
     record = json.loads((tmp_path / "run" / "history.json").read_text(encoding="utf-8"))
 
     def losses(epochs):
