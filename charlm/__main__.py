@@ -106,7 +106,21 @@ def parse() -> argparse.Namespace:
     command.add_argument("--best", type=int, default=3, help="how many units of each (%(default)s)")
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     command.set_defaults(run=units)
-    return parser.parse_args()
+    args = parser.parse_args(_attach_prompt(sys.argv[1:]))
+    if getattr(args, "prompt", "") == []:  # argparse before Python 3.13 reads the text "--" so
+        args.prompt = "--"
+    return args
+
+
+def _attach_prompt(arguments: list[str]) -> list[str]:
+    """Write `--prompt TEXT` as `--prompt=TEXT`: else argparse takes a text that begins with a dash for an option."""
+    attached = list[str]()
+    for argument in arguments:
+        if attached and attached[-1] == "--prompt" and "--" not in attached:
+            attached[-1] = f"--prompt={argument}"
+        else:
+            attached.append(argument)
+    return attached
 
 
 if __name__ == "__main__":

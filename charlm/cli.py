@@ -6,7 +6,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn, TextIO
 
 from charlm.errors import CharLMError
 
@@ -18,29 +20,43 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2 and one line."""
-        print(f"{self.prog}: {message}; --help shows what is allowed", file=sys.stderr)
+        if message.endswith("expected one argument"):
+            message += "; write --option=VALUE if the value begins with a dash"
+        _say(f"{self.prog}: {message}; --help shows what is allowed")
         raise SystemExit(2)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the process after `--help`, with status 1 if that cannot be written."""
+        super().exit(run(lambda: None) or status, message)
+
+
+def folder(path: str) -> Path:
+    """Return the path of a folder on the command line; an empty one, as an unset variable leaves it, is an error."""
+    if not path:
+        raise argparse.ArgumentTypeError("the folder's name is empty; . is the current folder")
+    return Path(path)
 
 
 def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
     """Run a command and return its exit status: 0 done, 2 a wrong request, 130 after Ctrl-C, 1 anything else.
 
-    Errors that users can cause, and warnings, become one line on standard error. less_memory: what the user of this
-    command can do when it runs out of memory.
+    Errors that users can cause, and warnings, become one line on standard error. What is written to a standard stream
+    that is closed is discarded. less_memory: what the user of this command can do when it runs out of memory.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal's encoding has every symbol
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    _open_closed_streams()
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal's encoding has every symbol
         command()
         sys.stdout.flush()  # here, where a failure becomes one line, not at exit
     except CharLMError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return error.exit_status
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        print(f"error: out of memory; close other programs, or {less_memory}", file=sys.stderr)
+        _say(f"error: out of memory; close other programs, or {less_memory}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -48,10 +64,34 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
         _drop_unwritable_output()
         return 1
     except OSError as error:  # for example a full disk
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         _drop_unwritable_output()
         return 1
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of standard streams that were closed when the process began.
+
+    Otherwise the next file that is opened gets the number of standard output or error, and what is printed goes there.
+    """
+    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until the process ends
+
+
+def _say(line: str) -> None:
+    """Print a line on standard error; if it cannot be written, discard standard error from now on."""
+    if sys.stderr is None:  # closed
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -70,4 +110,9 @@ def _drop_unwritable_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
+
+
+def _discard(stream: TextIO) -> None:
+    with suppress(OSError):  # a stream of Python's own has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

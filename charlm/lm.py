@@ -127,6 +127,11 @@ class CharLM:
             model.config, model.weights, model.history, device=device, source=fetched.source, revision=fetched.revision
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle and copy keep: without what is made when it is needed, such as threads and locks."""
+        made = {"engine", "network", "_backend", "_scheduler"}
+        return {name: value for name, value in vars(self).items() if name not in made}
+
     def __repr__(self) -> str:
         config = self.config
         return (
@@ -282,6 +287,8 @@ class CharLM:
 
         samples: texts for the model card by temperature; by default those of `write_samples`, on this model's device.
         """
+        if not isinstance(folder, str | Path) or not str(folder):
+            raise RequestError(f"folder is {show(folder)}; name a folder, or '.' for the current one")
         card = model_card(self.config, self.history, self.write_samples() if samples is None else samples)
         picture = card_picture(self.config, self.history)
         write_model(Path(folder), Model(self.config, self._weights, self.history), card, picture)

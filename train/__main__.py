@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from charlm import cli
@@ -81,7 +80,7 @@ def parse() -> argparse.Namespace:
 
     command = commands.add_parser("fit", help="train a model on a text")
     command.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
-    command.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the model goes")
+    command.add_argument("--out", required=True, type=cli.folder, metavar="FOLDER", help="where the model goes")
     for spec in dataclasses.fields(TrainConfig):
         add_setting(command, spec)
     command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
@@ -100,7 +99,7 @@ def parse() -> argparse.Namespace:
     command.set_defaults(run=run_evaluate)
 
     command = commands.add_parser("push", help="publish a model folder on the Hub")
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="the model folder")
+    command.add_argument("folder", type=cli.folder, metavar="FOLDER", help="the model folder")
     command.add_argument("repo", metavar="USER/REPO", help="the repository, created if it is not there")
     command.add_argument("--private", action="store_true", help="create the repository as private")
     command.set_defaults(run=run_push)

@@ -104,6 +104,15 @@ def test_unknown_symbols_of_the_prompt_are_named_on_standard_error_only(charlm, 
     assert message == "warning: the prompt's '€X' was skipped: the model does not know it\n"
 
 
+@pytest.mark.parametrize("prompt", ["-a", "-h", "--", "-- a", "--help", "--length", "--prompt", "--prompt=a", "-1"])
+def test_a_prompt_may_begin_with_a_dash(charlm, tmp_path, monkeypatch, prompt):
+    folder = save(make_model(vocab="\n -=1abcdefghijklmnopqrstuvwxyz"), tmp_path / "model")
+    expected = CharLM.from_pretrained(folder).generate(prompt, 30, seed=7)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)  # on a terminal the prompt is printed too
+    for flags in (["--prompt", prompt], [f"--prompt={prompt}"]):
+        assert charlm("generate", folder, *flags, "--length", 30, "--seed", 7) == (0, prompt + expected + "\n", "")
+
+
 # score
 
 
@@ -201,6 +210,7 @@ def test_a_model_that_diverged_is_refused_in_one_line(charlm, text_file, tmp_pat
         (["generate", "folder", "--seed", "1.5"], "argument --seed: invalid int value: '1.5'"),
         (["generate", "folder", "--sed", "1"], "unrecognized arguments: --sed 1"),
         (["generate", "folder", "--prompt"], "argument --prompt: expected one argument"),
+        (["generate", "folder", "--seed", "-x"], "write --option=VALUE if the value begins with a dash"),
         (["score", "folder", "file", "another"], "unrecognized arguments: another"),
     ],
     ids=str,
@@ -331,6 +341,78 @@ def test_symbols_that_standard_output_cannot_hold_are_written_as_escapes(folder,
     expected = CharLM.from_pretrained(folder).generate("", 200, seed=7) + "\n"
     assert {"한", "😀"} <= set(expected)
     assert (child.returncode, output, message) == (0, expected.encode("ascii", "backslashreplace"), b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"]], ids=str)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+def test_help_that_cannot_be_written_is_reported_in_one_line(arguments):
+    with open("/dev/full", "wb") as full:
+        child = process(*arguments, stdout=full, stderr=subprocess.PIPE)
+    with child:
+        assert child.stderr.read() == b"error: [Errno 28] No space left on device\n"
+    assert child.returncode == 1
+
+
+CLOSED = {"input": "<&-", "output": ">&-", "errors": "2>&-", "output and errors": ">&- 2>&-", "all": "<&- >&- 2>&-"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED)
+@pytest.mark.parametrize(
+    ("arguments", "status", "output", "errors"),
+    [
+        (["generate", "FOLDER", "--length", "0", "--prompt", "€"], 0, "\n", "warning: "),
+        (["generate", "FOLDER", "--length", "-1"], 2, "", "error: "),
+        (["generate", "FOLDER", "--length", "many"], 2, "", "python -m charlm generate: "),
+    ],
+    ids=["done", "wrong value", "wrong option"],
+)
+@pytest.mark.slow
+def test_what_is_written_to_a_closed_stream_is_discarded(folder, closed, arguments, status, output, errors):
+    """None of it appears on another stream, and the status is that of the command."""
+    command = f'"$0" -m charlm "$@" {closed}'
+    arguments = [str(folder) if each == "FOLDER" else each for each in arguments]
+    ended = subprocess.run(
+        ["sh", "-c", command, sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == status
+    assert ended.stdout == ("" if ">&-" in closed.split() else output)
+    if "2>&-" in closed:
+        assert ended.stderr == ""
+    else:
+        assert ended.stderr.startswith(errors) and ended.stderr.count("\n") == 1
+
+
+def test_files_do_not_get_the_numbers_of_closed_streams():
+    code = """
+import os, sys
+from charlm import cli
+for number in range(3):
+    os.close(number)
+sys.stdin = sys.stdout = sys.stderr = None
+def command():
+    with open(sys.argv[1], "w+b") as file:
+        os.write(2, b"a library's warning")
+        print("a result")
+        os._exit(file.fileno() > 2 and file.read() == b"")
+cli.run(command)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, os.devnull], cwd=ROOT, check=False)
+    assert ended.returncode == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize(
+    ("flags", "status", "output"),
+    [(["--length", "-1"], 2, b""), (["--length"], 2, b""), (["--prompt", "€", "--length", "0"], 0, b"\n")],
+    ids=["wrong value", "wrong option", "warning"],
+)
+def test_a_message_that_cannot_be_written_changes_nothing_else(folder, flags, status, output):
+    with open("/dev/full", "wb") as full:
+        child = process("generate", folder, *flags, stdout=subprocess.PIPE, stderr=full)
+    with child:
+        assert child.stdout.read() == output
+    assert child.returncode == status
 
 
 # A memory that is full

@@ -1,6 +1,8 @@
+import copy
 import itertools
 import json
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -699,3 +701,34 @@ def test_a_model_shows_what_it_is():
 
 def test_every_error_can_be_caught_as_one_kind():
     assert all(issubclass(kind, CharLMError) for kind in (RequestError, VocabError, ModelFileError))
+
+
+# Kept and copied
+
+
+@pytest.mark.parametrize("duplicate", [lambda lm: pickle.loads(pickle.dumps(lm)), copy.copy, copy.deepcopy])
+def test_a_model_that_has_been_used_can_be_pickled_and_copied(duplicate):
+    lm = make_lm()
+    text = lm.generate("a", 30, seed=1)
+    assert "".join(lm.stream("a", 30, seed=1, shared=True)) == text
+    lm.influence("a bad cab")
+    same = duplicate(lm)
+    assert (same.config, same.history, same.device) == (lm.config, lm.history, lm.device)
+    assert same.generate("a", 30, seed=1) == "".join(same.stream("a", 30, seed=1, shared=True)) == text
+
+
+def test_a_used_model_is_pickled_without_what_its_use_made():
+    lm = make_lm()
+    before = len(pickle.dumps(lm))
+    list(lm.stream("a", 3, seed=1, shared=True))
+    lm.influence("a bad cab")
+    assert len(pickle.dumps(lm)) == before
+
+
+@pytest.mark.parametrize("folder", ["", None, 5, b"model"])
+def test_a_model_is_not_saved_where_no_folder_is_named(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("of somebody")
+    with pytest.raises(RequestError, match="^folder is .*; name a folder, or '.' for the current one$"):
+        make_lm().save_pretrained(folder)
+    assert contents(tmp_path) == {"README.md": b"of somebody"}

@@ -194,3 +194,15 @@ def test_a_missing_token_is_told_before_anything_is_trained(train, hub, tmp_path
     assert ended.returncode == 2
     assert "hf auth login" in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("fit", "--cell", "rnn", "--text", "text.txt", "--out", ""), ("push", "", "ada/poems")], ids=str
+)
+def test_an_empty_name_is_not_taken_for_the_current_folder(train, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_bytes(KOREAN)
+    refused = train(*arguments)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "the folder's name is empty; . is the current folder" in refused.stderr
+    assert set(contents(tmp_path)) == {"text.txt"}
