@@ -221,7 +221,7 @@ def make_hole(name: str, folder: Path) -> None:
 def longest_record(epochs: int, sample: int) -> HistoryRecord:
     """Return a large training record. sample: its length, an emoji and control characters of six bytes each."""
     loss = 1.2345678901234567e-100
-    record: EpochRecord = {
+    last: EpochRecord = {
         "epoch": epochs,
         "train_loss": loss,
         "val_loss": loss,
@@ -231,7 +231,7 @@ def longest_record(epochs: int, sample: int) -> HistoryRecord:
         "chars_per_second": loss,
         "sample": EMOJI + "\x01" * (sample - 1),
     }
-    return make_history({}, [record] * epochs)
+    return make_history({}, [{**last, "epoch": number} for number in range(1, epochs + 1)])
 
 
 def write_largest_vocabulary(folder: Path) -> None:
