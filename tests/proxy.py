@@ -28,7 +28,9 @@ async def serve(app_port, prefix, strips):
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             line, headers = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n", 1)
             method, path, version = line.split(b" ")
-            if not path.startswith(prefix + b"/"):
+            if path == b"/favicon.ico":  # browsers ask the site for one before the page names its own
+                writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+            elif not path.startswith(prefix + b"/"):
                 writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             else:
                 app_reader, app_writer = await asyncio.open_connection("127.0.0.1", app_port)

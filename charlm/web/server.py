@@ -35,7 +35,7 @@ SENDING_SECONDS = 2  # in which clients may then receive what was written
 THREADS = 100  # more than there can be streams, since each waits on one
 SESSIONS = 200  # of which Gradio keeps a copy of the page's structure, some 200 KB each
 
-# With a relative address: without it, browsers ask a proxy for the icon at its root, outside of the page's prefix.
+# Behind a path prefix, the icon at the root of the site is not the page's.
 ICON = '<link rel="icon" href="favicon.ico">'
 
 PUBLIC_LINK_WARNING = "anyone who knows this address can use the page, and this computer's processor, until it ends"
