@@ -11,6 +11,9 @@ cache. What is measured:
   parameter that config.json describes, however they are stored. The limit is 64;
 - outcome: `read`, or the error message.
 
+The rows that begin with `using` load a model of a large vocabulary and use it; what counts is the memory meanwhile,
+beyond the model's size and that of its padded head.
+
 The exit status is 1 if a case exceeds a limit or has another outcome than expected.
 """
 
@@ -80,6 +83,35 @@ except ModelFileError as error:
 seconds = time.perf_counter() - start
 print(json.dumps({"seconds": seconds, "bytes": peak() - before, "outcome": outcome}))
 """
+# The program of the process that uses a model, in the way that its second argument names
+USE = """
+import json, resource, sys, time
+from charlm import CharLM
+from charlm.inference.sampling import SamplingSettings
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+lm = CharLM.from_pretrained(sys.argv[1], device="cpu")
+text = lm.config.vocab[:1000]
+limited = SamplingSettings(0.8, 50, 0.9, 0)
+uses = {
+    "engine": lambda: lm.engine,
+    "inspect": lambda: lm.inspect(text),
+    "score": lambda: lm.score(text),
+    "effective context": lambda: lm.effective_context(text, 16),
+    "a prompt": lambda: list(lm.stream_scored(text, 20, limited)),
+}
+before, start = peak(), time.perf_counter()
+uses[sys.argv[2]]()
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "bytes": peak() - before, "outcome": "used"}))
+"""
+USES = "engine", "inspect", "score", "effective context", "a prompt"
+LARGE_VOCABULARIES = 6_000, MOST_SYMBOLS  # symbols: of a long Chinese novel, and the most
+SECONDS_OF_USE = 30
+LEAST_HEAD = 4 * 64  # bytes for each symbol: of the head, whose units are padded to 64
+
 # A process inherits the peak memory of the process that forks it, so a small one starts READ.
 LAUNCH = """
 import json, subprocess, sys
@@ -236,8 +268,13 @@ def longest_record(epochs: int, sample: int) -> HistoryRecord:
 
 def write_largest_vocabulary(folder: Path) -> None:
     """Write a model with the largest vocabulary allowed, of symbols with four bytes each."""
+    write_vocabulary(folder, MOST_SYMBOLS)
+
+
+def write_vocabulary(folder: Path, size: int) -> None:
+    """Write a model of one unit and so many symbols, with four bytes each."""
     shutil.rmtree(folder)
-    symbols = "".join(map(chr, range(0x10000, 0x10000 + MOST_SYMBOLS)))
+    symbols = "".join(map(chr, range(0x10000, 0x10000 + size)))
     write_model(folder, random_model(1, symbols), "")
 
 
@@ -358,6 +395,26 @@ def measure(case: Case, folder: Path, sound: Path) -> dict[str, Any]:
     }
 
 
+def measure_uses(place: Path) -> Iterator[dict[str, Any]]:
+    """Yield the figures of using models of a large vocabulary, in a folder that is empty or does not exist."""
+    for symbols in LARGE_VOCABULARIES:
+        place.mkdir(exist_ok=True)
+        write_vocabulary(place, symbols)
+        for use in USES:
+            launch = [sys.executable, "-c", LAUNCH, str(PATIENCE), USE, str(place), use]
+            found = json.loads(check_output(launch, cwd=ROOT, text=True))
+            megabytes = max(0, found["bytes"] - symbols * LEAST_HEAD) / 2**20
+            yield {
+                "case": f"using {symbols:,} symbols: {use}",
+                "seconds": found["seconds"],
+                "allowed_seconds": SECONDS_OF_USE,
+                "megabytes": megabytes,
+                "outcome": found["outcome"],
+                "is_within": found["seconds"] <= SECONDS_OF_USE and megabytes <= MOST_MEGABYTES,
+                "is_expected": found["outcome"] == "used",
+            }
+
+
 def measure_all(megabytes: float) -> list[dict[str, Any]]:
     """Return the figures of every case. megabytes: of the large models, in memory."""
     size = int((megabytes * 1e6 / 8) ** 0.5)  # two square matrices of four bytes
@@ -373,6 +430,7 @@ def measure_all(megabytes: float) -> list[dict[str, Any]]:
             case.damage(folder)
             rows.append(measure(case, folder, sound))
             shutil.rmtree(folder)
+        rows += measure_uses(Path(place, "large vocabulary"))
     return rows
 
 
