@@ -59,7 +59,7 @@ def retyped(encoding):
         (b"\r\n  <html><body>Sign in</body></html>", "it is a web page"),
         (b"", "it is empty, as after a copy that was interrupted or a full disk; get it again"),
         (b"\0" * 5000, "it holds zero bytes in place of its content"),
-        (gzip.compress(b"{}"), "it is a gzip archive; unpack it"),
+        (gzip.compress(b"{}", mtime=0), "it is a gzip archive; unpack it"),
         (b"PK\x03\x04\x14\0\0\0\x08\0abcdefgh", "it is a zip archive"),
     ],
     ids=["lfs", "lfs with CRLF", "web page", "sign-in page", "empty", "zeros", "gzip", "zip"],
@@ -230,7 +230,7 @@ def test_links_that_were_copied_without_their_files_are_told(folder, tmp_path):
     ("content", "message"),
     [
         (POINTER, "is not a text: it is a pointer of git-LFS, not the file itself; run `git lfs pull`"),
-        (gzip.compress(b"To be"), "is not a text: it is a gzip archive; unpack it"),
+        (gzip.compress(b"To be", mtime=0), "is not a text: it is a gzip archive; unpack it"),
         (b"%PDF-1.7\n1 0 obj", "is not a text: it is a PDF"),
     ],
 )
