@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,33 +55,50 @@ def make_text(name: str, encoded: EncodedText) -> Text:
 
 
 def _tinyshakespeare() -> bytes:
-    """Return the text from CHARLM_DATA if that is set, else from the cache, where it is downloaded once; check it."""
+    """Return the text from CHARLM_DATA if that is set, else from the cache, where it is kept once downloaded."""
     if folder := os.environ.get("CHARLM_DATA"):
         path = Path(folder, f"{TINYSHAKESPEARE}.txt")
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise RequestError(f"CHARLM_DATA has no file {path.name}; put it there or unset CHARLM_DATA")
     else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        # without a home directory, expanduser returns "~" itself, which would become the name of a folder
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
         path = cache / "charlm" / f"{TINYSHAKESPEARE}.txt"
-        if not path.is_file():
-            _download(path)
-    raw = path.read_bytes()
+        if not os.path.isfile(path):
+            raw = _download(path.name)
+            if cache.is_absolute():
+                _keep(raw, path)
+            return raw
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"cannot read the text {path}: {error.strerror}; delete it and try again") from None
     if hashlib.sha256(raw).hexdigest() != TINYSHAKESPEARE_SHA256:
         raise RequestError(f"{path} is not the text {TINYSHAKESPEARE} (its SHA-256 differs); delete it and try again")
     return raw
 
 
-def _download(path: Path) -> None:
+def _download(name: str) -> bytes:
+    """Return the text from the network. name: of the file that a user without a network needs."""
     try:
         with urllib.request.urlopen(TINYSHAKESPEARE_URL, timeout=20) as response:
-            raw = response.read()
+            raw: bytes = response.read()
     except (OSError, http.client.HTTPException) as error:
         raise RequestError(
-            f"cannot download {TINYSHAKESPEARE} ({error}); put {path.name} into a folder and name that in CHARLM_DATA"
+            f"cannot download {TINYSHAKESPEARE} ({error}); put {name} into a folder and name that in CHARLM_DATA"
         ) from None
     if hashlib.sha256(raw).hexdigest() != TINYSHAKESPEARE_SHA256:
         raise RequestError(f"what {TINYSHAKESPEARE_URL} sent is not {TINYSHAKESPEARE} (its SHA-256 differs); try later")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    return raw
+
+
+def _keep(raw: bytes, path: Path) -> None:
+    """Write the text to the cache; if it cannot be written, the text is downloaded again next time."""
     beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_bytes(raw)
-    beside.replace(path)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_bytes(raw)
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)

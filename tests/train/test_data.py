@@ -1,9 +1,13 @@
+import errno
 import hashlib
 import http.client
 import io
+import os
 import re
+from pathlib import Path
 
 import pytest
+from models import contents
 
 from charlm.errors import RequestError
 from train import data, encode
@@ -124,3 +128,26 @@ def test_a_text_too_large_for_memory_is_kept_in_the_workspace_that_is_named(monk
     assert content(load_text(str(path), tmp_path)) == STAND_IN.decode()
     with pytest.raises(RequestError, match=f"cannot keep the ids of {re.escape(str(path))} in .*none"):
         load_text(str(path), tmp_path / "none")
+
+
+@pytest.mark.parametrize("obstacle", ["a file in the place of the folder", "a full disk", "no home"])
+def test_a_cache_that_cannot_be_written_is_done_without(stand_in, monkeypatch, tmp_path, obstacle):
+    downloads = stand_in(STAND_IN)
+    monkeypatch.chdir(tmp_path)
+    if obstacle == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does where nothing tells the home
+    elif obstacle == "a full disk":
+        (tmp_path / "cache" / "charlm").mkdir(parents=True)
+
+        def write_bytes(path, raw):
+            path.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    else:
+        (tmp_path / "cache").touch()
+    before = contents(tmp_path), set(tmp_path.rglob("*"))
+    assert [content(load_text(TINYSHAKESPEARE)) for _ in range(2)] == [STAND_IN.decode()] * 2
+    assert len(downloads) == 2
+    assert (contents(tmp_path), set(tmp_path.rglob("*"))) == before
