@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn, TextIO
 
 from charlm.errors import CharLMError
@@ -116,3 +117,13 @@ def _drop_unwritable_output() -> None:
 def _discard(stream: TextIO) -> None:
     with suppress(OSError):  # a stream of Python's own has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _hide_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+
+
+# Ctrl-C while the commands' modules are still being imported, before `run` can catch it: the process ends by that
+# signal all the same, only the traceback is not printed
+sys.excepthook = _hide_interrupt

@@ -307,6 +307,21 @@ def test_ctrl_c_ends_generate_with_130_and_no_traceback(folder):
     assert (child.returncode, message) == (130, b"")
 
 
+def test_ctrl_c_during_the_imports_ends_without_a_traceback():
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "charlm.inference":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupted())
+import charlm.__main__
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")
+
+
 def test_a_reader_that_has_had_enough_ends_generate_quietly(folder):
     with process("generate", folder, "--length", 10**9, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout.read(1).decode(errors="ignore") in VOCAB
