@@ -26,7 +26,7 @@ TEXT = "Once upon a time a small network read a book. It read it once, and twice
 NOT_RUN_HERE = {
     "pip install -r requirements.txt && python app.py": ".ci/run",  # installs; tests/test_app.py starts the app
     "pip install -r requirements-dev.txt && bash tests/install_browser.sh && python -m pytest": ".ci/run",
-    "python app.py --model runs/my-text --model weights/shakespeare-lstm": "tests/test_app.py",
+    "python app.py --model ./runs/my-text --model ./weights/shakespeare-lstm": "tests/test_app.py",
     "python app.py --model ada/my-text": "tests/test_app.py",
     "torchrun --standalone --nproc-per-node 2 -m train fit --cell lstm --text my-text.txt --out runs/together": (
         "tests/train/test_distributed.py"
@@ -194,7 +194,7 @@ def test_the_commands_that_start_the_page_name_models_that_the_other_commands_ma
     made = {code.split("--out ")[1] for _, code in steps("README.md") if "train fit" in code}
     made |= {code.split()[-1] for _, code in steps("README.md") if "train push" in code}
     for command in (code for _, code in steps("README.md") if "app.py --model" in code):
-        named = re.findall(r"--model (\S+)", command)
+        named = [name.removeprefix("./") for name in re.findall(r"--model (\S+)", command)]
         assert all(name in made or (ROOT / name / "config.json").is_file() for name in named)
 
 
