@@ -19,7 +19,7 @@ from models import VOCAB, contents, make_lm, make_model, make_record, save
 from reference import load_plain, log_softmax, plain_logits
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError
-from charlm.hub import describe, describe_public, push_folder, search
+from charlm.hub import check_can_push, describe, describe_public, push_folder, search
 from charlm.lm import CharLM
 from charlm.model.folder import Model
 
@@ -914,3 +914,13 @@ def test_a_description_does_not_show_the_token_that_opens_the_repository(library
     library.add_repo("ada/secret", files, private=True)
     found = describe("ada/secret", token=TOKEN)
     assert found.token == TOKEN and TOKEN not in repr(found)
+
+
+@pytest.mark.parametrize("odd", [{"orgs": 5}, {"orgs": ["x", {}]}, {"auth": None}, {"auth": {"accessToken": "write"}}])
+def test_what_the_hub_says_of_an_account_is_read_field_by_field(monkeypatch, odd):
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda *_, **__: {"name": "ada", **odd})
+    check_can_push("ada/tiny")
+    for answer in (odd, ["ada"], None):
+        monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda *_, answer=answer, **__: answer)
+        with pytest.raises(HubError, match="ada/tiny would be ada's, and the token is that of None"):
+            check_can_push("ada/tiny")
