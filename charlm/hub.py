@@ -339,6 +339,8 @@ def _download_files(described: Description, force: bool = False) -> Path:
     Raises ModelFileError before a file is downloaded that is larger than that of any sound model.
     """
     repo_id, sizes = described.repo_id, described.sizes
+    if constants.HF_HUB_CACHE.startswith("~"):  # without a home directory, it would be a folder of that name here
+        raise HubError(f"there is no home directory to keep {repo_id} in; set HF_HOME to a folder")
     for name, most in LARGEST_FILES.items():
         if sizes.get(name, 0) > most:
             raise ModelFileError(f"{repo_id}: {name} has {sizes[name]:,} bytes, more than any charlm model needs")

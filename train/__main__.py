@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 from charlm import cli
+from charlm.errors import RequestError
 from train.config import PROTOCOL_NAMES, TrainConfig, value_type
 from train.report import JsonReport, Report, is_main_process, mute_other_ranks
 
@@ -137,6 +138,10 @@ def main() -> NoReturn:
 
     def run_command() -> None:
         with mute_other_ranks():
+            try:
+                os.getcwd()
+            except OSError:  # torch would end the process
+                raise RequestError("the current folder was deleted; go to another one first") from None
             args.run(args)
 
     sys.exit(cli.run(run_command, args.less_memory))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -694,6 +695,16 @@ def test_a_cache_that_cannot_note_the_branch_serves_all_the_same(hub, files, mod
     lm = CharLM.from_pretrained("ada/tiny")
     assert_is(lm, model)
     assert lm.source == "hub"
+
+
+def test_without_a_home_no_folder_of_the_name_tilde_appears(hub, files, hub_environment, monkeypatch, tmp_path):
+    hub.add_repo("ada/tiny", files)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does where nothing tells the home
+    hub_environment(HF_HOME=None, XDG_CACHE_HOME=None)
+    with pytest.raises(HubError, match="there is no home directory to keep ada/tiny in; set HF_HOME to a folder$"):
+        CharLM.from_pretrained("ada/tiny")
+    assert not (tmp_path / "~").exists()
 
 
 def test_a_cache_that_cannot_be_written_is_named_and_not_the_network(hub, files, hub_environment, tmp_path):

@@ -206,3 +206,15 @@ def test_an_empty_name_is_not_taken_for_the_current_folder(train, tmp_path, monk
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "the folder's name is empty; . is the current folder" in refused.stderr
     assert set(contents(tmp_path)) == {"text.txt"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no folder that is in use")
+def test_a_current_folder_that_was_deleted_is_told_in_one_line(train, tmp_path, monkeypatch, text):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    refused = train("fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *SMALL)
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "error: the current folder was deleted; go to another one first\n",
+    )
