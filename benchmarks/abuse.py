@@ -15,7 +15,9 @@ that SECURITY.md has them under:
 5. bodies of 64 kB to 300 MB, with their size and in chunks; bodies and heads of which the half never comes; uploads;
 6. `--requests` generated requests to the routes of the OpenAPI document, the queue and the call routes;
 8. addresses of files, proxies and traversals;
-11. SIGTERM while 20 people stream.
+11. SIGTERM while 20 people stream;
+14. of a model of 6,000 symbols, 16 visitors inspect the longest text and 16 send the longest prompt, all at once. The
+    limit is what 65 symbols take, some 260 MB, and half of that.
 
 What takes no load is tested once: of the rows 7, 9, 10, 12 and 13 the tests run that SECURITY.md names.
 """
@@ -29,22 +31,30 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from charlm.model.config import ModelConfig
+from charlm.model.folder import Model, write_model
 
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 API = "/gradio_api"
 LSTM, RNN = "shakespeare-lstm", "shakespeare-rnn"
-LONGEST = 5_000  # characters
+LONGEST, LONGEST_PROMPT = 5_000, 20_000  # characters
+LARGE, LARGE_VOCABULARY = "large", 6_000  # the name of row 14's model, and its symbols, as many as of a Chinese novel
 
 SERVE = """
 import socket, sys, threading
@@ -56,7 +66,7 @@ from charlm.web.models import load_registry
 from charlm.web import server
 from charlm.web.page import THEME, build_page
 
-registry = load_registry([], Path("weights"), "cpu")
+registry = load_registry(sys.argv[1:], Path("weights"), "cpu")
 page = build_page(registry, "cpu")
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
@@ -86,10 +96,10 @@ server.serve(page, THEME, "127.0.0.1", port)
 class App:
     """An app that serves, and tells how it is."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, folders: Sequence[Path]) -> None:
         with log.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVE],
+                [sys.executable, "-c", SERVE, *map(str, folders)],
                 cwd=ROOT,
                 text=True,
                 stdin=subprocess.PIPE,
@@ -121,9 +131,9 @@ class App:
 
 
 @asynccontextmanager
-async def serving(log: Path) -> AsyncIterator[App]:
-    """Start an app, and warm it up with a text of each model."""
-    app = App(log)
+async def serving(log: Path, *folders: Path) -> AsyncIterator[App]:
+    """Start an app, and warm it up with a text of each model. folders: of models, instead of those in weights/."""
+    app = App(log, folders)
     try:
         async with visitor(app) as client:
             while True:
@@ -131,7 +141,7 @@ async def serving(log: Path) -> AsyncIterator[App]:
                     if "content-security-policy" in (await client.get("/config")).headers:
                         break
                 await asyncio.sleep(0.05)
-            for model in (LSTM, RNN):
+            for model in [folder.name for folder in folders] or (LSTM, RNN):
                 await asyncio.gather(*(write(client, model, 50) for _ in range(4)))
         yield app
     finally:
@@ -631,6 +641,43 @@ async def told_to_end(app: App, args: argparse.Namespace) -> list[Figure]:
     ]
 
 
+async def large_vocabulary(app: App, args: argparse.Namespace) -> list[Figure]:
+    """Row 14."""
+    vocab, statuses = large_vocab(), Counter[str]()
+    text = "".join(random.Random(0).choices(vocab, k=LONGEST_PROMPT))
+
+    async def ask(endpoint: str, *data: object) -> None:
+        async with visitor(app) as client:
+            answer = await post(client, endpoint, LARGE, *data)
+            answer.raise_for_status()
+            async for kind, _ in read(client, endpoint, answer.json()["event_id"]):
+                last = kind
+            statuses[last] += 1
+
+    before = app.forget_peak()
+    await asyncio.gather(
+        *(ask("inspect", text[:LONGEST]) for _ in range(16)),
+        *(ask("generate", text, 20, 0.8, 50, 0.9, seed) for seed in range(16)),
+    )
+    return [
+        Figure(14, "answers", "complete", str(dict(statuses)), set(statuses) == {"complete"}),
+        at_most(14, "memory", app.peak() - before, 400, "MB"),
+    ]
+
+
+def large_vocab() -> str:
+    """Return the vocabulary of row 14."""
+    return "".join(chr(0x4E00 + number) for number in range(LARGE_VOCABULARY))
+
+
+def write_large_model(folder: Path) -> None:
+    """Write the model of row 14, with random weights."""
+    config = ModelConfig("lstm", large_vocab(), embedding_size=16, hidden_size=64, num_layers=1, dropout=0.0)
+    dice = np.random.default_rng(0)
+    weights = {name: dice.standard_normal(shape, np.float32) for name, shape in config.tensor_shapes.items()}
+    write_model(folder, Model(config, weights, None), "")
+
+
 async def tested(row: int) -> list[Figure]:
     """A row that tests show. A test that is skipped shows nothing."""
     process = await asyncio.create_subprocess_exec(
@@ -660,6 +707,7 @@ ROWS: dict[int, Callable[[App, argparse.Namespace], Awaitable[list[Figure]]]] = 
     6: generated,
     8: addresses,
     11: told_to_end,
+    14: large_vocabulary,
 }
 
 
@@ -683,8 +731,11 @@ async def measure(args: argparse.Namespace) -> list[Figure]:
         if row in TESTS:
             figures += await tested(row)
             continue
-        async with serving(args.log) as app:
-            figures += await ROWS[row](app, args)
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place, LARGE)
+            write_large_model(folder)
+            async with serving(args.log, *([folder] if row == 14 else [])) as app:
+                figures += await ROWS[row](app, args)
     return figures
 
 

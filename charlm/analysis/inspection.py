@@ -11,6 +11,7 @@ from charlm.inference.sampling import cut, log_softmax, surprisals_of
 from charlm.vocab import Ids, Vocab
 
 SHOWN_SYMBOLS = 5  # of the likeliest, in each place
+INSPECTIONS_AT_ONCE = 4  # that share MOST_LOGITS, since visitors of a page inspect texts at the same time
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Inspection:
 def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
     """Read ids (N,) from the zero state.
 
-    Beside what is returned, this takes memory for `sampling.MOST_LOGITS` logits in some arrays, however long the text
-    and however large the vocabulary is.
+    Beside what is returned, this takes memory for a share of `sampling.MOST_LOGITS` logits in some arrays, however long
+    the text and however large the vocabulary is.
     """
     shown = min(SHOWN_SYMBOLS, len(vocab))
     surprisals = np.full(len(ids), np.nan)
@@ -85,7 +86,7 @@ def read_units(
     reader = Reader(engine, texts)
     hidden = np.empty((steps, len(engine.layers), texts, engine.units), np.float32)
     cell = np.empty_like(hidden) if engine.cell.has_cell_state else None
-    for part in cut(steps, texts * engine.symbols):
+    for part in cut(steps, INSPECTIONS_AT_ONCE * texts * engine.symbols):
         logits = np.empty((part.stop - part.start, texts, engine.symbols), np.float32)
         for step in range(part.start, part.stop):
             logits[step - part.start] = reader.step(ids[step])
