@@ -12,7 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -112,10 +112,11 @@ class TrainingQueue:
         with self._queued(visitor) as (turn, stop):
             while not turn.wait(PROGRESS_SECONDS) and not stop.is_set():
                 yield Progress(f"waiting: number {self._queue.index(turn)} in the queue")
-            if not stop.is_set():
-                with tempfile.TemporaryDirectory() as folder:
-                    Path(folder, TEXT_FILE).write_text(text, encoding="utf-8", newline="")
-                    yield from self._run(Path(folder), arguments, stop)
+            if stop.is_set():
+                yield Progress("stopped in the queue, before it began")
+                return
+            with _training_folder(text) as folder:
+                yield from self._run(folder, arguments, stop)
 
     def stop(self, visitor: str) -> None:
         """End the training of a visitor early; the model of its best epoch so far is kept."""
@@ -152,7 +153,9 @@ class TrainingQueue:
             while process.poll() is None and not stop.is_set() and monotonic() < deadline:
                 yield progress
                 stop.wait(PROGRESS_SECONDS)
-            was_stopped = process.poll() is None
+            if was_stopped := process.poll() is None:
+                progress.message = "stopping"
+                yield progress
             _interrupt(process)
         end = "done" if not was_stopped else "stopped" if stop.is_set() else f"the {self.minutes:g} minutes are over"
         yield self._finish(folder, progress, end)
@@ -167,14 +170,22 @@ class TrainingQueue:
             return progress
         try:
             progress.lm = CharLM.from_pretrained(run, device=self._device)
-            progress.package = pack(run, folder / "my-model.zip")
         except CharLMError:
             progress.message = "the training failed: its model cannot be read"
             return progress
         assert progress.lm.history is not None
         best = progress.lm.history["best"]
         progress.message = f"{end}: the model is that of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}"
+        try:
+            progress.package = pack(run, folder / "my-model.zip")
+        except OSError as error:
+            progress.message += no_download(error)
         return progress
+
+
+def no_download(error: OSError) -> str:
+    """Say why a model that was trained cannot be downloaded."""
+    return f"; its download cannot be written ({error.strerror or type(error).__name__})"
 
 
 def pack(folder: Path, path: Path) -> Path:
@@ -220,6 +231,20 @@ def fit_arguments(characters: int, cell: object, size: object) -> list[str]:
         "device": "cpu",
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+@contextmanager
+def _training_folder(text: str) -> Iterator[Path]:
+    """Make a folder with the text. Raises RequestError if it cannot be written."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            Path(folder, TEXT_FILE).write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            raise RequestError(
+                f"this server cannot write the files of a training ({error.strerror}): tell its owner"
+            ) from None
+        yield Path(folder)
 
 
 @contextmanager

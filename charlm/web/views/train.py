@@ -9,7 +9,7 @@ import pandas as pd
 
 from charlm.model.cells import CELLS
 from charlm.model.history import CURVES
-from charlm.web.answers.train import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingQueue
+from charlm.web.answers.train import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingQueue, no_download
 from charlm.web.components import heat_text, lines, text_file
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry, prepare_model
@@ -45,7 +45,8 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
 
     def train(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
         for progress in queue.train(text, cell, size, request.session_hash or ""):
-            yield _fill_in(progress, _add_trained(registry, progress, cell))
+            name = _add_trained(registry, progress, cell)
+            yield _fill_in(progress, name, _offer_download(progress, results.package))
 
     def stop(request: gr.Request) -> None:
         queue.stop(request.session_hash or "")
@@ -109,8 +110,8 @@ def _results(queue: TrainingQueue) -> Results:
     return Results(status, plots, curves, sample, gr.Textbox(visible=False), package)
 
 
-def _fill_in(progress: Progress, name: str | None) -> list[Any]:
-    """Return the values of `Results`. name: of the model, once it is trained."""
+def _fill_in(progress: Progress, name: str | None, download: str | None) -> list[Any]:
+    """Return the values of `Results`. name: of the model, once it is trained. download: the path of its package."""
     # gr.LinePlot draws only the series of its first value: that has to include a validation loss
     rows = progress.curves if progress.epochs else []
     return [
@@ -119,8 +120,22 @@ def _fill_in(progress: Progress, name: str | None) -> list[Any]:
         pd.DataFrame(rows, columns=["epoch", "loss", "curve"]) if rows else gr.update(),
         {"text": progress.epochs[-1]["sample"] if progress.epochs else "", "name": "sample"},
         gr.update() if name is None else name,
-        gr.update(value=progress.package and str(progress.package), visible=progress.package is not None),
+        gr.update(value=download, visible=download is not None),
     ]
+
+
+def _offer_download(progress: Progress, button: gr.DownloadButton) -> str | None:
+    """Copy the package to the folder that Gradio serves; return its path there, None if there is no package.
+
+    If the copy cannot be written, the progress says so: the model is there all the same.
+    """
+    if progress.package is None:
+        return None
+    try:
+        return button.move_resource_to_block_cache(progress.package)
+    except OSError as error:
+        progress.message += no_download(error)
+        return None
 
 
 def _add_trained(registry: ModelRegistry, progress: Progress, cell: str) -> str | None:

@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import zipfile
@@ -155,10 +157,31 @@ def test_trainings_run_one_at_a_time_and_the_others_see_their_place(monkeypatch,
     assert next(third).message == "waiting: number 1 in the queue"
     second.close()
     queue.stop("third")
-    assert list(third) == []  # who stops in the queue has nothing
+    last = list(third)[-1]  # who stops in the queue has nothing, and is told so
+    assert (last.message, last.epochs, last.lm) == ("stopped in the queue, before it began", [], None)
     last = run(queue, visitor="fifth")
     assert next(last).message == "starting"  # the queue is empty again
     last.close()
+
+
+@pytest.mark.slow
+def test_a_model_whose_download_cannot_be_written_is_there_all_the_same(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(training, "pack", refuse)
+    last = list(run(TrainingQueue()))[-1]
+    assert last.message.startswith("done: the model is that of epoch")
+    assert last.message.endswith("; its download cannot be written (No space left on device)")
+    assert last.package is None
+    assert last.lm.generate("the ", 5, seed=0)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_starts(monkeypatch, children):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(RequestError, match=r"cannot write the files of a training \(No such file or directory\)"):
+        list(run(TrainingQueue()))
+    assert children == []
 
 
 @pytest.mark.slow
