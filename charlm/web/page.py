@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from charlm.web.address import VIEWS, read_address
+from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.load import Downloader, may_load
 from charlm.web.answers.train import TrainingQueue
@@ -119,5 +120,6 @@ def _tab(view: str) -> gr.Tab:
 
 
 def _notices(registry: ModelRegistry) -> list[str]:
-    """Say which models are missing, and why."""
-    return [f"{problem}. The page goes on with the models below." for problem in registry.problems]
+    """Say which models are missing and which records cannot be shown, and why."""
+    missing = [f"{problem}. The page goes on with the models below." for problem in registry.problems]
+    return missing + learn_answers.unshown(registry)

@@ -3,18 +3,45 @@
 All functions raise RequestError for names that are no choice of models.
 """
 
-from collections.abc import Sequence
+from itertools import chain, product
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from plotly import graph_objects as go
 
 from charlm.analysis import diagnosis
 from charlm.analysis.diagnosis import Records
 from charlm.checks import check_whole
-from charlm.web.models import ModelRegistry
-from charlm.web.plots import COLUMNS, PlotSettings, draw_plot, samples_at, settings_of, tabulate, write_csv
+from charlm.lm import CharLM
+from charlm.model.history import HistoryRecord
+from charlm.text import printable
+from charlm.web.models import ModelRegistry, ServedModel
+from charlm.web.plots import (
+    AXES,
+    COLUMNS,
+    LOSS_UNITS,
+    PlotSettings,
+    draw_plot,
+    samples_at,
+    settings_of,
+    tabulate,
+    write_csv,
+)
 
 MOST_MODELS = 20
+LARGEST_WHOLE = 2**53  # up to which JavaScript's numbers hold every whole number
+
+_faults: WeakKeyDictionary[CharLM, str] = WeakKeyDictionary()  # of the records that were shown once, "" if none
+
+
+def comparable(registry: ModelRegistry, most: int) -> list[str]:
+    """Choose the first models that were measured with the same protocol as the very first one, of those with a record.
+
+    If none has a record that can be shown, the first models are chosen.
+    """
+    records, _ = _records(registry, registry.names[:MOST_MODELS])
+    protocols = [(name, history["run"].get("protocol")) for name, history in records]
+    return [name for name, protocol in protocols if protocol == protocols[0][1]][:most] or registry.names[:most]
 
 
 def plot(registry: ModelRegistry, names: object, settings: PlotSettings) -> go.Figure:
@@ -23,9 +50,14 @@ def plot(registry: ModelRegistry, names: object, settings: PlotSettings) -> go.F
 
 
 def read_curves(registry: ModelRegistry, names: object) -> list[str]:
-    """Return sentences that say what the curves show, and which models came without a record."""
+    """Return sentences that say what the curves show, and which models have no record that can be shown."""
     records, missing = _records(registry, names)
-    return [f"{name} came without a training record." for name in missing] + diagnosis.read_curves(records)
+    return missing + diagnosis.read_curves(records)
+
+
+def unshown(registry: ModelRegistry) -> list[str]:
+    """Return a sentence about each listed model whose record cannot be shown."""
+    return [fault for model in registry if (fault := _fault(model))]
 
 
 def last_epoch(registry: ModelRegistry, names: object) -> int:
@@ -56,11 +88,52 @@ def run_settings(registry: ModelRegistry, names: object) -> dict[str, Any]:
     return {"headers": ["setting", *(name for name, _ in records)], "data": settings_of(records)}
 
 
-def _records(registry: ModelRegistry, names: object) -> tuple[Records, Sequence[str]]:
-    """Return the records of the models, and the names of the models that have none."""
-    models = registry.choose(names, MOST_MODELS)
-    records = [(model.name, model.lm.history) for model in models if model.lm.history is not None]
-    return records, [model.name for model in models if model.lm.history is None]
+def _records(registry: ModelRegistry, names: object) -> tuple[Records, list[str]]:
+    """Return the records of the models, and a sentence about each model without one that can be shown."""
+    records, missing = [], []
+    for model in registry.choose(names, MOST_MODELS):
+        if model.lm.history is None:
+            missing.append(f"{model.name} came without a training record.")
+        elif fault := _fault(model):
+            missing.append(fault)
+        else:
+            records.append((model.name, model.lm.history))
+    return records, missing
+
+
+def _fault(model: ServedModel) -> str:
+    """Say why a model's record cannot be shown, "" if it can.
+
+    Records come from strangers: what is wrong with one must not keep the others from being shown. So each is shown once
+    alone, and whatever fails there keeps it out.
+    """
+    if model.lm.history is None:
+        return ""
+    if model.lm not in _faults:
+        try:
+            _show_once(model.name, model.lm.history)
+        except Exception as error:  # of any kind
+            reason = printable(str(error) or type(error).__name__)
+            _faults[model.lm] = f"{model.name} has a training record that cannot be shown: {reason:.200}."
+        else:
+            _faults[model.lm] = ""
+    return _faults[model.lm]
+
+
+def _show_once(name: str, record: HistoryRecord) -> None:
+    """Make everything that the view shows of a record."""
+    records = [(name, record), (name, record)]  # two, so that they are compared as well
+    for unit, axis in product(LOSS_UNITS, AXES):
+        draw_plot(records, PlotSettings(unit, axis)).to_json()
+    for epoch in record["epochs"]:
+        check_whole("epoch", epoch["epoch"], 0, LARGEST_WHOLE)
+        samples_at(records, epoch["epoch"])
+    for value in chain.from_iterable(tabulate(records)):
+        if isinstance(value, int):
+            check_whole("a number", value, -LARGEST_WHOLE, LARGEST_WHOLE)
+    diagnosis.read_curves(records)
+    settings_of(records)
+    write_csv(records)
 
 
 def _rounded(value: Any) -> Any:

@@ -40,7 +40,7 @@ class Details(NamedTuple):
 
 def build(registry: ModelRegistry) -> gr.Dropdown:
     """Lay out the view and connect it; return the picker of models."""
-    names = _comparable(registry)
+    names = answers.comparable(registry, SHOWN_FIRST)
     models = gr.Dropdown(registry.names, value=names, multiselect=True, label="Models", elem_id="learn-models")
     curves = _curves(registry, names)
     details = _details(registry, names)
@@ -81,13 +81,11 @@ def _connect(registry: ModelRegistry, models: gr.Dropdown, curves: Curves, detai
     def draw(names: Any, *plot_settings: Any) -> Any:
         return answers.plot(registry, names, PlotSettings(*plot_settings))
 
-    def show(names: Any, *plot_settings: Any) -> list[Any]:
+    def show(names: Any) -> list[Any]:
         last = answers.last_epoch(registry, names)
         return [
-            draw(names, *plot_settings),
             answers.read_curves(registry, names),
             gr.update(maximum=max(last, 2), value=last),
-            answers.samples(registry, names, last),
             answers.table(registry, names),
             answers.run_settings(registry, names),
         ]
@@ -100,22 +98,17 @@ def _connect(registry: ModelRegistry, models: gr.Dropdown, curves: Curves, detai
 
     plot_settings = [curves.unit, curves.axis, curves.scale]
     inputs = [models, *plot_settings]
-    models.change(for_page(show), inputs, [curves.plot, *details], **QUIET)
-    gr.on([each.input for each in plot_settings], for_page(draw), inputs, curves.plot, **QUIET)
-    details.epoch.input(
-        for_page(show_samples), [models, details.epoch], details.samples, trigger_mode="always_last", **QUIET
+    # each output has one event, which runs again if its inputs change meanwhile: so it ends with what is chosen last
+    last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+    models.change(for_page(show), models, [details.reading, details.epoch, details.table, details.settings], **last)
+    gr.on([models.change, *(each.input for each in plot_settings)], for_page(draw), inputs, curves.plot, **last)
+    gr.on(
+        [models.change, details.epoch.change],
+        for_page(show_samples),
+        [models, details.epoch],
+        details.samples,
+        **last,
     )
     curves.picture.click(None, js=SAVE_PICTURE, **QUIET)
     saved = curves.table_file.click(for_page(csv), models, curves.csv, **QUIET)
     saved.then(None, curves.csv, curves.csv, js=SAVE_TABLE, **QUIET)
-
-
-def _comparable(registry: ModelRegistry) -> list[str]:
-    """Choose the first models that were measured with the same protocol as the very first one."""
-
-    def protocol(name: str) -> Any:
-        history = registry[name].lm.history
-        return history["run"].get("protocol") if history else None
-
-    names = registry.names
-    return [name for name in names if protocol(name) == protocol(names[0])][:SHOWN_FIRST]

@@ -1,6 +1,8 @@
+import asyncio
 import json
 from itertools import product
 
+import orjson
 import pytest
 from models import make_model, make_record
 
@@ -10,6 +12,7 @@ from charlm.model.history import draw_curves, read_history
 from charlm.web.answers import learn
 from charlm.web.answers.learn import MOST_MODELS
 from charlm.web.models import ModelRegistry, ServedModel
+from charlm.web.page import build_page
 from charlm.web.plots import AXES, COLUMNS, LOSS_UNITS, SCALES, PlotSettings
 
 
@@ -29,6 +32,54 @@ def test_any_number_of_models_is_drawn_and_those_without_a_record_are_named():
     assert {name.split(",")[0] for name in names} == {"one", "two"}
     assert learn.plot(REGISTRY, [], PlotSettings()).data == ()
     assert learn.read_curves(REGISTRY, ["bare", "one"])[0] == "bare came without a training record."
+
+
+def spoilt(**values):
+    """A record whose epochs hold these values."""
+    record = make_record((2.0, 1.5))
+    for number, epoch in enumerate(record["epochs"]):
+        epoch.update({name: given[number] for name, given in values.items()})
+    return record | {"best": {"epoch": record["epochs"][1]["epoch"], "val_loss": 1.5}}
+
+
+HOSTILE = {
+    "negative epochs": spoilt(epoch=(-2, -1)),
+    "an epoch that no browser can count": spoilt(epoch=(1, 10**30)),
+    "a loss that no browser can hold": spoilt(train_loss=(1.0, 10**300)),
+    "a text for a number": spoilt(val_loss=(1.5, "1.5")),
+    "a field that is missing": make_record() | {"epochs": [{"epoch": 2, "val_loss": 1.5}]},
+    "no epochs": make_record() | {"epochs": []},
+    "settings that are a list": make_record() | {"run": []},
+}
+
+
+@pytest.mark.parametrize("record", HOSTILE.values(), ids=HOSTILE)
+def test_a_record_that_cannot_be_shown_is_named_and_the_others_are_shown(record):
+    registry, names = make_registry(one=REGISTRY["one"].lm.history, hostile=record), ["hostile", "one"]
+    said = learn.read_curves(registry, names)
+    assert said[0].startswith("hostile has a training record that cannot be shown: ")
+    assert said[1:] == learn.read_curves(REGISTRY, ["one"])
+    assert learn.plot(registry, names, PlotSettings()) == learn.plot(REGISTRY, ["one"], PlotSettings())
+    assert learn.last_epoch(registry, names) == 3
+    assert learn.samples(registry, names, 3) == learn.samples(REGISTRY, ["one"], 3)
+    assert learn.table(registry, names) == learn.table(REGISTRY, ["one"])
+    assert learn.run_settings(registry, names) == learn.run_settings(REGISTRY, ["one"])
+    assert learn.csv(registry, names) == learn.csv(REGISTRY, ["one"])
+    assert learn.unshown(registry) == said[:1]
+    assert learn.unshown(REGISTRY) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [1, -1], ids=["hostile records last", "hostile records first"])
+def test_the_page_is_built_and_can_be_sent_whatever_the_records_hold(order):
+    records = list({"one": make_record(), **HOSTILE}.items())[::order]
+
+    async def build():  # inside of an event loop: outside of one, Gradio makes loops that nobody closes
+        return build_page(make_registry(**dict(records)), "cpu")
+
+    page = asyncio.run(build())
+    sent = orjson.dumps(page.get_config_file(), option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
+    assert [name for name in HOSTILE if f"{name} has a training record that cannot be shown" in sent] == [*HOSTILE]
 
 
 def test_a_model_that_is_named_twice_is_drawn_once():
