@@ -84,6 +84,34 @@ class TestWrite:
         visitor.wait_for_words("notices", "The link cannot be opened here: there is no model 'nobody'")
         assert visitor.text("output-a") == ""
 
+    def test_texts_whose_settings_have_changed_say_so_and_are_continued_and_shared_as_they_began(self, app, visit):
+        visitor = visit(app)
+        for elem_id, value in {"prompt": "Apple", "length": "60", "seed": "011"}.items():
+            visitor.fill(elem_id, value)
+        visitor.generate(60)
+        assert visitor.text("texts-changed") == ""
+        visitor.page.locator("#share").click()
+        visitor.page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
+        visitor.choose("model-a", "shakespeare-gru")
+        visitor.fill("temperature", "0.5")
+        visitor.wait_for_words("texts-changed", "Changed since: model A, temperature.")
+
+        visitor.page.locator("#continue").click()
+        visitor.page.locator("#link").wait_for(state="hidden")  # it opens the texts before
+        visitor.wait_for_text("output-a", 120)
+        lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
+        assert visitor.text("output-a") == lm.generate("Apple", 120, seed=11)
+        visitor.page.locator("#share").click()
+        visitor.page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
+        link = visitor.page.locator("#link").locator("textarea, input").input_value()
+        shared = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)
+        assert (shared["a"], shared["length"], shared["seed"]) == (["shakespeare-lstm"], ["120"], ["11"])
+        assert "model A, temperature" in visitor.text("texts-changed")
+
+        visitor.generate(60)
+        visitor.wait_for_words("progress-a", "shakespeare-gru")
+        visitor.page.wait_for_function("document.getElementById('texts-changed').innerText.trim() === ''")
+
     def test_one_click_shows_three_temperatures(self, app, visit):
         visitor = visit(app)
         for elem_id, value in {"prompt": "Coffee", "length": "80", "seed": "5"}.items():
@@ -222,6 +250,48 @@ class TestInside:
         shades = [shade_of(visitor, "traced", place) for place in range(60)]
         assert max(shades) == 1
         assert sum(shades[-10:]) > sum(shades[:10])
+
+    def test_the_text_that_is_shown_is_traced_and_what_has_changed_since_is_marked(self, app, visit):
+        visitor = visit(app + "/?view=inside")
+        read = "ROMEO:\nWhat light is this?\n" * 3
+        visitor.page.locator(SEEN["inside"]).first.wait_for()
+        visitor.fill("inspect-text", read)
+        visitor.wait_for_words("seen-changed", "Changed since: text.")
+        visitor.page.locator("#inspect").click()
+        visitor.page.wait_for_function("document.querySelectorAll('#seen .heat-text span').length === 81")
+        visitor.page.wait_for_function("document.getElementById('seen-changed').innerText.trim() === ''")
+        visitor.fill("inspect-text", "JULIET: " + "o" * 100)
+        visitor.page.locator("#seen .heat-text span").nth(34).click()
+        visitor.page.locator("#traced .heat-text span").first.wait_for()
+        visitor.wait_for_words("traced-line", "character 35")
+        assert visitor.text("traced") == read[:34]
+        visitor.wait_for_words("seen-changed", "Changed since: text.")
+
+        visitor.page.locator("#inspect").click()
+        visitor.page.locator("#traced").wait_for(state="hidden")  # it was traced in another text
+        visitor.page.wait_for_function("document.getElementById('seen-changed').innerText.trim() === ''")
+
+    def test_units_found_in_another_text_are_marked_and_those_of_another_model_are_gone(self, app, visit):
+        visitor = visit(app + "/?view=inside")
+        visitor.page.locator(SEEN["inside"]).first.wait_for()
+        visitor.page.locator("#find-units").click()
+        visitor.page.wait_for_function("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
+        visitor.page.wait_for_function("document.getElementById('seen-changed').innerText.trim() === ''")
+        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
+        visitor.page.locator("#inspect").click()
+        visitor.page.wait_for_function("document.querySelectorAll('#seen .heat-text span').length === 81")
+        visitor.wait_for_words("seen-changed", "The units on offer were found before that.")
+        visitor.choose("inspect-model", "shakespeare-gru")
+        visitor.page.wait_for_function("document.querySelector('#seen .heat-text').dataset.kind === 'surprisal'")
+        visitor.page.wait_for_function("document.getElementById('seen-changed').innerText.trim() === ''")
+
+    def test_effective_contexts_of_another_text_are_marked(self, app, visit):
+        visitor = visit(app + "/?view=inside")
+        visitor.page.locator("#compare-contexts").click()
+        visitor.page.locator("#contexts .js-plotly-plot").wait_for()
+        assert visitor.text("contexts-changed").strip() == ""
+        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
+        visitor.wait_for_words("contexts-changed", "Changed since: text.")
 
     def test_effective_contexts_are_compared(self, app, visit):
         visitor = visit(app + "/?view=inside")

@@ -21,7 +21,8 @@ class Heat(TypedDict, total=False):
         activation in the text; `influence`, 0 to the largest in the text.
     details: for each symbol of the text, the symbols that the model held likeliest there, with their probabilities.
     name: of the file that the text is saved as, without its ending.
-    run: the settings that the text was written with: `WriteSettings.to_fields`.
+    run: the fields of the page that the text answers to, as they were: of a written text `WriteSettings.to_fields`, of
+        an inspected one its model, text and colour.
     """
 
     prompt: str

@@ -43,6 +43,7 @@ def inspect(registry: ModelRegistry, model: str, text: str, colour: str) -> tupl
         "text": inspection.text,
         "details": name_likeliest(inspection, lm.vocab),
         "name": f"{model}-surprisal",
+        "run": {"model": model, "text": text, "colour": colour},
     }
     if colour == SURPRISAL:
         heat |= {"kind": "surprisal", "shades": shades(inspection.surprisals / MOST_NATS)}

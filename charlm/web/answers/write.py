@@ -109,8 +109,13 @@ def write_at_temperatures(registry: ModelRegistry, settings: WriteSettings) -> I
 class Panel:
     """The text that one model writes, and the line about it."""
 
-    def __init__(self, model: ServedModel, settings: WriteSettings, written: Heat | None = None) -> None:
-        """written: the text that is continued. Raises VocabError if the model cannot have written it."""
+    def __init__(
+        self, model: ServedModel, settings: WriteSettings, written: Heat | None = None, whole: int | None = None
+    ) -> None:
+        """written: the text that is continued. whole: the length that, asked for at once, gives the continued text too.
+
+        Raises VocabError if the model cannot have written the text.
+        """
         sampling = settings.sampling
         prompt, self._skipped = model.lm.vocab.keep_known(settings.prompt)
         written = written or {}
@@ -124,7 +129,7 @@ class Panel:
             "shades": written.get("shades", "").ljust(len(text)),
             "kind": "surprisal",
             "name": f"{model.name}-{sampling.seed}",
-            "run": settings.to_fields(),
+            "run": replace(settings, length=whole or settings.length).to_fields(),
         }
         self._nats, self._begin = 0.0, time.perf_counter()
 
@@ -153,8 +158,9 @@ class Panel:
 
 
 def _write_both(registry: ModelRegistry, settings: WriteSettings, written: Sequence[Heat]) -> Iterator[BothTexts]:
+    whole = min(settings.length + max(len(heat.get("text", "")) for heat in written), LONGEST_TEXT)
     panel_a, panel_b = (
-        Panel(registry[name], settings, heat) for name, heat in zip(settings.models, written, strict=True)
+        Panel(registry[name], settings, heat, whole) for name, heat in zip(settings.models, written, strict=True)
     )
     for _ in _write_together([panel_a, panel_b]):
         yield panel_a.heat, panel_b.heat, panel_a.line, panel_b.line

@@ -11,6 +11,7 @@ window.charlm = (({ LOWEST, HIGHEST, MOST_NATS }) => {
     activation: (shade) => `activation ${(2 * shade - 1).toFixed(2)} of the strongest`,
     influence: (shade) => `influence ${(100 * shade).toFixed(0)} % of the strongest`,
   };
+  const FIELD_NAMES = { model_a: "model A", model_b: "model B", top_k: "top-k", top_p: "top-p" }; // others: as they are
   let isOpen = false; // whether the page shows what its address says
   let pace = 0; // characters that appear per second in a paced text; 0 shows the text as it comes
 
@@ -296,6 +297,20 @@ window.charlm = (({ LOWEST, HIGHEST, MOST_NATS }) => {
     return text.value;
   }
 
+  /** Return the value that a text shows. */
+  function shown(id) {
+    return heatTexts(`#${id}`)[0].value;
+  }
+
+  /** Say which fields hold another value now than the one that an answer was given for; "" if none does.
+
+      asked: the values then, by field, undefined without an answer. now: the values now. remedy: what to do about it. */
+  function changes(asked, now, remedy) {
+    const isChanged = (name) => name in asked && JSON.stringify(asked[name]) !== JSON.stringify(now[name]);
+    const names = asked ? Object.keys(now).filter(isChanged) : [];
+    return names.length ? `Changed since: ${names.map((name) => FIELD_NAMES[name] ?? name).join(", ")}. ${remedy}` : "";
+  }
+
   function setPace(charactersPerSecond) {
     pace = charactersPerSecond;
     heatTexts().forEach((text) => text.update());
@@ -342,6 +357,6 @@ window.charlm = (({ LOWEST, HIGHEST, MOST_NATS }) => {
     lines: listOf(makeLine),
     cards: listOf(makeCard),
     isOpen: () => isOpen,
-    textFile, stopAll, stopped, setPace, setView, opened, save, link,
+    textFile, stopAll, stopped, shown, changes, setPace, setView, opened, save, link,
   };
 })(window.charlmShades);

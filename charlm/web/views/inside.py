@@ -19,6 +19,18 @@ SEEN_HINT = (
 )
 COMPARED_FIRST = 2  # models
 
+# JavaScript of the events, see static/page.js. What is shown is traced, which the fields may no longer hold.
+TRACE = """() => {
+    const { run, text } = charlm.shown("seen");
+    return [run.model, text];
+}"""
+CHANGED_SEEN = """(seen, found, model, text, colour) => [
+    charlm.changes(seen?.run, { model, text, colour }, "“Look inside” reads the text as it is now."),
+    charlm.changes(found ?? undefined, { model, text }, "The units on offer were found before that."),
+].filter(Boolean).join(" ")"""
+CHANGED_CONTEXTS = """(compared, models, text) =>
+    charlm.changes(compared ?? undefined, { models, text }, "“Compare effective contexts” measures anew.")"""
+
 
 class Inspection(NamedTuple):
     """The text coloured by surprisal or by a unit, and the influence on one of its predictions."""
@@ -29,6 +41,7 @@ class Inspection(NamedTuple):
     inspect: gr.Button
     find: gr.Button
     write: gr.Button
+    changed: gr.HTML
     seen: gr.HTML
     about: gr.HTML
     influence: gr.Column
@@ -61,25 +74,28 @@ def _inspection(registry: ModelRegistry) -> Inspection:
         inspect = gr.Button("Look inside", variant="primary", elem_id="inspect", size="md", min_width=120)
         find = gr.Button("Find interpretable units", elem_id="find-units", size="md", min_width=220)
         write = gr.Button("Let the model write a text", elem_id="write-text", size="md", min_width=200)
+    changed = lines(elem_classes="changed", elem_id="seen-changed")
     seen = heat_text("What the model expected", explained=SEEN_HINT, elem_id="seen")
     about = lines(elem_classes="progress", elem_id="seen-line")
     with gr.Column(visible=False) as influence:
         traced = heat_text("Influence on the chosen prediction", elem_id="traced", elem_classes="small")
         traced_line = lines(elem_classes="progress", elem_id="traced-line")
-    return Inspection(model, colour, text, inspect, find, write, seen, about, influence, traced, traced_line)
+    return Inspection(model, colour, text, inspect, find, write, changed, seen, about, influence, traced, traced_line)
 
 
 def _connect(registry: ModelRegistry, view: Inspection) -> None:
-    def look(model: str, text: str, colour: str) -> tuple[Heat, str]:
-        return answers.inspect(registry, model, text, colour)
+    def look(model: str, text: str, colour: str) -> tuple[Heat, str, Any]:
+        # what was traced belongs to the text that was shown before
+        return *answers.inspect(registry, model, text, colour), gr.update(visible=False)
 
-    def find_units(model: str, text: str) -> dict[str, Any]:
+    def find_units(model: str, text: str) -> tuple[Any, dict[str, str]]:
         units = answers.find_units(registry, model, text)
-        return gr.update(
+        update = gr.update(
             choices=[SURPRISAL, *units],
             value=units[0] if units else SURPRISAL,
             info=f"{len(units)} units found: choose one",
         )
+        return update, {"model": model, "text": text}
 
     def write_text(model: str) -> str:
         return answers.write_text(registry, model)
@@ -89,19 +105,34 @@ def _connect(registry: ModelRegistry, view: Inspection) -> None:
         return [gr.update(visible=True), *answers.trace_influence(registry, model, text, place)]
 
     model, colour, text = view.model, view.colour, view.text
+    found = gr.JSON(visible=False)  # the model and the text in which the units on offer were found
+    traced = view.seen.select(
+        for_page(trace),
+        [model, text],
+        [view.influence, view.traced, view.traced_line],
+        js=TRACE,
+        trigger_mode="always_last",
+        **QUIET,
+    )
     event: dict[str, Any] = {
         "fn": for_page(look),
         "inputs": [model, text, colour],
-        "outputs": [view.seen, view.about],
+        "outputs": [view.seen, view.about, view.influence],
+        "cancels": traced,
         **QUIET,
     }
-    gr.on([view.inspect.click, colour.input], **event, trigger_mode="always_last")
-    view.find.click(for_page(find_units), [model, text], colour, **QUIET).then(**event)
-    view.write.click(for_page(write_text), model, text, **QUIET).then(**event)
-    view.seen.select(for_page(trace), [model, text], [view.influence, view.traced, view.traced_line], **QUIET)
+    finding = view.find.click(for_page(find_units), [model, text], [colour, found], **QUIET)
     # the units of one model mean nothing in another
     reset = gr.update(choices=[SURPRISAL], value=SURPRISAL, info=COLOUR_HINT)
-    model.change(lambda: reset, None, colour, **QUIET).then(**event)
+    chosen = model.change(lambda: (reset, None), None, [colour, found], cancels=finding, **QUIET)
+    looks = [
+        gr.on([view.inspect.click, colour.input], **event, trigger_mode="always_last"),
+        finding.then(**event),
+        view.write.click(for_page(write_text), model, text, **QUIET).then(**event),
+        chosen.then(**event),
+    ]
+    for happens in [*(look.then for look in looks), *(each.change for each in (view.seen, model, text, colour, found))]:
+        happens(None, [view.seen, found, model, text, colour], view.changed, js=CHANGED_SEEN, **QUIET)
 
 
 def _contexts(registry: ModelRegistry, text: gr.Textbox) -> gr.Dropdown:
@@ -122,12 +153,17 @@ def _contexts(registry: ModelRegistry, text: gr.Textbox) -> gr.Dropdown:
             min_width=260,
         )
         compare = gr.Button("Compare effective contexts", elem_id="compare-contexts", size="md", scale=0, min_width=240)
+    changed = lines(elem_classes="changed", elem_id="contexts-changed")
+    compared = gr.JSON(visible=False)  # the models and the text that were compared
     with gr.Column(visible=False) as comparison:
         curves = gr.Plot(show_label=False, elem_id="contexts")
         reading = lines(elem_id="contexts-reading", elem_classes="reading")
 
     def show(names: list[str], text: str) -> list[Any]:
-        return [gr.update(visible=True), *answers.compare_contexts(registry, names, text)]
+        plot, sentences = answers.compare_contexts(registry, names, text)
+        return [gr.update(visible=True), plot, sentences, {"models": names, "text": text}]
 
-    compare.click(for_page(show), [models, text], [comparison, curves, reading], **QUIET)
+    compare.click(for_page(show), [models, text], [comparison, curves, reading, compared], **QUIET)
+    for happens in (compared.change, models.change, text.change):
+        happens(None, [compared, models, text], changed, js=CHANGED_CONTEXTS, **QUIET)
     return models

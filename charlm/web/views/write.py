@@ -31,6 +31,15 @@ PACES = {"as fast as it comes": 0, "to read along": 30, "to read aloud": 14}  # 
 # JavaScript of the events, see static/page.js. Stopped texts end where the visitor sees them end.
 CONTINUE = '(a, b, length) => [charlm.stopped("output-a"), charlm.stopped("output-b"), length]'
 STOP = "() => charlm.stopAll()"
+# Which settings of a text are no longer those of the fields. An empty seed field fits every seed; the length shows.
+CHANGED = """(heat, model_a, model_b, prompt, length, temperature, top_k, top_p, typed) => {
+    const seed = typed.trim().replace(/^0+(?=.)/, "") || heat?.run?.seed;
+    const { temperatures, remedy } = %s;
+    const now = { model_a, model_b, prompt, top_k, top_p, seed, ...(temperatures ? {} : { temperature }) };
+    return charlm.changes(heat?.run, now, remedy);
+}"""
+CHANGED_TEXTS = CHANGED % json.dumps({"remedy": "“Continue” and “Share” keep to the texts that are shown."})
+CHANGED_TEMPERATURES = CHANGED % json.dumps({"temperatures": True, "remedy": "“Three temperatures” writes anew."})
 LINK = """(heat, a, b, prompt, length, temperature, top_k, top_p, seed) => {
     const { model_a = a, model_b = b, ...settings } =
         heat?.run ?? { prompt, length, temperature, top_k, top_p, seed };
@@ -84,14 +93,23 @@ def build(registry: ModelRegistry) -> WriteView:
     )
     colours.input(None, colours, None, js="(on) => document.body.classList.toggle('plain-texts', !on)", **QUIET)
     names = [registry.names[0], registry.names[min(1, len(registry.names) - 1)]]
+    changed = lines(elem_classes="changed", elem_id="texts-changed")
     with gr.Row():
         sides = [_side(letter, registry, name) for letter, name in zip("ab", names, strict=True)]
     with gr.Column(visible=False, elem_id="temperatures") as temperatures:
         panels = _temperature_panels()
+        panels_changed = lines(elem_classes="changed", elem_id="temperatures-changed")
 
     # 2) the events
     view = WriteView([side.model for side in sides], [prompt, length, temperature, top_k, top_p, seed])
-    _connect(registry, view, actions, sides, temperatures, panels)
+    run, fill = _connect(registry, view, actions, sides, temperatures, panels)
+    fields = [*view.pickers, *view.settings]
+    for text, note, script, ends in (
+        (sides[0].output, changed, CHANGED_TEXTS, run),
+        (panels[0], panels_changed, CHANGED_TEMPERATURES, fill),
+    ):
+        for happens in [*ends, actions.stop.click, *(field.change for field in fields)]:  # type: ignore[attr-defined]
+            happens(None, [text, *fields], note, js=script, **QUIET)
     return view
 
 
@@ -102,8 +120,8 @@ def _connect(
     sides: list[Side],
     temperatures: gr.Column,
     panels: list[gr.HTML],
-) -> None:
-    """Connect the buttons with the answers."""
+) -> tuple[list[Any], list[Any]]:
+    """Connect the buttons with the answers; return the events at the end of both texts, and of those in the panels."""
 
     def write(*values: Any) -> Iterator[BothTexts]:
         yield from answers.write(registry, _read_fields(values))
@@ -120,12 +138,18 @@ def _connect(
     prompt, length = view.settings[:2]
 
     run = gr.on([actions.generate.click, prompt.submit], for_page(write), fields, outputs, **QUIET)  # type: ignore[attr-defined]
-    more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=CONTINUE, **QUIET)
+    # two events that write the same texts would mix them
+    more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=CONTINUE, cancels=run, **QUIET)
+    starts = [actions.generate.click, prompt.submit]  # type: ignore[attr-defined]
+    gr.on(starts, None, cancels=more, **QUIET)
+    # the link belongs to the texts before
+    gr.on([*starts, actions.more.click], lambda: gr.update(value="", visible=False), None, actions.link, **QUIET)
     shown = actions.temperatures.click(lambda: gr.update(visible=True), None, temperatures, **QUIET)
     fill = shown.then(for_page(write_at_temperatures), fields, panels, **QUIET)
     actions.stop.click(None, cancels=[run, more, fill], js=STOP, **QUIET)
     reveal = actions.share.click(lambda: gr.update(visible=True), None, actions.link, **QUIET)
     reveal.then(None, [texts[0], *fields], actions.link, js=LINK, **QUIET)
+    return [run.then, more.then], [fill.then]
 
 
 def _read_fields(values: tuple[Any, ...]) -> WriteSettings:

@@ -33,6 +33,7 @@ def test_an_inspected_text_shows_surprisal_and_likeliest_symbols():
             surprisal = LSTM.score("abc ab"[:place] + symbol)[-1]
             assert probability == pytest.approx(math.exp(-surprisal), abs=1e-5)
     assert line.endswith("skipped, as the model does not know it: '☃'")
+    assert heat["run"] == {"model": "small-lstm", "text": "abc a☃b", "colour": "surprisal"}
     assert json.loads(json.dumps(heat, allow_nan=False))["text"] == "abc ab"
 
 

@@ -185,6 +185,15 @@ def test_a_text_continues_with_the_settings_that_it_began_with():
     assert more[0]["text"] == RNN.generate("ab", 60, 0.7, 5, 0.9, seed=11)
 
 
+def test_a_continued_text_is_shared_whole():
+    heat_a, heat_b = stopped(write(prompt="abc", length=60)[-1], 30, 50)
+    more = list(writing.continue_texts(make_registry(), heat_a, heat_b, 40))[-1]
+    again = list(writing.write(make_registry(), WriteSettings.from_fields(through_a_browser(more)[0]["run"])))[-1]
+    for side, length in ((0, 70), (1, 90)):
+        assert len(more[side]["text"]) == length
+        assert again[side]["text"].startswith(more[side]["text"])
+
+
 RUN = {"model_a": "small-lstm", "model_b": "small-rnn", "prompt": "", "temperature": 1, "top_k": 0, "top_p": 1}
 SOUND = {"text": "ab", "shades": "00", "run": RUN | {"seed": "7"}}
 
