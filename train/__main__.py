@@ -22,7 +22,7 @@ def run_fit(args: argparse.Namespace) -> None:
     from train.loop import fit
 
     config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
-    if args.push_to_hub:
+    if args.push_to_hub is not None:
         from charlm.hub import check_can_push
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
@@ -31,7 +31,7 @@ def run_fit(args: argparse.Namespace) -> None:
     workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if os.path.isdir(folder))
     best = fit(load_text(args.text, workspace), args.out, config, report, resume=args.resume)["best"]
     report.say(f"done: {args.out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
-    if args.push_to_hub and is_main_process():
+    if args.push_to_hub is not None and is_main_process():
         from charlm.hub import push_folder
 
         print(push_folder(args.out, args.push_to_hub))

@@ -218,3 +218,12 @@ def test_a_current_folder_that_was_deleted_is_told_in_one_line(train, tmp_path, 
         2,
         "error: the current folder was deleted; go to another one first\n",
     )
+
+
+def test_an_empty_repository_is_refused_before_the_training(train, tmp_path, text):
+    refused = train("fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", "--push-to-hub", "", *SMALL)
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "error: '' is not the name of a repository; give it as USER/NAME\n",
+    )
+    assert not (tmp_path / "out").exists()
