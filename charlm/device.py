@@ -4,7 +4,6 @@ import ctypes
 import os
 import sys
 
-from charlm.checks import show
 from charlm.errors import RequestError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -16,6 +15,8 @@ def pick_device(name: str) -> str:
     Raises RequestError for another name, or a device that this machine lacks.
     """
     if name not in DEVICES:
+        from charlm.checks import show  # brings numpy, which naming a device does not need
+
         raise RequestError(f"device is {show(name)}; choose one of {', '.join(DEVICES)}")
     if name == "cpu":
         return name

@@ -18,9 +18,9 @@ class App:
         *_, last = self._read(f"call/generate/{event}")
         return last and last[0]
 
-    def ask(self, name, argument, session):
+    def ask(self, name, *arguments, session):
         """Do what the page does at an event; return the error that it shows, or None."""
-        event = {"fn_index": self._events[name], "data": [argument], "session_hash": session}
+        event = {"fn_index": self._events[name], "data": list(arguments), "session_hash": session}
         self._post("queue/join", event)
         messages = self._read(f"queue/data?session_hash={session}")
         (completed,) = [message for message in messages if message["msg"] == "process_completed"]

@@ -67,7 +67,9 @@ def test_no_stream_stops_whatever_the_hub_does(hub, tmp_path):
                 hub.heal()
                 begin(hub)
                 for repo in repos[fault]:
-                    said[fault, repo[-4:]] = [app.ask(step, repo, session=repo[4:]) for step in ("show", "load")]
+                    said[fault, repo[-4:]] = [
+                        app.ask(*step, session=repo[4:]) for step in (("show", repo), ("load", repo, ""))
+                    ]
     assert set(lengths) == {LENGTH} and len(lengths) >= PEOPLE
     loaded = {case for case, errors in said.items() if errors == [None, None]}
     in_cache = {(fault, "warm") for fault in FAULTS if fault.startswith(("files", "wrong", "breaks"))}

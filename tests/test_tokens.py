@@ -84,8 +84,8 @@ def test_neither_the_page_nor_its_log_shows_the_token_whatever_the_hub_does(cana
             canary.heal()
             if fault is not None:
                 canary.hang_up(".*") if fault == "silence" else canary.fail(".*", fault)
-            for step, argument in (("show", "ada/open"), ("show", "words"), ("load", "ada/open")):
-                answers.append(app.ask(step, argument, session=f"{fault}"))
+            for step in (("show", "ada/open"), ("show", "words"), ("load", "ada/open", "")):
+                answers.append(app.ask(*step, session=f"{fault}"))
             answers.append(app.stream("ada/open", "a", 20, 1, 0, 1, 0))
         for path in ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json"):
             with urllib.request.urlopen(url + path) as answer:

@@ -24,18 +24,32 @@ OBEYED = {
 def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
     """Set the variables that Gradio and the numeric libraries read. Call it before any of them is imported.
 
-    Raises RequestError if there is no folder for temporary files.
+    Raises RequestError if there is no folder for temporary files, or the one that GRADIO_TEMP_DIR names is not usable.
     """
     for name in [name for name in environment if name.startswith("GRADIO_")]:
         if name not in OBEYED or not environment[name]:  # an empty variable means none
             del environment[name]
     # with analytics on, a silent network keeps the process from ending
     environment["GRADIO_ANALYTICS_ENABLED"] = "False"
-    if "GRADIO_TEMP_DIR" not in environment:
+    if "GRADIO_TEMP_DIR" in environment:
+        _check_temporary_folder(environment["GRADIO_TEMP_DIR"])
+    else:
         environment["GRADIO_TEMP_DIR"] = _make_temporary_folder()
     # a text is written one character after another: more threads for each would only slow the other visitors down
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment.setdefault(name, "1")
+
+
+def _check_temporary_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RequestError(
+            f"GRADIO_TEMP_DIR is {folder!r}, where nothing can be written ({error.strerror}); "
+            "name another folder or unset it"
+        ) from None
 
 
 def _make_temporary_folder() -> str:

@@ -4,6 +4,7 @@ Only public models are loaded: what only the owner of the page may read is not f
 RequestError for an argument that is no name, and HubError for what the Hub refuses.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
@@ -20,10 +21,14 @@ MOST_BYTES = 100 * 1024 * 1024  # of a model's files, so that several models fit
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a repository; `fits` tells whether it is small enough to be loaded."""
+    """What is known of a repository.
+
+    fits: whether it is small enough to be loaded. commit: the one that the lines describe.
+    """
 
     lines: list[str]
     fits: bool
+    commit: str
 
 
 def may_load(environment: Mapping[str, str]) -> bool:
@@ -49,7 +54,7 @@ def describe(name: object) -> Description:
         lines.append(f"licence: {found.license}")
     if found.bytes > MOST_BYTES:
         lines.append(f"That is more than the {MOST_BYTES / 1e6:,.0f} MB that this page loads.")
-    return Description(lines, found.bytes <= MOST_BYTES)
+    return Description(lines, found.bytes <= MOST_BYTES, found.revision)
 
 
 class Downloader:
@@ -59,15 +64,20 @@ class Downloader:
         self._registry, self._device = registry, device
         self._lock = Lock()
 
-    def load(self, name: object) -> str:
-        """Load a public model from the Hub so that the views can use it; return the name that the page gives it."""
+    def load(self, name: object, commit: object = "") -> str:
+        """Load a public model from the Hub so that the views can use it; return the name that the page gives it.
+
+        commit: the one that was described, which is loaded even if there is a newer one by now; empty for none.
+        """
         named = _check_name(name)
+        if not isinstance(commit, str) or not re.fullmatch("([0-9a-f]{40})?", commit):
+            raise RequestError(f"{commit!r:.60} is no commit of a repository: choose the model again")
         shown = str(named)
         with self._lock:  # a second request for the same model waits, and then finds it in the registry
             if shown in self._registry and self._registry[shown].source not in FROM_HUB:
                 shown = f"hf://{named}"  # a folder is served under that name
             if shown not in self._registry:
-                found = hub.describe_public(named.repo_id, named.revision)
+                found = hub.describe_public(named.repo_id, commit or named.revision)
                 if found.bytes > MOST_BYTES:
                     raise RequestError(f"{named} is larger than the {MOST_BYTES / 1e6:,.0f} MB that this page loads")
                 lm = CharLM.from_description(found, device=self._device)

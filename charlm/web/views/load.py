@@ -25,21 +25,23 @@ def build(downloader: Downloader) -> gr.Textbox:
         found = gr.Radio([], label="Found on the Hub", visible=False, elem_id="load-found")
         described = lines(elem_id="load-card", elem_classes="reading")
         load = gr.Button("Load", variant="primary", visible=False, elem_id="load-go", size="md")
-        loaded = gr.Textbox(visible=False)
+        commit, loaded = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
     def show(words: str) -> list[Any]:
         names = search(words)
         if len(names) != 1:
             message = [] if names else ["The Hub has no model of charlm that fits; try other words."]
-            return [gr.update(choices=names, value=None, visible=bool(names)), message, gr.update(visible=False)]
+            return [gr.update(choices=names, value=None, visible=bool(names)), message, gr.update(visible=False), ""]
         return [gr.update(choices=names, value=names[0], visible=True), *show_description(names[0])]
 
     def show_description(name: str) -> list[Any]:
         description = describe(name)
-        return [description.lines, gr.update(visible=description.fits)]
+        return [description.lines, gr.update(visible=description.fits), description.commit]
 
-    gr.on([look.click, wanted.submit], for_page(show), wanted, [found, described, load], **QUIET)
-    found.input(for_page(show_description), found, [described, load], **QUIET)
-    fetched = load.click(for_page(downloader.load), found, loaded, show_progress="full", api_visibility="private")
+    gr.on([look.click, wanted.submit], for_page(show), wanted, [found, described, load, commit], **QUIET)
+    found.input(for_page(show_description), found, [described, load, commit], **QUIET)
+    fetched = load.click(
+        for_page(downloader.load), [found, commit], loaded, show_progress="full", api_visibility="private"
+    )
     fetched.success(lambda name: [f"{name} is loaded, and chosen as model A."], loaded, described, **QUIET)
     return loaded

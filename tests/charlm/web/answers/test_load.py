@@ -35,6 +35,16 @@ def test_a_model_is_found_described_and_loaded(ada, registry):
     assert {request.token for request in ada.requests} == {None}
 
 
+def test_the_commit_that_was_described_is_loaded_though_there_is_a_newer_one(ada, registry, tmp_path):
+    description = describe("ada/poems")
+    push_folder(save(make_model("rnn"), tmp_path / "newer"), "ada/poems", token="hf_ada")
+    assert describe("ada/poems").commit != description.commit
+    Downloader(registry, "cpu").load("ada/poems", description.commit)
+    assert (registry["ada/poems"].lm.config.cell, registry["ada/poems"].lm.revision) == ("gru", description.commit)
+    with pytest.raises(RequestError, match="no commit of a repository"):
+        Downloader(registry, "cpu").load("ada/poems", "main")
+
+
 @pytest.mark.parametrize("written", ["hf://ada/poems", "https://huggingface.co/ada/poems", " ada/poems@main "])
 def test_a_model_may_be_named_in_any_way_that_names_a_repository(ada, registry, written):
     (name,) = search(written)
