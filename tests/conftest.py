@@ -19,14 +19,19 @@ import pytest
 from browser import Visit, chromium, running_app
 from hub_server import HubServer
 
+from charlm.device import count_cores
+
 SLOW_FIXTURES = {"app", "browser", "proxied", "rendered", "server"}
 NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask for a server is refused
 
 
 def pytest_xdist_auto_num_workers(config):
-    """A single file runs in this process, where a debugger and `print` work; several run side by side, one a core."""
+    """A single file runs in this process, where a debugger and `print` work; several run side by side.
+
+    They are one more than cores, since a test often waits, for a browser, a server or a timeout.
+    """
     files = {argument.split("::")[0] for argument in config.args}
-    return 0 if len(files) == 1 and files.pop().endswith(".py") else None
+    return 0 if len(files) == 1 and files.pop().endswith(".py") else count_cores() + 1
 
 
 def pytest_collection_modifyitems(items):

@@ -179,4 +179,5 @@ def test_every_model_folder_is_read_or_refused_with_the_message_that_is_expected
     assert outcomes["float32: sound"] == outcomes["bfloat16: sound"] == "read"
     for row in hostile:
         assert row["is_within"] == (row["megabytes"] <= 64 and row["seconds"] <= row["allowed_seconds"])
-        assert 1 <= row["allowed_seconds"] < 1.1
+        # a second to read a folder; what uses a model takes as long as it computes
+        assert row["allowed_seconds"] == 30 if row["case"].startswith("using") else 1 <= row["allowed_seconds"] < 1.1

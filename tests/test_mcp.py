@@ -1,10 +1,9 @@
 """The API as tools of the Model Context Protocol, asked by its own client."""
 
-import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 from browser import ROOT
+from loops import run_async
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
@@ -12,7 +11,7 @@ from charlm.lm import CharLM
 
 
 def with_session(url, work):
-    """Do work, an async function of a session, on a thread of its own: the browser's has a loop already."""
+    """Do work, an async function of a session."""
 
     async def connect():
         async with (
@@ -22,8 +21,7 @@ def with_session(url, work):
             await session.initialize()
             return await work(session)
 
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, connect()).result()
+    return run_async(connect())
 
 
 def call(url, name, **arguments):

@@ -1,6 +1,5 @@
 """What Gradio and uvicorn do not document: a test for each name in use, which fails when an upgrade moves it."""
 
-import asyncio
 import inspect
 from types import SimpleNamespace
 
@@ -9,6 +8,7 @@ import pytest
 import uvicorn
 from gradio import networking, queueing
 from gradio.routes import App
+from loops import run_async
 
 from charlm.web import gradio_internals
 from charlm.web.gradio_internals import (
@@ -34,7 +34,7 @@ def in_loop(build, *args, **kwargs):
     async def call():
         return build(*args, **kwargs)
 
-    return asyncio.run(call())
+    return run_async(call())
 
 
 def build_page():
@@ -82,7 +82,7 @@ def test_the_queue_tells_which_sessions_have_events_and_drops_them(page):
         await events.drop("visitor")
         assert events.sessions() == [] and "visitor" not in queue.pending_event_ids_session
 
-    asyncio.run(use())
+    run_async(use())
 
 
 def test_ending_the_events_of_a_session_is_something_that_gradio_can_do():

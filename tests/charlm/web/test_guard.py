@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from loops import run_async
 
 from charlm.errors import RequestError
 from charlm.web import guard as guard_module
@@ -59,7 +60,7 @@ def ask(method, target, *chunks, app=None, guard=None, headers=(), ends=True):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    run_async(guard(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     assert not sent[-1].get("more_body", False)
     return sent[0]["status"], dict(sent[0]["headers"]), body

@@ -1,9 +1,9 @@
-import asyncio
 import json
 from itertools import product
 
 import orjson
 import pytest
+from loops import run_async
 from models import make_model, make_record
 
 from charlm.errors import RequestError
@@ -77,7 +77,7 @@ def test_the_page_is_built_and_can_be_sent_whatever_the_records_hold(order):
     async def build():  # inside of an event loop: outside of one, Gradio makes loops that nobody closes
         return build_page(make_registry(**dict(records)), "cpu")
 
-    page = asyncio.run(build())
+    page = run_async(build())
     sent = orjson.dumps(page.get_config_file(), option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
     assert [name for name in HOSTILE if f"{name} has a training record that cannot be shown" in sent] == [*HOSTILE]
 
