@@ -28,10 +28,12 @@ NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask 
 def pytest_xdist_auto_num_workers(config):
     """A single file runs in this process, where a debugger and `print` work; several run side by side.
 
-    They are one more than cores, since a test often waits, for a browser, a server or a timeout.
+    A slow test often waits, for a browser, a server or a timeout, so with them there is one process more than cores.
     """
     files = {argument.split("::")[0] for argument in config.args}
-    return 0 if len(files) == 1 and files.pop().endswith(".py") else count_cores() + 1
+    if len(files) == 1 and files.pop().endswith(".py"):
+        return 0
+    return count_cores() + (config.getoption("markexpr") != "not slow")
 
 
 def pytest_collection_modifyitems(items):

@@ -147,6 +147,7 @@ def test_importing_charlm_loads_no_torch_and_no_gradio():
     assert run(f"import charlm\nprint({HEAVY} & sys.modules.keys())") == "set()\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_writing_and_scoring_on_a_cpu_loads_no_torch_and_no_gradio(device):
     code = f"""

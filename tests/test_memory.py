@@ -56,6 +56,7 @@ def test_what_is_taken_beside_the_model_does_not_grow_with_length_times_vocabula
     assert peak_bytes(lambda: OPERATIONS[name](lm)) < MOST_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.9}, {"top_k": 4_000, "top_p": 0.999}], ids=str)
 def test_draws_of_many_streams_take_no_more_than_those_of_few(settings):
     streams = 1_000

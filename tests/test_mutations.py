@@ -215,6 +215,7 @@ def test_a_damaged_folder_is_refused_in_one_line_or_a_model_within_the_schema(or
     assert headers > 0.3 * CASES and 0.01 * CASES < accepted < 0.9 * CASES
 
 
+@pytest.mark.slow
 def test_no_damaged_folder_takes_much_memory(originals, tmp_path):
     tracemalloc.start()
     try:

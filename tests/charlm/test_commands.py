@@ -478,6 +478,7 @@ def test_a_command_that_never_needed_torch_does_not_import_it_to_fail():
     assert (ended.returncode, ended.stderr) == (0, OUT_OF_MEMORY)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a size of its memory")
 def test_a_network_too_large_for_the_memory_is_told_in_one_line(text_file, tmp_path):
     code = """

@@ -305,6 +305,7 @@ def test_a_push_under_somebody_elses_name_is_refused(ada, folder, other_files, t
 # Fetching
 
 
+@pytest.mark.slow
 def test_a_model_comes_back_from_the_hub_as_it_was_pushed(ada, folder, model):
     push_folder(folder, "ada/tiny")
     lm = CharLM.from_pretrained("ada/tiny")

@@ -282,6 +282,7 @@ def test_the_surprisals_are_those_of_plain_torch(tmp_path, cell):
     np.testing.assert_allclose(surprisals, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @laws
 @given(texts)
 def test_all_texts_of_one_more_symbol_share_a_probability_of_1(lms, text):
@@ -416,6 +417,7 @@ def test_a_text_may_be_scored_in_pieces_of_any_size(tmp_path, monkeypatch, cell,
     np.testing.assert_allclose(np.concatenate(parts), plain_surprisals(lm, text, tmp_path), atol=2e-4)
 
 
+@pytest.mark.slow
 @laws
 @given(texts, st.lists(st.integers(0, 12), max_size=6))
 def test_the_surprisals_of_pieces_are_those_of_the_whole(lms, text, cuts):

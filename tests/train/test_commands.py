@@ -50,6 +50,7 @@ def text(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_text_with_hangul_emoji_crlf_and_a_byte_order_mark_is_learnt_from_and_measured_again(train, tmp_path, text):
     trained = train("fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *SMALL)
     assert trained.returncode == 0, trained.stderr
@@ -131,6 +132,7 @@ def test_an_interrupt_leaves_a_checkpoint_and_status_130_and_resume_goes_on(tmp_
     process.communicate()
 
 
+@pytest.mark.slow
 def test_evaluate_says_in_words_what_it_measured_and_what_it_left_out(tmp_path, text, monkeypatch, capsys):
     call(monkeypatch, "fit", "--cell", "gru", "--text", text, "--out", tmp_path / "out", *SMALL)
     other = tmp_path / "other.txt"
@@ -143,6 +145,7 @@ def test_evaluate_says_in_words_what_it_measured_and_what_it_left_out(tmp_path, 
     assert [line.split()[0] for line in printed.out.splitlines()] == ["val_loss", "val_loss_reset256"]
 
 
+@pytest.mark.slow
 def test_a_model_of_windows_is_measured_again_with_the_text_after_them(tmp_path, text, monkeypatch, capsys):
     monkeypatch.setattr("train.protocols.WINDOWS_TEXT", 500)  # of some 900 characters
     small = [*SMALL[: SMALL.index("--seq-length")], "--device", "cpu", "--protocol", "windows"]
@@ -174,6 +177,7 @@ def test_every_flag_that_the_contract_names_is_there(monkeypatch):
     assert (args.run, args.model, args.protocol, args.json) == (run_evaluate, "ada/m", "windows", True)
 
 
+@pytest.mark.slow
 def test_fit_can_end_on_the_hub(train, hub, tmp_path, text, monkeypatch):
     hub.add_user("ada", token="hf_ada")
     monkeypatch.setitem(os.environ, "HF_TOKEN", "hf_ada")

@@ -114,6 +114,7 @@ def test_stretches_that_do_not_agree_yet_are_read_on(both, monkeypatch, length, 
     assert sum(counts) > length - 1 + (STRETCHES - 1) * interval
 
 
+@pytest.mark.slow
 def test_a_cell_state_that_never_fades_is_carried_to_the_end(mindful, monkeypatch):
     network, plain = mindful
     ids = random_ids(2 * SHORTEST_STRETCH * STRETCHES + 20).clip(1)

@@ -73,6 +73,7 @@ def without_times(record):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_model_learns_a_text_that_repeats(tmp_path, cell):
     sentence = "the quick brown fox jumps over the lazy dog.\n"
@@ -85,6 +86,7 @@ def test_a_model_learns_a_text_that_repeats(tmp_path, cell):
     assert "the quick" + written == sentence * 2
 
 
+@pytest.mark.slow
 def test_the_record_tells_all_that_the_contract_names(tmp_path):
     history = fit(make_text(), tmp_path / "out", make_config(seed=5), Report())
     assert json.loads((tmp_path / "out" / "history.json").read_text(encoding="utf-8")) == history
@@ -125,6 +127,7 @@ def test_the_exported_weights_give_the_figures_of_the_record(tmp_path, cell):
     assert mean_loss(plain, val_ids, reset_every=256) == pytest.approx(history["best"]["val_loss_reset256"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_windows_are_recorded_with_the_loss_on_the_text_after_them(tmp_path, monkeypatch):
     monkeypatch.setattr(protocols, "WINDOWS_TEXT", 1000)
     config = make_config(protocol="windows", seq_length=None, batch_size=32)
@@ -144,6 +147,7 @@ def test_windows_are_recorded_with_the_loss_on_the_text_after_them(tmp_path, mon
     assert "val_loss_reset256" not in history["best"]
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_exported_when_later_ones_are_worse(tmp_path):
     # random letters: nothing learnt from the first nine tenths helps to predict the last
     content = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 1000))
@@ -162,6 +166,7 @@ def test_a_finished_run_leaves_the_files_of_a_model_and_no_other(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(MODEL_FILES)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path):
     for name, seed in {"one": 1, "again": 1, "other": 2}.items():
         fit(make_text(), tmp_path / name, make_config(seed=seed), Report())
@@ -227,6 +232,7 @@ def test_only_the_final_model_of_a_run_has_samples_written_for_its_card(tmp_path
     assert shown(tmp_path / "out") == 3
 
 
+@pytest.mark.slow
 def test_a_run_of_very_many_epochs_shows_less_of_each_so_that_its_record_can_be_read(tmp_path):
     for epochs, shown in ((1_000, 500), (2_000, 277), (5_000, 70)):
         out = tmp_path / str(epochs)
@@ -442,6 +448,7 @@ def press(*_):
     pytest.fail("the interrupt did not come at once")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["carried_loss", "reset_loss"])  # of an epoch, of the best one at the end
 def test_an_interrupt_while_losses_are_measured_comes_at_once_and_loses_nothing(tmp_path, monkeypatch, measure):
     straight = fit(make_text(), tmp_path / "straight", make_config(), Report())
@@ -498,6 +505,7 @@ def test_in_bfloat16_too_a_run_learns_and_goes_on_bit_for_bit(tmp_path, monkeypa
     assert straight["best"]["val_loss"] < 0.9 * math.log(len(set(CONTENT)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("begun", "resumed", "result"), [("fp32", "bf16", "bf16"), ("bf16", "auto", "bf16"), ("fp32", "auto", "fp32")]
 )

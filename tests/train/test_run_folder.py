@@ -38,6 +38,7 @@ class SecondTraining(Report):
         self.refused = contents(self.out) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"resume": True}], ids=str)
 def test_a_second_training_in_the_same_folder_is_refused_and_the_first_ends_undisturbed(tmp_path, options):
     report = SecondTraining(tmp_path / "out", **options)

@@ -170,6 +170,7 @@ def wild_record(draw):
     return made
 
 
+@pytest.mark.slow
 @laws
 @given(st.lists(st.tuples(st.text(max_size=200), wild_record()), max_size=4))
 def test_whatever_stands_in_a_record_can_be_read(records):

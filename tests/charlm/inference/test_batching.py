@@ -228,6 +228,7 @@ def test_a_stream_is_the_same_text_whichever_others_join_and_leave_its_batch(mon
         assert alone(lm, {"length": len(beginning), "seed": number}) == beginning
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_padding")
 @pytest.mark.parametrize("cell", CELLS)
 def test_64_texts_are_written_in_as_many_steps_as_the_longest_takes(closed_gate, workers_threads, cell):
@@ -266,6 +267,7 @@ def lm_of_two_workers():
     return scheduled(2)
 
 
+@pytest.mark.slow
 @laws
 @given(companies())
 def test_a_thread_that_reads_many_streams_gets_each_as_it_is_alone(lm_of_two_workers, drawn):

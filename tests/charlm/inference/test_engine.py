@@ -94,6 +94,7 @@ def test_logits_stay_those_of_torch_along_10_000_characters(cell, num_layers, hi
     np.testing.assert_allclose(Reader(Engine(config, weights)).read(ids[:, None])[:, 0], expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @every_cell
 def test_logits_of_bfloat16_weights_stay_those_of_torch_along_10_000_characters(cell):
     config = describe(cell, hidden_size=48)
@@ -255,6 +256,7 @@ def test_a_text_that_is_read_in_parts_of_few_logits_is_read_to_the_same(most, mo
 # Many steps at once
 
 
+@pytest.mark.slow
 @every_cell
 @laws
 @given(st.lists(st.integers(0, 40), max_size=5), st.integers(1, 20), st.integers(2, 300), st.booleans())
@@ -319,6 +321,7 @@ scenes = st.lists(
 )
 
 
+@pytest.mark.slow
 @every_cell
 @laws
 @given(scenes, st.booleans())
@@ -491,6 +494,7 @@ def test_writing_on_and_on_takes_no_more_memory():
 # Threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "size", "texts", "most", "threads"),
     [

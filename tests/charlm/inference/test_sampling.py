@@ -182,6 +182,7 @@ one_text = st.tuples(
 )
 
 
+@pytest.mark.slow
 @laws
 @given(st.lists(one_text, min_size=1, max_size=20), st.sampled_from([1, 2, 7, 65]), st.integers(0, 100))
 def test_samplers_draw_for_each_text_what_its_sampler_draws_alone(texts, symbols, logits_seed):

@@ -109,6 +109,7 @@ def test_a_vocabulary_may_have_more_symbols_than_unicode_has_assigned_and_not_ma
             read(SOUND | {"vocab": vocab})
 
 
+@pytest.mark.slow
 def test_more_bytes_or_values_than_a_configuration_needs_are_refused_before_they_are_made():
     with pytest.raises(ModelFileError, match=r"config\.json is larger than the 4,194,304 bytes"):
         read(SOUND | {"added": "a" * 4_200_000})

@@ -162,6 +162,7 @@ def test_a_model_without_a_record_does_not_inherit_one(folder):
     assert not (folder / "loss.png").exists()
 
 
+@pytest.mark.slow
 def test_a_place_that_can_be_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", tmp_path / "file" / "model"):
@@ -217,6 +218,7 @@ def test_a_killed_write_leaves_the_old_model_or_the_new_or_one_that_is_refused(f
     assert all(np.array_equal(found.weights[name], array) for name, array in expected.weights.items())
 
 
+@pytest.mark.slow
 def test_a_killed_first_write_leaves_no_model_at_all(tmp_path, monkeypatch):
     for number in range(1, 6):
         with monkeypatch.context() as patch:
@@ -226,6 +228,7 @@ def test_a_killed_first_write_leaves_no_model_at_all(tmp_path, monkeypatch):
         assert_refused(tmp_path / str(number), "config.json is missing: this is not a whole model folder")
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_kill_left_mixed_can_be_written_again(folder, tmp_path, monkeypatch):
     new = make_model("gru", seed=1)
     with monkeypatch.context() as patch:
@@ -359,6 +362,7 @@ def test_files_of_other_names_are_not_looked_at(folder):
     read_model(folder)
 
 
+@pytest.mark.slow
 def test_a_record_that_could_not_be_read_again_is_not_written(folder):
     before = contents(folder)
     for added in ("a" * LARGEST_JSON, ["a"] * 60_001, "\ud800", float("nan")):
@@ -367,6 +371,7 @@ def test_a_record_that_could_not_be_read_again_is_not_written(folder):
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_a_model_that_was_read_can_be_written_and_read_again_whatever_its_record_holds(folder, tmp_path):
     record = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     deep = 1

@@ -300,6 +300,7 @@ def test_the_picture_is_a_png_of_840_by_504_pixels():
         assert picture.size == (840, 504)
 
 
+@pytest.mark.slow
 def test_the_same_record_gives_the_same_bytes_and_another_record_others():
     png = draw_curves(make_record((2.0, 1.5, 1.75)), "title")
     assert draw_curves(make_record((2.0, 1.5, 1.75)), "title") == png

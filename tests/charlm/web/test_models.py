@@ -53,6 +53,7 @@ def test_nothing_named_serves_every_bundled_folder_in_order(bundled):
     assert registry.problems == ()
 
 
+@pytest.mark.slow
 def test_bundled_models_start_with_an_lstm_and_an_rnn_and_end_with_those_whose_loss_leaks(tmp_path):
     for name, cell, protocol in [
         ("a-lstm", "lstm", "windows"),

@@ -135,6 +135,7 @@ LARGEST = 10**308  # written as a whole number of 309 digits
 FIGURES = ("train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values", [(LARGEST, -LARGEST, LARGEST), (1e308, LARGEST, 0), (-1, -2, -3), (0, 0, 0)], ids=repr
 )
