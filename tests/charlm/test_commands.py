@@ -104,6 +104,7 @@ def test_unknown_symbols_of_the_prompt_are_named_on_standard_error_only(charlm, 
     assert message == "warning: the prompt's '€X' was skipped: the model does not know it\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["-a", "-h", "--", "-- a", "--help", "--length", "--prompt", "--prompt=a", "-1"])
 def test_a_prompt_may_begin_with_a_dash(charlm, tmp_path, monkeypatch, prompt):
     folder = save(make_model(vocab="\n -=1abcdefghijklmnopqrstuvwxyz"), tmp_path / "model")

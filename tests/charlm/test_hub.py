@@ -335,6 +335,7 @@ def test_only_three_files_are_downloaded_and_no_pickle_among_them(hub, files):
     assert sorted(asked) == ["config.json", "history.json", "model.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["GET /api/", "HEAD .*config", "GET .*config", "GET .*history", "HEAD .*safetensors"])
 def test_a_push_in_between_never_mixes_two_models(hub, files, other_files, model, other_model, step):
     repo = hub.add_repo("ada/tiny", files)

@@ -152,6 +152,7 @@ def test_without_a_seed_every_text_is_drawn_afresh(lm):
     assert len({lm.generate("a", 80, 2.0) for _ in range(20)}) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
 @pytest.mark.parametrize("cell", CELLS)
 def test_temperature_0_takes_the_likeliest_at_every_step(tmp_path, cell, prompt):
@@ -161,6 +162,7 @@ def test_temperature_0_takes_the_likeliest_at_every_step(tmp_path, cell, prompt)
     assert written(lm, prompt, 40, temperature=0, seed=2) == written(lm, prompt, 40, temperature=0) == (text, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS[1:], ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_each_character_is_the_one_that_the_seeds_next_number_picks(tmp_path, cell, settings):
@@ -377,6 +379,7 @@ def plain_surprisals(lm, text, tmp_path):
     return -log_softmax(plain_logits(plain, ids[:-1]))[np.arange(len(ids) - 1), ids[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [2047, 2048, 2049, 2050, 7000])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_text_longer_than_a_stretch_is_scored_as_read_from_its_beginning(tmp_path, cell, length):
@@ -429,6 +432,7 @@ def test_the_surprisals_of_pieces_are_those_of_the_whole(lms, text, cuts):
             np.testing.assert_allclose(surprisals, lm.score(text), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_text_without_end_is_scored_as_it_comes(monkeypatch, device):
     monkeypatch.setattr("charlm.inference.scoring.EngineReader.longest_stretch", 40)

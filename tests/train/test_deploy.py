@@ -69,6 +69,7 @@ def test_deploying_again_changes_the_models_and_leaves_what_others_put_there(ada
     assert len(space.commits) == commits  # nothing has changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "models", "message"),
     [

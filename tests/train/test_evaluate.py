@@ -73,6 +73,7 @@ def count_symbols(network):
 STRETCHES = NetworkReader.stretches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longest_pass", [1, 7, 64, 4096])
 def test_the_carried_loss_is_that_of_one_symbol_after_another_however_it_is_cut(both, monkeypatch, longest_pass):
     network, plain = both
@@ -125,6 +126,7 @@ def test_a_cell_state_that_never_fades_is_carried_to_the_end(mindful, monkeypatc
     assert abs(carried_loss(network, ids) - expected) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_text_longer_than_a_block_is_carried_from_block_to_block(both, monkeypatch):
     network, plain = both
     monkeypatch.setattr("charlm.inference.scoring.SHORTEST_STRETCH", 4)
@@ -151,6 +153,7 @@ def test_the_reference_that_reads_in_one_pass_is_the_one_that_reads_symbol_by_sy
 # Read in windows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [2, 17, 33, 34, 50, 64])
 @pytest.mark.parametrize("most_logits", [1, 2**24])
 def test_the_reset_loss_counts_every_position_of_every_window_the_last_short_one_too(
@@ -204,6 +207,7 @@ def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_symbols(measure):
     assert measure(network, random_ids(300) % 4, lambda: None) == pytest.approx(np.log(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 def test_the_memory_of_the_text_is_given_back_after_every_pass(both, monkeypatch, measure):
     monkeypatch.setattr(evaluate, "MOST_LOGITS", 500)

@@ -118,6 +118,7 @@ def test_the_record_tells_all_that_the_contract_names(tmp_path):
         assert len(epoch["sample"]) == SAMPLE_LENGTH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_exported_weights_give_the_figures_of_the_record(tmp_path, cell):
     history = fit(make_text(), tmp_path / "out", make_config(cell), Report())
@@ -463,6 +464,7 @@ def test_an_interrupt_while_losses_are_measured_comes_at_once_and_loses_nothing(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("export", [1, 2, 3])  # those of two epochs, and that with the whole record
 def test_an_interrupt_while_a_model_is_exported_comes_when_it_is_whole(tmp_path, monkeypatch, export):
     replace_files, exports = folder.replace_files, []

@@ -173,6 +173,7 @@ def test_units_begin_at_zero(cell):
     assert cell_state is None or (cell_state.shape == (2, 3, 70) and not cell_state.any())
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize("texts", [1, 2, 5, 16, 17, 40])
 def test_logits_are_right_where_the_number_of_rows_decides_how_blas_adds_up(cell, texts):
@@ -229,6 +230,7 @@ def test_a_model_without_a_table_equals_the_equations(
     np.testing.assert_allclose(Reader(engine, 2).read(ids), expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize("embedding_size", [9, 130, 600])
 @pytest.mark.parametrize("padded", [False, True])

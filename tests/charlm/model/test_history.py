@@ -246,6 +246,7 @@ def test_thousands_of_epochs_with_samples_of_500_characters_can_be_read(epochs, 
     assert read_history(write_history(record)) == record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 1000, 1213, 1214, 2000, 4999, MOST_RECORDED_EPOCHS])
 def test_a_record_of_any_number_of_epochs_can_be_read_if_its_samples_are_no_longer_than_allowed(epochs):
     longest = min(10_000, longest_sample(epochs))
@@ -334,6 +335,7 @@ def test_any_course_can_be_drawn(losses):
     assert 0 < left_edge(draw_curves(make_record(losses), "title")) < 150
 
 
+@pytest.mark.slow
 # a warning, such as that of a missing glyph, fails a test
 @pytest.mark.parametrize(
     "title", ["$", r"$\frac{$", "100 $ or 200 $", "소나기 한글 😀", "a\nb\tc\0", "x" * 1000, ""], ids=ascii
