@@ -3,7 +3,7 @@
 All functions raise RequestError for names that are no choice of models.
 """
 
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -123,7 +123,8 @@ def _fault(model: ServedModel) -> str:
 def _show_once(name: str, record: HistoryRecord) -> None:
     """Make everything that the view shows of a record."""
     records = [(name, record), (name, record)]  # two, so that they are compared as well
-    for unit, axis in product(LOSS_UNITS, AXES):
+    # every unit and every axis once: they apply to different coordinates, so no combination fails by itself
+    for unit, axis in zip(LOSS_UNITS, AXES, strict=True):
         draw_plot(records, PlotSettings(unit, axis)).to_json()
     for epoch in record["epochs"]:
         check_whole("epoch", epoch["epoch"], 0, LARGEST_WHOLE)
