@@ -30,6 +30,8 @@ SWEEP_SECONDS = 0.5  # between two looks for events without a reader
 # An event without a reader is ended after UNREAD_SECONDS; a phone in a tunnel may need that long to begin to read.
 # Results that nobody reads are kept for FORGOTTEN_SECONDS.
 UNREAD_SECONDS, FORGOTTEN_SECONDS = 15.0, 30.0
+# More unread events than there can be streams are a flood: they are ended sooner, since results take memory.
+MOST_UNREAD, FLOOD_SECONDS = 64, 3.0
 CLOSING_SECONDS = 6.5  # in which texts that are being written may end once the process is told to end
 SENDING_SECONDS = 2  # in which clients may then receive what was written
 THREADS = 100  # more than there can be streams, since each waits on one
@@ -94,6 +96,13 @@ def listen(host: str, port: int) -> socket.socket:
             raise RequestError(f"{host} is no address of this computer; choose another --host") from None
         raise RequestError(f"cannot serve on port {port} of {host} ({error.strerror}); choose another --port") from None
     return listener
+
+
+def unread_seconds(unread: int, *, has_ended: bool) -> float:
+    """Return for how long an event, or its results if it has ended, may go unread while `unread` sessions do."""
+    if unread > MOST_UNREAD:
+        return FLOOD_SECONDS
+    return FORGOTTEN_SECONDS if has_ended else UNREAD_SECONDS
 
 
 class PageServer(uvicorn.Server):
@@ -161,7 +170,7 @@ class PageServer(uvicorn.Server):
             unread = [session for session in self._events.sessions() if session not in self._guard.readers]
             unread_since = {session: unread_since.get(session, now) for session in unread}
             for session, since in unread_since.items():
-                if now - since > (FORGOTTEN_SECONDS if self._events.has_ended(session) else UNREAD_SECONDS):
+                if now - since > unread_seconds(len(unread), has_ended=self._events.has_ended(session)):
                     await self._events.drop(session)
 
     def _open_public_link(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 from browser import PATIENCE, ROOT
 
 from charlm.errors import RequestError
-from charlm.web.server import listen
+from charlm.web.server import listen, unread_seconds
 
 SERVE = """
 import socket, sys, threading
@@ -206,6 +206,11 @@ def test_variables_that_others_set_change_neither_the_guard_nor_the_end(monkeypa
         assert b"event: complete" in answer.read()
     assert server.process.wait(30) == 0
     server.process.communicate()
+
+
+def test_a_late_reader_has_fifteen_seconds_unless_the_server_is_flooded():
+    assert [unread_seconds(64, has_ended=ended) for ended in (False, True)] == [15, 30]
+    assert [unread_seconds(65, has_ended=ended) for ended in (False, True)] == [3, 3]
 
 
 def test_a_port_that_is_in_use_and_a_host_that_is_not_here_are_told_apart():
