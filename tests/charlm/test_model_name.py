@@ -98,7 +98,7 @@ def test_the_web_address_may_be_that_of_the_hub_that_is_set(monkeypatch):
         "https://example.org/ada/poems",
         "https://[/ada/poems",
         "ftp://huggingface.co/ada/poems",
-        "file:///ada/poems",
+        "file:" + "//ada/poems",
         "ada/" + "x" * 10**6,
     ],
     ids=lambda name: name[:40],
