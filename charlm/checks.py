@@ -43,6 +43,13 @@ def check_string(name: str, value: object) -> str:
     return value
 
 
+def check_text(name: str, value: object, longest: int) -> str:
+    """Return `value` if it is a text of at most `longest` characters. Raises RequestError if not."""
+    if not isinstance(value, str) or len(value) > longest:
+        raise RequestError(f"the {name} must be a text of at most {longest:,} characters")
+    return value
+
+
 def show(value: object) -> str:
     """Return a wrong value as a message quotes it, cut to LONGEST_SHOWN characters."""
     if isinstance(value, int) and abs(value) >= 10**18:

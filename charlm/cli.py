@@ -92,7 +92,7 @@ def _say(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
-        _discard(sys.stderr)
+        discard(sys.stderr)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -111,10 +111,11 @@ def _drop_unwritable_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        _discard(sys.stdout)
+        discard(sys.stdout)
 
 
-def _discard(stream: TextIO) -> None:
+def discard(stream: TextIO) -> None:
+    """Send what is written to a standard stream to the null device from now on, since it cannot be written."""
     with suppress(OSError):  # a stream of Python's own has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -56,7 +56,7 @@ LARGEST_FILES = {
     WEIGHTS_FILE: 4 * MOST_PARAMETERS + LARGEST_HEADER,
 }
 MOST_FOUND = 20  # names that a search returns
-MOST_FIGURES, LONGEST_NAME = 8, 60  # of a card's figures and the characters of their names, which a page shows
+MOST_FIGURES, LONGEST_FIGURE_NAME = 8, 60  # of a card's figures and the characters of their names, which a page shows
 # All that huggingface_hub raises: for an answer with an error status, a failed connection, a cut or missing file, an
 # answer that is not JSON, a failed upload.
 CLIENT_ERRORS = (httpx2.HTTPError, OSError, ValueError, RuntimeError)
@@ -292,7 +292,7 @@ def _read_description(repo_id: str, requested: str | None, token: Token, answer:
         _sizes(repo_id, about.get("siblings")),
         LIBRARY in [about.get("library_name"), *(tags if isinstance(tags, list) else [])],
         _figures(card.get("model-index")),
-        license[:LONGEST_NAME] if isinstance(license, str) else "",
+        license[:LONGEST_FIGURE_NAME] if isinstance(license, str) else "",
         token,
     )
 
@@ -319,7 +319,7 @@ def _figures(model_index: object) -> dict[str, float]:
     for metric in islice(metrics, MOST_FIGURES):
         name, value = metric.get("name") or metric.get("type"), metric.get("value")
         if isinstance(name, str) and is_number(value):
-            figures[name[:LONGEST_NAME]] = float(value)
+            figures[name[:LONGEST_FIGURE_NAME]] = float(value)
     return figures
 
 

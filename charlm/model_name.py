@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from charlm.errors import CharLMError, HubError, ModelFileError, RequestError
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of HF_ENDPOINT
-LONGEST_NAME = 500  # characters of a repository with its revision or its web address
+LONGEST_HUB_NAME = 500  # characters of a repository with its revision or its web address
 _PART = r"(?!.*(?:--|\.\.))(?:[A-Za-z0-9_]|[A-Za-z0-9_][\w.-]{0,94}[A-Za-z0-9_])"  # of USER/REPO
 REPO_ID = re.compile(rf"{_PART}/(?!.*\.git$){_PART}", re.ASCII)
 REVISION = re.compile(
@@ -43,7 +43,7 @@ def parse_hub_name(name: str) -> HubName | None:
 
     Returns None for a string of another form. Folders are not looked at.
     """
-    if len(name) > LONGEST_NAME:
+    if len(name) > LONGEST_HUB_NAME:
         return None
     scheme, separator, rest = name.partition("://")
     if separator and scheme.lower() in ("http", "https"):
@@ -108,7 +108,7 @@ def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
 def explain_missing(name: str, error: HubError) -> CharLMError:
     """Return what to raise for a name that is no folder here, after the Hub's error about it as a repository.
 
-    If a folder has nearly that name, it is a ModelFileError, because it was that which was meant.
+    It is a ModelFileError if a folder has a similar name, since the user probably meant that folder.
     """
     if "://" in name:
         return error

@@ -6,11 +6,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from tqdm import tqdm
 
+from charlm import cli
 from charlm.errors import CharLMError
 from charlm.model.cells import CELLS
 from charlm.model.history import EpochRecord
@@ -147,8 +148,7 @@ def _stderr_may_fail() -> Iterator[None]:
     try:
         yield
     except OSError:
-        with suppress(OSError):  # a stream of Python's own has no descriptor
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        cli.discard(sys.stderr)
 
 
 def is_main_process() -> bool:

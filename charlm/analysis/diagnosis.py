@@ -16,7 +16,7 @@ SEED_NOISE = 0.003  # nats by which runs that differ in their seeds only end apa
 STILL_FALLING = 0.002  # nats per epoch
 SPIKE = 0.1  # nats
 LEAK = 0.1  # nats by which the loss on unseen text exceeds the validation loss, if validation text was trained on
-LONGEST_NAME = 60  # characters of a name that are shown
+LONGEST_SHOWN_NAME = 60  # characters of a name that are shown
 
 
 @dataclass(frozen=True)
@@ -244,4 +244,4 @@ def _nats(loss: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return name if len(name) <= LONGEST_SHOWN_NAME else name[: LONGEST_SHOWN_NAME - 1] + "…"

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from charlm.analysis.inspection import name_likeliest
+from charlm.checks import check_text
 from charlm.errors import RequestError
 from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, SamplingSettings
 from charlm.web.answers.inside import LONGEST_INSPECTED
-from charlm.web.answers.write import WriteSettings, check_text, gather_updates
+from charlm.web.answers.write import WriteSettings, gather_updates
 from charlm.web.models import ModelRegistry
 
 

@@ -11,11 +11,10 @@ from plotly import graph_objects as go
 
 from charlm.analysis.context import FORGOTTEN, ROUNDING, context_length
 from charlm.analysis.inspection import Inspection, name_likeliest
-from charlm.checks import check_whole
+from charlm.checks import check_text, check_whole
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model.history import bits_per_char
-from charlm.web.answers.write import check_text
 from charlm.web.heat import MOST_NATS, Heat, shades
 from charlm.web.models import ModelRegistry
 from charlm.web.plots import draw_context

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from threading import Lock
 
 from charlm import hub
+from charlm.checks import check_text
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model_name import HubName, parse_hub_name
-from charlm.web.answers.write import LONGEST_NAME, check_text
+from charlm.web.answers.write import LONGEST_MODEL_NAME
 from charlm.web.models import FROM_HUB, ModelRegistry, prepare_model
 
 MOST_BYTES = 100 * 1024 * 1024  # of a model's files, so that several models fit into a small machine's memory
 
 
 @dataclass(frozen=True)
-class Description:
+class RepositorySummary:
     """What is known of a repository.
 
     fits: whether it is small enough to be loaded. commit: the one that the lines describe.
@@ -38,12 +39,12 @@ def may_load(environment: Mapping[str, str]) -> bool:
 
 def search(words: object) -> list[str]:
     """Return the repository of that name, or those that the Hub finds for the words."""
-    words = check_text("name", words, LONGEST_NAME).strip()
+    words = check_text("name", words, LONGEST_MODEL_NAME).strip()
     named = parse_hub_name(words)
     return hub.search(words) if named is None else [str(named)]
 
 
-def describe(name: object) -> Description:
+def describe(name: object) -> RepositorySummary:
     """Ask the Hub for size, figures and licence of a repository."""
     named = _check_name(name)
     found = hub.describe_public(named.repo_id, named.revision)
@@ -54,7 +55,7 @@ def describe(name: object) -> Description:
         lines.append(f"licence: {found.license}")
     if found.bytes > MOST_BYTES:
         lines.append(f"That is more than the {MOST_BYTES / 1e6:,.0f} MB that this page loads.")
-    return Description(lines, found.bytes <= MOST_BYTES, found.revision)
+    return RepositorySummary(lines, found.bytes <= MOST_BYTES, found.revision)
 
 
 class Downloader:
@@ -86,7 +87,7 @@ class Downloader:
 
 
 def _check_name(name: object) -> HubName:
-    named = parse_hub_name(name) if isinstance(name, str) and len(name) <= LONGEST_NAME else None
+    named = parse_hub_name(name) if isinstance(name, str) and len(name) <= LONGEST_MODEL_NAME else None
     if named is None:
         raise RequestError(f"{name!r:.60} is no repository: choose one that was found, or enter its name, USER/NAME")
     return named

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.checks import check_number, check_whole
+from charlm.checks import check_number, check_text, check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import SamplingSettings
 from charlm.model.history import bits_per_char
@@ -21,7 +21,7 @@ from charlm.web.models import ModelRegistry, ServedModel
 # The bounds of what can be asked for: on the page (its sliders end there), in a share link and over the API.
 LONGEST_TEXT = 5_000  # characters written per request, so that no request occupies the machine for long
 LONGEST_PROMPT = 20_000
-LONGEST_NAME = 200
+LONGEST_MODEL_NAME = 200
 HIGHEST_TEMPERATURE = 2
 LARGEST_TOP_K = 100
 SEED_DIGITS = 40
@@ -52,7 +52,7 @@ class WriteSettings:
 
     def __post_init__(self) -> None:
         for name in self.models:
-            check_text("model", name, LONGEST_NAME)
+            check_text("model", name, LONGEST_MODEL_NAME)
         check_text("prompt", self.prompt, LONGEST_PROMPT)
         object.__setattr__(self, "length", check_whole("length", self.length, 1, LONGEST_TEXT))
         check_number("temperature", self.sampling.temperature, 0, HIGHEST_TEMPERATURE)
@@ -192,13 +192,6 @@ def gather_updates(pieces: Iterable[T]) -> Iterator[list[T]]:
             yield update
             update, sent = [], now
     yield update
-
-
-def check_text(name: str, value: object, longest: int) -> str:
-    """Return `value` if it is a text of at most `longest` characters. Raises RequestError if not."""
-    if not isinstance(value, str) or len(value) > longest:
-        raise RequestError(f"the {name} must be a text of at most {longest:,} characters")
-    return value
 
 
 def read_seed(text: object) -> int | None:

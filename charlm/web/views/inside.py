@@ -32,7 +32,7 @@ CHANGED_CONTEXTS = """(compared, models, text) =>
     charlm.changes(compared ?? undefined, { models, text }, "“Compare effective contexts” measures anew.")"""
 
 
-class Inspection(NamedTuple):
+class InspectionView(NamedTuple):
     """The text coloured by surprisal or by a unit, and the influence on one of its predictions."""
 
     model: gr.Dropdown
@@ -56,7 +56,7 @@ def build(registry: ModelRegistry) -> list[gr.Dropdown]:
     return [inspection.model, _contexts(registry, inspection.text)]
 
 
-def _inspection(registry: ModelRegistry) -> Inspection:
+def _inspection(registry: ModelRegistry) -> InspectionView:
     with gr.Row(equal_height=True):
         names = registry.names
         model = gr.Dropdown(names, value=names[0], label="Model", elem_id="inspect-model", min_width=220)
@@ -80,10 +80,12 @@ def _inspection(registry: ModelRegistry) -> Inspection:
     with gr.Column(visible=False) as influence:
         traced = heat_text("Influence on the chosen prediction", elem_id="traced", elem_classes="small")
         traced_line = lines(elem_classes="progress", elem_id="traced-line")
-    return Inspection(model, colour, text, inspect, find, write, changed, seen, about, influence, traced, traced_line)
+    return InspectionView(
+        model, colour, text, inspect, find, write, changed, seen, about, influence, traced, traced_line
+    )
 
 
-def _connect(registry: ModelRegistry, view: Inspection) -> None:
+def _connect(registry: ModelRegistry, view: InspectionView) -> None:
     def look(model: str, text: str, colour: str) -> tuple[Heat, str, Any]:
         # what was traced belongs to the text that was shown before
         return *answers.inspect(registry, model, text, colour), gr.update(visible=False)

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from charlm.web.answers.load import MOST_BYTES, Downloader, describe, search
-from charlm.web.answers.write import LONGEST_NAME
+from charlm.web.answers.write import LONGEST_MODEL_NAME
 from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_page
 
@@ -17,7 +17,7 @@ def build(downloader: Downloader) -> gr.Textbox:
             wanted = gr.Textbox(
                 label="Repository, or words to search for",
                 info=f"USER/NAME of a public charlm model of up to {MOST_BYTES / 1e6:,.0f} MB",
-                max_length=LONGEST_NAME,
+                max_length=LONGEST_MODEL_NAME,
                 elem_id="load-name",
                 min_width=260,
             )
