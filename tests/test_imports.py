@@ -113,8 +113,10 @@ def imports(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            yield node.module
+            package = module.split(".")[: -node.level] if node.level else []
+            source = ".".join([*package, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+            yield source
 
 
 def test_every_module_has_its_place_in_the_order():
@@ -127,6 +129,13 @@ def test_a_module_imports_only_what_stands_before_it(module):
     if module.startswith("train"):
         later |= {name for name in ORDER if name.startswith(("charlm.web", "app"))}
     assert later.isdisjoint(imports(module))
+
+
+@pytest.mark.parametrize("module", [name for name in ORDER if name.startswith("train.")])
+def test_the_training_package_has_no_name_for_itself_as_it_is_charlm_train_where_it_is_installed(module):
+    tree = ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8")))
+    named = [node.module for node in tree if isinstance(node, ast.ImportFrom) and not node.level]
+    assert not any(name.split(".")[0] == "train" or name.startswith("charlm.train") for name in named)
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

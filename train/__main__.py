@@ -12,14 +12,15 @@ from typing import NoReturn
 
 from charlm import cli
 from charlm.errors import RequestError
-from train.config import PROTOCOL_NAMES, TrainConfig, value_type
-from train.report import JsonReport, Report, is_main_process, mute_other_ranks
+
+from .config import PROTOCOL_NAMES, TrainConfig, value_type
+from .report import JsonReport, Report, is_main_process, mute_other_ranks
 
 
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
-    from train.data import load_text
-    from train.loop import fit
+    from .data import load_text
+    from .loop import fit
 
     config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
     if args.push_to_hub is not None:
@@ -41,8 +42,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     """Measure a model on a text."""
     from charlm.lm import CharLM
     from charlm.model.history import bits_per_char
-    from train.data import load_text
-    from train.protocols import evaluate
+
+    from .data import load_text
+    from .protocols import evaluate
 
     text = load_text(args.text)
     lm = CharLM.from_pretrained(args.model)
@@ -68,7 +70,7 @@ def run_push(args: argparse.Namespace) -> None:
 
 def run_deploy(args: argparse.Namespace) -> None:
     """Put the page on a Space."""
-    from train.deploy import deploy
+    from .deploy import deploy
 
     print(deploy(args.space, args.model))
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.encode import SmallIds
+from .encode import SmallIds
 
 STEPS_BETWEEN_RELEASES = 64  # a release costs half a millisecond
 

@@ -12,7 +12,7 @@ from charlm.model.cells import CELLS
 from charlm.model.history import MOST_RECORDED_EPOCHS
 
 if TYPE_CHECKING:
-    from train.protocols import Protocol
+    from .protocols import Protocol
 
 PROTOCOL_NAMES = ("holdout", "windows")  # of train.protocols.PROTOCOLS, which needs torch
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -86,7 +86,7 @@ class TrainConfig:
         # importing torch takes seconds, and `--help` needs nothing but the fields
         import torch
 
-        from train.precision import pick_precision
+        from .precision import pick_precision
 
         seq_length = protocol.seq_length(self.seq_length)
         max_batch_size = protocol.max_batch_size(seq_length)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.errors import RequestError
-from train.encode import EncodedText, encode_file, encode_text
+
+from .encode import EncodedText, encode_file, encode_text
 
 TINYSHAKESPEARE = "tinyshakespeare"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

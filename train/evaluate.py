@@ -9,7 +9,8 @@ from charlm.inference.gpu import NetworkReader
 from charlm.inference.sampling import MOST_LOGITS
 from charlm.inference.scoring import surprisals
 from charlm.model.network import Network
-from train.encode import SmallIds
+
+from .encode import SmallIds
 
 RESET_WINDOW = 256
 

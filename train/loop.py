@@ -11,16 +11,17 @@ import torch
 
 from charlm.device import pick_device
 from charlm.model.history import HistoryRecord
-from train.checkpoint import save_checkpoint
-from train.config import TrainConfig
-from train.data import Text
-from train.distributed import join_process_group
-from train.interrupts import Interrupts
-from train.precision import flushed_denormals
-from train.protocols import PROTOCOLS, Protocol
-from train.report import Report
-from train.run_folder import FolderLock, check_same_run, find_begun_run, prepare_folder
-from train.trainer import Trainer, model_config
+
+from .checkpoint import save_checkpoint
+from .config import TrainConfig
+from .data import Text
+from .distributed import join_process_group
+from .interrupts import Interrupts
+from .precision import flushed_denormals
+from .protocols import PROTOCOLS, Protocol
+from .report import Report
+from .run_folder import FolderLock, check_same_run, find_begun_run, prepare_folder
+from .trainer import Trainer, model_config
 
 
 def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: bool = False) -> HistoryRecord:

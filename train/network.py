@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from charlm.model.config import ModelConfig, Weights
-from train.recurrence import RecurrentLayer
+
+from .recurrence import RecurrentLayer
 
 # For each layer its state, (B, H) each: the hidden and, of an LSTM, the cell state.
 LayerStates = list[list[Tensor]]

@@ -10,11 +10,12 @@ from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
 from charlm.model.network import Network
 from charlm.vocab import Vocab
-from train.batches import Batches, Streams, Windows
-from train.data import Text
-from train.encode import SmallIds
-from train.evaluate import carried_loss, reset_loss, windows_loss
-from train.precision import flushed_denormals
+
+from .batches import Batches, Streams, Windows
+from .data import Text
+from .encode import SmallIds
+from .evaluate import carried_loss, reset_loss, windows_loss
+from .precision import flushed_denormals
 
 SEQ_LENGTH = 128  # characters, unless a run says otherwise
 WINDOW = 30  # characters

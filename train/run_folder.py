@@ -11,7 +11,8 @@ from typing import Any
 from charlm.errors import ModelFileError, RequestError, TrainingError
 from charlm.model.folder import LEFTOVER_PREFIX, MODEL_FILES, clear_leftovers, make_folder, read_model
 from charlm.model.history import HistoryRecord
-from train.checkpoint import Checkpoint, load_checkpoint
+
+from .checkpoint import Checkpoint, load_checkpoint
 
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
 MAY_DIFFER = {"device", "precision", "torch", "text"}

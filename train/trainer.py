@@ -17,14 +17,15 @@ from charlm.model.folder import Model, write_model
 from charlm.model.history import EpochRecord, HistoryRecord, longest_sample, make_history
 from charlm.model.weights import round_to_bfloat16
 from charlm.vocab import Vocab
-from train.batches import Batches
-from train.checkpoint import Checkpoint, delete_checkpoint, save_checkpoint
-from train.config import TrainConfig
-from train.distributed import ProcessGroup
-from train.interrupts import Interrupts
-from train.network import LayerStates, TrainingNetwork
-from train.protocols import Protocol
-from train.report import Report
+
+from .batches import Batches
+from .checkpoint import Checkpoint, delete_checkpoint, save_checkpoint
+from .config import TrainConfig
+from .distributed import ProcessGroup
+from .interrupts import Interrupts
+from .network import LayerStates, TrainingNetwork
+from .protocols import Protocol
+from .report import Report
 
 FINAL_LR_SHARE = 0.02  # of the highest learning rate, at the end of the cosine
 SAMPLE_LENGTH = 500
