@@ -5,11 +5,11 @@ import re
 import tarfile
 import zipfile
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from charlm.errors import CharLMError, HubError, ModelFileError, RequestError
+from charlm.errors import CharLMError, HubError, HubUnavailableError, ModelFileError, RequestError
+from charlm.nearest import nearest_path, path_in_subfolder
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of HF_ENDPOINT
 LONGEST_HUB_NAME = 500  # characters of a repository with its revision or its web address
@@ -85,7 +85,7 @@ def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
     here nor a repository.
     """
     if isinstance(name, Path):
-        return _check_folder(name, str(name)), None
+        return _check_folder(name, str(name), _no_model(str(name))), None
     if not isinstance(name, str):
         raise RequestError(f"a model is a folder or USER/NAME on the Hub, not {name!r}")
     if "://" in name:
@@ -95,7 +95,7 @@ def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
         return found, None
     found = None if _can_only_be_a_folder(name) else parse_hub_name(name)
     if found is None or _exists(name):
-        folder = _check_folder(Path(name), name)
+        folder = _check_folder(Path(name), name, _no_model(name))
         if found is None:
             return folder, None
         return folder, (
@@ -108,24 +108,28 @@ def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
 def explain_missing(name: str, error: HubError) -> CharLMError:
     """Return what to raise for a name that is no folder here, after the Hub's error about it as a repository.
 
-    It is a ModelFileError if a folder has a similar name, since the user probably meant that folder.
+    It is a ModelFileError if a folder has a similar name, since the user probably meant that folder; then a Hub that
+    gave no answer is not mentioned, because the network is not what to look at.
     """
     if "://" in name:
         return error
     if hint := _similar_folder(name):
-        return ModelFileError(f"{hint} As a repository: {error}")
+        return ModelFileError(hint if isinstance(error, HubUnavailableError) else f"{hint} As a repository: {error}")
     return type(error)(f"there is no folder {name} here, and {error}")
 
 
+def check_folder(folder: Path) -> Path:
+    """Return a folder that exists, where no repository can stand instead. Raises ModelFileError if there is none."""
+    return _check_folder(folder, str(folder), f"there is no folder {folder} here; check the path")
+
+
 def _similar_folder(name: str) -> str | None:
-    """Return what to say if a name is no folder, and there is one with nearly that name beside where it would be."""
+    """Return what to say about a name that is no folder, if a folder has nearly that name, or that name elsewhere."""
     path = Path(name)
-    try:
-        beside = [each.name for each in path.parent.iterdir() if each.is_dir()]
-    except (OSError, ValueError):
-        return None
-    close = get_close_matches(path.name, beside, n=1, cutoff=0.75)
-    return f"there is no folder {name} here; did you mean {path.parent / close[0]}?" if close else None
+    similar = nearest_path(path, Path.is_dir)
+    if similar is None and len(path.parts) == 1:
+        similar = path_in_subfolder(name, lambda folder: (folder / "config.json").is_file())
+    return f"there is no folder {name} here; did you mean {similar}?" if similar else None
 
 
 def _can_only_be_a_folder(name: str) -> bool:
@@ -133,21 +137,21 @@ def _can_only_be_a_folder(name: str) -> bool:
     return name.startswith(starts) or name in (".", "..") or os.path.isabs(name)
 
 
+def _no_model(name: str) -> str:
+    return f"{name!r} is neither a folder here nor the name of a Hub repository (USER/NAME); check the path"
+
+
 def _exists(name: str) -> bool:
     return os.path.lexists(name)  # unlike a method of Path, without an error for a name that is too long
 
 
-def _check_folder(folder: Path, name: str) -> Path:
-    """Return the path of a folder. Raises ModelFileError if there is none."""
+def _check_folder(folder: Path, name: str, missing: str) -> Path:
+    """Return the path of a folder. Raises ModelFileError if there is none: `missing`, unless another seems meant."""
     if os.path.isdir(name):  # not that of the Path: Path("") is the current folder
         return folder
     if _exists(name):
         raise ModelFileError(f"{name} is {_describe_file(folder)}")
-    if hint := _similar_folder(name):
-        raise ModelFileError(hint)
-    raise ModelFileError(
-        f"{name!r} is neither a folder here nor the name of a Hub repository (USER/NAME); check the path"
-    )
+    raise ModelFileError(_similar_folder(name) or missing)
 
 
 def _describe_file(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from charlm.damage import explain_start
 from charlm.errors import RequestError
+from charlm.nearest import nearest_path
 
 CHUNK_BYTES = 2 << 20
 MOST_MARKS = 3  # combining marks on one letter; more would cover the lines above
@@ -30,6 +31,10 @@ def stream_text(path: Path, way_out: str = "give a UTF-8 text file") -> Iterator
     try:
         with path.open("rb") as file:
             yield from _pieces(file, path, way_out)
+    except FileNotFoundError as error:
+        similar = nearest_path(path, Path.is_file)
+        hint = f"did you mean {similar}?" if similar else way_out
+        raise RequestError(f"cannot read the text {path}: {error.strerror}; {hint}") from None
     except OSError as error:
         raise RequestError(f"cannot read the text {path}: {error.strerror}; {way_out}") from None
 

@@ -11,6 +11,7 @@ from browser import ROOT
 ORDER = [
     "charlm.errors",
     "charlm.checks",
+    "charlm.nearest",
     "charlm.cli",
     "charlm.device",
     "charlm.damage",

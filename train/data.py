@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.errors import RequestError
+from charlm.errors import RequestError
+from charlm.nearest import PATH_CUTOFF, nearest
 
 from .encode import EncodedText, encode_file, encode_text
 
@@ -39,6 +41,10 @@ def load_text(name_or_file: str, workspace: Path | None = None) -> Text:
     if name_or_file == TINYSHAKESPEARE:
         return make_text(TINYSHAKESPEARE, encode_text(_tinyshakespeare().decode()))
     path = Path(name_or_file)
+    if not os.path.lexists(path) and nearest(name_or_file, [TINYSHAKESPEARE], PATH_CUTOFF):
+        raise RequestError(
+            f"cannot read the text {path}: No such file or directory; did you mean the built-in name {TINYSHAKESPEARE}?"
+        )
     encoded = encode_file(path, workspace, f"give a UTF-8 text file or the built-in name {TINYSHAKESPEARE}")
     # a file of the name tinyshakespeare keeps its ending: the model card gives that text's source and licence
     return make_text(path.name if path.stem == TINYSHAKESPEARE else path.stem, encoded)

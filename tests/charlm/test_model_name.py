@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from models import laws
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
-from charlm.model_name import HubName, explain_missing, is_repo_id, parse_hub_name, parse_model_name
+from charlm.model_name import HubName, check_folder, explain_missing, is_repo_id, parse_hub_name, parse_model_name
 
 POEMS = HubName("ada/poems")
 
@@ -161,10 +161,38 @@ def test_the_hub_alone_is_not_blamed_for_a_name_that_may_be_that_of_a_folder(her
     assert (type(error), str(error)) == (kind, "the Hub is away")
     (here / "runs" / "my-text").mkdir(parents=True)
     error = explain_missing("runs/my-txet", kind("the Hub is away"))
+    blamed = "" if kind is HubUnavailableError else " As a repository: the Hub is away"
     assert (type(error), str(error)) == (
         ModelFileError,
-        "there is no folder runs/my-txet here; did you mean runs/my-text? As a repository: the Hub is away",
+        f"there is no folder runs/my-txet here; did you mean runs/my-text?{blamed}",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("shakespeare-lstm", "weights/shakespeare-lstm"),
+        ("./weight/shakespeare-lstm", "weights/shakespeare-lstm"),
+        ("./weights/shakespear-lstm", "weights/shakespeare-lstm"),
+    ],
+)
+def test_a_model_is_found_where_only_its_folder_is_mistyped_or_missing(here, name, meant):
+    (here / meant).mkdir(parents=True)
+    (here / meant / "config.json").write_text("{}")
+    with pytest.raises(ModelFileError, match=f"there is no folder {name} here; did you mean {meant}\\?$"):
+        parse_model_name(name)
+
+
+def test_where_no_repository_can_stand_a_missing_folder_is_told_without_the_hub(here):
+    (here / "runs" / "my-text").mkdir(parents=True)
+    assert check_folder(Path("runs/my-text")) == Path("runs/my-text")
+    for name, told in [
+        ("runs/my-txet", "there is no folder runs/my-txet here; did you mean runs/my-text?"),
+        ("elsewhere/model", "there is no folder elsewhere/model here; check the path"),
+    ]:
+        with pytest.raises(ModelFileError) as refused:
+            check_folder(Path(name))
+        assert str(refused.value) == told
 
 
 def test_an_archive_or_a_file_in_the_place_of_the_folder_is_told(here):

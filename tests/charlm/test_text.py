@@ -116,6 +116,13 @@ def test_a_missing_file_is_refused(path):
     assert refuses(path) == f"cannot read the text {path}: No such file or directory; give a UTF-8 text file"
 
 
+def test_a_mistyped_file_is_told_with_the_one_that_is_there(path):
+    path.with_name("sonnets.txt").write_text("Shall I compare thee")
+    (path.parent / "sonnet").mkdir()
+    message = refuses(path.with_name("sonets.txt"))
+    assert message.endswith(f"sonets.txt: No such file or directory; did you mean {path.with_name('sonnets.txt')}?")
+
+
 def test_the_message_tells_the_way_out_that_the_caller_knows(path):
     assert refuses(path, "set CHARLM_DATA").endswith("No such file or directory; set CHARLM_DATA")
 

@@ -61,8 +61,10 @@ def test_a_text_with_nothing_to_learn_is_refused(tmp_path, raw, found):
 
 
 def test_a_missing_file_is_told_together_with_the_name_that_needs_none():
+    with pytest.raises(RequestError, match=r"cannot read the text sonnets: .*or the built-in name tinyshakespeare"):
+        load_text("sonnets")
     with pytest.raises(
-        RequestError, match="cannot read the text tinyshakespear: .*or the built-in name tinyshakespeare"
+        RequestError, match=r"text tinyshakespear: .*; did you mean the built-in name tinyshakespeare\?$"
     ):
         load_text("tinyshakespear")
 
