@@ -3,28 +3,76 @@
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from charlm.errors import CharLMError
+from charlm.nearest import nearest
 
 LESS_MEMORY = "use a smaller model"
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
+    """An ArgumentParser whose errors are one line, with the nearest name in place of a mistyped one.
+
+    A command without any argument that needs some shows its examples after that line. They stand in its help too.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **options: Any) -> None:
+        """examples: what each does, and the arguments for it."""
+        super().__init__(*args, **options)
+        self.formatter_class = argparse.RawDescriptionHelpFormatter  # the examples keep their lines
+        self._is_alone = False
+        if examples:
+            commands = (f"  # {what}\n  {self.prog} {arguments}" for what, arguments in examples)
+            self.epilog = "examples:\n" + "\n".join(commands)
+
+    def parse_known_args(  # type: ignore[override]  # one signature for the three that the stubs have
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """See ArgumentParser. The parser of a command gets its arguments through this method, too."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        self._is_alone = not arguments
+        self._check_options(arguments)
+        return super().parse_known_args(arguments, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2 and one line."""
         if message.endswith("expected one argument"):
             message += "; write --option=VALUE if the value begins with a dash"
-        _say(f"{self.prog}: {message}; --help shows what is allowed")
+        if self._is_alone and self.epilog:
+            _say(f"{self.prog}: {message}\n\n{self.epilog}\n\n{self.prog} --help shows everything that is allowed")
+        else:
+            _say(f"{self.prog}: {message}" + ("" if message.endswith("?") else "; --help shows what is allowed"))
         raise SystemExit(2)
+
+    def _check_options(self, arguments: list[str]) -> None:
+        """Refuse an unknown option, before argparse misses another that is required or takes -hidden for -h."""
+        known = self._option_string_actions
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if name == "--" or (self._subparsers is not None and not name.startswith("-")):
+                return  # what follows are no options, or those of a command
+            if not name.startswith("-") or " " in name or any(option.startswith(name) for option in known):
+                continue
+            words = [option.removeprefix("--") for option in known if option.startswith("--")]
+            similar = nearest(name.lstrip("-"), words) if re.match(r"--?[^\W\d]{2}", name) else None
+            if similar or name.startswith("--"):
+                self.error(f"no option {name}" + (f"; did you mean --{similar}?" if similar else ""))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is not among the choices; argparse's own message has no nearest one."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            similar = nearest(str(value), choices)
+            hint = f"; did you mean {similar}?" if similar else ""
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} (choose from {', '.join(choices)}){hint}")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """End the process after `--help`, with status 1 if that cannot be written."""

@@ -10,8 +10,8 @@ from browser import ROOT
 # Each module may import those before it. A folder is a room: its modules come after those of the rooms before it.
 ORDER = [
     "charlm.errors",
-    "charlm.checks",
     "charlm.nearest",
+    "charlm.checks",
     "charlm.cli",
     "charlm.device",
     "charlm.damage",

@@ -209,7 +209,7 @@ def test_a_model_that_diverged_is_refused_in_one_line(charlm, text_file, tmp_pat
         (["generate", "folder", "--length", "many"], "argument --length: invalid int value: 'many'"),
         (["generate", "folder", "--temperature", "hot"], "argument --temperature: invalid float value: 'hot'"),
         (["generate", "folder", "--seed", "1.5"], "argument --seed: invalid int value: '1.5'"),
-        (["generate", "folder", "--sed", "1"], "unrecognized arguments: --sed 1"),
+        (["generate", "folder", "--tokens", "1"], "no option --tokens"),
         (["generate", "folder", "--prompt"], "argument --prompt: expected one argument"),
         (["generate", "folder", "--seed", "-x"], "write --option=VALUE if the value begins with a dash"),
         (["score", "folder", "file", "another"], "unrecognized arguments: another"),
@@ -220,6 +220,18 @@ def test_a_command_line_that_is_wrong_is_refused_in_one_line(charlm, arguments, 
     line = refused(charlm(*arguments))
     assert line.startswith("python -m charlm") and message in line
     assert line.endswith("; --help shows what is allowed\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "folder", "--sed", "1"], "python -m charlm generate: no option --sed; did you mean --seed?\n"),
+        (["genrate", "folder"], "did you mean generate?\n"),
+    ],
+    ids=str,
+)
+def test_a_mistyped_word_is_answered_with_the_nearest_one(charlm, arguments, message):
+    assert refused(charlm(*arguments)).endswith(message)
 
 
 @pytest.mark.parametrize(
