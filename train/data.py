@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.errors import RequestError
-from charlm.errors import RequestError
 from charlm.nearest import PATH_CUTOFF, nearest
 
 from .encode import EncodedText, encode_file, encode_text
