@@ -33,6 +33,17 @@ class HubUnavailableError(HubError):
     exit_status = 1
 
 
+class SpaceRefusedError(HubError):
+    """The Hub does not make a Space, or does not give it the hardware that was asked for.
+
+    status: of its answer. said: its reason.
+    """
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"the Hub refuses this Space ({status}: {said})")
+        self.status, self.said = status, said
+
+
 class TrainingError(CharLMError):
     """A training run cannot go on, for example because its loss is no longer a number."""
 

@@ -40,7 +40,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     hf_raise_for_status,
 )
 
-from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
+from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError, SpaceRefusedError
 from charlm.model.card import REPO_PLACEHOLDER
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
 from charlm.model.folder import CARD_FILE, MODEL_FILES, Model, read_model, replace_files
@@ -93,6 +93,21 @@ class Description:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """The user or the organization that a repository belongs to, as the Hub describes them to one of their tokens.
+
+    user: whose token it is; another name than `name` if that is an organization.
+    has_plan: whether they pay for PRO, Team or Enterprise.
+    is_confirmed: False if the user has not confirmed the e-mail address.
+    """
+
+    name: str
+    user: str
+    has_plan: bool
+    is_confirmed: bool
+
+
+@dataclass(frozen=True)
 class Fetched:
     """A model from the Hub, the commit it is of, and whether that came from the `hub` now or from the `cache`."""
 
@@ -109,7 +124,7 @@ def describe(repo_id: str, revision: str | None = None, token: Token = None) -> 
     usable answer.
     """
     _check_repo_id(repo_id)
-    path = f"{repo_id}/revision/{quote(revision, safe='')}" if revision is not None else repo_id
+    path = f"models/{repo_id}" + (f"/revision/{quote(revision, safe='')}" if revision is not None else "")
     parameters = {"blobs": "true"}  # with the size of each file
     try:
         if token is not None or get_token() is None:
@@ -183,15 +198,18 @@ def search(words: str, most: int = MOST_FOUND) -> list[str]:
     """
     parameters = {"filter": LIBRARY, "search": words, "sort": "downloads", "limit": str(most)}
     try:
-        found = _get("", parameters, False)
+        found = _get("models", parameters, False)
     except CLIENT_ERRORS as error:
         raise _explain(error, f"models with {words!r:.60}", None) from None
     names = [entry.get("id") for entry in _objects(found)]
     return [name for name in names if isinstance(name, str) and is_repo_id(name)][:most]
 
 
-def check_can_push(repo_id: str, token: Token = None) -> None:
-    """Raise HubError unless `repo_id` is USER/NAME and the token may write there, as that user or a member."""
+def check_can_push(repo_id: str, token: Token = None) -> Owner:
+    """Return whose repository `repo_id` is, or would be.
+
+    Raises HubError unless it is USER/NAME and the token may write there, as that user or a member.
+    """
     _check_repo_id(repo_id)
     try:
         account = _object(HfApi().whoami(token=token))
@@ -199,12 +217,20 @@ def check_can_push(repo_id: str, token: Token = None) -> None:
         raise _explain(error, repo_id, None) from None
     if _object(_object(account.get("auth")).get("accessToken")).get("role") == "read":
         raise HubError("the token may only read: run `hf auth login` or set HF_TOKEN to one with write permission")
-    namespace, groups = repo_id.split("/")[0], [group.get("name") for group in _objects(account.get("orgs"))]
-    if namespace not in (account.get("name"), *groups):
+    namespace, user = repo_id.split("/")[0], account.get("name")
+    found = [each for each in (account, *_objects(account.get("orgs"))) if each.get("name") == namespace]
+    if not found:
         raise HubError(
-            f"{repo_id} would be {namespace}'s, and the token is that of {account.get('name')}: publish under your own "
+            f"{repo_id} would be {namespace}'s, and the token is that of {user}: publish under your own "
             "name, or that of an organization that you are in"
         )
+    return Owner(namespace, str(user), _has_plan(found[0]), account.get("emailVerified") is not False)
+
+
+def _has_plan(account: dict[str, Any]) -> bool:
+    """Tell whether a user or an organization, as `whoami` describes it, pays for a plan."""
+    plan = account.get("plan")
+    return any(account.get(name) is True for name in ("isPro", "isEnterprise")) or plan not in (None, "", "free")
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Token = None) -> str:
@@ -229,15 +255,48 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Tok
     return commit.commit_url
 
 
+def space_hardware(space: str) -> str | None:
+    """Return the hardware that a Space runs on or has asked for, empty if it needs none; None if there is no Space.
+
+    Raises HubError if the Hub refuses to say.
+    """
+    try:
+        hardware = _object(_object(_get(f"spaces/{space}/runtime", {}, None)).get("hardware"))
+    except RepositoryNotFoundError:
+        return None
+    except CLIENT_ERRORS as error:
+        raise _explain(error, space, None) from None
+    named = [hardware.get(name) for name in ("requested", "current")]
+    return next((name for name in named if isinstance(name, str)), "")
+
+
+def request_space(space: str, hardware: str, *, exists: bool) -> None:
+    """Create an empty Gradio Space on this hardware, or ask for the hardware if the Space exists.
+
+    Raises SpaceRefusedError if the Hub wants payment, does not permit it, or has something else of that name; HubError
+    if it refuses for another reason.
+    """
+    api = HfApi()
+    try:
+        if exists:
+            api.request_space_hardware(space, hardware)  # type: ignore[arg-type]  # any name that the Hub knows
+        else:
+            api.create_repo(space, repo_type="space", space_sdk="gradio", space_hardware=hardware)  # type: ignore[arg-type]
+    except CLIENT_ERRORS as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (402, 403, 409):
+            said = _one_line(error.server_message or "no reason given")
+            raise SpaceRefusedError(error.response.status_code, said.rstrip(".")) from None
+        raise _explain(error, space, None) from None
+
+
 def push_space(space: str, files: Mapping[str, bytes], variables: Mapping[str, str], folders: Sequence[str]) -> str:
-    """Create or update a Gradio Space in one commit; return the commit's address.
+    """Set the variables of a Space and update its files in one commit; return the commit's address.
 
     variables: what its program finds in the environment. folders: in these, files that are not among `files` are
     deleted; files elsewhere in the Space stay. Raises HubError if the Hub refuses.
     """
     api = HfApi()
     try:
-        api.create_repo(space, repo_type="space", space_sdk="gradio", exist_ok=True)
         for name, value in variables.items():  # before the files, because their commit starts the Space
             api.add_space_variable(space, name, value)
         present = api.list_repo_files(space, repo_type="space")
@@ -260,12 +319,12 @@ def _check_repo_id(name: str) -> None:
 
 
 def _get(path: str, parameters: dict[str, str], token: Token) -> Any:
-    """Return what the Hub answers about models, as JSON. Raises one of CLIENT_ERRORS, which `_explain` puts into words.
+    """Return what the Hub's API answers, as JSON. Raises one of CLIENT_ERRORS, which `_explain` puts into words.
 
     HfApi builds objects from the answer without checking its types, and its search has no time limit and retries.
     """
     answer = get_session().get(
-        f"{constants.ENDPOINT}/api/models/{path}".removesuffix("/"),
+        f"{constants.ENDPOINT}/api/{path}",
         params=parameters,
         headers=build_hf_headers(token=token),
         timeout=QUESTION_SECONDS,

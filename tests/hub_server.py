@@ -8,8 +8,9 @@
         hub.requests                        # the requests so far, in order: method, path, token, status
         hub.fail("GET .*safetensors", 503)  # how to answer requests that match
 
-It speaks the part of the Hub's HTTP protocol that models and Spaces need, with uploads by LFS, and refuses with the
-Hub's statuses and error codes: https://huggingface.co/docs/hub/api, https://github.com/git-lfs/git-lfs/tree/main/docs/api.
+It speaks the part of the Hub's HTTP protocol that models and Spaces need, with uploads by LFS. Spaces get the hardware
+that the plan of their owner includes. It refuses with the Hub's statuses and error codes:
+https://huggingface.co/docs/hub/api, https://github.com/git-lfs/git-lfs/tree/main/docs/api.
 """
 
 import base64
@@ -34,14 +35,30 @@ HARNESSES = "/api/agent-harnesses"  # the client asks for this once a process, w
 Files = dict[str, bytes]
 
 
+# How many ZeroGPU Spaces each plan includes; None: an organization without one.
+MOST_ZERO_GPU = {"free": 2, "pro": 10, "team": 50, None: 0}
+NEEDS_PLAN = (
+    "Static Spaces are free for everyone, but hosting Gradio and Docker Spaces on free cpu-basic requires a PRO "
+    "subscription. Subscribe at https://huggingface.co/pro"
+)
+NEEDS_PAYMENT = "You must add a payment method to your account to upgrade your space's hardware."
+
+
 @dataclass(frozen=True)
 class User:
-    """An account, the organizations it may write for besides itself, and whether its token may write."""
+    """An account, the organizations it may write for besides itself, and whether its token may write.
+
+    plan: free or pro. confirmed: the e-mail address. days: the age of the account. group_plans: those that have one.
+    """
 
     name: str
     token: str
     write: bool = True
     groups: tuple[str, ...] = ()
+    plan: str = "free"
+    confirmed: bool = True
+    days: int = 365
+    group_plans: dict[str, str] = field(default_factory=dict)
 
     def owns(self, namespace):
         return namespace in (self.name, *self.groups)
@@ -60,7 +77,7 @@ class Commit:
 class Repo:
     """A repository. `refs` maps branches and tags to commit ids, `readers` may open a gated one.
 
-    sdk, variables: of a Space.
+    sdk, variables, hardware: of a Space.
     """
 
     name: str
@@ -71,6 +88,7 @@ class Repo:
     readers: set[str] = field(default_factory=set)
     sdk: str | None = None
     variables: dict[str, str] = field(default_factory=dict)
+    hardware: str | None = None
     commits: list[Commit] = field(default_factory=list)
     refs: dict[str, str] = field(default_factory=dict)
 
@@ -167,8 +185,8 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def add_user(self, name, token, write=True, groups=()) -> User:
-        self.users[token] = User(name, token, write, tuple(groups))
+    def add_user(self, name, token, write=True, groups=(), **settings) -> User:
+        self.users[token] = User(name, token, write, tuple(groups), **settings)
         return self.users[token]
 
     def add_repo(self, name, files=None, kind="model", **settings) -> Repo:
@@ -277,8 +295,13 @@ class HubServer:
         if user is None:
             raise RefusedError(401, "Invalid username or password.")
         access = {"displayName": "test", "role": "write" if user.write else "read"}
-        groups = [{"type": "org", "name": name} for name in user.groups]
-        who = {"type": "user", "name": user.name, "orgs": groups}
+        plans = {name: {"plan": plan} for name, plan in user.group_plans.items()}
+        groups = [
+            {"type": "org", "name": name, "canPay": False, "isEnterprise": False} | plans.get(name, {})
+            for name in user.groups
+        ]
+        who = {"type": "user", "name": user.name, "isPro": user.plan == "pro", "orgs": groups}
+        who |= {"emailVerified": user.confirmed, "canPay": False}
         return _json(who | {"auth": {"type": "access_token", "accessToken": access}})
 
     def _create(self, user, request, **_):
@@ -292,10 +315,31 @@ class HubServer:
         url = f"{self.url}/{_key(kind, name)}"
         if _key(kind, name) in self.repos:
             return _json({"error": f"You already created this {kind} repo", "url": url}, status=409)
+        hardware = None
+        if kind == "space" and wanted.get("sdk") != "static":
+            hardware = wanted.get("hardware", "cpu-basic")
+            self._check_hardware(user, namespace, hardware)
         private = wanted.get("visibility") == "private"
         variables = {variable["key"]: variable["value"] for variable in wanted.get("variables", [])}
-        self.add_repo(name, kind=kind, private=private, sdk=wanted.get("sdk"), variables=variables)
+        self.add_repo(name, kind=kind, private=private, sdk=wanted.get("sdk"), variables=variables, hardware=hardware)
         return _json({"url": url, "name": name})
+
+    def _check_hardware(self, user, namespace, hardware):
+        """Refuse the hardware that the plan of a user or an organization does not include."""
+        plan = user.plan if namespace == user.name else user.group_plans.get(namespace)
+        if hardware == "cpu-basic":
+            if plan not in ("pro", "team"):
+                raise RefusedError(402, NEEDS_PLAN)
+        elif hardware != "zero-a10g":
+            raise RefusedError(402, NEEDS_PAYMENT)
+        elif plan == "free" and not user.confirmed:
+            raise RefusedError(403, "Confirm your email address to host ZeroGPU Spaces.")
+        elif plan == "free" and user.days < 30:
+            raise RefusedError(403, "Your account is too recent to host ZeroGPU Spaces.")
+        else:
+            theirs = [repo for repo in self.repos.values() if repo.namespace == namespace]
+            if sum(repo.hardware == hardware for repo in theirs) >= MOST_ZERO_GPU[plan]:
+                raise RefusedError(403, f"{namespace} has reached its limit of {MOST_ZERO_GPU[plan]} ZeroGPU Spaces.")
 
     def _validate_card(self, request, **_):
         content = json.loads(request.body)["content"]
@@ -354,6 +398,17 @@ class HubServer:
             wanted = json.loads(request.body)
             repo.variables[wanted["key"]] = wanted["value"]
         return _json({key: {"value": value} for key, value in repo.variables.items()})
+
+    def _runtime(self, user, name, **_):
+        repo = self._readable(user, "space", name)
+        hardware = {"current": None, "requested": repo.hardware}  # as while it is built for the first time
+        return _json({"stage": "BUILDING", "hardware": hardware, "gcTimeout": None})
+
+    def _hardware(self, user, request, name, **_):
+        repo, wanted = self._writable(user, "space", name), json.loads(request.body)["flavor"]
+        self._check_hardware(user, repo.namespace, wanted)
+        repo.hardware = wanted
+        return self._runtime(user, name)
 
     def _resolve(self, user, headers, name, revision, path, kind="model", **_):
         repo = self._readable(user, kind, name)
@@ -436,6 +491,8 @@ ROUTES = [
     (r"POST /api/repos/create", HubServer._create),
     (r"POST /api/validate-yaml", HubServer._validate_card),
     (r"(GET|POST) /api/spaces/(?P<name>[^/]+/[^/]+)/variables", HubServer._variables),
+    (r"GET /api/spaces/(?P<name>[^/]+/[^/]+)/runtime", HubServer._runtime),
+    (r"POST /api/spaces/(?P<name>[^/]+/[^/]+)/hardware", HubServer._hardware),
     (r"GET /api/models", HubServer._search),
     (rf"GET {API}", HubServer._info),
     (rf"GET {API}/revision/(?P<revision>[^/]+)", HubServer._info),

@@ -72,7 +72,7 @@ def run_deploy(args: argparse.Namespace) -> None:
     """Put the page on a Space."""
     from .deploy import deploy
 
-    print(deploy(args.space, args.model))
+    print(deploy(args.space, args.model, args.sdk, args.hardware))
 
 
 def parse() -> argparse.Namespace:
@@ -115,6 +115,10 @@ def parse() -> argparse.Namespace:
         required=True,
         metavar="USER/REPO",
         help="a model to show; repeat the flag for more",
+    )
+    command.add_argument("--sdk", choices=("gradio", "static"), default="gradio", help="kind of Space (%(default)s)")
+    command.add_argument(
+        "--hardware", metavar="NAME", help="what it runs on, as the Hub names it; default what the account has free"
     )
     command.set_defaults(run=run_deploy)
     return parser.parse_args()

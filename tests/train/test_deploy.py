@@ -5,22 +5,42 @@ import sys
 import pytest
 import yaml
 from browser import ROOT, running_app
+from commands import run_train
 from gradio_client import Client
+from hub_server import RefusedError
 from huggingface_hub import SpaceCard
 from models import make_lm
 
-from charlm.errors import HubError
+from charlm.errors import HubError, HubUnavailableError, RequestError
+from charlm.hub import Description
 from train.deploy import deploy, space_files
+
+FILES = {"config.json": 1, "history.json": 2, "model.safetensors": 3}
+
+
+@pytest.fixture(scope="module")
+def model_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    make_lm("gru").save_pretrained(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
-def ada(hub, hub_environment):
+def ada(hub, hub_environment, model_files):
     """A user with two models, logged in."""
     hub.add_user("ada", token="hf_ada")
     hub_environment(HF_TOKEN="hf_ada")
     for name in ("one", "two"):
-        make_lm("gru").push_to_hub(f"ada/{name}")
+        hub.add_repo(f"ada/{name}", model_files)
     return hub
+
+
+def described(repo_id, requested=None, token=None, files=FILES):
+    return Description(repo_id, requested, "a" * 40, files, True, {}, "mit", token)
+
+
+def card_of(space):
+    return yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])
 
 
 def test_a_space_gets_the_page_and_the_models_that_it_shows(ada):
@@ -30,22 +50,57 @@ def test_a_space_gets_the_page_and_the_models_that_it_shows(ada):
     assert space.sdk == "gradio"
     assert space.variables == {"CHARLM_MODELS": "ada/one,ada/two"}
     needed = ["charlm/lm.py", "charlm/py.typed", "charlm/web/static/page.js", "charlm/web/static/scene.txt"]
-    for name in ("app.py", "requirements.txt", *needed, "train/__main__.py"):  # the page trains, too
+    for name in ("app.py", *needed, "train/__main__.py"):  # the page trains, too
         assert space.files[name] == (ROOT / name).read_bytes()
     unneeded = [name for name in space.files if name.startswith(("tests/", "docs/", "benchmarks/", ".ci"))]
     assert unneeded == []
 
 
-def test_the_card_of_a_space_names_its_models_and_what_it_was_tested_with():
-    card = space_files("ada/page", ["ada/one"])["README.md"].decode()
+@pytest.mark.parametrize("hardware", ["cpu-basic", "zero-a10g", "t4-small"])
+def test_the_card_of_a_space_names_its_models_and_what_it_was_tested_with(hardware):
+    card = space_files("ada/page", [described("ada/one")], hardware)["README.md"].decode()
     metadata, text = card.removeprefix("---\n").split("\n---\n", 1)
     ours = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---\n", 2)[1])
     known = yaml.safe_load(metadata)
     assert known["title"] == "page" and known["models"] == ["ada/one"]
-    for name in ("sdk", "sdk_version", "python_version", "app_file"):
+    for name in ("sdk", "sdk_version", "python_version", "app_file", "colorFrom", "colorTo", "short_description"):
         assert known[name] == ours[name]
+    assert known["python_version"] == "3.12"  # which ZeroGPU has
+    assert len(known["short_description"]) <= 60 and known["license"] == "mit" and "mcp-server" in known["tags"]
+    assert known["suggested_hardware"] == hardware
     assert "[ada/one](https://huggingface.co/ada/one)" in text
     assert SpaceCard(card).data.to_dict() == known  # as the Hub's own library reads it
+
+
+def test_a_space_is_built_with_the_files_that_its_models_need():
+    models = [
+        described("ada/one"),
+        described("ada/two", "v2", files={"config.json": 1, "model.safetensors": 3}),
+        described("ada/private", token=True),  # which the build cannot read
+    ]
+    card = yaml.safe_load(space_files("ada/page", models, "cpu-basic")["README.md"].decode().split("---\n")[1])
+    assert card["preload_from_hub"] == [
+        "ada/one config.json,history.json,model.safetensors",
+        "ada/two config.json,model.safetensors v2",
+    ]
+    assert card["models"] == ["ada/one", "ada/two", "ada/private"]
+
+
+@pytest.mark.parametrize(
+    ("hardware", "torch", "others"),
+    [
+        ("zero-a10g", "torch==2.11.0", {"spaces>=0.51"}),  # https://huggingface.co/docs/hub/spaces-zerogpu
+        ("cpu-upgrade", "torch==2.13.0", {"--extra-index-url https://download.pytorch.org/whl/cpu"}),
+        ("t4-small", "torch==2.13.0", set()),
+    ],
+)
+def test_each_hardware_gets_its_build_of_torch(hardware, torch, others):
+    def lines(text):
+        return {line.split("#")[0].strip() for line in text.splitlines()} - {""}
+
+    ours = lines((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+    needed = lines(space_files("ada/page", [described("ada/one")], hardware)["requirements.txt"].decode())
+    assert needed == {line for line in ours if not line.startswith("torch==")} | {torch} | others
 
 
 def test_a_model_may_be_pinned_to_a_revision(ada):
@@ -53,7 +108,7 @@ def test_a_model_may_be_pinned_to_a_revision(ada):
     deploy("ada/page", [f"hf://ada/one@{commit}", "https://huggingface.co/ada/two"])
     space = ada.repos["spaces/ada/page"]
     assert space.variables == {"CHARLM_MODELS": f"ada/one@{commit},ada/two"}
-    assert yaml.safe_load(space.files["README.md"].decode().split("---\n")[1])["models"] == ["ada/one", "ada/two"]
+    assert card_of(space)["models"] == ["ada/one", "ada/two"]
 
 
 def test_deploying_again_changes_the_models_and_leaves_what_others_put_there(ada):
@@ -67,6 +122,152 @@ def test_deploying_again_changes_the_models_and_leaves_what_others_put_there(ada
     commits = len(space.commits)
     deploy("ada/page", ["ada/two"])
     assert len(space.commits) == commits  # nothing has changed
+
+
+@pytest.mark.parametrize(
+    ("account", "space", "hardware"),
+    [
+        ({}, "ada/page", "zero-a10g"),
+        ({"plan": "pro"}, "ada/page", "cpu-basic"),
+        ({"groups": ("lab",), "group_plans": {"lab": "team"}}, "lab/page", "cpu-basic"),
+    ],
+    ids=["free", "pro", "team"],
+)
+def test_a_new_space_gets_the_hardware_that_its_owner_has_free(ada, account, space, hardware):
+    ada.add_user("ada", token="hf_ada", **account)
+    deploy(space, ["ada/one"])
+    made = ada.repos[f"spaces/{space}"]
+    assert made.hardware == card_of(made)["suggested_hardware"] == hardware
+    assert (b"spaces>=" in made.files["requirements.txt"]) == (hardware == "zero-a10g")
+
+
+def test_a_space_keeps_its_hardware_unless_another_is_asked_for(ada):
+    ada.add_user("ada", token="hf_ada", plan="pro")
+    deploy("ada/page", ["ada/one"], hardware="zero-a10g")
+    space = ada.repos["spaces/ada/page"]
+    deploy("ada/page", ["ada/two"])
+    assert space.hardware == "zero-a10g" and b"spaces>=" in space.files["requirements.txt"]
+    assert ada.asked("POST /api/spaces/ada/page/hardware") == []
+    deploy("ada/page", ["ada/two"], hardware="cpu-basic")
+    assert space.hardware == "cpu-basic" and b"spaces>=" not in space.files["requirements.txt"]
+
+
+def test_a_space_that_was_static_gets_hardware(ada):
+    ada.add_repo("ada/page", kind="space", sdk="static")
+    deploy("ada/page", ["ada/one"])
+    assert ada.repos["spaces/ada/page"].hardware == "zero-a10g"
+
+
+COMMAND = "python -m train deploy ada/page --model ada/one"
+TWO = ("ada/first", "ada/second")  # the two ZeroGPU Spaces of a free account
+REFUSALS = {
+    "402": (
+        {},
+        ("ada/page", "cpu-basic"),
+        "the Hub refuses ada/page the hardware cpu-basic (Static Spaces are free for everyone, but hosting Gradio and "
+        "Docker Spaces on free cpu-basic requires a PRO subscription. Subscribe at https://huggingface.co/pro); "
+        f"ZeroGPU is free: `{COMMAND} --hardware zero-a10g`",
+    ),
+    "402 for a GPU": (
+        {"plan": "pro"},
+        ("ada/page", "t4-small"),
+        "the Hub refuses ada/page the hardware t4-small (You must add a payment method to your account to upgrade your "
+        f"space's hardware); cpu-basic is free: `{COMMAND} --hardware cpu-basic`",
+    ),
+    "402 for an organization": (
+        {"groups": ("lab",)},
+        ("lab/page", None),
+        "the Hub refuses lab/page the hardware cpu-basic (Static Spaces are free for everyone, but hosting Gradio and "
+        "Docker Spaces on free cpu-basic requires a PRO subscription. Subscribe at https://huggingface.co/pro); under "
+        f"your own name ZeroGPU is free: `{COMMAND} --hardware zero-a10g`",
+    ),
+    "403, two are there": (
+        {},
+        ("ada/page", None),
+        "the Hub refuses ada/page the hardware zero-a10g (ada has reached its limit of 2 ZeroGPU Spaces); free are two "
+        "ZeroGPU Spaces for an account older than 30 days: put the page on one that you have, "
+        "`python -m train deploy ada/ITS-NAME --model ada/one`, or show it from this computer, "
+        "`python app.py --model ada/one --share`",
+    ),
+    "403, too young": (
+        {"days": 3},
+        ("ada/page", None),
+        "the Hub refuses ada/page the hardware zero-a10g (Your account is too recent to host ZeroGPU Spaces); free are "
+        "two ZeroGPU Spaces for an account older than 30 days: put the page on one that you have, "
+        "`python -m train deploy ada/ITS-NAME --model ada/one`, or show it from this computer, "
+        "`python app.py --model ada/one --share`",
+    ),
+    "403, not confirmed": (
+        {"confirmed": False},
+        ("ada/page", None),
+        "the Hub refuses ada/page the hardware zero-a10g (Confirm your email address to host ZeroGPU Spaces); two "
+        "ZeroGPU Spaces are free once you have confirmed your e-mail address at "
+        f"https://huggingface.co/settings/account: then run `{COMMAND} --hardware zero-a10g`",
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refusal_names_what_is_free_and_its_command(ada, refusal):
+    account, (space, hardware), line = REFUSALS[refusal]
+    ada.add_user("ada", token="hf_ada", **account)
+    for name in TWO if "two are there" in refusal else ():
+        ada.add_repo(name, kind="space", hardware="zero-a10g")
+    with pytest.raises(HubError) as caught:
+        deploy(space, ["ada/one"], hardware=hardware)
+    assert str(caught.value) == line
+    assert caught.value.exit_status == 2
+    assert f"spaces/{space}" not in ada.repos
+
+
+def test_the_command_of_a_refusal_works(ada, monkeypatch):
+    with pytest.raises(HubError) as caught:
+        deploy("ada/page", ["ada/one"], hardware="cpu-basic")
+    run_train(monkeypatch, *str(caught.value).split("`")[1].split()[3:])
+    assert ada.repos["spaces/ada/page"].hardware == "zero-a10g"
+
+
+def test_other_hardware_refused_leaves_the_space_as_it_is(ada):
+    deploy("ada/page", ["ada/one"])
+    space = ada.repos["spaces/ada/page"]
+    commits, variables = len(space.commits), dict(space.variables)
+    with pytest.raises(HubError) as caught:
+        deploy("ada/page", ["ada/two"], hardware="cpu-basic")
+    assert str(caught.value).endswith(
+        "; the Space keeps what it has with `python -m train deploy ada/page --model ada/two`"
+    )
+    assert (len(space.commits), space.variables, space.hardware) == (commits, variables, "zero-a10g")
+
+
+def test_a_name_that_something_else_has_is_refused(ada):
+    ada.on("POST /api/repos/create", lambda _: RefusedError(409, "You already have a repo of that name").response)
+    with pytest.raises(HubError) as caught:
+        deploy("ada/page", ["ada/one"])
+    assert str(caught.value) == (
+        "the Hub has something else named ada/page (You already have a repo of that name); choose another name, as in "
+        "`python -m train deploy ada/page-2 --model ada/one --hardware zero-a10g`"
+    )
+
+
+@pytest.mark.parametrize("step", ["POST /api/spaces/.*/variables", "POST /api/spaces/.*/commit"])
+def test_the_same_command_finishes_a_space_whose_upload_failed(ada, step):
+    ada.fail(step, 503)
+    with pytest.raises(
+        HubUnavailableError, match="503.*; the Space ada/page is not complete: run the same command again"
+    ):
+        deploy("ada/page", ["ada/one"])
+    ada.heal()
+    deploy("ada/page", ["ada/one"])
+    space = ada.repos["spaces/ada/page"]
+    assert (space.hardware, space.variables) == ("zero-a10g", {"CHARLM_MODELS": "ada/one"})
+    assert "app.py" in space.files
+
+
+def test_a_static_space_is_refused_as_long_as_the_page_needs_its_server(ada):
+    with pytest.raises(RequestError) as caught:
+        deploy("ada/page", ["ada/one"], sdk="static")
+    assert str(caught.value) == "--sdk static is not there yet, since the page needs its Python server; leave --sdk out"
+    assert ada.asked("GET /api/spaces|POST /api/spaces") == [] and "spaces/ada/page" not in ada.repos
 
 
 @pytest.mark.slow
@@ -127,7 +328,7 @@ def test_what_was_uploaded_runs_where_there_is_nothing_else(ada, tmp_path):
 
 @pytest.mark.slow
 def test_without_a_hub_the_uploaded_page_shows_what_came_with_it(tmp_path):
-    put(space_files("ada/page", ["ada/one"]), tmp_path)
+    put(space_files("ada/page", [described("ada/one")], "cpu-basic"), tmp_path)
     with running_app(folder=tmp_path, PYTHONPATH="", HF_ENDPOINT="http://127.0.0.1:9", CHARLM_MODELS="ada/one") as url:
         models = Client(url, verbose=False).predict(api_name="/models")
     assert [(model["name"], model["source"]) for model in models] == [
