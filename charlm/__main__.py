@@ -1,16 +1,25 @@
-"""The commands `python -m charlm generate`, `score` and `units`."""
+"""The command `charlm`, which is also `python -m charlm`: what a model does, and all that trains, publishes and shows.
+
+The commands of the training package come from its own `__main__`, the options of the page from `charlm.web.serve`.
+"""
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from charlm import cli
+from charlm import __version__, cli
 from charlm.errors import RequestError
-from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
-from charlm.vocab import Ids
+from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
+from charlm.installation import training_package
+from charlm.web import serve
+
+if TYPE_CHECKING:
+    from charlm.vocab import Ids
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -35,7 +44,7 @@ def score(args: argparse.Namespace) -> None:
     lm = CharLM.from_pretrained(args.model)
     known, skipped, total = 0, 0, 0.0
 
-    def read() -> Iterator[Ids]:
+    def read() -> Iterator["Ids"]:
         nonlocal known, skipped
         for piece in stream_text(Path(args.file)):
             ids, unknown = lm.vocab.encode_known(piece)
@@ -79,11 +88,27 @@ def units(args: argparse.Namespace) -> None:
         print(f"{feature:<28}" + "   ".join(f"{each:<20}" for each in described).rstrip())
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = cli.Parser(prog="python -m charlm", description="Use a character-level language model.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def show_page(args: argparse.Namespace) -> None:
+    """Serve the page."""
+    serve.launch(serve.models_to_show(args), args)
 
+
+def parse(prog: str) -> argparse.Namespace:
+    """Read the command line. prog: how the command was called."""
+    parser = cli.Parser(prog=prog, description="Train, measure, publish and show character-level language models.")
+    parser.add_argument("--version", action="version", version=f"charlm {__version__}, engine: numpy")
+    parser.set_defaults(less_memory=cli.LESS_MEMORY)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    import_module(f"{training_package()}.__main__").add_commands(commands)
+    add_commands(commands)
+    args = parser.parse_args(_attach_prompt(sys.argv[1:]))
+    if getattr(args, "prompt", "") == []:  # argparse before Python 3.13 reads the text "--" so
+        args.prompt = "--"
+    return args
+
+
+def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
+    """Add the commands of this package to a parser."""
     command = commands.add_parser("generate", help="write text")
     command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
     command.add_argument("--prompt", default="", help="text to continue")
@@ -106,10 +131,10 @@ def parse() -> argparse.Namespace:
     command.add_argument("--best", type=int, default=3, help="how many units of each (%(default)s)")
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     command.set_defaults(run=units)
-    args = parser.parse_args(_attach_prompt(sys.argv[1:]))
-    if getattr(args, "prompt", "") == []:  # argparse before Python 3.13 reads the text "--" so
-        args.prompt = "--"
-    return args
+
+    command = commands.add_parser("serve", help="serve the page that shows models")
+    serve.add_arguments(command)
+    command.set_defaults(run=show_page)
 
 
 def _attach_prompt(arguments: list[str]) -> list[str]:
@@ -123,6 +148,11 @@ def _attach_prompt(arguments: list[str]) -> list[str]:
     return attached
 
 
+def main(prog: str = "charlm") -> NoReturn:
+    """Run the command of the command line and exit with its status. prog: how it was called."""
+    args = parse(prog)
+    sys.exit(cli.run(lambda: args.run(args), args.less_memory))
+
+
 if __name__ == "__main__":
-    arguments = parse()
-    sys.exit(cli.run(lambda: arguments.run(arguments)))
+    main("python -m charlm")

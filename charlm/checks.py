@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from charlm.errors import RequestError
 
 LONGEST_SHOWN = 80  # characters of a wrong value in a message
@@ -11,6 +9,8 @@ LONGEST_SHOWN = 80  # characters of a wrong value in a message
 
 def check_whole(name: str, value: object, low: int, high: int | None = None) -> int:
     """Return `value` if it is a whole number from `low` (to `high`). Raises RequestError if not."""
+    import numpy as np  # here, because `--help` needs none
+
     if isinstance(value, float | np.floating) and value.is_integer():
         value = int(value)  # JSON and sliders send 7.0 for 7
     if not isinstance(value, int | np.integer) or isinstance(value, bool | np.timedelta64):
@@ -24,6 +24,8 @@ def check_whole(name: str, value: object, low: int, high: int | None = None) -> 
 
 def check_number(name: str, value: object, low: float, high: float) -> float:
     """Return `value` as a float if it is a finite number from `low` to `high`. Raises RequestError if not."""
+    import numpy as np
+
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool | np.timedelta64):
         raise RequestError(f"{name} is {show(value)}; it must be a number")
     try:

@@ -16,9 +16,10 @@ from charlm.analysis.units import TrackingUnit, find_units
 from charlm.checks import check_string, check_whole, show
 from charlm.device import has_cuda, pick_device
 from charlm.errors import HubError, ModelFileError, RequestError
+from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, measure_chars_per_second, write_alone
 from charlm.inference.engine import Engine, Reader
-from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, BatchSampler, Sampler, SamplingSettings
+from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
 from charlm.inference.scoring import EngineReader, surprisals
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights

@@ -13,6 +13,7 @@ ORDER = [
     "charlm.nearest",
     "charlm.checks",
     "charlm.cli",
+    "charlm.installation",
     "charlm.device",
     "charlm.damage",
     "charlm.text",
@@ -36,7 +37,6 @@ ORDER = [
     "charlm.analysis.diagnosis",
     "charlm.hub",
     "charlm.lm",
-    "charlm.__main__",
     "charlm.web.models",
     "charlm.web.heat",
     "charlm.web.plots",
@@ -59,6 +59,8 @@ ORDER = [
     "charlm.web.views.train",
     "charlm.web.views.load",
     "charlm.web.page",
+    "charlm.web.serve",
+    "charlm.__main__",
     "app",
     "train.precision",
     "train.encode",
@@ -191,6 +193,24 @@ with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()),
 print("torch" in sys.modules)
 """
     assert run(code) == "False\n"
+
+
+HELP = ["", *(f"{name} " for name in ["fit", "evaluate", "push", "deploy", "generate", "score", "units", "serve"])]
+
+
+def test_help_loads_no_library():
+    code = f"""
+import contextlib, io
+from charlm.__main__ import main
+
+for command in {HELP}:
+    sys.argv = ["charlm", *f"{{command}}--help".split()]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as shown:
+        main()
+    assert f"usage: charlm {{command}}" in shown.getvalue(), command
+print({HEAVY | {"numpy", "tqdm", "safetensors", "yaml"}} & sys.modules.keys())
+"""
+    assert run(code) == "set()\n"
 
 
 @pytest.mark.parametrize("module", ["charlm.hub", "train.deploy"])

@@ -5,9 +5,11 @@ Each imports what it needs when it runs: torch takes seconds, and `--help`, `pus
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from charlm import cli
@@ -17,6 +19,22 @@ from .config import PROTOCOL_NAMES, TrainConfig, value_type
 from .report import JsonReport, Report, is_main_process, mute_other_ranks
 
 
+def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """Make a command one that torchrun may start several times: one process of each machine prints."""
+
+    @functools.wraps(command)
+    def run(args: argparse.Namespace) -> None:
+        with mute_other_ranks():
+            try:
+                os.getcwd()
+            except OSError:  # torch would end the process
+                raise RequestError("the current folder was deleted; go to another one first") from None
+            command(args)
+
+    return run
+
+
+@in_each_process
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
     from .data import load_text
@@ -38,6 +56,7 @@ def run_fit(args: argparse.Namespace) -> None:
         print(push_folder(args.out, args.push_to_hub))
 
 
+@in_each_process
 def run_evaluate(args: argparse.Namespace) -> None:
     """Measure a model on a text."""
     from charlm.lm import CharLM
@@ -61,6 +80,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print(f"{name:18} {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits")
 
 
+@in_each_process
 def run_push(args: argparse.Namespace) -> None:
     """Publish a model folder."""
     from charlm.hub import push_folder
@@ -68,6 +88,7 @@ def run_push(args: argparse.Namespace) -> None:
     print(push_folder(args.folder, args.repo, private=args.private))
 
 
+@in_each_process
 def run_deploy(args: argparse.Namespace) -> None:
     """Put the page on a Space."""
     from .deploy import deploy
@@ -79,8 +100,12 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = cli.Parser(prog="python -m train", description="Train, measure and publish character-level models.")
     parser.set_defaults(less_memory=cli.LESS_MEMORY)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
+    return parser.parse_args()
 
+
+def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
+    """Add the commands of this package to a parser."""
     command = commands.add_parser("fit", help="train a model on a text")
     command.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
     command.add_argument("--out", required=True, type=cli.folder, metavar="FOLDER", help="where the model goes")
@@ -121,7 +146,6 @@ def parse() -> argparse.Namespace:
         "--hardware", metavar="NAME", help="what it runs on, as the Hub names it; default what the account has free"
     )
     command.set_defaults(run=run_deploy)
-    return parser.parse_args()
 
 
 def add_setting(command: argparse.ArgumentParser, spec: "dataclasses.Field[object]") -> None:
@@ -141,16 +165,7 @@ def main() -> NoReturn:
     """Run the command of the command line and exit with its status."""
     with mute_other_ranks():
         args = parse()
-
-    def run_command() -> None:
-        with mute_other_ranks():
-            try:
-                os.getcwd()
-            except OSError:  # torch would end the process
-                raise RequestError("the current folder was deleted; go to another one first") from None
-            args.run(args)
-
-    sys.exit(cli.run(run_command, args.less_memory))
+    sys.exit(cli.run(lambda: args.run(args), args.less_memory))
 
 
 if __name__ == "__main__":

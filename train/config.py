@@ -9,12 +9,12 @@ from charlm.checks import check_number, check_whole
 from charlm.device import DEVICES, pick_device
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
-from charlm.model.history import MOST_RECORDED_EPOCHS
 
 if TYPE_CHECKING:
     from .protocols import Protocol
 
 PROTOCOL_NAMES = ("holdout", "windows")  # of train.protocols.PROTOCOLS, which needs torch
+MOST_EPOCHS = 5_000  # charlm.model.history.MOST_RECORDED_EPOCHS, which needs numpy
 PRECISIONS = ("auto", "fp32", "bf16")
 
 DEFAULT_BATCH_SIZE = 64
@@ -43,7 +43,7 @@ class TrainConfig:
 
     cell: str = setting(help="kind of recurrent cell", choices=CELLS)
     protocol: str = setting("holdout", help="how to split and measure the text", choices=PROTOCOL_NAMES)
-    epochs: int = setting(24, low=1, high=MOST_RECORDED_EPOCHS, help="passes over the training text")
+    epochs: int = setting(24, low=1, high=MOST_EPOCHS, help="passes over the training text")
     hidden_size: int = setting(512, low=1, high=16_384, help="units in a layer")
     num_layers: int = setting(2, low=1, high=64, help="recurrent layers")
     embedding_size: int = setting(512, low=1, high=16_384, help="size of the vector that stands for a symbol")

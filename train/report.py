@@ -7,14 +7,14 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from charlm import cli
 from charlm.errors import CharLMError
 from charlm.model.cells import CELLS
-from charlm.model.history import EpochRecord
+
+if TYPE_CHECKING:
+    from charlm.model.history import EpochRecord
 
 SAMPLE_LINES = 8
 SECONDS_BETWEEN_STEP_EVENTS = 0.5  # the web page redraws its curves at each
@@ -27,12 +27,15 @@ class Report:
     """
 
     def __init__(self) -> None:
+        from tqdm import tqdm  # here, because `--help` needs neither it nor numpy
+
+        self._tqdm = tqdm
         self._bar: tqdm[Any] | None = None
 
     def say(self, message: str) -> None:
         """Print a line."""
         with _stderr_may_fail():
-            tqdm.write(message, file=sys.stderr)
+            self._tqdm.write(message, file=sys.stderr)
 
     def start(self, run: dict[str, Any]) -> None:
         """Print what will be trained, on which text and where."""
@@ -53,7 +56,7 @@ class Report:
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
         """Show a bar for an epoch of `total` characters, `done` of them read already."""
         with _stderr_may_fail():
-            self._bar = tqdm(
+            self._bar = self._tqdm(
                 desc=f"epoch {epoch}/{epochs}",
                 initial=done,
                 total=total,
@@ -79,7 +82,7 @@ class Report:
                 self._bar.close()
             self._bar = None
 
-    def epoch(self, record: EpochRecord, epochs: int, is_best: bool) -> None:
+    def epoch(self, record: "EpochRecord", epochs: int, is_best: bool) -> None:
         """Print the figures of an epoch and the first lines of its sample."""
         unseen = "" if record["unseen_loss"] is None else f"loss on unseen text {record['unseen_loss']:.4f}, "
         self.say(
@@ -123,7 +126,7 @@ class JsonReport(Report):
             share = self._done / self._total
             self._write("step", epoch=self._epoch, done=share, loss=loss, seconds_left=run_seconds_left)
 
-    def epoch(self, record: EpochRecord, epochs: int, is_best: bool) -> None:
+    def epoch(self, record: "EpochRecord", epochs: int, is_best: bool) -> None:
         """See Report.epoch."""
         self._write("epoch", record=record, is_best=is_best)
 

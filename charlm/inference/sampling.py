@@ -12,12 +12,8 @@ from numpy.typing import NDArray
 
 from charlm.checks import check_number, check_whole
 from charlm.errors import ModelFileError
+from charlm.inference import DEFAULT_TEMPERATURE
 from charlm.vocab import Ids
-
-# The defaults of generate, stream, the commands and the page.
-DEFAULT_LENGTH = 500
-DEFAULT_TEMPERATURE = 0.8
-
 
 ANY_COUNT = sys.maxsize  # what top_k = 0 stands for: more symbols than any vocabulary has
 LOWEST_TEMPERATURE = 1e-250  # lower ones are raised to this, so that no logit divided by one overflows

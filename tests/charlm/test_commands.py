@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import run_train
 from models import VOCAB, make_model, save
 from reference import load_plain, mean_loss
 
-from charlm import CharLM, cli
+from charlm import CharLM, __version__, cli
 from charlm.device import has_cuda
 from charlm.errors import ModelFileError
 
@@ -529,3 +530,39 @@ def test_a_text_too_short_to_search_units_on_is_refused_in_one_line(charlm, fold
 def test_fewer_units_than_one_are_refused_in_one_line(charlm, folder, text_file, best):
     path = text_file("a bad cab\nbade a dad\n\n" * 200)
     assert refused(charlm("units", folder, path, "--best", best)) == f"error: best is {best}; it must be from 1\n"
+
+
+# one command for everything
+
+
+def test_it_says_its_version_and_which_engine_runs(charlm):
+    assert charlm("--version") == (0, f"charlm {__version__}, engine: numpy\n", "")
+
+
+def test_what_python_m_train_offers_it_offers_with_the_same_options(charlm, monkeypatch, capsys):
+    for command in ("fit", "evaluate", "push", "deploy"):
+        _, ours, _ = charlm(command, "--help")
+        run_train(monkeypatch, command, "--help")
+        theirs = capsys.readouterr().out
+        assert ours.split() == theirs.replace("python -m train", "python -m charlm").split()
+
+
+@pytest.mark.slow
+def test_it_trains_and_measures(charlm, text_file, tmp_path):
+    text, out = text_file(TEXT * 40), tmp_path / "out"
+    sizes = ["--epochs", "1", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
+    status, output, said = charlm("fit", "--cell", "gru", "--text", text, "--out", out, *sizes)
+    assert (status, output) == (0, "") and "done: " in said
+    status, output, _ = charlm("evaluate", out, "--text", text, "--json")
+    assert status == 0
+    recorded = json.loads((out / "history.json").read_text(encoding="utf-8"))["best"]["val_loss"]
+    assert json.loads(output)["val_loss"] == pytest.approx(recorded, abs=1e-3)
+
+
+def test_a_training_that_needs_less_memory_is_told_how_to_have_it(charlm, text_file, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("train.loop.fit", fail)
+    arguments = ["--cell", "gru", "--text", text_file(TEXT * 40), "--out", tmp_path / "out"]
+    assert charlm("fit", *arguments) == (1, "", OUT_OF_MEMORY_IN_TRAINING)

@@ -6,7 +6,8 @@ import pytest
 
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
-from train.config import PROTOCOL_NAMES, TrainConfig
+from charlm.model.history import MOST_RECORDED_EPOCHS
+from train.config import MOST_EPOCHS, PROTOCOL_NAMES, TrainConfig
 from train.data import make_text
 from train.encode import encode_text
 from train.protocols import PROTOCOLS, Holdout, OverlappingWindows
@@ -129,6 +130,10 @@ def test_whole_numbers_may_come_as_floats_or_from_numpy_and_are_recorded_as_json
 
 def test_the_protocols_of_the_command_line_are_those_that_there_are():
     assert tuple(PROTOCOLS) == PROTOCOL_NAMES
+
+
+def test_a_run_may_have_as_many_epochs_as_its_record():
+    assert MOST_EPOCHS == MOST_RECORDED_EPOCHS
 
 
 def test_every_setting_explains_itself():

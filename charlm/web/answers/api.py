@@ -6,7 +6,8 @@ from typing import Any
 from charlm.analysis.inspection import name_likeliest
 from charlm.checks import check_text
 from charlm.errors import RequestError
-from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE, SamplingSettings
+from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
+from charlm.inference.sampling import SamplingSettings
 from charlm.web.answers.inside import LONGEST_INSPECTED
 from charlm.web.answers.write import WriteSettings, gather_updates
 from charlm.web.models import ModelRegistry

@@ -20,13 +20,14 @@ from time import monotonic
 from typing import IO, Any
 
 from charlm.errors import CharLMError, RequestError
+from charlm.installation import training_package
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.config import CONFIG_FILE
 from charlm.model.folder import MODEL_FILES
 from charlm.model.history import CURVES, EpochRecord
 
-ROOT = Path(__file__).parents[3]  # the folder that holds the packages `train` and `charlm`
+ROOT = Path(__file__).parents[3]  # the folder that Python has to search for charlm and for the training package
 TEXT_FILE, RUN_FOLDER = "my-text.txt", "run"  # relative to the training's folder, so that messages show no path of ours
 
 LARGEST_TEXT = 1_000_000  # bytes of UTF-8
@@ -256,7 +257,7 @@ def _training_process(folder: Path, arguments: list[str], progress: Progress) ->
     with (
         open(folder / "errors.txt", "w", encoding="utf-8") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "train", "fit", *paths, *arguments],
+            [sys.executable, "-m", training_package(), "fit", *paths, *arguments],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from charlm.inference.sampling import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
+from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.web.answers import write as answers
 from charlm.web.answers.write import (
     FIELDS,

@@ -1,0 +1,17 @@
+"""What is installed here: under which name the training package is found, and where the bundled models are."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def training_package() -> str:
+    """Return the name of the training package: `charlm.train` where charlm is installed, `train` in a clone."""
+    return "charlm.train" if find_spec("charlm.train") else "train"
+
+
+def bundled_models() -> Path:
+    """Return the folder of the models that come with charlm; in a clone it is beside the package."""
+    installed = PACKAGE / "weights"
+    return installed if installed.is_dir() else PACKAGE.parent / "weights"

@@ -1,0 +1,82 @@
+"""Serving the page: the options of `python app.py` and `charlm serve`, which models are shown, and the start."""
+
+import argparse
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from charlm.device import DEVICES
+from charlm.installation import bundled_models
+from charlm.web import environment
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the page. Their defaults come from the environment, which is how a Space is set up."""
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="FOLDER_OR_REPO",
+        help="a model to serve, again for each further one (CHARLM_MODELS, comma-separated, or all of weights/)",
+    )
+    # a variable that is empty means none
+    host, at, path = (os.environ.get(f"GRADIO_{name}") for name in ("SERVER_NAME", "SERVER_PORT", "ROOT_PATH"))
+    parser.add_argument("--host", default=host or "127.0.0.1", help="(%(default)s)")
+    parser.add_argument("--port", type=port, default=at or "7860", help="(%(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto takes CUDA where it writes faster")
+    parser.add_argument(
+        "--root-path",
+        default=path or "",
+        metavar="PATH",
+        help="where a proxy offers the page: a path such as /demo, or the whole address",
+    )
+    parser.add_argument("--share", action="store_true", help="open a public link through Gradio's tunnel, too")
+
+
+def port(text: str) -> int:
+    """Return the number of a port. Raises argparse.ArgumentTypeError if it is none."""
+    if not text.strip().isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 1 to 65535")
+    return int(text)
+
+
+def models_to_show(args: argparse.Namespace) -> list[str]:
+    """Return the models of --model, else of the variable CHARLM_MODELS. None of either stands for the bundled ones."""
+    return args.model or [name.strip() for name in os.environ.get("CHARLM_MODELS", "").split(",") if name.strip()]
+
+
+def launch(models: Sequence[str], args: argparse.Namespace) -> None:
+    """Load the models and serve the page until the process is ended."""
+    gc.disable()  # until everything is there, see below
+    environment.prepare()
+    _mark_for_zero_gpu()
+    from charlm.web.models import load_registry, retry_hub
+
+    with ThreadPoolExecutor(1) as thread:  # models are read while Gradio is imported, which takes two seconds
+        loading = thread.submit(load_registry, models, bundled_models(), args.device)
+        from charlm.web import server
+        from charlm.web.guard import read_root_path
+        from charlm.web.page import THEME, build_page
+
+        root_path = read_root_path(args.root_path)
+        registry = loading.result()
+    for problem in registry.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    for model in registry:
+        print(f"{model.name}: {model}", file=sys.stderr)
+    retry_hub(registry, args.device)
+    page = build_page(registry, args.device)
+    # what is there by now stays: looking for garbage in it again and again took a fifth of the start
+    gc.freeze()
+    gc.enable()
+    server.serve(page, THEME, args.host, args.port, root_path=root_path, share=args.share)
+
+
+def _mark_for_zero_gpu() -> None:
+    """Mark a function, without which a Space on ZeroGPU refuses an app; torch has to be imported after `spaces`."""
+    with contextlib.suppress(ImportError):
+        import spaces  # the models run on the CPU there, too
+
+        spaces.GPU(lambda: None)
