@@ -6,6 +6,7 @@ cache while the Hub cannot be reached.
 """
 
 import contextlib
+import hashlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -41,14 +42,17 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 )
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError, SpaceRefusedError
-from charlm.model.card import REPO_PLACEHOLDER
+from charlm.model.card import model_card
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
 from charlm.model.folder import CARD_FILE, MODEL_FILES, Model, read_model, replace_files
 from charlm.model.history import HISTORY_FILE
+from charlm.model.published_card import Publication, published_card
 from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
-from charlm.model_name import is_repo_id
+from charlm.model_name import check_folder, is_repo_id, parse_push_target, parse_space_name
 
 LIBRARY = "charlm"  # the tag in the card of every charlm model
+PUSH_TITLE = "Publish the model"  # of the commit of a push, by which a later one knows it
+INSTALLED_BY = "pyproject.toml"  # the file that a Space holds if pip can install charlm from it
 QUESTION_SECONDS = 3.0  # time limit of each question; a download has none
 LARGEST_FILES = {
     CONFIG_FILE: LARGEST_JSON,
@@ -205,12 +209,12 @@ def search(words: str, most: int = MOST_FOUND) -> list[str]:
     return [name for name in names if isinstance(name, str) and is_repo_id(name)][:most]
 
 
-def check_can_push(repo_id: str, token: Token = None) -> Owner:
-    """Return whose repository `repo_id` is, or would be.
+def check_can_push(repo: str, token: Token = None) -> Owner:
+    """Return whose repository `repo` is, or would be.
 
-    Raises HubError unless it is USER/NAME and the token may write there, as that user or a member.
+    Raises HubError unless it names a repository and the token may write there, as that user or a member.
     """
-    _check_repo_id(repo_id)
+    repo_id = parse_push_target(repo)
     try:
         account = _object(HfApi().whoami(token=token))
     except CLIENT_ERRORS as error:
@@ -233,26 +237,127 @@ def _has_plan(account: dict[str, Any]) -> bool:
     return any(account.get(name) is True for name in ("isPro", "isEnterprise")) or plan not in (None, "", "free")
 
 
-def push_folder(folder: Path, repo_id: str, *, private: bool = False, token: Token = None) -> str:
+def push_folder(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    license: str | None = None,
+    language: str | None = None,
+    space: str | None = None,
+    token: Token = None,
+) -> str:
     """Publish a model folder as a repository, created if need be, in one commit; return the commit's address.
 
     Only the files of a model are uploaded; those that the repository has of an earlier model and this one
     lacks, its training record for example, are deleted. If nothing has changed since the last commit, none is made.
-    Raises ModelFileError if the folder is not a sound model, HubError if the Hub refuses.
+    If the push replaces what came into the repository otherwise than by this account's last push, a warning says so.
+
+    repo: named in any way of `parse_hub_name`, without a revision. license, language: written into the metadata of the
+        published card; the folder stays as it is. space: USER/SPACE that shows the model, to which the card links.
+    Raises ModelFileError if the folder is not a sound model, RequestError for an unknown licence or language, HubError
+    if the Hub refuses, or somebody else changes the repository meanwhile.
     """
-    read_model(folder)
-    check_can_push(repo_id, token)
-    files = {name: (folder / name).read_bytes() for name in MODEL_FILES if (folder / name).is_file()}
-    if CARD_FILE in files:
-        files[CARD_FILE] = files[CARD_FILE].replace(REPO_PLACEHOLDER.encode(), repo_id.encode())
+    repo_id, publication = parse_push_target(repo), Publication(license, language)
+    space = None if space is None else parse_space_name(space)
+    files = _read_files(folder)
+    account = check_can_push(repo_id, token).user
+    if space is not None:
+        installs = INSTALLED_BY in _read_space(space, repo_id, token)
+        publication = Publication(license, language, space, installs)
+    files[CARD_FILE] = published_card(files[CARD_FILE].decode(), repo_id, publication).encode()
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        outdated = set(api.list_repo_files(repo_id)) & (set(MODEL_FILES) - set(files))
-        commit = api.create_commit(repo_id, _operations(files, outdated), commit_message="Publish the model")
+        head, present = _list_contents(repo_id, None, token)
+        replaced = _find_replaced(repo_id, files, account, head, present, token)
+        outdated = set(present) & (set(MODEL_FILES) - set(files))
+        operations = _operations(files, outdated)
+        commit = api.create_commit(repo_id, operations, commit_message=PUSH_TITLE, parent_commit=head)
     except CLIENT_ERRORS as error:
         raise _explain(error, repo_id, None) from None
+    if replaced:
+        warnings.warn(
+            f"this push replaced {', '.join(replaced)} of {repo_id}, which had changed since your last push or came "
+            f"from elsewhere; commit {head[:7]} still has what was there",
+            stacklevel=2,
+        )
     return commit.commit_url
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of a model folder by name, with a card made anew if it has none.
+
+    Raises ModelFileError if they are not a sound model, or the card is not UTF-8.
+    """
+    model = read_model(check_folder(folder))
+    files = {CARD_FILE: model_card(model.config, model.history).encode()}
+    files |= {name: (folder / name).read_bytes() for name in MODEL_FILES if (folder / name).is_file()}
+    _, sha256 = ModelConfig.from_json(files[CONFIG_FILE].decode())
+    if hashlib.sha256(files[WEIGHTS_FILE]).hexdigest() != sha256:
+        raise ModelFileError(
+            f"{folder} changed while it was read: nothing was published; push it again when no training writes to it"
+        )
+    try:
+        files[CARD_FILE].decode()
+    except UnicodeDecodeError:
+        raise ModelFileError(f"{folder}: {CARD_FILE} is not UTF-8 text, as the Hub demands; save it as UTF-8") from None
+    return files
+
+
+def _read_space(space: str, repo_id: str, token: Token) -> list[str]:
+    """Return the names of the files of a Space. Raises HubError if there is no such Space, or it is not public."""
+    try:
+        answer = _get(f"spaces/{space}", {}, token)
+    except RepositoryNotFoundError:
+        raise HubError(
+            f"the Hub has no Space {space}, or it is private: publish the model without it, make the Space with "
+            f"`python -m train deploy {space} --model {repo_id}`, and push again"
+        ) from None
+    except CLIENT_ERRORS as error:
+        raise _explain(error, space, None) from None
+    return [str(file.get("rfilename")) for file in _objects(_object(answer).get("siblings"))]
+
+
+def _list_contents(repo_id: str, revision: str | None, token: Token) -> tuple[str, dict[str, str]]:
+    """Return the commit of a revision, and by path the SHA-256 of each file in LFS and the git id of each other."""
+    at = f"/revision/{revision}" if revision else ""
+    about = _object(_get(f"models/{repo_id}{at}", {"blobs": "true"}, token))
+    ids = {}
+    for file in _objects(about.get("siblings")):
+        if isinstance(name := file.get("rfilename"), str):
+            ids[name] = str(_object(file.get("lfs")).get("sha256") or file.get("blobId"))
+    return _read_commit(about), ids
+
+
+def _find_replaced(
+    repo_id: str, files: Mapping[str, bytes], account: str, head: str, present: Mapping[str, str], token: Token
+) -> list[str]:
+    """Return the files that a push replaces or deletes although they are not as this account's last push left them.
+
+    head, present: the last commit, and what it holds, as `_list_contents` returns them.
+    """
+    replaced = [name for name in MODEL_FILES if name in present and present[name] not in _ids(files.get(name))]
+    if not replaced:
+        return []
+    commits = _objects(_get(f"models/{repo_id}/commits/main", {}, token))
+    ours = [commit.get("id") for commit in commits if commit.get("title") == PUSH_TITLE and account in _users(commit)]
+    if head in ours[:1]:
+        return []
+    pushed = _list_contents(repo_id, str(ours[0]), token)[1] if ours else {}
+    return [name for name in replaced if present[name] != pushed.get(name)]
+
+
+def _ids(content: bytes | None) -> tuple[str, ...]:
+    """Return the SHA-256 and the git id of a file; nothing for none."""
+    if content is None:
+        return ()
+    git_id = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return hashlib.sha256(content).hexdigest(), git_id
+
+
+def _users(commit: Mapping[str, Any]) -> list[object]:
+    return [author.get("user") for author in _objects(commit.get("authors"))]
 
 
 def space_hardware(space: str) -> str | None:
@@ -339,9 +444,7 @@ def _read_description(repo_id: str, requested: str | None, token: Token, answer:
     Raises HubError if a file of a model is missing or of unknown size, ValueError if the answer names no commit.
     """
     about = _object(answer)
-    revision = about.get("sha")
-    if not isinstance(revision, str) or not re.fullmatch("[0-9a-f]{40}", revision):
-        raise ValueError("its answer names no commit")
+    revision = _read_commit(about)
     card = _object(about.get("cardData"))
     tags, license = about.get("tags"), card.get("license")
     return Description(
@@ -354,6 +457,14 @@ def _read_description(repo_id: str, requested: str | None, token: Token, answer:
         license[:LONGEST_FIGURE_NAME] if isinstance(license, str) else "",
         token,
     )
+
+
+def _read_commit(about: Mapping[str, Any]) -> str:
+    """Return the commit that an answer about a repository names. Raises ValueError if it names none."""
+    commit = about.get("sha")
+    if not isinstance(commit, str) or not re.fullmatch("[0-9a-f]{40}", commit):
+        raise ValueError("its answer names no commit")
+    return commit
 
 
 def _sizes(repo_id: str, siblings: object) -> dict[str, int]:
@@ -470,6 +581,11 @@ def _explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
         case HfHubHTTPError() if error.response.status_code == 403:
             return HubError(
                 f"the token has no permission for this on {repo_id}: use one with write permission, or your own name"
+            )
+        case HfHubHTTPError() if error.response.status_code in (409, 412) and "/commit/" in error.response.url.path:
+            return HubError(
+                f"somebody else changed {repo_id} during this push, so nothing was published; look at it on the Hub, "
+                "then push again"
             )
         case HfHubHTTPError() if error.response.status_code not in (408, 429) and error.response.status_code < 500:
             return HubError(f"the Hub refused the request for {repo_id}: {_one_line(error.server_message or error)}")

@@ -301,21 +301,35 @@ class CharLM:
         except ModelFileError:
             return {}
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | bool | None = None) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        license: str | None = None,
+        language: str | None = None,
+        space: str | None = None,
+        token: str | bool | None = None,
+    ) -> str:
         """Publish the model as a repository on the Hub, in one commit; return the commit's address.
 
-        private: whether a repository that has to be created is private. Raises HubError if the Hub refuses.
+        repo_id: USER/NAME, hf://USER/NAME or the web address.
+        private: whether a repository that has to be created is private.
+        license, language: for the metadata of the card, a licence as the Hub names it (mit) and a code (en).
+        space: USER/SPACE that shows the model, to which the card links.
+        Raises HubError if the Hub refuses, RequestError for an unknown licence or language.
         """
         from charlm import hub
 
         check_string("repo_id", repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return hub.push_folder(Path(folder), repo_id, private=private, token=token)
+            return hub.push_folder(
+                Path(folder), repo_id, private=private, license=license, language=language, space=space, token=token
+            )
 
     def _start(self) -> Ids:
-        """What an empty prompt stands for: the end of a line, if the model knows lines."""
-        return self.vocab.encode("\n" if "\n" in self.vocab else self.vocab.symbols[0])
+        return self.vocab.encode(self.config.start)
 
     def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Generator[tuple[str, NDArray[np.float64]]]:
         for ids, costs in self._scheduler.write(prompt, length, sampler):

@@ -18,6 +18,7 @@ REPO_ID = re.compile(rf"{_PART}/(?!.*\.git$){_PART}", re.ASCII)
 REVISION = re.compile(
     r"(?!.*\.\.)[^\s\\^~:?*\[,@\x00-\x1f\x7f]{1,255}"
 )  # what git allows in the name of a branch, nearly
+MAIN_BRANCH = "main"
 NOT_MODELS = ("datasets", "spaces")  # with one of these, a name is that of another kind of repository
 
 
@@ -61,10 +62,10 @@ def parse_hub_name(name: str) -> HubName | None:
 def _parse_address(address: str) -> HubName | None:
     """Read https://huggingface.co/USER/REPO, also with /tree/REVISION or the path of a file behind it."""
     try:
-        parts, own = urlsplit(address), urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
+        parts = urlsplit(address)
     except ValueError:  # brackets that enclose no IPv6 address
         return None
-    if parts.netloc.lower() not in (*HUB_HOSTS, own.lower()):
+    if not _is_hub_host(parts.netloc):
         return None
     path = [unquote(part) for part in parts.path.strip("/").split("/")]
     repo_id, page = "/".join(path[:2]), path[2:4]
@@ -73,6 +74,11 @@ def _parse_address(address: str) -> HubName | None:
     if len(page) < 2 or page[0] not in ("tree", "blob", "resolve", "commit", "commits"):
         return HubName(repo_id)
     return HubName(repo_id, page[1]) if REVISION.fullmatch(page[1]) else None
+
+
+def _is_hub_host(host: str) -> bool:
+    own = os.environ.get("HF_ENDPOINT", "").partition("://")[2].split("/")[0]
+    return host != "" and host.lower() in (*HUB_HOSTS, own.lower())
 
 
 def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
@@ -105,6 +111,39 @@ def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
     return found, None
 
 
+def parse_push_target(name: object) -> str:
+    """Return USER/REPO of the repository to publish to, which may be named in each way of `parse_hub_name`.
+
+    Raises HubError for a name of another form, and for one with a revision: a push goes to the main branch.
+    """
+    found = parse_hub_name(name) if isinstance(name, str) else None
+    if found is None:
+        raise HubError(f"{name!r:.200} is not the name of a repository; give it as USER/NAME")
+    if found.revision not in (None, MAIN_BRANCH):
+        raise HubError(
+            f"{name} names the revision {found.revision}, and a push goes to the main branch: give {found.repo_id}"
+        )
+    return found.repo_id
+
+
+def parse_space_name(name: object) -> str:
+    """Return USER/SPACE of a Space that is named so, as hf://spaces/USER/SPACE or by its web address.
+
+    Raises HubError for a name of another form.
+    """
+    path = name if isinstance(name, str) else ""
+    scheme, separator, rest = path.partition("://")
+    if separator and scheme.lower() == "hf":
+        path = rest
+    elif separator and scheme.lower() in ("http", "https"):
+        host, _, path = rest.split("?")[0].partition("/")
+        path = path.rstrip("/") if _is_hub_host(host) and path.startswith("spaces/") else ""
+    space = path.removeprefix("spaces/")
+    if not is_repo_id(space) or space.split("/")[0] in NOT_MODELS:
+        raise HubError(f"{name!r:.200} is not the name of a Space; give it as USER/SPACE")
+    return space
+
+
 def explain_missing(name: str, error: HubError) -> CharLMError:
     """Return what to raise for a name that is no folder here, after the Hub's error about it as a repository.
 
@@ -126,7 +165,7 @@ def check_folder(folder: Path) -> Path:
 def _similar_folder(name: str) -> str | None:
     """Return what to say about a name that is no folder, if a folder has nearly that name, or that name elsewhere."""
     path = Path(name)
-    similar = nearest_path(path, Path.is_dir)
+    similar = nearest_path(path, Path.is_dir) if name else None
     if similar is None and len(path.parts) == 1:
         similar = path_in_subfolder(name, lambda folder: (folder / "config.json").is_file())
     return f"there is no folder {name} here; did you mean {similar}?" if similar else None

@@ -66,11 +66,12 @@ class User:
 
 @dataclass(frozen=True)
 class Commit:
-    """All files of a repository at one time; `id` has the 40 digits of a git commit."""
+    """All files of a repository at one time; `id` has the 40 digits of a git commit. author: who made it."""
 
     id: str
     message: str
     files: Files
+    author: str = ""
 
 
 @dataclass
@@ -107,14 +108,15 @@ class Repo:
         known = [commit for commit in self.commits if commit.id.startswith(wanted)]
         return known[0] if known and len(wanted) >= 7 else None
 
-    def commit(self, changes, message="a push", branch="main") -> str:
-        """Add a commit that changes these files (None removes one); return its id."""
+    def commit(self, changes, message="Publish the model", branch="main", author=None) -> str:
+        """Add a commit that changes these files (None removes one); return its id. author: by default the owner."""
         parent = self.at(branch) or self.at("main")
         files = (parent.files if parent else {}) | changes
         files = {path: content for path, content in files.items() if content is not None}
         content = [(path, hashlib.sha256(files[path]).hexdigest()) for path in sorted(files)]
         described = repr((self.kind, self.name, len(self.commits), message, content))
-        self.commits.append(Commit(hashlib.sha1(described.encode()).hexdigest(), message, files))
+        commit = hashlib.sha1(described.encode()).hexdigest()
+        self.commits.append(Commit(commit, message, files, author or self.namespace))
         self.refs[branch] = self.commits[-1].id
         return self.commits[-1].id
 
@@ -387,6 +389,15 @@ class HubServer:
             entries.append(entry | ({"lfs": lfs | {"oid": lfs["sha256"]}} if lfs else {}))
         return _json(entries)
 
+    def _commits(self, user, kind, name, revision, **_):
+        repo = self._readable(user, kind, name)
+        last = _commit(repo, revision)
+        listed = [
+            {"id": commit.id, "title": commit.message, "message": "", "authors": [{"user": commit.author}]}
+            for commit in reversed(repo.commits[: repo.commits.index(last) + 1])
+        ]
+        return _json(listed)
+
     def _refs(self, user, kind, name, **_):
         refs = self._readable(user, kind, name).refs
         branches = [{"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": commit} for ref, commit in refs.items()]
@@ -470,6 +481,8 @@ class HubServer:
             key, value = (entry := json.loads(line))["key"], entry["value"]
             if key == "header":
                 message = value["summary"]
+                if value.get("parentCommit", repo.refs[revision]) != repo.refs[revision]:
+                    raise RefusedError(412, "A commit has happened since. Please refresh and try again.")
             elif key == "file":
                 changes[value["path"]] = base64.b64decode(value["content"], validate=True)
             elif key == "lfsFile" and value["oid"] in self._uploads:
@@ -478,7 +491,7 @@ class HubServer:
                 changes[value["path"]] = None
             else:
                 raise RefusedError(400, f"cannot do {key} {value.get('path')}")
-        commit = repo.commit(changes, message, revision)
+        commit = repo.commit(changes, message, revision, user.name)
         url = f"{self.url}/{_key(kind, name)}/commit/{commit}"
         return _json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
 
@@ -497,6 +510,7 @@ ROUTES = [
     (rf"GET {API}", HubServer._info),
     (rf"GET {API}/revision/(?P<revision>[^/]+)", HubServer._info),
     (rf"GET {API}/tree/(?P<revision>[^/]+)", HubServer._tree),
+    (rf"GET {API}/commits/(?P<revision>[^/]+)", HubServer._commits),
     (rf"GET {API}/refs", HubServer._refs),
     (rf"POST {API}/preupload/(?P<revision>[^/]+)", HubServer._preupload),
     (rf"POST {API}/commit/(?P<revision>[^/]+)", HubServer._commit),

@@ -25,6 +25,7 @@ ORDER = [
     "charlm.model.weights",
     "charlm.model.folder",
     "charlm.model.card",
+    "charlm.model.published_card",
     "charlm.model.network",
     "charlm.inference.sampling",
     "charlm.inference.engine",

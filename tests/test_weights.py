@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from browser import ROOT
 from commands import run_train
 from reference import load_plain
 
+from charlm.lm import CharLM
+from charlm.model.card import model_card
 from charlm.model.folder import MODEL_FILES, read_model
 
 FOLDERS = sorted((ROOT / "weights").iterdir())
@@ -42,6 +45,21 @@ def test_plain_torch_reads_it(folder):
     assert sum(tensor.numel() for tensor in model.parameters()) == read_model(folder).history["run"]["parameters"]
     _, state = model(torch.tensor([vocab.index(symbol) for symbol in "ROMEO:"]))
     assert vocab[int(model(torch.tensor([vocab.index("\n")]), state)[0][-1].argmax())].isupper()
+
+
+@each_model
+def test_its_card_is_what_the_code_makes_today(folder):
+    """CHARLM_CARDS=1 writes the cards anew, after a change of what a card says."""
+    card, model = folder / "README.md", read_model(folder)
+    if os.environ.get("CHARLM_CARDS"):
+        samples = CharLM(model.config, model.weights, device="cpu").write_samples()
+        card.write_text(model_card(model.config, model.history, samples), encoding="utf-8")
+    written = card.read_text(encoding="utf-8")
+    # with the samples that it shows: another processor may round otherwise, and write others
+    widget = yaml.safe_load(written.split("---\n")[1])["widget"]
+    samples = {entry["parameters"]["temperature"]: entry["output"]["text"] for entry in widget}
+    assert list(samples) == [0.5, 1.0, 1.5]
+    assert written == model_card(model.config, model.history, samples)
 
 
 @pytest.mark.slow

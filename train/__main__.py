@@ -85,7 +85,8 @@ def run_push(args: argparse.Namespace) -> None:
     """Publish a model folder."""
     from charlm.hub import push_folder
 
-    print(push_folder(args.folder, args.repo, private=args.private))
+    options = {name: getattr(args, name) for name in ("private", "license", "language", "space")}
+    print(push_folder(args.folder, args.repo, **options))
 
 
 @in_each_process
@@ -126,10 +127,24 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     command.set_defaults(run=run_evaluate)
 
-    command = commands.add_parser("push", help="publish a model folder on the Hub")
+    command = commands.add_parser(
+        "push",
+        help="publish a model folder on the Hub",
+        description="Publish a model folder on the Hub, in one commit. What the options change is changed in the card "
+        "that is published; the folder stays as it is.",
+    )
     command.add_argument("folder", type=cli.folder, metavar="FOLDER", help="the model folder")
     command.add_argument("repo", metavar="USER/REPO", help="the repository, created if it is not there")
     command.add_argument("--private", action="store_true", help="create the repository as private")
+    command.add_argument(
+        "--license", metavar="ID", help="the licence, as the Hub names it, for example mit; for the published card"
+    )
+    command.add_argument("--language", metavar="CODE", help="of the text, for example en; for the published card")
+    command.add_argument(
+        "--space",
+        metavar="USER/SPACE",
+        help="a Space that shows the model; the published card links to it and says how to install charlm from there",
+    )
     command.set_defaults(run=run_push)
 
     command = commands.add_parser("deploy", help="put the page on a Space of the Hub")

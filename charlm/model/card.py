@@ -9,9 +9,32 @@ import yaml
 
 from charlm.model.config import ModelConfig
 from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, perplexity
+from charlm.model_name import parse_hub_name
 
-# The name of the repository in a card that is not published yet; `hub.push_folder` puts the right one in its place.
+# The name of the repository in a card that is not published yet; `published_card` puts the right one in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
+
+# What the metadata says of a model of these texts: the data set on the Hub, its language, the licence of the model.
+HUB_TEXTS: Mapping[Any, dict[str, Any]] = {
+    "tinyshakespeare": {"datasets": ["karpathy/tiny_shakespeare"], "language": "en", "license": "mit"}
+}
+
+# A licence that the Hub does not list needs a name and a link: to the section of the card that says there is none.
+NO_LICENSE = {
+    "license": "other",
+    "license_name": "not-stated",
+    "license_link": f"https://huggingface.co/{REPO_PLACEHOLDER}#licence",
+}
+NO_LICENSE_SECTION = """## Licence
+
+The author of this model has stated no licence. Ask the author before you use it for more than a trial."""
+
+# Between these comments stands where to get charlm; `published_card` puts the Space there that shows the model.
+SPACE_COMMENTS = "<!-- space -->", "<!-- end of space -->"
+NO_SPACE = (
+    "With charlm, the library that trained it. The package of that name on PyPI is another one: ask the author of this "
+    "model for the code."
+)
 
 
 def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapping[float, str] | None = None) -> str:
@@ -20,7 +43,8 @@ def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapp
     samples: texts that the model wrote, by temperature; without any, the card shows the best epoch's sample of the
         record.
     """
-    parts = [front_matter(_metadata(config, history)), _introduction(config, history)]
+    metadata = _metadata(config, history, samples or {})
+    parts = [front_matter(metadata), _introduction(config, history)]
     if history is not None:
         parts.append(_results(history))
     if samples:
@@ -30,6 +54,8 @@ def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapp
     parts.append(_usage(config))
     if history is not None:
         parts.append(_training(history))
+    if metadata["license"] == NO_LICENSE["license"]:
+        parts.append(NO_LICENSE_SECTION)
     return "\n\n".join(parts) + "\n"
 
 
@@ -42,29 +68,61 @@ def card_picture(config: ModelConfig, history: HistoryRecord | None) -> bytes | 
 
 def front_matter(values: Mapping[str, Any]) -> str:
     """Return the YAML block that a card begins with, between its two lines of dashes."""
-    block = yaml.dump(dict(values), sort_keys=False, allow_unicode=True).strip()
+    block = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True).strip()
     return f"---\n{block}\n---"
 
 
-def _metadata(config: ModelConfig, history: HistoryRecord | None) -> dict[str, Any]:
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML declares no types
+    """Writes a text of several lines as a block, line by line, and otherwise as huggingface_hub does."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        lines = "|" if text.strip() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=lines if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def _metadata(config: ModelConfig, history: HistoryRecord | None, samples: Mapping[float, str]) -> dict[str, Any]:
     """Return what the Hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
-    shakespeare = history is not None and history["run"].get("text") == "tinyshakespeare"
-    values: dict[str, Any] = {"datasets": ["karpathy/tiny_shakespeare"], "language": "en"} if shakespeare else {}
+    run = history["run"] if history else {}
+    known = HUB_TEXTS.get(run.get("text"), {})
+    base_model = _base_model(run)
+    values: dict[str, Any] = {} if base_model is None else {"base_model": base_model}
+    values |= {name: known[name] for name in ("datasets", "language") if name in known}
+    values |= {"library_name": "charlm"} | ({"license": known["license"]} if known else NO_LICENSE)
     values |= {
-        "library_name": "charlm",
-        "license": "mit" if shakespeare else "other",
         "pipeline_tag": "text-generation",
         "tags": ["charlm", "character-level", "language-model", config.cell],
     }
+    if samples:
+        values["widget"] = [_widget_example(config, *sample) for sample in samples.items()]
     if history and (metrics := _metrics(history)):
-        text = str(history["run"].get("text", "text"))
-        result = {
-            "task": {"type": "text-generation"},
-            "dataset": {"name": text, "type": text, "split": "validation"},
-            "metrics": metrics,
-        }
+        text = str(run.get("text", "text"))
+        # a data set on the Hub has splits of its own, none of which is ours
+        dataset = {"name": text, "type": known["datasets"][0]} if known else {"name": text, "type": text}
+        result = {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics}
         values["model-index"] = [{"name": config.kind.label, "results": [result]}]
     return values
+
+
+def _base_model(run: Mapping[str, Any]) -> str | None:
+    """Return the repository of the model that a run began with; None if there was none, or it was a folder."""
+    begun_with = run.get("init_from")
+    if not isinstance(begun_with, dict) or begun_with.get("revision") is None:  # a folder has no revision
+        return None
+    named = parse_hub_name(str(begun_with.get("name")))
+    return None if named is None else named.repo_id
+
+
+def _widget_example(config: ModelConfig, temperature: float, text: str) -> dict[str, Any]:
+    """Return a sample as the page of the model on the Hub shows it: an input and what the model wrote after it."""
+    return {
+        "example_title": f"temperature {temperature}",
+        "text": config.start,
+        "parameters": {"temperature": temperature},
+        "output": {"text": text},
+    }
 
 
 def _metrics(history: HistoryRecord) -> list[dict[str, Any]]:
@@ -89,17 +147,19 @@ def _metrics(history: HistoryRecord) -> list[dict[str, Any]]:
 
 
 def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
-    trained = f" trained on {_code(history['run'].get('text', 'a text'))}" if history else ""
-    return "\n\n".join(
-        [
-            f"# {config.kind.label}{trained}",
-            f"A character-level language model: it reads a text one character at a time and predicts the next. "
-            f"{config.num_layers} layers of {config.hidden_size} {config.cell.upper()} units over an embedding of "
-            f"{config.embedding_size}, {config.parameters:,} parameters, {len(config.vocab)} symbols.",
-            "It writes text in the style of its training text, and may repeat passages of it. It knows no facts and "
-            "follows no instructions.",
-        ]
-    )
+    run = history["run"] if history else {}
+    trained = f" trained on {_code(run.get('text', 'a text'))}" if history else ""
+    parts = [
+        f"# {config.kind.label}{trained}",
+        f"A character-level language model: it reads a text one character at a time and predicts the next. "
+        f"{config.num_layers} layers of {config.hidden_size} {config.cell.upper()} units over an embedding of "
+        f"{config.embedding_size}, {config.parameters:,} parameters, {len(config.vocab)} symbols.",
+        "It writes text in the style of its training text, and may repeat passages of it. It knows no facts and "
+        "follows no instructions.",
+    ]
+    if base_model := _base_model(run):
+        parts.append(f"Its training began with the weights of [{base_model}](https://huggingface.co/{base_model}).")
+    return "\n\n".join(parts)
 
 
 def _results(history: HistoryRecord) -> str:
@@ -132,16 +192,10 @@ def _verbatim(text: str) -> str:
 
 def _usage(config: ModelConfig) -> str:
     size = f"{config.embedding_size}, {config.hidden_size}, {config.num_layers}"
+    start, end = SPACE_COMMENTS
     return f"""## How to load it
 
-```python
-from charlm import CharLM
-
-lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}")  # or the path of this folder
-print(lm.generate(length=500, temperature=0.8, seed=7))
-```
-
-Without charlm, in plain torch:
+In plain torch:
 
 ```python
 import json
@@ -166,6 +220,18 @@ with torch.no_grad():
         ids = torch.multinomial((model["head"](hidden[-1]) / 0.8).softmax(-1), 1)
         text += config["vocab"][ids.item()]
 print(text)
+```
+
+{start}
+{NO_SPACE}
+
+{end}
+
+```python
+from charlm import CharLM
+
+lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}")  # or the path of this folder
+print(lm.generate(length=500, temperature=0.8, seed=7))
 ```"""
 
 

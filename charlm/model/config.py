@@ -73,6 +73,11 @@ class ModelConfig:
         return CELLS[self.cell]
 
     @property
+    def start(self) -> str:
+        """The symbol that an empty prompt stands for: the end of a line, if the model knows lines."""
+        return "\n" if "\n" in self.vocab else self.vocab[0]
+
+    @property
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and shape of every tensor of model.safetensors, as torch.nn lays them out."""
         rows = self.kind.gates * self.hidden_size

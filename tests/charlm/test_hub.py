@@ -19,10 +19,10 @@ from huggingface_hub.utils import _http
 from models import VOCAB, contents, make_lm, make_model, make_record, save
 from reference import load_plain, log_softmax, plain_logits
 
-from charlm.errors import HubError, HubUnavailableError, ModelFileError
+from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.hub import check_can_push, describe, describe_public, push_folder, search
 from charlm.lm import CharLM
-from charlm.model.folder import Model
+from charlm.model.folder import Model, read_model
 
 FIVE = {"config.json", "model.safetensors", "history.json", "loss.png", "README.md"}
 TOKEN = "hf_ada"
@@ -227,6 +227,177 @@ def test_a_card_that_the_hub_refuses_is_reported_in_its_words(ada, folder):
         push_folder(folder, "ada/tiny")
     assert error.value.exit_status == 2
     assert not FIVE & ada.repos["ada/tiny"].files.keys()
+
+
+@pytest.mark.parametrize("name", ["hf://ada/tiny", "https://huggingface.co/ada/tiny", "ada/tiny@main"])
+def test_a_repository_to_publish_to_is_named_as_one_to_load(ada, folder, name):
+    push_folder(folder, name)
+    assert ada.repos.keys() == {"ada/tiny"}
+
+
+@pytest.mark.parametrize("name", ["ada/tiny@v1", "hf://ada/tiny@v1", "https://huggingface.co/ada/tiny/tree/v1"])
+def test_a_push_to_a_revision_is_refused_before_the_hub_is_asked(ada, folder, name):
+    said = "names the revision v1, and a push goes to the main branch: give ada/tiny$"
+    for push in (lambda: push_folder(folder, name), lambda: check_can_push(name)):
+        with pytest.raises(HubError, match=said):
+            push()
+    assert ada.requests == []
+
+
+def test_a_licence_and_a_language_are_published_and_the_folder_stays_as_it_is(ada, folder, files):
+    push_folder(folder, "ada/tiny", license="CC0-1.0", language="de")
+    data = ModelCard.load("ada/tiny").data
+    assert (data.license, data.language) == ("cc0-1.0", "de")
+    assert (folder / "README.md").read_bytes() == files["README.md"]
+    make_lm().push_to_hub("ada/other", license="mit", language="ko")
+    data = ModelCard.load("ada/other").data
+    assert (data.license, data.language) == ("mit", "ko")
+
+
+@pytest.mark.parametrize("wrong", [{"license": "mti"}, {"language": "english"}])
+def test_a_licence_or_a_language_that_the_hub_does_not_know_is_refused_before_it_is_asked(ada, folder, wrong):
+    with pytest.raises(
+        RequestError, match="is not among the licences of the Hub; did you mean mit|two or three letters"
+    ):
+        push_folder(folder, "ada/tiny", **wrong)
+    assert ada.requests == []
+
+
+@pytest.mark.parametrize("name", ["ada/page", "hf://spaces/ada/page", "https://huggingface.co/spaces/ada/page/"])
+@pytest.mark.parametrize("files_there", [["app.py", "pyproject.toml"], ["index.html"]])
+def test_the_published_card_links_to_the_space_and_installs_from_it_if_that_holds_the_package(
+    ada, folder, name, files_there
+):
+    ada.add_repo("ada/page", dict.fromkeys(files_there, b""), kind="space")
+    push_folder(folder, "ada/tiny", space=name)
+    card = ada.repos["ada/tiny"].files["README.md"].decode()
+    assert "[ada/page](https://huggingface.co/spaces/ada/page)" in card
+    install = "pip install git+https://huggingface.co/spaces/ada/page"
+    assert (install in card) == ("pyproject.toml" in files_there)
+
+
+def test_a_space_that_is_not_there_is_told_before_anything_is_published(ada, folder):
+    with pytest.raises(HubError) as error:
+        push_folder(folder, "ada/tiny", space="ada/page")
+    assert str(error.value) == (
+        "the Hub has no Space ada/page, or it is private: publish the model without it, make the Space with "
+        "`python -m train deploy ada/page --model ada/tiny`, and push again"
+    )
+    with pytest.raises(HubError, match="'page' is not the name of a Space; give it as USER/SPACE"):
+        push_folder(folder, "ada/tiny", space="page")
+    assert not ada.repos
+
+
+def test_a_folder_without_a_card_is_published_with_one(ada, folder, files):
+    (folder / "README.md").unlink()
+    push_folder(folder, "ada/tiny", license="mit")
+    assert ModelCard.load("ada/tiny").data.library_name == "charlm"
+    assert not (folder / "README.md").exists()
+
+
+def test_a_card_in_another_encoding_is_told_before_the_hub_is_asked(ada, folder):
+    write(folder / "README.md", "# für Ädä\r\n".encode("latin-1"))
+    with pytest.raises(ModelFileError, match=r"run: README.md is not UTF-8 text, as the Hub demands; save it as"):
+        push_folder(folder, "ada/tiny")
+    assert ada.requests == []
+
+
+def test_a_folder_that_is_not_there_is_told_with_the_one_that_was_meant(ada, folder):
+    with pytest.raises(ModelFileError, match=r"there is no folder .*/rnu-1 here; did you mean .*/run-1\?"):
+        push_folder(folder.rename(folder.parent / "run-1").with_name("rnu-1"), "ada/tiny")
+    assert ada.requests == []
+
+
+def test_a_folder_that_changes_while_it_is_read_is_not_published(ada, folder, other_files, monkeypatch):
+    def read_and_let_a_training_write(folder):
+        model = read_model(folder)
+        write(folder / "model.safetensors", other_files["model.safetensors"])
+        return model
+
+    monkeypatch.setattr("charlm.hub.read_model", read_and_let_a_training_write)
+    with pytest.raises(
+        ModelFileError, match="run changed while it was read: nothing was published; push it again when"
+    ):
+        push_folder(folder, "ada/tiny")
+    assert ada.requests == []
+
+
+# Who else changed the repository
+
+
+def edit(repo, files, **by):
+    return repo.commit(files, message="Update README.md", **by)
+
+
+@pytest.mark.parametrize("step", ["POST /api/models/.*/preupload", "POST .*/verify", "POST .*/commit/"])
+def test_a_change_during_a_push_is_told_and_nothing_is_lost(ada, folder, files, other_files, step):
+    repo = ada.add_repo("ada/tiny", other_files)
+
+    def edit_before(answer):
+        edit(repo, {"README.md": b"mine"})
+        return answer()
+
+    ada.on(step, edit_before, times=1)
+    with pytest.raises(HubError) as error:
+        push_folder(folder, "ada/tiny")
+    assert str(error.value) == (
+        "somebody else changed ada/tiny during this push, so nothing was published; look at it on the Hub, then push "
+        "again"
+    )
+    assert repo.files["README.md"] == b"mine" and repo.files["config.json"] == other_files["config.json"]
+    with pytest.warns(UserWarning, match=r"replaced README.md of ada/tiny"):
+        push_folder(folder, "ada/tiny")
+    assert repo.files["model.safetensors"] == files["model.safetensors"]
+
+
+def test_a_hub_that_answers_a_conflict_otherwise_is_told_in_the_same_words(ada, folder):
+    ada.fail("POST .*/commit/", 409)
+    with pytest.raises(HubError, match="somebody else changed ada/tiny during this push, so nothing was published"):
+        push_folder(folder, "ada/tiny")
+
+
+def test_a_card_that_was_edited_on_the_hub_is_told_when_a_push_replaces_it(ada, folder, other_files):
+    push_folder(folder, "ada/tiny")
+    repo = ada.repos["ada/tiny"]
+    edited = edit(repo, {"README.md": b"my own words"})
+    repo.commit({"LICENSE": b"MIT"}, message="a file that no push touches")
+    head = repo.refs["main"]
+    for name, content in other_files.items():
+        write(folder / name, content)
+    with pytest.warns(UserWarning, match="replaced") as caught:
+        push_folder(folder, "ada/tiny")
+    assert [str(warning.message) for warning in caught if "content=" not in str(warning.message)] == [
+        "this push replaced README.md of ada/tiny, which had changed since your last push or came from elsewhere; "
+        f"commit {head[:7]} still has what was there"
+    ]
+    assert repo.at(head).files["README.md"] == repo.at(edited).files["README.md"] == b"my own words"
+    push_folder(folder, "ada/tiny")  # of which nothing is to be told
+
+
+def test_a_model_that_another_member_published_in_between_is_told(hub, folder, files, other_files):
+    hub.add_user("ada", TOKEN, groups=["analysts"])
+    push_folder(folder, "analysts/tiny", token=TOKEN)
+    repo = hub.repos["analysts/tiny"]
+    repo.commit(other_files, author="bob")
+    with pytest.warns(UserWarning, match=r"replaced config\.json, model\.safetensors, .* of analysts/tiny"):
+        push_folder(folder, "analysts/tiny", token=TOKEN)
+    assert repo.files["model.safetensors"] == files["model.safetensors"]
+
+
+def test_what_another_program_put_there_before_the_first_push_is_told(ada, folder):
+    repo = ada.add_repo("ada/tiny")
+    edit(repo, {"README.md": b"---\nlicense: mit\n---\n", "notes.md": b"mine"})
+    with pytest.warns(UserWarning, match="replaced README.md of ada/tiny"):
+        push_folder(folder, "ada/tiny")
+    assert repo.files["notes.md"] == b"mine"
+
+
+def test_a_change_that_equals_what_is_pushed_is_not_told(ada, folder, other_files):
+    push_folder(folder, "ada/tiny")
+    card = ada.repos["ada/tiny"].files["README.md"]
+    edit(ada.repos["ada/tiny"], {"README.md": b"my own words"})
+    edit(ada.repos["ada/tiny"], {"README.md": card, "model.safetensors": (folder / "model.safetensors").read_bytes()})
+    push_folder(folder, "ada/tiny")
 
 
 STEPS = ["POST /api/models/.*/preupload", "POST .*/objects/batch", "PUT /lfs/", "POST .*/verify", "POST .*/commit/"]

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from models import laws
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
-from charlm.model_name import HubName, check_folder, explain_missing, is_repo_id, parse_hub_name, parse_model_name
+from charlm.model_name import (
+    HubName,
+    check_folder,
+    explain_missing,
+    is_repo_id,
+    parse_hub_name,
+    parse_model_name,
+    parse_push_target,
+    parse_space_name,
+)
 
 POEMS = HubName("ada/poems")
 
@@ -111,6 +120,43 @@ def test_what_names_no_model_on_the_hub_is_not_read(name):
 def test_an_address_of_something_else_is_refused(here, name):
     with pytest.raises(RequestError, match="is not the address of a model on the Hub; write hf://USER/NAME"):
         parse_model_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ada/page", "spaces/ada/page", "hf://spaces/ada/page", "https://huggingface.co/spaces/ada/page?x=1"],
+)
+def test_every_way_to_name_a_space_is_read(name):
+    assert parse_space_name(name) == "ada/page"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        None,
+        "page",
+        "./ada/page",
+        "hf://datasets/ada",
+        "https:///spaces/ada/page",
+        "https://huggingface.co/ada/page",
+        "https://example.org/spaces/ada/page",
+        "ftp://huggingface.co/spaces/ada/page",
+    ],
+)
+def test_what_names_no_space_is_refused(name):
+    with pytest.raises(HubError, match="is not the name of a Space; give it as USER/SPACE"):
+        parse_space_name(name)
+
+
+def test_a_push_goes_to_the_main_branch_of_a_repository():
+    for name in ("ada/poems", "ada/poems@main", "hf://ada/poems", "https://huggingface.co/ada/poems/tree/main"):
+        assert parse_push_target(name) == "ada/poems"
+    for name in ("./ada/poems", "poems", 5, None):
+        with pytest.raises(HubError, match="is not the name of a repository; give it as USER/NAME"):
+            parse_push_target(name)
+    with pytest.raises(HubError, match="^ada/poems@v1 names the revision v1, and a push goes to the main branch: give"):
+        parse_push_target("ada/poems@v1")
 
 
 # Folders

@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from hypothesis import example, given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from models import VOCAB, make_config, make_model, make_record, save
+from models import VOCAB, laws, make_config, make_model, make_record, save
 
 from charlm.model.card import model_card
 from charlm.model.cells import CELLS
@@ -118,9 +120,8 @@ def test_the_metadata_is_what_the_hubs_own_library_would_write():
     results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type="tinyshakespeare",
+            dataset_type="karpathy/tiny_shakespeare",
             dataset_name="tinyshakespeare",
-            dataset_split="validation",
             metric_type=kind,
             metric_name=name,
             metric_value=value,
@@ -146,6 +147,76 @@ def test_the_metadata_is_what_the_hubs_own_library_would_write():
     data = ModelCard(card).data
     assert data.to_dict() == expected.to_dict()
     assert data.eval_results == results and data.model_name == "CharGRU"
+
+
+def test_a_licence_that_nobody_stated_has_a_name_and_a_link_to_the_section_that_says_so():
+    card = card_of(text="letters.txt")
+    data = ModelCard(card).data
+    assert (data.license, data.license_name) == ("other", "not-stated")
+    page, section = data.license_link.split("#")
+    assert page == "https://huggingface.co/USER/MODEL"
+    assert section in [heading.lower().replace(" ", "-") for heading in headings(card)]  # as Markdown pages link
+    of_the_hub = ModelCard(card_of())
+    assert "license_name" not in of_the_hub.data.to_dict() and "Licence" not in headings(str(of_the_hub))
+
+
+@pytest.mark.parametrize("vocab", ["abc\nde", "abcde"])
+def test_the_page_on_the_hub_shows_each_sample_with_its_temperature_after_what_the_model_read(vocab):
+    card = model_card(make_config(vocab=vocab), make_record(), {0.5: "a cab\n\nbad", 1.5: "--- \t#: '\"한"})
+    start = vocab[3] if "\n" in vocab else "a"
+    assert ModelCard(card).data.to_dict()["widget"] == [
+        {
+            "example_title": f"temperature {temperature}",
+            "text": start,
+            "parameters": {"temperature": temperature},
+            "output": {"text": text},
+        }
+        for temperature, text in [(0.5, "a cab\n\nbad"), (1.5, "--- \t#: '\"한")]
+    ]
+    assert "widget" not in ModelCard(card_of()).data.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("init_from", "base_model"),
+    [
+        ({"name": "ada/poems", "revision": "1" * 40, "weights_sha256": "2" * 64}, "ada/poems"),
+        ({"name": "https://huggingface.co/ada/poems/tree/v1", "revision": "1" * 40}, "ada/poems"),
+        ({"name": "runs/poems", "revision": None, "weights_sha256": "2" * 64}, None),  # a folder
+        ({"name": "/home/ada/poems", "revision": "1" * 40}, None),
+        ({"name": "ada/poems"}, None),
+        ({"name": ["ada/poems"], "revision": "1"}, None),
+        ("ada/poems", None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_the_model_that_training_began_with_is_named_if_the_hub_has_it(init_from, base_model):
+    card = card_of(init_from=init_from)
+    assert ModelCard(card).data.base_model == base_model
+    link = f"Its training began with the weights of [{base_model}](https://huggingface.co/{base_model})."
+    assert (link in card) == ("Its training began" in card) == (base_model is not None)
+
+
+@laws
+@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=80))
+@example("no", "1:30", "---\n...\n--- |\n")
+@example("\x85\u2028\ufeff", "\x00\x1b", "  \n\n # \t\r\n")
+@example("tinyshakespeare", "karpathy/x", "😀" * 80)
+def test_whatever_names_and_samples_hold_the_hubs_own_library_reads_what_was_meant(text, base, sample):
+    record = make_record(text=text, init_from={"name": base, "revision": "1" * 40})
+    card = model_card(make_config(), record, {0.5: sample, 1.0: text})
+    data = ModelCard(card, ignore_metadata_errors=False).data
+    written = [entry["output"]["text"] for entry in data.to_dict()["widget"]]
+    assert written == [sample, text]
+    known = {"tinyshakespeare": "karpathy/tiny_shakespeare"}.get(text, text)
+    assert {(each.dataset_name, each.dataset_type) for each in data.eval_results} == {(text, known)}
+    assert data.base_model is None or data.base_model in base
+    assert ModelCard(f"---\n{data.to_yaml()}\n---\n").data.to_dict() == data.to_dict()
+
+
+def test_a_sample_stands_line_by_line_in_the_metadata():
+    card = model_card(make_config(), make_record(), {0.5: "a cab\n\nbade"})
+    assert '  text: "\\n"\n' in card and "  output:\n    text: |-\n      a cab\n\n      bade\n" in card
 
 
 # The figures and the run
@@ -313,7 +384,11 @@ def test_no_name_of_a_text_breaks_the_heading_or_the_table(name):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_model_without_a_record_has_a_card_that_claims_nothing(cell):
     card = model_card(make_config(cell), None)
-    assert headings(card) == [{"rnn": "CharRNN", "lstm": "CharLSTM", "gru": "CharGRU"}[cell], "How to load it"]
+    assert headings(card) == [
+        {"rnn": "CharRNN", "lstm": "CharLSTM", "gru": "CharGRU"}[cell],
+        "How to load it",
+        "Licence",
+    ]
     data = ModelCard(card).data
     assert (data.library_name, data.license, data.datasets, data.eval_results) == ("charlm", "other", None, None)
     assert cell in data.tags and "loss.png" not in card

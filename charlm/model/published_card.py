@@ -1,0 +1,134 @@
+"""What a card says once it is published: the repository, its licence and language, the Space that shows the model."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+
+from charlm.checks import show
+from charlm.errors import ModelFileError, RequestError
+from charlm.model.card import (
+    NO_LICENSE,
+    NO_LICENSE_SECTION,
+    NO_SPACE,
+    REPO_PLACEHOLDER,
+    SPACE_COMMENTS,
+    front_matter,
+)
+
+# The licences that https://huggingface.co/docs/hub/repositories-licenses lists, without those of single models.
+LICENSE_LIST = """
+    afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigcode-openrail-m bigscience-openrail-m bsd bsd-2-clause bsd-3-clause
+    bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
+    cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0
+    cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m ecl-2.0
+    epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr lppl-1.3c
+    mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense
+    wtfpl zlib
+"""
+LICENSES = LICENSE_LIST.split()
+LANGUAGE = re.compile("[a-z]{2,3}|code|multilingual")  # of ISO 639, and what the Hub takes for texts without one
+FRONT_MATTER = re.compile(r"\A\s*---[ \t]*[\r\n]+(.*?)[\r\n]+---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `published_card` writes into a card; None leaves it as it is.
+
+    license: an entry of LICENSES, in any case. language: a code of ISO 639. space: USER/SPACE, a Space that shows the
+    model. installs: whether pip can install charlm from that Space.
+
+    Raises RequestError when built with another licence or language.
+    """
+
+    license: str | None = None
+    language: str | None = None
+    space: str | None = None
+    installs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.license is not None and _fold(self.license) not in LICENSES:
+            close = get_close_matches(_fold(self.license), LICENSES, n=3, cutoff=0.6)
+            hint = f"did you mean {' or '.join(close)}?" if close else "some are mit, apache-2.0 and cc-by-4.0."
+            raise RequestError(
+                f"license is {show(self.license)}, which is not among the licences of the Hub; {hint} "
+                "Write `other` for a licence that is not among them"
+            )
+        if self.language is not None and not LANGUAGE.fullmatch(_fold(self.language)):
+            raise RequestError(
+                f"language is {show(self.language)}; give its code of two or three letters, for example en, or "
+                "`multilingual`, or `code`"
+            )
+
+
+def published_card(card: str, repo_id: str, publication: Publication) -> str:
+    """Return the text of a card as it is published in a repository.
+
+    Raises ModelFileError if a licence or a language has to be written into metadata that are not valid YAML.
+    """
+    if publication.license is not None or publication.language is not None:
+        card = _change_metadata(card, publication)
+    if publication.space is not None:
+        card = _tell_space(card, publication.space, publication.installs)
+    return card.replace(REPO_PLACEHOLDER, repo_id)
+
+
+def _fold(value: object) -> str:
+    return str(value).strip().lower()
+
+
+def _change_metadata(card: str, publication: Publication) -> str:
+    found = FRONT_MATTER.match(card)
+    values, body = (_read_metadata(found[1]), card[found.end() :]) if found else ({}, card)
+    if publication.language is not None:
+        values["language"] = _fold(publication.language)
+    if publication.license is not None:
+        values, body = _change_license(values, body, _fold(publication.license))
+    return f"{front_matter(values)}\n\n" + body.lstrip("\r\n")
+
+
+def _read_metadata(text: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-30
+        reason = " ".join(str(error).split())
+        raise ModelFileError(f"README.md begins with metadata that are not valid YAML: {reason:.200}") from None
+    if not isinstance(values, dict | None):
+        raise ModelFileError("README.md begins with metadata that are not names with values; write `name: value`")
+    return values or {}
+
+
+def _change_license(values: Mapping[str, Any], body: str, license: str) -> tuple[dict[str, Any], str]:
+    """Return metadata and text of a card with another licence.
+
+    `other` keeps the name and the link of a licence that stand there.
+    """
+    if license != NO_LICENSE["license"]:
+        kept = {name: value for name, value in values.items() if name not in NO_LICENSE or name == "license"}
+        return kept | {"license": license}, body.replace(NO_LICENSE_SECTION, "").rstrip() + "\n"
+    changed = {
+        **values,
+        **{name: values.get(name, missing) for name, missing in NO_LICENSE.items()},
+        "license": license,
+    }
+    if changed["license_link"] == NO_LICENSE["license_link"] and NO_LICENSE_SECTION not in body:
+        body = f"{body.rstrip()}\n\n{NO_LICENSE_SECTION}\n"
+    return changed, body
+
+
+def _tell_space(card: str, space: str, installs: bool) -> str:
+    """Put the Space into its place in a card, or at the end of one that has none."""
+    address = f"https://huggingface.co/spaces/{space}"
+    if installs:
+        told = f"With charlm, from the Space [{space}]({address}), which shows this model:"
+        told += f"\n\n    pip install git+{address}"
+    else:
+        told = f"The Space [{space}]({address}) shows this model.\n\n{NO_SPACE}"
+    start, end = SPACE_COMMENTS
+    told = f"{start}\n{told}\n\n{end}"
+    before, found, rest = card.partition(start)
+    _, closed, after = rest.partition(end)
+    return before + told + after if found and closed else f"{card.rstrip()}\n\n{told}\n"
