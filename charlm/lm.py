@@ -339,7 +339,8 @@ class CharLM:
         if length == 0:
             return
         reader, batch_sampler = Reader(self.engine, alone=True), BatchSampler([sampler])
-        logits = reader.prefill(prompt[:, None])
+        reader.prefill(prompt[:, None])
+        logits = reader.logits()
         for left in range(length - 1, -1, -1):
             (drawn,) = batch_sampler.draw(logits)
             yield drawn

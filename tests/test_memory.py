@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from models import make_config, make_weights
 
+from charlm.inference.batching import EngineBackend
 from charlm.inference.engine import BLOCK, LARGEST_TABLE, Engine
 from charlm.inference.sampling import MOST_LOGITS, BatchSampler, Sampler, SamplingSettings
 from charlm.lm import CharLM
@@ -78,3 +79,23 @@ def test_the_largest_vocabulary_takes_its_head_and_a_table_of_bounded_size(cell)
     for call in (lm.inspect, lm.score, lambda text: lm.effective_context(text, 10)):
         call(text[:10] * 20)  # what is made at the first call
         assert peak_bytes(lambda call=call: call(text)) < MOST_BYTES
+
+
+@pytest.mark.slow
+def test_64_streams_of_the_largest_vocabulary_take_no_more_than_a_few():
+    vocab = "".join(chr(0x10000 + number) for number in range(MOST_SYMBOLS))
+    config = make_config("lstm", vocab, embedding_size=1, hidden_size=1, num_layers=1)
+    lm = CharLM(config, make_weights(config), device="cpu")
+    backend = EngineBackend(lm.engine)
+
+    def write(streams):
+        batch = backend.start_batch()
+        samplers = [Sampler(SamplingSettings(top_k=seed, top_p=0.9, seed=seed)) for seed in range(streams)]
+        batch.join([backend.prefill(np.array([seed])) for seed in range(streams)], samplers)
+        for staying in (streams, streams - 1):  # whoever stays is put into other arrays
+            batch.write([9] * len(samplers), lambda: False)
+            batch.keep(range(staying))
+
+    write(2)  # what is made at the first call
+    for streams in (2, 64):
+        assert peak_bytes(lambda streams=streams: write(streams)) < MOST_BYTES

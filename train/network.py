@@ -5,11 +5,17 @@ Letters in the shapes of train/: T steps, B streams, V symbols, E embedding size
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import cross_entropy, embedding
+from torch.utils.checkpoint import checkpoint
 
+from charlm.inference.sampling import cut
 from charlm.model.config import ModelConfig, Weights
 
 from .recurrence import RecurrentLayer
+
+# Logits (T·B·V) that a step of training holds at a time: 268 MB in float32, and some 800 MB with what backpropagation
+# needs of them. The default batch of 64 × 128 symbols stays below it up to a vocabulary of 8,192.
+MOST_TRAINING_LOGITS = 2**26
 
 # For each layer its state, (B, H) each: the hidden and, of an LSTM, the cell state.
 LayerStates = list[list[Tensor]]
@@ -57,16 +63,53 @@ class TrainingNetwork(nn.Module):
 
     def forward(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
         """Return the logits (T, B, V) for ids (T, B) and states; and the states after the last step, detached."""
+        outputs, after = self._read(ids, states)
+        return self._predict(outputs), after  # (T, B, H) → (T, B, V)
+
+    def mean_loss(self, ids: Tensor, targets: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
+        """Return the mean cross-entropy of the logits for ids (T, B) and their targets (T, B), (); and the states.
+
+        The same as that of the logits which `forward` returns. If those are over MOST_TRAINING_LOGITS, they are
+        computed in parts of so many (or of one symbol), and for the gradients each part once more (Chen et al.,
+        "Training Deep Nets with Sublinear Memory Cost", 2016).
+        """
+        outputs, after = self._read(ids, states)
+        symbols = self.head.out_features
+        if targets.numel() * symbols <= MOST_TRAINING_LOGITS:
+            logits = self._predict(outputs)  # (T, B, V)
+            return cross_entropy(logits.flatten(0, 1), targets.flatten()), after  # (T B, V) and (T B,) → ()
+        rows, wanted = outputs.flatten(0, 1), targets.flatten()  # (T, B, H) → (T B, H)
+        loss = rows.new_zeros((), dtype=torch.float32)
+        for part in cut(len(rows), symbols, MOST_TRAINING_LOGITS):
+            loss = loss + checkpoint(
+                self._summed_loss, rows[part], wanted[part], use_reentrant=False, preserve_rng_state=False
+            )
+        return loss / len(rows), after
+
+    def _summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(self._predict(outputs), targets, reduction="sum")
+
+    def _read(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
+        """Return what the head predicts from, (T, B, H), for ids (T, B) and states; and the states, as `forward`."""
         table = self._dropout(self.embedding.weight, self._embedding_dropout)  # (V, E)
-        # RecurrentLayer rounds its operands itself
-        autocast = self._dtype != torch.float32 and not isinstance(self.layers[0], RecurrentLayer)
-        with torch.autocast(ids.device.type, self._dtype, enabled=autocast):
+        with self._autocast():
             outputs, state = self._first_layer(table, ids, states[0])  # (T, B, H)
             after = [state]
             for layer, before in zip(self.layers[1:], states[1:], strict=True):
                 outputs, state = self._run(layer, self.variational_dropout(outputs), before)
                 after.append(state)
-            return self.head(self.variational_dropout(outputs)).float(), after  # (T, B, H) → (T, B, V)
+            return self.variational_dropout(outputs), after
+
+    def _predict(self, outputs: Tensor) -> Tensor:
+        """Return the logits (..., V) for outputs of `_read` (..., H)."""
+        with self._autocast():
+            logits: Tensor = self.head(outputs)
+            return logits.float()
+
+    def _autocast(self) -> torch.autocast:
+        # RecurrentLayer rounds its operands itself
+        is_needed = self._dtype != torch.float32 and not isinstance(self.layers[0], RecurrentLayer)
+        return torch.autocast(self.head.weight.device.type, self._dtype, enabled=is_needed)
 
     def zero_states(self, streams: int) -> LayerStates:
         """Return the states, all zero, from which a text is read."""

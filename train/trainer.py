@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from charlm.errors import ModelFileError, TrainingError
@@ -128,10 +127,10 @@ class Trainer:
         inputs, targets = inputs[:, self._share], targets[:, self._share]  # (T, B) → (T, B / processes)
         if self.states is None or not self.batches.carries_state:
             self.states = self.network.zero_states(inputs.shape[1])
-        # 2) forward; the states come back detached, so the next step's gradients end where its batch begins
-        logits, self.states = self.network(inputs, self.states)  # (T, B, V)
-        # 3) the mean cross-entropy in nats, and its gradients
-        loss = cross_entropy(logits.flatten(0, 1), targets.flatten())  # (T B, V) and (T B,) → ()
+        # 2) forward: the mean cross-entropy in nats; the states come back detached, so the next step's gradients end
+        # where its batch begins
+        loss, self.states = self.network.mean_loss(inputs, targets, self.states)
+        # 3) backward
         loss.backward()  # type: ignore[no-untyped-call]
         # 4) all-reduce: means over the processes
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]

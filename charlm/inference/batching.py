@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.device import count_cores
-from charlm.inference.engine import Array, Engine, Reader, State
-from charlm.inference.sampling import MOST_LOGITS, BatchSampler, Sampler, SamplingSettings, surprisals_of
+from charlm.inference.engine import Engine, Reader, State
+from charlm.inference.sampling import MOST_LOGITS, BatchSampler, Sampler, SamplingSettings, cut, surprisals_of
 from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]
@@ -39,7 +39,7 @@ P_contra = TypeVar("P_contra", contravariant=True)
 class Batch(Protocol[P_contra]):
     """S streams that are written side by side, each in a slot. Belongs to one thread.
 
-    P: where a stream stands after its prompt, its state and the logits, as `Backend.prefill` returns it.
+    P: where a stream stands after its prompt, as `Backend.prefill` returns it.
     """
 
     def join(self, prefilled: Sequence[P_contra], samplers: Sequence[Sampler]) -> None:
@@ -256,11 +256,11 @@ class EngineBackend:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def prefill(self, prompt: Ids) -> tuple[State, Array]:
-        """See Backend. Returns the state and the logits (1, V)."""
+    def prefill(self, prompt: Ids) -> State:
+        """See Backend."""
         reader = Reader(self.engine)
-        logits = reader.prefill(prompt[:, None])
-        return reader.state, logits
+        reader.prefill(prompt[:, None])
+        return reader.state
 
     def start_batch(self) -> "_EngineBatch":
         """See Backend."""
@@ -276,31 +276,35 @@ class EngineBackend:
 
 
 class _EngineBatch:
-    """See Batch."""
+    """See Batch.
+
+    The streams keep their states and no logits. Logits are computed when symbols are drawn, MOST_LOGITS at a time or
+    those of some 16 streams: however many streams there are and however large the vocabulary, about 50 MB.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reader = Reader(engine, 0)
-        self._logits = np.empty((0, engine.symbols), np.float32)  # (S, V), of the next symbols
         self._samplers: list[Sampler] = []
         self._batch_sampler = BatchSampler([])
         self._last_drawn: list[int] = []  # the ids (S,) that `keep` will read
 
-    def join(self, prefilled: Sequence[tuple[State, Array]], samplers: Sequence[Sampler]) -> None:
+    def join(self, prefilled: Sequence[State], samplers: Sequence[Sampler]) -> None:
         """See Batch."""
-        states, logits = zip(*prefilled, strict=True)
-        self._reader = Reader(self._engine, State.join([self._reader.state, *states]))
-        self._logits = np.concatenate([self._logits, *logits])
+        self._reader = Reader(self._engine, State.join([self._reader.state, *prefilled]))
         self._samplers += samplers
         self._batch_sampler = BatchSampler(self._samplers)
 
     def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
         """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain.
 
-        The logits of all N steps are kept for the surprisals, at most MOST_LOGITS unless a single step has more.
+        The logits of all N steps are kept for the surprisals, at most MOST_LOGITS.
         """
-        logits = self._logits
-        most = min(*left, max(1, MOST_LOGITS // logits.size))
+        logits_per_step = len(self._samplers) * self._engine.symbols
+        if logits_per_step > MOST_LOGITS:
+            return self._write_one()
+        most = min(*left, MOST_LOGITS // logits_per_step)
+        logits = self._reader.logits()
         drawn, drawn_from = [self._batch_sampler.draw(logits)], [logits]
         while len(drawn) < most and not should_stop():
             logits = self._reader.step(drawn[-1])
@@ -310,6 +314,18 @@ class _EngineBatch:
         ids = np.array(drawn)
         return ids, surprisals_of(ids, np.stack(drawn_from))
 
+    def _write_one(self) -> tuple[Ids, Surprisals]:
+        """Write one symbol of each stream, in one part of the streams after another."""
+        ids = np.empty(len(self._samplers), np.int64)
+        surprisals = np.empty(len(self._samplers))
+        for part, logits in self._reader.logits_in_parts():
+            ids[part] = BatchSampler(self._samplers[part]).draw(logits)
+            for rows in cut(*logits.shape):
+                surprisals[part][rows] = surprisals_of(ids[part][rows], logits[rows])
+            del logits  # before those of the next part are computed
+        self._last_drawn = ids.tolist()
+        return ids[None], surprisals[None]
+
     def keep(self, slots: Sequence[int]) -> None:
         """See Batch. Then reads the last ids that were drawn, only now because nothing follows in a dropped stream."""
         if len(slots) < len(self._samplers):
@@ -317,4 +333,4 @@ class _EngineBatch:
             self._samplers = [self._samplers[slot] for slot in slots]
             self._batch_sampler = BatchSampler(self._samplers)
             self._last_drawn = [self._last_drawn[slot] for slot in slots]
-        self._logits = self._reader.step(self._last_drawn)
+        self._reader.advance(self._last_drawn)

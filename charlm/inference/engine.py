@@ -29,7 +29,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from time import perf_counter
 from typing import ClassVar
 
@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError
-from charlm.inference.sampling import cut
+from charlm.inference.sampling import MOST_LOGITS, cut
 from charlm.model.config import ModelConfig, Weights
 from charlm.vocab import Ids
 
@@ -205,7 +205,7 @@ class Reader:
             engine.cell(layer, by_chunk[max(0, number - 1) : number + 1], self._hidden[number, : self.texts])
             for number, layer in enumerate(engine.layers)
         ]
-        self._head, self._head_bias = Product(by_chunk[-1:], engine.head, self.texts), engine.head_bias
+        self._top = by_chunk[-1:]  # (1, C, R, K)
         if isinstance(start, State):
             self._hidden[:, : self.texts] = start.hidden
             for cell, cell_state in zip(self._cells, start.cell_state, strict=False):
@@ -220,9 +220,36 @@ class Reader:
 
     def step(self, ids: Ids | Sequence[int]) -> Array:
         """Read a symbol of each text, ids (S,); return the logits (S, V)."""
+        self.advance(ids)
+        return self.logits()
+
+    def advance(self, ids: Ids | Sequence[int]) -> None:
+        """Read a symbol of each text, ids (S,), without predicting the next."""
         for cell in self._cells:
             cell.step(ids)
-        return self._logits()
+
+    def logits(self) -> Array:
+        """Return the logits (S, V) of the present state."""
+        return add(self._engine.head_bias, self._head.make())[0, :, : self._engine.symbols]
+
+    def logits_in_parts(self) -> Iterator[tuple[slice, Array]]:
+        """Yield the same logits for one part of the texts after another, each with its part.
+
+        A part has at most MOST_LOGITS logits, unless `count_equal_rows` texts and one have more: results must not
+        depend on where the texts are cut.
+        """
+        symbols, rows, equal = self._engine.symbols, self._hidden.shape[1], count_equal_rows()
+        size = max(equal, MOST_LOGITS // symbols // equal * equal)
+        starts = [*range(0, rows, size)]
+        if len(starts) > 1 and rows - starts[-1] == 1:  # BLAS takes another kernel for a single row
+            starts.pop()
+        for start, stop in zip(starts, [*starts[1:], rows], strict=True):
+            part = slice(start, min(stop, self.texts))
+            terms = Product(self._top[:, :, start:stop], self._engine.head, part.stop - start).make()
+            logits = add(self._engine.head_bias, terms)[0, :, :symbols]
+            del terms  # as large as the logits
+            yield part, logits
+            del logits  # before those of the next part are computed
 
     def read(self, ids: Ids) -> Array:
         """Read several symbols of each text, ids (T, S), layer by layer; return the logits (T, S, V)."""
@@ -235,15 +262,14 @@ class Reader:
             first += len(part)
         return logits
 
-    def prefill(self, ids: Ids) -> Array:
-        """Read symbols as `read` does, at least one; return the logits after the last alone, (S, V)."""
+    def prefill(self, ids: Ids) -> None:
+        """Read symbols as `read` does, without predicting any."""
         for part in self._parts(ids, 0):
             self._read_part(part)
-        return self._logits()
 
-    def _logits(self) -> Array:
-        """Return the logits (S, V) of the present state."""
-        return add(self._head_bias, self._head.make())[0, :, : self._engine.symbols]
+    @cached_property
+    def _head(self) -> "Product":
+        return Product(self._top, self._engine.head, self.texts)
 
     def _parts(self, ids: Ids, logits: int) -> Iterator[Ids]:
         """Cut ids (T, S) into parts of about ROWS_PER_PASS symbols, fewer if each has very many logits."""

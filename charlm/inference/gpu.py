@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, MOST_LOGITS, Sampler, check_finite
+from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, MOST_LOGITS, Sampler, check_finite, cut
 from charlm.inference.scoring import surprisals
 from charlm.model.network import Network, State
 from charlm.vocab import Ids
@@ -31,6 +31,7 @@ STEPS_PER_CALL = 64  # symbols of each stream
 MOST_PREFILLED = 4096  # symbols of a prompt that are read in one pass
 LOWEST_FLOAT32_TEMPERATURE = 1e-30  # LOWEST_TEMPERATURE where the device has no float64: no quotient overflows
 SLOTS_GROWTH = 4  # graphs have 1, 4, 16, … slots
+MOST_CANDIDATES = 1024  # likeliest symbols that top-k and top-p choose from; if these are too few, all are sorted
 
 # While a graph is captured, CUDA refuses waiting calls of other threads. So one thread at a time uses the GPU, which
 # does one thing at a time anyway.
@@ -63,7 +64,7 @@ class GpuBackend:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._loops: dict[tuple[int, bool], _DecodingLoop] = {}
+        self._loops: dict[tuple[int, bool, int], _DecodingLoop] = {}
 
     @torch.inference_mode()
     def prefill(self, prompt: Ids) -> GpuState:
@@ -89,14 +90,18 @@ class GpuBackend:
         """See Backend."""
         return 1
 
-    def loop(self, streams: int, is_limited: bool) -> "_DecodingLoop":
-        """Return the decoding loop with enough slots, which is captured at its first use."""
+    def loop(self, streams: int, is_limited: bool, candidates: int = MOST_CANDIDATES) -> "_DecodingLoop":
+        """Return the decoding loop with enough slots, which is captured at its first use.
+
+        is_limited, candidates: see `draw`.
+        """
         slots = 1
         while slots < streams:
             slots *= SLOTS_GROWTH
-        if (slots, is_limited) not in self._loops:
-            self._loops[slots, is_limited] = _DecodingLoop(self.network, slots, is_limited)
-        return self._loops[slots, is_limited]
+        key = slots, is_limited, candidates
+        if key not in self._loops:
+            self._loops[key] = _DecodingLoop(self.network, *key)
+        return self._loops[key]
 
 
 class _GpuBatch:
@@ -106,6 +111,7 @@ class _GpuBatch:
         self._backend = backend
         self._streams: GpuState | None = None
         self._samplers: list[Sampler] = []
+        self._candidates = MOST_CANDIDATES
 
     @torch.inference_mode()
     def join(self, prefilled: Sequence[GpuState], samplers: Sequence[Sampler]) -> None:
@@ -113,15 +119,25 @@ class _GpuBatch:
         with _gpu_lock:
             self._streams = GpuState.join([*([self._streams] if self._streams else []), *prefilled])
         self._samplers += samplers
+        self._candidates = MOST_CANDIDATES
 
     @torch.inference_mode()
     def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, NDArray[np.float64]]:
         """See Batch. N is STEPS_PER_CALL, unless all streams need less."""
         assert self._streams is not None, "a batch without streams has nothing to write"
         is_limited = any(sampler.settings.is_limited for sampler in self._samplers)
+        # a stream takes no more random numbers than it has symbols left; the zeros behind them draw what is ignored
+        count = min(STEPS_PER_CALL, max(left))
+        taken = [list(islice(each.randoms, min(count, own))) for each, own in zip(self._samplers, left, strict=True)]
+        randoms = [own + [0.0] * (count - len(own)) for own in taken]
         with _gpu_lock:
-            loop = self._backend.loop(len(left), is_limited)
-            ids, surprisals, self._streams = loop.write(self._streams, self._samplers, left)
+            loop = self._backend.loop(len(left), is_limited, self._candidates)
+            ids, surprisals, after, is_right = loop.write(self._streams, self._samplers, randoms)
+            if not is_right:  # the same again with all symbols as candidates, until other streams are in the batch
+                self._candidates = len(self._backend.network.config.vocab)
+                loop = self._backend.loop(len(left), is_limited, self._candidates)
+                ids, surprisals, after, _ = loop.write(self._streams, self._samplers, randoms)
+            self._streams = after
         if not np.isfinite(surprisals).all():
             check_finite(math.nan)
         return ids, surprisals
@@ -133,19 +149,20 @@ class _GpuBatch:
             with _gpu_lock:
                 self._streams = self._streams.take(slots)
             self._samplers = [self._samplers[slot] for slot in slots]
+            self._candidates = MOST_CANDIDATES
 
 
 class _DecodingLoop:
     """STEPS_PER_CALL times: draw a symbol in each of P slots and read it. On CUDA a captured graph.
 
     A graph works on fixed addresses. So its inputs and outputs have tensors of their own, and the streams' states are
-    copied there and back.
+    copied there and back. Drawing takes memory for MOST_LOGITS logits at a time, or those of one slot.
     """
 
-    def __init__(self, network: Network, slots: int, is_limited: bool) -> None:
-        """is_limited: whether top-k and top-p are applied, which takes sorting."""
+    def __init__(self, network: Network, slots: int, is_limited: bool, candidates: int) -> None:
+        """is_limited, candidates: see `draw`."""
         config, device = network.config, network.device
-        self._network, self._is_limited = network, is_limited
+        self._network, self._is_limited, self._candidates = network, is_limited, candidates
         self._cells = [_single_step_cell(network, layer) for layer in range(config.num_layers)]
         self._logits = torch.zeros(slots, len(config.vocab), device=device)
         shape = config.num_layers, slots, config.hidden_size
@@ -157,18 +174,22 @@ class _DecodingLoop:
         self._randoms = torch.zeros(STEPS_PER_CALL, slots, 1, dtype=dtype, device=device)
         self._ids = torch.zeros(STEPS_PER_CALL, slots, dtype=torch.long, device=device)
         self._surprisals = torch.zeros(STEPS_PER_CALL, slots, device=device)
+        self._is_right = torch.ones((), dtype=torch.bool, device=device)  # whether the candidates were enough
         self._graph = self._capture() if device.type == "cuda" else None
 
     def write(
-        self, streams: GpuState, samplers: Sequence[Sampler], left: Sequence[int]
-    ) -> tuple[Ids, NDArray[np.float64], GpuState]:
-        """Return N symbols of S streams, their ids (N, S) and surprisals (N, S), and where the streams stand then."""
-        count, size = min(len(self._randoms), max(left)), len(left)
+        self, streams: GpuState, samplers: Sequence[Sampler], randoms: Sequence[Sequence[float]]
+    ) -> tuple[Ids, NDArray[np.float64], GpuState, bool]:
+        """Return N symbols of S streams, their ids (N, S) and surprisals (N, S), where the streams stand then, and
+        whether that is right: if not, the candidates were too few to tell what top-k or top-p excludes.
+
+        randoms: the numbers to draw with, (S, N).
+        """
+        size, count = len(randoms), len(randoms[0])
         # 1) copy the inputs to the loop's tensors
         self._settings[:, :size, 0] = self._on_device([self._column(sampler) for sampler in samplers]).T
-        # a stream takes no more random numbers than it has symbols left; the zeros behind them draw what is ignored
-        randoms = [list(islice(sampler.randoms, min(count, own))) for sampler, own in zip(samplers, left, strict=True)]
-        self._randoms[:count, :size, 0] = self._on_device([own + [0.0] * (count - len(own)) for own in randoms]).T
+        self._settings[:, size:] = 1  # unused slots take the likeliest symbol, for which one candidate is enough
+        self._randoms[:count, :size, 0] = self._on_device(randoms).T
         self._logits[:size] = streams.logits
         for here, there in zip(self._state, streams.state, strict=True):
             here[:, :size] = there
@@ -180,7 +201,7 @@ class _DecodingLoop:
         # 3) copy the outputs back; the first copy to the CPU waits for the GPU
         after = GpuState(self._logits[:size].clone(), tuple(part[:, :size].clone() for part in self._state))
         ids: Ids = self._ids[:count, :size].cpu().numpy().copy()
-        return ids, self._surprisals[:count, :size].cpu().double().numpy(), after
+        return ids, self._surprisals[:count, :size].cpu().double().numpy(), after, bool(self._is_right)
 
     def _on_device(self, numbers: Sequence[Sequence[float]]) -> Tensor:
         return torch.tensor(numbers, dtype=self._randoms.dtype).to(self._randoms.device)
@@ -195,11 +216,15 @@ class _DecodingLoop:
         """Draw and read so many symbols in each slot."""
         logits = self._logits
         layers: Layers = list(zip(*self._state, strict=True))
+        self._is_right.fill_(True)
         for step in range(count):
-            ids = draw(logits, self._settings, self._randoms[step], self._is_limited)  # (P, 1)
-            self._ids[step] = ids[:, 0]
-            self._surprisals[step] = -logits.log_softmax(1).gather(1, ids)[:, 0]
-            logits, layers = self._read(ids[:, 0], layers)
+            for part in cut(*logits.shape):
+                settings, randoms = self._settings[:, part], self._randoms[step, part]
+                ids, is_right = draw(logits[part], settings, randoms, self._is_limited, self._candidates)  # (P, 1)
+                self._ids[step, part] = ids[:, 0]
+                self._surprisals[step, part] = -logits[part].log_softmax(1).gather(1, ids)[:, 0]
+                self._is_right.logical_and_(is_right)
+            logits, layers = self._read(self._ids[step], layers)
         self._logits.copy_(logits)
         for here, parts in zip(self._state, zip(*layers, strict=True), strict=True):
             here.copy_(torch.stack(parts))
@@ -237,32 +262,72 @@ def _single_step_cell(network: Network, layer: int) -> nn.Module:
     return cell
 
 
-def draw(logits: Tensor, settings: Tensor, random: Tensor, is_limited: bool) -> Tensor:
+def draw(
+    logits: Tensor, settings: Tensor, random: Tensor, is_limited: bool, candidates: int = MOST_CANDIDATES
+) -> tuple[Tensor, Tensor]:
     """Return an id (P, 1) for each row of logits (P, V), as `charlm.inference.sampling.BatchSampler` draws it.
+
+    Returns also whether top-k and top-p excluded what they should, as a tensor (): if not, it takes more candidates.
 
     settings: temperature, top-k, top-p and whether to take the likeliest, (4, P, 1). random: numbers in [0, 1), (P, 1).
     is_limited: whether top-k and top-p are applied.
+    candidates: how many of the likeliest symbols they choose from. From V on all symbols are sorted, and that is right.
     """
     temperature, top_k, top_p, takes_likeliest = settings
     weights = torch.softmax(logits / temperature, 1)
+    is_right = torch.ones((), dtype=torch.bool, device=weights.device)
     if is_limited:
-        weights = _limit(weights, top_k, top_p)
+        weights, enough = _limit(weights, top_k, top_p, candidates)
+        is_right = (enough | (takes_likeliest > 0)).all()
     cumulative = weights.cumsum(1)
     # a little below the total, so that no symbol of weight 0 is drawn, however the product is rounded
     target = random * (1 - torch.finfo(weights.dtype).eps) * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, target, right=True).clamp(max=weights.shape[1] - 1)
-    return torch.where(takes_likeliest > 0, logits.argmax(1, keepdim=True), drawn)
+    return torch.where(takes_likeliest > 0, logits.argmax(1, keepdim=True), drawn), is_right
 
 
-def _limit(weights: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Set to 0 what top-k and top-p (P, 1) exclude of weights (P, V)."""
-    ranked, order = weights.sort(dim=1, descending=True, stable=True)
-    ranks = torch.arange(ranked.shape[1], device=ranked.device)
-    ranked = ranked.where(ranks < top_k, 0)
+def _limit(weights: Tensor, top_k: Tensor, top_p: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
+    """Set to 0 what top-k and top-p (P, 1) exclude of weights (P, V).
+
+    Returns also for each row, (P, 1), whether that many candidates were enough to tell.
+    """
+    symbols = weights.shape[1]
+    # 1) the candidates, largest first, the first of equals before the others
+    places = _largest(weights, candidates) if candidates < symbols else None
+    ranked, order = (weights if places is None else weights.gather(1, places)).sort(dim=1, descending=True, stable=True)
+    if places is not None:
+        order = places.gather(1, order)
+    # 2) top-k, then top-p of what that leaves: without top-k, of all symbols
+    ranked = ranked.where(torch.arange(ranked.shape[1], device=ranked.device) < top_k, 0)
     cumulative = ranked.cumsum(1)
-    is_enough = (cumulative >= top_p * cumulative[:, -1:]) & (top_p < 1)
-    ranked[:, 1:].masked_fill_(is_enough[:, :-1], 0)
-    return torch.zeros_like(weights).scatter_(1, order, ranked)
+    keeps_all, excludes = top_k >= symbols, top_p < 1
+    total = cumulative[:, -1:] if places is None else torch.where(keeps_all, weights.sum(1, True), cumulative[:, -1:])
+    wanted = top_p * total
+    ranked[:, 1:].masked_fill_(((cumulative >= wanted) & excludes)[:, :-1], 0)
+    limited = torch.zeros_like(weights).scatter_(1, order, ranked)
+    if places is None:
+        return limited, torch.ones_like(keeps_all)
+    # 3) the sum of all depends on their order by at most this factor: is the end of top-p the same in any order?
+    error = 2 * symbols * torch.finfo(weights.dtype).eps
+    last = cumulative[:, -1:] >= wanted * (1 + error)
+    is_certain = last & ((cumulative >= wanted * (1 - error)) == (cumulative >= wanted * (1 + error))).all(1, True)
+    enough = torch.where(keeps_all, ~excludes | is_certain, top_k <= candidates)
+    return torch.where(keeps_all & ~excludes, weights, limited), enough
+
+
+def _largest(weights: Tensor, count: int) -> Tensor:
+    """Return the places (P, count) of the largest of weights (P, V), the first of equals, in ascending order.
+
+    Its shapes depend on no values: a graph can be captured only so.
+    """
+    smallest = weights.topk(count, dim=1).values[:, -1:]
+    larger, equal = weights > smallest, weights == smallest
+    is_taken = larger | (equal & (equal.cumsum(1) <= count - larger.sum(1, keepdim=True)))
+    # whatever is not taken is written to one more column, which is dropped
+    column = (is_taken.cumsum(1) - 1).where(is_taken, count)
+    places = column.new_zeros(len(weights), count + 1)
+    every = torch.arange(weights.shape[1], device=weights.device).expand_as(column)
+    return places.scatter_(1, column, every)[:, :count]
 
 
 def _run_in_float32(module: nn.Module, inputs: Tensor, state: State) -> tuple[Tensor, State]:

@@ -150,9 +150,9 @@ class BatchSampler:
         return limited
 
 
-def cut(rows: int, logits_per_row: int) -> Iterator[slice]:
-    """Yield slices of so many rows, each of which has at most MOST_LOGITS logits, or one row."""
-    size = max(1, MOST_LOGITS // max(1, logits_per_row))
+def cut(rows: int, logits_per_row: int, most: int | None = None) -> Iterator[slice]:
+    """Yield slices of so many rows, each of which has at most `most` logits, by default MOST_LOGITS, or one row."""
+    size = max(1, (MOST_LOGITS if most is None else most) // max(1, logits_per_row))
     return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
 
 

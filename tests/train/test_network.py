@@ -64,6 +64,64 @@ def test_undropped_logits_and_states_are_those_of_the_model_that_is_exported(cel
     close(stacked(after), expected_after)
 
 
+def losses_and_gradients(network, ids, targets, states):
+    network.zero_grad(set_to_none=True)
+    loss, after = network.mean_loss(ids, targets, states)
+    loss.backward()
+    return loss.detach(), {name: each.grad.clone() for name, each in network.exported_parameters().items()}, after
+
+
+@cells
+@vocabs
+@pytest.mark.parametrize("most", [1, 3 * 32, 23 * 32, 2**26], ids="{} logits at a time".format)
+def test_a_loss_in_parts_and_its_gradients_are_those_of_all_logits_in_torch(cell, vocab, most, monkeypatch):
+    monkeypatch.setattr("train.network.MOST_TRAINING_LOGITS", most)
+    network = make_network(cell, vocab=vocab)
+    ids, targets, states = random_ids(network), random_ids(network, seed=6), random_states(network)
+    loss, gradients, after = losses_and_gradients(network, ids, targets, states)
+    plain = plain_network(network).requires_grad_()
+    logits, expected_after = plain(ids, stacked(states))
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    expected.backward()
+    close(loss, expected.detach())
+    close(stacked(after), expected_after)
+    for name, parameter in plain.named_parameters():
+        close(gradients[name], parameter.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loss_in_parts_drops_and_rounds_what_a_whole_one_does(dtype, monkeypatch):
+    """The dropout masks are drawn once for the step, and a part is computed a second time from the same numbers."""
+    results = []
+    for most in (2**26, 5 * 7):
+        monkeypatch.setattr("train.network.MOST_TRAINING_LOGITS", most)
+        torch.manual_seed(1)
+        network = make_network(dropout=0.5, dtype=dtype, embedding_dropout=0.3)
+        torch.manual_seed(2)
+        results.append(
+            losses_and_gradients(network, random_ids(network), random_ids(network, seed=6), network.zero_states(4))
+        )
+    (loss, gradients, _), (expected, expected_gradients, _) = results
+    close(loss, expected)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            gradient, expected_gradients[name], rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-4
+        )
+
+
+def test_a_step_of_training_holds_the_logits_of_a_part_at_a_time(monkeypatch):
+    """Whatever autograd saves for the backward pass is seen by its hook."""
+    monkeypatch.setattr("train.network.MOST_TRAINING_LOGITS", 64)
+    network = make_network(vocab=LARGE_VOCAB)
+    saved, made, predict = [], [], network._predict
+    monkeypatch.setattr(network, "_predict", lambda outputs: made.append(len(outputs)) or predict(outputs))
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: saved.append(each.shape) or each, lambda each: each):
+        loss, _ = network.mean_loss(random_ids(network), random_ids(network, seed=6), random_states(network))
+        assert not [shape for shape in saved if shape[-1:] == (32,) and shape[0] > 2]
+        loss.backward()
+    assert made == [2] * 24  # each of 12 parts twice
+
+
 @cells
 @vocabs
 def test_gradients_are_those_of_the_model_that_is_exported(cell, vocab):

@@ -14,7 +14,7 @@ from models import VOCAB, laws, make_lm, make_sampler
 
 from charlm import CharLM
 from charlm.errors import ModelFileError
-from charlm.inference import engine
+from charlm.inference import batching, engine, sampling
 from charlm.inference.batching import BatchScheduler, EngineBackend, _Worker
 from charlm.inference.engine import Reader
 from charlm.model.cells import CELLS
@@ -70,7 +70,7 @@ class Gate:
     def __init__(self, monkeypatch):
         self.steps, self.error = [], None
         self._open, self._waiting, self._joined = Event(), Semaphore(0), Semaphore(0)
-        step, join = Reader.step, _Worker.join
+        step, join = Reader.advance, _Worker.join
 
         def hold(reader, ids):
             self._waiting.release()
@@ -84,7 +84,7 @@ class Gate:
             join(worker, text)
             self._joined.release()
 
-        monkeypatch.setattr(Reader, "step", hold)
+        monkeypatch.setattr(Reader, "advance", hold)
         monkeypatch.setattr(_Worker, "join", count)
 
     def await_texts(self, count):
@@ -180,6 +180,31 @@ def requests(lm, count, longest, seed=0):
 
 
 # What a text becomes
+
+
+@pytest.mark.usefixtures("_padding")
+@pytest.mark.parametrize("cell", CELLS)
+def test_streams_whose_logits_come_in_parts_are_the_same_to_the_last_bit(monkeypatch, cell):
+    lm = make_lm(cell)
+    asked = requests(lm, 40, longest=12)
+
+    def write():
+        """The ids and surprisals of all texts, written in one batch."""
+        backend = EngineBackend(lm.engine)
+        batch = backend.start_batch()
+        settings = [{name: each[name] for name in each if name not in ("prompt", "length")} for each in asked]
+        prompts = [backend.prefill(lm.vocab.encode(each["prompt"] or "\n")) for each in asked]
+        batch.join(prompts, [make_sampler(**each) for each in settings])
+        for _ in range(12):
+            yield batch.write([1] * len(asked), lambda: False)
+            batch.keep(range(len(asked)))
+
+    whole = list(write())
+    for module in (batching, engine, sampling):
+        monkeypatch.setattr(module, "MOST_LOGITS", 1)
+    for (ids, surprisals), (expected_ids, expected) in zip(write(), whole, strict=True):
+        assert np.array_equal(ids, expected_ids)
+        np.testing.assert_allclose(surprisals, expected, rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -309,6 +309,23 @@ def test_a_text_is_the_same_alone_and_in_any_place_of_any_batch_to_the_last_bit(
         assert np.array_equal(step_by_step(Reader(engine, texts), ids[:, -texts:]), alone[:, -texts:])
 
 
+@every_cell
+@pytest.mark.parametrize("padded", [False, True], ids=["as_this_machine_multiplies", "padded"])
+@pytest.mark.parametrize("texts", [1, 16, 17, 18, 33, 34, 63])
+def test_logits_that_come_in_parts_are_the_logits_to_the_last_bit(cell, padded, texts, monkeypatch):
+    if padded:
+        monkeypatch.setattr(engine_module, "rows_are_independent", lambda: False)
+    reader = Reader(make_engine(cell, 100, 1, 300), texts)
+    reader.advance(random_ids(texts, symbols=300))
+    whole = reader.logits()
+    for most in (1, 40 * 300):
+        monkeypatch.setattr(engine_module, "MOST_LOGITS", most)
+        parts = list(reader.logits_in_parts())
+        assert [len(logits) for _, logits in parts] == [part.stop - part.start for part, _ in parts]
+        assert max(len(logits) for _, logits in parts) <= (17 if most == 1 else 40)
+        assert np.array_equal(np.concatenate([logits for _, logits in parts]), whole)
+
+
 # What happens between two steps: texts leave, others come, all change places.
 scenes = st.lists(
     st.tuples(

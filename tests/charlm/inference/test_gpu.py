@@ -16,7 +16,8 @@ from reference import load_plain, sampling_distribution
 from charlm import CharLM
 from charlm.errors import ModelFileError
 from charlm.inference.batching import BatchScheduler, measure_chars_per_second, write_alone
-from charlm.inference.gpu import STEPS_PER_CALL, GpuBackend, _DecodingLoop
+from charlm.inference.gpu import MOST_CANDIDATES, STEPS_PER_CALL, GpuBackend, _DecodingLoop, draw
+from charlm.inference.sampling import ANY_COUNT
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
 from charlm.model.network import Network
@@ -204,6 +205,86 @@ def test_weights_whose_outputs_overflow_are_reported_not_sampled_from(temperatur
     lm._weights["head.weight"][:] = 3e38
     with pytest.raises(ModelFileError, match="use another model"):
         write(lm, "a", 5, temperature=temperature)
+
+
+def column(settings):
+    """What `draw` takes of a stream's settings."""
+    ours = make_sampler(**settings).settings
+    return [max(ours.temperature, 1e-250), min(ours.top_k or ANY_COUNT, ANY_COUNT), ours.top_p, ours.temperature == 0]
+
+
+WIDE = 3 * MOST_CANDIDATES  # symbols
+WIDE_LOGITS = {
+    "peaked": np.random.default_rng(0).normal(0, 4, WIDE),
+    "flat": np.random.default_rng(1).normal(0, 0.1, WIDE),
+    "ties": np.random.default_rng(2).integers(0, 4, WIDE),
+    "all equal": np.zeros(WIDE),
+    "two values, the larger rare and late": np.r_[np.zeros(WIDE - 5), np.ones(5)],
+}
+WIDE_SETTINGS = {
+    "likeliest": ({"temperature": 0, "top_p": 0.99}, True),
+    "no limits": ({"temperature": 0.9}, True),
+    "top_k": ({"temperature": 1.0, "top_k": 7}, True),
+    "top_k of all candidates": ({"temperature": 1.0, "top_k": MOST_CANDIDATES}, True),
+    "top_k of more": ({"temperature": 1.0, "top_k": MOST_CANDIDATES + 1}, False),
+    "top_k of all symbols": ({"temperature": 1.0, "top_k": WIDE}, True),
+    "small top_p": ({"temperature": 1.0, "top_p": 0.03}, None),
+    "top_p 0": ({"temperature": 1.0, "top_p": 0}, True),
+    "large top_p": ({"temperature": 1.0, "top_p": 0.97}, None),
+    "both": ({"temperature": 1.0, "top_k": 900, "top_p": 0.7}, True),
+    "a tie at the end": ({"temperature": 1.0, "top_k": 4, "top_p": 0.75}, True),
+}
+
+
+@pytest.mark.parametrize("name", WIDE_SETTINGS)
+@pytest.mark.parametrize("logits", WIDE_LOGITS.values(), ids=WIDE_LOGITS)
+def test_a_selection_of_the_likeliest_excludes_what_sorting_all_would(logits, name):
+    """Compared with the drawing on the CPU, beside rows of other settings: what is drawn tells what was excluded."""
+    settings, is_right = WIDE_SETTINGS[name]
+    randoms = [0.0, *np.random.default_rng(3).random(30), 1 - 2**-53]
+    logits = logits.astype(np.float32)
+    expected = []
+    for random in randoms:
+        sampler = make_sampler(**settings)
+        sampler.randoms = iter([random])
+        expected.append(sampler.draw(logits))
+    rows = torch.from_numpy(np.stack([logits] * len(randoms)))
+    columns = torch.tensor([column(settings)] * len(randoms), dtype=torch.float64).T[..., None]
+    numbers = torch.tensor(randoms, dtype=torch.float64)[:, None]
+    ids, selected_all = draw(rows, columns, numbers, True)
+    sorted_ids, is_always_right = draw(rows, columns, numbers, True, WIDE)
+    assert is_always_right and sorted_ids[:, 0].tolist() == expected
+    assert is_right is None or bool(selected_all) == is_right
+    assert not selected_all or ids[:, 0].tolist() == expected
+
+
+def test_where_the_candidates_are_too_few_all_symbols_are_sorted():
+    """An almost uniform distribution over many symbols, beside a stream whose candidates are enough."""
+    vocab = "".join(map(chr, range(0x4E00, 0x4E00 + WIDE)))
+    lm = make("gru", vocab=vocab)
+    for settings in ({"top_p": 0.9}, {"top_k": MOST_CANDIDATES + 5}, {"top_k": 5}, {"top_p": 0.99, "temperature": 2}):
+        assert write(lm, vocab[5:9], 70, 2, **settings) == lm.generate(vocab[5:9], 70, seed=2, **settings)
+    backend = GpuBackend(lm.network)
+    batch, kinds = backend.start_batch(), [{"top_k": 5}, {"top_p": 0.9}]
+    batch.join([backend.prefill(np.array([3]))] * 2, [make_sampler(**kind, seed=1) for kind in kinds])
+    for left in (70, 6):
+        ids, _ = batch.write([left, left], lambda: False)
+        batch.keep([0, 1])
+    whole = [lm.generate(vocab[3], 70, seed=1, **kind) for kind in kinds]
+    assert [lm.vocab.decode(ids[:, slot]) for slot in (0, 1)] == [text[-6:] for text in whole]
+
+
+@pytest.mark.parametrize("most", [1, 40])
+def test_slots_that_are_drawn_for_in_parts_are_the_same(lms, monkeypatch, most):
+    def texts():
+        batch = WrittenBatch(lms["lstm"])
+        batch.join(*range(6), length=30)
+        batch.write()
+        return batch.texts
+
+    expected = texts()
+    monkeypatch.setattr("charlm.inference.sampling.MOST_LOGITS", most)
+    assert texts() == expected
 
 
 # Streams side by side
