@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -44,7 +44,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError, SpaceRefusedError
 from charlm.model.card import model_card
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
-from charlm.model.folder import CARD_FILE, MODEL_FILES, Model, read_model, replace_files
+from charlm.model.folder import CARD_FILE, MODEL_FILES, Model, read_model, read_usable_model, replace_files
 from charlm.model.history import HISTORY_FILE
 from charlm.model.published_card import Publication, published_card
 from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
@@ -160,14 +160,18 @@ def describe_public(repo_id: str, revision: str | None = None) -> Description:
 def download(described: Description) -> Fetched:
     """Return the model of the commit that was described; its files come from the cache where that has them.
 
-    If they are not a sound model, all are downloaded afresh, once. Raises HubError if the Hub refuses,
-    HubUnavailableError if it gives no usable answer, ModelFileError if the files are still not a sound model.
+    If they are not a sound model, all are downloaded afresh, once; if only the training record is damaged, that alone,
+    and the model comes without it if it is damaged still. Raises HubError if the Hub refuses, HubUnavailableError if it
+    gives no usable answer, ModelFileError if configuration and weights are still not a sound model.
     """
     try:
         try:
-            model = read_model(_download_files(described), described.repo_id)
+            model = read_usable_model(_download_files(described), described.repo_id)
+            damaged: Collection[str] = {HISTORY_FILE} if model.record_problem else ()
         except ModelFileError:
-            model = read_model(_download_files(described, force=True), described.repo_id)
+            damaged = LARGEST_FILES
+        if damaged:
+            model = read_usable_model(_download_files(described, damaged), described.repo_id)
     except CLIENT_ERRORS as error:
         raise _explain(error, described.repo_id, described.requested) from None
     _remember(described)
@@ -187,11 +191,11 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
         if cached is None:
             raise
         try:
-            model = read_model(cached, repo_id)
+            model = read_usable_model(cached, repo_id)
         except ModelFileError as damage:
             raise HubUnavailableError(f"{reason}; the copy in the cache cannot be used: {damage}") from None
         if not constants.is_offline_mode():
-            warnings.warn(f"{reason}; using the copy in the cache", stacklevel=3)
+            warnings.warn(f"{reason}; using the copy in the cache", stacklevel=4)
         return Fetched(model, cached.name, "cache")
 
 
@@ -503,8 +507,8 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _download_files(described: Description, force: bool = False) -> Path:
-    """Bring the files of a commit into the cache; return their folder there.
+def _download_files(described: Description, afresh: Collection[str] = ()) -> Path:
+    """Bring the files of a commit into the cache; return their folder there. afresh: those not to take from the cache.
 
     Raises ModelFileError before a file is downloaded that is larger than that of any sound model.
     """
@@ -521,7 +525,7 @@ def _download_files(described: Description, force: bool = False) -> Path:
             name,
             revision=described.revision,
             token=described.token,
-            force_download=force,
+            force_download=name in afresh,
             etag_timeout=QUESTION_SECONDS,
         )
         return Path(path)

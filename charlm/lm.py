@@ -23,13 +23,13 @@ from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
 from charlm.inference.scoring import EngineReader, surprisals
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
-from charlm.model.folder import Model, read_model, write_model
-from charlm.model.history import HistoryRecord
-from charlm.model_name import explain_missing, parse_model_name
+from charlm.model.folder import Model, read_usable_model, write_model
+from charlm.model.history import HISTORY_FILE, HistoryRecord
+from charlm.model_name import HubName, explain_missing, parse_model_name
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
-    from charlm.hub import Description, Fetched
+    from charlm.hub import Description
     from charlm.model.network import Network
 
 SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of the samples on a model card
@@ -42,7 +42,8 @@ class CharLM:
 
     config: the architecture and the vocabulary.
     vocab: the symbols it knows.
-    history: the training record (the content of history.json), or None if there is none.
+    history: the training record (the content of history.json), or None if there is none or it is damaged.
+    record_problem: what is wrong with the record that it was loaded with; empty if nothing is.
     source: where it was loaded from: `hub`, `cache` (the Hub's copy on this disk) or `folder`.
     revision: the commit it came from, or None for a folder.
     """
@@ -56,12 +57,14 @@ class CharLM:
         device: str = "auto",
         source: str = "folder",
         revision: str | None = None,
+        record_problem: str = "",
     ) -> None:
         """weights: float32 arrays with the names and shapes of `config.tensor_shapes`. device: see from_pretrained."""
         self.config = config
         self.history = history
         self.source = source
         self.revision = revision
+        self.record_problem = record_problem
         self.vocab = Vocab(config.vocab)
         self._weights = weights
         self.device = self._faster_device() if device == "auto" else pick_device(device)
@@ -86,9 +89,10 @@ class CharLM:
         device: cpu, cuda, mps, or auto: the one of CPU and CUDA that writes a batch of streams the faster here.
             The attribute `device` says which.
 
-        If the Hub cannot be reached, the copy in its cache is used, with a warning. Raises HubError if
-        the Hub refuses, HubUnavailableError if it cannot be reached and nothing is cached, ModelFileError
-        if the files are not a sound model, RequestError for a wrong argument.
+        If the Hub cannot be reached, the copy in its cache is used, with a warning. A model whose training record is
+        damaged comes without it, with a warning. Raises HubError if the Hub refuses, HubUnavailableError if it cannot
+        be reached and nothing is cached, ModelFileError if configuration and weights are not a sound model,
+        RequestError for a wrong argument.
         """
         found, warning = parse_model_name(repo_or_folder)
         if warning:
@@ -99,17 +103,31 @@ class CharLM:
                     f"revision={revision!r} is that of a repository, and {repo_or_folder} is a folder: leave it out, "
                     "or write hf://USER/NAME for a repository on the Hub"
                 )
-            model = read_model(found)
-            return cls(model.config, model.weights, model.history, device=device)
+            lm = cls._from_model(read_usable_model(found), device)
+        else:
+            lm = cls._from_hub(str(repo_or_folder), found, revision, token, device)
+        if lm.record_problem:
+            warnings.warn(
+                f"{repo_or_folder}: {lm.record_problem}; the model is used without its training record until "
+                f"{HISTORY_FILE} is mended or removed",
+                stacklevel=2,
+            )
+        return lm
+
+    @classmethod
+    def _from_hub(
+        cls, name: str, found: HubName, revision: str | None, token: str | bool | None, device: str
+    ) -> "CharLM":
+        """See from_pretrained. name: as the user wrote it."""
         if None not in (revision, found.revision) and revision != found.revision:
-            raise RequestError(f"{repo_or_folder} and revision={revision!r} name two revisions; leave out one of them")
+            raise RequestError(f"{name} and revision={revision!r} name two revisions; leave out one of them")
         from charlm import hub  # here, because loading a folder needs no huggingface_hub
 
         try:
             fetched = hub.fetch(found.repo_id, revision if revision is not None else found.revision, token)
         except HubError as error:
-            raise explain_missing(str(repo_or_folder), error) from None
-        return cls._from_fetched(fetched, device)
+            raise explain_missing(name, error) from None
+        return cls._from_model(fetched.model, device, fetched.source, fetched.revision)
 
     @classmethod
     def from_description(cls, described: "Description", *, device: str = "auto") -> "CharLM":
@@ -119,13 +137,19 @@ class CharLM:
         """
         from charlm import hub
 
-        return cls._from_fetched(hub.download(described), device)
+        fetched = hub.download(described)
+        return cls._from_model(fetched.model, device, fetched.source, fetched.revision)
 
     @classmethod
-    def _from_fetched(cls, fetched: "Fetched", device: str) -> "CharLM":
-        model = fetched.model
+    def _from_model(cls, model: Model, device: str, source: str = "folder", revision: str | None = None) -> "CharLM":
         return cls(
-            model.config, model.weights, model.history, device=device, source=fetched.source, revision=fetched.revision
+            model.config,
+            model.weights,
+            model.history,
+            device=device,
+            source=source,
+            revision=revision,
+            record_problem=model.record_problem,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -287,9 +311,15 @@ class CharLM:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced.
 
         samples: texts for the model card by temperature; by default those of `write_samples`, on this model's device.
+        Raises RequestError if the folder has a damaged training record, which would be lost.
         """
         if not isinstance(folder, str | Path) or not str(folder):
             raise RequestError(f"folder is {show(folder)}; name a folder, or '.' for the current one")
+        if self.record_problem and (Path(folder) / HISTORY_FILE).exists():
+            raise RequestError(
+                f"{folder} has a damaged {HISTORY_FILE}, and saving would delete it; mend or remove it, "
+                "or choose another folder"
+            )
         card = model_card(self.config, self.history, self.write_samples() if samples is None else samples)
         picture = card_picture(self.config, self.history)
         write_model(Path(folder), Model(self.config, self._weights, self.history), card, picture)
@@ -317,11 +347,14 @@ class CharLM:
         private: whether a repository that has to be created is private.
         license, language: for the metadata of the card, a licence as the Hub names it (mit) and a code (en).
         space: USER/SPACE that shows the model, to which the card links.
-        Raises HubError if the Hub refuses, RequestError for an unknown licence or language.
+        Raises HubError if the Hub refuses, RequestError for an unknown licence or language, ModelFileError if the model
+        was loaded with a damaged training record, without which it would be published.
         """
         from charlm import hub
 
         check_string("repo_id", repo_id)
+        if self.record_problem:
+            raise ModelFileError(f"{self.record_problem}; mend or remove {HISTORY_FILE}, and load the model again")
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return hub.push_folder(

@@ -28,11 +28,16 @@ LEFTOVER_PREFIX = ".writing-"  # of the folder with the new files, which a kille
 
 @dataclass(frozen=True)
 class Model:
-    """A model as its folder holds it; `history` is None if there is no record of its training."""
+    """A model as its folder holds it.
+
+    history: None if there is no record of its training, or if that is damaged.
+    record_problem: what is wrong with the record; empty if nothing is.
+    """
 
     config: ModelConfig
     weights: Weights
     history: HistoryRecord | None
+    record_problem: str = ""
 
 
 def read_model(folder: Path, name: str | None = None) -> Model:
@@ -44,18 +49,34 @@ def read_model(folder: Path, name: str | None = None) -> Model:
     Files of other names are not read.
 
     Raises ModelFileError if a needed file is missing, config.json names another SHA-256 than that of the weights, or a
-    tensor has another name, shape or type than the configuration demands or holds a NaN or an infinity.
+    tensor has another name, shape or type than the configuration demands or holds a NaN or an infinity, or the record
+    is damaged.
     """
+    return _read_model(folder, name, needs_record=True)
+
+
+def read_usable_model(folder: Path, name: str | None = None) -> Model:
+    """Read a model folder as `read_model` does, but where only its record is damaged, return the model without it."""
+    return _read_model(folder, name, needs_record=False)
+
+
+def _read_model(folder: Path, name: str | None, *, needs_record: bool) -> Model:
+    history, record_problem = None, ""
     try:
         config, sha256 = ModelConfig.from_json(_read_text(folder / CONFIG_FILE))
         # before the weights: a fault in it is found without reading gigabytes
-        has_history = os.path.lexists(folder / HISTORY_FILE)
-        history = _read_record(folder / HISTORY_FILE) if has_history else None
+        if os.path.lexists(folder / HISTORY_FILE):
+            try:
+                history = read_history(_read_text(folder / HISTORY_FILE))
+            except ModelFileError as error:
+                if needs_record:
+                    raise ModelFileError(f"{error}; the model loads if {HISTORY_FILE} is mended or removed") from None
+                record_problem = _in_one_line(str(error))
         with _open(folder / WEIGHTS_FILE) as file:
             weights = read_weights(file, config, sha256)
     except ModelFileError as error:
         raise ModelFileError(f"{name or folder}: {_in_one_line(str(error))}") from None
-    return Model(config, weights, history)
+    return Model(config, weights, history, record_problem)
 
 
 def write_model(folder: Path, model: Model, card: str, picture: bytes | None = None) -> None:
@@ -145,13 +166,6 @@ def _in_one_line(message: str) -> str:
     """Return a message cut to what a line can hold, with escapes for what cannot be printed."""
     shown = printable(message[: LONGEST_MESSAGE + 1])
     return shown if len(shown) <= LONGEST_MESSAGE else shown[: LONGEST_MESSAGE - 1] + "…"
-
-
-def _read_record(path: Path) -> HistoryRecord:
-    try:
-        return read_history(_read_text(path))
-    except ModelFileError as error:
-        raise ModelFileError(f"{error}; the model loads if {HISTORY_FILE} is mended or removed") from None
 
 
 def _read_text(path: Path) -> str:

@@ -650,6 +650,31 @@ def test_wrong_bytes_of_the_right_size_are_downloaded_afresh(hub, files, model, 
     assert len(hub.asked(f"GET .*/resolve/.*{name}")) == 2
 
 
+def test_a_record_that_stays_wrong_is_left_out_with_a_warning_and_the_weights_are_not_asked_for_again(
+    hub, files, model
+):
+    hub.add_repo("ada/tiny", files | {"history.json": b"{}"})
+    with pytest.warns(UserWarning, match="^ada/tiny: history.json.*; the model is used without its training record"):
+        lm = CharLM.from_pretrained("ada/tiny")
+    assert lm.history is None
+    assert lm.generate("a", 20, seed=0) == CharLM(model.config, model.weights).generate("a", 20, seed=0)
+    assert len(hub.asked("GET .*/resolve/.*history.json")) == 2
+    assert len(hub.asked(WEIGHTS)) == 1
+    hub.close()
+    with (
+        pytest.warns(UserWarning, match="using the copy in the cache"),
+        pytest.warns(UserWarning, match="the model is used without its training record"),
+    ):
+        assert CharLM.from_pretrained("ada/tiny").source == "cache"
+
+
+def test_a_damaged_record_is_not_published(ada, folder):
+    write(folder / "history.json", b"{}")
+    with pytest.raises(ModelFileError, match=r"history\.json.*; the model loads if history\.json is mended or removed"):
+        push_folder(folder, "ada/tiny")
+    assert "ada/tiny" not in ada.repos
+
+
 def test_bytes_that_stay_wrong_are_refused_after_the_second_try(hub, files, model):
     repo = hub.add_repo("ada/tiny", files)
     hub.corrupt(WEIGHTS, times=2)

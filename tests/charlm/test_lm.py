@@ -622,6 +622,49 @@ def test_the_training_record_of_a_folder_is_at_hand(tmp_path):
     assert CharLM.from_pretrained(folder).history == json.loads((folder / "history.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("record", ["", "{}", '{"format_version": 1, "run": {}, "epochs": []}', "<html>", "\udcff"])
+def test_a_model_with_a_damaged_record_writes_without_it_and_says_so(tmp_path, record):
+    folder = save(make_model(), tmp_path / "model")
+    whole = CharLM.from_pretrained(folder)
+    (folder / "history.json").write_bytes(record.encode(errors="surrogateescape"))
+    with pytest.warns(
+        UserWarning, match=f"^{folder}: history.json.*; the model is used without its training"
+    ) as warned:
+        lm = CharLM.from_pretrained(folder)
+    assert warned[0].filename == __file__
+    assert lm.history is None and "history.json" in lm.record_problem
+    assert lm.generate("a", 30, seed=0) == whole.generate("a", 30, seed=0)
+    assert pickle.loads(pickle.dumps(lm)).record_problem == lm.record_problem
+
+
+def test_a_damaged_record_is_not_lost_by_saving(tmp_path):
+    folder = save(make_model(), tmp_path / "model")
+    (folder / "history.json").write_text("{")
+    before = contents(folder)
+    with pytest.warns(UserWarning, match="the model is used without its training record"):
+        lm = CharLM.from_pretrained(folder)
+    with pytest.raises(
+        RequestError, match=r"has a damaged history\.json, and saving would delete it; mend or remove it"
+    ):
+        lm.save_pretrained(folder)
+    assert contents(folder) == before
+    lm.save_pretrained(tmp_path / "copy")
+    assert CharLM.from_pretrained(tmp_path / "copy").record_problem == ""
+    with pytest.raises(
+        ModelFileError, match=r"^history\.json .*; mend or remove history\.json, and load the model again"
+    ):
+        lm.push_to_hub("ada/tiny")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_damaged_record_hides_no_other_damage(tmp_path, file):
+    folder = save(make_model(), tmp_path / "model")
+    (folder / "history.json").write_text("{")
+    (folder / file).write_text("{")
+    with pytest.raises(ModelFileError, match=f"^{folder}: {file}"):
+        CharLM.from_pretrained(folder)
+
+
 def test_a_folder_may_be_named_by_a_string_or_a_path(tmp_path, monkeypatch):
     save(make_model(), tmp_path / "user" / "model")
     monkeypatch.chdir(tmp_path)

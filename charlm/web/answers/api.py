@@ -78,7 +78,10 @@ class Api:
         Args:
             model: one of the names that `models` lists.
         """
-        record = self._registry[model].lm.history
+        lm = self._registry[model].lm
+        record = lm.history
+        if lm.record_problem:
+            raise RequestError(f"the training record of the model {model} is damaged: {lm.record_problem}")
         if record is None:
             raise RequestError(f"the model {model} came without a training record")
         return dict(record)

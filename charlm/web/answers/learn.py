@@ -57,7 +57,7 @@ def read_curves(registry: ModelRegistry, names: object) -> list[str]:
 
 def unshown(registry: ModelRegistry) -> list[str]:
     """Return a sentence about each listed model whose record cannot be shown."""
-    return [fault for model in registry if (fault := _fault(model))]
+    return [fault for model in registry if (fault := record_fault(model))]
 
 
 def last_epoch(registry: ModelRegistry, names: object) -> int:
@@ -92,31 +92,30 @@ def _records(registry: ModelRegistry, names: object) -> tuple[Records, list[str]
     """Return the records of the models, and a sentence about each model without one that can be shown."""
     records, missing = [], []
     for model in registry.choose(names, MOST_MODELS):
-        if model.lm.history is None:
-            missing.append(f"{model.name} came without a training record.")
-        elif fault := _fault(model):
+        if fault := record_fault(model):
             missing.append(fault)
+        elif model.lm.history is None:
+            missing.append(f"{model.name} came without a training record.")
         else:
             records.append((model.name, model.lm.history))
     return records, missing
 
 
-def _fault(model: ServedModel) -> str:
-    """Say why a model's record cannot be shown, "" if it can.
+def record_fault(model: ServedModel) -> str:
+    """Say why a model's record cannot be shown, "" if it can or there is none.
 
     Records come from strangers: what is wrong with one must not keep the others from being shown. So each is shown once
     alone, and whatever fails there keeps it out.
     """
-    if model.lm.history is None:
-        return ""
     if model.lm not in _faults:
-        try:
-            _show_once(model.name, model.lm.history)
-        except Exception as error:  # of any kind
-            reason = printable(str(error) or type(error).__name__)
-            _faults[model.lm] = f"{model.name} has a training record that cannot be shown: {reason:.200}."
-        else:
-            _faults[model.lm] = ""
+        reason = model.lm.record_problem
+        if model.lm.history is not None:
+            try:
+                _show_once(model.name, model.lm.history)
+            except Exception as error:  # of any kind
+                reason = printable(str(error) or type(error).__name__)
+        sentence = f"{model.name} has a training record that cannot be shown: {reason:.200}."
+        _faults[model.lm] = sentence if reason else ""
     return _faults[model.lm]
 
 

@@ -14,6 +14,7 @@ from charlm.checks import check_text
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model_name import HubName, parse_hub_name
+from charlm.web.answers.learn import record_fault
 from charlm.web.answers.write import LONGEST_MODEL_NAME
 from charlm.web.models import FROM_HUB, ModelRegistry, prepare_model
 
@@ -84,6 +85,11 @@ class Downloader:
                 lm = CharLM.from_description(found, device=self._device)
                 self._registry.add_visitor_model(prepare_model(shown, lm, lm.source))
         return shown
+
+    def report(self, name: str) -> list[str]:
+        """Say that a model is loaded, and what is wrong with its training record if something is."""
+        fault = record_fault(self._registry[name])
+        return [f"{name} is loaded, and chosen as model A.", *([fault] if fault else [])]
 
 
 def _check_name(name: object) -> HubName:

@@ -174,9 +174,12 @@ class TrainingQueue:
         except CharLMError:
             progress.message = "the training failed: its model cannot be read"
             return progress
-        assert progress.lm.history is not None
-        best = progress.lm.history["best"]
-        progress.message = f"{end}: the model is that of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}"
+        if progress.lm.history is None:
+            progress.message = f"{end}: the model is there, but its training record cannot be read"
+        else:
+            best = progress.lm.history["best"]
+            about = f"epoch {best['epoch']}, validation loss {best['val_loss']:.4f}"
+            progress.message = f"{end}: the model is that of {about}"
         try:
             progress.package = pack(run, folder / "my-model.zip")
         except OSError as error:

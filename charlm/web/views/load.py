@@ -43,5 +43,5 @@ def build(downloader: Downloader) -> gr.Textbox:
     fetched = load.click(
         for_page(downloader.load), [found, commit], loaded, show_progress="full", api_visibility="private"
     )
-    fetched.success(lambda name: [f"{name} is loaded, and chosen as model A."], loaded, described, **QUIET)
+    fetched.success(for_page(downloader.report), loaded, described, **QUIET)
     return loaded

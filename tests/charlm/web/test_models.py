@@ -6,6 +6,7 @@ from models import make_lm, make_model, save
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.lm import CharLM
 from charlm.web import models as models_module
+from charlm.web.answers import learn
 from charlm.web.models import ModelRegistry, ServedModel, load_registry, retry_hub
 
 
@@ -114,7 +115,7 @@ def test_a_folder_that_holds_no_sound_model_is_the_users_mistake(bundled, tmp_pa
         load_registry([str(tmp_path / "empty")], bundled, "cpu")
 
 
-@pytest.mark.parametrize("file", ["config.json", "history.json", "model.safetensors"])
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_a_damaged_folder_is_told_and_the_rest_served(bundled, tmp_path, file):
     damaged = save(make_model("gru"), tmp_path / "mine")
     (damaged / file).write_text("{")
@@ -125,15 +126,23 @@ def test_a_damaged_folder_is_told_and_the_rest_served(bundled, tmp_path, file):
     assert registry.to_retry == []
 
 
-def test_a_damaged_folder_among_the_bundled_ones_is_told_and_the_rest_served(bundled):
+def test_a_damaged_record_among_the_bundled_ones_is_told_and_its_model_served_without(bundled):
     record = json.loads((bundled / "small-rnn" / "history.json").read_text(encoding="utf-8"))
     for number, epoch in enumerate(record["epochs"]):
         epoch["epoch"] = number - 3
     record["best"]["epoch"] = -1
     (bundled / "small-rnn" / "history.json").write_text(json.dumps(record), encoding="utf-8")
-    registry = load_registry([], bundled, "cpu")
-    assert registry.names == ["small-lstm"]
-    assert "epochs[0].epoch is -3; epochs are numbered 1, 2, 3" in registry.problems[0]
+    said = (
+        r"small-rnn: history\.json: epochs\[0\]\.epoch is -3; epochs are numbered 1, 2, 3 .*; the model is used without"
+    )
+    with pytest.warns(UserWarning, match=said):
+        registry = load_registry([], bundled, "cpu")
+    assert registry.names == ["small-lstm", "small-rnn"]  # which writes without its record
+    assert registry.problems == ()
+    (notice,) = learn.unshown(registry)
+    assert notice.startswith(
+        "small-rnn has a training record that cannot be shown: history.json: epochs[0].epoch is -3; epochs are numbered"
+    )
 
 
 def test_a_model_too_large_for_the_memory_is_told_and_the_rest_served(bundled, hub_of):

@@ -57,6 +57,12 @@ def test_a_model_without_a_record_has_no_loss_and_no_history():
     assert api.models()[0]["val_loss"] is None
     with pytest.raises(RequestError, match="bare came without a training record"):
         api.history("bare")
+    damaged = without_history()
+    damaged.record_problem = "history.json: run must be an object"
+    with pytest.raises(
+        RequestError, match="the training record of the model bad is damaged: history.json: run must be"
+    ):
+        make_api(bad=damaged).history("bad")
 
 
 def test_history_is_the_training_record():

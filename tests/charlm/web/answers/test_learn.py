@@ -69,6 +69,15 @@ def test_a_record_that_cannot_be_shown_is_named_and_the_others_are_shown(record)
     assert learn.unshown(REGISTRY) == []
 
 
+def test_a_record_that_could_not_be_read_is_named_like_one_that_cannot_be_shown():
+    registry = make_registry(one=REGISTRY["one"].lm.history, damaged=None)
+    registry["damaged"].lm.record_problem = "history.json: epochs must be a list"
+    said = learn.read_curves(registry, ["damaged", "one"])
+    assert said[0] == "damaged has a training record that cannot be shown: history.json: epochs must be a list."
+    assert learn.unshown(registry) == said[:1]
+    assert learn.plot(registry, ["damaged", "one"], PlotSettings()) == learn.plot(REGISTRY, ["one"], PlotSettings())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1], ids=["hostile records last", "hostile records first"])
 def test_the_page_is_built_and_can_be_sent_whatever_the_records_hold(order):

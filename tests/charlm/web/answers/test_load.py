@@ -45,6 +45,18 @@ def test_the_commit_that_was_described_is_loaded_though_there_is_a_newer_one(ada
         Downloader(registry, "cpu").load("ada/poems", "main")
 
 
+def test_a_model_with_a_damaged_record_is_loaded_and_the_record_named(ada, registry):
+    downloader = Downloader(registry, "cpu")
+    downloader.load("ada/poems")
+    assert downloader.report("ada/poems") == ["ada/poems is loaded, and chosen as model A."]
+    card, files = "ada/verses", ada.repos["ada/poems"].files
+    ada.add_repo(card, files | {"history.json": b"{}"})
+    downloader.load(card)
+    assert registry[card].lm.generate("ab", 20, seed=1) == make_lm("gru").generate("ab", 20, seed=1)
+    _, fault = downloader.report(card)
+    assert fault.startswith(f"{card} has a training record that cannot be shown: history.json")
+
+
 @pytest.mark.parametrize("written", ["hf://ada/poems", "https://huggingface.co/ada/poems", " ada/poems@main "])
 def test_a_model_may_be_named_in_any_way_that_names_a_repository(ada, registry, written):
     (name,) = search(written)
