@@ -416,6 +416,12 @@ class TestTrain:
             visitor.page.locator("#train-curves svg").get_by_text(curve, exact=True).wait_for()
         visitor.page.wait_for_function("document.querySelector('#train-sample .heat-text').children.length > 100")
         take_picture(visitor, "train")
+        assert visitor.text("train-changed").strip() == ""
+        visitor.page.locator("#train-cell").get_by_text("GRU").click()
+        visitor.fill("train-text", "another text")
+        visitor.wait_for_words(
+            "train-changed", "Changed since: text, cell. What is shown belongs to the training before"
+        )
         visitor.page.locator("#train-stop").click()
         visitor.wait_for_words("train-status", "stopped: the model is that of epoch")
         name, content = downloaded(visitor, visitor.page.locator("#train-zip").click)
@@ -424,6 +430,7 @@ class TestTrain:
         with zipfile.ZipFile(tmp_path / name) as package:
             package.extractall(tmp_path)
         lm = CharLM.from_pretrained(tmp_path / "my-model")
+        assert lm.config.cell == "lstm" and "text, cell" in visitor.text("train-changed")
 
         visitor.choose_view("Write")
         visitor.wait_for_words("about-a", "trained on this page")

@@ -14,6 +14,9 @@ from charlm.web.components import heat_text, lines, text_file
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry, prepare_model
 
+# JavaScript of an event, see static/page.js: what is shown belongs to the text and the settings at the start.
+CHANGED = """(started, text, cell, size) =>
+    charlm.changes(started ?? undefined, { text, cell, size }, "What is shown belongs to the training before that.")"""
 COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 
 
@@ -41,12 +44,16 @@ class Results(NamedTuple):
 def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
     """Lay out the view and connect it; return a hidden field that takes the name of each model that was trained."""
     fields = _fields()
+    changed = lines(elem_classes="changed", elem_id="train-changed")
     results = _results(queue)
+    started = gr.JSON(visible=False)  # the text, cell and size of the training that is shown
 
     def train(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
+        asked: Any = {"text": text, "cell": cell, "size": size}
         for progress in queue.train(text, cell, size, request.session_hash or ""):
             name = _add_trained(registry, progress, cell)
-            yield _fill_in(progress, name, _offer_download(progress, results.package))
+            yield [*_fill_in(progress, name, _offer_download(progress, results.package)), asked]
+            asked = gr.update()  # the text is sent back once
 
     def stop(request: gr.Request) -> None:
         queue.stop(request.session_hash or "")
@@ -54,12 +61,14 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
     fields.train.click(
         for_page(train),
         [fields.text, fields.cell, fields.size],
-        list(results),
+        [*results, started],
         concurrency_limit=MOST_WAITING + 2,  # one more than run and wait: it is told that the queue is full
         concurrency_id="train",
         **QUIET,
     )
     fields.stop.click(stop, None, None, **QUIET)
+    for field in (started, fields.text, fields.cell, fields.size):
+        field.change(None, [started, fields.text, fields.cell, fields.size], changed, js=CHANGED, **QUIET)
     return results.trained
 
 
