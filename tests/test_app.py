@@ -192,6 +192,17 @@ def test_a_wrong_argument_ends_with_one_line_that_tells_what_to_do(arguments, me
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_a_model_that_cannot_be_had_ends_the_app_and_no_other_is_shown_instead():
+    ended = run("app.py", "--model", "ada/poems", HF_ENDPOINT="http://127.0.0.1:9")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(
+        r"error: there is no folder ada/poems here, and the Hub gave no usable answer for ada/poems \(.*\); "
+        r"check the network\n",
+        ended.stderr,
+    )
+
+
 def test_a_port_in_use_is_refused(app):
     ended = run("app.py", "--port", app.rsplit(":", 1)[1])
     assert ended.returncode == 2

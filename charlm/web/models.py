@@ -144,15 +144,19 @@ def retry_hub(registry: ModelRegistry, device: str, waits: Iterable[float] | Non
     return thread
 
 
-def load_registry(wanted: Sequence[str], bundled: Path, device: str) -> ModelRegistry:
+def load_registry(wanted: Sequence[str], bundled: Path, device: str, *, required: bool = False) -> ModelRegistry:
     """Load the wanted models, which are named as in `charlm.model_name`; all folders of `bundled` if none are named.
 
     A model that cannot be loaded is left out and its error kept, whatever is wrong with it. If no model is left, the
     bundled ones are served. Raises ModelFileError for a name that means nothing, and for a folder that is not a sound
     model if no other is left; RequestError if there is nothing to serve.
+
+    required: raise the error of the wanted model, or all errors in one, rather than serve the bundled ones.
     """
     named = _choose_names(wanted)
     models, problems = _load_all(named, bundled, device)
+    if required and named and not models:
+        raise _join(list(problems.values()))
     if not models:
         for name, problem in problems.items():
             if isinstance(named[name], Path):
@@ -168,6 +172,14 @@ def load_registry(wanted: Sequence[str], bundled: Path, device: str) -> ModelReg
             "or train one with `python -m train fit`"
         )
     return ModelRegistry(models, problems)
+
+
+def _join(errors: Sequence[CharLMError]) -> CharLMError:
+    """Return one error for several; its exit status says that the request has to change if that of any one does."""
+    first = next((error for error in errors if error.exit_status == RequestError.exit_status), errors[0])
+    if len(errors) == 1:
+        return first
+    return type(first)("none of the models can be served: " + "; ".join(map(str, errors)))
 
 
 def _rank(model: ServedModel) -> tuple[bool, bool]:

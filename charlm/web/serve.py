@@ -55,7 +55,9 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     from charlm.web.models import load_registry, retry_hub
 
     with ThreadPoolExecutor(1) as thread:  # models are read while Gradio is imported, which takes two seconds
-        loading = thread.submit(load_registry, models, bundled_models(), args.device)
+        # who names models on the command line reads its errors; on a Space, which sets CHARLM_MODELS, nobody does
+        required = bool(args.model)
+        loading = thread.submit(load_registry, models, bundled_models(), args.device, required=required)
         from charlm.web import server
         from charlm.web.guard import read_root_path
         from charlm.web.page import THEME, build_page

@@ -69,7 +69,8 @@ class Downloader:
     def load(self, name: object, commit: object = "") -> str:
         """Load a public model from the Hub so that the views can use it; return the name that the page gives it.
 
-        commit: the one that was described, which is loaded even if there is a newer one by now; empty for none.
+        commit: the one that was described, which is loaded even if there is a newer one by now, or another was loaded
+            before; empty for none.
         """
         named = _check_name(name)
         if not isinstance(commit, str) or not re.fullmatch("([0-9a-f]{40})?", commit):
@@ -78,6 +79,8 @@ class Downloader:
         with self._lock:  # a second request for the same model waits, and then finds it in the registry
             if shown in self._registry and self._registry[shown].source not in FROM_HUB:
                 shown = f"hf://{named}"  # a folder is served under that name
+            if commit and shown in self._registry and self._registry[shown].lm.revision != commit:
+                shown = f"{named.repo_id}@{commit[:7]}"  # another commit is served under that name
             if shown not in self._registry:
                 found = hub.describe_public(named.repo_id, commit or named.revision)
                 if found.bytes > MOST_BYTES:

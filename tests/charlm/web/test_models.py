@@ -109,6 +109,32 @@ def test_when_no_named_repository_can_be_loaded_the_bundled_models_are_served(bu
     assert registry.problems == ("the Hub is away", "the weights are damaged")
 
 
+def test_a_model_that_is_required_and_cannot_be_loaded_is_an_error_and_no_other_is_shown_instead(bundled, hub_of):
+    problem = HubUnavailableError("the Hub is away")
+    hub_of({"ada/gone": problem})
+    with pytest.raises(HubUnavailableError) as error:
+        load_registry(["ada/gone"], bundled, "cpu", required=True)
+    assert error.value is problem
+
+
+def test_of_several_required_models_those_that_can_be_loaded_are_served_and_the_others_told(bundled, hub_of):
+    hub_of({"ada/gone": HubUnavailableError("the Hub is away")})
+    registry = load_registry(["ada/gone", str(bundled / "small-rnn")], bundled, "cpu", required=True)
+    assert (registry.names, registry.problems) == (["small-rnn"], ("the Hub is away",))
+
+
+@pytest.mark.parametrize(("refused", "status"), [(HubError("it is private"), 2), (HubUnavailableError("busy"), 1)])
+def test_if_none_of_several_required_models_can_be_loaded_one_line_says_why_for_each(bundled, hub_of, refused, status):
+    hub_of({"ada/gone": HubUnavailableError("the Hub is away"), "ada/refused": refused})
+    with pytest.raises(type(refused), match=f"^none of the models can be served: the Hub is away; {refused}$") as error:
+        load_registry(["ada/gone", "ada/refused"], bundled, "cpu", required=True)
+    assert error.value.exit_status == status
+
+
+def test_without_a_required_name_the_bundled_models_are_served(bundled):
+    assert load_registry([], bundled, "cpu", required=True).names == ["small-lstm", "small-rnn"]
+
+
 def test_a_folder_that_holds_no_sound_model_is_the_users_mistake(bundled, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelFileError, match=r"config\.json is missing"):

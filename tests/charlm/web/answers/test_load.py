@@ -57,6 +57,19 @@ def test_a_model_with_a_damaged_record_is_loaded_and_the_record_named(ada, regis
     assert fault.startswith(f"{card} has a training record that cannot be shown: history.json")
 
 
+def test_an_earlier_commit_that_is_loaded_already_does_not_stand_in_for_the_one_that_was_described(
+    ada, registry, tmp_path
+):
+    downloader = Downloader(registry, "cpu")
+    assert downloader.load("ada/poems", describe("ada/poems").commit) == "ada/poems"
+    push_folder(save(make_model("rnn"), tmp_path / "newer"), "ada/poems", token="hf_ada")
+    newer = describe("ada/poems").commit
+    assert downloader.load("ada/poems", newer) == downloader.load("ada/poems", newer) == f"ada/poems@{newer[:7]}"
+    loaded = registry[f"ada/poems@{newer[:7]}"].lm
+    assert (loaded.config.cell, loaded.revision) == ("rnn", newer)
+    assert registry["ada/poems"].lm.config.cell == "gru"
+
+
 @pytest.mark.parametrize("written", ["hf://ada/poems", "https://huggingface.co/ada/poems", " ada/poems@main "])
 def test_a_model_may_be_named_in_any_way_that_names_a_repository(ada, registry, written):
     (name,) = search(written)
