@@ -20,7 +20,7 @@ from .interrupts import Interrupts
 from .precision import flushed_denormals
 from .protocols import PROTOCOLS, Protocol
 from .report import Report
-from .run_folder import FolderLock, check_same_run, find_begun_run, prepare_folder
+from .run_folder import BegunRun, FolderLock, check_can_resume, continue_run, find_begun_run, prepare_folder
 from .trainer import Trainer, model_config
 
 
@@ -28,10 +28,11 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
     """Train a model on a text, leave the model of the best epoch in the folder `out`, and return its record.
 
     After every epoch, and at Ctrl-C or another of train.interrupts.SIGNALS, a checkpoint is written there; a signal
-    then raises KeyboardInterrupt. `resume` continues from the checkpoint to the same result as without a break.
+    then raises KeyboardInterrupt. `resume` continues from the checkpoint to the same result as without a break. The
+    epochs may be more than the run was begun with: from there on the learning rate is that of the longer run.
     Under torchrun, all processes train one model.
 
-    Raises RequestError if the text or a setting does not fit, or `out` holds another model;
+    Raises RequestError if the text or a setting does not fit, `out` holds another model, or nothing to resume;
     TrainingError if the loss is no longer a number.
     """
     # 1) split the text into what trains and what validates
@@ -50,23 +51,27 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         group.share(resolved.batch_size)  # refuses a batch that cannot be divided before anything is made
 
         # 3) lock the folder; a run to resume must have been begun with the same text and settings
+        if resume:
+            group.broadcast_from_main(lambda: check_can_resume(out))
         group.broadcast_from_main(lambda: lock.acquire(out))
         begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
         if begun is not None:
             resolved = keep_choices(config, resolved, begun.run)
         run = describe_run(text, protocol, resolved)
         if begun is not None:
-            check_same_run(begun, run, out)
-            if begun.history is not None:
-                report.say(f"{out} is finished already: best validation loss {begun.history['best']['val_loss']:.4f}")
+            run = continue_run(begun, run, out)
+            if begun.history is not None and run["epochs"] == begun.run["epochs"]:
+                report.say(
+                    f"{out} is finished already: best validation loss {begun.history['best']['val_loss']:.4f}; "
+                    "a higher --epochs trains it further"
+                )
                 return begun.history
 
         # 4) build the network and the optimiser, and restore what a checkpoint holds
         trainer = Trainer(resolved, protocol, run, report, group)
         group.broadcast_from_main(lambda: prepare_folder(out))
-        if begun is not None and begun.checkpoint is not None:
-            trainer.restore(begun.checkpoint)
-            report.say(f"resuming at epoch {trainer.epoch}, step {trainer.step}")
+        if begun is not None:
+            restore(trainer, begun, config.epochs, report)
         report.start(run)
 
         # 5) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
@@ -92,6 +97,24 @@ def seeded(seed: int, device: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def restore(trainer: Trainer, begun: BegunRun, epochs: int, report: Report) -> None:
+    """Let a trainer go on from the checkpoint of a begun run, or from its model if it was finished."""
+    if begun.checkpoint is not None:
+        trainer.restore(begun.checkpoint)
+        report.say(f"resuming at epoch {trainer.epoch}, step {trainer.step}")
+    else:
+        assert begun.history is not None and begun.weights is not None
+        trainer.restore_model(begun.history, begun.weights)
+        report.say(
+            f"going on at epoch {trainer.epoch} from the weights of epoch {begun.history['best']['epoch']}, the best"
+        )
+    if epochs > begun.run["epochs"]:
+        report.say(
+            f"{epochs} epochs in place of {begun.run['epochs']}: "
+            f"from here on, the learning rate is that of a run of {epochs} epochs"
+        )
 
 
 def keep_choices(asked: TrainConfig, resolved: TrainConfig, run: dict[str, Any]) -> TrainConfig:

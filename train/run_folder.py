@@ -5,17 +5,25 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from charlm.errors import ModelFileError, RequestError, TrainingError
+from charlm.model.config import Weights
 from charlm.model.folder import LEFTOVER_PREFIX, MODEL_FILES, clear_leftovers, make_folder, read_model
 from charlm.model.history import HistoryRecord
+from charlm.nearest import nearest_path
 
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
 
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
-MAY_DIFFER = {"device", "precision", "torch", "text"}
+MAY_DIFFER = {"device", "precision", "torch", "text", "extensions"}
+MOST_LISTED = 5  # names of a folder in a message
+
+
+class NothingToResumeError(RequestError):
+    """A run was to be resumed where there is none."""
 
 
 class FolderLock:
@@ -75,16 +83,60 @@ def prepare_folder(out: Path) -> None:
         raise RequestError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
 
 
+def holds_run(out: Path) -> bool:
+    """Tell whether a folder holds a checkpoint or a file of a model."""
+    return any((out / name).exists() for name in (CHECKPOINT_FILE, *MODEL_FILES))
+
+
+def check_can_resume(out: Path) -> None:
+    """Raise NothingToResumeError, which tells what is in the folder, unless it holds a run."""
+    if holds_run(out) or (os.path.lexists(out) and not os.path.isdir(out)):  # FolderLock.acquire refuses a file
+        return
+    similar = nearest_path(out, holds_run)
+    advice = f"did you mean {similar}? Else begin" if similar else "begin"
+    raise NothingToResumeError(f"nothing to resume: {out} {_describe_content(out)}; {advice} without --resume")
+
+
+def _describe_content(folder: Path) -> str:
+    if not os.path.isdir(folder):
+        return "does not exist"
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return f"holds only {', '.join(names[:MOST_LISTED])}{more}" if names else "is empty"
+
+
 @dataclass(frozen=True)
 class BegunRun:
     """A run that is in a folder already.
 
-    run: as in history.json. Either it has a checkpoint to resume from, or the history of its model: then it has ended.
+    run: as in history.json. Either it has a checkpoint to resume from, or the model and its history: then it has ended.
     """
 
     run: dict[str, Any]
     checkpoint: Checkpoint | None = None
     history: HistoryRecord | None = None
+    weights: Weights | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has had all of its epochs."""
+        return self.history is not None and len(self.history["epochs"]) == self.run.get("epochs")
+
+    def extension(self) -> dict[str, int]:
+        """Return the entry of `extensions` in history.json for a run that goes on with more epochs than planned.
+
+        epoch, step: the first step with the learning rate of the longer run. planned_epochs: before.
+        weights_of_epoch: where a finished run goes on, which has no checkpoint: from those, with a new optimiser.
+        """
+        planned = {"planned_epochs": self.run["epochs"]}
+        if self.checkpoint is not None:
+            return {"epoch": self.checkpoint.values["epoch"], "step": self.checkpoint.values["step"]} | planned
+        assert self.history is not None
+        best = self.history["best"]["epoch"]
+        return {"epoch": len(self.history["epochs"]) + 1, "step": 0, **planned, "weights_of_epoch": best}
 
 
 def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
@@ -101,26 +153,46 @@ def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
     if not present:
         return None
     if not resume:
-        raise RequestError(f"{out} already holds {', '.join(present)}; choose another --out")
+        raise RequestError(f"{out} already holds {', '.join(present)}; choose another --out, such as {free_name(out)}")
     try:
-        history = read_model(out).history
+        model = read_model(out)
     except ModelFileError as error:
         raise RequestError(f"{error}; there is no checkpoint to resume from either: choose another --out") from None
-    if history is None:
+    if model.history is None:
         raise RequestError(f"{out} holds a model without a record; choose another --out")
-    return BegunRun(history["run"], history=history)
+    return BegunRun(model.history["run"], history=model.history, weights=model.weights)
 
 
-def check_same_run(begun: BegunRun, run: dict[str, Any], out: Path) -> None:
-    """Raise RequestError if a begun run has another text or setting than `run`, or has ended before its last epoch."""
+def free_name(out: Path) -> Path:
+    """Return the path of a folder that does not exist: that of `out` with a number behind it."""
+    return next(path for number in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{number}")))
+
+
+def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Return `run` with the `extensions` of a begun run that goes on, one more if it has more epochs than planned.
+
+    Raises RequestError if the begun run has another text or setting, more epochs, or neither a checkpoint nor all of
+    its epochs.
+    """
+    is_longer = _is_longer(begun, run)
     for name in run | begun.run:  # the settings that the user gave come first, then those that follow from them
-        if name not in MAY_DIFFER and begun.run.get(name) != run.get(name):
+        may_differ = name in MAY_DIFFER or (name == "epochs" and is_longer)
+        if not may_differ and begun.run.get(name) != run.get(name):
             raise RequestError(
                 f"{out} holds a run with {name} {begun.run.get(name)!r}, not {run.get(name)!r}; "
-                "resume with the settings it was started with, or choose another --out"
+                "resume with the settings it was started with (only --epochs may grow), or choose another --out"
             )
-    if begun.history is not None and (measured := len(begun.history["epochs"])) < run["epochs"]:
+    if begun.history is not None and not begun.is_finished:
         raise RequestError(
-            f"{out} holds a model of {measured} of {run['epochs']} epochs, and no checkpoint to go on from; "
-            "choose another --out, or delete the model there to begin anew"
+            f"{out} holds a model of {len(begun.history['epochs'])} of {begun.run['epochs']} epochs, and no checkpoint "
+            "to go on from; choose another --out, or delete the model there to begin anew"
         )
+    extensions = begun.run.get("extensions") or []
+    if is_longer:
+        extensions = [*extensions, begun.extension()]
+    return run | ({"extensions": extensions} if extensions else {})
+
+
+def _is_longer(begun: BegunRun, run: dict[str, Any]) -> bool:
+    planned = begun.run.get("epochs")
+    return isinstance(planned, int) and run["epochs"] > planned

@@ -301,7 +301,8 @@ class Trainer:
         """Continue from a checkpoint."""
         tensors, values = checkpoint.tensors, checkpoint.values
         self._reset_for_epoch(values["epoch"])
-        self.step, self._seconds, self._epochs = values["step"], values["seconds"], values["epochs"]
+        self.step, self._seconds = values["step"], values["seconds"]
+        self._epochs = self._with_short_samples(values["epochs"])
         saved = _strip_prefix(tensors, "network.")
         with torch.no_grad():
             for name, parameter in self.network.exported_parameters().items():
@@ -318,6 +319,22 @@ class Trainer:
         torch.set_rng_state(tensors["random.cpu"])
         if self._config.device == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
+
+    def restore_model(self, history: HistoryRecord, weights: Weights) -> None:
+        """Go on after the last epoch of a finished run from its model, the weights of its best epoch.
+
+        Its optimiser's state is gone: the moments begin at zero, as in a new run.
+        """
+        with torch.no_grad():
+            for name, parameter in self.network.exported_parameters().items():
+                parameter.copy_(torch.from_numpy(weights[name]))
+        self._epochs, self._best_weights = self._with_short_samples(history["epochs"]), weights
+        self._reset_for_epoch(len(self._epochs) + 1)
+
+    def _with_short_samples(self, epochs: list[EpochRecord]) -> list[EpochRecord]:
+        """Cut the samples of a run that has more epochs now, so that the record of all of them can be read."""
+        longest = longest_sample(self._config.epochs)
+        return [{**epoch, "sample": epoch["sample"][:longest]} for epoch in epochs]
 
     def _restore_states(self, saved: dict[str, torch.Tensor]) -> LayerStates | None:
         if not saved:

@@ -44,6 +44,7 @@ from train.data import Text
 from train.encode import encode_text
 from train.loop import fit
 from train.report import Report
+from train.run_folder import holds_run
 
 CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 12
 TEXT = Text("cats", encode_text(CONTENT))
@@ -176,10 +177,10 @@ class UninterruptedRun:
 
 
 def train(out: Path, report: Report) -> int:
-    """Train to the end, resuming what is in the folder, and return the exit status of the command."""
+    """Train to the end, resuming what is in the folder if there is a run, and return the exit status of the command."""
 
     def command() -> None:
-        fit(TEXT, out, CONFIG, report, resume=True)
+        fit(TEXT, out, CONFIG, report, resume=holds_run(out))
 
     return cli.run(command)
 

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+import os
 import signal
 
 import numpy as np
@@ -13,7 +14,7 @@ from charlm.errors import RequestError, TrainingError
 from charlm.lm import CharLM
 from charlm.model import folder
 from charlm.model.cells import CELLS
-from charlm.model.folder import MODEL_FILES
+from charlm.model.folder import MODEL_FILES, read_model
 from train import loop, protocols
 from train.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
@@ -26,6 +27,7 @@ from train.loop import describe_run, fit
 from train.network import TrainingNetwork
 from train.protocols import PROTOCOLS
 from train.report import Report
+from train.run_folder import NothingToResumeError
 from train.trainer import FINAL_LR_SHARE, SAMPLE_LENGTH, Trainer
 
 CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 40
@@ -249,8 +251,92 @@ def test_resuming_a_finished_run_returns_its_record_and_changes_nothing(tmp_path
     assert contents(tmp_path / "out") == before
 
 
-def test_resume_where_nothing_is_begins(tmp_path):
-    assert len(fit(make_text(), tmp_path / "out", make_config(), Report(), resume=True)["epochs"]) == 2
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (None, "out does not exist; begin without --resume"),
+        ([], "out is empty; begin without --resume"),
+        (["notes.txt", "b.png"], "out holds only b.png, notes.txt; begin without --resume"),
+        ("abcdefg", "out holds only a, b, c, d, e and 2 more; begin without --resume"),
+    ],
+    ids=str,
+)
+def test_resume_where_nothing_is_tells_what_is_there_and_changes_nothing(tmp_path, names, told):
+    out = tmp_path / "out"
+    if names is not None:
+        out.mkdir()
+    for name in names or []:
+        (out / name).touch()
+    with pytest.raises(NothingToResumeError) as refused:
+        fit(make_text(), out, make_config(), Report(), resume=True)
+    assert str(refused.value) == f"nothing to resume: {tmp_path / told}"
+    assert refused.value.exit_status == 2
+    assert sorted(os.listdir(tmp_path)) == ([] if names is None else ["out"])
+    assert names is None or sorted(os.listdir(out)) == sorted(names)
+
+
+def test_resume_in_a_mistyped_folder_names_the_run_that_is_there(tmp_path):
+    out = interrupted(tmp_path / "cats-gru")
+    with pytest.raises(
+        RequestError, match=f"cats-gur does not exist; did you mean {out}\\? Else begin without --resume"
+    ):
+        fit(make_text(), tmp_path / "cats-gur", make_config(), Report(), resume=True)
+
+
+def rates(history):
+    return [epoch["learning_rate"] for epoch in history["epochs"]]
+
+
+def test_an_interrupted_run_goes_on_for_more_epochs_with_the_rate_of_the_longer_run(tmp_path, capsys):
+    out = interrupted(tmp_path / "out")
+    longer = make_config(epochs=4)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_text(), out, longer, StopAt(epochs=3), resume=True)
+    assert (
+        "4 epochs in place of 2: from here on, the learning rate is that of a run of 4 epochs" in capsys.readouterr()[1]
+    )
+    history = fit(make_text(), out, longer, Report(), resume=True)
+    assert "in place of" not in capsys.readouterr().err
+    assert history["run"]["extensions"] == [{"epoch": 2, "step": 0, "planned_epochs": 2}]
+    assert history["run"]["epochs"] == 4
+    planned = fit(make_text(), tmp_path / "planned", longer, Report())
+    assert "extensions" not in planned["run"]
+    assert rates(history)[1:] == rates(planned)[1:]
+    assert rates(history)[0] != rates(planned)[0]
+    straight = fit(make_text(), interrupted(tmp_path / "straight"), longer, Report(), resume=True)
+    assert without_times(straight["epochs"]) == without_times(history["epochs"])
+    assert straight["run"] == history["run"]
+    for name in ("straight", "out"):
+        assert (tmp_path / name / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+def test_a_finished_run_goes_on_for_more_epochs_from_its_model(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    finished = fit(make_text(), out, make_config(), Report())
+    weights = read_model(out).weights
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "learning_rate", lambda *_: 0.0)  # so that the weights stay
+        history = fit(make_text(), out, make_config(epochs=3), Report(), resume=True)
+    assert "going on at epoch 3 from the weights of epoch 2, the best" in capsys.readouterr().err
+    assert history["epochs"][:2] == finished["epochs"]
+    assert history["epochs"][2]["val_loss"] == finished["best"]["val_loss"]
+    assert history["best"] == finished["best"]
+    assert all((array == weights[name]).all() for name, array in read_model(out).weights.items())
+    extension = {"epoch": 3, "step": 0, "planned_epochs": 2, "weights_of_epoch": 2}
+    assert history["run"]["extensions"] == [extension]
+
+    again = fit(make_text(), out, make_config(epochs=4), Report(), resume=True)
+    assert again["run"]["extensions"] == [extension, extension | {"epoch": 4, "planned_epochs": 3}]
+    assert again["epochs"][3]["val_loss"] < finished["best"]["val_loss"]
+    assert CHECKPOINT_FILE not in os.listdir(out)
+
+
+def test_a_record_with_many_more_epochs_keeps_samples_that_fit(tmp_path, monkeypatch):
+    out = interrupted(tmp_path / "out")
+    monkeypatch.setattr("train.trainer.longest_sample", lambda epochs: 400 // epochs)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_text(), out, make_config(epochs=40), StopAt(epochs=2), resume=True)
+    assert [len(epoch["sample"]) for epoch in read_model(out).history["epochs"]] == [10, 10]
 
 
 def interrupted(folder, **changes):
@@ -273,7 +359,9 @@ def without_its_checkpoint(folder):
         (without_its_checkpoint, True, {}, "1 of 2 epochs, and no checkpoint to go on from; choose another --out"),
         (interrupted, False, {}, "holds an unfinished run; continue it with --resume or choose another --out"),
         (interrupted, True, {"hidden_size": 13}, "holds a run with hidden_size 12, not 13"),
-        (interrupted, True, {"epochs": 3}, "holds a run with epochs 2, not 3"),
+        (interrupted, True, {"epochs": 1}, "holds a run with epochs 2, not 1"),
+        (interrupted, True, {"epochs": 3, "lr": 0.02}, "holds a run with lr 0.01, not 0.02"),
+        (without_its_checkpoint, True, {"epochs": 3}, "1 of 2 epochs, and no checkpoint to go on from"),
     ],
 )
 def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(tmp_path, holds, resume, changes, message):
