@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from charlm.errors import RequestError
 from charlm.nearest import PATH_CUTOFF, nearest
 
@@ -16,6 +18,7 @@ from .encode import EncodedText, encode_file, encode_text
 TINYSHAKESPEARE = "tinyshakespeare"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+UNIGRAM_CHARS = 10**6
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,15 @@ class Text:
 
     def __len__(self) -> int:
         return len(self.encoded.ids)
+
+    def unigram_loss(self) -> float:
+        """Return the loss, in nats per character, of guessing each symbol by how often it occurs.
+
+        Of a long text the first UNIGRAM_CHARS are counted: the figure is shown with two digits.
+        """
+        counts = np.bincount(self.encoded.ids[:UNIGRAM_CHARS])
+        shares = counts[counts > 0] / counts.sum()
+        return -float((shares * np.log(shares)).sum())
 
 
 def load_text(name_or_file: str, workspace: Path | None = None) -> Text:

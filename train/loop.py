@@ -20,7 +20,7 @@ from .interrupts import Interrupts
 from .precision import flushed_denormals
 from .protocols import PROTOCOLS, Protocol
 from .report import Report
-from .run_folder import BegunRun, FolderLock, check_can_resume, continue_run, find_begun_run, prepare_folder
+from .run_folder import BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
 from .trainer import Trainer, model_config
 
 
@@ -51,9 +51,7 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         group.share(resolved.batch_size)  # refuses a batch that cannot be divided before anything is made
 
         # 3) lock the folder; a run to resume must have been begun with the same text and settings
-        if resume:
-            group.broadcast_from_main(lambda: check_can_resume(out))
-        group.broadcast_from_main(lambda: lock.acquire(out))
+        group.broadcast_from_main(lambda: lock.acquire(out, resume))
         begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
         if begun is not None:
             resolved = keep_choices(config, resolved, begun.run)
@@ -72,7 +70,7 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         group.broadcast_from_main(lambda: prepare_folder(out))
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
-        report.start(run)
+        report.start(run, text.unigram_loss())
 
         # 5) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
         try:

@@ -1,7 +1,9 @@
 """Progress of a run: as text on standard error, or as JSON on standard output."""
 
 import json
+import math
 import os
+import shutil
 import sys
 import textwrap
 import time
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
 
 SAMPLE_LINES = 8
 SECONDS_BETWEEN_STEP_EVENTS = 0.5  # the web page redraws its curves at each
+FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0  # in a log file, from the start to the first line of progress, and on
+# A bar for terminals of at least WIDE columns, and what fits into 40: the loss and the time left must be seen.
+WIDE = 80
+WIDE_BAR = "epoch {desc}: {percentage:3.0f}%|{bar}| {rate_fmt}{postfix}"
+NARROW_BAR = "{desc} {percentage:3.0f}%{postfix}"
 
 
 class Report:
     """Progress for people: what is trained, a progress bar during each epoch, its figures and a sample after it.
 
-    If standard error cannot be written (its reader has ended, the disk of a log file is full), nothing more is printed.
+    Where standard error is no terminal, lines stand in place of the bar, the first after FIRST_LINE_SECONDS. If it
+    cannot be written (its reader has ended, the disk of a log file is full), nothing more is printed.
     """
 
     def __init__(self) -> None:
@@ -31,14 +39,21 @@ class Report:
 
         self._tqdm = tqdm
         self._bar: tqdm[Any] | None = None
+        self._next_line_at = 0.0
+        self._epoch_name, self._done, self._total = "", 0, 1
 
     def say(self, message: str) -> None:
         """Print a line."""
         with _stderr_may_fail():
             self._tqdm.write(message, file=sys.stderr)
+            sys.stderr.flush()
 
-    def start(self, run: dict[str, Any]) -> None:
-        """Print what will be trained, on which text and where."""
+    def start(self, run: dict[str, Any], unigram_loss: float) -> None:
+        """Print what will be trained, on which text and where, and what a loss is worth.
+
+        unigram_loss: of guessing each symbol by how often it occurs, in nats per character.
+        """
+        self._next_line_at = time.monotonic() + FIRST_LINE_SECONDS
         split = run["split"]
         self.say(
             f"{CELLS[run['cell']].label} {run['num_layers']}×{run['hidden_size']}, {run['parameters']:,} parameters, "
@@ -52,28 +67,41 @@ class Report:
             f"{run['text']}: {train:,} {kind} to train on, {val:,} to validate; "
             f"{run['vocab_size']} symbols; batches of {run['batch_size']} {sequences} × {run['seq_length']} characters"
         )
+        self.say(
+            f"losses are in nats per character, lower is better: guessing any symbol costs "
+            f"{math.log(run['vocab_size']):.2f}, guessing by how often each occurs {unigram_loss:.2f}"
+        )
 
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
-        """Show a bar for an epoch of `total` characters, `done` of them read already."""
+        """Begin to show the progress of an epoch of `total` characters, `done` of them read already."""
+        self._epoch_name, self._done, self._total = f"{epoch}/{epochs}", done, total
+        if not sys.stderr.isatty():
+            return
         with _stderr_may_fail():
             self._bar = self._tqdm(
-                desc=f"epoch {epoch}/{epochs}",
+                desc=self._epoch_name,
                 initial=done,
                 total=total,
                 unit=" chars",
                 unit_scale=True,
                 leave=False,
                 dynamic_ncols=True,
+                bar_format=WIDE_BAR if shutil.get_terminal_size().columns >= WIDE else NARROW_BAR,
                 file=sys.stderr,
-                mininterval=0.25 if sys.stderr.isatty() else 30,  # seldom in a log file, where each update is a line
+                mininterval=0.25,
             )
 
     def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
-        """Move the bar; `run_seconds_left` is the time that the rest of the run will take."""
+        """Show that `chars` more were read; `run_seconds_left` is the time that the rest of the run will take."""
+        self._done += chars
+        figures = f"loss {loss:.3f}, {format_time(run_seconds_left)} left"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.3f}, run ends in {format_time(run_seconds_left)}", refresh=False)
+            self._bar.set_postfix_str(figures, refresh=False)
             with _stderr_may_fail():
                 self._bar.update(chars)
+        elif time.monotonic() >= self._next_line_at:
+            self._next_line_at = time.monotonic() + LINE_SECONDS
+            self.say(f"epoch {self._epoch_name}, {self._done / self._total:.0%}: {figures}")
 
     def end_epoch(self) -> None:
         """Remove the bar."""
@@ -107,10 +135,10 @@ class JsonReport(Report):
 
     def __init__(self) -> None:
         super().__init__()
-        self._epoch, self._done, self._total = 0, 0, 1
+        self._epoch = 0
         self._printed_at = 0.0
 
-    def start(self, run: dict[str, Any]) -> None:
+    def start(self, run: dict[str, Any], unigram_loss: float) -> None:
         """See Report.start."""
         self._write("start", run=run)
 

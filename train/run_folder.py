@@ -42,10 +42,15 @@ class FolderLock:
         if self._folder is not None:
             os.close(self._folder)
 
-    def acquire(self, out: Path) -> None:
-        """Lock a folder, made if need be. Raises RequestError if another training has locked it, or it can be none."""
+    def acquire(self, out: Path, resume: bool = False) -> None:
+        """Lock a folder, made if need be, but not to resume what is in it.
+
+        Raises RequestError if another training has locked it, or it can be none.
+        """
         if os.path.lexists(out) and not os.path.isdir(out):
             raise RequestError(f"{out} is a file; give a folder as --out")
+        if resume and not os.path.lexists(out):
+            raise nothing_to_resume(out)
         make_folder(out)
         if sys.platform == "win32":
             return
@@ -88,13 +93,11 @@ def holds_run(out: Path) -> bool:
     return any((out / name).exists() for name in (CHECKPOINT_FILE, *MODEL_FILES))
 
 
-def check_can_resume(out: Path) -> None:
-    """Raise NothingToResumeError, which tells what is in the folder, unless it holds a run."""
-    if holds_run(out) or (os.path.lexists(out) and not os.path.isdir(out)):  # FolderLock.acquire refuses a file
-        return
+def nothing_to_resume(out: Path) -> NothingToResumeError:
+    """Return the error that tells what is in a folder without a run, and which folder was perhaps meant."""
     similar = nearest_path(out, holds_run)
     advice = f"did you mean {similar}? Else begin" if similar else "begin"
-    raise NothingToResumeError(f"nothing to resume: {out} {_describe_content(out)}; {advice} without --resume")
+    return NothingToResumeError(f"nothing to resume: {out} {_describe_content(out)}; {advice} without --resume")
 
 
 def _describe_content(folder: Path) -> str:
@@ -151,6 +154,8 @@ def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
             raise RequestError(f"{out} holds an unfinished run; continue it with --resume or choose another --out")
         return BegunRun(checkpoint.values["run"], checkpoint)
     if not present:
+        if resume:
+            raise nothing_to_resume(out)
         return None
     if not resume:
         raise RequestError(f"{out} already holds {', '.join(present)}; choose another --out, such as {free_name(out)}")

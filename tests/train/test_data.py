@@ -2,6 +2,7 @@ import errno
 import hashlib
 import http.client
 import io
+import math
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,8 @@ from models import contents
 
 from charlm.errors import RequestError
 from train import data, encode
-from train.data import TINYSHAKESPEARE, load_text
+from train.data import TINYSHAKESPEARE, load_text, make_text
+from train.encode import encode_text
 
 STAND_IN = b"To be, or not to be\n"
 
@@ -153,3 +155,14 @@ def test_a_cache_that_cannot_be_written_is_done_without(stand_in, monkeypatch, t
     assert [content(load_text(TINYSHAKESPEARE)) for _ in range(2)] == [STAND_IN.decode()] * 2
     assert len(downloads) == 2
     assert (contents(tmp_path), set(tmp_path.rglob("*"))) == before
+
+
+def test_the_loss_of_guessing_by_frequency_is_worked_by_hand():
+    assert make_text("quarters", encode_text("abcd" * 5)).unigram_loss() == pytest.approx(math.log(4))
+    uneven = make_text("uneven", encode_text("aaab"))
+    assert uneven.unigram_loss() == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * math.log(4))
+
+
+def test_of_a_long_text_the_beginning_is_counted(monkeypatch):
+    monkeypatch.setattr("train.data.UNIGRAM_CHARS", 4)
+    assert make_text("long", encode_text("abab" + "c" * 100)).unigram_loss() == pytest.approx(math.log(2))

@@ -73,3 +73,62 @@ def test_other_ranks_print_no_refusal_but_raise_unexpected_exceptions(monkeypatc
     with pytest.raises(ZeroDivisionError):
         fail(ZeroDivisionError())
     assert capsys.readouterr() == ("", "")
+
+
+RUN = {"cell": "lstm", "num_layers": 2, "hidden_size": 512, "parameters": 4_269_121, "device": "cpu"}
+RUN |= {"precision": "bf16", "text": "cats", "vocab_size": 64, "batch_size": 3, "seq_length": 128}
+RUN |= {"split": {"train_chars": 16_200, "val_chars": 1_800}}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_start_tells_what_a_loss_is_worth_beside_guessing(capsys):
+    Report().start(RUN, 3.314)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "losses are in nats per character, lower is better: guessing any symbol costs 4.16, "
+        "guessing by how often each occurs 3.31"
+    )
+
+
+def test_in_a_log_file_progress_is_a_line_after_ten_seconds_and_every_thirty(monkeypatch, capsys):
+    now = 1000.0
+    monkeypatch.setattr("train.report.time.monotonic", lambda: now)
+    report = Report()
+    report.start(RUN, 3.314)
+    begun = capsys.readouterr().err
+    for epoch in (1, 2):
+        report.start_epoch(epoch, 24, 0, 1000)
+        for _ in range(10):
+            now += 4
+            report.step(100, 2.5134, 200.4)
+        report.end_epoch()
+    assert begun.count("\n") == 3
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 1/24, 30%: loss 2.513, 3 min 20 s left",
+        "epoch 2/24, 10%: loss 2.513, 3 min 20 s left",
+        "epoch 2/24, 90%: loss 2.513, 3 min 20 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [(40, ["1/24", "30%", "loss 2.513, 3 min 20 s left"]), (80, ["epoch 1/24:  30%|", "loss 2.513, 3 min 20 s left"])],
+)
+def test_a_bar_shows_the_loss_and_the_time_left_on_a_narrow_terminal_too(monkeypatch, columns, shown):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    report = Report()
+    report.start_epoch(1, 24, 0, 1000)
+    assert report._bar is not None
+    report._bar.mininterval = 0
+    report.step(300, 2.5134, 200.4)
+    report.end_epoch()
+    lines = terminal.getvalue().split("\r")
+    last = next(line for line in reversed(lines) if "loss" in line)
+    assert all(part in last for part in shown)
+    assert len(last) <= columns
