@@ -21,6 +21,17 @@ from charlm.web import serve
 if TYPE_CHECKING:
     from charlm.vocab import Ids
 
+EXAMPLES = (
+    ("train a model on a text of yours; it goes to runs/my-text-lstm", "fit --text my-text.txt"),
+    ("let it write", "generate ./runs/my-text-lstm --prompt Once"),
+    ("show it on a web page", "serve --model ./runs/my-text-lstm"),
+)
+GENERATE_EXAMPLES = (
+    ("a model that was trained here", "./runs/my-text-lstm --prompt Once --length 300"),
+    ("a model on the Hub", "USER/my-text --temperature 0.5 --seed 7"),
+)
+READ_EXAMPLES = (("a model and a text", "./runs/my-text-lstm another-text.txt"),)
+
 
 def generate(args: argparse.Namespace) -> None:
     """Write text to standard output as it is generated; on a terminal, after the prompt."""
@@ -95,7 +106,8 @@ def show_page(args: argparse.Namespace) -> None:
 
 def parse(prog: str) -> argparse.Namespace:
     """Read the command line. prog: how the command was called."""
-    parser = cli.Parser(prog=prog, description="Train, measure, publish and show character-level language models.")
+    description = "Train, measure, publish and show character-level language models."
+    parser = cli.Parser(prog=prog, description=description, examples=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"charlm {__version__}, engine: numpy")
     parser.set_defaults(less_memory=cli.LESS_MEMORY)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -109,7 +121,7 @@ def parse(prog: str) -> argparse.Namespace:
 
 def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     """Add the commands of this package to a parser."""
-    command = commands.add_parser("generate", help="write text")
+    command = commands.add_parser("generate", help="write text", examples=GENERATE_EXAMPLES)
     command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
     command.add_argument("--prompt", default="", help="text to continue")
     command.add_argument("--length", type=int, default=DEFAULT_LENGTH, help="new characters (%(default)s)")
@@ -119,13 +131,14 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command.add_argument("--seed", type=int, help="the same seed gives the same text")
     command.set_defaults(run=generate)
 
-    command = commands.add_parser("score", help="tell how well a model predicts a text")
+    command = commands.add_parser("score", help="tell how well a model predicts a text", examples=READ_EXAMPLES)
     command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
     command.add_argument("file", metavar="FILE", help="a UTF-8 text file")
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     command.set_defaults(run=score)
 
-    command = commands.add_parser("units", help="find the units that track quotes, lines, names and so on")
+    units_help = "find the units that track quotes, lines, names and so on"
+    command = commands.add_parser("units", help=units_help, examples=READ_EXAMPLES)
     command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
     command.add_argument("file", metavar="FILE", help="a UTF-8 text file that the model was not trained on")
     command.add_argument("--best", type=int, default=3, help="how many units of each (%(default)s)")

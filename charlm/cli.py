@@ -4,7 +4,9 @@ import argparse
 import io
 import os
 import re
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,6 +30,8 @@ class Parser(argparse.ArgumentParser):
         """examples: what each does, and the arguments for it."""
         super().__init__(*args, **options)
         self.formatter_class = argparse.RawDescriptionHelpFormatter  # the examples keep their lines
+        if self.description:
+            self.description = textwrap.fill(self.description, shutil.get_terminal_size().columns - 2)
         self._is_alone = False
         if examples:
             commands = (f"  # {what}\n  {self.prog} {arguments}" for what, arguments in examples)

@@ -8,15 +8,35 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from charlm import cli
 from charlm.errors import RequestError
+from charlm.installation import program
+from charlm.model.cells import CELLS
+from charlm.model_name import check_folder, is_repo_id
 
-from .config import PROTOCOL_NAMES, TrainConfig, value_type
+from .config import GROUPS, PROTOCOL_NAMES, PUBLISHING, TEXT, TRAINING, TrainConfig, value_type
 from .report import JsonReport, Report, is_main_process, mute_other_ranks
+
+EXAMPLES = (
+    ("train a model on a text of yours; it goes to runs/my-text-lstm", "fit --text my-text.txt"),
+    ("measure it", "evaluate ./runs/my-text-lstm --text my-text.txt"),
+    ("publish it", "push runs/my-text-lstm USER/my-text"),
+)
+FIT_EXAMPLES = (
+    ("a text of yours, in UTF-8; the model goes to runs/my-text-lstm", "--text my-text.txt"),
+    ("a small model of the built-in text, to try it", "--text tinyshakespeare --hidden-size 128 --epochs 3"),
+    ("go on after Ctrl-C or for more epochs", "--text my-text.txt --epochs 48 --resume"),
+)
+EVALUATE_EXAMPLES = (("the validation loss of a model, again", "./runs/my-text-lstm --text my-text.txt"),)
+PUSH_EXAMPLES = (("after `hf auth login`", "runs/my-text-lstm USER/my-text"),)
+DEPLOY_EXAMPLES = (("a page that shows a model of the Hub", "USER/my-page --model USER/my-text"),)
+RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epochs may change, to more"
 
 
 def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
@@ -39,6 +59,7 @@ def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
     from .data import load_text
     from .loop import fit
+    from .run_folder import NothingToResumeError
 
     config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
     if args.push_to_hub is not None:
@@ -46,14 +67,45 @@ def run_fit(args: argparse.Namespace) -> None:
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
     report = JsonReport() if args.json_lines and is_main_process() else Report()
+    out = args.out or default_folder(args.text, config.cell)
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
-    workspace = next(folder for folder in (args.out, *args.out.absolute().parents) if os.path.isdir(folder))
-    best = fit(load_text(args.text, workspace), args.out, config, report, resume=args.resume)["best"]
-    report.say(f"done: {args.out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
+    workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
+    text = load_text(args.text, workspace)
+    try:
+        best = fit(text, out, config, report, resume=args.resume)["best"]
+    except NothingToResumeError as error:
+        raise RequestError(f"{error}{command_to_begin(args)}") from None
+    report.say(f"done: {out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
+    if not args.json_lines:
+        report.say(next_steps(out, text.beginning(), is_published=args.push_to_hub is not None))
     if args.push_to_hub is not None and is_main_process():
         from charlm.hub import push_folder
 
-        print(push_folder(args.out, args.push_to_hub))
+        print(push_folder(out, args.push_to_hub))
+
+
+def default_folder(text: str, cell: str) -> Path:
+    """Return the folder for the model of a text, given by name or file, where --out does not name one."""
+    return Path("runs", f"{Path(text).stem or 'text'}-{cell}")
+
+
+def command_to_begin(args: argparse.Namespace) -> str:
+    """Return the end of the message that there is nothing to resume: this command line without --resume."""
+    if "WORLD_SIZE" in os.environ:  # torchrun's own arguments are not known here
+        return ""
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--res")]
+    return f": {args.prog} {shlex.join(arguments)}"
+
+
+def next_steps(out: Path, prompt: str, is_published: bool) -> str:
+    """Return the commands that a trained model is for, a line each. prompt: something to continue."""
+    name = str(out) if out.is_absolute() else f".{os.sep}{out}"  # which can be no repository
+    asked = f" --prompt {shlex.quote(prompt)}" if prompt else ""
+    steps = {"write": f"generate {shlex.quote(name)}{asked}", "show": f"serve --model {shlex.quote(name)}"}
+    if not is_published:
+        repo = f"USER/{out.resolve().name}"
+        steps["publish"] = f"push {shlex.quote(name)} {repo if is_repo_id(repo) else 'USER/MODEL'}"
+    return "\n".join(f"  {what + ':':9}{program()} {command}" for what, command in steps.items())
 
 
 @in_each_process
@@ -85,6 +137,7 @@ def run_push(args: argparse.Namespace) -> None:
     """Publish a model folder."""
     from charlm.hub import push_folder
 
+    check_folder(args.folder)
     options = {name: getattr(args, name) for name in ("private", "license", "language", "space")}
     print(push_folder(args.folder, args.repo, **options))
 
@@ -99,7 +152,9 @@ def run_deploy(args: argparse.Namespace) -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = cli.Parser(prog="python -m train", description="Train, measure and publish character-level models.")
+    parser = cli.Parser(
+        prog="python -m train", description="Train, measure and publish character-level models.", examples=EXAMPLES
+    )
     parser.set_defaults(less_memory=cli.LESS_MEMORY)
     add_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
     return parser.parse_args()
@@ -107,18 +162,8 @@ def parse() -> argparse.Namespace:
 
 def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     """Add the commands of this package to a parser."""
-    command = commands.add_parser("fit", help="train a model on a text")
-    command.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
-    command.add_argument("--out", required=True, type=cli.folder, metavar="FOLDER", help="where the model goes")
-    for spec in dataclasses.fields(TrainConfig):
-        add_setting(command, spec)
-    command.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
-    command.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
-    command.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
-    less_memory = "train with a lower --batch-size, --seq-length or --hidden-size"
-    command.set_defaults(run=run_fit, less_memory=less_memory)
-
-    command = commands.add_parser("evaluate", help="measure a model on a text")
+    add_fit(commands)
+    command = commands.add_parser("evaluate", help="measure a model on a text", examples=EVALUATE_EXAMPLES)
     command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
     command.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
     command.add_argument(
@@ -132,6 +177,7 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
         help="publish a model folder on the Hub",
         description="Publish a model folder on the Hub, in one commit. What the options change is changed in the card "
         "that is published; the folder stays as it is.",
+        examples=PUSH_EXAMPLES,
     )
     command.add_argument("folder", type=cli.folder, metavar="FOLDER", help="the model folder")
     command.add_argument("repo", metavar="USER/REPO", help="the repository, created if it is not there")
@@ -147,7 +193,7 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     )
     command.set_defaults(run=run_push)
 
-    command = commands.add_parser("deploy", help="put the page on a Space of the Hub")
+    command = commands.add_parser("deploy", help="put the page on a Space of the Hub", examples=DEPLOY_EXAMPLES)
     command.add_argument("space", metavar="USER/SPACE", help="the Space, created if it is not there")
     command.add_argument(
         "--model",
@@ -163,17 +209,43 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command.set_defaults(run=run_deploy)
 
 
-def add_setting(command: argparse.ArgumentParser, spec: "dataclasses.Field[object]") -> None:
+def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
+    """Add the command that trains, with its options in groups."""
+    command = commands.add_parser("fit", help="train a model on a text", examples=FIT_EXAMPLES)
+    groups = {title: command.add_argument_group(title) for title in GROUPS}
+    groups[TEXT].add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
+    out_help = "where the model goes; one that is there is not overwritten (default runs/<text>-<cell>)"
+    groups[TEXT].add_argument("--out", type=cli.folder, metavar="FOLDER", help=out_help)
+    for spec in dataclasses.fields(TrainConfig):
+        add_setting(groups[spec.metadata["group"]], spec)
+    groups[TRAINING].add_argument("--resume", action="store_true", help=RESUME_HELP)
+    publishing = groups[PUBLISHING]
+    publishing.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
+    publishing.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
+    less_memory = "train with a lower --batch-size, --seq-length or --hidden-size"
+    command.set_defaults(run=run_fit, less_memory=less_memory, prog=command.prog.removesuffix(" fit"))
+
+
+def add_setting(group: "argparse._ArgumentGroup", spec: "dataclasses.Field[object]") -> None:
     """Add the flag of a field of TrainConfig, which checks its bounds."""
-    default = "" if spec.default in (None, dataclasses.MISSING) else f" ({spec.default})"
-    command.add_argument(
+    kind = value_type(spec)
+    group.add_argument(
         "--" + spec.name.replace("_", "-"),
-        type=value_type(spec),
+        type=kind,
         choices=spec.metadata["choices"],
-        required=spec.default is dataclasses.MISSING,
-        default=None if spec.default is dataclasses.MISSING else spec.default,
-        help=spec.metadata["help"] + default,
+        default=spec.default,
+        metavar={int: "N", float: "X"}.get(kind),
+        help=spec.metadata["help"] + describe_default(spec),
     )
+
+
+def describe_default(spec: "dataclasses.Field[object]") -> str:
+    """Return what the help says about the default of a setting, unless its own help text does."""
+    if spec.default is not None:
+        return f" (default {spec.default})"
+    values = [(name, getattr(cell.recipe, spec.name, None)) for name, cell in CELLS.items()]
+    described = ", ".join(f"{name} {value}" for name, value in values if value is not None)
+    return f" (default by cell: {described})" if described else ""
 
 
 def main() -> NoReturn:

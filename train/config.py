@@ -17,6 +17,11 @@ PROTOCOL_NAMES = ("holdout", "windows")  # of train.protocols.PROTOCOLS, which n
 MOST_EPOCHS = 5_000  # charlm.model.history.MOST_RECORDED_EPOCHS, which needs numpy
 PRECISIONS = ("auto", "fp32", "bf16")
 
+# The groups of the options of `fit`, in the order of its help.
+TEXT, MODEL, TRAINING = "the text and where the model goes", "the model", "the training"
+MACHINE, PUBLISHING = "the machine", "publishing and progress"
+GROUPS = (TEXT, MODEL, TRAINING, MACHINE, PUBLISHING)
+
 DEFAULT_BATCH_SIZE = 64
 # A short text is read in fewer streams, so that an epoch has at least this many steps to learn in.
 MIN_STEPS_PER_EPOCH = 32
@@ -29,9 +34,11 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: Iterable[str] | None = None,
+    group: str = TRAINING,
 ) -> Any:
-    """Declare a field of TrainConfig with its bounds or choices, and the help text of its flag."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+    """Declare a field of TrainConfig with its bounds or choices, the help text of its flag and its group there."""
+    rules = {"help": help, "low": low, "high": high, "choices": choices, "group": group}
+    return field(default=default, metadata=rules)
 
 
 @dataclass(frozen=True)
@@ -41,28 +48,32 @@ class TrainConfig:
     Raises RequestError when built with a value out of bounds.
     """
 
-    cell: str = setting(help="kind of recurrent cell", choices=CELLS)
-    protocol: str = setting("holdout", help="how to split and measure the text", choices=PROTOCOL_NAMES)
+    cell: str = setting("lstm", help="kind of recurrent cell", choices=CELLS, group=MODEL)
+    protocol: str = setting("holdout", help="how to split and measure the text", choices=PROTOCOL_NAMES, group=TEXT)
     epochs: int = setting(24, low=1, high=MOST_EPOCHS, help="passes over the training text")
-    hidden_size: int = setting(512, low=1, high=16_384, help="units in a layer")
-    num_layers: int = setting(2, low=1, high=64, help="recurrent layers")
-    embedding_size: int = setting(512, low=1, high=16_384, help="size of the vector that stands for a symbol")
-    dropout: float | None = setting(None, low=0, high=0.99, help="share of a layer's outputs dropped; default by cell")
-    embedding_dropout: float | None = setting(
-        None, low=0, high=0.99, help="share of the embedding dropped; default by cell"
+    hidden_size: int = setting(512, low=1, high=16_384, help="units in a layer", group=MODEL)
+    num_layers: int = setting(2, low=1, high=64, help="recurrent layers", group=MODEL)
+    embedding_size: int = setting(
+        512, low=1, high=16_384, help="size of the vector that stands for a symbol", group=MODEL
     )
+    dropout: float | None = setting(None, low=0, high=0.99, help="share of a layer's outputs dropped")
+    embedding_dropout: float | None = setting(None, low=0, high=0.99, help="share of the embedding dropped")
     batch_size: int | None = setting(
-        None, low=1, high=65_536, help="sequences read in parallel; default 64, fewer for a short text"
+        None, low=1, high=65_536, help="sequences read in parallel (default 64, fewer for a short text)"
     )
     seq_length: int | None = setting(
-        None, low=1, high=65_536, help="characters that gradients flow back through; default 128, or a window's length"
+        None, low=1, high=65_536, help="characters that gradients flow back through (default 128, or a window's length)"
     )
-    lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate; default by cell")
-    weight_decay: float | None = setting(None, low=0, high=10, help="decoupled weight decay of AdamW; default by cell")
+    lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate")
+    weight_decay: float | None = setting(None, low=0, high=10, help="decoupled weight decay of AdamW")
     clip_norm: float = setting(1.0, low=0, high=1e9, help="largest norm of the gradient allowed; 0 allows any")
     seed: int = setting(0, low=0, high=2**63 - 1, help="seed of every random number of the run")
-    device: str = setting("auto", help="auto takes CUDA if available, else MPS, else the CPU", choices=DEVICES)
-    precision: str = setting("auto", help="auto takes bf16 where it is faster than fp32", choices=PRECISIONS)
+    device: str = setting(
+        "auto", help="auto takes CUDA if available, else MPS, else the CPU", choices=DEVICES, group=MACHINE
+    )
+    precision: str = setting(
+        "auto", help="auto takes bf16 where it is faster than fp32", choices=PRECISIONS, group=MACHINE
+    )
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):

@@ -19,6 +19,7 @@ TINYSHAKESPEARE = "tinyshakespeare"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 UNIGRAM_CHARS = 10**6
+LONGEST_BEGINNING = 12
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Text:
 
     def __len__(self) -> int:
         return len(self.encoded.ids)
+
+    def beginning(self) -> str:
+        """Return the first word, of at most LONGEST_BEGINNING characters: something that a model can continue."""
+        start = "".join(self.encoded.symbols[index] for index in self.encoded.ids[: 4 * LONGEST_BEGINNING])
+        return next(iter(start.split()), "")[:LONGEST_BEGINNING]
 
     def unigram_loss(self) -> float:
         """Return the loss, in nats per character, of guessing each symbol by how often it occurs.

@@ -158,7 +158,10 @@ def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
             raise nothing_to_resume(out)
         return None
     if not resume:
-        raise RequestError(f"{out} already holds {', '.join(present)}; choose another --out, such as {free_name(out)}")
+        raise RequestError(
+            f"{out} already holds {', '.join(present)}, which is not overwritten; choose another --out, "
+            f"such as {free_name(out)}"
+        )
     try:
         model = read_model(out)
     except ModelFileError as error:
@@ -170,7 +173,9 @@ def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
 
 def free_name(out: Path) -> Path:
     """Return the path of a folder that does not exist: that of `out` with a number behind it."""
-    return next(path for number in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{number}")))
+    named = out if out.name not in ("", "..") else out.resolve()
+    paths = (Path(f"{named}-{number}") for number in count(2))
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, Any]:

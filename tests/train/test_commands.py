@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,8 @@ from models import contents, make_model, save
 
 from charlm import cli
 from charlm.model.folder import read_model
-from train.__main__ import main, parse, run_evaluate, run_fit
+from train.__main__ import default_folder, main, next_steps, parse, run_evaluate, run_fit
+from train.config import GROUPS
 
 SMALL = ["--epochs", "2", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
 KOREAN = b"\xef\xbb\xbf" + "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r\n".encode() * 40
@@ -231,3 +233,139 @@ def test_an_empty_repository_is_refused_before_the_training(train, tmp_path, tex
         "error: '' is not the name of a repository; give it as USER/NAME\n",
     )
     assert not (tmp_path / "out").exists()
+
+
+# The first five minutes
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch, text):
+    """The current folder, with a short text in it and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("charlm.model.card.draw_curves", lambda *_: b"picture")
+    return tmp_path
+
+
+def test_fit_alone_shows_what_it_needs_and_three_examples(train):
+    ended = train("fit")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    first, *rest = ended.stderr.splitlines()
+    assert first == "python -m train fit: the following arguments are required: --text"
+    assert sum(line.startswith("  python -m train fit --text ") for line in rest) == 3
+    assert rest[-1] == "python -m train fit --help shows everything that is allowed"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "push", "deploy", ""])
+def test_every_other_command_alone_shows_an_example_too(train, command):
+    ended = train(*[command] if command else [])
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "the following arguments are required: " in ended.stderr.splitlines()[0]
+    assert f"\n  python -m train {command}" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["fit", "evaluate", "push", "deploy"])
+def test_every_example_is_a_command_that_is_allowed(train, monkeypatch, name):
+    lines = train(name, "--help").stdout.splitlines()
+    examples = [line.split()[3:] for line in lines if line.startswith(f"  python -m train {name} ")]
+    assert examples
+    for example in examples:
+        monkeypatch.setattr(sys, "argv", ["train", *example])
+        assert parse().run.__name__ == f"run_{name}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--hiden-size", "3"], "no option --hiden-size; did you mean --hidden-size?"),
+        (["fit", "--text", "t", "--cell", "ltsm"], "(choose from rnn, lstm, gru); did you mean lstm?"),
+        (["fitt"], "did you mean fit?"),
+        (
+            ["fit", "--text", "sprung.txt"],
+            "cannot read the text sprung.txt: No such file or directory; did you mean spring",
+        ),
+        (["fit", "--text", "tinyshakespear"], "did you mean the built-in name tinyshakespeare?"),
+        (
+            ["push", "run/sprin-gru", "ada/spring"],
+            "there is no folder run/sprin-gru here; did you mean runs/spring-gru?",
+        ),
+        (["push", "elsewhere", "ada/spring"], "there is no folder elsewhere here; check the path"),
+        (["evaluate", "spring-gru", "--text", "spring.txt"], "did you mean runs/spring-gru?"),
+        (["evaluate", "run/spring-gru", "--text", "spring.txt"], "did you mean runs/spring-gru?"),
+    ],
+    ids=str,
+)
+def test_a_mistyped_name_is_answered_in_one_line_with_the_nearest_one(train, in_folder, arguments, message):
+    (in_folder / "spring.txt").write_bytes(KOREAN)
+    save(make_model(), in_folder / "runs" / "spring-gru")
+    ended = train(*arguments)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert message in ended.stderr
+    assert "network" not in ended.stderr
+
+
+def test_the_help_of_fit_has_its_options_in_groups_each_with_its_default(train):
+    shown = train("fit", "--help").stdout
+    groups = [line.removesuffix(":") for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+    assert groups == ["options", *GROUPS, "examples"]
+    one_line = " ".join(shown.split())
+    for default in ("runs/<text>-<cell>", "lstm", "holdout", "24", "512", "0", "1.0", "auto"):
+        assert f"(default {default})" in one_line
+    assert "(default by cell: rnn 0.2, lstm 0.4, gru 0.4)" in one_line
+    assert one_line.count("(default ") == 17  # all options but --text, and those that are off
+
+
+@pytest.mark.slow
+def test_without_out_and_cell_an_lstm_goes_to_a_folder_named_after_both(train, in_folder):
+    trained = train("fit", "--text", "봄.txt", *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    folder = os.path.join("runs", "봄-lstm")
+    model = f".{os.sep}{folder}"
+    best = read_model(in_folder / folder).history["best"]
+    assert trained.stderr.splitlines()[-4:] == [
+        f"done: {folder} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}",
+        f"  write:   python -m charlm generate {shlex.quote(model)} --prompt 나는",
+        f"  show:    python -m charlm serve --model {shlex.quote(model)}",
+        f"  publish: python -m charlm push {shlex.quote(model)} USER/MODEL",
+    ]
+
+    before = contents(in_folder)
+    again = train("fit", "--text", "봄.txt", *SMALL)
+    assert (again.returncode, again.stderr) == (
+        2,
+        f"error: {folder} already holds config.json, model.safetensors, history.json, loss.png, README.md, "
+        f"which is not overwritten; choose another --out, such as {folder}-2\n",
+    )
+    assert contents(in_folder) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [
+        ("my-text.txt", "runs/my-text-gru"),
+        ("books/a.b.txt", "runs/a.b-gru"),
+        ("tinyshakespeare", "runs/tinyshakespeare-gru"),
+        ("/", "runs/text-gru"),
+    ],
+)
+def test_the_folder_of_a_model_is_named_after_its_text_and_cell(text, folder):
+    assert default_folder(text, "gru") == Path(folder)
+
+
+def test_the_commands_after_a_training_are_those_of_the_installed_program_there(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [os.path.join("bin", "charlm"), "fit"])
+    assert next_steps(Path("runs", "my text"), "Shall I", is_published=True).splitlines() == [
+        f"  write:   charlm generate {shlex.quote(os.path.join('.', 'runs', 'my text'))} --prompt 'Shall I'",
+        f"  show:    charlm serve --model {shlex.quote(os.path.join('.', 'runs', 'my text'))}",
+    ]
+    assert next_steps(Path("runs", "poems"), "", is_published=False).endswith("/poems USER/poems")
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "no where"]], ids=str)
+def test_resume_where_nothing_is_shows_the_command_that_begins(train, in_folder, out):
+    refused = train("fit", "--text", "봄.txt", *out, "--resume", *SMALL)
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        f"error: nothing to resume: {out[-1] if out else os.path.join('runs', '봄-lstm')} does not exist; "
+        f"begin without --resume: python -m train {shlex.join(['fit', '--text', '봄.txt', *out, *SMALL])}\n",
+    )
+    assert set(contents(in_folder)) == {"봄.txt"}

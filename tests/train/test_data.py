@@ -166,3 +166,17 @@ def test_the_loss_of_guessing_by_frequency_is_worked_by_hand():
 def test_of_a_long_text_the_beginning_is_counted(monkeypatch):
     monkeypatch.setattr("train.data.UNIGRAM_CHARS", 4)
     assert make_text("long", encode_text("abab" + "c" * 100)).unigram_loss() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize(
+    ("content", "beginning"),
+    [
+        ("First Citizen:\nBefore", "First"),
+        ("\n\n  나는 봄을", "나는"),
+        ("a" * 50, "a" * 12),
+        (" \n" * 50 + "word", ""),
+    ],
+    ids=str,
+)
+def test_the_beginning_of_a_text_is_its_first_word(content, beginning):
+    assert make_text("text", encode_text(content + "ab")).beginning() == beginning

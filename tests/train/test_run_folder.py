@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from browser import ROOT
@@ -14,7 +15,7 @@ from train.data import Text
 from train.encode import encode_text
 from train.loop import fit
 from train.report import Report
-from train.run_folder import FolderLock
+from train.run_folder import FolderLock, free_name
 from train.trainer import Trainer
 
 TEXT = Text("cats", encode_text("the cat sat on the mat; the dog sat on the log.\n" * 40))
@@ -55,7 +56,7 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from train.run_folder import FolderLock
+from train.run_folder import FolderLock, free_name
 from train.trainer import Trainer
 
 lock = FolderLock()
@@ -113,3 +114,10 @@ def test_a_folder_without_permissions_is_refused_before_the_first_step(tmp_path,
     (tmp_path / "out").mkdir(mode=mode)
     with pytest.raises(RequestError, match="choose another --out"):
         fit(TEXT, tmp_path / "out", CONFIG, Report())
+
+
+def test_a_free_name_has_the_first_number_that_is_not_there(tmp_path, monkeypatch):
+    (tmp_path / "out-2").mkdir()
+    assert free_name(tmp_path / "out") == tmp_path / "out-3"
+    monkeypatch.chdir(tmp_path)
+    assert free_name(Path()) == Path(f"{tmp_path}-2")
