@@ -76,6 +76,7 @@ ORDER = [
     "train.interrupts",
     "train.distributed",
     "train.report",
+    "train.advice",
     "train.run_folder",
     "train.deploy",
     "train.trainer",

@@ -12,6 +12,7 @@ import torch
 from charlm.device import pick_device
 from charlm.model.history import HistoryRecord
 
+from .advice import advise
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .data import Text
@@ -71,6 +72,8 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
         report.start(run, text.unigram_loss())
+        if begun is None and (advice := advise(run, model_config(protocol.vocab, resolved))):
+            report.say(advice)
 
         # 5) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
         try:

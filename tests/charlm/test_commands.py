@@ -203,9 +203,8 @@ def test_a_model_that_diverged_is_refused_in_one_line(charlm, text_file, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
         (["improvise"], "invalid choice: 'improvise'"),
-        (["generate"], "the following arguments are required: FOLDER_OR_REPO"),
+        (["generate", "--length", "3"], "the following arguments are required: FOLDER_OR_REPO"),
         (["score", "folder"], "the following arguments are required: FILE"),
         (["generate", "folder", "--length", "many"], "argument --length: invalid int value: 'many'"),
         (["generate", "folder", "--temperature", "hot"], "argument --temperature: invalid float value: 'hot'"),
@@ -221,6 +220,19 @@ def test_a_command_line_that_is_wrong_is_refused_in_one_line(charlm, arguments, 
     line = refused(charlm(*arguments))
     assert line.startswith("python -m charlm") and message in line
     assert line.endswith("; --help shows what is allowed\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "required"),
+    [([], "COMMAND"), (["generate"], "FOLDER_OR_REPO"), (["score"], "FOLDER_OR_REPO, FILE"), (["fit"], "--text")],
+    ids=str,
+)
+def test_what_needs_arguments_and_has_none_shows_examples(charlm, arguments, required):
+    status, output, message = charlm(*arguments)
+    assert (status, output) == (2, "")
+    called = " ".join(["python -m charlm", *arguments])
+    assert message.startswith(f"{called}: the following arguments are required: {required}\n\nexamples:\n  # ")
+    assert f"\n  {called} " in message
 
 
 @pytest.mark.parametrize(

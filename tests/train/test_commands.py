@@ -323,7 +323,7 @@ def test_without_out_and_cell_an_lstm_goes_to_a_folder_named_after_both(train, i
     best = read_model(in_folder / folder).history["best"]
     assert trained.stderr.splitlines()[-4:] == [
         f"done: {folder} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}",
-        f"  write:   python -m charlm generate {shlex.quote(model)} --prompt 나는",
+        f"  write:   python -m charlm generate {shlex.quote(model)} --prompt '나는'",
         f"  show:    python -m charlm serve --model {shlex.quote(model)}",
         f"  publish: python -m charlm push {shlex.quote(model)} USER/MODEL",
     ]

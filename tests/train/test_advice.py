@@ -1,0 +1,46 @@
+from dataclasses import replace
+
+import pytest
+
+from charlm.model.config import ModelConfig
+from train.advice import SUITABLE, advise, core_seconds, suitable_hidden_size
+
+LARGE = ModelConfig("lstm", "".join(map(chr, range(32, 92))), 512, 512, 2, 0.4)
+RUN = {"protocol": "holdout", "epochs": 24, "device": "cpu", "split": {"train_chars": 16_200, "val_chars": 1_800}}
+
+
+def test_a_text_of_18_kb_is_told_that_the_default_is_too_large_and_which_size_and_time_suit_it():
+    assert advise(RUN, LARGE) == (
+        "note: 16,200 characters are few for 4,263,996 parameters; --hidden-size 256 predicts such a text as well or "
+        "better, in about 2 min in place of 4 min on one CPU core"
+    )
+
+
+def test_on_a_gpu_the_advice_names_no_time_since_it_was_measured_on_a_cpu():
+    assert advise(RUN | {"device": "cuda"}, LARGE).endswith("as well or better")
+
+
+@pytest.mark.parametrize(
+    ("run", "model"),
+    [
+        (RUN, replace(LARGE, hidden_size=256)),
+        (RUN, replace(LARGE, hidden_size=8)),
+        (RUN | {"split": {"train_chars": 1_003_854, "val_chars": 111_540}}, LARGE),
+        (RUN | {"protocol": "windows"}, LARGE),
+    ],
+)
+def test_there_is_no_advice_where_none_is_needed(run, model):
+    assert advise(run, model) is None
+
+
+def test_a_longer_text_never_suits_a_smaller_model():
+    sizes = [suitable_hidden_size(chars) or 512 for chars in range(0, 300_000, 100)]
+    assert sizes == sorted(sizes)
+    assert sorted(SUITABLE) == list(SUITABLE)
+
+
+# CPU seconds of runs of 24 epochs over 16,200 characters, as docs/log.md has them
+@pytest.mark.parametrize(("hidden_size", "measured"), [(128, 73), (256, 102), (512, 211)])
+def test_the_times_are_those_that_were_measured(hidden_size, measured):
+    model = replace(LARGE, hidden_size=hidden_size)
+    assert core_seconds(24 * 16_200, model.parameters) == pytest.approx(measured, rel=0.1)

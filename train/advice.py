@@ -1,0 +1,47 @@
+"""Advice before a training: the size of model that suits a short text, and about how long each size takes."""
+
+from dataclasses import replace
+from typing import Any
+
+from charlm.model.config import ModelConfig
+
+# Of a text of fewer characters that train, and this hidden size. docs/log.md has the losses of each size on texts of
+# 5, 18 and 100 KB: there, larger models have the lowest validation loss early and then memorise.
+SUITABLE = ((50_000, 256),)
+# Seconds of one CPU core for each character read: for every character, and for every parameter besides (docs/log.md).
+SECONDS_PER_CHAR, SECONDS_PER_CHAR_AND_PARAMETER = 1.4e-4, 9.5e-11
+
+
+def suitable_hidden_size(train_chars: int) -> int | None:
+    """Return the largest hidden size that pays for a text of which so many characters train; None if any may."""
+    return next((size for chars, size in SUITABLE if train_chars < chars), None)
+
+
+def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
+    """Return a line of advice if a model is too large for its text, else None. run: of history.json."""
+    if run["protocol"] != "holdout":  # which repeats an experiment as it was
+        return None
+    chars = run["split"]["train_chars"]
+    size = suitable_hidden_size(chars)
+    if size is None or model.hidden_size <= size:
+        return None
+    smaller = replace(model, hidden_size=size)
+    read = chars * run["epochs"]
+    times = [_about(core_seconds(read, each.parameters)) for each in (smaller, model)]
+    cost = f", in about {times[0]} in place of {times[1]} on one CPU core" if run["device"] == "cpu" else ""
+    return (
+        f"note: {chars:,} characters are few for {model.parameters:,} parameters; --hidden-size {size} predicts such a "
+        f"text as well or better{cost}"
+    )
+
+
+def core_seconds(chars: int, parameters: int) -> float:
+    """Return about how many seconds one CPU core takes to train on so many characters, counted in every epoch."""
+    return chars * (SECONDS_PER_CHAR + SECONDS_PER_CHAR_AND_PARAMETER * parameters)
+
+
+def _about(seconds: float) -> str:
+    """Return a time as exact as it is known: tens of seconds, minutes, or hours."""
+    if seconds < 90:
+        return f"{max(round(seconds, -1), 10):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.0f} h"
