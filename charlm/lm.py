@@ -25,7 +25,7 @@ from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, read_usable_model, write_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord
-from charlm.model_name import HubName, explain_missing, parse_model_name
+from charlm.model_name import HubName, explain_missing, parse_model_name, parse_push_target
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ class CharLM:
         """
         from charlm import hub
 
-        check_string("repo_id", repo_id)
+        parse_push_target(check_string("repo_id", repo_id))  # before the samples of the card are written
         if self.record_problem:
             raise ModelFileError(f"{self.record_problem}; mend or remove {HISTORY_FILE}, and load the model again")
         with tempfile.TemporaryDirectory() as folder:

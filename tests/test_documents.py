@@ -160,11 +160,15 @@ def test_units_the_plain_script_and_the_api_work_as_written(trained, app):
 
 @pytest.mark.slow
 def test_a_space_gets_the_app_and_the_names_of_its_models(hub, trained):
-    (deployed,) = run_document("docs/spaces.md", trained)
+    deployed, pushed = run_document("docs/spaces.md", trained)
     assert deployed.startswith(f"{hub.url}/spaces/ada/my-page/commit/")
     space = hub.repos["spaces/ada/my-page"]
     assert space.files["app.py"] == (ROOT / "app.py").read_bytes()
     assert space.variables == {"CHARLM_MODELS": "ada/my-text"}
+    assert pushed.startswith(f"{hub.url}/ada/my-text/commit/")
+    card = hub.repos["ada/my-text"].files["README.md"].decode()
+    (install,) = re.findall("`(pip install .*)`", DOCUMENTS["docs/spaces.md"])
+    assert f"\n    {install}\n" in card
 
 
 RUN_ABOVE = {"README.md", "docs/python.md", "docs/spaces.md"}

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from charlm.errors import HubError, RequestError, SpaceRefusedError
-from charlm.hub import Description, Owner, check_can_push, describe, push_space, request_space, space_hardware
+from charlm.hub import (
+    INSTALLED_BY,
+    Description,
+    Owner,
+    check_can_push,
+    describe,
+    push_space,
+    request_space,
+    space_hardware,
+)
 from charlm.model.card import front_matter
 from charlm.model.folder import MODEL_FILES
 from charlm.model_name import HubName, parse_hub_name
@@ -104,7 +113,8 @@ def space_files(space: str, models: Sequence[Description], hardware: str) -> dic
     # `train` too: visitors of the page can train a model
     package = [path for name in ("charlm", "train") for path in (ROOT / name).rglob("*") if path.suffix in SUFFIXES]
     weights = [ROOT / "weights" / name / file for name in FALLBACKS for file in MODEL_FILES]
-    files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in [ROOT / "app.py", *package, *weights]}
+    others = [ROOT / "app.py", ROOT / INSTALLED_BY, *ROOT.glob("LICENSE")]  # pip can install charlm from the Space
+    files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in [*others, *package, *weights]}
     requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     return files | {
         "requirements.txt": _requirements(requirements, hardware).encode(),

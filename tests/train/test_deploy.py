@@ -1,4 +1,5 @@
 import os
+import shlex
 import subprocess
 import sys
 
@@ -9,10 +10,12 @@ from commands import run_train
 from gradio_client import Client
 from hub_server import RefusedError
 from huggingface_hub import SpaceCard
-from models import make_lm
+from models import make_config, make_lm
 
 from charlm.errors import HubError, HubUnavailableError, RequestError
 from charlm.hub import Description
+from charlm.model.card import model_card
+from charlm.model.published_card import Publication, published_card
 from train.deploy import deploy, space_files
 
 FILES = {"config.json": 1, "history.json": 2, "model.safetensors": 3}
@@ -324,6 +327,26 @@ def test_what_was_uploaded_runs_where_there_is_nothing_else(ada, tmp_path):
     with running_app(folder=folder, python=python, PYTHONPATH="", HF_TOKEN="", **space.variables) as url:
         models = Client(url, verbose=False).predict(api_name="/models")
     assert [(model["name"], model["source"]) for model in models] == [("ada/one", "hub"), ("ada/two", "hub")]
+
+
+@pytest.mark.slow
+def test_the_command_in_a_models_card_installs_charlm_from_the_space(ada, tmp_path):
+    deploy("ada/page", ["ada/one"])
+    put(ada.repos["spaces/ada/page"].files, tmp_path / "space")
+    git = ["git", "-c", "user.name=ada", "-c", "user.email=ada@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Deploy the page"]):
+        subprocess.run([*git, *command], cwd=tmp_path / "space", check=True)
+    card = published_card(model_card(make_config(), None), "ada/one", Publication(space="ada/page", installs=True))
+    (_, *arguments), *_ = [shlex.split(line) for line in card.splitlines() if line.startswith("    pip install")]
+    here = f"git+file://{tmp_path / 'space'}"
+    arguments = [each.replace("git+https://huggingface.co/spaces/ada/page", here) for each in arguments]
+    # without what is here already, as no network is needed so
+    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(tmp_path / "installed")]
+    subprocess.run([sys.executable, "-m", "pip", *arguments, *offline], cwd=tmp_path, check=True)
+    code = "import charlm; charlm.CharLM; print(charlm.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    found = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True, env=environment)
+    assert found.startswith(str(tmp_path / "installed"))
 
 
 @pytest.mark.slow
