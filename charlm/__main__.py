@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from charlm import __version__, cli
 from charlm.errors import RequestError
@@ -109,7 +109,7 @@ def parse(prog: str) -> argparse.Namespace:
     description = "Train, measure, publish and show character-level language models."
     parser = cli.Parser(prog=prog, description=description, examples=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"charlm {__version__}, engine: numpy")
-    parser.set_defaults(less_memory=cli.LESS_MEMORY)
+    parser.set_defaults(less_memory=cli.LESS_MEMORY, exit=sys.exit)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     import_module(f"{training_package()}.__main__").add_commands(commands)
     add_commands(commands)
@@ -161,10 +161,10 @@ def _attach_prompt(arguments: list[str]) -> list[str]:
     return attached
 
 
-def main(prog: str = "charlm") -> NoReturn:
+def main(prog: str = "charlm") -> None:
     """Run the command of the command line and exit with its status. prog: how it was called."""
     args = parse(prog)
-    sys.exit(cli.run(lambda: args.run(args), args.less_memory))
+    args.exit(cli.run(lambda: args.run(args), args.less_memory))
 
 
 if __name__ == "__main__":

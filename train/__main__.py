@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -108,6 +109,20 @@ def next_steps(out: Path, prompt: str, is_published: bool) -> str:
     return "\n".join(f"  {what + ':':9}{program()} {command}" for what, command in steps.items())
 
 
+def exit_rank(status: int) -> NoReturn:
+    """End a process that trains; one of several without the interpreter's shutdown.
+
+    There torch sometimes aborts (SIGABRT, seen with Gloo), and a training that is done would count as failed. By then
+    every file is closed.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(status)
+
+
 @in_each_process
 def run_evaluate(args: argparse.Namespace) -> None:
     """Measure a model on a text."""
@@ -155,7 +170,7 @@ def parse() -> argparse.Namespace:
     parser = cli.Parser(
         prog="python -m train", description="Train, measure and publish character-level models.", examples=EXAMPLES
     )
-    parser.set_defaults(less_memory=cli.LESS_MEMORY)
+    parser.set_defaults(less_memory=cli.LESS_MEMORY, exit=sys.exit)
     add_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
     return parser.parse_args()
 
@@ -223,7 +238,7 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     publishing.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
     publishing.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
     less_memory = "train with a lower --batch-size, --seq-length or --hidden-size"
-    command.set_defaults(run=run_fit, less_memory=less_memory, prog=command.prog.removesuffix(" fit"))
+    command.set_defaults(run=run_fit, exit=exit_rank, less_memory=less_memory, prog=command.prog.removesuffix(" fit"))
 
 
 def add_setting(group: "argparse._ArgumentGroup", spec: "dataclasses.Field[object]") -> None:
@@ -248,11 +263,11 @@ def describe_default(spec: "dataclasses.Field[object]") -> str:
     return f" (default by cell: {described})" if described else ""
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command of the command line and exit with its status."""
     with mute_other_ranks():
         args = parse()
-    sys.exit(cli.run(lambda: args.run(args), args.less_memory))
+    args.exit(cli.run(lambda: args.run(args), args.less_memory))
 
 
 if __name__ == "__main__":
