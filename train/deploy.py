@@ -4,6 +4,7 @@ Since July 2026 the Hub gives a free account no Gradio Space on a CPU, but two o
 functions only: https://huggingface.co/docs/hub/spaces-zerogpu.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from charlm.hub import (
 )
 from charlm.model.card import front_matter
 from charlm.model.folder import MODEL_FILES
-from charlm.model_name import HubName, parse_hub_name
+from charlm.model_name import HubName, parse_hub_name, parse_space_name
 
 ROOT = Path(__file__).parents[1]
 FALLBACKS = ("shakespeare-lstm", "shakespeare-rnn")  # models that the page shows while the Hub cannot give it others
@@ -46,15 +47,15 @@ between them.
 def deploy(space: str, models: Sequence[str], sdk: str = "gradio", hardware: str | None = None) -> str:
     """Create or update a Space that runs the page with models from the Hub; return the address of the commit.
 
-    space: USER/NAME. models: repositories, named as `parse_hub_name` reads them. sdk: gradio or static.
-    hardware: as the Hub names it. None keeps that of a Space that exists; a new one gets what its owner can have free.
+    space, models: named as `parse_space_name` and `parse_hub_name` read them. sdk: gradio or static. hardware: as the
+        Hub names it. None keeps that of a Space that exists; a new one gets what its owner can have free.
     Raises HubError if the Hub refuses or a repository holds no charlm model, RequestError for an SDK that is not there.
     """
     if sdk != "gradio":
         raise RequestError(f"--sdk {sdk} is not there yet, since the page needs its Python server; leave --sdk out")
+    space = parse_space_name(space)
     owner = check_can_push(space)
-    names = [_parse(model) for model in models]
-    described = [describe(name.repo_id, name.revision) for name in names]  # HubError unless it is a model
+    names, described = zip(*map(_describe, models), strict=True)
     present = space_hardware(space)
     wanted = hardware or present or (CPU if owner.has_plan or owner.name != owner.user else ZERO_GPU)
     files = space_files(space, described, wanted)
@@ -69,11 +70,20 @@ def deploy(space: str, models: Sequence[str], sdk: str = "gradio", hardware: str
         raise type(error)(f"{error}; the Space {space} is not complete: run the same command again") from None
 
 
-def _parse(model: str) -> HubName:
+def _describe(model: str) -> tuple[HubName, Description]:
+    """Return the repository that a name means, and what it holds. Raises HubError unless it is a charlm model."""
     found = parse_hub_name(model)
-    if found is None:
-        raise HubError(f"{model!r} is not the name of a repository; give it as USER/NAME or USER/NAME@REVISION")
-    return found
+    try:
+        if found is None:
+            raise HubError(f"{model!r} is not the name of a repository; give it as USER/NAME or USER/NAME@REVISION")
+        return found, describe(found.repo_id, found.revision)
+    except HubError as error:
+        if not os.path.isdir(model):
+            raise
+        raise type(error)(
+            f"{model} is a folder here, and a Space shows models of the Hub: "
+            f"`python -m train push {shlex.quote(model)} USER/NAME` publishes it ({error})"
+        ) from None
 
 
 def _ways_out(

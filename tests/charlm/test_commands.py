@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run_train
-from models import VOCAB, make_model, save
+from models import VOCAB, contents, make_model, save
 from reference import load_plain, mean_loss
 
 from charlm import CharLM, __version__, cli
@@ -116,6 +116,17 @@ def test_a_prompt_may_begin_with_a_dash(charlm, tmp_path, monkeypatch, prompt):
 
 
 # score
+
+
+@pytest.mark.parametrize("name", ["ada/m@v1", "hf://ada/m@v1", "https://huggingface.co/ada/m/tree/v1"])
+def test_every_command_takes_each_name_of_a_model_on_the_hub(charlm, hub, folder, text_file, name):
+    repo = hub.add_repo("ada/m", contents(folder))
+    repo.refs["v1"] = repo.refs["main"]
+    repo.commit({"model.safetensors": None})
+    file = text_file("a bad cab\n" * 300)
+    for command in (["generate", "--length", 20, "--seed", 1], ["score", file], ["units", file]):
+        here, there = (charlm(command[0], model, *command[1:]) for model in (folder, name))
+        assert here == there and here[0] == 0
 
 
 @pytest.mark.parametrize("text", [TEXT, "ab", "\ufeff" + TEXT.replace("\n", "\r\n")], ids=ascii)

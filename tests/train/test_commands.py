@@ -14,7 +14,7 @@ from models import contents, make_model, save
 
 from charlm import cli
 from charlm.model.folder import read_model
-from train.__main__ import default_folder, main, next_steps, parse, run_evaluate, run_fit
+from train.__main__ import default_folder, main, next_steps, parse, run_evaluate, run_fit, run_push
 from train.config import GROUPS
 
 SMALL = ["--epochs", "2", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
@@ -177,6 +177,49 @@ def test_every_flag_that_the_contract_names_is_there(monkeypatch):
     monkeypatch.setattr(sys, "argv", shlex.split("train evaluate ada/m --text t --protocol windows --json"))
     args = parse()
     assert (args.run, args.model, args.protocol, args.json) == (run_evaluate, "ada/m", "windows", True)
+    options = "--private --license mit --language en --space ada/page"
+    monkeypatch.setattr(sys, "argv", shlex.split(f"train push runs/m ada/m {options}"))
+    args = parse()
+    assert (args.run, args.folder, args.repo, args.private) == (run_push, Path("runs/m"), "ada/m", True)
+    assert (args.license, args.language, args.space) == ("mit", "en", "ada/page")
+
+
+@pytest.mark.slow
+def test_push_writes_its_options_into_the_published_card_and_refuses_a_wrong_one_in_one_line(
+    train, hub, hub_environment, tmp_path
+):
+    hub.add_user("ada", token="hf_ada")
+    hub_environment(HF_TOKEN="hf_ada")
+    folder = save(make_model(), tmp_path / "model")
+    ended = train("push", folder, "hf://ada/m", "--license", "MIT", "--language", "ko")
+    assert ended.returncode == 0
+    assert ended.stdout == f"{hub.url}/ada/m/commit/{hub.repos['ada/m'].refs['main']}\n"
+    card = hub.repos["ada/m"].files["README.md"].decode()
+    assert "\nlicense: mit\n" in card and "\nlanguage: ko\n" in card
+    for arguments, message in [
+        (["ada/m", "--license", "gpl3"], "did you mean gpl or lgpl or gpl-3.0?"),
+        (["ada/m", "--language", "Korean"], "language is 'Korean'; give its code of two or three letters"),
+        (["ada/m", "--space", "ada/page"], "the Hub has no Space ada/page, or it is private"),
+        (["ada/m@v1"], "ada/m@v1 names the revision v1, and a push goes to the main branch: give ada/m"),
+    ]:
+        ended = train("push", folder, *arguments)
+        assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+        assert message in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ada/m@v1", "hf://ada/m@v1", "https://huggingface.co/ada/m/tree/v1"])
+def test_a_model_to_measure_is_named_on_the_hub_in_any_way(hub, tmp_path, monkeypatch, capsys, name):
+    repo = hub.add_repo("ada/m", contents(save(make_model("gru", history=False), tmp_path / "model")))
+    repo.refs["v1"] = repo.refs["main"]
+    repo.commit({"model.safetensors": None})
+    text = tmp_path / "text.txt"
+    text.write_text("a bad cab\n" * 60, encoding="utf-8")
+    measured = []
+    for model in (tmp_path / "model", name):
+        call(monkeypatch, "evaluate", model, "--text", text, "--json")
+        measured.append(json.loads(capsys.readouterr().out))
+    assert measured[0] == measured[1]
 
 
 @pytest.mark.slow

@@ -277,7 +277,7 @@ def test_a_static_space_is_refused_as_long_as_the_page_needs_its_server(ada):
 @pytest.mark.parametrize(
     ("space", "models", "message"),
     [
-        ("page", ["ada/one"], "'page' is not the name of a repository"),
+        ("page", ["ada/one"], "'page' is not the name of a Space; give it as USER/SPACE"),
         ("ada/page", ["ada/none"], "the Hub has no repository ada/none"),
         ("ada/page", ["weights/shakespeare-lstm/"], "is not the name of a repository"),
         ("ada/page", ["ada/one", "ada/other"], "ada/other has no config.json: it is not a charlm model"),
@@ -289,6 +289,22 @@ def test_what_cannot_be_deployed_is_refused_before_a_space_is_made(ada, space, m
     with pytest.raises(HubError, match=message):
         deploy(space, models)
     assert not any(name.startswith("spaces/") for name in ada.repos)
+
+
+@pytest.mark.parametrize("name", ["models/mine", "./models/mine"])
+def test_a_folder_in_the_place_of_a_repository_is_told_with_the_command_that_publishes_it(
+    ada, tmp_path, monkeypatch, name
+):
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    said = f"^{name} is a folder here, .* of the Hub: `python -m train push {name} USER/NAME` publishes it"
+    with pytest.raises(HubError, match=said):
+        deploy("ada/page", [name])
+
+
+def test_a_space_may_be_named_by_its_web_address(ada):
+    deploy("https://huggingface.co/spaces/ada/page", ["ada/one"])
+    assert "spaces/ada/page" in ada.repos
 
 
 @pytest.mark.slow
