@@ -63,6 +63,8 @@ class Report:
             kind, train, val, sequences = "overlapping windows", split["train_windows"], split["val_windows"], "windows"
         else:
             kind, train, val, sequences = "characters", split["train_chars"], split["val_chars"], "streams"
+        if run["batch_size"] == 1:
+            sequences = sequences.removesuffix("s")
         self.say(
             f"{run['text']}: {train:,} {kind} to train on, {val:,} to validate; "
             f"{run['vocab_size']} symbols; batches of {run['batch_size']} {sequences} × {run['seq_length']} characters"
@@ -164,10 +166,12 @@ class JsonReport(Report):
 
 
 def format_time(seconds: float) -> str:
-    """Format a duration: 48 s, 3 min 20 s, 2 h 5 min."""
+    """Format a duration: 48 s, 3 min 20 s, 27 min, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
+    if 600 <= whole < 3600:  # shorter, for terminals of 40 columns
+        return f"{whole // 60} min"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"

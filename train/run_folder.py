@@ -12,7 +12,7 @@ from typing import Any
 from charlm.errors import ModelFileError, RequestError, TrainingError
 from charlm.model.config import Weights
 from charlm.model.folder import LEFTOVER_PREFIX, MODEL_FILES, clear_leftovers, make_folder, read_model
-from charlm.model.history import HistoryRecord
+from charlm.model.history import HISTORY_FILE, HistoryRecord
 from charlm.nearest import nearest_path
 
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
@@ -158,9 +158,10 @@ def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
             raise nothing_to_resume(out)
         return None
     if not resume:
+        further = ", or train it further with --resume and a higher --epochs" if HISTORY_FILE in present else ""
         raise RequestError(
             f"{out} already holds {', '.join(present)}, which is not overwritten; choose another --out, "
-            f"such as {free_name(out)}"
+            f"such as {free_name(out)}{further}"
         )
     try:
         model = read_model(out)

@@ -376,7 +376,8 @@ def test_without_out_and_cell_an_lstm_goes_to_a_folder_named_after_both(train, i
     assert (again.returncode, again.stderr) == (
         2,
         f"error: {folder} already holds config.json, model.safetensors, history.json, loss.png, README.md, "
-        f"which is not overwritten; choose another --out, such as {folder}-2\n",
+        f"which is not overwritten; choose another --out, such as {folder}-2, "
+        "or train it further with --resume and a higher --epochs\n",
     )
     assert contents(in_folder) == before
 

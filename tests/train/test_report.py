@@ -8,7 +8,7 @@ from browser import ROOT
 
 from charlm.errors import RequestError
 from charlm.model.folder import read_model
-from train.report import Report, is_main_process, mute_other_ranks
+from train.report import Report, format_time, is_main_process, mute_other_ranks
 
 SMALL = ["--cell=rnn", "--epochs=2", "--hidden-size=4", "--embedding-size=4", "--seq-length=16", "--device=cpu"]
 
@@ -78,6 +78,19 @@ def test_other_ranks_print_no_refusal_but_raise_unexpected_exceptions(monkeypatc
 RUN = {"cell": "lstm", "num_layers": 2, "hidden_size": 512, "parameters": 4_269_121, "device": "cpu"}
 RUN |= {"precision": "bf16", "text": "cats", "vocab_size": 64, "batch_size": 3, "seq_length": 128}
 RUN |= {"split": {"train_chars": 16_200, "val_chars": 1_800}}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0 s"), (59.4, "59 s"), (200.4, "3 min 20 s"), (599.6, "10 min"), (3599, "59 min"), (7500, "2 h 5 min")],
+)
+def test_a_duration_is_as_exact_as_anybody_needs(seconds, shown):
+    assert format_time(seconds) == shown
+
+
+def test_a_single_stream_is_called_one(capsys):
+    Report().start(RUN | {"batch_size": 1}, 3.314)
+    assert "batches of 1 stream × 128 characters" in capsys.readouterr().err
 
 
 class Terminal(io.StringIO):
