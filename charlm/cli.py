@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         self.formatter_class = argparse.RawDescriptionHelpFormatter  # the examples keep their lines
         if self.description:
             self.description = textwrap.fill(self.description, shutil.get_terminal_size().columns - 2)
-        self._is_alone = False
+        self._arguments: list[str] | None = None  # None before they are parsed
         if examples:
             commands = (f"  # {what}\n  {self.prog} {arguments}" for what, arguments in examples)
             self.epilog = "examples:\n" + "\n".join(commands)
@@ -41,20 +41,28 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
         """See ArgumentParser. The parser of a command gets its arguments through this method, too."""
-        arguments = list(sys.argv[1:] if args is None else args)
-        self._is_alone = not arguments
-        self._check_options(arguments)
-        return super().parse_known_args(arguments, namespace)
+        self._arguments = list(sys.argv[1:] if args is None else args)
+        self._check_options(self._arguments)
+        return super().parse_known_args(self._arguments, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2 and one line."""
         if message.endswith("expected one argument"):
             message += "; write --option=VALUE if the value begins with a dash"
-        if self._is_alone and self.epilog:
+        message += self._missing_option(message)
+        if self._arguments == [] and self.epilog:
             _say(f"{self.prog}: {message}\n\n{self.epilog}\n\n{self.prog} --help shows everything that is allowed")
         else:
             _say(f"{self.prog}: {message}" + ("" if message.endswith("?") else "; --help shows what is allowed"))
         raise SystemExit(2)
+
+    def _missing_option(self, message: str) -> str:
+        """Return a hint for a value that was given without the only option that is required."""
+        required = re.fullmatch("the following arguments are required: (--[a-z-]+)", message)
+        takes_values = any(not action.option_strings for action in self._actions)
+        if required is None or takes_values or not self._arguments or self._arguments[0].startswith("-"):
+            return ""
+        return f"; did you mean {required[1]} {self._arguments[0]}?"
 
     def _check_options(self, arguments: list[str]) -> None:
         """Refuse an unknown option, before argparse misses another that is required or takes -hidden for -h."""

@@ -57,6 +57,10 @@ def refuse(parser, capsys):
             ["train", "--hidden-size", "3"],
             "prog train: the following arguments are required: --text; --help shows what is allowed",
         ),
+        (
+            ["train", "my-text.txt", "--hidden-size", "3"],
+            "prog train: the following arguments are required: --text; did you mean --text my-text.txt?",
+        ),
         (["train", "--text", "t", "more"], "prog: unrecognized arguments: more; --help shows what is allowed"),
     ],
     ids=str,
