@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 from charlm.errors import CharLMError
+from charlm.installation import optional_packages
 from charlm.nearest import nearest
 
 LESS_MEMORY = "use a smaller model"
@@ -109,7 +110,8 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal's encoding has every symbol
-        command()
+        with optional_packages():
+            command()
         sys.stdout.flush()  # here, where a failure becomes one line, not at exit
     except CharLMError as error:
         _say(f"error: {error}")

@@ -4,7 +4,8 @@ import ctypes
 import os
 import sys
 
-from charlm.errors import RequestError
+from charlm.errors import MissingPackageError, RequestError
+from charlm.installation import optional_packages
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -12,7 +13,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def pick_device(name: str) -> str:
     """Return cpu, cuda or mps for one of DEVICES; auto is CUDA if available, else MPS, else the CPU.
 
-    Raises RequestError for another name, or a device that this machine lacks.
+    Raises RequestError for another name, or a device that this machine lacks; MissingPackageError without torch, unless
+    the name is cpu.
     """
     if name not in DEVICES:
         from charlm.checks import show  # brings numpy, which naming a device does not need
@@ -20,7 +22,8 @@ def pick_device(name: str) -> str:
         raise RequestError(f"device is {show(name)}; choose one of {', '.join(DEVICES)}")
     if name == "cpu":
         return name
-    import torch
+    with optional_packages():
+        import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -38,7 +41,10 @@ def has_cuda() -> bool:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return False
-    return pick_device("auto") == "cuda"
+    try:
+        return pick_device("auto") == "cuda"
+    except MissingPackageError:
+        return False
 
 
 def count_cores() -> int:

@@ -44,6 +44,10 @@ class SpaceRefusedError(HubError):
         self.status, self.said = status, said
 
 
+class MissingPackageError(CharLMError):
+    """A package that an extra of charlm brings, such as torch, is not installed."""
+
+
 class TrainingError(CharLMError):
     """A training run cannot go on, for example because its loss is no longer a number."""
 

@@ -1,10 +1,57 @@
-"""What is installed here: the name of the training package, how charlm is called, where the bundled models are."""
+"""What is installed here: packages of the extras, the training package, the command's name, the bundled models."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+from charlm.errors import MissingPackageError
+
+DISTRIBUTION = "charlm-rnn"  # `charlm` on the Python Package Index is another project
+# The packages that our code imports beyond those that charlm always brings, by the extra of pyproject.toml.
+EXTRAS = {
+    "train": ("torch", "matplotlib", "tqdm"),
+    "app": ("gradio", "plotly", "uvicorn", "h11", "fastapi", "orjson", "pandas"),
+}
 PACKAGE = Path(__file__).parent
+
+
+@contextmanager
+def optional_packages() -> Iterator[None]:
+    """Raise MissingPackageError where an import inside the block misses a package of EXTRAS, with the command to run.
+
+    Every import that may miss one stands in such a block; the commands run in one altogether.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        for extra, packages in EXTRAS.items():
+            if missing in packages:
+                raise MissingPackageError(
+                    f"this needs {missing}, which is not installed; the extra [{extra}] brings it: "
+                    f'run pip install "{_how_installed()}[{extra}]"'
+                ) from None
+        raise
+
+
+def load_extra(extra: str) -> None:
+    """Import all packages of an extra, so that none is missed later. Raises MissingPackageError if one is missing."""
+    with optional_packages():
+        for package in EXTRAS[extra]:
+            import_module(package)
+
+
+def _how_installed() -> str:
+    """Return what pip is to install for another extra: the distribution that is installed, or else this clone."""
+    try:
+        distribution(DISTRIBUTION)
+    except PackageNotFoundError:
+        return str(PACKAGE.parent)
+    return DISTRIBUTION
 
 
 def training_package() -> str:

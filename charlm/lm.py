@@ -21,6 +21,7 @@ from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, me
 from charlm.inference.engine import Engine, Reader
 from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
 from charlm.inference.scoring import EngineReader, surprisals
+from charlm.installation import optional_packages
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, read_usable_model, write_model
@@ -178,14 +179,19 @@ class CharLM:
         """What writes on `device`."""
         if self.device == "cpu":
             return EngineBackend(self.engine)
-        from charlm.inference.gpu import GpuBackend
+        with optional_packages():
+            from charlm.inference.gpu import GpuBackend
 
         return GpuBackend(self.network)
 
     @cached_property
     def network(self) -> "Network":
-        """The model as a torch module on `device`, for reading: no dropout, no gradients."""
-        from charlm.model.network import Network
+        """The model as a torch module on `device`, for reading: no dropout, no gradients.
+
+        Raises MissingPackageError without torch.
+        """
+        with optional_packages():
+            from charlm.model.network import Network
 
         return Network.from_weights(self.config, self._weights, self.device)
 
@@ -381,7 +387,8 @@ class CharLM:
                 logits = reader.step([drawn])
 
     def _score_on_gpu(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
-        from charlm.inference.gpu import score
+        with optional_packages():
+            from charlm.inference.gpu import score
 
         return score(self.network, pieces)
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from charlm import cli
 from charlm.errors import RequestError
-from charlm.installation import program
+from charlm.installation import load_extra, program
 from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
 
@@ -67,6 +67,7 @@ def run_fit(args: argparse.Namespace) -> None:
         from charlm.hub import check_can_push
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
+    load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
     report = JsonReport() if args.json_lines and is_main_process() else Report()
     out = args.out or default_folder(args.text, config.cell)
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists

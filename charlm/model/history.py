@@ -9,6 +9,7 @@ from reprlib import repr as short_repr
 from typing import Any, NotRequired, TypedDict
 
 from charlm.errors import ModelFileError
+from charlm.installation import optional_packages
 from charlm.model.config import (
     FORMAT_VERSION,
     LARGEST_JSON,
@@ -162,10 +163,13 @@ def perplexity(nats_per_char: float) -> float:
 
 
 def draw_curves(history: HistoryRecord, title: str) -> bytes:
-    """Return loss.png: the losses of a record by epoch, the best one marked."""
-    # here, because importing it takes half a second
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    """Return loss.png: the losses of a record by epoch, the best one marked.
+
+    Raises MissingPackageError without matplotlib.
+    """
+    with optional_packages():  # here, because importing it takes half a second
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()

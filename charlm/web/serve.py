@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from charlm.device import DEVICES
-from charlm.installation import bundled_models
+from charlm.installation import bundled_models, optional_packages
 from charlm.web import environment
 
 
@@ -48,7 +48,10 @@ def models_to_show(args: argparse.Namespace) -> list[str]:
 
 
 def launch(models: Sequence[str], args: argparse.Namespace) -> None:
-    """Load the models and serve the page until the process is ended."""
+    """Load the models and serve the page until the process is ended.
+
+    Raises MissingPackageError without the packages of the extra `app`.
+    """
     gc.disable()  # until everything is there, see below
     environment.prepare()
     _mark_for_zero_gpu()
@@ -58,9 +61,10 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
         # who names models on the command line reads its errors; on a Space, which sets CHARLM_MODELS, nobody does
         required = bool(args.model)
         loading = thread.submit(load_registry, models, bundled_models(), args.device, required=required)
-        from charlm.web import server
-        from charlm.web.guard import read_root_path
-        from charlm.web.page import THEME, build_page
+        with optional_packages():
+            from charlm.web import server
+            from charlm.web.guard import read_root_path
+            from charlm.web.page import THEME, build_page
 
         root_path = read_root_path(args.root_path)
         registry = loading.result()
