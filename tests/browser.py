@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,15 +34,19 @@ def running_app(
     *arguments: str,
     folder: Path = ROOT,
     python: str | Path = sys.executable,
+    command: Sequence[str | Path] | None = None,
     said: list[str] | None = None,
     **environment: str,
 ) -> Iterator[str]:
-    """Start `python app.py` of a folder as a user does; give its address once it serves. said: takes what it prints."""
+    """Start `python app.py` of a folder as a user does; give its address once it serves.
+
+    command: another way to start it. said: takes what it prints.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [str(python), str(folder / "app.py"), "--port", str(port), *arguments],
+        [*(command or [python, folder / "app.py"]), "--port", str(port), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -10,10 +10,10 @@ from browser import ROOT
 # Each module may import those before it. A folder is a room: its modules come after those of the rooms before it.
 ORDER = [
     "charlm.errors",
+    "charlm.installation",
     "charlm.nearest",
     "charlm.checks",
     "charlm.cli",
-    "charlm.installation",
     "charlm.device",
     "charlm.damage",
     "charlm.text",

@@ -1,52 +1,182 @@
 """What `pip install .` gives to other people's scripts."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import zipfile
 from importlib.metadata import distribution
 
 import pytest
-from browser import ROOT
+from browser import ROOT, running_app
+from gradio_client import Client
 from models import make_model, save
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from charlm.lm import CharLM
+from charlm import CharLM, __version__
+
+PACKAGED = ("charlm", "train", "weights")
+BESIDE = ("app.py", "requirements.txt", "pyproject.toml", "LICENSE", "README.md")
+SMALL = ["--epochs", "1", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
+
+
+def build_wheel(source):
+    """Build the wheel of a source folder with the tools of this environment; the build leaves folders beside it."""
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", "."]
+    subprocess.run([sys.executable, *build], cwd=source, check=True)
+    (wheel,) = (source / "dist").glob("*.whl")
+    return wheel
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    # built from a copy: the build leaves folders beside the sources
+def source(tmp_path_factory):
     copy = tmp_path_factory.mktemp("source")
-    shutil.copytree(ROOT / "charlm", copy / "charlm", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in PACKAGED:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in BESIDE:
         shutil.copy(ROOT / name, copy)
-    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", "."]
-    subprocess.run([sys.executable, *build], cwd=copy, check=True)
-    return next((copy / "dist").glob("charlm-*.whl"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source):
+    return build_wheel(source)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The programs of an environment in which the wheel is installed and this environment's packages are, too."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel], check=True
+    )
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "these.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "bin"
+
+
+def files_of(wheel):
+    """The files of a wheel, by the names that they have where it is installed, with their content."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def in_the_clone():
+    """The files of a clone by the names that they have in the wheel."""
+    where = {"charlm": "charlm", "train": "charlm/train", "weights": "charlm/weights"}
+    listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", *where], cwd=ROOT, text=True)
+    places = {name: where[name.split("/")[0]] + name[name.index("/") :] for name in listed.splitlines()}
+    places |= {name: f"charlm/source/{name}" for name in BESIDE if name != "README.md"}
+    return {place: (ROOT / name).read_bytes() for name, place in places.items()}
 
 
 @pytest.mark.slow
-def test_the_package_is_charlm_alone_and_says_that_it_is_typed(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
-    top = {name.split("/")[0] for name in names}
-    assert top == {"charlm", wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"}
-    assert "charlm/py.typed" in names
-    assert {f"charlm/{path.relative_to(ROOT / 'charlm')}" for path in (ROOT / "charlm").rglob("*.py")} <= set(names)
+def test_the_wheel_holds_the_package_charlm_alone_with_training_models_and_licence_inside(wheel):
+    files = files_of(wheel)
+    about = "charlm_rnn-" + re.search(r'__version__ = "(.*)"', (ROOT / "charlm" / "__init__.py").read_text())[1]
+    assert {name.split("/")[0] for name in files} == {"charlm", f"{about}.dist-info"}
+    ours = {name: content for name, content in files.items() if name.startswith("charlm/")}
+    assert ours == in_the_clone()
+    assert {"charlm/py.typed", "charlm/train/__main__.py", "charlm/weights/shakespeare-lstm/config.json"} <= set(ours)
+    assert files[f"{about}.dist-info/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
+    assert files[f"{about}.dist-info/entry_points.txt"].decode().split() == [
+        "[console_scripts]",
+        *("charlm", "=", "charlm.__main__:main"),
+    ]
 
 
 @pytest.mark.slow
-def test_a_script_elsewhere_loads_a_model_with_the_installed_package(wheel, tmp_path):
+def test_the_source_distribution_gives_the_same_wheel(source, wheel, tmp_path):
+    code = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
+    name = subprocess.check_output([sys.executable, "-c", code], cwd=source, text=True).splitlines()[-1]
+    assert name == wheel.name.removesuffix("-py3-none-any.whl") + ".tar.gz"
+    with tarfile.open(tmp_path / name) as archive:
+        archive.extractall(tmp_path, filter="data")
+    again = files_of(build_wheel(tmp_path / name.removesuffix(".tar.gz")))
+    assert {name: content for name, content in again.items() if name.startswith("charlm/")} == in_the_clone()
+
+
+def call(installed, *command, folder):
+    """Run a program of the environment with the wheel in some folder; return what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    program, *arguments = map(str, command)
+    ended = subprocess.run(
+        [installed / program, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.slow
+def test_the_installed_command_trains_measures_writes_and_scores(installed, tmp_path):
+    (tmp_path / "text.txt").write_text("a bad cab\n" * 200)
+    assert call(installed, "charlm", "--version", folder=tmp_path) == f"charlm {__version__}, engine: numpy\n"
+    call(installed, "charlm", "fit", "--cell", "rnn", "--text", "text.txt", "--out", "out", *SMALL, folder=tmp_path)
+    measured = json.loads(
+        call(installed, "charlm", "evaluate", "./out", "--text", "text.txt", "--json", folder=tmp_path)
+    )
+    lm = CharLM.from_pretrained(tmp_path / "out")
+    assert measured["val_loss"] == pytest.approx(lm.history["best"]["val_loss"], abs=1e-3)
+    written = call(installed, "charlm", "generate", "./out", "--length", 50, "--seed", 7, folder=tmp_path)
+    assert written == lm.generate("", 50, seed=7) + "\n"
+    scored = json.loads(call(installed, "charlm", "score", "./out", "text.txt", "--json", folder=tmp_path))
+    assert scored["nats_per_char"] == pytest.approx(lm.score("a bad cab\n" * 200).mean(), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_script_elsewhere_writes_with_the_installed_package(installed, tmp_path):
     folder = save(make_model(), tmp_path / "model")
     code = (
         f"from charlm import CharLM; print(CharLM.from_pretrained({str(folder)!r}).generate('ab', 50, seed=7), end='')"
     )
-    environment = {**os.environ, "PYTHONPATH": str(wheel)}  # Python reads packages from a wheel as it is
-    written = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment)
-    assert written.decode() == CharLM.from_pretrained(folder).generate("ab", 50, seed=7)
+    written = call(installed, "python", "-c", code, folder=tmp_path)
+    assert written == CharLM.from_pretrained(folder).generate("ab", 50, seed=7)
+
+
+@pytest.mark.slow
+def test_no_module_of_ours_but_charlm_is_installed(installed, tmp_path):
+    code = "from importlib.util import find_spec; print([name for name in ('train', 'app') if find_spec(name)])"
+    assert call(installed, "python", "-c", code, folder=tmp_path) == "[]\n"
+
+
+PAGE_TRAINS = """
+from charlm.installation import training_package
+from charlm.web.answers.train import TrainingQueue
+
+print(training_package())
+for progress in TrainingQueue().train("a bad cab\\n" * 200, "rnn", "small", "visitor"):
+    if progress.epochs:
+        print(progress.epochs[0]["epoch"])
+        break
+else:
+    print(progress.message)
+"""
+
+
+@pytest.mark.slow
+def test_the_page_of_the_installed_package_has_the_models_and_trains(installed, tmp_path):
+    with running_app(command=[installed / "charlm", "serve"], PYTHONPATH="") as url:
+        models = Client(url, verbose=False).predict(api_name="/models")
+    assert [(model["name"], model["source"]) for model in models] == [
+        (name, "bundled")
+        for name in ("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru", "homework-lstm", "homework-rnn")
+    ]
+    assert call(installed, "python", "-c", PAGE_TRAINS, folder=tmp_path) == "charlm.train\n1\n"
+
+
+def test_nothing_tells_anybody_to_install_what_is_somebody_elses():
+    # on the Python Package Index `charlm` is another project
+    listed = subprocess.check_output(["git", "ls-files", "*.py", "*.md", "*.toml", "*.txt"], cwd=ROOT, text=True)
+    wrong = re.compile(r"pip install[^\n]* [\"']?charlm(?![\w-])" + "|charlm" + r"[=~<>]=")
+    for name in listed.splitlines():
+        assert not wrong.search((ROOT / name).read_text(encoding="utf-8")), name
 
 
 def needed():
