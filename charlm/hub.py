@@ -51,6 +51,7 @@ from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
 from charlm.model_name import check_folder, is_repo_id, parse_push_target, parse_space_name
 
 LIBRARY = "charlm"  # the tag in the card of every charlm model
+COMMIT = re.compile("[0-9a-f]{40}")
 PUSH_TITLE = "Publish the model"  # of the commit of a push, by which a later one knows it
 INSTALLED_BY = "pyproject.toml"  # the file that a Space holds if pip can install charlm from it
 QUESTION_SECONDS = 3.0  # time limit of each question; a download has none
@@ -310,7 +311,7 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 
 def _read_space(space: str, repo_id: str, token: Token) -> list[str]:
-    """Return the names of the files of a Space. Raises HubError if there is no such Space, or it is not public."""
+    """Return the names of the files of a Space. Raises HubError unless the token may see one of that name."""
     try:
         answer = _get(f"spaces/{space}", {}, token)
     except RepositoryNotFoundError:
@@ -344,11 +345,12 @@ def _find_replaced(
     replaced = [name for name in MODEL_FILES if name in present and present[name] not in _ids(files.get(name))]
     if not replaced:
         return []
-    commits = _objects(_get(f"models/{repo_id}/commits/main", {}, token))
-    ours = [commit.get("id") for commit in commits if commit.get("title") == PUSH_TITLE and account in _users(commit)]
-    if head in ours[:1]:
+    commits = _objects(_get(f"models/{repo_id}/commits/main", {}, token))  # the newest first
+    ours = [commit for commit in commits if commit.get("title") == PUSH_TITLE and account in _users(commit)]
+    last = str(ours[0].get("id")) if ours else ""
+    if last == head:
         return []
-    pushed = _list_contents(repo_id, str(ours[0]), token)[1] if ours else {}
+    pushed = _list_contents(repo_id, last, token)[1] if COMMIT.fullmatch(last) else {}
     return [name for name in replaced if present[name] != pushed.get(name)]
 
 
@@ -466,7 +468,7 @@ def _read_description(repo_id: str, requested: str | None, token: Token, answer:
 def _read_commit(about: Mapping[str, Any]) -> str:
     """Return the commit that an answer about a repository names. Raises ValueError if it names none."""
     commit = about.get("sha")
-    if not isinstance(commit, str) or not re.fullmatch("[0-9a-f]{40}", commit):
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
         raise ValueError("its answer names no commit")
     return commit
 

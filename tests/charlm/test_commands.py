@@ -118,6 +118,7 @@ def test_a_prompt_may_begin_with_a_dash(charlm, tmp_path, monkeypatch, prompt):
 # score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ada/m@v1", "hf://ada/m@v1", "https://huggingface.co/ada/m/tree/v1"])
 def test_every_command_takes_each_name_of_a_model_on_the_hub(charlm, hub, folder, text_file, name):
     repo = hub.add_repo("ada/m", contents(folder))

@@ -244,6 +244,7 @@ def test_a_push_to_a_revision_is_refused_before_the_hub_is_asked(ada, folder, na
     assert ada.requests == []
 
 
+@pytest.mark.slow
 def test_a_licence_and_a_language_are_published_and_the_folder_stays_as_it_is(ada, folder, files):
     push_folder(folder, "ada/tiny", license="CC0-1.0", language="de")
     data = ModelCard.load("ada/tiny").data
@@ -263,8 +264,14 @@ def test_a_licence_or_a_language_that_the_hub_does_not_know_is_refused_before_it
     assert ada.requests == []
 
 
-@pytest.mark.parametrize("name", ["ada/page", "hf://spaces/ada/page", "https://huggingface.co/spaces/ada/page/"])
-@pytest.mark.parametrize("files_there", [["app.py", "pyproject.toml"], ["index.html"]])
+@pytest.mark.parametrize(
+    ("name", "files_there"),
+    [
+        ("ada/page", ["app.py", "pyproject.toml"]),
+        ("hf://spaces/ada/page", ["index.html"]),
+        ("https://huggingface.co/spaces/ada/page/", ["pyproject.toml"]),
+    ],
+)
 def test_the_published_card_links_to_the_space_and_installs_from_it_if_that_holds_the_package(
     ada, folder, name, files_there
 ):

@@ -197,6 +197,7 @@ def test_the_model_that_training_began_with_is_named_if_the_hub_has_it(init_from
     assert (link in card) == ("Its training began" in card) == (base_model is not None)
 
 
+@pytest.mark.slow
 @laws
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=80))
 @example("no", "1:30", "---\n...\n--- |\n")

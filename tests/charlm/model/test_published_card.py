@@ -103,7 +103,7 @@ def test_metadata_that_a_person_wrote_stay_and_their_line_ends_do_not_matter():
         assert text_of(published).strip() == "# Mine"
 
 
-@pytest.mark.parametrize("front", ["tags: [", "a: 2026-02-30", "- a\n- b", "just words", "\udcff: 1", "[" * 5000])
+@pytest.mark.parametrize("front", ["tags: [", "a: 2026-02-30", "- a\n- b", "just words", "\udcff: 1", "[" * 600])
 def test_metadata_that_cannot_be_read_are_told_where_they_have_to_be_changed(front):
     card = f"---\n{front}\n---\n# Mine\n"
     with pytest.raises(ModelFileError, match=r"README.md begins with metadata that are not") as error:
