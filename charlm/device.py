@@ -6,6 +6,7 @@ import sys
 
 from charlm.errors import MissingPackageError, RequestError
 from charlm.installation import optional_packages
+from charlm.zero_gpu import on_zero_gpu
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -35,7 +36,7 @@ def pick_device(name: str) -> str:
 
 def has_cuda() -> bool:
     """Tell whether torch finds a CUDA device. Without a CUDA driver, torch is not imported to find out."""
-    if os.environ.get("SPACES_ZERO_GPU"):  # ZeroGPU lends a GPU only inside functions marked @spaces.GPU
+    if on_zero_gpu():
         return False
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -14,6 +14,7 @@ ORDER = [
     "charlm.nearest",
     "charlm.checks",
     "charlm.cli",
+    "charlm.zero_gpu",
     "charlm.device",
     "charlm.damage",
     "charlm.text",
@@ -81,6 +82,7 @@ ORDER = [
     "train.deploy",
     "train.trainer",
     "train.loop",
+    "train.events",
     "train.__main__",
 ]
 # Each of these libraries is the business of one place.

@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +123,14 @@ class Report:
         self.say(textwrap.indent("\n".join(record["sample"].splitlines()[:SAMPLE_LINES]), "    │ ", lambda _: True))
 
 
+def print_json(event: dict[str, Any]) -> None:
+    """Print an event as a line of JSON on standard output."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
 class JsonReport(Report):
-    """Progress for programs: one JSON object per line on standard output, its kind in `event`.
+    """Progress for programs: events of the types of JSON, their kind in `event`, one a line on standard output.
 
     start: `run` as in history.json.
     step, every half a second: the share `done` of `epoch`, its mean training `loss` so far, and the `seconds_left` of
@@ -135,14 +141,16 @@ class JsonReport(Report):
     started it is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, send: Callable[[dict[str, Any]], None] = print_json) -> None:
+        """send: takes each event, in place of standard output."""
         super().__init__()
+        self._send = send
         self._epoch = 0
         self._printed_at = 0.0
 
     def start(self, run: dict[str, Any], unigram_loss: float) -> None:
         """See Report.start."""
-        self._write("start", run=run)
+        self._send({"event": "start", "run": run})
 
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
         """See Report.start_epoch."""
@@ -154,15 +162,12 @@ class JsonReport(Report):
         if (now := time.monotonic()) - self._printed_at >= SECONDS_BETWEEN_STEP_EVENTS:
             self._printed_at = now
             share = self._done / self._total
-            self._write("step", epoch=self._epoch, done=share, loss=loss, seconds_left=run_seconds_left)
+            step = {"epoch": self._epoch, "done": share, "loss": loss, "seconds_left": run_seconds_left}
+            self._send({"event": "step", **step})
 
     def epoch(self, record: "EpochRecord", epochs: int, is_best: bool) -> None:
         """See Report.epoch."""
-        self._write("epoch", record=record, is_best=is_best)
-
-    def _write(self, event: str, **values: Any) -> None:
-        sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
-        sys.stdout.flush()
+        self._send({"event": "epoch", "record": record, "is_best": is_best})
 
 
 def format_time(seconds: float) -> str:

@@ -11,6 +11,7 @@ from charlm.errors import RequestError
 from charlm.inference.engine import Engine, Reader, State
 from charlm.inference.sampling import check_finite, cut, log_softmax
 from charlm.vocab import Ids
+from charlm.zero_gpu import in_fork, on_zero_gpu
 
 if TYPE_CHECKING:
     from charlm.model.network import Network
@@ -87,6 +88,12 @@ def measure_influence(network: "Network", ids: Ids) -> NDArray[np.float64]:
     """
     if len(ids) < 2:
         raise RequestError("there is nothing that could have moved the prediction of a first character")
+    norms = in_fork(lambda: _gradient_norms(network, ids)) if on_zero_gpu() else _gradient_norms(network, ids)
+    check_finite(float(norms.max()))  # NaN if any of them is
+    return norms
+
+
+def _gradient_norms(network: "Network", ids: Ids) -> NDArray[np.float64]:
     import torch
 
     # in double precision: in single, an RNN's gradient underflows to 0 after some 200 symbols, and on the way there
@@ -97,7 +104,6 @@ def measure_influence(network: "Network", ids: Ids) -> NDArray[np.float64]:
     log_probability = double.head(hidden[-1, 0]).log_softmax(-1)[int(ids[-1])]
     (gradient,) = torch.autograd.grad(log_probability, inputs)
     norms: NDArray[np.float64] = gradient[:, 0].norm(dim=-1).numpy()
-    check_finite(float(norms.max()))  # NaN if any of them is
     return norms
 
 

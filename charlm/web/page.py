@@ -9,7 +9,7 @@ from charlm.web.address import VIEWS, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.load import Downloader, may_load
-from charlm.web.answers.train import TrainingQueue
+from charlm.web.answers.train import TrainingQueue, fit_on_gpu
 from charlm.web.answers.write import FIELDS
 from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_api
@@ -52,7 +52,7 @@ def build_page(registry: ModelRegistry, device: str = "auto") -> gr.Blocks:
             with _tab("inside"):
                 inside_models = inside.build(registry)
             with _tab("train"):
-                new_models.append(train.build(registry, TrainingQueue(device=device)))
+                new_models.append(train.build(registry, TrainingQueue(device=device, fit_on_gpu=fit_on_gpu())))
         pickers = [*writing.pickers, learn_models, *inside_models]
 
         # 2) the events that concern several views

@@ -1,7 +1,6 @@
 """Serving the page: the options of `python app.py` and `charlm serve`, which models are shown, and the start."""
 
 import argparse
-import contextlib
 import gc
 import os
 import sys
@@ -54,7 +53,6 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     """
     gc.disable()  # until everything is there, see below
     environment.prepare()
-    _mark_for_zero_gpu()
     from charlm.web.models import load_registry, retry_hub
 
     with ThreadPoolExecutor(1) as thread:  # models are read while Gradio is imported, which takes two seconds
@@ -78,11 +76,3 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     gc.freeze()
     gc.enable()
     server.serve(page, THEME, args.host, args.port, root_path=root_path, share=args.share)
-
-
-def _mark_for_zero_gpu() -> None:
-    """Mark a function, without which a Space on ZeroGPU refuses an app; torch has to be imported after `spaces`."""
-    with contextlib.suppress(ImportError):
-        import spaces  # the models run on the CPU there, too
-
-        spaces.GPU(lambda: None)

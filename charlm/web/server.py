@@ -25,6 +25,7 @@ from charlm.web.gradio_internals import (
     stop_page,
 )
 from charlm.web.guard import Guard
+from charlm.zero_gpu import on_zero_gpu
 
 SWEEP_SECONDS = 0.5  # between two looks for events without a reader
 # An event without a reader is ended after UNREAD_SECONDS; a phone in a tunnel may need that long to begin to read.
@@ -71,7 +72,7 @@ def serve(
     )
     events = EventQueue(page)
     guard = Guard(app, public_endpoints(page), page_events(page), events.has_session, root_path)
-    if "spaces" in sys.modules:
+    if on_zero_gpu():
         report_zero_gpu_start()
     PageServer(page, guard, events, host, port, share=share).run([listener])
 

@@ -1,4 +1,5 @@
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from gradio_client import Client
 from hub_server import RefusedError
 from huggingface_hub import SpaceCard
 from models import make_config, make_lm
+from zero_gpu_server import QUEUED, ZeroGpuServer, quota
 
 from charlm.errors import HubError, HubUnavailableError, RequestError
 from charlm.hub import Description
@@ -321,28 +323,115 @@ def put(files, folder):
         path.write_bytes(content)
 
 
-def install(requirements, folder):
-    """Make an environment with what a Space asks for and nothing else; return its Python.
+@pytest.fixture(scope="module")
+def space_python(tmp_path_factory):
+    """The Python of an environment with what a Space on ZeroGPU asks for and nothing else, but the torch of the tests.
 
-    It takes a minute, so that it is done in CI alone. Elsewhere it is this Python, which has the same packages.
+    Installing it takes a minute, so that it is done in CI alone, where CHARLM_FRESH_SPACE is 1. The variable may also
+    be the path of a Python that has it all. Elsewhere it is this Python, which has all but the package `spaces`.
     """
-    if not os.environ.get("CHARLM_FRESH_SPACE"):
-        return sys.executable
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "-r", requirements], check=True)
+    asked = os.environ.get("CHARLM_FRESH_SPACE", "")
+    if asked != "1":
+        return asked or sys.executable
+    folder = tmp_path_factory.mktemp("space")
+    ours = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    needed = space_files("ada/page", [described("ada/one")], "zero-a10g")["requirements.txt"].decode()
+    torch = re.search(r"^torch==.*", ours, re.MULTILINE)[0]
+    (folder / "requirements.txt").write_text(re.sub(r"^torch==.*", torch, needed, flags=re.MULTILINE), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "venv", folder / "environment"], check=True)
+    python = folder / "environment" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True)
     return python
 
 
-@pytest.mark.slow
-def test_what_was_uploaded_runs_where_there_is_nothing_else(ada, tmp_path):
-    deploy("ada/page", ["ada/one", "ada/two"])
-    space, folder = ada.repos["spaces/ada/page"], tmp_path / "space"
+def uploaded(hub, folder, hardware):
+    """Put what `deploy` uploads for this hardware into a folder; return the environment of the Space."""
+    deploy("ada/page", ["ada/one", "ada/two"], hardware=hardware)
+    space = hub.repos["spaces/ada/page"]
     put(space.files, folder)
-    python = install(folder / "requirements.txt", tmp_path / "environment")
-    with running_app(folder=folder, python=python, PYTHONPATH="", HF_TOKEN="", **space.variables) as url:
+    return {"PYTHONPATH": "", "HF_TOKEN": "", **space.variables}
+
+
+@pytest.mark.slow
+def test_what_was_uploaded_runs_where_there_is_nothing_else(ada, space_python, tmp_path):
+    ada.add_user("ada", token="hf_ada", plan="pro")
+    environment = uploaded(ada, tmp_path, "cpu-basic")
+    with running_app(folder=tmp_path, python=space_python, **environment) as url:
         models = Client(url, verbose=False).predict(api_name="/models")
     assert [(model["name"], model["source"]) for model in models] == [("ada/one", "hub"), ("ada/two", "hub")]
+
+
+# Starts a page on ZeroGPU that lends the CPU for want of a GPU: the fork of a call does not ask CUDA for the GPU that
+# it was given. All else is done by the package `spaces`.
+WITHOUT_GPU = """
+import runpy, sys
+
+sys.path.insert(0, {folder!r})
+from charlm import zero_gpu
+
+def mark(*arguments):
+    import torch
+    torch.version.cuda = torch.version.cuda or "13.0"  # where torch has no CUDA
+    import spaces.zero.torch
+    spaces.zero.torch.init = spaces.zero.torch.move = lambda *_, **__: None
+    from charlm.web.answers import train
+    train.GPU_STEP_SECONDS = 0.2  # a CPU is slower
+    return marked(*arguments)
+
+marked, zero_gpu.mark = zero_gpu.mark, mark
+runpy.run_path({folder!r} + "/app.py", run_name="__main__")
+"""
+VISITOR = {"x-ip-token": "e30.e30.e30"}  # the header in which the Hub tells `spaces` who visits: a token of three {}
+
+
+@pytest.fixture
+def borrowing(ada, space_python, tmp_path):
+    """The address of an uploaded page on ZeroGPU, and the stand-in for ZeroGPU."""
+    if subprocess.run([space_python, "-c", "import spaces"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("there is no package spaces (CHARLM_FRESH_SPACE=1 installs it)")
+    environment = uploaded(ada, tmp_path / "space", "zero-a10g")
+    put({"app.py": WITHOUT_GPU.format(folder=str(tmp_path / "space")).encode()}, tmp_path / "start")
+    said = []
+    with ZeroGpuServer() as zero_gpu:
+        environment |= zero_gpu.environment
+        with running_app(folder=tmp_path / "start", python=space_python, said=said, **environment) as url:
+            yield url, zero_gpu
+    assert not [line for line in said if "Traceback" in line], "".join(said)
+
+
+@pytest.mark.slow
+def test_on_zero_gpu_the_uploaded_page_borrows_a_gpu_to_train(borrowing, visit):
+    url, zero_gpu = borrowing
+    assert zero_gpu.asked("/startup-report") == [{}]
+    visitor = visit(f"{url}/?view=train")
+    visitor.page.set_extra_http_headers(VISITOR)
+    assert "up to 30 s of GPU time" in visitor.text("train-size")
+    visitor.fill("train-text", "the cat sat on the mat, and the dog ran to the man.\n" * 100)
+
+    # 1) the visitor's quota is spent: the page says so and offers the CPU
+    zero_gpu.answers.append(quota(left=3, wait=3600))
+    visitor.page.locator("#train-go").click()
+    visitor.wait_for_words("train-status", "ZeroGPU quota exceeded: You have exceeded your ZeroGPU quota")
+    assert "Try again in 1:00:00" in visitor.text("train-status")
+    visitor.page.locator("#train-on-cpu").click()
+    visitor.wait_for_words("train-status", "training: ")
+    visitor.page.locator("#train-on-cpu").wait_for(state="hidden")
+    visitor.page.locator("#train-stop").click()
+    visitor.wait_for_words("train-status", "stopped")
+    assert len(zero_gpu.asked("/schedule")) == 1 and zero_gpu.asked("/allow") == []
+
+    # 2) it waits for a GPU, is given one for as long as the size needs, and gives it back
+    zero_gpu.answers.append(QUEUED)
+    visitor.page.locator("#train-go").click()
+    ended = "/^(done|the \\d+ s of GPU time are over): the model is/"  # the latter on a busy machine
+    visitor.page.wait_for_function(f"{ended}.test(document.getElementById('train-status').innerText)")
+    _, asked = zero_gpu.asked("/schedule")
+    assert int(asked["durationSeconds"]) <= 30 and asked["token"] == VISITOR["x-ip-token"]
+    (allowed,), (released,) = zero_gpu.asked("/allow"), zero_gpu.asked("/release")
+    assert allowed["allowToken"] == released["allowToken"] == "allowed" and released["fail"] == "false"
+    visitor.choose_view("Write")
+    visitor.wait_for_words("about-a", "trained on this page")
+    visitor.generate(40)
 
 
 @pytest.mark.slow

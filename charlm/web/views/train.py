@@ -39,40 +39,45 @@ class Results(NamedTuple):
     sample: gr.HTML
     trained: gr.Textbox
     package: gr.DownloadButton
+    on_cpu: gr.Button
 
 
 def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
     """Lay out the view and connect it; return a hidden field that takes the name of each model that was trained."""
-    fields = _fields()
+    fields = _fields(queue)
     changed = lines(elem_classes="changed", elem_id="train-changed")
     results = _results(queue)
     started = gr.JSON(visible=False)  # the text, cell and size of the training that is shown
 
-    def train(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
+    def train(text: str, cell: str, size: str, request: gr.Request, on_cpu: bool = False) -> Iterator[list[Any]]:
         asked: Any = {"text": text, "cell": cell, "size": size}
-        for progress in queue.train(text, cell, size, request.session_hash or ""):
+        for progress in queue.train(text, cell, size, request.session_hash or "", on_cpu=on_cpu):
             name = _add_trained(registry, progress, cell)
             yield [*_fill_in(progress, name, _offer_download(progress, results.package)), asked]
             asked = gr.update()  # the text is sent back once
 
+    def train_on_cpu(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
+        yield from train(text, cell, size, request, on_cpu=True)
+
     def stop(request: gr.Request) -> None:
         queue.stop(request.session_hash or "")
 
-    fields.train.click(
-        for_page(train),
-        [fields.text, fields.cell, fields.size],
-        [*results, started],
-        concurrency_limit=MOST_WAITING + 2,  # one more than run and wait: it is told that the queue is full
-        concurrency_id="train",
-        **QUIET,
-    )
+    for button, handler in ((fields.train, train), (results.on_cpu, train_on_cpu)):
+        button.click(
+            for_page(handler),
+            [fields.text, fields.cell, fields.size],
+            [*results, started],
+            concurrency_limit=MOST_WAITING + 2,  # one more than run and wait: it is told that the queue is full
+            concurrency_id="train",
+            **QUIET,
+        )
     fields.stop.click(stop, None, None, **QUIET)
     for field in (started, fields.text, fields.cell, fields.size):
         field.change(None, [started, fields.text, fields.cell, fields.size], changed, js=CHANGED, **QUIET)
     return results.trained
 
 
-def _fields() -> Fields:
+def _fields(queue: TrainingQueue) -> Fields:
     text = gr.Textbox(
         label="A text of your own",
         info="Give 10,000 characters or more. From 100,000 on, a model learns words and lines.",
@@ -88,7 +93,7 @@ def _fields() -> Fields:
             [(kind.label, name) for name, kind in CELLS.items()], value="lstm", label="Cell", elem_id="train-cell"
         )
         size = gr.Radio(
-            [(preset.label, name) for name, preset in PRESETS.items()],
+            [(preset.describe(on_gpu=queue.borrows_gpu), name) for name, preset in PRESETS.items()],
             value=next(iter(PRESETS)),
             label="Size",
             elem_id="train-size",
@@ -102,6 +107,7 @@ def _fields() -> Fields:
 def _results(queue: TrainingQueue) -> Results:
     rules = f"One training runs at a time, for up to {queue.minutes:g} minutes; the others wait in a queue."
     status = lines(rules, elem_classes="progress", elem_id="train-status")
+    on_cpu = gr.Button("Train on the CPU instead", visible=False, elem_id="train-on-cpu", size="md")
     with gr.Row(visible=False) as plots:
         with gr.Column(min_width=300):
             curves = gr.LinePlot(
@@ -116,7 +122,7 @@ def _results(queue: TrainingQueue) -> Results:
         with gr.Column(min_width=300):
             sample = heat_text("Sample after the last epoch", elem_id="train-sample")
     package = gr.DownloadButton("Download the model folder (.zip)", visible=False, elem_id="train-zip", size="md")
-    return Results(status, plots, curves, sample, gr.Textbox(visible=False), package)
+    return Results(status, plots, curves, sample, gr.Textbox(visible=False), package, on_cpu)
 
 
 def _fill_in(progress: Progress, name: str | None, download: str | None) -> list[Any]:
@@ -130,6 +136,7 @@ def _fill_in(progress: Progress, name: str | None, download: str | None) -> list
         {"text": progress.epochs[-1]["sample"] if progress.epochs else "", "name": "sample"},
         gr.update() if name is None else name,
         gr.update(value=download, visible=download is not None),
+        gr.update(visible=progress.offers_cpu),
     ]
 
 

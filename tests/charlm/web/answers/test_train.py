@@ -16,7 +16,16 @@ from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.folder import MODEL_FILES
 from charlm.web.answers import train as training
-from charlm.web.answers.train import LARGEST_TEXT, PRESETS, Preset, TrainingQueue, fit_arguments
+from charlm.web.answers.train import (
+    LARGEST_TEXT,
+    PRESETS,
+    Preset,
+    TrainingQueue,
+    fit_arguments,
+    fit_settings,
+    gpu_settings,
+)
+from train.events import fit_events
 
 SET_PRIORITY = os.setpriority
 VERSE = "the cat sat on the mat, and the dog ran to the man.\n" * 40
@@ -25,8 +34,9 @@ VERSE = "the cat sat on the mat, and the dog ran to the man.\n" * 40
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Train models that take a second, and look at them more often."""
-    monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000))
+    monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000, "a second", 300))
     monkeypatch.setattr(training, "PROGRESS_SECONDS", 0.02)
+    monkeypatch.setattr(training, "GPU_EPOCH_SECONDS", 100)  # on a CPU that is busy
     # at the lowest priority, a second of training takes minutes on a machine that is busy
     monkeypatch.setattr(os, "setpriority", lambda *_: None)
 
@@ -51,7 +61,7 @@ def run(queue, text=VERSE, cell="gru", size="small", visitor="ada"):
 
 
 def endless(monkeypatch):
-    monkeypatch.setitem(PRESETS, "small", Preset("endless", 1, 8, 10**9))
+    monkeypatch.setitem(PRESETS, "small", Preset("endless", 1, 8, 10**9, "forever", 10_000))
     monkeypatch.setattr(training, "LONGEST_RUN", 5_000)
 
 
@@ -66,7 +76,7 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch
     last = list(run(TrainingQueue(), cell=cell))[-1]
     assert last.message.startswith("done: the model is that of epoch")
     (tmp_path / "my-text.txt").write_text(VERSE, encoding="utf-8")
-    arguments = fit_arguments(len(VERSE), cell, "small")
+    arguments = fit_arguments(fit_settings(len(VERSE), cell, "small"))
     monkeypatch.chdir(tmp_path)
     run_train(monkeypatch, "fit", "--text", "my-text.txt", "--out", "run", *arguments)
     record = json.loads((tmp_path / "run" / "history.json").read_text(encoding="utf-8"))
@@ -134,7 +144,7 @@ def test_a_visitor_who_leaves_ends_the_process_and_the_next_training_starts(monk
     until(values, lambda value: value.epochs)
     values.close()
     assert children[0].returncode == -signal.SIGKILL
-    monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000))
+    monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000, "a second", 300))
     assert list(run(queue))[-1].message.startswith("done")
 
 
@@ -237,7 +247,129 @@ def test_short_texts_are_read_often_and_long_ones_at_least_some_times(monkeypatc
     monkeypatch.undo()
 
     def epochs(length):
-        arguments = fit_arguments(length, "lstm", "small")
+        arguments = fit_arguments(fit_settings(length, "lstm", "small"))
         return int(arguments[arguments.index("--epochs") + 1])
 
     assert [epochs(length) for length in (1_000, 100_000, 1_000_000)] == [100, 27, 3]
+
+
+# On ZeroGPU
+
+
+class QuotaSpentError(Exception):
+    """As the package `spaces` raises gr.Error: with a title and a message."""
+
+    title, message = (
+        "ZeroGPU quota exceeded",
+        "You have exceeded your quota (42s requested vs. 3s left). Try again in 9:00.",
+    )
+
+
+def refuse(*_):
+    raise QuotaSpentError
+    yield
+
+
+@pytest.mark.slow
+def test_on_zero_gpu_a_borrowed_gpu_trains_and_no_process_is_started(children):
+    asked = []
+
+    def fit_on_gpu(text, out, settings, seconds):
+        asked.append((settings, seconds))
+        yield from fit_events(text, out, settings, seconds)
+
+    values = run(TrainingQueue(fit_on_gpu=fit_on_gpu))
+    assert next(values).message == "waiting for a GPU"
+    *_, last = values
+    assert last.message.startswith("done: the model is that of epoch")
+    assert last.lm.generate("the ", 5, seed=0) and last.lm.device == "cpu"
+    settings, seconds = gpu_settings(len(VERSE), "gru", "small")
+    assert asked == [(settings, seconds)]
+    assert len(last.epochs) == settings["epochs"]
+    assert children == []
+
+
+def test_a_spent_quota_is_said_and_the_cpu_is_offered(children):
+    last = list(run(TrainingQueue(fit_on_gpu=refuse)))[-1]
+    assert last.message == (
+        "ZeroGPU quota exceeded: You have exceeded your quota (42s requested vs. 3s left). Try again in 9:00"
+    )
+    assert last.offers_cpu and last.lm is None
+    assert children == []
+
+
+@pytest.mark.slow
+def test_the_cpu_trains_on_zero_gpu_if_that_is_chosen(children):
+    queue = TrainingQueue(fit_on_gpu=refuse)
+    last = list(queue.train(VERSE, "gru", "small", "ada", on_cpu=True))[-1]
+    assert last.message.startswith("done: the model is that of epoch") and not last.offers_cpu
+    assert len(children) == 1
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_taken_away_leaves_the_best_epoch_so_far():
+    def fit_on_gpu(*arguments):
+        for event in fit_events(*arguments):
+            yield event
+            if event["event"] == "epoch":
+                raise QuotaSpentError
+
+    last = list(run(TrainingQueue(fit_on_gpu=fit_on_gpu)))[-1]
+    assert last.message.startswith("ZeroGPU quota exceeded: You have exceeded your quota")
+    assert "the model is that of epoch 1" in last.message
+    assert not last.offers_cpu and last.lm.generate("the ", 5, seed=0)
+
+
+@pytest.mark.slow
+def test_the_time_on_a_gpu_leaves_the_best_epoch_so_far(monkeypatch):
+    endless(monkeypatch)
+
+    def fit_on_gpu(text, out, settings, seconds):
+        assert seconds > 5
+        yield from fit_events(text, out, settings, 5)
+
+    last = list(run(TrainingQueue(fit_on_gpu=fit_on_gpu)))[-1]
+    assert "s of GPU time are over" in last.message
+
+
+@pytest.mark.slow
+def test_stop_ends_a_training_on_a_gpu(monkeypatch):
+    endless(monkeypatch)
+    ended = threading.Event()
+
+    def fit_on_gpu(*arguments):
+        try:
+            yield from fit_events(*arguments)
+        finally:
+            ended.set()
+
+    queue = TrainingQueue(fit_on_gpu=fit_on_gpu)
+    values = run(queue)
+    until(values, lambda value: len(value.epochs) > 1)
+    queue.stop("ada")
+    last = list(values)[-1]
+    assert last.message.startswith("stopped: the model is that of epoch")
+    assert ended.is_set() and not last.offers_cpu
+    values = run(queue, visitor="eve")
+    until(values, lambda value: value.epochs)
+    ended.clear()
+    values.close()  # a visitor who leaves
+    assert ended.is_set()
+
+
+def test_a_refusal_of_the_trainer_on_a_gpu_is_shown_without_a_path():
+    last = list(run(TrainingQueue(fit_on_gpu=fit_events), text="a" * 1200))[-1]
+    assert last.message.startswith("the training failed: my-text has only one symbol")
+    assert "/" not in last.message and not last.offers_cpu
+
+
+def test_a_gpu_is_borrowed_for_as_long_as_the_size_needs(monkeypatch):
+    monkeypatch.undo()
+    for size, preset in PRESETS.items():
+        for length in (1_000, 30_000, 1_000_000):
+            settings, seconds = gpu_settings(length, "lstm", size)
+            assert 1 <= settings["epochs"] <= 100
+            assert seconds + training.GPU_START_SECONDS <= preset.gpu_seconds <= 60
+    short, long = (gpu_settings(1_000_000, "lstm", size)[1] for size in ("small", "large"))
+    assert short < long
+    assert gpu_settings(1_000_000, "lstm", "small")[0]["epochs"] > fit_settings(1_000_000, "lstm", "small")["epochs"]

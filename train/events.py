@@ -1,0 +1,67 @@
+"""A training as an iterator of events: those that `fit --json-lines` prints, for a program that trains in process."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
+from time import monotonic
+from typing import Any
+
+from charlm.errors import CharLMError
+
+from .config import TrainConfig
+from .data import load_text
+from .loop import fit
+from .report import JsonReport
+
+
+class InterruptibleReport(JsonReport):
+    """A JsonReport that interrupts the run, as Ctrl-C does, once `stop` is set or `deadline` has passed.
+
+    deadline: by `time.monotonic`.
+    """
+
+    def __init__(self, events: "SimpleQueue[dict[str, Any] | None]", stop: Event, deadline: float) -> None:
+        super().__init__(events.put)
+        self._stop, self._deadline = stop, deadline
+
+    def say(self, message: str) -> None:
+        """Leave out messages, which are for people."""
+
+    def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
+        """See Report.step."""
+        super().step(chars, loss, run_seconds_left)
+        if self._stop.is_set() or monotonic() > self._deadline:
+            raise KeyboardInterrupt
+
+
+def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+    """Train a model on a file and leave it in the folder `out`; yield the events of JsonReport meanwhile.
+
+    settings: fields of TrainConfig. seconds: until the training is interrupted, as it is if the iterator is closed. The
+    model of the best epoch so far is in the folder after every epoch. A training that does not come to its end has a
+    last event of its own: `time is over`, or `failed` with the `message` of a CharLMError.
+    """
+    events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    stop = Event()
+    report = InterruptibleReport(events, stop, monotonic() + seconds)
+
+    def train() -> None:
+        try:
+            fit(load_text(str(text), text.parent), out, TrainConfig(**settings), report)
+        except KeyboardInterrupt:
+            events.put({"event": "time is over"})
+        except CharLMError as error:
+            events.put({"event": "failed", "message": str(error).replace(f"{text.parent}/", "")})
+        finally:
+            events.put(None)
+
+    with ThreadPoolExecutor(1) as thread:
+        training = thread.submit(train)
+        try:
+            while (event := events.get()) is not None:
+                yield event
+        finally:
+            stop.set()
+        training.result()
