@@ -42,6 +42,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 )
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError, SpaceRefusedError
+from charlm.installation import program
 from charlm.model.card import model_card
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
 from charlm.model.folder import CARD_FILE, MODEL_FILES, Model, read_model, read_usable_model, replace_files
@@ -78,7 +79,7 @@ class Description:
     sizes: the bytes of each file that loading needs, of those that it has.
     tagged: whether it carries the tag of charlm.
     figures: the evaluation figures of its card, losses for example, by name.
-    license: as the card says, or empty.
+    license: as the card says, its name if it is one that the Hub does not list, or empty.
     token: what its files are read with.
     """
 
@@ -317,7 +318,7 @@ def _read_space(space: str, repo_id: str, token: Token) -> list[str]:
     except RepositoryNotFoundError:
         raise HubError(
             f"the Hub has no Space {space}, or it is private: publish the model without it, make the Space with "
-            f"`python -m train deploy {space} --model {repo_id}`, and push again"
+            f"`{program()} deploy {space} --model {repo_id}`, and push again"
         ) from None
     except CLIENT_ERRORS as error:
         raise _explain(error, space, None) from None
@@ -453,6 +454,8 @@ def _read_description(repo_id: str, requested: str | None, token: Token, answer:
     revision = _read_commit(about)
     card = _object(about.get("cardData"))
     tags, license = about.get("tags"), card.get("license")
+    if license == "other":  # what the Hub does not list has a name of its own
+        license = card.get("license_name", license)
     return Description(
         repo_id,
         requested,

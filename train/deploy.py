@@ -21,6 +21,7 @@ from charlm.hub import (
     request_space,
     space_hardware,
 )
+from charlm.installation import program
 from charlm.model.card import front_matter
 from charlm.model.folder import MODEL_FILES
 from charlm.model_name import HubName, parse_hub_name, parse_space_name
@@ -82,7 +83,7 @@ def _describe(model: str) -> tuple[HubName, Description]:
             raise
         raise type(error)(
             f"{model} is a folder here, and a Space shows models of the Hub: "
-            f"`python -m train push {shlex.quote(model)} USER/NAME` publishes it ({error})"
+            f"`{program()} push {shlex.quote(model)} USER/NAME` publishes it ({error})"
         ) from None
 
 

@@ -246,7 +246,7 @@ def _training(history: HistoryRecord) -> str:
 epoch in which dropout was on and the weights changed: it does not measure the final weights. With the same text, this
 command measures the figures above again:
 
-    python -m train evaluate {REPO_PLACEHOLDER} --text {text if text == "tinyshakespeare" else "FILE"}{asked}
+    python -m charlm evaluate {REPO_PLACEHOLDER} --text {text if text == "tinyshakespeare" else "FILE"}{asked}
 
 | setting | value |
 | --- | --- |

@@ -288,7 +288,7 @@ def test_a_space_that_is_not_there_is_told_before_anything_is_published(ada, fol
         push_folder(folder, "ada/tiny", space="ada/page")
     assert str(error.value) == (
         "the Hub has no Space ada/page, or it is private: publish the model without it, make the Space with "
-        "`python -m train deploy ada/page --model ada/tiny`, and push again"
+        "`python -m charlm deploy ada/page --model ada/tiny`, and push again"
     )
     with pytest.raises(HubError, match="'page' is not the name of a Space; give it as USER/SPACE"):
         push_folder(folder, "ada/tiny", space="page")
@@ -1048,6 +1048,21 @@ def test_a_figure_is_told_although_other_fields_of_the_card_are_of_wrong_types(l
     card = "model-index: [{results: [{source: a page, task: t, dataset: 5, metrics: [{type: loss, value: 2.5}]}]}]"
     library.repos["ada/poems"].commit({"README.md": f"---\nlibrary_name: charlm\n{card}\n---\n".encode()})
     assert describe_public("ada/poems").figures == {"loss": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [
+        ("license: mit", "mit"),
+        ("license: other\nlicense_name: not-stated", "not-stated"),
+        ("license: other", "other"),
+        ("license: other\nlicense_name: [1]", ""),
+        ("license: mit\nlicense_name: another", "mit"),
+    ],
+)
+def test_a_licence_that_the_hub_does_not_list_is_described_by_its_name(library, card, license):
+    library.repos["ada/poems"].commit({"README.md": f"---\nlibrary_name: charlm\n{card}\n---\n".encode()})
+    assert describe_public("ada/poems").license == license
 
 
 @pytest.mark.parametrize(

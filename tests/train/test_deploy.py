@@ -299,7 +299,7 @@ def test_a_folder_in_the_place_of_a_repository_is_told_with_the_command_that_pub
 ):
     (tmp_path / "models" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    said = f"^{name} is a folder here, .* of the Hub: `python -m train push {name} USER/NAME` publishes it"
+    said = f"^{name} is a folder here, .* of the Hub: `python -m charlm push {name} USER/NAME` publishes it"
     with pytest.raises(HubError, match=said):
         deploy("ada/page", [name])
 

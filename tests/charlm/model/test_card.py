@@ -335,7 +335,7 @@ def test_the_snippet_with_charlm_prints_what_the_model_writes(tmp_path, monkeypa
 @pytest.mark.parametrize(("text", "argument"), [("tinyshakespeare", "tinyshakespeare"), ("a | b; rm -r", "FILE")])
 def test_the_command_that_measures_again_names_a_text_only_where_all_have_it(text, argument):
     lines = card_of(text=text).splitlines()
-    assert f"    python -m train evaluate USER/MODEL --text {argument}" in lines
+    assert f"    python -m charlm evaluate USER/MODEL --text {argument}" in lines
 
 
 # Hostile names and samples
