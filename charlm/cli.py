@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
+from charlm.environment import blame_environment
 from charlm.errors import CharLMError
 from charlm.installation import optional_packages
 from charlm.nearest import nearest
@@ -106,6 +107,9 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
     that is closed is discarded. less_memory: what the user of this command can do when it runs out of memory.
     """
     _open_closed_streams()
+    _use_default_warnings()
+    # no command opens a window, and matplotlib, imported after the first epoch, would refuse a backend that is not here
+    os.environ["MPLBACKEND"] = "agg"
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -116,11 +120,6 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
     except CharLMError as error:
         _say(f"error: {error}")
         return error.exit_status
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        _say(f"error: out of memory; close other programs, or {less_memory}")
-        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the process that reads our output, for example `head`, has ended
@@ -130,7 +129,23 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
         _say(f"error: {error}")
         _drop_unwritable_output()
         return 1
+    except Exception as error:
+        if _is_out_of_memory(error):
+            _say(f"error: out of memory; close other programs, or {less_memory}")
+            return 1
+        if variable := blame_environment(error):
+            _say(f"error: {variable}")
+            return 2
+        raise
     return 0
+
+
+def _use_default_warnings() -> None:
+    """Undo `PYTHONWARNINGS` and `python -W`, which can turn warnings of the libraries, and ours, into tracebacks."""
+    if sys.warnoptions:
+        warnings.resetwarnings()
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", hidden)
 
 
 def _open_closed_streams() -> None:

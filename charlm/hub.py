@@ -6,8 +6,10 @@ cache while the Hub cannot be reached.
 """
 
 import contextlib
+import errno
 import hashlib
 import re
+import ssl
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +67,7 @@ MOST_FOUND = 20  # names that a search returns
 MOST_FIGURES, LONGEST_FIGURE_NAME = 8, 60  # of a card's figures and the characters of their names, which a page shows
 # All that huggingface_hub raises: for an answer with an error status, a failed connection, a cut or missing file, an
 # answer that is not JSON, a failed upload.
-CLIENT_ERRORS = (httpx2.HTTPError, OSError, ValueError, RuntimeError)
+CLIENT_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, RuntimeError)
 
 Token = str | bool | None  # None: the stored one if it is needed; True: the stored one; False: none
 
@@ -606,6 +608,27 @@ def _explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
             )
         case LocalTokenNotFoundError():
             return HubError("no token for the Hub: run `hf auth login` or set HF_TOKEN to a valid one")
+        case UnicodeEncodeError() if not (constants.HF_HUB_USER_AGENT_ORIGIN or "").isascii():
+            return HubError("HF_HUB_USER_AGENT_ORIGIN may hold ASCII characters only; set it to other ones or unset it")
+        case UnicodeEncodeError() | UnicodeDecodeError() | httpx2.LocalProtocolError():  # which would quote the token
+            return HubError(
+                "the token for the Hub holds a character that no token has: run `hf auth login` or set HF_TOKEN to "
+                "a valid one"
+            )
+        case httpx2.UnsupportedProtocol() | httpx2.InvalidURL():
+            return HubError(
+                f"HF_ENDPOINT is {constants.ENDPOINT!r}, which is no web address; write https://HOST, or unset it"
+            )
+        case OSError(errno=int()) if error.filename in (constants.HF_TOKEN_PATH, constants.HF_STORED_TOKENS_PATH):
+            return HubError(
+                f"the token in {error.filename} cannot be read ({error.strerror}); run `hf auth login` "
+                "or name another file in HF_TOKEN_PATH"
+            )
+        case ssl.SSLError() | OSError(filename=None, errno=errno.ENOENT | errno.ENOTDIR | errno.EACCES | errno.EISDIR):
+            # reading certificates, Python names no file
+            return HubUnavailableError(
+                f"no connection to the Hub can be secured ({_one_line(error)}); check SSL_CERT_FILE and SSL_CERT_DIR"
+            )
         case OSError(errno=int()):
             return HubUnavailableError(
                 f"{repo_id} cannot be kept in the cache ({error.strerror}); make room, or set HF_HOME to another folder"

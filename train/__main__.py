@@ -22,6 +22,7 @@ from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
 
 from .config import GROUPS, PROTOCOL_NAMES, PUBLISHING, TEXT, TRAINING, TrainConfig, value_type
+from .launcher import read_launch
 from .report import JsonReport, Report, is_main_process, mute_other_ranks
 
 EXAMPLES = (
@@ -58,6 +59,7 @@ def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[
 @in_each_process
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
+    read_launch()  # refuses what would only be noticed after the text is read
     from .data import load_text
     from .loop import fit
     from .run_folder import NothingToResumeError
@@ -93,7 +95,7 @@ def default_folder(text: str, cell: str) -> Path:
 
 def command_to_begin(args: argparse.Namespace) -> str:
     """Return the end of the message that there is nothing to resume: this command line without --resume."""
-    if "WORLD_SIZE" in os.environ:  # torchrun's own arguments are not known here
+    if read_launch().world_size > 1:  # torchrun's own arguments are not known here
         return ""
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--res")]
     return f": {args.prog} {shlex.join(arguments)}"

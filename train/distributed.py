@@ -9,13 +9,17 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from charlm.errors import RequestError
+
+from .launcher import REMEDY, Launch, read_launch
 
 Value = TypeVar("Value")
 
 # Rank 0 may measure for hours while the others wait; if a process dies, torchrun ends all of them.
 TIMEOUT = timedelta(days=7)
+MEETING_TIME = timedelta(minutes=10)  # for all processes to be started
 
 
 class ProcessGroup:
@@ -91,21 +95,41 @@ SINGLE_PROCESS = ProcessGroup()
 def join_process_group(device: str) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started; without torchrun give SINGLE_PROCESS. device: cpu, cuda or mps.
 
-    Raises RequestError if this machine has fewer GPUs than processes.
+    Raises RequestError if this machine has fewer GPUs than processes, if the environment is not that of a process which
+    torchrun started, or if the processes do not find each other.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if world_size == 1:
+    launch = read_launch()
+    if launch.world_size == 1:
         yield SINGLE_PROCESS
         return
     if device != "cpu":
-        _check_gpus(torch.cuda.device_count() if device == "cuda" else 1, int(os.environ["LOCAL_WORLD_SIZE"]))
+        _check_gpus(torch.cuda.device_count() if device == "cuda" else 1, launch.local_world_size)
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+        torch.cuda.set_device(launch.local_rank)
+    _meet("nccl" if device == "cuda" else "gloo", launch)
     try:
-        yield ProcessGroup(dist.get_rank(), world_size)
+        yield ProcessGroup(launch.rank, launch.world_size)
     finally:
         dist.destroy_process_group()
+
+
+def _meet(backend: str, launch: Launch) -> None:
+    """Wait until all processes are there, and join them in a group.
+
+    As `init_process_group` does by itself, but it would wait for a process that never starts as long as for one that
+    measures.
+    """
+    try:
+        store, rank, world_size = next(rendezvous("env://", launch.rank, launch.world_size, timeout=MEETING_TIME))
+        store.set_timeout(TIMEOUT)
+        store = dist.PrefixStore("charlm", store)  # type: ignore[attr-defined]  # beside what torchrun keeps there
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    except (RuntimeError, ValueError, OSError) as error:  # DistError is a RuntimeError
+        reason = str(error).strip().partition("\n")[0]
+        raise RequestError(
+            f"the {launch.world_size} processes of WORLD_SIZE do not meet at {os.environ['MASTER_ADDR']}, port "
+            f"{os.environ['MASTER_PORT']} ({reason:.200}); {REMEDY}"
+        ) from None
 
 
 def _check_gpus(gpus: int, processes: int) -> None:

@@ -12,8 +12,10 @@ from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 from charlm import cli
-from charlm.errors import CharLMError
+from charlm.errors import CharLMError, RequestError
 from charlm.model.cells import CELLS
+
+from .launcher import read_launch
 
 if TYPE_CHECKING:
     from charlm.model.history import EpochRecord
@@ -193,16 +195,21 @@ def _stderr_may_fail() -> Iterator[None]:
 
 def is_main_process() -> bool:
     """Tell whether this process has rank 0, also before it has joined the process group."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return read_launch().rank == 0
 
 
 @contextmanager
 def mute_other_ranks() -> Iterator[None]:
     """Let only local rank 0 of each machine print progress and errors: the others would repeat them.
 
-    An unexpected exception is raised in every process.
+    An unexpected exception is raised in every process. Variables that torchrun would not set are passed over: the
+    training refuses them.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    try:
+        is_muted = read_launch().local_rank > 0
+    except RequestError:
+        is_muted = False
+    if not is_muted:
         yield
         return
     try:

@@ -1,3 +1,6 @@
+import sys
+import warnings
+
 import pytest
 
 from charlm import cli
@@ -105,3 +108,15 @@ def test_the_help_of_a_command_ends_with_its_examples(parser, capsys):
         parser.parse_args(["train", "--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.endswith("\nexamples:\n  # a text of yours\n  prog train --text my-text.txt\n")
+
+
+def test_warnings_are_lines_even_where_the_environment_makes_them_errors(monkeypatch, capsys):
+    def command():
+        warnings.warn("a rare symbol", stacklevel=1)
+        warnings.warn("an old name", DeprecationWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as PYTHONWARNINGS=error does, which also stands in `sys.warnoptions`
+        monkeypatch.setattr(sys, "warnoptions", ["error"])
+        assert cli.run(command) == 0
+    assert capsys.readouterr().err == "warning: a rare symbol\n"

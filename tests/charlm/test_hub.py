@@ -14,7 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hub_server import Response
-from huggingface_hub import HfApi, ModelCard, constants, file_download, hf_hub_download, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    ModelCard,
+    close_session,
+    constants,
+    file_download,
+    hf_hub_download,
+    snapshot_download,
+)
 from huggingface_hub.utils import _http
 from models import VOCAB, contents, make_lm, make_model, make_record, save
 from reference import load_plain, log_softmax, plain_logits
@@ -462,6 +470,41 @@ def test_a_push_with_a_token_that_the_hub_does_not_know_says_so(hub, folder):
     with pytest.raises(HubError, match="does not accept the token: run `hf auth login` or set HF_TOKEN"):
         push_folder(folder, "ada/tiny", token="hf_stale")
     assert not hub.repos
+
+
+@pytest.mark.parametrize("token", ["hf_gehe\u00efm", "hf_geheim\udcff"])
+def test_a_token_that_cannot_be_one_is_blamed_and_not_the_network(ada, folder, hub_environment, token):
+    hub_environment(HF_TOKEN=token)
+    with pytest.raises(HubError, match="the token for the Hub holds a character that no token has") as refused:
+        push_folder(folder, "ada/tiny")
+    assert "gehe" not in str(refused.value)
+
+
+def test_a_stored_token_that_cannot_be_read_is_blamed_and_not_the_cache(ada, folder, hub_environment, tmp_path):
+    hub_environment(HF_TOKEN_PATH=tmp_path, HF_TOKEN=None)
+    with pytest.raises(
+        HubError, match=f"the token in {tmp_path} cannot be read .*; run `hf auth login` or name another"
+    ):
+        push_folder(folder, "ada/tiny")
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "HF_HUB_USER_AGENT_ORIGIN"])
+def test_what_keeps_requests_from_being_sent_is_named(hub_environment, tmp_path, name):
+    (tmp_path / "\u00e9").write_bytes(b"no certificate")
+    for value in (tmp_path / "\u00e9", tmp_path / "\u00e9" / "nothing"):
+        hub_environment(**{name: value}, HF_ENDPOINT="https://127.0.0.1:9")
+        close_session()
+        with pytest.raises(HubError, match=name):
+            CharLM.from_pretrained("hf://ada/tiny")
+    hub_environment(**{name: None})
+    close_session()
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:9", "ftp://127.0.0.1"])
+def test_an_address_of_the_hub_that_is_none_is_named(hub_environment, address):
+    hub_environment(HF_ENDPOINT=address)
+    with pytest.raises(HubError, match=f"HF_ENDPOINT is '{address}', which is no web address; write https://HOST"):
+        CharLM.from_pretrained("hf://ada/tiny")
 
 
 def test_a_push_with_a_token_that_may_only_read_creates_nothing(hub, folder):

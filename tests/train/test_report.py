@@ -55,6 +55,10 @@ def test_no_part_of_a_report_fails_where_it_cannot_be_written(monkeypatch, stder
 
 def test_only_rank_0_is_the_main_process(monkeypatch):
     assert is_main_process()
+    monkeypatch.setenv("RANK", "1")  # left behind: nobody started further processes
+    assert is_main_process()
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     for rank, is_main in [("0", True), ("1", False)]:
         monkeypatch.setenv("RANK", rank)
         assert is_main_process() is is_main
@@ -66,7 +70,9 @@ def test_other_ranks_print_no_refusal_but_raise_unexpected_exceptions(monkeypatc
             sys.stderr.write("progress")
             raise error
 
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    started = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", **started}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as ended:
         fail(RequestError("wrong"))
     assert ended.value.code == RequestError.exit_status

@@ -1,0 +1,52 @@
+"""Variables of the environment that a library cannot use: found after it has failed, so that an error can name them.
+
+Libraries read some hundred variables, most of them when they are imported, and let Python's own errors out.
+"""
+
+import linecache
+import os
+import re
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+NAME = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\b")
+NEARBY = 4  # lines of source code around the one that failed: a call may take several
+SHORTEST_VALUE = 3  # characters of a value that is searched for in a message
+SECRETS = re.compile("TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL")
+OURS = Path(__file__).parent
+LONGEST_REASON = 200
+
+
+def blame_environment(error: Exception, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Say which variable a library failed to use, and the way out; None if it failed for another reason.
+
+    That is a variable which is set and which the message names, or the library's code in a line that failed. In an
+    import it may also be one whose value the message quotes, or whose name there is short of its beginning (ENDPOINT).
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+    lines = [
+        linecache.getline(frame.filename, number)
+        for frame in frames
+        for number in range((frame.lineno or 0) - NEARBY, (frame.lineno or 0) + NEARBY + 1)
+    ]
+    written = dict.fromkeys(NAME.findall("".join([*lines, str(error)])))
+    names = [name for name in written if name in environment]
+    if not names and any("importlib" in frame.filename for frame in frames):
+        names = [
+            name
+            for name, value in environment.items()
+            if (len(value) >= SHORTEST_VALUE and value in str(error))
+            or name.endswith(tuple(f"_{end}" for end in written))
+        ]
+    if not names:
+        return None
+    reason = " ".join(str(error).split())[:LONGEST_REASON]
+    if any(SECRETS.search(name) for name in names):
+        reason = type(error).__name__  # the message may quote the value
+    variables = " or ".join(names)
+    return f"a library cannot use the environment variable {variables} ({reason}); unset it or give it another value"
+
+
+def _is_ours(file: str) -> bool:
+    return OURS in Path(file).parents
