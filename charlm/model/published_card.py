@@ -129,6 +129,6 @@ def _tell_space(card: str, space: str, installs: bool) -> str:
         told = f"The Space [{space}]({address}) shows this model.\n\n{NO_SPACE}"
     start, end = SPACE_COMMENTS
     told = f"{start}\n{told}\n\n{end}"
-    before, found, rest = card.partition(start)
+    before, found, rest = card.rpartition(start)  # the last: samples and names that precede it can hold anything
     _, closed, after = rest.partition(end)
     return before + told + after if found and closed else f"{card.rstrip()}\n\n{told}\n"

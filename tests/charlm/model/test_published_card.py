@@ -135,6 +135,18 @@ def test_another_space_takes_the_place_of_the_first_and_a_card_without_one_keeps
     assert second == first.replace("ada/page", "eve/other")
 
 
+@pytest.mark.parametrize(
+    "sample", ["<!-- space --> a", "<!-- end of space -->", "<!-- space -->\n<!-- end of space -->"]
+)
+def test_a_text_that_holds_the_comments_does_not_move_the_space(sample):
+    record = make_record(text=sample, sample=sample)
+    card = model_card(make_config(), record, {1.0: sample})
+    published = publish(card, space="ada/page", installs=True)
+    assert published.index("print(text)\n```") < published.index(INSTALL) < published.index("from charlm import CharLM")
+    assert published.count(INSTALL) == 1
+    assert metadata(published)["widget"][0]["output"]["text"] == sample
+
+
 def test_a_card_that_a_person_wrote_gets_the_space_at_its_end():
     assert publish("# Mine", space="ada/page", installs=True) == (
         f"# Mine\n\n<!-- space -->\nWith charlm, from the Space [ada/page]({PAGE}), which shows this model:\n\n"
