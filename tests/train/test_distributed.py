@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -223,8 +224,24 @@ def test_a_single_process_reduces_gathers_and_broadcasts_without_a_process_group
 
 @pytest.mark.parametrize(("device", "gpus"), [("cuda", 2), ("mps", 1)])
 def test_more_processes_than_gpus_are_refused(monkeypatch, device, gpus):
-    for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": 3, "LOCAL_RANK": 3}.items():
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}
+    for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": 3, "LOCAL_RANK": 3, **place}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(RequestError, match=f"give torchrun --nproc-per-node {gpus}, or"), join_process_group(device):
         pytest.fail("joined")
+
+
+def test_processes_that_do_not_meet_are_told_in_one_line_what_to_do(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        place = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("train.distributed.MEETING_TIME", timedelta(seconds=1))
+        message = (
+            rf"the 2 processes of WORLD_SIZE do not meet at 127\.0\.0\.1, port {port} \(.*\); start the training with"
+        )
+        with pytest.raises(RequestError, match=message), join_process_group("cpu"):
+            pytest.fail("joined")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import ROOT
-from models import contents
+from models import contents, make_model, save
 
 from charlm.errors import RequestError, TrainingError
 from charlm.model.folder import LEFTOVER_PREFIX
@@ -15,7 +15,7 @@ from train.data import Text
 from train.encode import encode_text
 from train.loop import fit
 from train.report import Report
-from train.run_folder import FolderLock, free_name
+from train.run_folder import FolderLock, find_begun_run, free_name
 from train.trainer import Trainer
 
 TEXT = Text("cats", encode_text("the cat sat on the mat; the dog sat on the log.\n" * 40))
@@ -56,7 +56,7 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from train.run_folder import FolderLock, free_name
+from train.run_folder import FolderLock, find_begun_run, free_name
 from train.trainer import Trainer
 
 lock = FolderLock()
@@ -121,3 +121,12 @@ def test_a_free_name_has_the_first_number_that_is_not_there(tmp_path, monkeypatc
     assert free_name(tmp_path / "out") == tmp_path / "out-3"
     monkeypatch.chdir(tmp_path)
     assert free_name(Path()) == Path(f"{tmp_path}-2")
+
+
+def test_a_model_whose_record_is_damaged_is_not_trained_further(tmp_path):
+    save(make_model(), tmp_path / "out")
+    (tmp_path / "out" / "history.json").write_text("{")
+    with pytest.raises(
+        RequestError, match=r"history\.json .* no checkpoint to resume from either: choose another --out"
+    ):
+        find_begun_run(tmp_path / "out", resume=True)
