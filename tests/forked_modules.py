@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 
 import huggingface_hub
 import matplotlib.pyplot
-import torch._dynamo  # which torch.optim imports
+import torch
 
 IMPORTED = torch, matplotlib.pyplot, huggingface_hub
 

@@ -74,6 +74,7 @@ ORDER = [
     "train.config",
     "train.recurrence",
     "train.network",
+    "train.optimizer",
     "train.checkpoint",
     "train.interrupts",
     "train.launcher",

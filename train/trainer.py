@@ -23,6 +23,7 @@ from .config import TrainConfig
 from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .network import LayerStates, TrainingNetwork
+from .optimizer import AdamW
 from .protocols import Protocol
 from .report import Report
 
@@ -64,9 +65,7 @@ class Trainer:
             self._share,
         )
         self._parameters = list(self.network.parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
-        )
+        self._optimizer = AdamW(self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay)
         self._epochs: list[EpochRecord] = []
         self._best_weights: Weights = {}
         self._measured_weights: Weights = {}  # those that `measure` has measured
@@ -141,10 +140,7 @@ class Trainer:
         if self._config.clip_norm > 0:
             clip_grad_norm_(self._parameters, self._config.clip_norm)
         # 6) AdamW, at the scheduled learning rate
-        for param_group in self._optimizer.param_groups:
-            param_group["lr"] = self.learning_rate(self.step)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.step(self.learning_rate(self.step))
         self.step += 1
         return stop if self._group.world_size == 1 else self._is_sync_step() and bool(stop_flag > 0)
 
@@ -285,7 +281,7 @@ class Trainer:
     def checkpoint(self) -> Checkpoint:
         """Return everything that `restore` needs to continue from here."""
         tensors = {f"network.{name}": tensor for name, tensor in self.network.exported_parameters().items()}
-        for place, moments in self._optimizer.state_dict()["state"].items():
+        for place, moments in enumerate(self._optimizer.state):
             tensors |= {f"optimizer.{place}.{name}": tensor for name, tensor in moments.items()}
         tensors |= {f"best.{name}": torch.from_numpy(array) for name, array in self._best_weights.items()}
         for layer, parts in enumerate(self.states or []):
@@ -307,12 +303,9 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self.network.exported_parameters().items():
                 parameter.copy_(saved[name])
-        optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _strip_prefix(tensors, "optimizer.").items():
             place, moment = name.split(".")
-            optimizer_state.setdefault(int(place), {})[moment] = tensor
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
+            self._optimizer.state[int(place)][moment].copy_(tensor)
         self._best_weights = {name: tensor.numpy() for name, tensor in _strip_prefix(tensors, "best.").items()}
         self.states = self._restore_states(_strip_prefix(tensors, "state."))
         self.loss_sum = tensors["loss_sum"].to(self._config.device)

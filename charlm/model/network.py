@@ -21,7 +21,8 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(len(config.vocab), config.embedding_size)
+        # nn.Embedding() draws numbers, for which a meta tensor loads torch's compiler: that takes more than a second
+        self.embedding = nn.Embedding.from_pretrained(torch.zeros(len(config.vocab), config.embedding_size))
         self.recurrent = getattr(nn, config.kind.torch_class)(
             config.embedding_size, config.hidden_size, config.num_layers
         )

@@ -55,6 +55,7 @@ def test_exported_weights_build_the_identical_network(cell):
     torch.manual_seed(0)
     config = make_config(cell)
     network = Network(config).eval()
+    torch.nn.init.normal_(network.embedding.weight)
     weights = network.export_weights()
     copy = Network.from_weights(config, weights)
     assert {name: array.shape for name, array in weights.items()} == config.tensor_shapes
