@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from forked_programs import Program
 from playwright.sync_api import Error, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
@@ -36,22 +38,25 @@ def running_app(
     python: str | Path = sys.executable,
     command: Sequence[str | Path] | None = None,
     said: list[str] | None = None,
-    **environment: str,
+    **variables: str,
 ) -> Iterator[str]:
     """Start `python app.py` of a folder as a user does; give its address once it serves.
 
+    It starts in a fork that has imported the libraries already, unless they may read one of `variables` meanwhile.
     command: another way to start it. said: takes what it prints.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [*(command or [python, folder / "app.py"]), "--port", str(port), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    rest = ["--port", str(port), *arguments]
+    is_plain = folder == ROOT and python == sys.executable and command is None
+    if is_plain and all(name.startswith("CHARLM_") for name in variables):
+        process = Program([folder / "app.py", *rest], environment=environment, **output)
+    else:
+        full = [*(command or [python, folder / "app.py"]), *rest]
+        process = subprocess.Popen(full, text=True, env=environment, **output)
     said = [] if said is None else said
     reader = threading.Thread(target=lambda: said.extend(process.stdout), daemon=True)
     try:
@@ -64,11 +69,11 @@ def running_app(
         reader.start()  # or a full pipe would hold the app up
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         process.wait(timeout=PATIENCE)
         if reader.is_alive():
             reader.join()
-        process.stdout.close()
+        process.communicate()
 
 
 class Visit:

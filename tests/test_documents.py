@@ -3,7 +3,6 @@
 Every `sh` and `python` block is run, line by line, against a Hub on this machine; NOT_RUN_HERE lists the exceptions.
 """
 
-import json
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from browser import ROOT
+from forked_programs import run_program
 from models import make_lm
 
 DOCUMENTS = {
@@ -75,28 +75,10 @@ def run(command, folder, environment):
     return ended.stdout
 
 
-class Modules:
-    """Runs `python -m` commands in a folder, with one process of forked_modules.py for all of them."""
-
-    def __init__(self, folder, environment):
-        self._settings = {"cwd": folder, "env": environment, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = None
-
-    def __enter__(self):
-        return self
-
-    def run(self, command):
-        if self._process is None:
-            server = [sys.executable, str(ROOT / "tests" / "forked_modules.py")]
-            self._process = subprocess.Popen(server, text=True, **self._settings)
-        print(json.dumps(shlex.split(command)[2:]), file=self._process.stdin, flush=True)
-        status, printed, said = json.loads(self._process.stdout.readline())
-        assert status == 0, f"{command}\n{said}"
-        return printed
-
-    def __exit__(self, *_):
-        if self._process is not None:
-            self._process.communicate()  # closes its input, which ends it
+def run_python(arguments, folder, environment):
+    status, printed, said = run_program(arguments, folder, environment)
+    assert status == 0, f"{arguments}\n{said}"
+    return printed
 
 
 def run_document(document, folder, page=None):
@@ -105,17 +87,16 @@ def run_document(document, folder, page=None):
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "HF_TOKEN": "hf_ada"}
     environment["PYTHONPATH"] = str(folder)  # modules come from the clone
     printed = []
-    with Modules(folder, environment) as modules:
-        for language, code in steps(document):
-            if language == "python":
-                script = code.replace("http://127.0.0.1:7860", page or "")
-                printed.append(run([sys.executable, "-c", script], folder, environment))
-            elif code in NOT_RUN_HERE:
-                continue
-            elif code.startswith("python -m "):
-                printed.append(modules.run(reduce(code)))
-            else:
-                printed.append(run(["bash", "-c", code], folder, environment))
+    for language, code in steps(document):
+        if language == "python":
+            script = code.replace("http://127.0.0.1:7860", page or "")
+            printed.append(run_python(["-c", script], folder, environment))
+        elif code in NOT_RUN_HERE:
+            continue
+        elif code.startswith("python -m "):
+            printed.append(run_python(shlex.split(reduce(code))[1:], folder, environment))
+        else:
+            printed.append(run(["bash", "-c", code], folder, environment))
     return printed
 
 

@@ -1,11 +1,10 @@
 """The scripts of examples/, run as their users run them."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from browser import ROOT, running_app
+from forked_programs import run_program
 from models import make_lm, make_model
 
 from charlm import CharLM
@@ -14,12 +13,12 @@ EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 LSTM = str(ROOT / "weights" / "shakespeare-lstm")
 
 
-def run(name, *arguments, status=0):
-    command = [sys.executable, ROOT / "examples" / name, *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    ended = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False)
-    assert ended.returncode == status, ended.stderr
-    return ended
+def run(name, *arguments):
+    """What a script prints, and what it says on standard error."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    status, printed, said = run_program([ROOT / "examples" / name, *arguments], None, environment)
+    assert status == 0, said
+    return printed, said
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def repo(hub, hub_environment):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["generate.py", "plain_torch.py"])
 def test_a_model_from_the_hub_writes(hub, repo, name):
-    printed = run(name, repo, "a bad").stdout
+    printed, _ = run(name, repo, "a bad")
     assert printed.startswith("a bad") and len(printed) == len("a bad") + 300 + len("\n")
     assert set(printed) <= set(make_model("gru").config.vocab)
     fetched = {request.path.rsplit("/", 1)[-1] for request in hub.requests if "/resolve/" in request.path}
@@ -50,19 +49,19 @@ def test_texts_are_ranked_by_perplexity(tmp_path):
     lines = ["To be, or not to be", "xqz jjj kk", "The king is dead.", "", "5%"]
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
-    ended = run("rank_texts.py", LSTM, str(path))
-    ranked = [line.split(maxsplit=1) for line in ended.stdout.splitlines()]
+    printed, said = run("rank_texts.py", LSTM, path)
+    ranked = [line.split(maxsplit=1) for line in printed.splitlines()]
     assert [text for _, text in ranked] == ["The king is dead.", "To be, or not to be", "xqz jjj kk"]
     lm = CharLM.from_pretrained(LSTM)
     for perplexity, text in ranked:
         assert float(perplexity) == pytest.approx(2.718281828 ** lm.score(f"\n{text}\n").mean(), rel=1e-3)
-    assert ended.stderr == "left out, as the model does not know '5%': 5%\n"
+    assert said == "left out, as the model does not know '5%': 5%\n"
 
 
 @pytest.mark.slow
 def test_the_app_answers_a_script():
     with running_app("--model", LSTM) as url:
-        printed = run("ask_the_app.py", url, "ROMEO:").stdout
+        printed, _ = run("ask_the_app.py", url, "ROMEO:")
     first, rest = printed.split("\n", 1)
     assert first == "shakespeare-lstm: lstm, 4,269,121 parameters, from bundled"
     written, surprising = rest.split("\n\nwhat it was most surprised by in its own text:\n")

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import pytest
 from browser import PATIENCE, ROOT
+from forked_programs import Program
 
 from charlm.errors import RequestError
 from charlm.web.server import listen, unread_seconds
@@ -51,15 +52,12 @@ class Server:
     """A server in a process of its own; `first` are the headers of the first response that it ever gave."""
 
     def __init__(self, **environment):
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE],
-            cwd=ROOT,
-            text=True,
-            stdin=pipe,
-            stdout=pipe,
-            env={**os.environ, **environment},
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        if environment:  # libraries read it when they are imported
+            command = [sys.executable, "-c", SERVE]
+            self.process = subprocess.Popen(command, cwd=ROOT, text=True, env=os.environ | environment, **pipes)
+        else:
+            self.process = Program(["-c", SERVE], folder=ROOT, **pipes)
         self.port = int(self.process.stdout.readline())
         while (first := self.headers()) is None:
             assert self.process.poll() is None
