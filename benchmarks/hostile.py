@@ -2,8 +2,8 @@
 
     python benchmarks/hostile.py [--megabytes 200] [--json]
 
-Run it on an idle machine. Each case is a model folder with one file that is at its bounds, or beyond them. A fresh
-process reads it with `charlm.model.folder.read_model`, after the imports and while the files are still in the disk
+Run it on an idle machine. Each case is a model folder with one file that is at its bounds, or beyond them. A fork
+of a process reads it with `charlm.model.folder.read_model`, after the imports and while the files are in the disk
 cache. What is measured:
 
 - seconds: how long reading takes. The limit is 1, plus 1 for each GB of the model's size;
@@ -27,11 +27,12 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
-from subprocess import check_output
+from subprocess import PIPE, Popen
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported; each thread would take memory
@@ -64,63 +65,64 @@ PATIENCE = 60  # seconds
 SPARE = 2000  # bytes, and values, left for the rest of a JSON file
 EMOJI = "😀"  # makes Python store the whole string with four bytes a character
 
-# The program of the process that reads a folder
-READ = """
-import json, resource, sys, time
+# The program of the process that reads folders and uses models: each in a fork of its own, since a peak is that of a
+# process, and the imports are made once. Each line of its input names a folder and a use, or null to read alone.
+MEASURE = """
+import gc, json, os, resource, select, signal, sys, time
 from pathlib import Path
+from charlm import CharLM
 from charlm.errors import ModelFileError
+from charlm.inference.sampling import SamplingSettings
 from charlm.model.folder import read_model
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-before, start = peak(), time.perf_counter()
-try:
-    read_model(Path(sys.argv[1]))
-    outcome = "read"
-except ModelFileError as error:
-    outcome = str(error).removeprefix(sys.argv[1] + ": ")
-seconds = time.perf_counter() - start
-print(json.dumps({"seconds": seconds, "bytes": peak() - before, "outcome": outcome}))
-"""
-# The program of the process that uses a model, in the way that its second argument names
-USE = """
-import json, resource, sys, time
-from charlm import CharLM
-from charlm.inference.sampling import SamplingSettings
+def read(folder):
+    try:
+        read_model(Path(folder))
+        return "read"
+    except ModelFileError as error:
+        return str(error).removeprefix(folder + ": ")
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def measure(folder, use):
+    if use is not None:
+        lm = CharLM.from_pretrained(Path(folder), device="cpu")
+        text = lm.config.vocab[:1000]
+        limited = SamplingSettings(0.8, 50, 0.9, 0)
+    uses = {
+        None: lambda: read(folder),
+        "engine": lambda: lm.engine and "used",
+        "inspect": lambda: lm.inspect(text) and "used",
+        "score": lambda: len(lm.score(text)) and "used",
+        "effective context": lambda: len(lm.effective_context(text, 16)) and "used",
+        "a prompt": lambda: list(lm.stream_scored(text, 20, limited)) and "used",
+    }
+    before, start = peak(), time.perf_counter()
+    outcome = uses[use]()
+    return {"seconds": time.perf_counter() - start, "bytes": peak() - before, "outcome": outcome}
 
-lm = CharLM.from_pretrained(sys.argv[1], device="cpu")
-text = lm.config.vocab[:1000]
-limited = SamplingSettings(0.8, 50, 0.9, 0)
-uses = {
-    "engine": lambda: lm.engine,
-    "inspect": lambda: lm.inspect(text),
-    "score": lambda: lm.score(text),
-    "effective context": lambda: lm.effective_context(text, 16),
-    "a prompt": lambda: list(lm.stream_scored(text, 20, limited)),
-}
-before, start = peak(), time.perf_counter()
-uses[sys.argv[2]]()
-seconds = time.perf_counter() - start
-print(json.dumps({"seconds": seconds, "bytes": peak() - before, "outcome": "used"}))
+patience = float(sys.argv[1])
+gc.freeze()
+for line in sys.stdin:
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, json.dumps(measure(*json.loads(line))).encode())
+        os._exit(0)
+    os.close(writing)
+    in_time = select.select([reading], [], [], patience)[0]
+    if not in_time:
+        os.kill(child, signal.SIGKILL)
+    said = os.read(reading, 1 << 16)
+    os.close(reading)
+    os.waitpid(child, 0)
+    failed = {"seconds": patience, "bytes": 0, "outcome": "failed: it " + ("ended" if in_time else "took too long")}
+    print(said.decode() or json.dumps(failed), flush=True)
 """
 USES = "engine", "inspect", "score", "effective context", "a prompt"
 LARGE_VOCABULARIES = 6_000, MOST_SYMBOLS  # symbols: of a long Chinese novel, and the most
 SECONDS_OF_USE = 30
 LEAST_HEAD = 4 * 64  # bytes for each symbol: of the head, whose units are padded to 64
-
-# A process inherits the peak memory of the process that forks it, so a small one starts READ.
-LAUNCH = """
-import json, subprocess, sys
-patience, *arguments = sys.argv[1:]
-try:
-    print(subprocess.check_output([sys.executable, "-c", *arguments], text=True, timeout=float(patience)))
-except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-    print(json.dumps({"seconds": float(patience), "bytes": 0, "outcome": f"failed: {type(error).__name__}"}))
-"""
 
 
 @dataclass(frozen=True)
@@ -377,10 +379,28 @@ def random_model(size: int, symbols: str = "ab", stored: str = "bfloat16") -> Mo
     return Model(config, weights, None)
 
 
-def measure(case: Case, folder: Path, sound: Path) -> dict[str, Any]:
+class Meter:
+    """The process that reads folders and uses models."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", MEASURE, str(PATIENCE)]
+        self._process = Popen(command, cwd=ROOT, text=True, stdin=PIPE, stdout=PIPE)
+
+    def measure(self, folder: Path, use: str | None = None) -> dict[str, Any]:
+        """Return the seconds and bytes that reading a folder takes, or using its model, and the outcome."""
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps([str(folder), use]), file=self._process.stdin, flush=True)
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def measure(meter: Meter, case: Case, folder: Path, sound: Path) -> dict[str, Any]:
     """Measure reading a folder; return the figures. sound: the folder before it was damaged."""
-    launch = [sys.executable, "-c", LAUNCH, str(PATIENCE), READ, str(folder)]
-    found = json.loads(check_output(launch, cwd=ROOT, text=True))
+    found = meter.measure(folder)
     config, _ = ModelConfig.from_json((sound / CONFIG_FILE).read_text(encoding="utf-8"))
     size = 4 * config.parameters
     beside, allowed = max(0, found["bytes"] - size) / 2**20, MOST_SECONDS + SECONDS_PER_GB * size / 1e9
@@ -395,14 +415,13 @@ def measure(case: Case, folder: Path, sound: Path) -> dict[str, Any]:
     }
 
 
-def measure_uses(place: Path) -> Iterator[dict[str, Any]]:
+def measure_uses(meter: Meter, place: Path) -> Iterator[dict[str, Any]]:
     """Yield the figures of using models of a large vocabulary, in a folder that is empty or does not exist."""
     for symbols in LARGE_VOCABULARIES:
         place.mkdir(exist_ok=True)
         write_vocabulary(place, symbols)
         for use in USES:
-            launch = [sys.executable, "-c", LAUNCH, str(PATIENCE), USE, str(place), use]
-            found = json.loads(check_output(launch, cwd=ROOT, text=True))
+            found = meter.measure(place, use)
             megabytes = max(0, found["bytes"] - symbols * LEAST_HEAD) / 2**20
             yield {
                 "case": f"using {symbols:,} symbols: {use}",
@@ -420,7 +439,11 @@ def measure_all(megabytes: float) -> list[dict[str, Any]]:
     size = int((megabytes * 1e6 / 8) ** 0.5)  # two square matrices of four bytes
     cases = [*json_cases(), *header_cases(), *odd_file_cases(), *large_cases()]
     rows = []
-    with tempfile.TemporaryDirectory() as place, tqdm(cases, file=sys.stderr, leave=False) as bar:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        tqdm(cases, file=sys.stderr, leave=False) as bar,
+        closing(Meter()) as meter,
+    ):
         write_model(Path(place, "small"), replace(random_model(4), history=longest_record(1, sample=1)), "")
         for stored in ("float32", "bfloat16"):
             write_model(Path(place, stored), random_model(size, stored=stored), "")
@@ -428,9 +451,9 @@ def measure_all(megabytes: float) -> list[dict[str, Any]]:
             sound = Path(place, case.base)
             folder = shutil.copytree(sound, Path(place, "damaged"))
             case.damage(folder)
-            rows.append(measure(case, folder, sound))
+            rows.append(measure(meter, case, folder, sound))
             shutil.rmtree(folder)
-        rows += measure_uses(Path(place, "large vocabulary"))
+        rows += measure_uses(meter, Path(place, "large vocabulary"))
     return rows
 
 

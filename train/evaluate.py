@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.inference.engine import Engine
 from charlm.inference.gpu import NetworkReader
 from charlm.inference.sampling import MOST_LOGITS
-from charlm.inference.scoring import surprisals
+from charlm.inference.scoring import BlockReader, EngineReader, S, surprisals
 from charlm.model.network import Network
 
 from .encode import SmallIds
@@ -19,14 +20,23 @@ def _keep() -> None:
     """Release nothing: the text is in memory."""
 
 
-def carried_loss(network: Network, ids: SmallIds, release: Callable[[], None] = _keep) -> float:
+def carried_loss(
+    network: Network, ids: SmallIds, release: Callable[[], None] = _keep, engine: Engine | None = None
+) -> float:
     """Return the mean loss of the N - 1 predictions in a text (N,), read in order from a zero state that is carried.
 
     `charlm.inference.scoring` says how a long text is read in stretches side by side.
 
     release: gives back the memory that reading a mapped text takes.
+    engine: the same model for a CPU, which reads a text in about half the time.
     """
-    reader = NetworkReader(network, release)
+    if engine is None:
+        return _carried_loss(NetworkReader(network, release), ids)
+    return _carried_loss(EngineReader(engine, release), ids)
+
+
+def _carried_loss(reader: BlockReader[S], ids: SmallIds) -> float:
+    """Return what `carried_loss` returns, for any reader."""
     block = reader.stretches * reader.longest_stretch  # copied from the mapped text, and released by its first pass
     pieces = (ids[first : first + block].astype(np.int64) for first in range(0, len(ids), block))
     return sum(float(part.sum()) for part in surprisals(reader, pieces)) / (len(ids) - 1)

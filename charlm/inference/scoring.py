@@ -9,7 +9,7 @@ if no unit differs by more than STATE_TOLERANCE: a model that later made more of
 wrong by that much.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
@@ -177,8 +177,9 @@ class EngineReader:
     longest_stretch = LONGEST_ENGINE_STRETCH
     check_interval = ENGINE_CHECK_INTERVAL
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, release: Callable[[], None] = lambda: None) -> None:
+        """release: called after each pass, to give back the memory of a text that is mapped from a file."""
+        self._engine, self._release = engine, release
         most = min(UNITS_PER_THREAD // engine.padded_units, MOST_LOGITS // engine.symbols)
         per_thread = min(MOST_STRETCHES_PER_THREAD, max(1, most))
         self.stretches = count_scoring_threads() * per_thread
@@ -196,6 +197,7 @@ class EngineReader:
         reader, scores = Reader(self._engine, state), np.empty((len(ids) - 1, ids.shape[1]))
         for part in cut(len(scores), ids.shape[1] * self._engine.symbols):
             scores[part] = surprisals_of(ids[1:][part], reader.read(ids[:-1][part]))
+        self._release()
         return scores, reader.state
 
     def count_threads(self, stretches: int) -> int:

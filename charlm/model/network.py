@@ -22,7 +22,8 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         # nn.Embedding() draws numbers, for which a meta tensor loads torch's compiler: that takes more than a second
-        self.embedding = nn.Embedding.from_pretrained(torch.zeros(len(config.vocab), config.embedding_size))
+        zeros = torch.zeros(len(config.vocab), config.embedding_size)
+        self.embedding = nn.Embedding.from_pretrained(zeros)  # type: ignore[no-untyped-call]
         self.recurrent = getattr(nn, config.kind.torch_class)(
             config.embedding_size, config.hidden_size, config.num_layers
         )

@@ -94,6 +94,19 @@ def test_a_long_text_is_read_side_by_side_to_the_loss_of_reading_it_in_order(for
     assert max(counts) > STRETCHES
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_engine_reads_to_the_same_loss_and_releases_the_text_after_every_pass(tmp_path, monkeypatch, cell):
+    monkeypatch.setattr("charlm.inference.scoring.SHORTEST_STRETCH", 16)
+    monkeypatch.setattr("charlm.inference.scoring.LONGEST_ENGINE_STRETCH", 64)
+    save(make_model(cell), tmp_path / "model")
+    lm, releases = CharLM.from_pretrained(tmp_path / "model", device="cpu"), []
+    ids = random_ids(10_000)
+    loss = carried_loss(lm.network, ids, lambda: releases.append(0), lm.engine)
+    assert loss == pytest.approx(loss_in_one_pass(load_plain(tmp_path / "model")[0], ids), abs=1e-5)
+    assert len(releases) > 10
+
+
 def test_a_text_of_less_than_two_stretches_is_read_from_its_beginning(forgetful):
     network, plain = forgetful
     ids = random_ids(2 * SHORTEST_STRETCH)
