@@ -21,7 +21,7 @@ from hub_server import HubServer
 
 from charlm.device import count_cores
 
-SLOW_FIXTURES = {"app", "browser", "proxied", "rendered", "server"}
+SLOW_FIXTURES = {"app", "browser", "impatient_server", "proxied", "rendered", "server"}
 NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask for a server is refused
 
 

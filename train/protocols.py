@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -170,8 +171,10 @@ def evaluate(lm: CharLM, text: Text, protocol: str) -> tuple[dict[str, float], i
     the model's vocabulary. Raises RequestError if too few are left, ModelFileError if a loss is NaN or infinite.
     """
     split = PROTOCOLS[protocol](text, lm.vocab)
-    with flushed_denormals():
+    engine = None
+    with suppress(ModelFileError):  # its weights are too large for the engine; perhaps its losses are numbers
         engine = lm.engine if lm.device == "cpu" else None
+    with flushed_denormals():
         losses = split.epoch_losses(lm.network, engine) | split.best_losses(lm.network)
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):

@@ -26,7 +26,8 @@ from charlm.web import gradio_internals, server
 from charlm.web.models import load_registry
 from charlm.web.page import THEME, build_page
 
-gradio_internals.TimeoutProtocol.head_seconds = server.UNREAD_SECONDS = 0.5
+gradio_internals.TimeoutProtocol.head_seconds = server.UNREAD_SECONDS = float(sys.argv[1])
+server.CLOSING_SECONDS = 1000  # on a busy machine a text takes longer than a user would wait
 registry = load_registry(["weights/homework-rnn"], Path("weights"), "cpu")
 page = build_page(registry, "cpu")
 with socket.socket() as probe:
@@ -49,15 +50,18 @@ LONG = ["homework-rnn", "A", 5000, 1, 0, 1, 3]
 
 
 class Server:
-    """A server in a process of its own; `first` are the headers of the first response that it ever gave."""
+    """A server in a process of its own; `first` are the headers of the first response that it ever gave.
 
-    def __init__(self, **environment):
+    unread_seconds: how long it waits for a request, or for the reader of an event.
+    """
+
+    def __init__(self, unread_seconds=1000, **environment):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         if environment:  # libraries read it when they are imported
-            command = [sys.executable, "-c", SERVE]
+            command = [sys.executable, "-c", SERVE, str(unread_seconds)]
             self.process = subprocess.Popen(command, cwd=ROOT, text=True, env=os.environ | environment, **pipes)
         else:
-            self.process = Program(["-c", SERVE], folder=ROOT, **pipes)
+            self.process = Program(["-c", SERVE, unread_seconds], folder=ROOT, **pipes)
         self.port = int(self.process.stdout.readline())
         while (first := self.headers()) is None:
             assert self.process.poll() is None
@@ -107,22 +111,31 @@ def server():
     server.process.communicate()
 
 
+@pytest.fixture(scope="module")
+def impatient_server():
+    """One that does not wait long, for tests that wait until it has waited."""
+    server = Server(unread_seconds=0.5)
+    yield server
+    server.process.kill()
+    server.process.communicate()
+
+
 def test_the_first_response_that_anybody_gets_has_the_headers_of_the_guard(server):
     assert "default-src 'self'" in server.first["content-security-policy"]
 
 
 @pytest.mark.parametrize("sent", [b"", b"GE", b"POST /gradio_api/queue/join HTTP/1.1\r\nhost: a\r\n"])
-def test_a_request_that_does_not_go_on_is_closed(server, sent):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
+def test_a_request_that_does_not_go_on_is_closed(impatient_server, sent):
+    with socket.create_connection(("127.0.0.1", impatient_server.port), timeout=PATIENCE) as connection:
         connection.sendall(sent)
         with suppress(ConnectionResetError):
             assert connection.recv(100) == b""
 
 
-def test_an_event_that_nobody_reads_ends_and_is_forgotten(server):
-    event = server.begin("generate", *LONG)
-    server.await_no_events()
-    while server.status(f"/gradio_api/call/generate/{event}") != 404:
+def test_an_event_that_nobody_reads_ends_and_is_forgotten(impatient_server):
+    event = impatient_server.begin("generate", *LONG)
+    impatient_server.await_no_events()
+    while impatient_server.status(f"/gradio_api/call/generate/{event}") != 404:
         pass
 
 
@@ -164,7 +177,7 @@ def test_a_second_signal_closes_all_connections_at_once():
         while server.status("/config") == 200:
             pass
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(PATIENCE) == 0
     server.process.communicate()
 
 
@@ -202,7 +215,7 @@ def test_variables_that_others_set_change_neither_the_guard_nor_the_end(monkeypa
         assert answer.readline() == b"event: generating\n"
         server.process.send_signal(signal.SIGTERM)
         assert b"event: complete" in answer.read()
-    assert server.process.wait(30) == 0
+    assert server.process.wait(PATIENCE) == 0
     server.process.communicate()
 
 
