@@ -7,9 +7,11 @@ from charlm.model.config import ModelConfig
 
 # Of a text of fewer characters that train, and this hidden size. docs/log.md has the losses of each size on texts of
 # 5, 18 and 100 KB: there, larger models have the lowest validation loss early and then memorise.
-SUITABLE = ((50_000, 256),)
-# Seconds of one CPU core for each character read: for every character, and for every parameter besides (docs/log.md).
-SECONDS_PER_CHAR, SECONDS_PER_CHAR_AND_PARAMETER = 1.4e-4, 9.5e-11
+SUITABLE = ((10_000, 128), (50_000, 256))
+# Seconds of one CPU core, for every parameter besides: reading the weights once for all streams of a batch at each
+# character, and computing with them in each stream (docs/log.md has the runs that these were fitted to).
+PER_POSITION, PER_POSITION_AND_PARAMETER = 3.9e-4, 2.0e-10
+PER_CHAR, PER_CHAR_AND_PARAMETER = 1.1e-5, 3.9e-11
 
 
 def suitable_hidden_size(train_chars: int) -> int | None:
@@ -26,8 +28,9 @@ def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
     if size is None or model.hidden_size <= size:
         return None
     smaller = replace(model, hidden_size=size)
-    read = chars * run["epochs"]
-    times = [_about(core_seconds(read, each.parameters)) for each in (smaller, model)]
+    times = [
+        _about(core_seconds(chars * run["epochs"], run["batch_size"], each.parameters)) for each in (smaller, model)
+    ]
     cost = f", in about {times[0]} in place of {times[1]} on one CPU core" if run["device"] == "cpu" else ""
     return (
         f"note: {chars:,} characters are few for {model.parameters:,} parameters; --hidden-size {size} predicts such a "
@@ -35,9 +38,10 @@ def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
     )
 
 
-def core_seconds(chars: int, parameters: int) -> float:
+def core_seconds(chars: int, batch_size: int, parameters: int) -> float:
     """Return about how many seconds one CPU core takes to train on so many characters, counted in every epoch."""
-    return chars * (SECONDS_PER_CHAR + SECONDS_PER_CHAR_AND_PARAMETER * parameters)
+    per_position = PER_POSITION + PER_POSITION_AND_PARAMETER * parameters
+    return chars * (per_position / batch_size + PER_CHAR + PER_CHAR_AND_PARAMETER * parameters)
 
 
 def _about(seconds: float) -> str:

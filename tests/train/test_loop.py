@@ -287,6 +287,7 @@ def rates(history):
     return [epoch["learning_rate"] for epoch in history["epochs"]]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_for_more_epochs_with_the_rate_of_the_longer_run(tmp_path, capsys):
     out = interrupted(tmp_path / "out")
     longer = make_config(epochs=4)
@@ -310,6 +311,7 @@ def test_an_interrupted_run_goes_on_for_more_epochs_with_the_rate_of_the_longer_
         assert (tmp_path / name / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_for_more_epochs_from_its_model(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     finished = fit(make_text(), out, make_config(), Report())
