@@ -5,13 +5,14 @@ from typing import Any
 
 from charlm.model.config import ModelConfig
 
-# Of a text of fewer characters that train, and this hidden size. docs/log.md has the losses of each size on texts of
-# 5, 18 and 100 KB: there, larger models have the lowest validation loss early and then memorise.
+# A text of fewer characters that train, and the hidden size that suits it, with the other settings as they are by
+# default. docs/log.md has the losses: of 5 and 18 KB a larger model learns no more and memorises early, and takes twice
+# as long; of 100 KB, 512 units learn more than 256.
 SUITABLE = ((10_000, 128), (50_000, 256))
 # Seconds of one CPU core, for every parameter besides: reading the weights once for all streams of a batch at each
 # character, and computing with them in each stream (docs/log.md has the runs that these were fitted to).
 PER_POSITION, PER_POSITION_AND_PARAMETER = 3.9e-4, 2.0e-10
-PER_CHAR, PER_CHAR_AND_PARAMETER = 1.1e-5, 3.9e-11
+PER_CHAR, PER_CHAR_AND_PARAMETER = 4e-6, 3.1e-11
 
 
 def suitable_hidden_size(train_chars: int) -> int | None:

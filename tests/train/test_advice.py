@@ -26,6 +26,13 @@ def test_on_a_gpu_the_advice_names_no_time_since_it_was_measured_on_a_cpu():
     assert advise(RUN | {"device": "cuda"}, LARGE).endswith("as well or better")
 
 
+def test_a_text_of_5_kb_suits_a_smaller_model_still():
+    run = RUN | {"batch_size": 1, "split": {"train_chars": 4_500, "val_chars": 500}}
+    for hidden_size, told in [(512, "--hidden-size 128"), (256, "--hidden-size 128"), (128, None)]:
+        advice = advise(run, replace(LARGE, hidden_size=hidden_size))
+        assert advice is None if told is None else told in advice
+
+
 @pytest.mark.parametrize(
     ("run", "model"),
     [
@@ -51,9 +58,12 @@ def test_a_longer_text_never_suits_a_smaller_model():
     [
         (4_500, 1, 128, 57),
         (4_500, 1, 256, 83),
+        (4_500, 1, 512, 142),
         (16_200, 3, 128, 73),
         (16_200, 3, 256, 102),
         (16_200, 3, 512, 211),
+        (90_000, 21, 128, 93),
+        (90_000, 21, 256, 168),
     ],
 )
 def test_the_times_are_those_that_were_measured(train_chars, batch_size, hidden_size, measured):
