@@ -8,10 +8,12 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from importlib.metadata import distribution
 
 import pytest
+import yaml
 from browser import ROOT, running_app
 from gradio_client import Client
 from models import make_model, save
@@ -205,3 +207,24 @@ def test_everything_that_is_installed_is_locked_with_hashes():
             locked[entry] for entry in (f"{name}=={version}", f"{name}=={version.split('+')[0]}") if entry in locked
         ]
         assert hashes and all(hashes), f"{name} {version}: run .ci/lock"
+
+
+def test_the_lock_is_of_the_public_index_and_ends_with_what_ci_leaves_out():
+    common, cuda = (ROOT / "requirements.lock").read_text().split("\n# torch")
+    names = [re.findall(r"^([\w.-]+)==(\S+)", part, re.MULTILINE) for part in (common, cuda)]
+    assert not any("+" in version for part in names for _, version in part)  # such a version is of another index
+    for name, _ in names[1]:
+        assert name in ("torch", "triton") or name.startswith(("nvidia-", "cuda-"))
+    assert "torch" in dict(names[1]) and not dict(names[0]).keys() & dict(names[1]).keys()
+    assert "sed '/^# torch/,$d' requirements.lock" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_what_is_told_about_the_project_outside_of_it_agrees():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]["run"]
+    tested = {f"Programming Language :: Python :: {version}" for version in workflow["strategy"]["matrix"]["python"]}
+    assert tested == {each for each in project["classifiers"] if re.search(r"Python :: 3\.", each)}
+    assert workflow["steps"][-1]["run"] == "bash .ci/run"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (__version__, project["license"])
+    assert [each["name"] for each in citation["authors"]] == [each["name"] for each in project["authors"]]
