@@ -59,10 +59,32 @@ def training_package() -> str:
     return "charlm.train" if find_spec("charlm.train") else "train"
 
 
+def source_folders() -> dict[str, Path]:
+    """Return where the folders of a clone are here, by name: charlm, train, weights, and "" for the clone itself.
+
+    An installed package has them inside; what lies in the clone itself is in its folder `source`.
+    """
+    if (PACKAGE / "source").is_dir():
+        return {"": PACKAGE / "source", "charlm": PACKAGE, "train": PACKAGE / "train", "weights": PACKAGE / "weights"}
+    root = PACKAGE.parent
+    return {"": root} | {name: root / name for name in ("charlm", "train", "weights")}
+
+
+def source_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Return the files of a folder of the clone that end so, by their path in the clone."""
+    folders = source_folders()
+    here = folders.pop(folder)
+    inside = [other for other in folders.values() if other.is_relative_to(here)]
+    return {
+        f"{folder}/{path.relative_to(here).as_posix()}": path
+        for path in here.rglob("*")
+        if path.suffix in suffixes and not any(path.is_relative_to(other) for other in inside)
+    }
+
+
 def bundled_models() -> Path:
-    """Return the folder of the models that come with charlm; in a clone it is beside the package."""
-    installed = PACKAGE / "weights"
-    return installed if installed.is_dir() else PACKAGE.parent / "weights"
+    """Return the folder of the models that come with charlm."""
+    return source_folders()["weights"]
 
 
 def program() -> str:

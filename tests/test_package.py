@@ -1,5 +1,6 @@
 """What `pip install .` gives to other people's scripts."""
 
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from charlm import CharLM, __version__
+from train.deploy import space_files
 
 PACKAGED = ("charlm", "train", "weights")
 BESIDE = ("app.py", "requirements.txt", "pyproject.toml", "LICENSE", "README.md")
@@ -171,6 +173,35 @@ def test_the_page_of_the_installed_package_has_the_models_and_trains(installed, 
         for name in ("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru", "homework-lstm", "homework-rnn")
     ]
     assert call(installed, "python", "-c", PAGE_TRAINS, folder=tmp_path) == "charlm.train\n1\n"
+
+
+SPACE = """
+import hashlib, json
+from charlm.train.deploy import space_files
+
+files = space_files("ada/page", [], "cpu-basic")
+print(json.dumps({path: hashlib.sha256(content).hexdigest() for path, content in files.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_the_installed_package_puts_the_same_files_on_a_space(installed, tmp_path):
+    uploaded = json.loads(call(installed, "python", "-c", SPACE, folder=tmp_path))
+    expected = space_files("ada/page", [], "cpu-basic")
+    assert uploaded == {path: hashlib.sha256(content).hexdigest() for path, content in expected.items()}
+
+
+@pytest.mark.slow
+def test_pip_builds_the_same_package_from_what_is_on_a_space(tmp_path):
+    uploaded = space_files("ada/page", [], "cpu-basic")
+    for path, content in uploaded.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    built = files_of(build_wheel(tmp_path))
+    code = {path: content for path, content in in_the_clone().items() if path.endswith(".py")}
+    assert {path: content for path, content in built.items() if path.endswith(".py")} == code
+    shown = {path.split("/")[2] for path in built if path.startswith("charlm/weights/")}
+    assert shown == {"shakespeare-lstm", "shakespeare-rnn"}
 
 
 def test_nothing_tells_anybody_to_install_what_is_somebody_elses():

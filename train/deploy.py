@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from charlm.errors import HubError, RequestError, SpaceRefusedError
 from charlm.hub import (
@@ -21,12 +20,11 @@ from charlm.hub import (
     request_space,
     space_hardware,
 )
-from charlm.installation import program
+from charlm.installation import program, source_files, source_folders
 from charlm.model.card import front_matter
 from charlm.model.folder import MODEL_FILES
 from charlm.model_name import HubName, parse_hub_name, parse_space_name
 
-ROOT = Path(__file__).parents[1]
 FALLBACKS = ("shakespeare-lstm", "shakespeare-rnn")  # models that the page shows while the Hub cannot give it others
 SUFFIXES = (".py", ".typed", ".js", ".css", ".txt")  # of the files that the page needs
 OUR_FOLDERS = ("charlm/", "train/", "weights/")  # folders of a Space that hold nothing but what `deploy` puts there
@@ -121,12 +119,12 @@ def _ways_out(
 
 def space_files(space: str, models: Sequence[Description], hardware: str) -> dict[str, bytes]:
     """Return the files that a Space needs to run the page on this hardware, by path."""
-    # `train` too: visitors of the page can train a model
-    package = [path for name in ("charlm", "train") for path in (ROOT / name).rglob("*") if path.suffix in SUFFIXES]
-    weights = [ROOT / "weights" / name / file for name in FALLBACKS for file in MODEL_FILES]
-    others = [ROOT / "app.py", ROOT / INSTALLED_BY, *ROOT.glob("LICENSE")]  # pip can install charlm from the Space
-    files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in [*others, *package, *weights]}
-    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    here = source_folders()
+    package = source_files("charlm", SUFFIXES) | source_files("train", SUFFIXES)  # visitors of the page train, too
+    weights = {f"weights/{name}/{file}": here["weights"] / name / file for name in FALLBACKS for file in MODEL_FILES}
+    others = {name: here[""] / name for name in ("app.py", INSTALLED_BY, "LICENSE")}  # pip can install from the Space
+    files = {path: source.read_bytes() for path, source in (package | weights | others).items()}
+    requirements = (here[""] / "requirements.txt").read_text(encoding="utf-8")
     return files | {
         "requirements.txt": _requirements(requirements, hardware).encode(),
         "README.md": _card(space, models, hardware, requirements).encode(),

@@ -173,6 +173,13 @@ def test_in_a_clone_the_training_package_and_the_models_lie_beside_charlm():
 
 
 def test_an_installed_package_has_its_models_inside(monkeypatch, tmp_path):
-    (tmp_path / "charlm" / "weights").mkdir(parents=True)
+    for name in ("source", "train", "weights", "model"):
+        (tmp_path / "charlm" / name).mkdir(parents=True)
+        (tmp_path / "charlm" / name / "part.py").touch()
     monkeypatch.setattr(installation, "PACKAGE", tmp_path / "charlm")
     assert installation.bundled_models() == tmp_path / "charlm" / "weights"
+    ours = installation.source_files("charlm", (".py",)) | installation.source_files("train", (".py",))
+    assert ours == {
+        "charlm/model/part.py": tmp_path / "charlm" / "model" / "part.py",
+        "train/part.py": tmp_path / "charlm" / "train" / "part.py",
+    }
