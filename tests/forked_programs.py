@@ -90,7 +90,7 @@ class Program:
 
 
 def run_program(arguments, folder, environment):
-    """Run a program to its end; return its exit status, its output and its errors."""
+    """Run a program to its end; return what subprocess.run does."""
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as output,
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
@@ -99,7 +99,7 @@ def run_program(arguments, folder, environment):
         program.communicate()
         for file in (output, errors):
             file.seek(0)
-        return program.returncode, output.read(), errors.read()
+        return subprocess.CompletedProcess(arguments, program.returncode, output.read(), errors.read())
 
 
 @cache

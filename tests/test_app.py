@@ -41,9 +41,9 @@ def test_the_same_seed_gives_the_same_text_on_the_page_in_python_on_the_command_
         == expected
     )
     command = ["-m", "charlm", "generate", "weights/shakespeare-lstm", "--prompt", "JULIET:\n", "--seed", "7"]
-    status, printed, said = run(*command)
-    assert status == 0, said
-    assert printed == expected + "\n"
+    ended = run(*command)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == expected + "\n"
 
 
 # Click Stop once both texts have 50 characters: in the page, as a click from outside it comes late on a busy machine.
@@ -184,10 +184,10 @@ def run(*command, **variables):
     ],
 )
 def test_a_wrong_argument_ends_with_one_line_that_tells_what_to_do(arguments, message):
-    status, printed, said = run("app.py", *arguments)
-    assert (status, printed) == (2, "")
-    assert message in said
-    assert said.count("\n") == 1
+    ended = run("app.py", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -202,10 +202,10 @@ def test_a_model_that_cannot_be_had_ends_the_app_and_no_other_is_shown_instead()
 
 
 def test_a_port_in_use_is_refused(app):
-    status, _, said = run("app.py", "--port", app.rsplit(":", 1)[1])
-    assert status == 2
-    assert "choose another --port" in said.splitlines()[-1]
-    assert "Traceback" not in said
+    ended = run("app.py", "--port", app.rsplit(":", 1)[1])
+    assert ended.returncode == 2
+    assert "choose another --port" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
 
 
 KOREAN = "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r\n" * 60
@@ -218,10 +218,10 @@ def test_from_a_text_to_a_published_model_to_a_page(hub, visit, tmp_path):
     text.write_bytes(b"\xef\xbb\xbf" + KOREAN.encode())
     sizes = ["--epochs", "3", "--hidden-size", "32", "--embedding-size", "16", "--seq-length", "32"]
     out = tmp_path / "spring"
-    status, _, said = run("-m", "train", "fit", "--cell", "gru", "--text", text, "--out", out, *sizes)
-    assert status == 0, said
-    status, _, said = run("-m", "train", "push", out, "ada/spring", HF_TOKEN="hf_ada")
-    assert status == 0, said
+    ended = run("-m", "train", "fit", "--cell", "gru", "--text", text, "--out", out, *sizes)
+    assert ended.returncode == 0, ended.stderr
+    ended = run("-m", "train", "push", out, "ada/spring", HF_TOKEN="hf_ada")
+    assert ended.returncode == 0, ended.stderr
 
     with running_app("--model", "ada/spring", "--model", "ada/none") as url:
         visitor = visit(url)

@@ -76,9 +76,9 @@ def run(command, folder, environment):
 
 
 def run_python(arguments, folder, environment):
-    status, printed, said = run_program(arguments, folder, environment)
-    assert status == 0, f"{arguments}\n{said}"
-    return printed
+    ended = run_program(arguments, folder, environment)
+    assert ended.returncode == 0, f"{arguments}\n{ended.stderr}"
+    return ended.stdout
 
 
 def run_document(document, folder, page=None):

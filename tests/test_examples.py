@@ -14,11 +14,10 @@ LSTM = str(ROOT / "weights" / "shakespeare-lstm")
 
 
 def run(name, *arguments):
-    """What a script prints, and what it says on standard error."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    status, printed, said = run_program([ROOT / "examples" / name, *arguments], None, environment)
-    assert status == 0, said
-    return printed, said
+    ended = run_program([ROOT / "examples" / name, *arguments], None, environment)
+    assert ended.returncode == 0, ended.stderr
+    return ended
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def repo(hub, hub_environment):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["generate.py", "plain_torch.py"])
 def test_a_model_from_the_hub_writes(hub, repo, name):
-    printed, _ = run(name, repo, "a bad")
+    printed = run(name, repo, "a bad").stdout
     assert printed.startswith("a bad") and len(printed) == len("a bad") + 300 + len("\n")
     assert set(printed) <= set(make_model("gru").config.vocab)
     fetched = {request.path.rsplit("/", 1)[-1] for request in hub.requests if "/resolve/" in request.path}
@@ -49,19 +48,19 @@ def test_texts_are_ranked_by_perplexity(tmp_path):
     lines = ["To be, or not to be", "xqz jjj kk", "The king is dead.", "", "5%"]
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
-    printed, said = run("rank_texts.py", LSTM, path)
-    ranked = [line.split(maxsplit=1) for line in printed.splitlines()]
+    ended = run("rank_texts.py", LSTM, path)
+    ranked = [line.split(maxsplit=1) for line in ended.stdout.splitlines()]
     assert [text for _, text in ranked] == ["The king is dead.", "To be, or not to be", "xqz jjj kk"]
     lm = CharLM.from_pretrained(LSTM)
     for perplexity, text in ranked:
         assert float(perplexity) == pytest.approx(2.718281828 ** lm.score(f"\n{text}\n").mean(), rel=1e-3)
-    assert said == "left out, as the model does not know '5%': 5%\n"
+    assert ended.stderr == "left out, as the model does not know '5%': 5%\n"
 
 
 @pytest.mark.slow
 def test_the_app_answers_a_script():
     with running_app("--model", LSTM) as url:
-        printed, _ = run("ask_the_app.py", url, "ROMEO:")
+        printed = run("ask_the_app.py", url, "ROMEO:").stdout
     first, rest = printed.split("\n", 1)
     assert first == "shakespeare-lstm: lstm, 4,269,121 parameters, from bundled"
     written, surprising = rest.split("\n\nwhat it was most surprised by in its own text:\n")

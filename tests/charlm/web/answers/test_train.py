@@ -36,6 +36,7 @@ def tiny(monkeypatch):
     """Train models that take a second, and look at them more often."""
     monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000, "a second", 300))
     monkeypatch.setattr(training, "PROGRESS_SECONDS", 0.02)
+    monkeypatch.setattr(training, "INTERRUPT_SECONDS", 300)  # a busy machine takes longer than ten to save a model
     monkeypatch.setattr(training, "GPU_EPOCH_SECONDS", 100)  # on a CPU that is busy
     # at the lowest priority, a second of training takes minutes on a machine that is busy
     monkeypatch.setattr(os, "setpriority", lambda *_: None)
