@@ -43,6 +43,7 @@ class Report:
         self._bar: tqdm[Any] | None = None
         self._next_line_at = 0.0
         self._epoch_name, self._done, self._total = "", 0, 1
+        self._is_first_step = True
 
     def say(self, message: str) -> None:
         """Print a line."""
@@ -96,9 +97,13 @@ class Report:
             )
 
     def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
-        """Show that `chars` more were read; `run_seconds_left` is the time that the rest of the run will take."""
+        """Show that `chars` more were read; `run_seconds_left` is the time that the rest of the run will take.
+
+        The first time left is not shown: it comes from a warm-up and may be hours too long.
+        """
         self._done += chars
-        figures = f"loss {loss:.3f}, {format_time(run_seconds_left)} left"
+        figures = f"loss {loss:.3f}" + ("" if self._is_first_step else f", {format_time(run_seconds_left)} left")
+        self._is_first_step = False
         if self._bar is not None:
             self._bar.set_postfix_str(figures, refresh=False)
             with _stderr_may_fail():

@@ -76,6 +76,7 @@ class Trainer:
         self._seconds: float  # spent on the steps of the epoch
         self._shown_loss: float
         self._pending_copy: tuple[torch.cuda.Event, torch.Tensor, int] | None  # of loss_sum, after that many steps
+        self._warm_up: tuple[float, int] | None = None  # `_seconds` and `step` when progress was first shown
         self._reset_for_epoch(1)
 
     def _reset_for_epoch(self, epoch: int) -> None:
@@ -84,6 +85,7 @@ class Trainer:
         self.states = None
         self.loss_sum = torch.zeros((), device=self._config.device)
         self._seconds = 0.0
+        self._warm_up = self._warm_up and (0.0, 0)
         self._shown_loss = math.log(len(self._model_config.vocab))  # until the first is known: that of guessing
         self._pending_copy = None
 
@@ -197,8 +199,13 @@ class Trainer:
         )
 
     def _seconds_left(self) -> float:
+        """Return the time that the rest of the run will take, by the epoch so far without the steps of the warm-up."""
         steps_left = (self._config.epochs - self.epoch + 1) * self.batches.steps_per_epoch - self.step
-        return self._seconds / self.step * steps_left
+        if self._warm_up is None:  # the first step of a process takes several times as long as others
+            self._warm_up = self._seconds, self.step
+            return self._seconds / self.step * steps_left
+        seconds, steps = self._warm_up
+        return (self._seconds - seconds) / max(self.step - steps, 1) * steps_left
 
     def _gather_states(self) -> LayerStates | None:
         """Return the states of all streams, those of the other processes included."""

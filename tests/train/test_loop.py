@@ -473,6 +473,18 @@ def make_trainer(cell="gru", **changes):
         return Trainer(config, protocol, describe_run(text, protocol, config), Report(), SINGLE_PROCESS)
 
 
+def test_the_time_left_leaves_out_the_warm_up():
+    trainer = make_trainer(epochs=2)
+    per_epoch = trainer.batches.steps_per_epoch
+    trainer.step, trainer._seconds = 1, 50.0
+    assert trainer._seconds_left() == pytest.approx(50 * (2 * per_epoch - 1))
+    trainer.step, trainer._seconds = 5, 58.0  # 2 s a step since
+    assert trainer._seconds_left() == pytest.approx(2 * (2 * per_epoch - 5))
+    trainer._reset_for_epoch(2)
+    trainer.step, trainer._seconds = 2, 6.0
+    assert trainer._seconds_left() == pytest.approx(3 * (per_epoch - 2))
+
+
 def test_the_learning_rate_falls_along_half_a_cosine_to_its_last_share():
     trainer = make_trainer(epochs=2, lr=0.01)
     per_epoch = trainer.batches.steps_per_epoch

@@ -145,9 +145,11 @@ def test_a_bar_shows_the_loss_and_the_time_left_on_a_narrow_terminal_too(monkeyp
     report.start_epoch(1, 24, 0, 1000)
     assert report._bar is not None
     report._bar.mininterval = 0
-    report.step(300, 2.5134, 200.4)
+    report.step(100, 3.5134, 20_000)
+    report.step(200, 2.5134, 200.4)
     report.end_epoch()
     lines = terminal.getvalue().split("\r")
     last = next(line for line in reversed(lines) if "loss" in line)
     assert all(part in last for part in shown)
+    assert " h " not in terminal.getvalue()  # what the warm-up lets one expect
     assert len(last) <= columns
