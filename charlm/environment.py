@@ -14,7 +14,7 @@ NAME = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\b")
 NEARBY = 4  # lines of source code around the one that failed: a call may take several
 SHORTEST_VALUE = 3  # characters of a value that is searched for in a message
 SECRETS = re.compile("TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL")
-OURS = Path(__file__).parent
+OURS = Path(__file__).parent, Path(__file__).parents[1] / "train"
 LONGEST_REASON = 200
 
 
@@ -32,7 +32,7 @@ def blame_environment(error: Exception, environment: Mapping[str, str] = os.envi
     ]
     written = dict.fromkeys(NAME.findall("".join([*lines, str(error)])))
     names = [name for name in written if name in environment]
-    if not names and any("importlib" in frame.filename for frame in frames):
+    if not names and any(frame.name == "<module>" for frame in frames):  # it was being imported
         names = [
             name
             for name, value in environment.items()
@@ -49,4 +49,4 @@ def blame_environment(error: Exception, environment: Mapping[str, str] = os.envi
 
 
 def _is_ours(file: str) -> bool:
-    return OURS in Path(file).parents
+    return not {*OURS}.isdisjoint(Path(file).parents)
