@@ -13,6 +13,7 @@ from pathlib import Path
 NAME = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\b")
 NEARBY = 4  # lines of source code around the one that failed: a call may take several
 SHORTEST_VALUE = 3  # characters of a value that is searched for in a message
+SHORTEST_ENDING = 6  # characters of a name without its beginning: PATH ends too many
 SECRETS = re.compile("TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL")
 OURS = Path(__file__).parent, Path(__file__).parents[1] / "train"
 LONGEST_REASON = 200
@@ -23,7 +24,10 @@ def blame_environment(error: Exception, environment: Mapping[str, str] = os.envi
 
     That is a variable which is set and which the message names, or the library's code in a line that failed. In an
     import it may also be one whose value the message quotes, or whose name there is short of its beginning (ENDPOINT).
+    Names of one word, such as HOME, are not considered, nor is a module that cannot be loaded.
     """
+    if isinstance(error, ImportError):
+        return None
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
     lines = [
         linecache.getline(frame.filename, number)
@@ -31,13 +35,13 @@ def blame_environment(error: Exception, environment: Mapping[str, str] = os.envi
         for number in range((frame.lineno or 0) - NEARBY, (frame.lineno or 0) + NEARBY + 1)
     ]
     written = dict.fromkeys(NAME.findall("".join([*lines, str(error)])))
-    names = [name for name in written if name in environment]
+    names = [name for name in written if name in environment and "_" in name]
     if not names and any(frame.name == "<module>" for frame in frames):  # it was being imported
         names = [
             name
             for name, value in environment.items()
             if (len(value) >= SHORTEST_VALUE and value in str(error))
-            or name.endswith(tuple(f"_{end}" for end in written))
+            or name.endswith(tuple(f"_{end}" for end in written if len(end) >= SHORTEST_ENDING))
         ]
     if not names:
         return None
