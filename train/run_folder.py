@@ -151,7 +151,10 @@ def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
     present = [name for name in MODEL_FILES if (out / name).exists()]
     if checkpoint is not None:
         if not resume:
-            raise RequestError(f"{out} holds an unfinished run; continue it with --resume or choose another --out")
+            raise RequestError(
+                f"{out} holds an unfinished run; continue it with --resume or choose another --out, "
+                f"such as {free_name(out)}"
+            )
         return BegunRun(checkpoint.values["run"], checkpoint)
     if not present:
         if resume:

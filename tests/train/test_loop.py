@@ -359,7 +359,12 @@ def without_its_checkpoint(folder):
         (lambda folder: save(make_model(), folder), True, {}, "holds a run with .* choose another --out"),
         (lambda folder: save(make_model(history=False), folder), True, {}, "a model without a record"),
         (without_its_checkpoint, True, {}, "1 of 2 epochs, and no checkpoint to go on from; choose another --out"),
-        (interrupted, False, {}, "holds an unfinished run; continue it with --resume or choose another --out"),
+        (
+            interrupted,
+            False,
+            {},
+            "holds an unfinished run; continue it with --resume or choose another --out, such as .*-2$",
+        ),
         (interrupted, True, {"hidden_size": 13}, "holds a run with hidden_size 12, not 13"),
         (interrupted, True, {"epochs": 1}, "holds a run with epochs 2, not 1"),
         (interrupted, True, {"epochs": 3, "lr": 0.02}, "holds a run with lr 0.01, not 0.02"),
