@@ -371,7 +371,8 @@ from charlm import zero_gpu
 
 def mark(*arguments):
     import torch
-    torch.version.cuda = torch.version.cuda or "13.0"  # where torch has no CUDA
+    if torch.version.cuda is None:  # a torch for the CPU, which lacks what spaces looks for
+        torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "13.0", None, bool
     import spaces.zero.torch
     spaces.zero.torch.init = spaces.zero.torch.move = lambda *_, **__: None
     from charlm.web.answers import train
