@@ -92,7 +92,7 @@ def _ways_out(
     name, shown = space.split("/")[1], " ".join(f"--model {shlex.quote(model)}" for model in models)
 
     def command(space: str, hardware: str = "") -> str:
-        return f"`python -m train deploy {space} {shown}" + (f" --hardware {hardware}`" if hardware else "`")
+        return f"`{program()} deploy {space} {shown}" + (f" --hardware {hardware}`" if hardware else "`")
 
     if refused.status == 409:
         return f"the Hub has something else named {space} ({refused.said}); choose another name, as in " + command(
@@ -113,7 +113,7 @@ def _ways_out(
         )
     return (
         f"{reason}; free are two ZeroGPU Spaces for an account older than 30 days: put the page on one that you have, "
-        f"{command(f'{owner.user}/ITS-NAME')}, or show it from this computer, `python app.py {shown} --share`"
+        f"{command(f'{owner.user}/ITS-NAME')}, or show it from this computer, `{program()} serve {shown} --share`"
     )
 
 

@@ -163,7 +163,7 @@ def test_a_space_that_was_static_gets_hardware(ada):
     assert ada.repos["spaces/ada/page"].hardware == "zero-a10g"
 
 
-COMMAND = "python -m train deploy ada/page --model ada/one"
+COMMAND = "python -m charlm deploy ada/page --model ada/one"
 TWO = ("ada/first", "ada/second")  # the two ZeroGPU Spaces of a free account
 REFUSALS = {
     "402": (
@@ -191,16 +191,16 @@ REFUSALS = {
         ("ada/page", None),
         "the Hub refuses ada/page the hardware zero-a10g (ada has reached its limit of 2 ZeroGPU Spaces); free are two "
         "ZeroGPU Spaces for an account older than 30 days: put the page on one that you have, "
-        "`python -m train deploy ada/ITS-NAME --model ada/one`, or show it from this computer, "
-        "`python app.py --model ada/one --share`",
+        "`python -m charlm deploy ada/ITS-NAME --model ada/one`, or show it from this computer, "
+        "`python -m charlm serve --model ada/one --share`",
     ),
     "403, too young": (
         {"days": 3},
         ("ada/page", None),
         "the Hub refuses ada/page the hardware zero-a10g (Your account is too recent to host ZeroGPU Spaces); free are "
         "two ZeroGPU Spaces for an account older than 30 days: put the page on one that you have, "
-        "`python -m train deploy ada/ITS-NAME --model ada/one`, or show it from this computer, "
-        "`python app.py --model ada/one --share`",
+        "`python -m charlm deploy ada/ITS-NAME --model ada/one`, or show it from this computer, "
+        "`python -m charlm serve --model ada/one --share`",
     ),
     "403, not confirmed": (
         {"confirmed": False},
@@ -239,7 +239,7 @@ def test_other_hardware_refused_leaves_the_space_as_it_is(ada):
     with pytest.raises(HubError) as caught:
         deploy("ada/page", ["ada/two"], hardware="cpu-basic")
     assert str(caught.value).endswith(
-        "; the Space keeps what it has with `python -m train deploy ada/page --model ada/two`"
+        "; the Space keeps what it has with `python -m charlm deploy ada/page --model ada/two`"
     )
     assert (len(space.commits), space.variables, space.hardware) == (commits, variables, "zero-a10g")
 
@@ -250,7 +250,7 @@ def test_a_name_that_something_else_has_is_refused(ada):
         deploy("ada/page", ["ada/one"])
     assert str(caught.value) == (
         "the Hub has something else named ada/page (You already have a repo of that name); choose another name, as in "
-        "`python -m train deploy ada/page-2 --model ada/one --hardware zero-a10g`"
+        "`python -m charlm deploy ada/page-2 --model ada/one --hardware zero-a10g`"
     )
 
 
