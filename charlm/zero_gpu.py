@@ -18,6 +18,8 @@ from typing import Generic, ParamSpec, TypeVar
 
 from charlm.errors import RequestError
 
+FORK_SECONDS = 60.0
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -91,7 +93,7 @@ def explain(error: Exception) -> str:
 def in_fork(compute: Callable[[], T]) -> T:
     """Return what a function computes, from a fork of this process: the place for what uses autograd here.
 
-    Raises RuntimeError if it ends without a result.
+    Raises RuntimeError if it ends without a result, or has none after FORK_SECONDS.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -99,6 +101,8 @@ def in_fork(compute: Callable[[], T]) -> T:
     process.start()
     sender.close()  # so that the fork's end is the end of the pipe
     try:
+        if not receiver.poll(FORK_SECONDS):  # a lock that another thread held is never released in a fork
+            raise RuntimeError(f"the fork had no result after {FORK_SECONDS:g} s")
         result: T = receiver.recv()
         return result
     except EOFError:

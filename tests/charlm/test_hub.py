@@ -28,7 +28,7 @@ from models import VOCAB, contents, make_lm, make_model, make_record, save
 from reference import load_plain, log_softmax, plain_logits
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
-from charlm.hub import check_can_push, describe, describe_public, push_folder, search
+from charlm.hub import check_can_push, describe, describe_public, push_folder, search, space_hardware
 from charlm.lm import CharLM
 from charlm.model.folder import Model, read_model
 
@@ -1198,3 +1198,54 @@ def test_what_the_hub_says_of_an_account_is_read_field_by_field(monkeypatch, odd
         monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda *_, answer=answer, **__: answer)
         with pytest.raises(HubError, match="ada/tiny would be ada's, and the token is that of None"):
             check_can_push("ada/tiny")
+
+
+# Spaces
+
+
+@pytest.mark.parametrize(
+    ("answer", "hardware"),
+    [
+        (b'{"hardware": {"current": "cpu-basic", "requested": "zero-a10g"}}', "zero-a10g"),
+        (b'{"hardware": {"current": "cpu-basic", "requested": null}}', "cpu-basic"),
+        (b'{"hardware": {"current": null, "requested": ["t4"]}}', ""),
+        (b'{"hardware": "t4-small"}', ""),
+        (b"[]", ""),
+    ],
+)
+def test_the_hardware_of_a_space_is_read_from_any_answer(hub, hub_environment, answer, hardware):
+    hub.on("GET /api/spaces/ada/page/runtime", lambda _: Response(200, answer))
+    assert space_hardware("ada/page") == hardware
+
+
+def test_a_space_that_is_not_there_has_no_hardware(hub):
+    hub.add_user("ada", TOKEN)
+    assert space_hardware("ada/page") is None
+
+
+def test_a_hub_that_does_not_tell_the_hardware_is_said(hub):
+    hub.fail("GET /api/spaces", 503)
+    with pytest.raises(HubUnavailableError, match="the Hub answered 503 for ada/page"):
+        space_hardware("ada/page")
+
+
+@pytest.mark.parametrize(
+    ("account", "has_plan"),
+    [
+        ({"isPro": True}, True),
+        ({"isPro": False}, False),
+        ({"isPro": "yes"}, False),
+        ({}, False),
+        ({"plan": "free"}, False),
+        ({"orgs": [{"name": "lab", "isEnterprise": True}]}, True),
+        ({"orgs": [{"name": "lab", "isEnterprise": False, "plan": "team"}]}, True),
+        ({"orgs": [{"name": "lab", "isEnterprise": False, "plan": None}], "isPro": True}, False),
+    ],
+)
+def test_whoami_tells_who_pays_for_a_plan(hub, hub_environment, account, has_plan):
+    hub_environment(HF_TOKEN=TOKEN)
+    answer = json.dumps({"type": "user", "name": "ada", **account}).encode()
+    hub.on("GET /api/whoami-v2", lambda _: Response(200, answer))
+    namespace = "lab" if "orgs" in account else "ada"
+    owner = check_can_push(f"{namespace}/page")
+    assert (owner.name, owner.user, owner.has_plan) == (namespace, "ada", has_plan)

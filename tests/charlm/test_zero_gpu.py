@@ -112,6 +112,12 @@ def test_a_fork_that_ends_without_a_result_is_an_error(capfd):
         in_fork(lambda: os._exit(1))
 
 
+def test_a_fork_without_an_end_is_ended(monkeypatch):
+    monkeypatch.setattr("charlm.zero_gpu.FORK_SECONDS", 0.1)
+    with pytest.raises(RuntimeError, match="the fork had no result after 0.1 s"):
+        in_fork(threading.Event().wait)
+
+
 def test_on_zero_gpu_only_a_fork_uses_autograd(monkeypatch):
     lm = make_lm("lstm")
     text = lm.config.vocab[:3] * 3
