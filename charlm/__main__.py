@@ -8,14 +8,13 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm import __version__, cli
 from charlm.errors import RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
-from charlm.installation import training_package
+from charlm.installation import import_training
 from charlm.web import serve
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def parse(prog: str) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"charlm {__version__}, engine: numpy")
     parser.set_defaults(less_memory=cli.LESS_MEMORY, exit=sys.exit)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    import_module(f"{training_package()}.__main__").add_commands(commands)
+    import_training("__main__").add_commands(commands)
     add_commands(commands)
     args = parser.parse_args(_attach_prompt(sys.argv[1:]))
     if getattr(args, "prompt", "") == []:  # argparse before Python 3.13 reads the text "--" so

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from charlm.errors import MissingPackageError
 
@@ -54,9 +54,25 @@ def _how_installed() -> str:
     return DISTRIBUTION
 
 
+def is_installed() -> bool:
+    """Tell whether this is charlm as a wheel installs it, with inside what lies beside the package in a clone."""
+    return (PACKAGE / "source").is_dir()
+
+
 def training_package() -> str:
     """Return the name of the training package: `charlm.train` where charlm is installed, `train` in a clone."""
-    return "charlm.train" if find_spec("charlm.train") else "train"
+    return "charlm.train" if is_installed() else "train"
+
+
+def import_training(module: str) -> ModuleType:
+    """Import a module of the training package. In a clone that is ours, whatever else is called train here."""
+    clone = [] if is_installed() else [str(PACKAGE.parent)]
+    sys.path[:0] = clone  # first, since a train.py often lies in the current folder
+    try:
+        return import_module(f"{training_package()}.{module}")
+    finally:
+        for folder in clone:
+            sys.path.remove(folder)
 
 
 def source_folders() -> dict[str, Path]:
@@ -64,7 +80,7 @@ def source_folders() -> dict[str, Path]:
 
     An installed package has them inside; what lies in the clone itself is in its folder `source`.
     """
-    if (PACKAGE / "source").is_dir():
+    if is_installed():
         return {"": PACKAGE / "source", "charlm": PACKAGE, "train": PACKAGE / "train", "weights": PACKAGE / "weights"}
     root = PACKAGE.parent
     return {"": root} | {name: root / name for name in ("charlm", "train", "weights")}

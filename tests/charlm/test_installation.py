@@ -14,18 +14,19 @@ from charlm.device import has_cuda, pick_device
 from charlm.errors import CharLMError, MissingPackageError
 from charlm.installation import EXTRAS, optional_packages
 from charlm.model.history import draw_curves
+from train import config
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 @pytest.fixture
 def without(monkeypatch):
-    """A function after which packages cannot be imported, and neither can our modules that import them."""
+    """A function after which packages cannot be imported, and neither can modules of charlm that import them first."""
 
     def block(*packages):
         for package in packages:
             monkeypatch.setitem(sys.modules, package, None)
-        for name in ("charlm.model.network", "charlm.inference.gpu", "train.loop", "train.trainer", "train.data"):
+        for name in ("charlm.model.network", "charlm.inference.gpu"):
             monkeypatch.delitem(sys.modules, name, raising=False)
 
     return block
@@ -172,11 +173,22 @@ def test_in_a_clone_the_training_package_and_the_models_lie_beside_charlm():
     assert installation.bundled_models() == ROOT / "weights"
 
 
+def test_a_file_called_train_in_the_current_folder_is_not_taken_for_ours(monkeypatch, tmp_path):
+    (tmp_path / "train.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "train"]:
+        monkeypatch.delitem(sys.modules, name)
+    before = list(sys.path)
+    assert installation.import_training("config").__file__ == config.__file__
+    assert sys.path == before
+
+
 def test_an_installed_package_has_its_models_inside(monkeypatch, tmp_path):
     for name in ("source", "train", "weights", "model"):
         (tmp_path / "charlm" / name).mkdir(parents=True)
         (tmp_path / "charlm" / name / "part.py").touch()
     monkeypatch.setattr(installation, "PACKAGE", tmp_path / "charlm")
+    assert installation.training_package() == "charlm.train"
     assert installation.bundled_models() == tmp_path / "charlm" / "weights"
     ours = installation.source_files("charlm", (".py",)) | installation.source_files("train", (".py",))
     assert ours == {
