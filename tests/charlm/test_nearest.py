@@ -49,7 +49,7 @@ def here(tmp_path, monkeypatch):
         ("runs/" + "x" * 5000, Path.is_dir, None),
         ("runs/my-te\0t", Path.is_dir, "runs/my-text"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: value.__name__ if callable(value) else str(value)[:30],
 )
 def test_every_part_of_a_path_may_be_mistyped(here, path, kind, found):
     assert nearest_path(Path(path), kind) == (Path(found) if found else None)
