@@ -356,14 +356,14 @@ class CharLM:
         Raises HubError if the Hub refuses, RequestError for an unknown licence or language, ModelFileError if the model
         was loaded with a damaged training record, without which it would be published.
         """
-        from charlm import hub
+        from charlm.publishing import push_folder
 
         parse_push_target(check_string("repo_id", repo_id))  # before the samples of the card are written
         if self.record_problem:
             raise ModelFileError(f"{self.record_problem}; mend or remove {HISTORY_FILE}, and load the model again")
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return hub.push_folder(
+            return push_folder(
                 Path(folder), repo_id, private=private, license=license, language=language, space=space, token=token
             )
 

@@ -39,6 +39,7 @@ ORDER = [
     "charlm.analysis.context",
     "charlm.analysis.diagnosis",
     "charlm.hub",
+    "charlm.publishing",
     "charlm.lm",
     "charlm.web.models",
     "charlm.web.heat",
@@ -107,7 +108,7 @@ ONLY_IN = {
         "charlm.web.gradio_internals",
     },
     "plotly": {"charlm.web.plots", "charlm.web.answers.learn", "charlm.web.answers.inside"},
-    "huggingface_hub": {"charlm.hub"},
+    "huggingface_hub": {"charlm.hub", "charlm.publishing"},
     "matplotlib": {"charlm.model.history"},
 }
 
@@ -220,6 +221,6 @@ print({HEAVY | {"numpy", "tqdm", "safetensors", "yaml"}} & sys.modules.keys())
     assert run(code) == "set()\n"
 
 
-@pytest.mark.parametrize("module", ["charlm.hub", "train.deploy"])
+@pytest.mark.parametrize("module", ["charlm.publishing", "train.deploy"])
 def test_what_publishes_a_model_or_a_page_loads_no_torch(module):
     assert run(f"import {module}\nprint({{'torch', 'gradio', 'matplotlib'}} & sys.modules.keys())") == "set()\n"

@@ -66,7 +66,7 @@ def run_fit(args: argparse.Namespace) -> None:
 
     config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
     if args.push_to_hub is not None:
-        from charlm.hub import check_can_push
+        from charlm.publishing import check_can_push
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
     load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
@@ -83,7 +83,7 @@ def run_fit(args: argparse.Namespace) -> None:
     if not args.json_lines:
         report.say(next_steps(out, text.beginning(), is_published=args.push_to_hub is not None))
     if args.push_to_hub is not None and is_main_process():
-        from charlm.hub import push_folder
+        from charlm.publishing import push_folder
 
         print(push_folder(out, args.push_to_hub))
 
@@ -153,7 +153,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 @in_each_process
 def run_push(args: argparse.Namespace) -> None:
     """Publish a model folder."""
-    from charlm.hub import push_folder
+    from charlm.publishing import push_folder
 
     check_folder(args.folder)
     options = {name: getattr(args, name) for name in ("private", "license", "language", "space")}

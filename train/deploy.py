@@ -10,20 +10,12 @@ import shlex
 from collections.abc import Sequence
 
 from charlm.errors import HubError, RequestError, SpaceRefusedError
-from charlm.hub import (
-    INSTALLED_BY,
-    Description,
-    Owner,
-    check_can_push,
-    describe,
-    push_space,
-    request_space,
-    space_hardware,
-)
+from charlm.hub import Description, describe
 from charlm.installation import program, source_files, source_folders
 from charlm.model.card import front_matter
 from charlm.model.folder import MODEL_FILES
 from charlm.model_name import HubName, parse_hub_name, parse_space_name
+from charlm.publishing import INSTALLED_BY, Owner, check_can_push, push_space, request_space, space_hardware
 
 FALLBACKS = ("shakespeare-lstm", "shakespeare-rnn")  # models that the page shows while the Hub cannot give it others
 SUFFIXES = (".py", ".typed", ".js", ".css", ".txt")  # of the files that the page needs

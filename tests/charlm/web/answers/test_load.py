@@ -4,7 +4,7 @@ import pytest
 from models import make_lm, make_model, save
 
 from charlm.errors import CharLMError, HubError, RequestError
-from charlm.hub import push_folder
+from charlm.publishing import push_folder
 from charlm.web.answers.load import Downloader, describe, may_load, search
 from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry, ServedModel, load_registry
 

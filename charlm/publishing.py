@@ -1,0 +1,259 @@
+"""Publish a model or a Space on the Hub. How the Hub is asked, and what its errors mean, stands in charlm.hub."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+from charlm.errors import HubError, ModelFileError, SpaceRefusedError
+from charlm.hub import (
+    CLIENT_ERRORS,
+    COMMIT,
+    Token,
+    ask,
+    explain,
+    json_object,
+    json_objects,
+    one_line,
+    read_commit,
+)
+from charlm.installation import program
+from charlm.model.card import model_card
+from charlm.model.config import CONFIG_FILE, ModelConfig
+from charlm.model.folder import CARD_FILE, MODEL_FILES, read_model
+from charlm.model.published_card import Publication, published_card
+from charlm.model.weights import WEIGHTS_FILE
+from charlm.model_name import check_folder, parse_push_target, parse_space_name
+
+PUSH_TITLE = "Publish the model"  # of the commit of a push, by which a later one knows it
+INSTALLED_BY = "pyproject.toml"  # the file that a Space holds if pip can install charlm from it
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The user or the organization that a repository belongs to, as the Hub describes them to one of their tokens.
+
+    user: whose token it is; another name than `name` if that is an organization.
+    has_plan: whether they pay for PRO, Team or Enterprise.
+    is_confirmed: False if the user has not confirmed the e-mail address.
+    """
+
+    name: str
+    user: str
+    has_plan: bool
+    is_confirmed: bool
+
+
+def check_can_push(repo: str, token: Token = None) -> Owner:
+    """Return whose repository `repo` is, or would be.
+
+    Raises HubError unless it names a repository and the token may write there, as that user or a member.
+    """
+    repo_id = parse_push_target(repo)
+    try:
+        account = json_object(HfApi().whoami(token=token))
+    except CLIENT_ERRORS as error:
+        raise explain(error, repo_id, None) from None
+    if json_object(json_object(account.get("auth")).get("accessToken")).get("role") == "read":
+        raise HubError("the token may only read: run `hf auth login` or set HF_TOKEN to one with write permission")
+    namespace, user = repo_id.split("/")[0], account.get("name")
+    found = [each for each in (account, *json_objects(account.get("orgs"))) if each.get("name") == namespace]
+    if not found:
+        raise HubError(
+            f"{repo_id} would be {namespace}'s, and the token is that of {user}: publish under your own "
+            "name, or that of an organization that you are in"
+        )
+    return Owner(namespace, str(user), _has_plan(found[0]), account.get("emailVerified") is not False)
+
+
+def _has_plan(account: dict[str, Any]) -> bool:
+    """Tell whether a user or an organization, as `whoami` describes it, pays for a plan."""
+    plan = account.get("plan")
+    return any(account.get(name) is True for name in ("isPro", "isEnterprise")) or plan not in (None, "", "free")
+
+
+def push_folder(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    license: str | None = None,
+    language: str | None = None,
+    space: str | None = None,
+    token: Token = None,
+) -> str:
+    """Publish a model folder as a repository, created if need be, in one commit; return the commit's address.
+
+    Only the files of a model are uploaded; those that the repository has of an earlier model and this one
+    lacks, its training record for example, are deleted. If nothing has changed since the last commit, none is made.
+    If the push replaces what came into the repository otherwise than by this account's last push, a warning says so.
+
+    repo: named in any way of `parse_hub_name`, without a revision. license, language: written into the metadata of the
+        published card; the folder stays as it is. space: USER/SPACE that shows the model, to which the card links.
+    Raises ModelFileError if the folder is not a sound model, RequestError for an unknown licence or language, HubError
+    if the Hub refuses, or somebody else changes the repository meanwhile.
+    """
+    repo_id, publication = parse_push_target(repo), Publication(license, language)
+    space = None if space is None else parse_space_name(space)
+    files = _read_files(folder)
+    account = check_can_push(repo_id, token).user
+    if space is not None:
+        installs = INSTALLED_BY in _read_space(space, repo_id, token)
+        publication = Publication(license, language, space, installs)
+    files[CARD_FILE] = published_card(files[CARD_FILE].decode(), repo_id, publication).encode()
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        head, present = _list_contents(repo_id, None, token)
+        replaced = _find_replaced(repo_id, files, account, head, present, token)
+        outdated = set(present) & (set(MODEL_FILES) - set(files))
+        operations = _operations(files, outdated)
+        commit = api.create_commit(repo_id, operations, commit_message=PUSH_TITLE, parent_commit=head)
+    except CLIENT_ERRORS as error:
+        raise explain(error, repo_id, None) from None
+    if replaced:
+        warnings.warn(
+            f"this push replaced {', '.join(replaced)} of {repo_id}, which had changed since your last push or came "
+            f"from elsewhere; commit {head[:7]} still has what was there",
+            stacklevel=2,
+        )
+    return commit.commit_url
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of a model folder by name, with a card made anew if it has none.
+
+    Raises ModelFileError if they are not a sound model, or the card is not UTF-8.
+    """
+    model = read_model(check_folder(folder))
+    files = {CARD_FILE: model_card(model.config, model.history).encode()}
+    files |= {name: (folder / name).read_bytes() for name in MODEL_FILES if (folder / name).is_file()}
+    _, sha256 = ModelConfig.from_json(files[CONFIG_FILE].decode())
+    if hashlib.sha256(files[WEIGHTS_FILE]).hexdigest() != sha256:
+        raise ModelFileError(
+            f"{folder} changed while it was read: nothing was published; push it again when no training writes to it"
+        )
+    try:
+        files[CARD_FILE].decode()
+    except UnicodeDecodeError:
+        raise ModelFileError(f"{folder}: {CARD_FILE} is not UTF-8 text, as the Hub demands; save it as UTF-8") from None
+    return files
+
+
+def _read_space(space: str, repo_id: str, token: Token) -> list[str]:
+    """Return the names of the files of a Space. Raises HubError unless the token may see one of that name."""
+    try:
+        answer = ask(f"spaces/{space}", {}, token)
+    except RepositoryNotFoundError:
+        raise HubError(
+            f"the Hub has no Space {space}, or it is private: publish the model without it, make the Space with "
+            f"`{program()} deploy {space} --model {repo_id}`, and push again"
+        ) from None
+    except CLIENT_ERRORS as error:
+        raise explain(error, space, None) from None
+    return [str(file.get("rfilename")) for file in json_objects(json_object(answer).get("siblings"))]
+
+
+def _list_contents(repo_id: str, revision: str | None, token: Token) -> tuple[str, dict[str, str]]:
+    """Return the commit of a revision, and by path the SHA-256 of each file in LFS and the git id of each other."""
+    at = f"/revision/{revision}" if revision else ""
+    about = json_object(ask(f"models/{repo_id}{at}", {"blobs": "true"}, token))
+    ids = {}
+    for file in json_objects(about.get("siblings")):
+        if isinstance(name := file.get("rfilename"), str):
+            ids[name] = str(json_object(file.get("lfs")).get("sha256") or file.get("blobId"))
+    return read_commit(about), ids
+
+
+def _find_replaced(
+    repo_id: str, files: Mapping[str, bytes], account: str, head: str, present: Mapping[str, str], token: Token
+) -> list[str]:
+    """Return the files that a push replaces or deletes although they are not as this account's last push left them.
+
+    head, present: the last commit, and what it holds, as `_list_contents` returns them.
+    """
+    replaced = [name for name in MODEL_FILES if name in present and present[name] not in _ids(files.get(name))]
+    if not replaced:
+        return []
+    commits = json_objects(ask(f"models/{repo_id}/commits/main", {}, token))  # the newest first
+    ours = [commit for commit in commits if commit.get("title") == PUSH_TITLE and account in _users(commit)]
+    last = str(ours[0].get("id")) if ours else ""
+    if last == head:
+        return []
+    pushed = _list_contents(repo_id, last, token)[1] if COMMIT.fullmatch(last) else {}
+    return [name for name in replaced if present[name] != pushed.get(name)]
+
+
+def _ids(content: bytes | None) -> tuple[str, ...]:
+    """Return the SHA-256 and the git id of a file; nothing for none."""
+    if content is None:
+        return ()
+    git_id = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return hashlib.sha256(content).hexdigest(), git_id
+
+
+def _users(commit: Mapping[str, Any]) -> list[object]:
+    return [author.get("user") for author in json_objects(commit.get("authors"))]
+
+
+def space_hardware(space: str) -> str | None:
+    """Return the hardware that a Space runs on or has asked for, empty if it needs none; None if there is no Space.
+
+    Raises HubError if the Hub refuses to say.
+    """
+    try:
+        hardware = json_object(json_object(ask(f"spaces/{space}/runtime", {}, None)).get("hardware"))
+    except RepositoryNotFoundError:
+        return None
+    except CLIENT_ERRORS as error:
+        raise explain(error, space, None) from None
+    named = [hardware.get(name) for name in ("requested", "current")]
+    return next((name for name in named if isinstance(name, str)), "")
+
+
+def request_space(space: str, hardware: str, *, exists: bool) -> None:
+    """Create an empty Gradio Space on this hardware, or ask for the hardware if the Space exists.
+
+    Raises SpaceRefusedError if the Hub wants payment, does not permit it, or has something else of that name; HubError
+    if it refuses for another reason.
+    """
+    api = HfApi()
+    try:
+        if exists:
+            api.request_space_hardware(space, hardware)  # type: ignore[arg-type]  # any name that the Hub knows
+        else:
+            api.create_repo(space, repo_type="space", space_sdk="gradio", space_hardware=hardware)  # type: ignore[arg-type]
+    except CLIENT_ERRORS as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (402, 403, 409):
+            said = one_line(error.server_message or "no reason given")
+            raise SpaceRefusedError(error.response.status_code, said.rstrip(".")) from None
+        raise explain(error, space, None) from None
+
+
+def push_space(space: str, files: Mapping[str, bytes], variables: Mapping[str, str], folders: Sequence[str]) -> str:
+    """Set the variables of a Space and update its files in one commit; return the commit's address.
+
+    variables: what its program finds in the environment. folders: in these, files that are not among `files` are
+    deleted; files elsewhere in the Space stay. Raises HubError if the Hub refuses.
+    """
+    api = HfApi()
+    try:
+        for name, value in variables.items():  # before the files, because their commit starts the Space
+            api.add_space_variable(space, name, value)
+        present = api.list_repo_files(space, repo_type="space")
+        outdated = {name for name in present if name.startswith(tuple(folders))} - set(files)
+        operations = _operations(files, outdated)
+        commit = api.create_commit(space, operations, commit_message="Deploy the page", repo_type="space")
+    except CLIENT_ERRORS as error:
+        raise explain(error, space, None) from None
+    return commit.commit_url
+
+
+def _operations(files: Mapping[str, bytes], outdated: set[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+    return [*added, *(CommitOperationDelete(path_in_repo=name) for name in sorted(outdated))]
