@@ -121,7 +121,7 @@ def parse(prog: str) -> argparse.Namespace:
 def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     """Add the commands of this package to a parser."""
     command = commands.add_parser("generate", help="write text", examples=GENERATE_EXAMPLES)
-    command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+    cli.add_model(command)
     command.add_argument("--prompt", default="", help="text to continue")
     command.add_argument("--length", type=int, default=DEFAULT_LENGTH, help="new characters (%(default)s)")
     command.add_argument("--temperature", type=float, default=DEFAULT_TEMPERATURE, help="0 is likeliest (%(default)s)")
@@ -131,17 +131,17 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command.set_defaults(run=generate)
 
     command = commands.add_parser("score", help="tell how well a model predicts a text", examples=READ_EXAMPLES)
-    command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+    cli.add_model(command)
     command.add_argument("file", metavar="FILE", help="a UTF-8 text file")
-    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    cli.add_json(command)
     command.set_defaults(run=score)
 
     units_help = "find the units that track quotes, lines, names and so on"
     command = commands.add_parser("units", help=units_help, examples=READ_EXAMPLES)
-    command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+    cli.add_model(command)
     command.add_argument("file", metavar="FILE", help="a UTF-8 text file that the model was not trained on")
     command.add_argument("--best", type=int, default=3, help="how many units of each (%(default)s)")
-    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    cli.add_json(command)
     command.set_defaults(run=units)
 
     command = commands.add_parser("serve", help="serve the page that shows models")

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
-from charlm.environment import blame_environment
+from charlm.environment import explain_by_environment
 from charlm.errors import CharLMError
 from charlm.installation import optional_packages
 from charlm.nearest import nearest
@@ -93,6 +93,16 @@ class Parser(argparse.ArgumentParser):
         super().exit(run(lambda: None) or status, message)
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names a model."""
+    parser.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option that prints figures for programs."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
 def folder(path: str) -> Path:
     """Return the path of a folder on the command line; an empty one, as an unset variable leaves it, is an error."""
     if not path:
@@ -133,8 +143,8 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
         if _is_out_of_memory(error):
             _say(f"error: out of memory; close other programs, or {less_memory}")
             return 1
-        if variable := blame_environment(error):
-            _say(f"error: {variable}")
+        if explanation := explain_by_environment(error):
+            _say(f"error: {explanation}")
             return 2
         raise
     return 0

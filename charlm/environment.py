@@ -1,6 +1,6 @@
-"""Variables of the environment that a library cannot use: found after it has failed, so that an error can name them.
+"""The environment variable that made a library fail, found from the exception, so that an error can name it.
 
-Libraries read some hundred variables, most of them when they are imported, and let Python's own errors out.
+Libraries read some hundred variables, most of them when they are imported, and raise Python's own errors for bad ones.
 """
 
 import linecache
@@ -19,12 +19,12 @@ OURS = Path(__file__).parent, Path(__file__).parents[1] / "train"
 LONGEST_REASON = 200
 
 
-def blame_environment(error: Exception, environment: Mapping[str, str] = os.environ) -> str | None:
+def explain_by_environment(error: Exception, environment: Mapping[str, str] = os.environ) -> str | None:
     """Say which variable a library failed to use, and the way out; None if it failed for another reason.
 
-    That is a variable which is set and which the message names, or the library's code in a line that failed. In an
-    import it may also be one whose value the message quotes, or whose name there is short of its beginning (ENDPOINT).
-    Names of one word, such as HOME, are not considered, nor is a module that cannot be loaded.
+    It is a variable that is set, and named in the message or near a line of the library that failed. If the library was
+    being imported, it may also be one whose value the message quotes, or whose name the message or the line shortens
+    (ENDPOINT for HF_ENDPOINT). Names of one word, such as HOME, are not considered; an ImportError has other causes.
     """
     if isinstance(error, ImportError):
         return None

@@ -27,7 +27,7 @@ def nearest_path(path: Path, is_wanted: Callable[[Path], bool]) -> Path | None:
     parts = path.parts[1:] if path.anchor else path.parts
     for place, part in enumerate(parts):
         kind = is_wanted if place == len(parts) - 1 else Path.is_dir
-        if _is(kind, found / part):
+        if _is_of(kind, found / part):
             found /= part
         elif similar := nearest(part, _names(found, kind), PATH_CUTOFF):
             found /= similar
@@ -39,19 +39,19 @@ def nearest_path(path: Path, is_wanted: Callable[[Path], bool]) -> Path | None:
 def path_in_subfolder(name: str, is_wanted: Callable[[Path], bool]) -> Path | None:
     """Return the path of that name in one of the current folder's subfolders; None if no subfolder has it."""
     candidates = (Path(folder, name) for folder in sorted(_names(Path(), Path.is_dir)))
-    return next((path for path in candidates if _is(is_wanted, path)), None)
+    return next((path for path in candidates if _is_of(is_wanted, path)), None)
 
 
 def _names(folder: Path, kind: Callable[[Path], bool]) -> list[str]:
-    """Return names in a folder that are of a kind, of the first MOST_NAMES; none if it cannot be read."""
+    """Return the names in a folder that are of a kind, among its first MOST_NAMES; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in islice(entries, MOST_NAMES) if _is(kind, folder / entry.name)]
+            return [entry.name for entry in islice(entries, MOST_NAMES) if _is_of(kind, folder / entry.name)]
     except (OSError, ValueError):
         return []
 
 
-def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+def _is_of(kind: Callable[[Path], bool], path: Path) -> bool:
     try:
         return kind(path)
     except (OSError, ValueError):  # no permission; a name too long or with a zero byte

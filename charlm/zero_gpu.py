@@ -44,10 +44,10 @@ def mark(function: Callable[P, Iterator[T]], seconds: Callable[P, float]) -> Cal
 
 
 class Call(Generic[T]):
-    """A call of a marked function, whose values a thread of its own takes: waiting for a GPU may take a minute.
+    """A call of a marked function, read in a thread of its own, because waiting for a GPU may take a minute.
 
-    The thread has the context variables of whoever makes the call, in which `spaces` finds the visitor.
-    problem: why it ended without having come to its end, for the visitor to read; empty if it did.
+    The thread has the context variables of the caller, in which `spaces` finds the visitor.
+    problem: why the call failed, for the visitor to read; empty if it did not.
     """
 
     def __init__(self, values: Callable[[], Iterator[T]], take: Callable[[T], None]) -> None:

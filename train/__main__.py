@@ -22,8 +22,8 @@ from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
 
 from .config import GROUPS, PROTOCOL_NAMES, PUBLISHING, TEXT, TRAINING, TrainConfig, value_type
-from .launcher import read_launch
-from .report import JsonReport, Report, is_main_process, mute_other_ranks
+from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
+from .report import JsonReport, Report
 
 EXAMPLES = (
     ("train a model on a text of yours; it goes to runs/my-text-lstm", "fit --text my-text.txt"),
@@ -97,7 +97,7 @@ def command_to_begin(args: argparse.Namespace) -> str:
     """Return the end of the message that there is nothing to resume: this command line without --resume."""
     if read_launch().world_size > 1:  # torchrun's own arguments are not known here
         return ""
-    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--res")]
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--res")]  # argparse takes --res, too
     return f": {args.prog} {shlex.join(arguments)}"
 
 
@@ -113,12 +113,12 @@ def next_steps(out: Path, prompt: str, is_published: bool) -> str:
 
 
 def exit_rank(status: int) -> NoReturn:
-    """End a process that trains; one of several without the interpreter's shutdown.
+    """End a process of a training; where there are several of them, without the interpreter's shutdown.
 
-    There torch sometimes aborts (SIGABRT, seen with Gloo), and a training that is done would count as failed. By then
-    every file is closed.
+    In that shutdown torch sometimes aborts (SIGABRT, seen with Gloo), and a finished training would count as failed.
+    Every file is closed before.
     """
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if launch_or_default().world_size == 1:
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
@@ -170,9 +170,8 @@ def run_deploy(args: argparse.Namespace) -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = cli.Parser(
-        prog="python -m train", description="Train, measure and publish character-level models.", examples=EXAMPLES
-    )
+    description = "Train, measure and publish character-level models."
+    parser = cli.Parser(prog=f"python -m {__package__}", description=description, examples=EXAMPLES)
     parser.set_defaults(less_memory=cli.LESS_MEMORY, exit=sys.exit)
     add_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
     return parser.parse_args()
@@ -181,15 +180,25 @@ def parse() -> argparse.Namespace:
 def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     """Add the commands of this package to a parser."""
     add_fit(commands)
+    add_evaluate(commands)
+    add_push(commands)
+    add_deploy(commands)
+
+
+def add_evaluate(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
+    """Add the command that measures a model."""
     command = commands.add_parser("evaluate", help="measure a model on a text", examples=EVALUATE_EXAMPLES)
-    command.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
-    command.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
+    cli.add_model(command)
+    add_text(command)
     command.add_argument(
         "--protocol", choices=PROTOCOL_NAMES, default="holdout", help="how the text is split and measured"
     )
-    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    cli.add_json(command)
     command.set_defaults(run=run_evaluate)
 
+
+def add_push(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
+    """Add the command that publishes a model."""
     command = commands.add_parser(
         "push",
         help="publish a model folder on the Hub",
@@ -211,6 +220,9 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     )
     command.set_defaults(run=run_push)
 
+
+def add_deploy(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
+    """Add the command that puts the page on a Space."""
     command = commands.add_parser("deploy", help="put the page on a Space of the Hub", examples=DEPLOY_EXAMPLES)
     command.add_argument("space", metavar="USER/SPACE", help="the Space, created if it is not there")
     command.add_argument(
@@ -231,7 +243,7 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     """Add the command that trains, with its options in groups."""
     command = commands.add_parser("fit", help="train a model on a text", examples=FIT_EXAMPLES)
     groups = {title: command.add_argument_group(title) for title in GROUPS}
-    groups[TEXT].add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
+    add_text(groups[TEXT])
     out_help = "where the model goes; one that is there is not overwritten (default runs/<text>-<cell>)"
     groups[TEXT].add_argument("--out", type=cli.folder, metavar="FOLDER", help=out_help)
     for spec in dataclasses.fields(TrainConfig):
@@ -242,6 +254,11 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     publishing.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
     less_memory = "train with a lower --batch-size, --seq-length or --hidden-size"
     command.set_defaults(run=run_fit, exit=exit_rank, less_memory=less_memory, prog=command.prog.removesuffix(" fit"))
+
+
+def add_text(parser: "cli.Parser | argparse._ArgumentGroup") -> None:
+    """Add the option that names a text."""
+    parser.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
 
 
 def add_setting(group: "argparse._ArgumentGroup", spec: "dataclasses.Field[object]") -> None:

@@ -5,18 +5,18 @@ from typing import Any
 
 from charlm.model.config import ModelConfig
 
-# A text of fewer characters that train, and the hidden size that suits it, with the other settings as they are by
-# default. docs/log.md has the losses: of 5 and 18 KB a larger model learns no more and memorises early, and takes twice
-# as long; of 100 KB, 512 units learn more than 256.
+# (characters, hidden size): if fewer characters train, this hidden size suits them, with the other settings at their
+# defaults. docs/log.md has the losses: on 5 and 18 KB a larger model learns no more, memorises early and takes twice as
+# long; on 100 KB, 512 units learn more than 256.
 SUITABLE = ((10_000, 128), (50_000, 256))
-# Seconds of one CPU core, for every parameter besides: reading the weights once for all streams of a batch at each
-# character, and computing with them in each stream (docs/log.md has the runs that these were fitted to).
+# Seconds of one CPU core, fitted to the runs in docs/log.md. At each position of a sequence the weights are read once
+# for all streams of the batch; for each character of each stream there are products with them.
 PER_POSITION, PER_POSITION_AND_PARAMETER = 3.9e-4, 2.0e-10
 PER_CHAR, PER_CHAR_AND_PARAMETER = 4e-6, 3.1e-11
 
 
 def suitable_hidden_size(train_chars: int) -> int | None:
-    """Return the largest hidden size that pays for a text of which so many characters train; None if any may."""
+    """Return the largest hidden size that is worth its time if so many characters train; None if there is no limit."""
     return next((size for chars, size in SUITABLE if train_chars < chars), None)
 
 
@@ -40,7 +40,7 @@ def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
 
 
 def core_seconds(chars: int, batch_size: int, parameters: int) -> float:
-    """Return about how many seconds one CPU core takes to train on so many characters, counted in every epoch."""
+    """Return about how many seconds one CPU core takes to train. chars: of all epochs together."""
     per_position = PER_POSITION + PER_POSITION_AND_PARAMETER * parameters
     return chars * (per_position / batch_size + PER_CHAR + PER_CHAR_AND_PARAMETER * parameters)
 

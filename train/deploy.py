@@ -29,9 +29,8 @@ CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu  # torch wit
 CARD = """# {name}
 
 Character-level recurrent networks continue a text, two side by side: {models}.
-The page is part of [charlm](https://huggingface.co/models?library=charlm) and was deployed by
-`python -m train deploy`. The variable `CHARLM_MODELS` in the settings lists the models that it shows, with commas
-between them.
+The page is part of [charlm](https://huggingface.co/models?library=charlm), whose command `deploy` put it here. The
+variable `CHARLM_MODELS` in the settings names the models that it shows, with commas between them.
 """
 
 

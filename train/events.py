@@ -39,9 +39,9 @@ class InterruptibleReport(JsonReport):
 def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
     """Train a model on a file and leave it in the folder `out`; yield the events of JsonReport meanwhile.
 
-    settings: fields of TrainConfig. seconds: until the training is interrupted, as it is if the iterator is closed. The
-    model of the best epoch so far is in the folder after every epoch. A training that does not come to its end has a
-    last event of its own: `time is over`, or `failed` with the `message` of a CharLMError.
+    settings: fields of TrainConfig. seconds: the time limit. After it, or if the iterator is closed, the training is
+    interrupted. The folder holds the model of the best epoch so far. The last event of a training that did not finish
+    is `time is over`, or `failed` with the `message` of a CharLMError.
     """
     events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     stop = Event()

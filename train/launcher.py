@@ -1,13 +1,14 @@
-"""What torchrun tells each process of a training: the environment variables RANK, WORLD_SIZE and so on, checked.
+"""What torchrun tells each process of a training, in RANK, WORLD_SIZE and so on, and which of them prints.
 
 Job schedulers and notebooks leave some of them behind without starting any further process.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 
-from charlm.errors import RequestError
+from charlm.errors import CharLMError, RequestError
 
 REMEDY = "start the training with torchrun, or unset WORLD_SIZE to train in one process"
 
@@ -45,6 +46,35 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
         _read(environment, "LOCAL_RANK", 0, 0, local_world_size - 1),
         local_world_size,
     )
+
+
+def is_main_process() -> bool:
+    """Tell whether this process has rank 0, also before it has joined the process group."""
+    return read_launch().rank == 0
+
+
+def launch_or_default() -> Launch:
+    """Return what `read_launch` reads, or the launch of a single process where it refuses: `fit` says why."""
+    try:
+        return read_launch()
+    except RequestError:
+        return Launch()
+
+
+@contextmanager
+def mute_other_ranks() -> Iterator[None]:
+    """Let only local rank 0 of each machine print progress and errors: the others would repeat them.
+
+    An unexpected exception is raised in every process.
+    """
+    if launch_or_default().local_rank == 0:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            yield
+    except CharLMError as error:
+        raise SystemExit(error.exit_status) from None
 
 
 def _read(environment: Mapping[str, str], name: str, missing: int, low: int, high: int = 10**6) -> int:

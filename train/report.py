@@ -2,20 +2,16 @@
 
 import json
 import math
-import os
 import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from charlm import cli
-from charlm.errors import CharLMError, RequestError
 from charlm.model.cells import CELLS
-
-from .launcher import read_launch
 
 if TYPE_CHECKING:
     from charlm.model.history import EpochRecord
@@ -196,29 +192,3 @@ def _stderr_may_fail() -> Iterator[None]:
         yield
     except OSError:
         cli.discard(sys.stderr)
-
-
-def is_main_process() -> bool:
-    """Tell whether this process has rank 0, also before it has joined the process group."""
-    return read_launch().rank == 0
-
-
-@contextmanager
-def mute_other_ranks() -> Iterator[None]:
-    """Let only local rank 0 of each machine print progress and errors: the others would repeat them.
-
-    An unexpected exception is raised in every process. Variables that torchrun would not set are passed over: the
-    training refuses them.
-    """
-    try:
-        is_muted = read_launch().local_rank > 0
-    except RequestError:
-        is_muted = False
-    if not is_muted:
-        yield
-        return
-    try:
-        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-            yield
-    except CharLMError as error:
-        raise SystemExit(error.exit_status) from None

@@ -43,9 +43,9 @@ class FolderLock:
             os.close(self._folder)
 
     def acquire(self, out: Path, resume: bool = False) -> None:
-        """Lock a folder, made if need be, but not to resume what is in it.
+        """Lock a folder. One that does not exist is made, unless a run is to be resumed.
 
-        Raises RequestError if another training has locked it, or it can be none.
+        Raises RequestError if another training has locked it, it is a file, or it cannot be made or read.
         """
         if os.path.lexists(out) and not os.path.isdir(out):
             raise RequestError(f"{out} is a file; give a folder as --out")
@@ -115,7 +115,7 @@ def _describe_content(folder: Path) -> str:
 class BegunRun:
     """A run that is in a folder already.
 
-    run: as in history.json. Either it has a checkpoint to resume from, or the model and its history: then it has ended.
+    run: as in history.json. It has a checkpoint to resume from, or else the history and the weights of the model.
     """
 
     run: dict[str, Any]
@@ -131,8 +131,9 @@ class BegunRun:
     def extension(self) -> dict[str, int]:
         """Return the entry of `extensions` in history.json for a run that goes on with more epochs than planned.
 
-        epoch, step: the first step with the learning rate of the longer run. planned_epochs: before.
-        weights_of_epoch: where a finished run goes on, which has no checkpoint: from those, with a new optimiser.
+        epoch, step: the first step with the learning rate of the longer run. planned_epochs: those planned before.
+        weights_of_epoch: only for a finished run, which has no checkpoint: the epoch whose weights it goes on from,
+            with a new optimiser.
         """
         planned = {"planned_epochs": self.run["epochs"]}
         if self.checkpoint is not None:

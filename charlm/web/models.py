@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock, Thread
 
 from charlm.errors import CharLMError, HubUnavailableError, ModelFileError, RequestError
+from charlm.installation import program
 from charlm.lm import CharLM
 from charlm.model_name import HubName, parse_model_name
 from charlm.text import printable
@@ -169,7 +170,7 @@ def load_registry(wanted: Sequence[str], bundled: Path, device: str, *, required
         reasons = "".join(f"{problem}; " for problem in problems.values())
         raise RequestError(
             f"{reasons}there is no model to serve: name one with --model FOLDER_OR_REPO, "
-            "or train one with `python -m train fit`"
+            f"or train one with `{program()} fit`"
         )
     return ModelRegistry(models, problems)
 

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import constants
 
 from charlm import cli
-from charlm.environment import blame_environment
+from charlm.environment import explain_by_environment
 
 LIBRARIES = {
     "a number on one line": 'import os\nSECONDS = int(os.environ.get("PICKY_SECONDS", "3"))\n',
@@ -68,7 +68,7 @@ def _picky(monkeypatch):
 def test_an_error_for_another_reason_is_not_blamed_on_the_environment(import_library):
     with pytest.raises(ZeroDivisionError) as failed:
         cli.run(lambda: import_library(ANOTHER_REASON))
-    assert blame_environment(failed.value) is None
+    assert explain_by_environment(failed.value) is None
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"])

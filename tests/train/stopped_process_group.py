@@ -11,7 +11,7 @@ import socket
 import sys
 
 from train.__main__ import main
-from train.report import is_main_process
+from train.launcher import is_main_process
 from train.trainer import Trainer
 
 STOP_AT = int(sys.argv.pop(1)), int(sys.argv.pop(1))

@@ -1,8 +1,9 @@
+import sys
+
 import pytest
 
 from charlm.errors import RequestError
-from train.launcher import Launch, read_launch
-from train.report import mute_other_ranks
+from train.launcher import Launch, is_main_process, mute_other_ranks, read_launch
 
 STARTED = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}
 STARTED |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -57,7 +58,33 @@ def test_a_command_is_not_muted_by_what_is_refused(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "abc")
     monkeypatch.setenv("LOCAL_RANK", "1")
     with mute_other_ranks():
-        import sys
-
         sys.stderr.write("said")
     assert capsys.readouterr().err == "said"
+
+
+def test_only_rank_0_is_the_main_process(monkeypatch):
+    assert is_main_process()
+    monkeypatch.setenv("RANK", "1")  # left behind: nobody started further processes
+    assert is_main_process()
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    for rank, is_main in [("0", True), ("1", False)]:
+        monkeypatch.setenv("RANK", rank)
+        assert is_main_process() is is_main
+
+
+def test_other_ranks_print_no_refusal_but_raise_unexpected_exceptions(monkeypatch, capsys):
+    def fail(error):
+        with mute_other_ranks():
+            sys.stderr.write("progress")
+            raise error
+
+    started = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", **started}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        fail(RequestError("wrong"))
+    assert ended.value.code == RequestError.exit_status
+    with pytest.raises(ZeroDivisionError):
+        fail(ZeroDivisionError())
+    assert capsys.readouterr() == ("", "")

@@ -6,9 +6,8 @@ import sys
 import pytest
 from browser import ROOT
 
-from charlm.errors import RequestError
 from charlm.model.folder import read_model
-from train.report import Report, format_time, is_main_process, mute_other_ranks
+from train.report import Report, format_time
 
 SMALL = ["--cell=rnn", "--epochs=2", "--hidden-size=4", "--embedding-size=4", "--seq-length=16", "--device=cpu"]
 
@@ -51,34 +50,6 @@ def test_no_part_of_a_report_fails_where_it_cannot_be_written(monkeypatch, stder
         report.step(10, 1.0, 5.0)
         report.end_epoch()
         report.epoch(record, 2, True)
-
-
-def test_only_rank_0_is_the_main_process(monkeypatch):
-    assert is_main_process()
-    monkeypatch.setenv("RANK", "1")  # left behind: nobody started further processes
-    assert is_main_process()
-    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
-        monkeypatch.setenv(name, value)
-    for rank, is_main in [("0", True), ("1", False)]:
-        monkeypatch.setenv("RANK", rank)
-        assert is_main_process() is is_main
-
-
-def test_other_ranks_print_no_refusal_but_raise_unexpected_exceptions(monkeypatch, capsys):
-    def fail(error):
-        with mute_other_ranks():
-            sys.stderr.write("progress")
-            raise error
-
-    started = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", **started}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as ended:
-        fail(RequestError("wrong"))
-    assert ended.value.code == RequestError.exit_status
-    with pytest.raises(ZeroDivisionError):
-        fail(ZeroDivisionError())
-    assert capsys.readouterr() == ("", "")
 
 
 RUN = {"cell": "lstm", "num_layers": 2, "hidden_size": 512, "parameters": 4_269_121, "device": "cpu"}

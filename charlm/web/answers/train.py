@@ -41,12 +41,14 @@ MINUTES = 5.0
 MOST_WAITING = 8
 PROGRESS_SECONDS = 0.5  # between two values of a stream
 
-# What a training on a borrowed GPU is thought to take; if it takes longer, it is interrupted in time.
+# The estimated time of a training on a borrowed GPU; one that takes longer is interrupted before the GPU is taken away.
 GPU_START_SECONDS = 12  # until CUDA is ready, and to end
 GPU_STEP_SECONDS, STEP_CHARACTERS, FEWEST_STEPS = 0.006, 64 * 128, 32  # of an epoch
 GPU_EPOCH_SECONDS = 1.5  # for measuring, a sample and saving
 GPU_FACTOR = 4  # as many characters as on the CPU, if there is time for them
-INTERRUPT_SECONDS = 10.0  # for a training to save its model after an interrupt, before it is killed
+# After an interrupt, for a training to save its model before it is killed: long, since a child process of the lowest
+# priority hardly computes while visitors write. On a GPU, for the call to end: not long, since it may wait for a GPU.
+INTERRUPT_SECONDS, INTERRUPT_GPU_SECONDS = 60.0, 10.0
 
 # The child gets only these variables of the app's environment; in particular not the owner's token for the Hub.
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
@@ -258,7 +260,7 @@ def no_download(error: OSError) -> str:
 
 
 def pack(folder: Path, path: Path) -> Path:
-    """Write a zip of a model folder: its five files in one folder, ready for `python -m train push`."""
+    """Write a zip of a model folder: its five files in one folder, ready for the command `push`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as package:
         for name in MODEL_FILES:
             package.write(folder / name, f"{path.stem}/{name}")
@@ -444,7 +446,7 @@ class BorrowedGpu:
 
     def interrupt(self) -> None:
         """Interrupt the training, and give it time to save its model."""
-        self._call.stop(INTERRUPT_SECONDS)
+        self._call.stop(INTERRUPT_GPU_SECONDS)
 
     def ending(self) -> Ending:
         """Return how the training ended unless it was interrupted by a visitor."""

@@ -36,7 +36,8 @@ def tiny(monkeypatch):
     """Train models that take a second, and look at them more often."""
     monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000, "a second", 300))
     monkeypatch.setattr(training, "PROGRESS_SECONDS", 0.02)
-    monkeypatch.setattr(training, "INTERRUPT_SECONDS", 300)  # a busy machine takes longer than ten to save a model
+    for name in ("INTERRUPT_SECONDS", "INTERRUPT_GPU_SECONDS"):  # saving a model takes longer on a busy machine
+        monkeypatch.setattr(training, name, 300)
     monkeypatch.setattr(training, "GPU_EPOCH_SECONDS", 100)  # on a CPU that is busy
     # at the lowest priority, a second of training takes minutes on a machine that is busy
     monkeypatch.setattr(os, "setpriority", lambda *_: None)
