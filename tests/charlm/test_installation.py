@@ -24,8 +24,9 @@ def without(monkeypatch):
     """A function after which packages cannot be imported, and neither can modules of charlm that import them first."""
 
     def block(*packages):
-        for package in packages:
-            monkeypatch.setitem(sys.modules, package, None)
+        loaded = [name for name in sys.modules if name.split(".")[0] in packages]
+        for name in [*packages, *loaded]:  # a part that was imported before would be found without its package
+            monkeypatch.setitem(sys.modules, name, None)
         for name in ("charlm.model.network", "charlm.inference.gpu"):
             monkeypatch.delitem(sys.modules, name, raising=False)
 
