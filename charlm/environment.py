@@ -10,12 +10,14 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
+from charlm.installation import source_folders
+
 NAME = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\b")
 NEARBY = 4  # lines of source code around the one that failed: a call may take several
 SHORTEST_VALUE = 3  # characters of a value that is searched for in a message
 SHORTEST_ENDING = 6  # characters of a name without its beginning: PATH ends too many
 SECRETS = re.compile("TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL")
-OURS = Path(__file__).parent, Path(__file__).parents[1] / "train"
+OURS = {source_folders()[name] for name in ("charlm", "train")}
 LONGEST_REASON = 200
 
 
@@ -53,4 +55,4 @@ def explain_by_environment(error: Exception, environment: Mapping[str, str] = os
 
 
 def _is_ours(file: str) -> bool:
-    return not {*OURS}.isdisjoint(Path(file).parents)
+    return not OURS.isdisjoint(Path(file).parents)

@@ -145,7 +145,7 @@ def parse_space_name(name: object) -> str:
 
 
 def explain_missing(name: str, error: HubError) -> CharLMError:
-    """Return what to raise for a name that is no folder here, after the Hub's error about it as a repository.
+    """Return the error about a name that is no folder here. error: the Hub's, about the repository of that name.
 
     It is a ModelFileError if a folder has a similar name, since the user probably meant that folder; then a Hub that
     gave no answer is not mentioned, because the network is not what to look at.
@@ -158,12 +158,12 @@ def explain_missing(name: str, error: HubError) -> CharLMError:
 
 
 def check_folder(folder: Path) -> Path:
-    """Return a folder that exists, where no repository can stand instead. Raises ModelFileError if there is none."""
+    """Return a folder that has to exist: no repository is meant instead. Raises ModelFileError if it does not."""
     return _check_folder(folder, str(folder), f"there is no folder {folder} here; check the path")
 
 
 def _similar_folder(name: str) -> str | None:
-    """Return what to say about a name that is no folder, if a folder has nearly that name, or that name elsewhere."""
+    """Return a message with the folder that was probably meant: of nearly that name, or of that name in a subfolder."""
     path = Path(name)
     similar = nearest_path(path, Path.is_dir) if name else None
     if similar is None and len(path.parts) == 1:

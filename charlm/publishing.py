@@ -91,7 +91,7 @@ def push_folder(
 
     Only the files of a model are uploaded; those that the repository has of an earlier model and this one
     lacks, its training record for example, are deleted. If nothing has changed since the last commit, none is made.
-    If the push replaces what came into the repository otherwise than by this account's last push, a warning says so.
+    If it replaces files that are not as this account's last push left them, a warning names them.
 
     repo: named in any way of `parse_hub_name`, without a revision. license, language: written into the metadata of the
         published card; the folder stays as it is. space: USER/SPACE that shows the model, to which the card links.

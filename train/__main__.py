@@ -42,7 +42,7 @@ RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epo
 
 
 def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Make a command one that torchrun may start several times: one process of each machine prints."""
+    """Let one process of each machine print where torchrun starts the command in several."""
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> None:
@@ -102,8 +102,8 @@ def command_to_begin(args: argparse.Namespace) -> str:
 
 
 def next_steps(out: Path, prompt: str, is_published: bool) -> str:
-    """Return the commands that a trained model is for, a line each. prompt: something to continue."""
-    name = str(out) if out.is_absolute() else f".{os.sep}{out}"  # which can be no repository
+    """Return the commands to use a trained model with, one a line. prompt: something for it to continue."""
+    name = str(out) if out.is_absolute() else f".{os.sep}{out}"  # which cannot be read as a repository
     asked = f" --prompt {shlex.quote(prompt)}" if prompt else ""
     steps = {"write": f"generate {shlex.quote(name)}{asked}", "show": f"serve --model {shlex.quote(name)}"}
     if not is_published:

@@ -69,8 +69,8 @@ class TrainingNetwork(nn.Module):
     def mean_loss(self, ids: Tensor, targets: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
         """Return the mean cross-entropy of the logits for ids (T, B) and their targets (T, B), (); and the states.
 
-        The same as that of the logits which `forward` returns. If those are over MOST_TRAINING_LOGITS, they are
-        computed in parts of so many (or of one symbol), and for the gradients each part once more (Chen et al.,
+        It is that of the logits that `forward` returns. More than MOST_TRAINING_LOGITS are computed in parts of at most
+        so many (or of one symbol), and each part again for its gradients: gradient checkpointing (Chen et al.,
         "Training Deep Nets with Sublinear Memory Cost", 2016).
         """
         outputs, after = self._read(ids, states)
@@ -90,7 +90,7 @@ class TrainingNetwork(nn.Module):
         return cross_entropy(self._predict(outputs), targets, reduction="sum")
 
     def _read(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
-        """Return what the head predicts from, (T, B, H), for ids (T, B) and states; and the states, as `forward`."""
+        """Return the outputs of the last layer (T, B, H) for ids (T, B) and states; and the states, as `forward`."""
         table = self._dropout(self.embedding.weight, self._embedding_dropout)  # (V, E)
         with self._autocast():
             outputs, state = self._first_layer(table, ids, states[0])  # (T, B, H)

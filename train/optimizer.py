@@ -19,7 +19,7 @@ class AdamW:
     """
 
     def __init__(self, parameters: Iterable[Tensor], betas: tuple[float, float], weight_decay: float) -> None:
-        """betas: how slowly the two means follow. weight_decay: the share of a weight that goes per learning rate."""
+        """betas: decay rates of the two means. weight_decay: times the learning rate, the share that a weight loses."""
         self._parameters, self._betas, self._weight_decay = list(parameters), betas, weight_decay
         self.state = [
             {

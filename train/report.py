@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SAMPLE_LINES = 8
 SECONDS_BETWEEN_STEP_EVENTS = 0.5  # the web page redraws its curves at each
-FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0  # in a log file, from the start to the first line of progress, and on
+FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0  # in a log file: to the first line of progress, and from each to the next
 # A bar for terminals of at least WIDE columns, and what fits into 40: the loss and the time left must be seen.
 WIDE = 80
 WIDE_BAR = "epoch {desc}: {percentage:3.0f}%|{bar}| {rate_fmt}{postfix}"

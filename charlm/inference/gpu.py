@@ -132,8 +132,8 @@ class _GpuBatch:
         randoms = [own + [0.0] * (count - len(own)) for own in taken]
         with _gpu_lock:
             loop = self._backend.loop(len(left), is_limited, self._candidates)
-            ids, surprisals, after, is_right = loop.write(self._streams, self._samplers, randoms)
-            if not is_right:  # the same again with all symbols as candidates, until other streams are in the batch
+            ids, surprisals, after, is_exact = loop.write(self._streams, self._samplers, randoms)
+            if not is_exact:  # the same again with all symbols as candidates, until other streams are in the batch
                 self._candidates = len(self._backend.network.config.vocab)
                 loop = self._backend.loop(len(left), is_limited, self._candidates)
                 ids, surprisals, after, _ = loop.write(self._streams, self._samplers, randoms)
@@ -174,15 +174,15 @@ class _DecodingLoop:
         self._randoms = torch.zeros(STEPS_PER_CALL, slots, 1, dtype=dtype, device=device)
         self._ids = torch.zeros(STEPS_PER_CALL, slots, dtype=torch.long, device=device)
         self._surprisals = torch.zeros(STEPS_PER_CALL, slots, device=device)
-        self._is_right = torch.ones((), dtype=torch.bool, device=device)  # whether the candidates were enough
+        self._is_exact = torch.ones((), dtype=torch.bool, device=device)  # see `draw`
         self._graph = self._capture() if device.type == "cuda" else None
 
     def write(
         self, streams: GpuState, samplers: Sequence[Sampler], randoms: Sequence[Sequence[float]]
     ) -> tuple[Ids, NDArray[np.float64], GpuState, bool]:
-        """Return N symbols of S streams, their ids (N, S) and surprisals (N, S), where the streams stand then, and
-        whether that is right: if not, the candidates were too few to tell what top-k or top-p excludes.
+        """Write N symbols of S streams; return their ids (N, S), their surprisals (N, S), and where the streams stand.
 
+        The last value tells whether top-k and top-p were exact; if not, there were too few candidates.
         randoms: the numbers to draw with, (S, N).
         """
         size, count = len(randoms), len(randoms[0])
@@ -201,7 +201,7 @@ class _DecodingLoop:
         # 3) copy the outputs back; the first copy to the CPU waits for the GPU
         after = GpuState(self._logits[:size].clone(), tuple(part[:, :size].clone() for part in self._state))
         ids: Ids = self._ids[:count, :size].cpu().numpy().copy()
-        return ids, self._surprisals[:count, :size].cpu().double().numpy(), after, bool(self._is_right)
+        return ids, self._surprisals[:count, :size].cpu().double().numpy(), after, bool(self._is_exact)
 
     def _on_device(self, numbers: Sequence[Sequence[float]]) -> Tensor:
         return torch.tensor(numbers, dtype=self._randoms.dtype).to(self._randoms.device)
@@ -216,14 +216,14 @@ class _DecodingLoop:
         """Draw and read so many symbols in each slot."""
         logits = self._logits
         layers: Layers = list(zip(*self._state, strict=True))
-        self._is_right.fill_(True)
+        self._is_exact.fill_(True)
         for step in range(count):
             for part in cut(*logits.shape):
                 settings, randoms = self._settings[:, part], self._randoms[step, part]
-                ids, is_right = draw(logits[part], settings, randoms, self._is_limited, self._candidates)  # (P, 1)
+                ids, is_exact = draw(logits[part], settings, randoms, self._is_limited, self._candidates)  # (P, 1)
                 self._ids[step, part] = ids[:, 0]
                 self._surprisals[step, part] = -logits[part].log_softmax(1).gather(1, ids)[:, 0]
-                self._is_right.logical_and_(is_right)
+                self._is_exact.logical_and_(is_exact)
             logits, layers = self._read(self._ids[step], layers)
         self._logits.copy_(logits)
         for here, parts in zip(self._state, zip(*layers, strict=True), strict=True):
@@ -267,29 +267,29 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """Return an id (P, 1) for each row of logits (P, V), as `charlm.inference.sampling.BatchSampler` draws it.
 
-    Returns also whether top-k and top-p excluded what they should, as a tensor (): if not, it takes more candidates.
+    The second tensor, (), tells whether top-k and top-p are exact: if not, there were too few candidates.
 
     settings: temperature, top-k, top-p and whether to take the likeliest, (4, P, 1). random: numbers in [0, 1), (P, 1).
     is_limited: whether top-k and top-p are applied.
-    candidates: how many of the likeliest symbols they choose from. From V on all symbols are sorted, and that is right.
+    candidates: how many of the likeliest symbols they choose from. From V on all symbols are sorted, which is exact.
     """
     temperature, top_k, top_p, takes_likeliest = settings
     weights = torch.softmax(logits / temperature, 1)
-    is_right = torch.ones((), dtype=torch.bool, device=weights.device)
+    is_exact = torch.ones((), dtype=torch.bool, device=weights.device)
     if is_limited:
-        weights, enough = _limit(weights, top_k, top_p, candidates)
-        is_right = (enough | (takes_likeliest > 0)).all()
+        weights, exact_rows = _limit(weights, top_k, top_p, candidates)
+        is_exact = (exact_rows | (takes_likeliest > 0)).all()
     cumulative = weights.cumsum(1)
     # a little below the total, so that no symbol of weight 0 is drawn, however the product is rounded
     target = random * (1 - torch.finfo(weights.dtype).eps) * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, target, right=True).clamp(max=weights.shape[1] - 1)
-    return torch.where(takes_likeliest > 0, logits.argmax(1, keepdim=True), drawn), is_right
+    return torch.where(takes_likeliest > 0, logits.argmax(1, keepdim=True), drawn), is_exact
 
 
 def _limit(weights: Tensor, top_k: Tensor, top_p: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
     """Set to 0 what top-k and top-p (P, 1) exclude of weights (P, V).
 
-    Returns also for each row, (P, 1), whether that many candidates were enough to tell.
+    The second tensor, (P, 1), tells for which rows that is exact: for the others there were too few candidates.
     """
     symbols = weights.shape[1]
     # 1) the candidates, largest first, the first of equals before the others
@@ -309,16 +309,16 @@ def _limit(weights: Tensor, top_k: Tensor, top_p: Tensor, candidates: int) -> tu
         return limited, torch.ones_like(keeps_all)
     # 3) the sum of all depends on their order by at most this factor: is the end of top-p the same in any order?
     error = 2 * symbols * torch.finfo(weights.dtype).eps
-    last = cumulative[:, -1:] >= wanted * (1 + error)
-    is_certain = last & ((cumulative >= wanted * (1 - error)) == (cumulative >= wanted * (1 + error))).all(1, True)
-    enough = torch.where(keeps_all, ~excludes | is_certain, top_k <= candidates)
-    return torch.where(keeps_all & ~excludes, weights, limited), enough
+    reached = cumulative[:, -1:] >= wanted * (1 + error)
+    is_certain = reached & ((cumulative >= wanted * (1 - error)) == (cumulative >= wanted * (1 + error))).all(1, True)
+    is_exact = torch.where(keeps_all, ~excludes | is_certain, top_k <= candidates)
+    return torch.where(keeps_all & ~excludes, weights, limited), is_exact
 
 
 def _largest(weights: Tensor, count: int) -> Tensor:
     """Return the places (P, count) of the largest of weights (P, V), the first of equals, in ascending order.
 
-    Its shapes depend on no values: a graph can be captured only so.
+    No shape depends on a value, as capturing a graph demands.
     """
     smallest = weights.topk(count, dim=1).values[:, -1:]
     larger, equal = weights > smallest, weights == smallest

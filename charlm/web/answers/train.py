@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -25,14 +24,14 @@ from typing import IO, Any, NamedTuple
 
 from charlm import zero_gpu
 from charlm.errors import CharLMError, RequestError
-from charlm.installation import training_package
+from charlm.installation import PACKAGE, import_training, training_package
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.config import CONFIG_FILE
 from charlm.model.folder import MODEL_FILES
 from charlm.model.history import CURVES, EpochRecord
 
-ROOT = Path(__file__).parents[3]  # the folder that Python has to search for charlm and for the training package
+ROOT = PACKAGE.parent  # the folder that Python has to search for charlm and for the training package
 TEXT_FILE, RUN_FOLDER = "my-text.txt", "run"  # relative to the training's folder, so that messages show no path of ours
 
 LARGEST_TEXT = 1_000_000  # bytes of UTF-8
@@ -325,7 +324,7 @@ def fit_on_gpu() -> FitOnGpu | None:
     def seconds(text: Path, out: Path, settings: Settings, seconds: float) -> float:
         return seconds + GPU_START_SECONDS
 
-    return zero_gpu.mark(import_module(f"{training_package()}.events").fit_events, seconds)
+    return zero_gpu.mark(import_training("events").fit_events, seconds)
 
 
 def fit_arguments(settings: Settings) -> list[str]:

@@ -240,7 +240,7 @@ WIDE_SETTINGS = {
 @pytest.mark.parametrize("logits", WIDE_LOGITS.values(), ids=WIDE_LOGITS)
 def test_a_selection_of_the_likeliest_excludes_what_sorting_all_would(logits, name):
     """Compared with the drawing on the CPU, beside rows of other settings: what is drawn tells what was excluded."""
-    settings, is_right = WIDE_SETTINGS[name]
+    settings, is_exact = WIDE_SETTINGS[name]
     randoms = [0.0, *np.random.default_rng(3).random(30), 1 - 2**-53]
     logits = logits.astype(np.float32)
     expected = []
@@ -254,7 +254,7 @@ def test_a_selection_of_the_likeliest_excludes_what_sorting_all_would(logits, na
     ids, selected_all = draw(rows, columns, numbers, True)
     sorted_ids, is_always_right = draw(rows, columns, numbers, True, WIDE)
     assert is_always_right and sorted_ids[:, 0].tolist() == expected
-    assert is_right is None or bool(selected_all) == is_right
+    assert is_exact is None or bool(selected_all) == is_exact
     assert not selected_all or ids[:, 0].tolist() == expected
 
 
