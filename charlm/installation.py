@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parent
 def optional_packages() -> Iterator[None]:
     """Raise MissingPackageError where an import inside the block misses a package of EXTRAS, with the command to run.
 
-    Every import that may miss one stands in such a block; the commands run in one altogether.
+    Every import of one of these packages stands in such a block; a command as a whole runs in one, too.
     """
     try:
         yield

@@ -421,7 +421,7 @@ class TestTrain:
         visitor.page.locator("#train-cell").get_by_text("GRU").click()
         visitor.fill("train-text", "another text")
         visitor.wait_for_words(
-            "train-changed", "Changed since: text, cell. What is shown belongs to the training before"
+            "train-changed", "Changed since: text, cell. The results below are those of the training before"
         )
         visitor.page.locator("#train-stop").click()
         visitor.wait_for_words("train-status", "stopped: the model is that of epoch")

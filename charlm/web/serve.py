@@ -51,12 +51,12 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
 
     Raises MissingPackageError without the packages of the extra `app`.
     """
-    gc.disable()  # until everything is there, see below
+    gc.disable()  # until the page is built, see below
     environment.prepare()
     from charlm.web.models import load_registry, retry_hub
 
     with ThreadPoolExecutor(1) as thread:  # models are read while Gradio is imported, which takes two seconds
-        # who names models on the command line reads its errors; on a Space, which sets CHARLM_MODELS, nobody does
+        # errors about --model are read in the terminal; on a Space, which sets CHARLM_MODELS, nobody reads them
         required = bool(args.model)
         loading = thread.submit(load_registry, models, bundled_models(), args.device, required=required)
         with optional_packages():
@@ -72,7 +72,7 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
         print(f"{model.name}: {model}", file=sys.stderr)
     retry_hub(registry, args.device)
     page = build_page(registry, args.device)
-    # what is there by now stays: looking for garbage in it again and again took a fifth of the start
+    # what is loaded by now is kept until the end; searching it for garbage took a fifth of the time of the start
     gc.freeze()
     gc.enable()
     server.serve(page, THEME, args.host, args.port, root_path=root_path, share=args.share)

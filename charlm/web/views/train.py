@@ -16,7 +16,7 @@ from charlm.web.models import ModelRegistry, prepare_model
 
 # JavaScript of an event, see static/page.js: what is shown belongs to the text and the settings at the start.
 CHANGED = """(started, text, cell, size) =>
-    charlm.changes(started ?? undefined, { text, cell, size }, "What is shown belongs to the training before that.")"""
+    charlm.changes(started ?? undefined, { text, cell, size }, "The results below are those of the training before.")"""
 COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 
 
