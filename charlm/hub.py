@@ -381,7 +381,7 @@ def explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
             return HubError(
                 f"HF_ENDPOINT is {constants.ENDPOINT!r}, which is no web address; write https://HOST, or unset it"
             )
-        case OSError(errno=int()) if _is_of_token(error.filename):
+        case OSError(errno=int()) if _is_token_file(error.filename):
             return HubError(
                 f"the token in {error.filename} cannot be read ({error.strerror}); run `hf auth login` "
                 "or name another file in HF_TOKEN_PATH"
@@ -401,8 +401,8 @@ def explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
             )
 
 
-def _is_of_token(file: object) -> bool:
-    """Tell whether it is a file of tokens that cannot be read; if HF_HOME is a file, that is what is wrong."""
+def _is_token_file(file: object) -> bool:
+    """Tell whether a file that cannot be read is one of tokens; if HF_HOME is a file, that is the cause instead."""
     return file in (constants.HF_TOKEN_PATH, constants.HF_STORED_TOKENS_PATH) and not os.path.isfile(constants.HF_HOME)
 
 
