@@ -7,6 +7,7 @@ the module is read again.
 
 import importlib
 import os
+from contextlib import ExitStack
 
 # Before torch is imported, and for child processes too: the models of the tests are so small that several threads
 # mostly wait for each other, and on a core that other work keeps busy they wait for a hundred times as long.
@@ -149,7 +150,14 @@ def context(browser):
 
 
 @pytest.fixture
-def visit(context):
+def start_app():
+    """A function that starts an app, as `running_app` does, until the end of the test."""
+    with ExitStack() as apps:
+        yield lambda *arguments, **options: apps.enter_context(running_app(*arguments, **options))
+
+
+@pytest.fixture
+def visit(context, start_app):  # so that the visitors leave before an app ends, which refuses requests by then
     """A function that opens a page as a new visitor; at the end nothing may have gone wrong on any of them."""
     visits = []
 

@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from browser import ROOT, running_app
+from browser import ROOT
 from forked_programs import run_program
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -111,17 +111,17 @@ def test_choosing_a_model_shows_the_line_about_it(app, visit):
 
 
 @pytest.mark.slow
-def test_names_and_texts_from_strangers_are_only_text(visit, tmp_path):
+def test_names_and_texts_from_strangers_are_only_text(start_app, visit, tmp_path):
     hostile = "<img src=x onerror=alert(1)>"
     model = make_model("rnn", vocab="".join(dict.fromkeys("\n" + hostile)), history=True)
     folder = save(model, tmp_path / hostile)
-    with running_app(CHARLM_MODELS=f"{folder}, {WEIGHTS / 'shakespeare-rnn'}") as url:
-        visitor = visit(url)
-        visitor.fill("prompt", hostile + "한")
-        visitor.generate(500)
-        assert hostile in visitor.text("progress-a")
-        assert "CharRNN 2×512" in visitor.text("about-b")
-        assert visitor.page.locator("img[src=x]").count() == 0
+    url = start_app(CHARLM_MODELS=f"{folder}, {WEIGHTS / 'shakespeare-rnn'}")
+    visitor = visit(url)
+    visitor.fill("prompt", hostile + "한")
+    visitor.generate(500)
+    assert hostile in visitor.text("progress-a")
+    assert "CharRNN 2×512" in visitor.text("about-b")
+    assert visitor.page.locator("img[src=x]").count() == 0
 
 
 def test_the_api_lists_the_models_and_gives_their_records(app):
@@ -212,7 +212,7 @@ KOREAN = "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r
 
 
 @pytest.mark.slow
-def test_from_a_text_to_a_published_model_to_a_page(hub, visit, tmp_path):
+def test_from_a_text_to_a_published_model_to_a_page(hub, start_app, visit, tmp_path):
     hub.add_user("ada", token="hf_ada")
     text = tmp_path / "봄.txt"
     text.write_bytes(b"\xef\xbb\xbf" + KOREAN.encode())
@@ -223,13 +223,13 @@ def test_from_a_text_to_a_published_model_to_a_page(hub, visit, tmp_path):
     ended = run("-m", "train", "push", out, "ada/spring", HF_TOKEN="hf_ada")
     assert ended.returncode == 0, ended.stderr
 
-    with running_app("--model", "ada/spring", "--model", "ada/none") as url:
-        visitor = visit(url)
-        visitor.wait_for_words("notices", "the Hub has no repository ada/none")
-        assert "from the Hub, commit " in visitor.text("about-a")
-        for elem_id, value in {"prompt": "나는", "seed": "5"}.items():
-            visitor.fill(elem_id, value)
-        visitor.generate(500)
-        assert visitor.text("output-a") == CharLM.from_pretrained(out).generate("나는", 500, seed=5)
-        visitor.choose_view("Learn")
-        visitor.wait_for_words("loss-curves", "ada/spring, validation")
+    url = start_app("--model", "ada/spring", "--model", "ada/none")
+    visitor = visit(url)
+    visitor.wait_for_words("notices", "the Hub has no repository ada/none")
+    assert "from the Hub, commit " in visitor.text("about-a")
+    for elem_id, value in {"prompt": "나는", "seed": "5"}.items():
+        visitor.fill(elem_id, value)
+    visitor.generate(500)
+    assert visitor.text("output-a") == CharLM.from_pretrained(out).generate("나는", 500, seed=5)
+    visitor.choose_view("Learn")
+    visitor.wait_for_words("loss-curves", "ada/spring, validation")

@@ -99,7 +99,7 @@ def test_a_text_that_is_looked_into(app, visit):
     check(visitor)
 
 
-def test_a_repository_its_card_and_the_refusal_of_its_name(hub, visit, tmp_path):
+def test_a_repository_its_card_and_the_refusal_of_its_name(hub, start_app, visit, tmp_path):
     model = make_model("gru")
     files = contents(save(model, tmp_path / "model"))
     figures = f"{{type: {json.dumps(HOSTILE)}, name: {json.dumps(HOSTILE)}, value: 1}}"
@@ -114,17 +114,17 @@ model-index:
 ---
 """
     hub.add_repo("ada/evil", files | {"README.md": card.encode()})
-    with running_app("--model", str(hostile_model(tmp_path))) as url:
-        visitor = visit(url)
-        visitor.page.get_by_text("Load a model from the Hub").click()
-        visitor.fill("load-name", "ada/evil")
-        visitor.page.locator("#load-look").click()
-        visitor.wait_for_words("load-card", "window.ran")
-        check(visitor)
-        visitor.fill("load-name", NAME)
-        visitor.page.locator("#load-look").click()
-        visitor.wait_for_words("load-card", "no model of charlm that fits")
-        check(visitor)
+    url = start_app("--model", str(hostile_model(tmp_path)))
+    visitor = visit(url)
+    visitor.page.get_by_text("Load a model from the Hub").click()
+    visitor.fill("load-name", "ada/evil")
+    visitor.page.locator("#load-look").click()
+    visitor.wait_for_words("load-card", "window.ran")
+    check(visitor)
+    visitor.fill("load-name", NAME)
+    visitor.page.locator("#load-look").click()
+    visitor.wait_for_words("load-card", "no model of charlm that fits")
+    check(visitor)
 
 
 def test_an_error(app, visit):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import PATIENCE, ROOT, running_app
+from browser import PATIENCE, ROOT
 
 from charlm.lm import CharLM
 
@@ -370,33 +370,33 @@ def test_the_keyboard_reaches_every_control_which_shows_it_and_has_a_name(app, v
     assert controls == []
 
 
-def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub, visit):
+def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub, start_app, visit):
     rnn = WEIGHTS / "shakespeare-rnn"
     hub.add_user("ada", "hf_ada")
     for name in ("ada/poems", "ada/prose"):
         hub.add_repo(name, {path.name: path.read_bytes() for path in rnn.iterdir()})
-    with running_app("--model", str(WEIGHTS / "shakespeare-lstm")) as url:
-        visitor, other = visit(url), visit(url)
-        visitor.page.get_by_text("Load a model from the Hub").click()
-        visitor.fill("load-name", "ada")
-        visitor.page.locator("#load-look").click()
-        visitor.page.get_by_label("ada/prose").check()
-        visitor.wait_for_words("load-card", "1.4965")  # its validation loss, before anything is downloaded
-        assert not any("/resolve/" in request.path for request in hub.requests)
-        visitor.page.locator("#load-go").click()
-        visitor.wait_for_words("about-a", "from the Hub, commit ")
-        for elem_id, value in {"seed": "5", "length": "60"}.items():
-            visitor.fill(elem_id, value)
-        visitor.generate(60)
-        assert visitor.text("output-a") == CharLM.from_pretrained(rnn).generate("ROMEO:\n", 60, seed=5)
+    url = start_app("--model", str(WEIGHTS / "shakespeare-lstm"))
+    visitor, other = visit(url), visit(url)
+    visitor.page.get_by_text("Load a model from the Hub").click()
+    visitor.fill("load-name", "ada")
+    visitor.page.locator("#load-look").click()
+    visitor.page.get_by_label("ada/prose").check()
+    visitor.wait_for_words("load-card", "1.4965")  # its validation loss, before anything is downloaded
+    assert not any("/resolve/" in request.path for request in hub.requests)
+    visitor.page.locator("#load-go").click()
+    visitor.wait_for_words("about-a", "from the Hub, commit ")
+    for elem_id, value in {"seed": "5", "length": "60"}.items():
+        visitor.fill(elem_id, value)
+    visitor.generate(60)
+    assert visitor.text("output-a") == CharLM.from_pretrained(rnn).generate("ROMEO:\n", 60, seed=5)
 
-        other.page.locator("#model-a input").click()  # who loaded it is the only one to see it
-        assert other.page.get_by_role("option").all_inner_texts() == ["✓\nshakespeare-lstm"]
+    other.page.locator("#model-a input").click()  # who loaded it is the only one to see it
+    assert other.page.get_by_role("option").all_inner_texts() == ["✓\nshakespeare-lstm"]
 
 
-def test_nobody_loads_a_model_on_a_space_unless_its_owner_says_so(visit):
-    with running_app("--model", str(WEIGHTS / "shakespeare-rnn"), SPACE_ID="ada/page") as url:
-        assert visit(url).page.locator("#load").count() == 0
+def test_nobody_loads_a_model_on_a_space_unless_its_owner_says_so(start_app, visit):
+    url = start_app("--model", str(WEIGHTS / "shakespeare-rnn"), SPACE_ID="ada/page")
+    assert visit(url).page.locator("#load").count() == 0
 
 
 class TestTrain:
