@@ -1,6 +1,7 @@
 """Losses of a network on a text, in nats per character."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,31 +43,60 @@ def _carried_loss(reader: BlockReader[S], ids: SmallIds) -> float:
     return sum(float(part.sum()) for part in surprisals(reader, pieces)) / (len(ids) - 1)
 
 
-def reset_loss(network: Network, ids: SmallIds, release: Callable[[], None] = _keep) -> float:
+def reset_loss(
+    network: Network, ids: SmallIds, release: Callable[[], None] = _keep, engine: Engine | None = None
+) -> float:
     """Return the mean loss over the same predictions with the state zero at the start of every RESET_WINDOW.
 
     Every position counts, as in projects whose models see at most that many characters.
+
+    release, engine: as in `carried_loss`.
     """
     predictions = len(ids) - 1
     whole = predictions // RESET_WINDOW
-    total = RESET_WINDOW * whole * windows_loss(network, ids, RESET_WINDOW * np.arange(whole), RESET_WINDOW, release)
+    starts = RESET_WINDOW * np.arange(whole)
+    total = RESET_WINDOW * whole * windows_loss(network, ids, starts, RESET_WINDOW, release, engine)
     rest = predictions % RESET_WINDOW  # the last window, cut short by the end of the text
     if rest:
-        total += rest * windows_loss(network, ids, np.array([whole * RESET_WINDOW]), rest, release)
+        total += rest * windows_loss(network, ids, np.array([whole * RESET_WINDOW]), rest, release, engine)
     return total / predictions
 
 
 def windows_loss(
-    network: Network, ids: SmallIds, starts: NDArray[np.int64], window: int, release: Callable[[], None] = _keep
+    network: Network,
+    ids: SmallIds,
+    starts: NDArray[np.int64],
+    window: int,
+    release: Callable[[], None] = _keep,
+    engine: Engine | None = None,
 ) -> float:
-    """Return the mean loss over windows of a text that start at `starts` (M,), each from the zero state; 0 if none."""
+    """Return the mean loss over windows of a text that start at `starts` (M,), each from the zero state; 0 if none.
+
+    release, engine: as in `carried_loss`.
+    """
     if not len(starts):
         return 0.0
-    reader, total = NetworkReader(network, release), 0.0
-    zero = reader.zero_state()
     per_pass = max(1, MOST_LOGITS // (window * len(network.config.vocab)))  # windows side by side
-    for first in range(0, len(starts), per_pass):
+    if engine is None:
+        losses = _windows_losses(NetworkReader(network, release), ids, starts, window, per_pass)
+    else:
+        losses = _windows_losses(EngineReader(engine, release), ids, starts, window, per_pass)
+    return sum(losses) / (window * len(starts))
+
+
+def _windows_losses(
+    reader: BlockReader[S], ids: SmallIds, starts: NDArray[np.int64], window: int, per_pass: int
+) -> list[float]:
+    """Return the sum of the losses of each pass over at most `per_pass` windows."""
+    zero = reader.zero_state()
+
+    def read(first: int) -> float:
         windows = starts[first : first + per_pass] + np.arange(window + 1)[:, None]  # (T + 1, B)
         losses, _ = reader.read(ids[windows].astype(np.int64), reader.join([zero] * windows.shape[1]))
-        total += float(losses.sum())
-    return total / (window * len(starts))
+        return float(losses.sum())
+
+    passes, count = range(0, len(starts), per_pass), reader.count_threads(per_pass)
+    if count == 1:  # on this thread, where torch does without denormals
+        return [read(first) for first in passes]
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(read, passes))

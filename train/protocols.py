@@ -55,8 +55,8 @@ class Protocol(ABC):
         engine: the same model for a CPU, which measures a text in about half the time.
         """
 
-    def best_losses(self, network: Network) -> dict[str, float]:
-        """Measure the further losses of the best epoch's model."""
+    def best_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
+        """Measure the further losses of the best epoch's model. engine: as in `epoch_losses`."""
         return {}
 
 
@@ -102,9 +102,9 @@ class Holdout(Protocol):
         """See Protocol.epoch_losses."""
         return {"val_loss": carried_loss(network, self._val, self._release, engine), "unseen_loss": None}
 
-    def best_losses(self, network: Network) -> dict[str, float]:
+    def best_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
         """See Protocol.best_losses."""
-        return {"val_loss_reset256": reset_loss(network, self._val, self._release)}
+        return {"val_loss_reset256": reset_loss(network, self._val, self._release, engine)}
 
 
 class OverlappingWindows(Protocol):
@@ -158,7 +158,8 @@ class OverlappingWindows(Protocol):
     def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:
         """See Protocol.epoch_losses."""
         unseen = carried_loss(network, self._unseen, self._release, engine) if len(self._unseen) > 1 else None
-        return {"val_loss": windows_loss(network, self._seen, self._val, WINDOW), "unseen_loss": unseen}
+        val = windows_loss(network, self._seen, self._val, WINDOW, engine=engine)
+        return {"val_loss": val, "unseen_loss": unseen}
 
 
 PROTOCOLS: dict[str, Callable[..., Holdout | OverlappingWindows]] = {"holdout": Holdout, "windows": OverlappingWindows}
@@ -175,7 +176,7 @@ def evaluate(lm: CharLM, text: Text, protocol: str) -> tuple[dict[str, float], i
     with suppress(ModelFileError):  # its weights are too large for the engine; perhaps its losses are numbers
         engine = lm.engine if lm.device == "cpu" else None
     with flushed_denormals():
-        losses = split.epoch_losses(lm.network, engine) | split.best_losses(lm.network)
+        losses = split.epoch_losses(lm.network, engine) | split.best_losses(lm.network, engine)
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
         raise ModelFileError("the model's losses are not finite numbers, as after a training that diverged")

@@ -5,7 +5,7 @@ from models import VOCAB, make_config, make_model, make_weights, save, uniform_l
 from reference import load_plain, log_softmax, mean_loss
 
 from charlm.inference.gpu import NetworkReader
-from charlm.inference.scoring import SHORTEST_STRETCH
+from charlm.inference.scoring import SHORTEST_STRETCH, EngineReader
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
@@ -198,6 +198,24 @@ def test_the_loss_over_windows_is_the_mean_of_their_own(both, monkeypatch, most_
     ids, starts = random_ids(40), np.array([0, 30, 7, 8, 7])
     expected = np.mean([mean_loss(plain, ids[start : start + 8]) for start in starts])
     assert windows_loss(network, ids, starts, 7) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_engine_reads_windows_to_the_same_loss(tmp_path, monkeypatch, cell, threads):
+    monkeypatch.setattr(evaluate, "MOST_LOGITS", 500)
+    monkeypatch.setattr(evaluate, "RESET_WINDOW", 16)
+    monkeypatch.setattr(EngineReader, "count_threads", lambda self, stretches: threads)
+    save(make_model(cell), tmp_path / "model")
+    lm, plain = CharLM.from_pretrained(tmp_path / "model", device="cpu"), load_plain(tmp_path / "model")[0]
+    ids, starts, releases = random_ids(200), np.array([0, 30, 7, 8, 7] * 20), []
+    expected = np.mean([mean_loss(plain, ids[start : start + 8]) for start in starts])
+    loss = windows_loss(lm.network, ids, starts, 7, lambda: releases.append(0), lm.engine)
+    assert loss == pytest.approx(expected, abs=1e-5)
+    assert len(releases) > 5
+    assert reset_loss(lm.network, ids, engine=lm.engine) == pytest.approx(
+        mean_loss(plain, ids, reset_every=16), abs=1e-5
+    )
 
 
 def test_no_windows_lose_nothing(both):
