@@ -204,8 +204,8 @@ class _Worker(Generic[P]):
             self._joining.append(stream)
 
     def _run(self) -> None:
-        batch = self._backend.start_batch()
         try:
+            batch = self._backend.start_batch()
             while joined := self._admit():
                 batch.join([stream.prefilled for stream in joined], [stream.sampler for stream in joined])
                 self._write(batch)

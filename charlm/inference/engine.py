@@ -345,7 +345,7 @@ class Inputs:
         chunks, chunk = layer.inputs.shape[1], layer.inputs.shape[4]
         self._embedding, self._bias = layer.embedding, layer.bias
         padded = aligned(rows, chunks, chunk)
-        self._rows = padded.reshape(rows, -1)[:wanted, : self._embedding.shape[1]]
+        self._rows = padded.reshape(rows, chunks * chunk)[:wanted, : self._embedding.shape[1]]
         self._product = Product(padded.transpose(1, 0, 2)[None], layer.inputs, wanted)
 
     def look_up(self, ids: Ids | Sequence[int], out: Array | None = None) -> Array:
