@@ -171,7 +171,9 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7, 4.2), dpi=120)
+    # fixed margins: matplotlib's own layouts draw the figure once more, and a run draws it after each best epoch
+    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.12, top=0.92)
     axes = figure.subplots()
     for name, label in CURVES.items():
         points = [
@@ -197,6 +199,7 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
     axes.set(xlabel="epoch", ylabel="loss (nats per character)")
     axes.set_title(_drawable(title), parse_math=False)  # a $ in a text's name starts no formula
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))  # labels that fit into the margin
     axes.grid(alpha=0.3)
     axes.legend()
     png = io.BytesIO()
