@@ -454,6 +454,7 @@ cli.run(command)
     assert ended.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
 @pytest.mark.parametrize(
     ("flags", "status", "output"),

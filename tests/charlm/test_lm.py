@@ -463,6 +463,7 @@ def test_without_cuda_a_model_runs_on_the_cpu(monkeypatch):
     assert CharLM(model.config, model.weights).device == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("on_cuda", "faster"), [(1.001, "cuda"), (0.999, "cpu")])
 @pytest.mark.parametrize("cell", CELLS)
 def test_with_cuda_a_model_runs_on_what_writes_a_batch_of_streams_the_faster(
@@ -504,6 +505,7 @@ def test_a_device_that_was_chosen_is_not_measured(monkeypatch):
     assert CharLM(model.config, model.weights, device="cpu").device == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_on_a_gpu_the_network_writes_and_scores_what_the_engine_does_on_a_cpu(cell):
     lm = forgetting_lm(cell)

@@ -316,6 +316,7 @@ def test_a_change_that_equals_what_is_pushed_is_not_told(ada, folder, other_file
 STEPS = ["POST /api/models/.*/preupload", "POST .*/objects/batch", "PUT /lfs/", "POST .*/verify", "POST .*/commit/"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize(
     ("status", "message", "exit_status"),

@@ -232,6 +232,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, device, gpus):
         pytest.fail("joined")
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_meet_are_told_in_one_line_what_to_do(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

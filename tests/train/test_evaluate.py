@@ -179,6 +179,7 @@ def test_the_reset_loss_counts_every_position_of_every_window_the_last_short_one
     assert reset_loss(network, ids) == pytest.approx(mean_loss(plain, ids, reset_every=16), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_state_is_zero_again_after_256_symbols(both):
     network, plain = both
     ids = random_ids(600)
@@ -191,6 +192,7 @@ def test_a_text_shorter_than_a_window_is_read_from_one_zero_state(both):
     assert reset_loss(network, ids) == pytest.approx(carried_loss(network, ids), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most_logits", [1, 150, 2**24])  # 150: two windows at a time
 def test_the_loss_over_windows_is_the_mean_of_their_own(both, monkeypatch, most_logits):
     network, plain = both
@@ -200,6 +202,7 @@ def test_the_loss_over_windows_is_the_mean_of_their_own(both, monkeypatch, most_
     assert windows_loss(network, ids, starts, 7) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_engine_reads_windows_to_the_same_loss(tmp_path, monkeypatch, cell, threads):

@@ -352,6 +352,7 @@ def without_its_checkpoint(folder):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("holds", "resume", "changes", "message"),
     [
@@ -527,6 +528,7 @@ def plain_steps(trainer, steps, carries_state, clip_norm):
     return plain.state_dict(), state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("clip_norm", [0, 0.5])
 @pytest.mark.parametrize("sequences", [{}, {"protocol": "windows", "seq_length": None}], ids=["holdout", "windows"])

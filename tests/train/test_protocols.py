@@ -241,6 +241,7 @@ def test_ids_of_a_large_vocabulary_take_no_more_room_than_they_need():
 # What is measured of a model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [60, 3000])
 def test_the_losses_of_holdout_are_those_of_the_last_tenth_read_in_order_and_in_windows(both, length):
     lm, plain = both

@@ -54,6 +54,7 @@ def test_what_is_seen_is_what_torch_computes(pair):
         np.testing.assert_allclose(seen.probabilities[place], np.exp(expected[ranking]), atol=1e-5)
 
 
+@pytest.mark.slow
 @laws
 @given(text=st.text(st.sampled_from(VOCAB), max_size=30))
 def test_the_surprisals_are_those_of_score(text):

@@ -182,6 +182,7 @@ def requests(lm, count, longest, seed=0):
 # What a text becomes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_padding")
 @pytest.mark.parametrize("cell", CELLS)
 def test_streams_whose_logits_come_in_parts_are_the_same_to_the_last_bit(monkeypatch, cell):

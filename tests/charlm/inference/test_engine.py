@@ -120,6 +120,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize(("hidden_size", "num_layers", "symbols", "embedding_size"), SIZES)
 def test_logits_of_a_model_of_any_size_equal_the_equations(cell, hidden_size, num_layers, symbols, embedding_size):
@@ -216,6 +217,7 @@ def test_texts_are_the_same_in_any_batch_with_the_kernels_that_blas_has_for_olde
 # Without a table of the first layer
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize(("hidden_size", "num_layers", "symbols", "embedding_size"), SIZES)
 def test_a_model_without_a_table_equals_the_equations(
@@ -299,6 +301,7 @@ def test_reading_nothing_gives_no_logits_and_changes_nothing(cell):
 # Texts side by side
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize("sizes", [(70, 2, 65), (100, 3, 113), (520, 1, 300)], ids=str)
 def test_a_text_is_the_same_alone_and_in_any_place_of_any_batch_to_the_last_bit(cell, sizes):

@@ -68,6 +68,7 @@ def test_it_is_the_text_that_the_cpu_writes(lms, cell, settings):
         assert text == lms[cell].generate(PROMPT, length, seed=seed, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS[1:], ids=str)
 @every_cell
 def test_each_symbol_is_the_one_that_the_seeds_next_number_picks(tmp_path, lms, cell, settings):
@@ -93,6 +94,7 @@ def test_a_text_has_any_length(lms, length):
     assert write(lms["gru"], "a", length, 3, temperature=1.0) == longer[:length]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
 @every_cell
 def test_how_many_symbols_are_written_at_once_changes_nothing(lms, monkeypatch, cell, at_once):
@@ -109,6 +111,7 @@ def test_a_prompt_read_in_stretches_is_the_same_prompt(lms, monkeypatch, cell, r
     assert write(lms[cell], PROMPT, 80, 5, temperature=1.0) == expected
 
 
+@pytest.mark.slow
 @every_cell
 def test_more_layers_and_units_and_symbols_than_a_few(cell):
     vocab = "".join(map(chr, range(0x4E00, 0x4E00 + 130)))
@@ -236,6 +239,7 @@ WIDE_SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WIDE_SETTINGS)
 @pytest.mark.parametrize("logits", WIDE_LOGITS.values(), ids=WIDE_LOGITS)
 def test_a_selection_of_the_likeliest_excludes_what_sorting_all_would(logits, name):
@@ -258,6 +262,7 @@ def test_a_selection_of_the_likeliest_excludes_what_sorting_all_would(logits, na
     assert not selected_all or ids[:, 0].tolist() == expected
 
 
+@pytest.mark.slow
 def test_where_the_candidates_are_too_few_all_symbols_are_sorted():
     """An almost uniform distribution over many symbols, beside a stream whose candidates are enough."""
     vocab = "".join(map(chr, range(0x4E00, 0x4E00 + WIDE)))
@@ -319,6 +324,7 @@ class WrittenBatch:
         self._batch.keep(staying)
 
 
+@pytest.mark.slow
 @every_cell
 def test_a_stream_becomes_the_same_text_whatever_joins_and_leaves_its_batch(lms, cell):
     batch, lengths = WrittenBatch(lms[cell]), {}

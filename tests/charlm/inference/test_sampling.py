@@ -52,6 +52,7 @@ def many_drawn():
     return np.array([samplers.draw(logits) for _ in range(steps)]).reshape(steps, len(SETTINGS), each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SETTINGS)), ids=lambda number: str(SETTINGS[number]))
 def test_draws_follow_the_filtered_softmax(many_drawn, number):
     expected = sampling_distribution(LOGITS.tolist(), **SETTINGS[number])

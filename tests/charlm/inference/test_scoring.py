@@ -120,6 +120,7 @@ def test_a_text_of_any_length_in_any_pieces_is_scored_as_symbol_by_symbol(cell, 
     np.testing.assert_allclose(scores, expected[: max(0, length - 1)], atol=2e-4, rtol=0)
 
 
+@pytest.mark.slow
 @every_cell
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 100, 2 * scoring.SHORTEST_STRETCH - 1, 5000])
 def test_a_text_is_scored_as_symbol_by_symbol_with_the_sizes_as_they_are(cell, length):
@@ -225,6 +226,7 @@ def test_where_a_network_forgets_little_is_read_twice(cell):
     assert count_read(forgetful(cell)[0], random_ids(20_000)) < 1.2
 
 
+@pytest.mark.slow
 @every_cell
 def test_where_a_network_does_not_forget_nothing_is_read_more_than_three_times(cell):
     ids = 2 + random_ids(20_000) % 4

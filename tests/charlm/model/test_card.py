@@ -298,6 +298,7 @@ def test_windows_without_text_after_them_have_no_result():
     assert "model-index" not in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_snippet_in_plain_torch_writes_500_characters(tmp_path, monkeypatch, cell):
     folder = save(make_model(cell), tmp_path / "model")

@@ -30,6 +30,7 @@ def test_logits_equal_the_equations_worked_gate_by_gate(cell, num_layers):
         np.testing.assert_allclose(logits[:, stream].numpy(), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @every_cell
 def test_one_long_sequence_equals_three_with_carried_state(cell):
     network, ids = make_network(cell), random_ids(30)

@@ -68,6 +68,7 @@ def test_the_public_endpoints_and_the_events_are_those_of_the_page(page):
     assert sorted(page_events(page).values()) == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_queue_tells_which_sessions_have_events_and_drops_them(page):
     async def use():
         events, queue = EventQueue(page), page._queue

@@ -108,6 +108,7 @@ def test_a_visitor_who_leaves_ends_the_stream(monkeypatch, scheduler_threads):
 NO_MODELS = ["", "SMALL-LSTM", "../small-lstm", None, ["small-lstm"], {}, 3, True, "x" * 10_000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NO_MODELS, ids=lambda name: repr(name)[:20])
 def test_a_model_that_is_not_served_is_refused_by_a_short_message_that_lists_those_that_are(name):
     api = make_api()

@@ -53,6 +53,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", HOSTILE.values(), ids=HOSTILE)
 def test_a_record_that_cannot_be_shown_is_named_and_the_others_are_shown(record):
     registry, names = make_registry(one=REGISTRY["one"].lm.history, hostile=record), ["hostile", "one"]

@@ -70,6 +70,7 @@ def test_an_earlier_commit_that_is_loaded_already_does_not_stand_in_for_the_one_
     assert registry["ada/poems"].lm.config.cell == "gru"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["hf://ada/poems", "https://huggingface.co/ada/poems", " ada/poems@main "])
 def test_a_model_may_be_named_in_any_way_that_names_a_repository(ada, registry, written):
     (name,) = search(written)
@@ -118,6 +119,7 @@ def test_a_model_that_is_too_large_is_not_downloaded(ada, registry, monkeypatch)
     assert not any("/resolve/" in request.path for request in ada.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, 5, ["ada/poems"], "", "poems", "../../etc/passwd", "a/b/c", "x" * 10**6])
 def test_an_invalid_repository_name_is_refused_in_a_short_message(ada, registry, name):
     downloader = Downloader(registry, "cpu")
