@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from charlm.inference.engine import Engine
 from charlm.inference.gpu import NetworkReader
 from charlm.inference.sampling import MOST_LOGITS
-from charlm.inference.scoring import BlockReader, EngineReader, S, surprisals
+from charlm.inference.scoring import BlockReader, EngineReader, surprisals
 from charlm.model.network import Network
 
 from .encode import SmallIds
@@ -31,13 +32,7 @@ def carried_loss(
     release: gives back the memory that reading a mapped text takes.
     engine: the same model for a CPU, which reads a text in about half the time.
     """
-    if engine is None:
-        return _carried_loss(NetworkReader(network, release), ids)
-    return _carried_loss(EngineReader(engine, release), ids)
-
-
-def _carried_loss(reader: BlockReader[S], ids: SmallIds) -> float:
-    """Return what `carried_loss` returns, for any reader."""
+    reader = _reader(network, release, engine)
     block = reader.stretches * reader.longest_stretch  # copied from the mapped text, and released by its first pass
     pieces = (ids[first : first + block].astype(np.int64) for first in range(0, len(ids), block))
     return sum(float(part.sum()) for part in surprisals(reader, pieces)) / (len(ids) - 1)
@@ -77,17 +72,7 @@ def windows_loss(
     if not len(starts):
         return 0.0
     per_pass = max(1, MOST_LOGITS // (window * len(network.config.vocab)))  # windows side by side
-    if engine is None:
-        losses = _windows_losses(NetworkReader(network, release), ids, starts, window, per_pass)
-    else:
-        losses = _windows_losses(EngineReader(engine, release), ids, starts, window, per_pass)
-    return sum(losses) / (window * len(starts))
-
-
-def _windows_losses(
-    reader: BlockReader[S], ids: SmallIds, starts: NDArray[np.int64], window: int, per_pass: int
-) -> list[float]:
-    """Return the sum of the losses of each pass over at most `per_pass` windows."""
+    reader = _reader(network, release, engine)
     zero = reader.zero_state()
 
     def read(first: int) -> float:
@@ -97,6 +82,13 @@ def _windows_losses(
 
     passes, count = range(0, len(starts), per_pass), reader.count_threads(per_pass)
     if count == 1:  # on this thread, where torch does without denormals
-        return [read(first) for first in passes]
-    with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(read, passes))
+        losses = list(map(read, passes))
+    else:
+        with ThreadPoolExecutor(count) as threads:
+            losses = list(threads.map(read, passes))
+    return sum(losses) / (window * len(starts))
+
+
+def _reader(network: Network, release: Callable[[], None], engine: Engine | None) -> BlockReader[Any]:
+    """Return what reads a text: the engine where there is one, else the network. Each has states of its own type."""
+    return NetworkReader(network, release) if engine is None else EngineReader(engine, release)
