@@ -394,7 +394,7 @@ class Meter:
         return found
 
     def close(self) -> None:
-        """End it."""
+        """End the process that measures."""
         self._process.communicate()
 
 

@@ -1,4 +1,4 @@
-"""Coroutines run to their end on a thread of their own: on the main thread, the browser's driver has a loop running."""
+"""Run coroutines on another thread, since the browser's driver has an event loop running on the main thread."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

@@ -113,9 +113,9 @@ def next_steps(out: Path, prompt: str, is_published: bool) -> str:
 
 
 def exit_rank(status: int) -> NoReturn:
-    """End a process of a training; where there are several of them, without the interpreter's shutdown.
+    """Exit with a status. One of several processes skips the interpreter's shutdown.
 
-    In that shutdown torch sometimes aborts (SIGABRT, seen with Gloo), and a finished training would count as failed.
+    torch has aborted some of them at their end (SIGABRT, rarely, with Gloo), and a finished training counted as failed.
     Every file is closed before.
     """
     if launch_or_default().world_size == 1:

@@ -5,9 +5,9 @@ from typing import Any
 
 from charlm.model.config import ModelConfig
 
-# (characters, hidden size): if fewer characters train, this hidden size suits them, with the other settings at their
-# defaults. docs/log.md has the losses: on 5 and 18 KB a larger model learns no more, memorises early and takes twice as
-# long; on 100 KB, 512 units learn more than 256.
+# Pairs of (training characters, hidden size): for a text of fewer characters, a larger hidden size is not worth its
+# time, with the other settings at their defaults. docs/log.md has the losses: on 5 and 18 KB a larger model learns no
+# more, memorises early and takes twice as long; on 100 KB, 512 units learn more than 256.
 SUITABLE = ((10_000, 128), (50_000, 256))
 # Seconds of one CPU core, fitted to the runs in docs/log.md. At each position of a sequence the weights are read once
 # for all streams of the batch; for each character of each stream there are products with them.

@@ -23,7 +23,7 @@ MOST_LISTED = 5  # names of a folder in a message
 
 
 class NothingToResumeError(RequestError):
-    """A run was to be resumed where there is none."""
+    """The folder of a run to be resumed holds no run."""
 
 
 class FolderLock:

@@ -157,7 +157,7 @@ def load_registry(wanted: Sequence[str], bundled: Path, device: str, *, required
     named = _choose_names(wanted)
     models, problems = _load_all(named, bundled, device)
     if required and named and not models:
-        raise _join(list(problems.values()))
+        raise _combine_errors(list(problems.values()))
     if not models:
         for name, problem in problems.items():
             if isinstance(named[name], Path):
@@ -175,7 +175,7 @@ def load_registry(wanted: Sequence[str], bundled: Path, device: str, *, required
     return ModelRegistry(models, problems)
 
 
-def _join(errors: Sequence[CharLMError]) -> CharLMError:
+def _combine_errors(errors: Sequence[CharLMError]) -> CharLMError:
     """Return one error for several; its exit status says that the request has to change if that of any one does."""
     first = next((error for error in errors if error.exit_status == RequestError.exit_status), errors[0])
     if len(errors) == 1:
