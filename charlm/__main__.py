@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm import __version__, cli
+from charlm.device import DEVICES
 from charlm.errors import RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.installation import import_training
@@ -28,18 +29,36 @@ EXAMPLES = (
 GENERATE_EXAMPLES = (
     ("a model that was trained here", "./runs/my-text-lstm --prompt Once --length 300"),
     ("a model on the Hub", "USER/my-text --temperature 0.5 --seed 7"),
+    ("three texts, each ended before its first full stop", "./runs/my-text-lstm --num-samples 3 --stop ."),
 )
+TEXT_OPTIONS = ("--prompt", "--stop")  # whose values may begin with a dash
 READ_EXAMPLES = (("a model and a text", "./runs/my-text-lstm another-text.txt"),)
 
 
 def generate(args: argparse.Namespace) -> None:
-    """Write text to standard output as it is generated; on a terminal, after the prompt."""
-    from charlm.lm import CharLM  # here, because --help and wrong arguments need no numpy
+    """Write a text to standard output as it is generated, or several once they are complete.
 
-    lm = CharLM.from_pretrained(args.model)
-    pieces = lm.stream(args.prompt, args.length, args.temperature, args.top_k, args.top_p, args.seed)
-    if sys.stdout.isatty():
-        print(args.prompt, end="", flush=True)
+    On a terminal each follows its prompt.
+    """
+    from charlm.lm import CharLM  # here, because --help and wrong arguments need no numpy
+    from charlm.text import read_text
+
+    prompt = args.prompt if args.prompt_file is None else read_text(Path(args.prompt_file))
+    lm = CharLM.from_pretrained(args.model, device=args.device)
+    settings = args.length, args.temperature, args.top_k, args.top_p, args.seed
+    if args.json:
+        for sample in lm.generate_many(prompt, args.num_samples, *settings, stop=args.stop):
+            print(json.dumps(asdict(sample)))
+        return
+    shown = prompt if sys.stdout.isatty() else ""
+    if args.num_samples != 1:
+        samples = lm.generate_many(prompt, args.num_samples, *settings, stop=args.stop)
+        for number, sample in enumerate(samples, 1):
+            bits = "" if sample.bits_per_char is None else f", {sample.bits_per_char:.3f} bits per character"
+            print(f"--- sample {number} of {len(samples)}, seed {sample.seed}{bits} ---\n{shown}{sample.text}")
+        return
+    pieces = lm.stream(prompt, *settings, stop=args.stop)
+    print(shown, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
@@ -112,9 +131,12 @@ def parse(prog: str) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     import_training("__main__").add_commands(commands)
     add_commands(commands)
-    args = parser.parse_args(_attach_prompt(sys.argv[1:]))
-    if getattr(args, "prompt", "") == []:  # argparse before Python 3.13 reads the text "--" so
+    args = parser.parse_args(_attach_texts(sys.argv[1:]))
+    # argparse before Python 3.13 reads the text "--" as []
+    if getattr(args, "prompt", "") == []:
         args.prompt = "--"
+    if getattr(args, "stop", None):
+        args.stop = ["--" if stop == [] else stop for stop in args.stop]
     return args
 
 
@@ -122,12 +144,26 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     """Add the commands of this package to a parser."""
     command = commands.add_parser("generate", help="write text", examples=GENERATE_EXAMPLES)
     cli.add_model(command)
-    command.add_argument("--prompt", default="", help="text to continue")
+    prompt = command.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", default="", help="text to continue")
+    prompt.add_argument(
+        "--prompt-file", metavar="FILE", help="a UTF-8 file with that text, its last line break included"
+    )
     command.add_argument("--length", type=int, default=DEFAULT_LENGTH, help="new characters (%(default)s)")
     command.add_argument("--temperature", type=float, default=DEFAULT_TEMPERATURE, help="0 is likeliest (%(default)s)")
     command.add_argument("--top-k", type=int, default=0, help="draw from the k likeliest symbols; 0 is off")
     command.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest that reach p; 1 is off")
     command.add_argument("--seed", type=int, help="the same seed gives the same text")
+    command.add_argument(
+        "--num-samples", type=int, default=1, metavar="N", help="texts, with the seeds SEED, SEED + 1, … (%(default)s)"
+    )
+    command.add_argument(
+        "--stop", action="append", metavar="STRING", help="end before this string; again for each further one"
+    )
+    command.add_argument("--device", choices=DEVICES, default="auto", help="auto takes CUDA where it writes faster")
+    command.add_argument(
+        "--json", action="store_true", help="print for each text one JSON object: text, seed, bits_per_char"
+    )
     command.set_defaults(run=generate)
 
     command = commands.add_parser("score", help="tell how well a model predicts a text", examples=READ_EXAMPLES)
@@ -149,12 +185,12 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command.set_defaults(run=show_page)
 
 
-def _attach_prompt(arguments: list[str]) -> list[str]:
+def _attach_texts(arguments: list[str]) -> list[str]:
     """Write `--prompt TEXT` as `--prompt=TEXT`: else argparse takes a text that begins with a dash for an option."""
     attached = list[str]()
     for argument in arguments:
-        if attached and attached[-1] == "--prompt" and "--" not in attached:
-            attached[-1] = f"--prompt={argument}"
+        if attached and attached[-1] in TEXT_OPTIONS and "--" not in attached:
+            attached[-1] += f"={argument}"
         else:
             attached.append(argument)
     return attached

@@ -2,7 +2,8 @@
 
 import tempfile
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,12 @@ from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, me
 from charlm.inference.engine import Engine, Reader
 from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
 from charlm.inference.scoring import EngineReader, surprisals
+from charlm.inference.streams import StopFinder, check_stop, cut_at_stop, read_in_turns
 from charlm.installation import optional_packages
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, read_usable_model, write_model
-from charlm.model.history import HISTORY_FILE, HistoryRecord
+from charlm.model.history import HISTORY_FILE, HistoryRecord, bits_per_char
 from charlm.model_name import HubName, explain_missing, parse_model_name, parse_push_target
 from charlm.vocab import Ids, Vocab
 
@@ -34,6 +36,21 @@ if TYPE_CHECKING:
     from charlm.model.network import Network
 
 SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of the samples on a model card
+
+Stop = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that a model wrote.
+
+    seed: with it and the other settings, `generate` writes this text alone.
+    bits_per_char: its mean surprisal under the model itself, at temperature 1 and without limits; None if it is empty.
+    """
+
+    text: str
+    seed: int
+    bits_per_char: float | None
 
 
 class CharLM:
@@ -203,6 +220,8 @@ class CharLM:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int | None = None,
+        *,
+        stop: Stop = None,
     ) -> str:
         """Return `length` new characters that continue `prompt`, without the prompt itself.
 
@@ -210,9 +229,41 @@ class CharLM:
         temperature, top_k and top_p do. Symbols of the prompt that the model does not know are left
         out, with a warning; an empty prompt starts a new line.
 
+        stop: strings, or one, before the first of which the text ends. If several are complete at the same character,
+            the longest counts.
+
         Raises RequestError for a value out of bounds.
         """
-        return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed))
+        return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed, stop=stop))
+
+    def generate_many(
+        self,
+        prompt: str = "",
+        num_samples: int = 1,
+        length: int = DEFAULT_LENGTH,
+        temperature: float = DEFAULT_TEMPERATURE,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        *,
+        stop: Stop = None,
+    ) -> list[Sample]:
+        """Return several texts that continue `prompt`, written side by side in one batch; see `generate`.
+
+        The seeds are seed, seed + 1, and so on: each text is what `generate` returns for its seed.
+        """
+        settings = SamplingSettings(temperature, top_k, top_p, seed)
+        seeds = range(settings.seed, settings.seed + check_whole("num_samples", num_samples, 1))
+        ids, length = self._check_prompt(prompt, length)
+        stops = self._check_stop(stop)
+        streams = [self._write_shared(ids, length, Sampler(replace(settings, seed=each)), stops) for each in seeds]
+        texts, nats = [""] * len(streams), [0.0] * len(streams)
+        for number, piece in read_in_turns(streams):
+            if piece:
+                texts[number] += piece[0]
+                nats[number] += float(piece[1].sum())
+        means = [bits_per_char(cost / len(text)) if text else None for text, cost in zip(texts, nats, strict=True)]
+        return list(map(Sample, texts, seeds, means))
 
     def stream(
         self,
@@ -223,47 +274,66 @@ class CharLM:
         top_p: float = 1.0,
         seed: int | None = None,
         *,
+        stop: Stop = None,
         after: str = "",
         shared: bool = False,
     ) -> Iterator[str]:
         """Yield the text of `generate` in pieces, as it is written; unless `shared`, a character at a time.
 
+        stop: see `generate`. Characters that may begin a stop string are held back until it is known whether they do.
         after: what these settings and this seed have written already. `length` more characters follow, those that
-            would have come if it had never been stopped.
+            would have come if it had never been stopped. Stop strings are looked for in those only.
         shared: write it in one batch with the other shared streams that threads ask for at the same time, which is
             faster than one after another. The text does not depend on the others.
 
         Arguments are checked at the call, before the first character is asked for.
         """
-        settings = SamplingSettings(temperature, top_k, top_p, seed)
-        ids, length, sampler = self._check_request(prompt, after, length, settings)
+        sampler = Sampler(SamplingSettings(temperature, top_k, top_p, seed))
+        ids, length = self._check_prompt(prompt, length)
+        ids, stops = self._continue_after(after, ids, sampler), self._check_stop(stop)
         if shared:
-            return (text for text, _ in self._write_shared(ids, length, sampler))
+            return (text for text, _ in self._write_shared(ids, length, sampler, stops))
         drawn = self._write_on_cpu if self.device == "cpu" else partial(write_alone, self._backend)
-        return (self.vocab.symbols[id] for id in drawn(ids, length, sampler))
+        symbols = (self.vocab.symbols[id] for id in drawn(ids, length, sampler))
+        return cut_at_stop(symbols, stops) if stops else symbols
 
     def stream_scored(
-        self, prompt: str, length: int, settings: SamplingSettings, *, after: str = ""
+        self, prompt: str, length: int, settings: SamplingSettings, *, stop: Stop = None, after: str = ""
     ) -> Generator[tuple[str, NDArray[np.float64]]]:
         """Yield the pieces of a shared `stream`, each with the surprisals of its N characters in nats, (N,).
 
         They are those of the model itself, at temperature 1 and without limits: what `score` would give for the text.
         """
-        return self._write_shared(*self._check_request(prompt, after, length, settings))
+        sampler = Sampler(settings)
+        ids, length = self._check_prompt(prompt, length)
+        ids, stops = self._continue_after(after, ids, sampler), self._check_stop(stop)
+        return self._write_shared(ids, length, sampler, stops)
 
-    def _check_request(
-        self, prompt: str, after: str, length: int, settings: SamplingSettings
-    ) -> tuple[Ids, int, Sampler]:
-        """Return the ids to read, the checked length, and a sampler that continues behind `after`."""
+    def _check_prompt(self, prompt: str, length: int) -> tuple[Ids, int]:
+        """Return the ids to read and the checked length. Warns about symbols that are skipped."""
         length = check_whole("length", length, 0)
         ids, skipped = self.vocab.encode_known(check_string("prompt", prompt))
         if skipped:
             symbols = "".join(dict.fromkeys(skipped))
             warnings.warn(f"the prompt's {show(symbols)} was skipped: the model does not know it", stacklevel=3)
+        return ids if len(ids) else self._start(), length
+
+    def _continue_after(self, after: str, ids: Ids, sampler: Sampler) -> Ids:
+        """Return the ids to read, `after` included, whose random numbers the sampler skips."""
         written = self.vocab.encode(check_string("after", after))
-        sampler = Sampler(settings)
         sampler.skip(len(written))
-        return np.concatenate([ids if len(ids) else self._start(), written]), length, sampler
+        return np.concatenate([ids, written])
+
+    def _check_stop(self, stop: Stop) -> tuple[str, ...]:
+        """Return the stop strings. Warns about those that the model cannot write."""
+        stops = check_stop(stop)
+        for one in stops:
+            if unknown := self.vocab.keep_known(one)[1]:
+                warnings.warn(
+                    f"no text ends at the stop string {show(one)}: the model does not know {show(unknown)}",
+                    stacklevel=3,
+                )
+        return stops
 
     def score(self, text: str) -> NDArray[np.float64]:
         """Return the surprisal of each character of `text` but the first, in nats: (N - 1,) for N characters.
@@ -370,9 +440,19 @@ class CharLM:
     def _start(self) -> Ids:
         return self.vocab.encode(self.config.start)
 
-    def _write_shared(self, prompt: Ids, length: int, sampler: Sampler) -> Generator[tuple[str, NDArray[np.float64]]]:
+    def _write_shared(
+        self, prompt: Ids, length: int, sampler: Sampler, stops: Sequence[str]
+    ) -> Generator[tuple[str, NDArray[np.float64]]]:
+        finder, held = StopFinder(stops), np.zeros(0)  # the surprisals of what the finder holds back
         for ids, costs in self._scheduler.write(prompt, length, sampler):
-            yield self.vocab.decode(np.array(ids)), costs
+            text, costs = finder.feed(self.vocab.decode(np.array(ids))), np.concatenate([held, costs])
+            held = costs[len(text) :]
+            if text:
+                yield text, costs[: len(text)]
+            if finder.has_found:
+                return
+        if rest := finder.rest():
+            yield rest, held
 
     def _write_on_cpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
         if length == 0:

@@ -34,6 +34,7 @@ ORDER = [
     "charlm.inference.scoring",
     "charlm.inference.batching",
     "charlm.inference.gpu",
+    "charlm.inference.streams",
     "charlm.analysis.inspection",
     "charlm.analysis.units",
     "charlm.analysis.context",

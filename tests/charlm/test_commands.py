@@ -83,6 +83,8 @@ def process(*arguments, **options):
         (["--temperature", "0", "--length", "40"], {"temperature": 0, "length": 40}),
         (["--top-p", "0.8", "--length", "1"], {"top_p": 0.8, "length": 1}),
         (["--length", "0"], {"length": 0}),
+        (["--length", "80", "--stop", "ab", "--stop", "\n\n"], {"length": 80, "stop": ["ab", "\n\n"]}),
+        (["--length", "30", "--device", "cpu"], {"length": 30}),
     ],
     ids=str,
 )
@@ -116,6 +118,66 @@ def test_a_prompt_may_begin_with_a_dash(charlm, tmp_path, monkeypatch, prompt):
 
 
 # score
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", ["-a", "--", "--help", "--stop", "-1"])
+def test_a_stop_string_may_begin_with_a_dash(charlm, tmp_path, stop):
+    folder = save(make_model(vocab="-abehlopst1"), tmp_path / "model")
+    expected = CharLM.from_pretrained(folder).generate("", 200, seed=7, stop=stop)
+    assert charlm("generate", folder, "--length", 200, "--seed", 7, "--stop", stop) == (0, expected + "\n", "")
+
+
+@pytest.mark.parametrize("prompt", ["a cab", "bad\n한😀\n", ""])
+def test_a_prompt_may_stand_in_a_file_whose_last_line_break_counts(charlm, folder, text_file, prompt):
+    expected = CharLM.from_pretrained(folder).generate(prompt, 30, seed=7)
+    path = text_file("\ufeff" + prompt.replace("\n", "\r\n"))  # as some editors write it
+    result = charlm("generate", folder, "--prompt-file", path, "--length", 30, "--seed", 7)
+    assert result == (0, expected + "\n", "")
+
+
+def test_a_prompt_file_that_cannot_be_read_is_refused_in_one_line(charlm, folder, tmp_path):
+    path = tmp_path / "prompt.txt"
+    assert refused(charlm("generate", folder, "--prompt-file", path)) == (
+        f"error: cannot read the text {path}: No such file or directory; give a UTF-8 text file\n"
+    )
+    assert "is a binary or UTF-16 file" in refused(
+        charlm("generate", folder, "--prompt-file", folder / "model.safetensors")
+    )
+
+
+def test_several_texts_have_headings_with_what_repeats_each_alone(charlm, folder, monkeypatch):
+    samples = CharLM.from_pretrained(folder).generate_many("a cab", 3, 30, seed=7)
+    arguments = ("generate", folder, "--prompt", "a cab", "--length", 30, "--seed", 7)
+    headings = [
+        f"--- sample {number} of 3, seed {6 + number}, {sample.bits_per_char:.3f} bits per character ---\n"
+        for number, sample in enumerate(samples, 1)
+    ]
+    expected = "".join(f"{heading}{sample.text}\n" for heading, sample in zip(headings, samples, strict=True))
+    assert charlm(*arguments, "--num-samples", 3) == (0, expected, "")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    expected = "".join(f"{heading}a cab{sample.text}\n" for heading, sample in zip(headings, samples, strict=True))
+    assert charlm(*arguments, "--num-samples", 3) == (0, expected, "")
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--num-samples", 4], ["--num-samples", 2, "--stop", "a", "--length", 60]], ids=str
+)
+def test_generate_with_json_prints_an_object_for_each_text(charlm, folder, flags):
+    status, output, message = charlm("generate", folder, "--prompt", "bé", "--seed", 7, *flags, "--json")
+    assert (status, message) == (0, "")
+    samples = [json.loads(line) for line in output.splitlines()]
+    lm = CharLM.from_pretrained(folder)
+    assert len(samples) == dict(zip(flags[::2], flags[1::2], strict=True)).get("--num-samples", 1)
+    for number, sample in enumerate(samples):
+        assert list(sample) == ["text", "seed", "bits_per_char"] and sample["seed"] == 7 + number
+        options = {"length": 60, "stop": "a"} if "--stop" in flags else {}
+        assert sample["text"] == lm.generate("bé", seed=sample["seed"], **options)
+        if sample["text"]:
+            nats = lm.score("bé" + sample["text"])[1:].mean()
+            assert sample["bits_per_char"] == pytest.approx(nats / math.log(2), abs=1e-5)
+        else:
+            assert sample["bits_per_char"] is None
 
 
 @pytest.mark.slow
@@ -223,6 +285,9 @@ def test_a_model_that_diverged_is_refused_in_one_line(charlm, text_file, tmp_pat
         (["generate", "folder", "--seed", "1.5"], "argument --seed: invalid int value: '1.5'"),
         (["generate", "folder", "--tokens", "1"], "no option --tokens"),
         (["generate", "folder", "--prompt"], "argument --prompt: expected one argument"),
+        (["generate", "folder", "--stop"], "argument --stop: expected one argument"),
+        (["generate", "folder", "--num-samples", "some"], "argument --num-samples: invalid int value: 'some'"),
+        (["generate", "folder", "--prompt", "a", "--prompt-file", "b"], "--prompt-file: not allowed with argument"),
         (["generate", "folder", "--seed", "-x"], "write --option=VALUE if the value begins with a dash"),
         (["score", "folder", "file", "another"], "unrecognized arguments: another"),
     ],
@@ -252,6 +317,7 @@ def test_what_needs_arguments_and_has_none_shows_examples(charlm, arguments, req
     [
         (["generate", "folder", "--sed", "1"], "python -m charlm generate: no option --sed; did you mean --seed?\n"),
         (["genrate", "folder"], "did you mean generate?\n"),
+        (["generate", "folder", "--device", "cpp"], "(choose from auto, cpu, cuda, mps); did you mean cpu?\n"),
     ],
     ids=str,
 )
@@ -268,6 +334,9 @@ def test_a_mistyped_word_is_answered_with_the_nearest_one(charlm, arguments, mes
         (["--top-k", "-5"], "top_k is -5; it must be from 0"),
         (["--top-p", "1.5"], "top_p is 1.5; it must be from 0 to 1"),
         (["--seed", "-3"], "seed is -3; it must be from 0"),
+        (["--num-samples", "0"], "num_samples is 0; it must be from 1"),
+        (["--num-samples", "-2", "--json"], "num_samples is -2; it must be from 1"),
+        (["--stop", ""], "stop has ''; each stop string must be a string of at least one character"),
     ],
     ids=str,
 )
@@ -322,7 +391,10 @@ def test_help_names_every_argument(charlm, arguments):
     status, output, message = charlm(*arguments)
     assert (status, message) == (0, "")
     known = {
-        "generate": ["FOLDER_OR_REPO", "--prompt", "--length", "--temperature", "--top-k", "--top-p", "--seed"],
+        "generate": [
+            *("FOLDER_OR_REPO", "--prompt", "--length", "--temperature", "--top-k", "--top-p", "--seed"),
+            *("--prompt-file", "--num-samples", "--stop", "--device", "--json"),
+        ],
         "score": ["FOLDER_OR_REPO", "FILE", "--json"],
     }
     assert all(name in output for name in known.get(arguments[0], known))

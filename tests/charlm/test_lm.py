@@ -40,6 +40,7 @@ from charlm.inference.batching import (
     measure_chars_per_second,
 )
 from charlm.inference.engine import Reader
+from charlm.inference.sampling import SamplingSettings
 from charlm.model.card import model_card
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model
@@ -260,13 +261,133 @@ def test_half_of_a_surrogate_pair_is_one_more_unknown_symbol(lm):
         ({"seed": True}, "seed is True; it must be a whole number"),
         ({"prompt": None}, "prompt is None; it must be a string"),
         ({"prompt": b"a"}, "prompt is b'a'; it must be a string"),
+        ({"stop": ["a", ""]}, "stop has ''; each stop string must be a string of at least one character"),
+        ({"stop": 5}, "stop is 5; it must be a string or a list of strings"),
     ],
     ids=str,
 )
 def test_a_wrong_argument_is_refused_at_the_call(lm, arguments, message):
-    for method in (lm.stream, partial(lm.stream, shared=True), lm.generate):  # the stream is not even begun
+    # the stream is not even begun
+    for method in (lm.stream, partial(lm.stream, shared=True), lm.generate, lm.generate_many):
         with pytest.raises(RequestError, match=re.escape(message)):
             method(**arguments)
+
+
+# Stop strings, and several texts at once
+
+
+def first_found(text, *stops):
+    """The text before the first of its stop strings; none of them overlap."""
+    return min((text.partition(stop)[0] for stop in stops), key=len)
+
+
+@pytest.mark.parametrize("stops", [["a"], ["ab"], ["\n", "😀"], ["cab", "é한"], ["e" * 9]], ids=ascii)
+def test_a_text_ends_before_its_stop_string_streamed_or_not_alone_or_in_a_batch(lm, stops):
+    ended = 0
+    for seed in range(5):
+        whole = lm.generate("bad", 80, 1.5, seed=seed)
+        text = first_found(whole, *stops)
+        ended += text != whole
+        for stop in (stops, tuple(stops), *stops[: len(stops) == 1]):
+            assert written(lm, "bad", 80, 1.5, seed=seed, stop=stop) == (text, text)
+    assert ended > 0 or stops == ["e" * 9]
+
+
+def test_no_stop_strings_are_none(lm):
+    for stop in (None, [], ()):
+        assert written(lm, "bad", 60, seed=3, stop=stop) == (lm.generate("bad", 60, seed=3),) * 2
+
+
+def test_the_surprisals_of_a_text_that_a_stop_string_ends_are_those_of_its_characters(lm):
+    whole = lm.generate("bad", 80, 1.5, seed=1)
+    stop = whole[40:43]
+    pieces = list(lm.stream_scored("bad", 80, SamplingSettings(1.5, seed=1), stop=stop))
+    text = "".join(piece for piece, _ in pieces)
+    assert text == whole.partition(stop)[0]
+    costs = np.concatenate([costs for _, costs in pieces])
+    np.testing.assert_allclose(costs, lm.score("bad" + text)[2:], atol=1e-5)
+
+
+def test_a_text_that_was_ended_goes_on_behind_its_stop_string(lm):
+    whole = lm.generate("bad", 80, 1.5, seed=1)
+    begun = whole.partition(whole[40:43])[0] + whole[40:43]
+    rest = lm.stream("bad", 80 - len(begun), 1.5, seed=1, after=begun, stop=["e" * 9])
+    assert begun + "".join(rest) == whole
+
+
+def test_the_stop_string_ends_a_stream_for_the_others_in_its_batch_to_go_on(scheduler_threads):
+    lm = make_lm()
+    stream = lm.stream("a cab", 10**9, seed=7, stop="a", shared=True)
+    assert "".join(stream) == first_found(lm.generate("a cab", 2000, seed=7), "a")
+    for thread in scheduler_threads:
+        thread.join(60)  # a worker ends when nobody is left
+        assert not thread.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore:no text ends")
+def test_a_stop_string_that_the_model_cannot_write_is_named_once(lm):
+    for write in (lm.generate, lm.stream, partial(lm.stream, shared=True), partial(lm.generate_many, num_samples=3)):
+        with pytest.warns(UserWarning, match="no text ends") as caught:
+            write(prompt="a", length=30, seed=5, stop=["a€b€", "b"])
+        assert [str(warning.message) for warning in caught] == [
+            "no text ends at the stop string 'a€b€': the model does not know '€'"
+        ]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_each_of_several_texts_can_be_had_alone_with_its_seed(lms, cell, settings):
+    lm = lms[cell]
+    samples = lm.generate_many("a cab", 9, 60, seed=7, stop=["dad", "\n"], **settings)
+    assert [sample.seed for sample in samples] == list(range(7, 16))
+    for sample in samples:
+        alone = lm.generate("a cab", 60, seed=sample.seed, stop=["dad", "\n"], **settings)
+        assert sample.text == alone == first_found(alone, "dad", "\n")
+        if sample.text:
+            bits = lm.score("a cab" + sample.text)[4:].mean() / math.log(2)
+            assert sample.bits_per_char == pytest.approx(bits, abs=1e-5)
+        else:
+            assert sample.bits_per_char is None
+
+
+@pytest.mark.slow
+def test_several_texts_are_written_at_the_same_time(monkeypatch):
+    lm, most, join = make_lm(), 0, BatchScheduler.write
+
+    def write(self, *arguments):
+        nonlocal most
+        for piece in join(self, *arguments):
+            most = max(most, len(self))
+            yield piece
+
+    monkeypatch.setattr(BatchScheduler, "write", write)
+    assert len(lm.generate_many("a", 16, 3000, seed=1)) == 16
+    assert most >= 8  # some may have ended before the last began
+
+
+def test_one_text_is_written_unless_told_otherwise_and_none_may_be_asked_for(lm):
+    (sample,) = lm.generate_many("a cab", seed=5)
+    assert sample.text == lm.generate("a cab", seed=5)
+    for number in (0, -1, 1.5, "3", None, True):
+        with pytest.raises(RequestError, match="num_samples is "):
+            lm.generate_many("a", number)
+
+
+def test_without_a_seed_one_is_drawn_and_the_others_follow_from_it(lm):
+    seeds = [sample.seed for sample in lm.generate_many("a", 4, 5)]
+    assert seeds == [seeds[0] + number for number in range(4)]
+    assert seeds != [sample.seed for sample in lm.generate_many("a", 4, 5)]
+
+
+def test_samples_of_no_characters_have_no_bits(lm):
+    assert [(sample.text, sample.bits_per_char) for sample in lm.generate_many("a", 2, 0)] == [("", None)] * 2
+
+
+def test_unknown_symbols_are_named_once_for_all_texts(lm):
+    with pytest.warns(UserWarning, match="skipped") as caught:
+        samples = lm.generate_many("a €cab", 5, 20, seed=5)
+    assert len(caught) == 1
+    assert samples == lm.generate_many("a cab", 5, 20, seed=5)
 
 
 # What it thinks of a text
