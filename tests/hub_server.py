@@ -11,6 +11,10 @@
 It speaks the part of the Hub's HTTP protocol that models and Spaces need, with uploads by LFS. Spaces get the hardware
 that the plan of their owner includes. It refuses with the Hub's statuses and error codes:
 https://huggingface.co/docs/hub/api, https://github.com/git-lfs/git-lfs/tree/main/docs/api.
+
+For browsers it sends the Hub's CORS headers. `hub.space_url("ada/page")` is the address of a static Space, on a port
+of its own, as on the Hub it has a host of its own. With HubServer(cdn=True) files in LFS come from a second port, to
+which `resolve` redirects as the Hub does to its CDN.
 """
 
 import base64
@@ -22,7 +26,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import yaml
 
@@ -41,6 +45,17 @@ NEEDS_PLAN = (
     "Static Spaces are free for everyone, but hosting Gradio and Docker Spaces on free cpu-basic requires a PRO "
     "subscription. Subscribe at https://huggingface.co/pro"
 )
+# What a page of another host may read of an answer.
+EXPOSED = (
+    "X-Repo-Commit,X-Request-Id,X-Error-Code,X-Error-Message,X-Total-Count,ETag,Link,Accept-Ranges,Content-Range,"
+    "X-Linked-Size,X-Linked-ETag,X-Xet-Hash"
+)
+CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+}
 NEEDS_PAYMENT = "You must add a payment method to your account to upgrade your space's hardware."
 
 
@@ -154,29 +169,19 @@ class RefusedError(Exception):
 class HubServer:
     """The server; it runs between `with` and `close`. `repos` is keyed by USER/NAME, Spaces by spaces/USER/NAME."""
 
-    def __init__(self):
+    def __init__(self, cdn=False):
         self.repos: dict[str, Repo] = {}
         self.users: dict[str, User] = {}  # by token
         self.requests: list[Request] = []
         self._uploads: Files = {}  # LFS objects by SHA-256
         self._actions: list[list] = []  # pattern, action, times left
         self._lock = threading.Lock()
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def handle_one(self):
-                hub._serve(self)
-
-            do_GET = do_HEAD = do_POST = do_PUT = handle_one  # noqa: N815  # names that http.server demands
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._servers: list[ThreadingHTTPServer] = []
+        self._space_urls: dict[str, str] = {}
+        self.url = self._listen(self._serve)
+        self.cdn_url = self._listen(self._serve) if cdn else None
 
     def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
 
     def __exit__(self, *_):
@@ -184,8 +189,32 @@ class HubServer:
 
     def close(self):
         """Stop: from now on connections are refused."""
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def _listen(self, serve) -> str:
+        """Let `serve` answer requests on a free port; return the address."""
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_one(self):
+                serve(self)
+
+            do_GET = do_HEAD = do_POST = do_PUT = handle_one  # noqa: N815  # names that http.server demands
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        self._servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    def space_url(self, name) -> str:
+        """Return the address at which a static Space is served: the files of its main branch and nothing else."""
+        if name not in self._space_urls:
+            self._space_urls[name] = self._listen(lambda handler: self._serve_space(handler, name))
+        return self._space_urls[name]
 
     def add_user(self, name, token, write=True, groups=(), **settings) -> User:
         self.users[token] = User(name, token, write, tuple(groups), **settings)
@@ -245,12 +274,19 @@ class HubServer:
         if response.hang_up:
             handler.connection.shutdown(socket.SHUT_RDWR)
             return
-        handler.send_response(response.status)
-        for name, value in ({"Content-Length": str(len(response.body))} | response.headers).items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        if handler.command != "HEAD":
-            handler.wfile.write(response.body[: response.cut])
+        origin = handler.headers.get("Origin")
+        allowed = {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Expose-Headers": EXPOSED}
+        response.headers |= allowed if origin else {}
+        _send(handler, response)
+
+    def _serve_space(self, handler, name):
+        repo, path = self.repos[_key("space", name)], unquote(urlsplit(handler.path).path).removeprefix("/")
+        path = path or "index.html"
+        content_type = CONTENT_TYPES.get(path[path.rfind(".") :], "application/octet-stream")
+        if repo.sdk == "static" and path in repo.files:
+            _send(handler, Response(200, repo.files[path], {"Content-Type": content_type}))
+        else:
+            _send(handler, Response(404, b"Not Found"))
 
     def _act(self, request, answer):
         for entry in self._actions:
@@ -429,14 +465,18 @@ class HubServer:
         if path not in commit.files:
             raise RefusedError(404, "Entry not found", "EntryNotFound")
         content, blob = commit.files[path], _blob(path, commit.files[path])
-        sent = {"X-Repo-Commit": commit.id, "ETag": f'"{blob["blobId"]}"', "Accept-Ranges": "bytes"}
+        sent = {"Content-Type": "text/plain; charset=utf-8"}  # also for a script, which no page may run from there
+        sent |= {"X-Repo-Commit": commit.id, "ETag": f'"{blob["blobId"]}"', "Accept-Ranges": "bytes"}
         if "lfs" in blob:
             sent |= {"X-Linked-Etag": f'"{blob["lfs"]["sha256"]}"', "X-Linked-Size": str(len(content))}
-        if part := re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", "")):
-            start, end = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
-            sent["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
-            return Response(206, content[start : end + 1], sent)
-        return Response(200, content, sent)
+        if self.cdn_url and "lfs" in blob:
+            self._uploads[blob["lfs"]["sha256"]] = content
+            location = f"{self.cdn_url}/cdn/{blob['lfs']['sha256']}?filename={quote(path)}"
+            return Response(302, b"", sent | {"Location": location})
+        return _part(content, headers.get("Range", ""), sent)
+
+    def _cdn(self, headers, oid, **_):
+        return _part(self._uploads[oid], headers.get("Range", ""), {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"})
 
     def _preupload(self, user, request, kind, name, revision, **_):
         files = self._writable(user, kind, name).at(revision).files
@@ -517,8 +557,28 @@ ROUTES = [
     (rf"POST {PAGE}\.git/info/lfs/objects/batch", HubServer._lfs_batch),
     (rf"POST {PAGE}\.git/info/lfs/objects/verify", HubServer._lfs_verify),
     (r"PUT /lfs/(?P<oid>[0-9a-f]{64})", HubServer._lfs_upload),
+    (r"(GET|HEAD) /cdn/(?P<oid>[0-9a-f]{64})", HubServer._cdn),
     (rf"(GET|HEAD) {PAGE}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", HubServer._resolve),
 ]
+
+
+def _send(handler, response):
+    handler.send_response(response.status)
+    for name, value in ({"Content-Length": str(len(response.body))} | response.headers).items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(response.body[: response.cut])
+
+
+def _part(content, wanted, headers) -> Response:
+    """The answer to a request with a header Range, or without one if `wanted` is empty."""
+    if part := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted):
+        start, end = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
+        return Response(
+            206, content[start : end + 1], headers | {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
+        )
+    return Response(200, content, headers)
 
 
 def _key(kind, name):
