@@ -42,6 +42,8 @@ ORDER = [
     "charlm.hub",
     "charlm.publishing",
     "charlm.lm",
+    "charlm.browser.scripts",
+    "charlm.browser.page",
     "charlm.web.models",
     "charlm.web.heat",
     "charlm.web.plots",

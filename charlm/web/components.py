@@ -4,19 +4,17 @@ Each is a `gr.HTML` with a constant template; a function of static/page.js puts 
 is not put into the template, because Gradio evaluates a filled template as JavaScript, `${…}` in the value included.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS
+from charlm.browser.scripts import COMPONENTS_STYLE, join_modules
 
 STATIC = Path(__file__).parent / "static"
-SHADES = json.dumps({"LOWEST": LOWEST, "HIGHEST": HIGHEST, "MOST_NATS": MOST_NATS})  # how page.js decodes a Heat
-SCRIPT = f"<script>window.charlmShades = {SHADES};\n{(STATIC / 'page.js').read_text(encoding='utf-8')}</script>"
-STYLE = (STATIC / "page.css").read_text(encoding="utf-8")
+SCRIPT = f"<script>{join_modules(STATIC / 'page.js')}</script>"
+STYLE = COMPONENTS_STYLE + (STATIC / "page.css").read_text(encoding="utf-8")
 
 
 def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs: Any) -> gr.HTML:
@@ -26,14 +24,8 @@ def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs:
     explained: a hint to show below the text. If there is one, pointing at a character, or reaching it with the arrow
         keys, replaces the hint by what is known of the character; a click or Enter sends `select` with its `index`.
     """
-    detail = '<div class="heat-detail" role="status" data-hint="{{explained}}"></div>' if explained else ""
-    template = f"""<div class="heat"><div class="heat-head"><span class="heat-label">{{{{heading}}}}</span>
-        <button type="button" class="heat-copy" aria-label="Copy: {{{{heading}}}}">Copy</button>
-        <button type="button" class="heat-save" aria-label="Save: {{{{heading}}}}">Save</button></div>
-        <div class="heat-text" tabindex="0" role="textbox" aria-readonly="true" aria-multiline="true"
-            aria-label="{{{{heading}}}}"></div>{detail}</div>"""
     return _component(
-        template,
+        '<div class="heat"></div>',
         "charlm.heatText(element, props, trigger, watch); // sends 'select'",
         value={},
         heading=label,

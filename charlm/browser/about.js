@@ -1,0 +1,15 @@
+/* The view *About*: the cards of the models in short, with their licences. */
+
+import { byId, make, makeLine, readable } from "./components/text.js";
+import { models } from "./models.js";
+
+/** Open the view. */
+export function openAbout() {
+  const cards = models.map(({ name, card, size }) => {
+    const element = make("section", "card");
+    element.append(make("h3", "", readable(name)), ...card.map(makeLine));
+    element.append(make("p", "hint", `${(size / 1e6).toFixed(1)} MB of weights`));
+    return element;
+  });
+  byId("about-models").replaceChildren(...cards);
+}

@@ -1,0 +1,90 @@
+/* The page's address: which view it opens, and the settings of a shared text, as in the Gradio page (charlm/web/address.py). */
+
+import { entryOf } from "./models.js";
+
+export const VIEWS = ["write", "learn", "inside", "about"];
+const EMBEDDED = ["write", "learn", "inside"];
+
+// The bounds of what can be asked for, as in charlm/web/answers/write.py.
+export const LONGEST_TEXT = 5000;
+export const LONGEST_PROMPT = 20000;
+const HIGHEST_TEMPERATURE = 2;
+const LARGEST_TOP_K = 100;
+const SEED_DIGITS = 40;
+
+/** The parameters of a share link, and the setting that each is. */
+const PARAMETERS = {
+  a: "model_a", b: "model_b", prompt: "prompt", length: "length", temperature: "temperature", top_k: "top_k",
+  top_p: "top_p", seed: "seed",
+};
+
+/** Return {view, embedded, settings, problem} of an address; settings are undefined unless it shares a text. */
+export function readAddress(query) {
+  const embedded = EMBEDDED.includes(query.get("embed"));
+  const wanted = embedded ? query.get("embed") : query.get("view");
+  const found = { view: VIEWS.includes(wanted) ? wanted : "write", embedded, problem: "" };
+  if (!Object.keys(PARAMETERS).every((name) => query.has(name))) return found;
+  const settings = {};
+  for (const [name, setting] of Object.entries(PARAMETERS)) settings[setting] = query.get(name);
+  for (const name of ["length", "temperature", "top_k", "top_p"]) {
+    const number = settings[name].trim() === "" ? NaN : Number(settings[name]);
+    if (!Number.isFinite(number)) return { ...found, problem: "The link is damaged: one of its numbers cannot be read." };
+    settings[name] = number;
+  }
+  try {
+    return { ...found, settings: checkSettings(settings) };
+  } catch (error) {
+    return { ...found, problem: `The link cannot be opened here: ${error.message}.` };
+  }
+}
+
+/** Return checked settings. Throws an Error that names the value and what is allowed. */
+export function checkSettings(settings) {
+  const { model_a, model_b, prompt, length, temperature, top_k, top_p } = settings;
+  for (const name of [model_a, model_b]) entryOf(name);
+  if (Array.from(prompt).length > LONGEST_PROMPT) throw new Error(`prompt has over ${LONGEST_PROMPT} characters; shorten it`);
+  checkNumber("length", length, 1, LONGEST_TEXT, true);
+  checkNumber("temperature", temperature, 0, HIGHEST_TEMPERATURE);
+  checkNumber("top_k", top_k, 0, LARGEST_TOP_K, true);
+  checkNumber("top_p", top_p, 0, 1);
+  return { ...settings, seed: readSeed(settings.seed) };
+}
+
+function checkNumber(name, value, low, high, whole = false) {
+  if (Number.isFinite(value) && value >= low && value <= high && (!whole || Number.isInteger(value))) return;
+  throw new Error(`${name} is ${value}; it must be a ${whole ? "whole " : ""}number from ${low} to ${high}`);
+}
+
+/** Return the digits of a seed; one is drawn if there are none. Throws an Error if it is no whole number. */
+export function readSeed(typed) {
+  const digits = typed.trim();
+  if (digits === "") return String(crypto.getRandomValues(new Uint32Array(1))[0]);
+  if (!/^\d+$/.test(digits) || typed.length > SEED_DIGITS) {
+    throw new Error(`seed is '${typed.slice(0, 50)}'; it must be a whole number from 0, or empty for any`);
+  }
+  return digits.replace(/^0+(?=.)/, "");
+}
+
+/** Return the address of this page with other parameters. */
+export function addressWith(parameters) {
+  const address = new URL(location.href);
+  address.hash = "";
+  address.search = "";
+  for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value);
+  return address.href;
+}
+
+/** Return the address that opens this page with a text that it writes again. */
+export function linkTo(settings, extra = { view: "write" }) {
+  const parameters = Object.entries(PARAMETERS).map(([name, setting]) => [name, settings[setting]]);
+  return addressWith({ ...extra, ...Object.fromEntries(parameters) });
+}
+
+/** Put a view into the address, so that it can be passed on; not every browser allows it to a page from disk. */
+export function setAddress(view) {
+  try {
+    history.replaceState(null, "", addressWith({ view }));
+  } catch {
+    // the address then stays that of the first view
+  }
+}

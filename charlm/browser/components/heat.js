@@ -1,0 +1,226 @@
+/* Texts with a background colour for each character: by its surprisal, by a unit's activation, by its influence. */
+
+import { MOST_MARKS, make, named, readable, save, toClipboard, visible } from "./text.js";
+
+/* A shade, from 0 to 1, is one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them. MOST_NATS is the
+   surprisal that has shade 1. charlm/web/heat.py has the same numbers. */
+export const LOWEST = 48;
+export const HIGHEST = 126;
+export const MOST_NATS = 7.8;
+
+const DESCRIPTIONS = {
+  surprisal: (shade) => `surprisal ${(shade * MOST_NATS).toFixed(1)} nats`,
+  activation: (shade) => `activation ${(2 * shade - 1).toFixed(2)} of the strongest`,
+  influence: (shade) => `influence ${(100 * shade).toFixed(0)} % of the strongest`,
+};
+
+let pace = 0; // characters that appear per second in a paced text; 0 shows the text as it comes
+
+export function setPace(charactersPerSecond) {
+  pace = charactersPerSecond;
+}
+
+/** Return N numbers from 0 to 1 as N shades; numbers outside are clipped, and NaN becomes a space, no shade. */
+export function encodeShades(fractions) {
+  return Array.from(fractions, (fraction) => {
+    if (Number.isNaN(fraction)) return " ";
+    return String.fromCharCode(LOWEST + Math.round(Math.min(Math.max(fraction, 0), 1) * (HIGHEST - LOWEST)));
+  }).join("");
+}
+
+/** Return the place of the character that an element shows; undefined if it shows none. */
+function placeOf(element) {
+  return element.dataset.place === undefined ? undefined : Number(element.dataset.place);
+}
+
+/** A text whose characters have shades, in an element that holds a `div` of the class `heat`.
+
+    props: heading, explained (a hint below the text; with one, pointing at a character explains it), paced, and value, a
+      Heat of charlm/web/heat.py. After a change of the value, `update` shows it.
+    trigger: called with "select" and {index} when a character is chosen.
+    text, detail: the elements of the text and of the explanation below it.
+    symbols: the characters of the value. shown: how many of them are on the page.
+    cursor: the place of the character that is explained, -1 if there is none.
+    whole, shades, prompt, kind: of the value that was last shown.
+    marks: the combining marks at the end of what is shown. due: the time of the last paced step. */
+export class HeatText {
+  constructor(element, props, trigger) {
+    Object.assign(this, { props, trigger, shown: 0, symbols: [], cursor: -1, marks: 0, due: 0 });
+    this.build(element.querySelector(".heat"));
+    element.heatText = this;
+    this.update();
+  }
+
+  build(frame) {
+    const { heading, explained } = this.props;
+    const head = make("div", "heat-head");
+    head.append(make("span", "heat-label", heading));
+    for (const [name, action] of [
+      ["Copy", (event) => this.copy(event.target)],
+      ["Save", () => save(this.value.text, `${this.value.name}.txt`)],
+    ]) {
+      const button = make("button", `heat-${name.toLowerCase()}`, name);
+      button.type = "button";
+      button.setAttribute("aria-label", `${name}: ${heading}`);
+      button.addEventListener("click", action);
+      head.append(button);
+    }
+    this.text = make("div", "heat-text");
+    this.text.tabIndex = 0;
+    const aria = { role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": heading };
+    for (const [name, value] of Object.entries(aria)) this.text.setAttribute(name, value);
+    this.text.addEventListener("mouseover", (event) => this.point(placeOf(event.target)));
+    this.text.addEventListener("click", (event) => this.choose(placeOf(event.target)));
+    this.text.addEventListener("keydown", (event) => this.type(event));
+    frame.replaceChildren(head, this.text);
+    if (!explained) return;
+    this.detail = make("div", "heat-detail");
+    this.detail.setAttribute("role", "status");
+    this.detail.dataset.hint = explained;
+    frame.append(this.detail);
+  }
+
+  get value() {
+    return { prompt: "", text: "", shades: "", kind: "surprisal", name: "text", ...(this.props.value || {}) };
+  }
+
+  get pace() {
+    return this.props.paced ? pace : 0;
+  }
+
+  /** Show the value: append if it continues what is shown, else start anew. */
+  update() {
+    const { prompt, text, shades, kind, details } = this.value;
+    const isSameKind = kind === this.kind && prompt === this.prompt && !details;
+    if (!(isSameKind && text.startsWith(this.whole) && shades.startsWith(this.shades))) this.clear();
+    Object.assign(this, { whole: text, shades, kind, prompt });
+    this.symbols = Array.from(text);
+    this.text.dataset.prompt = readable(prompt);
+    this.text.dataset.kind = kind;
+    if (this.pace) this.reveal();
+    else this.show(this.symbols.length);
+  }
+
+  clear() {
+    this.text.replaceChildren();
+    Object.assign(this, { shown: 0, marks: 0, cursor: -1, due: 0 });
+    if (this.detail) this.detail.replaceChildren();
+  }
+
+  /** Append characters at the chosen pace until all are shown. */
+  reveal() {
+    if (this.timer) return;
+    this.due = performance.now();
+    const tick = (now) => {
+      if (this.shown >= this.symbols.length || !this.pace) {
+        this.timer = null;
+        if (!this.pace) this.show(this.symbols.length);
+        return;
+      }
+      const steps = Math.floor(((now - this.due) / 1000) * this.pace);
+      if (steps > 0) {
+        this.due += (steps * 1000) / this.pace;
+        this.show(Math.min(this.shown + steps, this.symbols.length));
+      }
+      this.timer = requestAnimationFrame(tick);
+    };
+    this.timer = requestAnimationFrame(tick);
+  }
+
+  /** Drop what is not shown yet, so that the text continues from what the visitor sees. */
+  stop() {
+    if (this.timer) cancelAnimationFrame(this.timer);
+    this.timer = null;
+    this.symbols = this.symbols.slice(0, this.shown);
+    this.whole = this.symbols.join("");
+    this.shades = this.value.shades.slice(0, this.shown);
+    if (this.whole !== this.value.text) this.props.value = { ...this.value, text: this.whole, shades: this.shades };
+  }
+
+  /** Append the characters up to a place. */
+  show(end) {
+    const { shades } = this.value;
+    const isAtEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 30;
+    const added = document.createDocumentFragment();
+    for (let place = this.shown; place < end; place++) {
+      const symbol = this.symbols[place];
+      const isMark = /\p{M}/u.test(symbol);
+      const span = make("span", symbol === "\n" ? "newline" : "", visible(symbol, this.marks));
+      this.marks = isMark ? this.marks + 1 : 0;
+      if (span.textContent !== symbol) span.className = "escape";
+      span.dataset.place = place;
+      const shade = this.shade(shades, place);
+      if (shade !== null) this.paint(span, shade);
+      added.append(span);
+    }
+    this.text.append(added);
+    this.shown = Math.max(this.shown, end);
+    if (isAtEnd && !this.value.details) this.text.scrollTop = this.text.scrollHeight;
+  }
+
+  /** Return the shade of a place, null if it has none. */
+  shade(shades, place) {
+    const code = shades.charCodeAt(place);
+    return code >= LOWEST && code <= HIGHEST ? (code - LOWEST) / (HIGHEST - LOWEST) : null;
+  }
+
+  /** Colour a character. Activations below 0, whose shades are below 0.5, have their own colour. */
+  paint(span, shade) {
+    if (this.kind !== "activation") return span.style.setProperty("--shade", shade.toFixed(3));
+    span.style.setProperty("--shade", Math.abs(2 * shade - 1).toFixed(3));
+    span.classList.toggle("negative", shade < 0.5);
+  }
+
+  /** Describe the character at a place. */
+  point(place) {
+    if (place === undefined || place >= this.shown) return;
+    const shade = this.shade(this.value.shades, place);
+    const words = shade === null ? "" : `: ${DESCRIPTIONS[this.kind](shade)}`;
+    this.text.children[place].title = named(this.symbols[place]) + words;
+    if (!this.detail) return;
+    this.text.children[this.cursor]?.classList.remove("cursor");
+    this.text.children[place].classList.add("cursor");
+    this.cursor = place;
+    this.explain(place, words);
+  }
+
+  /** List below the text which characters the model held likeliest at a place. */
+  explain(place, words) {
+    const rows = (this.value.details?.[place] ?? []).map(([symbol, probability]) => {
+      const row = make("div", "bar-row" + (symbol === this.symbols[place] ? " true" : ""));
+      const bar = make("span", "bar");
+      bar.style.width = `${(100 * probability).toFixed(1)}%`;
+      const track = make("span", "bar-track");
+      track.append(bar);
+      const label = make("span", "bar-symbol", { "\n": "↵", " ": "␣" }[symbol] ?? visible(symbol, MOST_MARKS));
+      row.append(label, track, make("span", "bar-figure", `${(100 * probability).toFixed(1)} %`));
+      return row;
+    });
+    this.detail.replaceChildren(make("div", "detail-line", named(this.symbols[place]) + words), ...rows);
+  }
+
+  /** Send the place of a chosen character to the server. */
+  choose(place) {
+    if (place === undefined) return;
+    this.point(place);
+    this.trigger("select", { index: place });
+  }
+
+  /** Move the cursor with the keyboard. */
+  type(event) {
+    if (!this.detail) return;
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -this.shown, End: this.shown }[event.key];
+    if (step !== undefined) this.point(Math.min(Math.max(this.cursor + step, 0), this.shown - 1));
+    else if (event.key === "Enter" && this.cursor >= 0) this.choose(this.cursor);
+    else return;
+    event.preventDefault();
+    this.text.children[this.cursor]?.scrollIntoView({ block: "nearest" });
+  }
+
+  async copy(button) {
+    const message = (await toClipboard(this.value.text)) ? "Copied" : "Select and copy by hand";
+    const before = button.textContent;
+    button.textContent = message;
+    setTimeout(() => (button.textContent = before), 1500);
+  }
+}

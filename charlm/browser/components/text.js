@@ -1,0 +1,75 @@
+/* Texts that anyone may have written, made safe to show, and given to the clipboard or saved as a file.
+
+   Every component puts its values on the page as text, never as markup. */
+
+export const MOST_MARKS = 3; // combining marks on one letter; more would cover the lines above
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}]/u;
+
+/** Return a character, or its number if it would be invisible, reorder the text, or pile up.
+
+    `printable` in charlm/text.py does the same for messages and names; it also escapes line breaks and tabs, which a
+    text keeps. */
+export function visible(symbol, marksBefore) {
+  if (symbol === "\n" || symbol === "\t") return symbol;
+  const isPiled = /\p{M}/u.test(symbol) && marksBefore >= MOST_MARKS;
+  if (!HIDDEN.test(symbol) && !isPiled) return symbol;
+  return `\\u{${symbol.codePointAt(0).toString(16)}}`;
+}
+
+/** Return a text with every character made visible. */
+export function readable(text) {
+  let marks = 0;
+  return Array.from(String(text), (symbol) => {
+    const shown = visible(symbol, marks);
+    marks = /\p{M}/u.test(symbol) ? marks + 1 : 0;
+    return shown;
+  }).join("");
+}
+
+/** Return a character as it is called in a description. */
+export function named(symbol) {
+  return { "\n": "line break", "\t": "tab", " ": "space" }[symbol] ?? `“${visible(symbol, MOST_MARKS)}”`;
+}
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+export function make(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+/** Return whether the text is on the clipboard: browsers refuse it to pages without https. */
+export async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Download a text as a file. */
+export function save(text, name, type = "text/plain") {
+  const link = make("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
+  link.download = name.replace(/[^\p{L}\p{N}._-]+/gu, "-");
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+export function makeLine(line) {
+  return make("div", "line", readable(line));
+}
+
+export function makeCard({ title, about, text }) {
+  const card = make("section", "card");
+  const body = make("pre", "card-text", readable(text));
+  body.tabIndex = 0; // it scrolls, so the keyboard has to reach it
+  body.setAttribute("aria-label", title);
+  card.append(make("h4", "", readable(title)), make("div", "hint", readable(about)), body);
+  return card;
+}

@@ -1,0 +1,103 @@
+/* The view *Learn*: the loss curves of the training records, what they show, and what the models wrote as they learnt. */
+
+import { AXES, Curves, LOSS_UNITS } from "./components/curves.js";
+import { byId, make, makeCard, makeLine, readable, save } from "./components/text.js";
+import { models, reading } from "./models.js";
+
+const SHOWN_FIRST = 3; // models
+const COLUMNS = ["epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second"];
+
+/** Return a radio button or a checkbox with its label. */
+function makeChoice(type, name, value, checked) {
+  const label = make("label", "check");
+  const input = make("input");
+  Object.assign(input, { type, name, value, checked });
+  label.append(input, make("span", "", readable(value)));
+  return label;
+}
+
+function offer(id, values) {
+  values.forEach((value, place) => byId(id).append(makeChoice("radio", id, value, place === 0)));
+}
+
+function chosen(id) {
+  return [...byId(id).querySelectorAll("input:checked")].map((input) => input.value);
+}
+
+/** Return the first models that were measured with the same protocol as the first one. */
+function comparable(recorded) {
+  const protocol = recorded[0]?.history.run.protocol;
+  return recorded.filter(({ history }) => history.run.protocol === protocol).slice(0, SHOWN_FIRST);
+}
+
+/** Return sentences about the models of these names: of each alone, then of those next to each other by their losses. */
+function readingOf(shown) {
+  const ranked = [...shown].sort((one, other) => one.history.best.val_loss - other.history.best.val_loss);
+  const compared = ranked.slice(1).flatMap(({ name }, place) => {
+    const names = [ranked[place].name, name];
+    return reading.pairs.find(([one, other]) => names.includes(one) && names.includes(other))?.[2] ?? [];
+  });
+  return [...shown.map(({ name }) => reading.own[name]), ...new Set(compared)].filter(Boolean);
+}
+
+/** Return what each model wrote after an epoch, or after its last one before that of which a sample is kept, as cards. */
+function samplesAt(shown, epoch) {
+  return shown.map(({ name, history }) => {
+    const written = history.epochs.filter((each) => each.sample !== "");
+    const past = written.filter((each) => each.epoch <= epoch);
+    const found = past.at(-1) ?? written[0] ?? history.epochs[0];
+    const losses = `training ${found.train_loss.toFixed(4)}, validation ${found.val_loss.toFixed(4)}`;
+    return { title: name, about: `after epoch ${found.epoch}: ${losses}`, text: found.sample };
+  });
+}
+
+/** Return the numbers of every epoch as CSV, with a heading. */
+function csvOf(shown) {
+  // spreadsheets read a cell that begins with one of these as a formula
+  const cell = (value) => {
+    const words = /^[=+@-]/.test(String(value)) && typeof value === "string" ? `'${value}` : String(value ?? "");
+    return /[",\r\n]/.test(words) ? `"${words.replaceAll('"', '""')}"` : words;
+  };
+  const rows = shown.flatMap(({ name, history }) =>
+    history.epochs.map((epoch) => [name, ...COLUMNS.map((column) => epoch[column])]),
+  );
+  return [["model", ...COLUMNS], ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
+}
+
+/** Open the view. */
+export function openLearn() {
+  const recorded = models.filter(({ history }) => history);
+  const first = comparable(recorded);
+  for (const model of recorded) byId("learn-models").append(makeChoice("checkbox", "model", model.name, first.includes(model)));
+  offer("unit", Object.keys(LOSS_UNITS));
+  offer("axis", Object.keys(AXES));
+  offer("scale", ["linear", "log"]);
+
+  const shown = () => chosen("learn-models").map((name) => recorded.find((model) => model.name === name));
+  const props = {};
+  const curves = new Curves(byId("loss-curves"), props);
+  const showSamples = () => {
+    byId("epoch-value").textContent = byId("epoch").value;
+    byId("samples").replaceChildren(...samplesAt(shown(), Number(byId("epoch").value)).map(makeCard));
+  };
+  const draw = () => {
+    const [unit, axis, scale] = ["unit", "axis", "scale"].map((id) => chosen(id)[0]);
+    props.value = { records: shown().map(({ name, history }) => [name, history]), unit, axis, scale };
+    curves.update();
+  };
+  const showModels = () => {
+    draw();
+    const sentences = readingOf(shown());
+    byId("reading").replaceChildren(...(sentences.length ? sentences : ["Choose a model that has a record."]).map(makeLine));
+    const last = Math.max(1, ...shown().map(({ history }) => history.epochs.at(-1).epoch));
+    byId("epoch").max = last;
+    byId("epoch").value = last;
+    showSamples();
+  };
+  for (const id of ["unit", "axis", "scale"]) byId(id).addEventListener("change", draw);
+  byId("learn-models").addEventListener("change", showModels);
+  byId("epoch").addEventListener("input", showSamples);
+  byId("save-png").addEventListener("click", () => curves.savePng("curves.png"));
+  byId("save-csv").addEventListener("click", () => save(csvOf(shown()), "curves.csv", "text/csv"));
+  showModels();
+}

@@ -1,0 +1,261 @@
+"""The page without a server as one file with the models in it, or as the files of a static Space that fetches them.
+
+Everything about a model, its name and vocabulary too, may come from strangers. It stands in the page as JSON, in which
+no `<` can end the element, and the page's JavaScript shows it as text.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from charlm.analysis.diagnosis import read_curves
+from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, imported, join_modules
+from charlm.errors import RequestError
+from charlm.model.config import ModelConfig
+from charlm.model.folder import Model
+from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char
+from charlm.model.weights import pack_weights
+from charlm.text import printable
+
+ENGINE, SCRIPT, STYLE, TEMPLATE = (FOLDER / name for name in ("charlm.js", "page.js", "page.css", "page.html"))
+MARK = '<meta name="generator" content="charlm export">'  # by which an exported page is known
+MOST_MODELS = 20
+MOST_WEIGHTS = 256 << 20  # bytes in one file: with more, phones run out of memory
+LARGEST_REST = 200_000  # bytes of a page beyond 4/3 of its weights
+PIECE = 6 << 20  # bytes of weights in one element; a multiple of 3, so that each piece is base64 of its own
+
+# The hosts that the Hub's files come from: the Hub itself, and the stores that it redirects to.
+HUB_HOSTS = ("https://huggingface.co", "https://*.huggingface.co", "https://*.hf.co")
+
+
+@dataclass(frozen=True)
+class PageModel:
+    """A model as the page shows it.
+
+    size, sha256: of its model.safetensors. license: as its card names it, empty if it states none.
+    source: where it came from, as a reader is told: USER/REPO@COMMIT, or empty for a folder.
+    weights: the content of model.safetensors, or None if the page fetches it.
+    address: of the folder that the page fetches it from, at a commit; empty if the page holds the weights.
+    """
+
+    name: str
+    config: ModelConfig
+    size: int
+    sha256: str
+    history: HistoryRecord | None = None
+    license: str = ""
+    source: str = ""
+    weights: bytes | None = field(default=None, repr=False)
+    address: str = ""
+
+    @classmethod
+    def from_model(cls, name: str, model: Model, license: str = "", source: str = "") -> "PageModel":
+        """Return a model whose weights the page holds."""
+        packed = pack_weights(model.weights)
+        sha256 = hashlib.sha256(packed).hexdigest()
+        return cls(printable(name), model.config, len(packed), sha256, model.history, license, source, packed)
+
+
+def export_html(models: Sequence[PageModel]) -> bytes:
+    """Return the page as one file that holds these models, and that asks for nothing else.
+
+    It takes 4/3 of their weights and at most LARGEST_REST bytes, for which samples of some epochs are left out if need
+    be. Raises RequestError if there are no models, too many, or more weights than a browser holds.
+    """
+    _check(models)
+    script = join_modules(SCRIPT)
+    style = _style()
+    policy = {
+        "default-src": "'none'",
+        "script-src": f"{_hash(script)} blob: 'wasm-unsafe-eval'",  # blob: the engine, and the Worker that it runs in
+        "worker-src": "blob:",
+        "style-src": _hash(style),
+        "img-src": "data: blob:",  # the icon, and the curves on their way to a PNG
+    }
+    engine = ENGINE.read_text(encoding="utf-8")
+    assert "</script" not in engine.lower() and "<!--" not in engine
+    head = _head(models, policy, f"<style>{style}</style>")
+    scripts = f'<script type="text/plain" id="engine">{engine}</script>\n<script>{script}</script>\n'
+    fixed = sum(len(part.encode()) for part in (head, scripts, TEMPLATE.read_text(encoding="utf-8")))
+    data = _element(fit_samples(page_data(models), LARGEST_REST - fixed - 200 * len(models)))
+    weights = [part for place, model in enumerate(models) for part in _pieces(place, model.weights or b"")]
+    before, after = _template(head)
+    return b"".join([before.encode(), data.encode(), *weights, scripts.encode(), after.encode()])
+
+
+def static_files(models: Sequence[PageModel], hosts: Sequence[str] = HUB_HOSTS) -> dict[str, bytes]:
+    """Return the files of a static Space, by path, whose page fetches the models from their addresses.
+
+    hosts: from which the page may fetch, as a Content-Security-Policy names them.
+    """
+    _check(models)
+    policy = {
+        "default-src": "'none'",
+        "script-src": "'self' 'wasm-unsafe-eval'",
+        "worker-src": "'self' blob:",
+        "style-src": "'self'",
+        "img-src": "data: blob:",
+        "connect-src": " ".join(["'self'", *hosts]),
+    }
+    head = _head(models, policy, '<link rel="stylesheet" href="page.css">')
+    before, after = _template(head)
+    index = f'{before}{_element(page_data(models))}<script type="module" src="page.js"></script>\n{after}'
+    modules = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in [*imported(SCRIPT), ENGINE]}
+    return {"index.html": index.encode(), "page.css": _style().encode(), **modules}
+
+
+def page_data(models: Sequence[PageModel]) -> dict[str, Any]:
+    """Return what the page knows of its models, as JSON holds it: `models`, and `reading`, what their curves show.
+
+    Of each model it has `name`, `about` (a line), `card` (the card in short, in sentences), `license`, `source`,
+    `address`, `size`, `sha256`, `config` (the content of config.json) and `history`. The reading has a paragraph for
+    each model by name, `own`, and comparisons of any two, `pairs`.
+    """
+    records = [(model.name, model.history) for model in models if model.history is not None]
+    own = {name: read_curves([(name, history)])[0] for name, history in records}
+    pairs = [[a, b, read_curves([(a, one), (b, other)])[2:]] for (a, one), (b, other) in combinations(records, 2)]
+    return {"models": [_describe(model) for model in models], "reading": {"own": own, "pairs": pairs}}
+
+
+def fit_samples(data: dict[str, Any], most: int) -> dict[str, Any]:
+    """Return the data of a page with as many samples of the epochs as fit into `most` bytes of JSON.
+
+    Every second sample is left out, as often as needed; those of the first, the best and the last epoch stay.
+    """
+    step = 1
+    while len(_to_json(data).encode()) > most and step < 10_000:
+        step *= 2
+        data = data | {"models": [model | {"history": _thin(model["history"], step)} for model in data["models"]]}
+    return data
+
+
+def _thin(history: HistoryRecord | None, step: int) -> HistoryRecord | None:
+    if history is None:
+        return None
+    kept = {1, history["best"]["epoch"], history["epochs"][-1]["epoch"]}
+    epochs: list[EpochRecord] = [
+        epoch if epoch["epoch"] in kept or epoch["epoch"] % step == 0 else {**epoch, "sample": ""}
+        for epoch in history["epochs"]
+    ]
+    return {**history, "epochs": epochs}
+
+
+def _check(models: Sequence[PageModel]) -> None:
+    assert len({model.name for model in models}) == len(models)
+    if not 1 <= len(models) <= MOST_MODELS:
+        raise RequestError(f"a page shows 1 to {MOST_MODELS} models, not {len(models)}")
+    weights = sum(len(model.weights or b"") for model in models)
+    if weights > MOST_WEIGHTS:
+        raise RequestError(
+            f"these models have {weights / 1e6:,.0f} MB of weights, and browsers cannot hold a file with more than "
+            f"{MOST_WEIGHTS / 1e6:,.0f} MB; export fewer models or smaller ones"
+        )
+
+
+def _describe(model: PageModel) -> dict[str, Any]:
+    config = model.config
+    about = f"{config.kind.label} {config.num_layers}×{config.hidden_size} · {config.parameters:,} parameters"
+    return {
+        "name": model.name,
+        "about": about,
+        "card": _card(model),
+        "license": model.license,
+        "source": model.source,
+        "address": model.address,
+        "size": model.size,
+        "sha256": model.sha256,
+        "config": json.loads(config.to_json(model.sha256)),
+        "history": model.history,
+    }
+
+
+def _card(model: PageModel) -> list[str]:
+    """Return the card in short: what the model is, what it was trained on, how good it is, and its licence."""
+    config, history = model.config, model.history
+    said = [
+        f"{config.kind.label}: {config.num_layers} layers of {config.hidden_size} {config.cell.upper()} units over an "
+        f"embedding of {config.embedding_size}, {config.parameters:,} parameters, {len(config.vocab):,} symbols."
+    ]
+    if history is not None:
+        said.append(_results(history))
+    said.append(
+        "It writes text in the style of its training text, and may repeat passages of it. It knows no facts and "
+        "follows no instructions."
+    )
+    if model.source:
+        said.append(f"From the Hub: {model.source}.")
+    if model.license:
+        said.append(f"Licence: {model.license}.")
+    else:
+        said.append("Its author has stated no licence: ask before you use it for more than a trial.")
+    return said
+
+
+def _results(history: HistoryRecord) -> str:
+    run, best = history["run"], best_epoch(history)
+    begin = f"Trained on {run.get('text', 'a text')}; after epoch {best['epoch']} of {len(history['epochs'])} its"
+    loss, unseen = best["val_loss"], best.get("unseen_loss")
+    if run.get("protocol") != "windows":
+        return f"{begin} validation loss is {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits."
+    if unseen is None:
+        return f"{begin} validation loss, which leaks, is {loss:.4f} nats per character."
+    return (
+        f"{begin} loss on text that it never saw is {unseen:.4f} nats per character, {bits_per_char(unseen):.4f} bits."
+    )
+
+
+def _head(models: Sequence[PageModel], policy: dict[str, str], style: str) -> str:
+    """Return what the page's head holds besides the template's: the policy first, as it binds only what follows it."""
+    rules = "; ".join(f"{name} {sources}" for name, sources in {**policy, **CLOSED}.items())
+    title = escape(f"charlm: {', '.join(model.name for model in models)}")
+    return f'<meta http-equiv="Content-Security-Policy" content="{rules}">\n{MARK}\n<title>{title}</title>\n{style}'
+
+
+CLOSED = {"base-uri": "'none'", "form-action": "'none'", "object-src": "'none'"}
+
+
+def _template(head: str) -> tuple[str, str]:
+    """Return the template with a head, before and after the place of data and scripts."""
+    start, body = TEMPLATE.read_text(encoding="utf-8").split("<!-- head -->")
+    before, after = body.split("<!-- data and scripts -->")
+    return start + head + before, after
+
+
+def _element(data: dict[str, Any]) -> str:
+    return f'<script type="application/json" id="data">{_to_json(data)}</script>\n'
+
+
+def _to_json(data: dict[str, Any]) -> str:
+    # in JSON a < stands only inside a string, where \u003c means the same
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _pieces(place: int, weights: bytes) -> list[bytes]:
+    """Return weights as elements of base64: a browser holds no string of half a GB, and decodes one piece at a time."""
+    start = f'<script type="text/plain" data-weights="{place}">'.encode()
+    return [
+        part
+        for begin in range(0, len(weights), PIECE)
+        for part in (start, base64.b64encode(weights[begin : begin + PIECE]), b"</script>\n")
+    ]
+
+
+def _style() -> str:
+    return COMPONENTS_STYLE + STYLE.read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    """Return the source expression that allows an inline element with this content."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def is_page(path: Path) -> bool:
+    """Tell whether a file begins as an exported page does."""
+    with path.open("rb") as file:
+        return MARK.encode() in file.read(4096)
