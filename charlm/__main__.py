@@ -32,6 +32,10 @@ GENERATE_EXAMPLES = (
     ("three texts, each ended before its first full stop", "./runs/my-text-lstm --num-samples 3 --stop ."),
 )
 TEXT_OPTIONS = ("--prompt", "--stop")  # whose values may begin with a dash
+EXPORT_EXAMPLES = (
+    ("one model in a file to send, or to put on a web server", "./runs/my-text-lstm --html page.html"),
+    ("two to compare, one of them from the Hub", "./runs/my-text-lstm USER/my-text --html page.html"),
+)
 READ_EXAMPLES = (("a model and a text", "./runs/my-text-lstm another-text.txt"),)
 
 
@@ -117,6 +121,16 @@ def units(args: argparse.Namespace) -> None:
         print(f"{feature:<28}" + "   ".join(f"{each:<20}" for each in described).rstrip())
 
 
+def export(args: argparse.Namespace) -> None:
+    """Write one page with models in it, and print what it holds."""
+    from charlm.browser.export import export as export_page
+
+    models = export_page(args.models, args.html)
+    size = args.html.stat().st_size
+    print(f"{args.html}: {size / 1e6:,.1f} MB with {', '.join(model.name for model in models)}")
+    print("It opens in any browser, from the disk or from a web server, and needs nothing else.")
+
+
 def show_page(args: argparse.Namespace) -> None:
     """Serve the page."""
     serve.launch(serve.models_to_show(args), args)
@@ -179,6 +193,17 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command.add_argument("--best", type=int, default=3, help="how many units of each (%(default)s)")
     cli.add_json(command)
     command.set_defaults(run=units)
+
+    export_help = "put models into one web page that needs no server"
+    command = commands.add_parser("export", help=export_help, examples=EXPORT_EXAMPLES)
+    command.add_argument(
+        "models",
+        nargs="+",
+        metavar="FOLDER_OR_REPO",
+        help="model folders, or USER/NAME on the Hub; the first two are shown",
+    )
+    command.add_argument("--html", required=True, type=cli.file, metavar="FILE", help="the page to write")
+    command.set_defaults(run=export)
 
     command = commands.add_parser("serve", help="serve the page that shows models")
     serve.add_arguments(command)

@@ -110,6 +110,13 @@ def folder(path: str) -> Path:
     return Path(path)
 
 
+def file(path: str) -> Path:
+    """Return the path of a file on the command line; an empty one, as an unset variable leaves it, is an error."""
+    if not path:
+        raise argparse.ArgumentTypeError("the file's name is empty")
+    return Path(path)
+
+
 def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
     """Run a command and return its exit status: 0 done, 2 a wrong request, 130 after Ctrl-C, 1 anything else.
 

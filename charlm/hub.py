@@ -89,11 +89,15 @@ class Description:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A model from the Hub, the commit it is of, and whether that came from the `hub` now or from the `cache`."""
+    """A model from the Hub, the commit it is of, and whether that came from the `hub` now or from the `cache`.
+
+    license: as `Description` has it; None from the cache, which has no card.
+    """
 
     model: Model
     revision: str
     source: str
+    license: str | None = None
 
 
 def describe(repo_id: str, revision: str | None = None, token: Token = None) -> Description:
@@ -151,7 +155,7 @@ def download(described: Description) -> Fetched:
     except CLIENT_ERRORS as error:
         raise explain(error, described.repo_id, described.requested) from None
     _remember(described)
-    return Fetched(model, described.revision, "hub")
+    return Fetched(model, described.revision, "hub", described.license)
 
 
 def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fetched:

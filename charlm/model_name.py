@@ -3,7 +3,9 @@
 import os
 import re
 import tarfile
+import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -109,6 +111,23 @@ def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
             f"write ./{name} or hf://{found} to say which"
         )
     return found, None
+
+
+def choose_names(wanted: Sequence[str]) -> dict[str, Path | str]:
+    """Return what to load by the name under which a page shows it: a folder, or the name of a repository.
+
+    A folder is named by its last part, unless two would share it, and a repository in full.
+    """
+    places: dict[Path | HubName, str] = {}
+    for each in wanted:
+        place, warning = parse_model_name(each)
+        if warning:
+            warnings.warn(warning, stacklevel=3)
+        places.setdefault(place, each)
+    short = [place.resolve().name if isinstance(place, Path) else str(place) for place in places]
+    names = [name if short.count(name) == 1 else each for name, each in zip(short, places.values(), strict=True)]
+    loaded = [place if isinstance(place, Path) else each for place, each in places.items()]
+    return dict(zip(names, loaded, strict=True))
 
 
 def parse_push_target(name: object) -> str:

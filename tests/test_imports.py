@@ -44,6 +44,7 @@ ORDER = [
     "charlm.lm",
     "charlm.browser.scripts",
     "charlm.browser.page",
+    "charlm.browser.export",
     "charlm.web.models",
     "charlm.web.heat",
     "charlm.web.plots",
@@ -206,7 +207,10 @@ print("torch" in sys.modules)
     assert run(code) == "False\n"
 
 
-HELP = ["", *(f"{name} " for name in ["fit", "evaluate", "push", "deploy", "generate", "score", "units", "serve"])]
+HELP = [
+    "",
+    *(f"{name} " for name in ["fit", "evaluate", "push", "deploy", "generate", "score", "units", "export", "serve"]),
+]
 
 
 def test_help_loads_no_library():

@@ -12,7 +12,8 @@ const SURPRISAL = "surprisal";
 const HINT =
   "Point at a character, or move there with the arrow keys, to see which characters the model held likeliest in its place.";
 
-/** The view and what it shows. seen: the inspection that is shown, with its model. */
+/** The view. seen: what it shows, {name, inspection, text, units}: of which model, of which text, and the activations of the
+    units once they were asked for. */
 class InsideView {
   constructor(tell) {
     this.tell = tell;
@@ -61,7 +62,7 @@ class InsideView {
   /** Read the text with the model, and show what it expected. */
   async inspect() {
     const asked = ++this.asked;
-    const { name, config } = this.model;
+    const { name } = this.model;
     const whole = Array.from(byId("inspect-text").value);
     const text = whole.slice(0, LONGEST_INSPECTED).join("");
     try {
@@ -74,7 +75,7 @@ class InsideView {
       if (!inspection.symbols.length) {
         throw new Error("there is nothing to read: enter a text of characters that the model knows");
       }
-      this.seen = { name, config, inspection, text: byId("inspect-text").value };
+      this.seen = { name, inspection, text: byId("inspect-text").value };
       this.tell("");
       this.paint();
       byId("seen-line").textContent = readable(describe(inspection, whole.length));
@@ -86,22 +87,36 @@ class InsideView {
   }
 
   /** Colour what was read by surprisal, or by the activation of the chosen unit. */
-  paint() {
+  async paint() {
     this.showField();
-    if (!this.seen || this.seen.name !== this.model.name) return;
-    const { name, inspection } = this.seen;
-    const colour = byId("colour").value;
-    const isUnit = colour !== SURPRISAL;
-    const fractions = isUnit ? activations(this.seen, colour, Number(byId("unit-number").value)) : surprisals(inspection);
+    const { seen } = this;
+    if (!seen || seen.name !== this.model.name) return;
+    const [state, layer] = byId("colour").value.split(" ");
+    const isUnit = state !== SURPRISAL;
+    if (isUnit && !(await this.readUnits(seen))) return;
+    const unit = Number(byId("unit-number").value); // now, as it may have been moved meanwhile
+    const { symbols, likeliest } = seen.inspection;
     this.props.value = {
-      text: Array.from(inspection.symbols).join(""),
-      shades: encodeShades(fractions),
+      text: symbols.join(""),
+      shades: encodeShades(isUnit ? activations(seen.units, state, Number(layer), unit) : surprisals(seen.inspection)),
       kind: isUnit ? "activation" : SURPRISAL,
-      details: inspection.likeliest,
-      name: `${name}-${isUnit ? `${colour}-${byId("unit-number").value}` : SURPRISAL}`,
+      details: likeliest,
+      name: `${seen.name}-${isUnit ? `${state}-${layer}-${unit}` : SURPRISAL}`,
     };
     this.heat.update();
     this.compare();
+  }
+
+  /** Have the activations of all units in what is shown; return whether they are there and still wanted. */
+  async readUnits(seen) {
+    try {
+      seen.reading ??= getModel(seen.name).then((lm) => lm.units(seen.inspection.symbols.join("")));
+      seen.units ??= await seen.reading;
+    } catch (error) {
+      seen.reading = undefined;
+      this.tell(sentence(error));
+    }
+    return seen.units && seen === this.seen && byId("colour").value !== SURPRISAL;
   }
 
   /** Say whether the text or the model is another one than what is shown. */
@@ -138,12 +153,8 @@ function surprisals(inspection) {
 }
 
 /** Return the activations of a unit after each symbol, scaled from [-a, a] to [0, 1], where a is the largest absolute one. */
-function activations({ inspection, config }, colour, unit) {
-  const [state, layer] = colour.split(" ");
-  const { num_layers: layers, hidden_size: units } = config;
-  const states = inspection[state]; // of all N symbols, L layers and H units, in this order
-  const places = inspection.symbols.length;
-  const found = Array.from({ length: places }, (_, place) => states[(place * layers + Number(layer)) * units + unit]);
+function activations(read, state, layer, unit) {
+  const found = read.symbols.map((_, place) => read[state][(place * read.layers + layer) * read.units + unit]);
   const largest = found.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-12);
   return found.map((value) => (value / largest + 1) / 2);
 }
@@ -159,8 +170,7 @@ function describe(inspection, length) {
   if (length > LONGEST_INSPECTED) {
     parts.push(`the first ${LONGEST_INSPECTED.toLocaleString("en")} of ${length.toLocaleString("en")} are shown`);
   }
-  const skipped = [...new Set(inspection.skipped)].join("");
-  if (skipped) parts.push(`skipped, as the model does not know it: '${skipped}'`);
+  if (inspection.skipped) parts.push(`skipped, as the model does not know it: '${inspection.skipped}'`);
   return parts.join(" · ");
 }
 

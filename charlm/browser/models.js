@@ -2,14 +2,25 @@
 
 import { byId } from "./components/text.js";
 
-const DATA = JSON.parse(byId("data").textContent);
-const engineElement = byId("engine");
-
 /** The models in their order, each as `page_data` of charlm/browser/page.py describes it. */
-export const models = DATA.models;
+export const models = [];
 
 /** What the curves of the models show: `own` paragraphs by name, and `pairs`, each [name, name, sentences]. */
-export const reading = DATA.reading;
+export const reading = { own: {}, pairs: [] };
+
+/** Read what the page knows of its models. Throws what the browser throws if it cannot. */
+export async function readPage() {
+  const data = JSON.parse(await contentOf(byId("data")));
+  models.push(...data.models);
+  Object.assign(reading, data.reading);
+}
+
+/** Return the text that an element holds, as it is or as base64 of gzip. */
+async function contentOf(element) {
+  if (element.dataset.encoding !== "gzip") return element.textContent;
+  const packed = new Blob([fromBase64(element.textContent)]).stream();
+  return new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
+}
 
 let engine; // a promise of the module charlm.js
 const loaded = new Map(); // by name, promises of CharLM
@@ -31,10 +42,14 @@ export function addModel(entry) {
 
 /** Return the module of the engine: charlm.js, which lies beside the page or in it. */
 export function loadEngine() {
-  engine ??= import(
-    engineElement ? URL.createObjectURL(new Blob([engineElement.textContent], { type: "text/javascript" })) : "./charlm.js"
-  );
+  engine ??= importEngine();
   return engine;
+}
+
+async function importEngine() {
+  const element = byId("engine");
+  if (!element) return import("./charlm.js");
+  return import(URL.createObjectURL(new Blob([await contentOf(element)], { type: "text/javascript" })));
 }
 
 /** Return a model, ready to write. Loading it again after a failure tries again.

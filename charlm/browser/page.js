@@ -4,7 +4,7 @@ import { openAbout } from "./about.js";
 import { readAddress, setAddress } from "./address.js";
 import { openInside } from "./inside.js";
 import { openLearn } from "./learn.js";
-import { lendModel, loadEngine, models } from "./models.js";
+import { lendModel, loadEngine, models, readPage } from "./models.js";
 import { openWrite } from "./write.js";
 import { byId, makeLine } from "./components/text.js";
 
@@ -16,9 +16,8 @@ function tell(problem) {
 const tabs = [...document.querySelectorAll("#views [role=tab]")];
 const opened = new Set(); // names of the views that have been shown
 const openers = { write: openWrite, learn: openLearn, inside: openInside, about: openAbout };
-const address = readAddress(new URLSearchParams(location.search));
 
-function showView(view) {
+function showView(view, settings) {
   for (const tab of tabs) {
     const isShown = tab.id === `tab-${view}`;
     tab.setAttribute("aria-selected", String(isShown));
@@ -27,29 +26,41 @@ function showView(view) {
   }
   if (opened.has(view)) return;
   opened.add(view);
-  openers[view](tell, view === address.view ? address.settings : undefined);
+  openers[view](tell, settings);
 }
 
-function chooseView(view) {
-  showView(view);
-  setAddress(view);
+function connectTabs() {
+  byId("views").addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const place = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
+    tabs[place].focus();
+    tabs[place].click();
+  });
+  for (const tab of tabs) {
+    const view = tab.id.replace("tab-", "");
+    tab.addEventListener("click", () => {
+      showView(view);
+      setAddress(view);
+    });
+  }
 }
 
-byId("views").addEventListener("keydown", (event) => {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step) return;
-  const place = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
-  tabs[place].focus();
-  tabs[place].click();
-});
-for (const tab of tabs) tab.addEventListener("click", () => chooseView(tab.id.replace("tab-", "")));
+async function openPage() {
+  const query = new URLSearchParams(location.search);
+  const theme = query.get("__theme"); // as in the Gradio page
+  if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
+  await readPage();
+  const address = readAddress(query);
+  document.body.classList.toggle("embedded", address.embedded);
+  tell(address.problem);
+  connectTabs();
+  const names = models.map((model) => model.name);
+  window.charlm = { names, model: async (name) => lendModel(name), isOpen: () => true };
+  showView(address.view, address.settings);
+  await loadEngine();
+}
 
-const theme = new URLSearchParams(location.search).get("__theme"); // as in the Gradio page
-if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
-document.body.classList.toggle("embedded", address.embedded);
-tell(address.problem);
-window.charlm = { names: models.map((model) => model.name), model: async (name) => lendModel(name), isOpen: () => true };
-showView(address.view);
-loadEngine().catch((error) => {
+openPage().catch((error) => {
   tell(`The models cannot run in this browser (${error.message}); a current Chrome, Edge, Firefox or Safari runs them.`);
 });

@@ -5,6 +5,7 @@ no `<` can end the element, and the page's JavaScript shows it as text.
 """
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from typing import Any
 from charlm.analysis.diagnosis import read_curves
 from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, imported, join_modules
 from charlm.errors import RequestError
+from charlm.model.card import NO_LICENSE
 from charlm.model.config import ModelConfig
 from charlm.model.folder import Model
-from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char
+from charlm.model.history import MOST_RECORDED_EPOCHS, EpochRecord, HistoryRecord, best_epoch, bits_per_char
 from charlm.model.weights import pack_weights
 from charlm.text import printable
 
@@ -38,7 +40,7 @@ HUB_HOSTS = ("https://huggingface.co", "https://*.huggingface.co", "https://*.hf
 class PageModel:
     """A model as the page shows it.
 
-    size, sha256: of its model.safetensors. license: as its card names it, empty if it states none.
+    size, sha256: of its model.safetensors. license: as its card names it, empty if it states none, None if unknown.
     source: where it came from, as a reader is told: USER/REPO@COMMIT, or empty for a folder.
     weights: the content of model.safetensors, or None if the page fetches it.
     address: of the folder that the page fetches it from, at a commit; empty if the page holds the weights.
@@ -49,13 +51,13 @@ class PageModel:
     size: int
     sha256: str
     history: HistoryRecord | None = None
-    license: str = ""
+    license: str | None = None
     source: str = ""
     weights: bytes | None = field(default=None, repr=False)
     address: str = ""
 
     @classmethod
-    def from_model(cls, name: str, model: Model, license: str = "", source: str = "") -> "PageModel":
+    def from_model(cls, name: str, model: Model, license: str | None = None, source: str = "") -> "PageModel":
         """Return a model whose weights the page holds."""
         packed = pack_weights(model.weights)
         sha256 = hashlib.sha256(packed).hexdigest()
@@ -78,15 +80,12 @@ def export_html(models: Sequence[PageModel]) -> bytes:
         "style-src": _hash(style),
         "img-src": "data: blob:",  # the icon, and the curves on their way to a PNG
     }
-    engine = ENGINE.read_text(encoding="utf-8")
-    assert "</script" not in engine.lower() and "<!--" not in engine
-    head = _head(models, policy, f"<style>{style}</style>")
-    scripts = f'<script type="text/plain" id="engine">{engine}</script>\n<script>{script}</script>\n'
-    fixed = sum(len(part.encode()) for part in (head, scripts, TEMPLATE.read_text(encoding="utf-8")))
-    data = _element(fit_samples(page_data(models), LARGEST_REST - fixed - 200 * len(models)))
-    weights = [part for place, model in enumerate(models) for part in _pieces(place, model.weights or b"")]
-    before, after = _template(head)
-    return b"".join([before.encode(), data.encode(), *weights, scripts.encode(), after.encode()])
+    before, after = _template(_head(models, policy, f"<style>{style}</style>"))
+    scripts = f"{_pack('engine', ENGINE.read_bytes())}<script>{script}</script>\n{after}"
+    weights = b"".join(part for place, model in enumerate(models) for part in _pieces(place, model.weights or b""))
+    most = LARGEST_REST + sum(model.size for model in models) * 4 // 3
+    data = _fit(page_data(models), most - len(before.encode()) - len(weights) - len(scripts.encode()))
+    return b"".join([before.encode(), data.encode(), weights, scripts.encode()])
 
 
 def static_files(models: Sequence[PageModel], hosts: Sequence[str] = HUB_HOSTS) -> dict[str, bytes]:
@@ -105,7 +104,8 @@ def static_files(models: Sequence[PageModel], hosts: Sequence[str] = HUB_HOSTS) 
     }
     head = _head(models, policy, '<link rel="stylesheet" href="page.css">')
     before, after = _template(head)
-    index = f'{before}{_element(page_data(models))}<script type="module" src="page.js"></script>\n{after}'
+    data = f'<script type="application/json" id="data">{_to_json(page_data(models))}</script>'
+    index = f'{before}{data}\n<script type="module" src="page.js"></script>\n{after}'
     modules = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in [*imported(SCRIPT), ENGINE]}
     return {"index.html": index.encode(), "page.css": _style().encode(), **modules}
 
@@ -123,16 +123,16 @@ def page_data(models: Sequence[PageModel]) -> dict[str, Any]:
     return {"models": [_describe(model) for model in models], "reading": {"own": own, "pairs": pairs}}
 
 
-def fit_samples(data: dict[str, Any], most: int) -> dict[str, Any]:
-    """Return the data of a page with as many samples of the epochs as fit into `most` bytes of JSON.
+def _fit(data: dict[str, Any], most: int) -> str:
+    """Return the element with the data of a page, with as many samples of the epochs as fit into `most` bytes.
 
     Every second sample is left out, as often as needed; those of the first, the best and the last epoch stay.
     """
-    step = 1
-    while len(_to_json(data).encode()) > most and step < 10_000:
+    step, thinned = 1, data
+    while len(element := _pack("data", _to_json(thinned).encode())) > most and step <= MOST_RECORDED_EPOCHS:
         step *= 2
-        data = data | {"models": [model | {"history": _thin(model["history"], step)} for model in data["models"]]}
-    return data
+        thinned = data | {"models": [model | {"history": _thin(model["history"], step)} for model in data["models"]]}
+    return element
 
 
 def _thin(history: HistoryRecord | None, step: int) -> HistoryRecord | None:
@@ -190,10 +190,12 @@ def _card(model: PageModel) -> list[str]:
     )
     if model.source:
         said.append(f"From the Hub: {model.source}.")
-    if model.license:
-        said.append(f"Licence: {model.license}.")
-    else:
+    if model.license is None:
+        said.append("Its licence is not known here: look for it where the model comes from.")
+    elif model.license in ("", NO_LICENSE["license_name"]):
         said.append("Its author has stated no licence: ask before you use it for more than a trial.")
+    else:
+        said.append(f"Licence: {model.license}.")
     return said
 
 
@@ -227,8 +229,10 @@ def _template(head: str) -> tuple[str, str]:
     return start + head + before, after
 
 
-def _element(data: dict[str, Any]) -> str:
-    return f'<script type="application/json" id="data">{_to_json(data)}</script>\n'
+def _pack(name: str, content: bytes) -> str:
+    """Return an element that holds a content as base64 of gzip."""
+    packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return f'<script type="text/plain" id="{name}" data-encoding="gzip">{packed}</script>\n'
 
 
 def _to_json(data: dict[str, Any]) -> str:

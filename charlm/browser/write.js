@@ -27,56 +27,53 @@ class Panel {
     return this.heat.value;
   }
 
-  /** Write with a model. before: what the same settings and seed have written already, as a Heat, or {}.
+  /** Let a model write. before: what the same settings and seed have written already, as a Heat, or {}.
 
-      Throws what the model throws, but nothing for a signal that stops it. */
+      Throws what the model throws, unless the signal has stopped it. */
   async write(name, settings, before, signal) {
+    const { text = "", shades = "" } = before;
+    this.show({ prompt: before.prompt ?? "", text, shades });
     this.say(`${name} · loading`);
-    this.show({ ...before, prompt: before.prompt ?? "", text: before.text ?? "", shades: before.shades ?? "" });
     const lm = await getModel(name, (there, whole) => this.say(`${name} · ${percent(there, whole)} loaded`));
-    const [prompt, skipped] = knownPart(lm, settings.prompt);
-    const old = Array.from(before.text ?? "").length;
-    const value = { prompt, text: before.text ?? "", shades: before.shades ?? "", kind: "surprisal", run: settings };
-    value.name = `${name}-${settings.seed}`;
-    const figures = { name, settings, skipped, count: old, fresh: 0, nats: 0, begin: performance.now(), skip: old };
-    this.show(value);
-    for await (const piece of lm.write(settings.prompt, requestOf(settings, signal))) {
-      if (signal.aborted) break;
-      this.append(piece, figures);
+    if (signal.aborted) return;
+    const skipped = lm.unknown(settings.prompt);
+    const prompt = Array.from(settings.prompt).filter((symbol) => !skipped.includes(symbol)).join("");
+    this.show({ prompt, text, shades, kind: "surprisal", name: `${name}-${settings.seed}`, run: settings });
+    const count = Array.from(text).length;
+    const figures = { name, seed: settings.seed, skipped, kernel: lm.kernel, count, fresh: 0, nats: 0, begin: performance.now() };
+    const length = settings.length - count;
+    try {
+      for await (const piece of lm.write(settings.prompt, { ...requestOf(settings), length, after: text, signal })) {
+        if (signal.aborted) break;
+        this.append(piece, figures);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
     }
-    this.tellFigures(figures, lm);
+    this.tellFigures(figures);
   }
 
-  /** Append a piece of a text, without its part that is there already. */
   append({ text, surprisals }, figures) {
-    const symbols = Array.from(text);
-    const known = Math.min(figures.skip, symbols.length);
-    figures.skip -= known;
-    if (known === symbols.length) return;
-    const added = Array.from(surprisals).slice(known);
-    figures.count += added.length;
-    figures.fresh += added.length;
-    figures.nats += added.reduce((sum, nats) => sum + nats, 0);
+    figures.count += surprisals.length;
+    figures.fresh += surprisals.length;
+    figures.nats += surprisals.reduce((sum, nats) => sum + nats, 0);
     const { value } = this.props;
-    this.show({
-      ...value,
-      text: value.text + symbols.slice(known).join(""),
-      shades: value.shades + encodeShades(added.map((nats) => nats / MOST_NATS)),
-    });
+    const shades = encodeShades(surprisals.map((nats) => nats / MOST_NATS));
+    this.show({ ...value, text: value.text + text, shades: value.shades + shades });
     if (performance.now() - (figures.told ?? -PAUSE) >= PAUSE) this.tellFigures(figures);
   }
 
-  tellFigures(figures, lm) {
+  tellFigures(figures) {
     figures.told = performance.now();
-    const { name, settings, count, fresh, nats, skipped } = figures;
+    const { name, seed, count, fresh, nats, skipped } = figures;
     const rate = fresh / Math.max((figures.told - figures.begin) / 1000, 1e-3);
     const parts = [
       name,
       `${count.toLocaleString("en")} characters, ${Math.round(rate).toLocaleString("en")} per second`,
       `${(nats / Math.max(fresh, 1) / Math.LN2).toFixed(2)} bits per character`,
-      `seed ${settings.seed}`,
+      `seed ${seed}`,
     ];
-    if (lm?.kernel === "javascript") parts.push("slower than it could be: this browser has no WebAssembly with SIMD");
+    if (figures.kernel === "javascript") parts.push("slower than it could be: this browser has no WebAssembly with SIMD");
     if (skipped) parts.push(`skipped in the prompt, as the model does not know it: '${skipped}'`);
     this.say(parts.join(" · "));
   }
@@ -95,14 +92,8 @@ function percent(there, whole) {
   return `${Math.round((100 * there) / Math.max(whole, 1))} %`;
 }
 
-/** Return the prompt without the symbols that a model does not know, and those symbols, each once. */
-function knownPart(lm, prompt) {
-  const unknown = new Set(lm.unknown(prompt));
-  return [Array.from(prompt).filter((symbol) => !unknown.has(symbol)).join(""), [...unknown].join("")];
-}
-
-function requestOf({ length, temperature, top_k, top_p, seed }, signal) {
-  return { length, temperature, topK: top_k, topP: top_p, seed: BigInt(seed), signal };
+function requestOf({ temperature, top_k, top_p, seed }) {
+  return { temperature, topK: top_k, topP: top_p, seed: BigInt(seed) };
 }
 
 /** The events of the view, and the state between them.

@@ -76,6 +76,19 @@ def published_card(card: str, repo_id: str, publication: Publication) -> str:
     return card.replace(REPO_PLACEHOLDER, repo_id)
 
 
+def read_license(card: str) -> str:
+    """Return the licence that a card names, by its own name if it is one that the Hub does not list; empty for none.
+
+    Raises ModelFileError if its metadata are not valid YAML.
+    """
+    found = FRONT_MATTER.match(card)
+    values = _read_metadata(found[1]) if found else {}
+    license = values.get("license")
+    if license == NO_LICENSE["license"]:
+        license = values.get("license_name", license)
+    return license if isinstance(license, str) else ""
+
+
 def _fold(value: object) -> str:
     return str(value).strip().lower()
 

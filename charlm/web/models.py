@@ -1,7 +1,6 @@
 """The models that the demo serves: the registry of them, and how it is filled from folders and the Hub."""
 
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from threading import Lock, Thread
 from charlm.errors import CharLMError, HubUnavailableError, ModelFileError, RequestError
 from charlm.installation import program
 from charlm.lm import CharLM
-from charlm.model_name import HubName, parse_model_name
+from charlm.model_name import choose_names
 from charlm.text import printable
 
 # What the page says about where weights came from.
@@ -154,7 +153,7 @@ def load_registry(wanted: Sequence[str], bundled: Path, device: str, *, required
 
     required: raise the error of the wanted model, or all errors in one, rather than serve the bundled ones.
     """
-    named = _choose_names(wanted)
+    named = choose_names(wanted)
     models, problems = _load_all(named, bundled, device)
     if required and named and not models:
         raise _combine_errors(list(problems.values()))
@@ -187,23 +186,6 @@ def _rank(model: ServedModel) -> tuple[bool, bool]:
     """Sort bundled models: the page opens with the first two, an LSTM and an RNN validated on text of their own."""
     run = model.lm.history["run"] if model.lm.history else {}
     return run.get("protocol") == "windows", model.lm.config.cell not in ("lstm", "rnn")
-
-
-def _choose_names(wanted: Sequence[str]) -> dict[str, Path | str]:
-    """Return what to load by the name under which it is served: a folder, or the name of a repository.
-
-    A folder is named by its last part, unless two would share it, and a repository in full.
-    """
-    places: dict[Path | HubName, str] = {}
-    for each in wanted:
-        place, warning = parse_model_name(each)
-        if warning:
-            warnings.warn(warning, stacklevel=3)
-        places.setdefault(place, each)
-    short = [place.resolve().name if isinstance(place, Path) else str(place) for place in places]
-    names = [name if short.count(name) == 1 else each for name, each in zip(short, places.values(), strict=True)]
-    loaded = [place if isinstance(place, Path) else each for place, each in places.items()]
-    return dict(zip(names, loaded, strict=True))
 
 
 def _load_all(
