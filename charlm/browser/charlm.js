@@ -1,0 +1,2131 @@
+/** charlm.js: reads, scores and writes text with charlm's character-level language models, in a browser alone.
+
+        import {CharLM} from "./charlm.js";
+        const lm = await CharLM.load("models/shakespeare-lstm/");       // the address of a model folder
+        for await (const piece of lm.stream("ROMEO:", {length: 500, seed: 7})) output.append(piece);
+
+    One module without dependencies. It is loaded twice: by the page, and by the Worker in which the models compute;
+    where there are no Workers, they compute in the page, in slices. In the order in which it stands here:
+
+        errors and messages        what a user reads is what Python's charlm says
+        JSON, model files          read as strictly as `charlm.model` reads them: anyone may have made them
+        random numbers, sampling   numpy's PCG64, and the draw
+        kernels, Engine, Reader    the arithmetic: in WebAssembly with SIMD, else in JavaScript, with the same bits
+        Host                       what runs in the Worker
+        CharLM                     what a page holds
+
+    Letters for shapes: V symbols, E embedding, H hidden units, L layers, N symbols of a text. */
+
+// ------------------------------------------------------------------------------------------------- errors and messages
+
+/** The base of every error that an argument, a file or the network can cause. */
+export class CharLMError extends Error {
+  constructor(message) {
+    super(message);
+    this.name = new.target.name;
+  }
+}
+
+/** An argument is outside what is allowed. */
+export class RequestError extends CharLMError {}
+
+/** A text holds a symbol that the model does not know. */
+export class VocabError extends CharLMError {}
+
+/** A file of a model folder is missing, damaged, or describes an impossible model. */
+export class ModelFileError extends CharLMError {}
+
+/** A server cannot be reached, or does not give a file. */
+export class UnreachableError extends CharLMError {}
+
+const ERRORS = { CharLMError, RequestError, VocabError, ModelFileError, UnreachableError };
+
+const LONGEST_SHOWN = 80; // characters of a wrong value in a message
+const LONGEST_MESSAGE = 400; // characters of an error: it may quote from the files
+const MOST_MARKS = 3; // combining marks on one letter; more would cover the lines above
+const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}\p{Zs}]/u;
+
+const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, ","); // 1234567 → 1,234,567
+const isPrintable = (symbol) => symbol === " " || !UNPRINTABLE.test(symbol);
+
+/** Return a symbol as an escape sequence of Python. */
+function escapeSymbol(symbol) {
+  const code = symbol.codePointAt(0);
+  const named = { 9: "\\t", 10: "\\n", 13: "\\r" }[code];
+  if (named) return named;
+  const digits = code.toString(16);
+  if (code < 0x100) return `\\x${digits.padStart(2, "0")}`;
+  return code < 0x10000 ? `\\u${digits.padStart(4, "0")}` : `\\U${digits.padStart(8, "0")}`;
+}
+
+/** Return a string in quotation marks, as Python's repr shows it. */
+function quote(text) {
+  const mark = text.includes("'") && !text.includes('"') ? '"' : "'";
+  const shown = Array.from(text, (symbol) => {
+    if (symbol === mark || symbol === "\\") return `\\${symbol}`;
+    return isPrintable(symbol) ? symbol : escapeSymbol(symbol);
+  });
+  return mark + shown.join("") + mark;
+}
+
+/** Return a text as one printable line: other characters are escaped, and so are further marks on one letter. */
+function printable(text) {
+  let marks = 0;
+  return Array.from(text, (symbol) => {
+    marks = /\p{M}/u.test(symbol) ? marks + 1 : 0;
+    return isPrintable(symbol) && marks <= MOST_MARKS ? symbol : escapeSymbol(symbol);
+  }).join("");
+}
+
+/** Return a message cut to what a line can hold, with escapes for what cannot be printed. */
+function inOneLine(message) {
+  const shown = Array.from(
+    printable(
+      Array.from(message)
+        .slice(0, LONGEST_MESSAGE + 1)
+        .join(""),
+    ),
+  );
+  return shown.length <= LONGEST_MESSAGE ? shown.join("") : `${shown.slice(0, LONGEST_MESSAGE - 1).join("")}…`;
+}
+
+/** Return a wrong argument as a message quotes it. */
+function show(value) {
+  const shown = Array.from(typeof value === "string" ? quote(value) : String(value));
+  return shown.length <= LONGEST_SHOWN ? shown.join("") : `${shown.slice(0, LONGEST_SHOWN - 1).join("")}…`;
+}
+
+function checkWhole(name, value, low) {
+  const isWhole = typeof value === "bigint" || Number.isInteger(value);
+  if (!isWhole) throw new RequestError(`${name} is ${show(value)}; it must be a whole number`);
+  if (value < low) throw new RequestError(`${name} is ${show(value)}; it must be from ${low}`);
+  return value;
+}
+
+function checkNumber(name, value, low, high) {
+  if (typeof value !== "number") throw new RequestError(`${name} is ${show(value)}; it must be a number`);
+  if (!(low <= value && value <= high) || !Number.isFinite(value)) {
+    const bounds = high === Infinity ? `a finite number from ${low}` : `from ${low} to ${high}`;
+    throw new RequestError(`${name} is ${value}; it must be ${bounds}`);
+  }
+  return value;
+}
+
+function checkString(name, value) {
+  if (typeof value !== "string") throw new RequestError(`${name} is ${show(value)}; it must be a string`);
+  return value;
+}
+
+/** Run a function; begin the message of a ModelFileError of its with these words. */
+function within(prefix, function_) {
+  try {
+    return function_();
+  } catch (error) {
+    if (!(error instanceof ModelFileError)) throw error;
+    throw new ModelFileError(prefix + error.message);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- JSON
+
+const LARGEST_JSON = 4 * 1024 * 1024; // bytes
+const MOST_VALUES = 60_000; // strings, and as many other values
+const DEEPEST_JSON = 100; // nested lists and objects
+const DEEPEST_PARSED = 900; // about where Python's parser gives up
+const MOST_DIGITS = 4300; // of a whole number that Python reads
+
+/** A number that JSON wrote with a point or an exponent although it is whole or infinite: 8.0 is no size. */
+class Float {
+  constructor(value) {
+    this.value = value;
+  }
+}
+
+/** Parses a JSON text as Python's `json` does. JSON.parse keeps one of two equal keys, and takes 8.0 for 8. */
+class JsonParser {
+  constructor(text) {
+    this.text = text;
+    this.place = 0;
+    this.depth = 0;
+  }
+
+  parse() {
+    this.skipSpace();
+    const value = this.value();
+    this.skipSpace();
+    if (this.place < this.text.length) this.fail("Extra data");
+    return value;
+  }
+
+  fail(message, place = this.place) {
+    const before = this.text.slice(0, place);
+    const line = before.split("\n").length;
+    const column = countSymbols(before.slice(before.lastIndexOf("\n") + 1)) + 1;
+    throw new SyntaxError(`${message}: line ${line} column ${column} (char ${countSymbols(before)})`);
+  }
+
+  skipSpace() {
+    while (" \t\n\r".includes(this.text[this.place] ?? "-")) this.place++;
+  }
+
+  value() {
+    const symbol = this.text[this.place];
+    if (symbol === '"') return this.string();
+    if (symbol === "{" || symbol === "[") {
+      if (++this.depth > DEEPEST_PARSED) {
+        const kind = symbol === "{" ? "object" : "array";
+        throw new SyntaxError(`maximum recursion depth exceeded while decoding a JSON ${kind} from a unicode string`);
+      }
+      const value = symbol === "{" ? this.object() : this.array();
+      this.depth--;
+      return value;
+    }
+    for (const [word, value] of [
+      ["null", null],
+      ["true", true],
+      ["false", false],
+    ]) {
+      if (this.text.startsWith(word, this.place)) {
+        this.place += word.length;
+        return value;
+      }
+    }
+    const constant = ["NaN", "Infinity", "-Infinity"].find((word) => this.text.startsWith(word, this.place));
+    if (constant) throw new SyntaxError(`${constant} is not a number that JSON knows`);
+    return this.number();
+  }
+
+  number() {
+    const form = /-?(?:0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?/y;
+    form.lastIndex = this.place;
+    const found = form.exec(this.text);
+    if (!found) this.fail("Expecting value");
+    this.place = form.lastIndex;
+    const number = Number(found[0]);
+    if (found[1] || found[2]) return Number.isInteger(number) || !Number.isFinite(number) ? new Float(number) : number;
+    const digits = found[0].replace("-", "").length;
+    if (digits > MOST_DIGITS) {
+      throw new SyntaxError(
+        `Exceeds the limit (${MOST_DIGITS} digits) for integer string conversion: value has ${digits} digits; ` +
+          "use sys.set_int_max_str_digits() to increase the limit",
+      );
+    }
+    return Number.isSafeInteger(number) ? number + 0 : BigInt(found[0]);
+  }
+
+  array() {
+    const values = [];
+    this.place++;
+    this.skipSpace();
+    if (this.text[this.place] !== "]") {
+      for (;;) {
+        values.push(this.value());
+        this.skipSpace();
+        if (this.text[this.place] === "]") break;
+        if (this.text[this.place] !== ",") this.fail("Expecting ',' delimiter");
+        this.place++;
+        this.skipSpace();
+      }
+    }
+    this.place++;
+    return values;
+  }
+
+  object() {
+    const pairs = [];
+    this.place++;
+    this.skipSpace();
+    if (this.text[this.place] !== "}") {
+      for (;;) {
+        if (this.text[this.place] !== '"') this.fail("Expecting property name enclosed in double quotes");
+        const key = this.string();
+        this.skipSpace();
+        if (this.text[this.place] !== ":") this.fail("Expecting ':' delimiter");
+        this.place++;
+        this.skipSpace();
+        pairs.push([key, this.value()]);
+        this.skipSpace();
+        if (this.text[this.place] === "}") break;
+        if (this.text[this.place] !== ",") this.fail("Expecting ',' delimiter");
+        this.place++;
+        this.skipSpace();
+      }
+    }
+    this.place++;
+    return makeObject(pairs);
+  }
+
+  string() {
+    const begin = this.place;
+    let parsed = "";
+    for (let next = begin + 1; ;) {
+      const symbol = this.text[next];
+      if (symbol === undefined) this.fail("Unterminated string starting at", begin);
+      if (symbol === '"') {
+        this.place = next + 1;
+        return parsed;
+      }
+      if (symbol < " ") this.fail("Invalid control character at", next);
+      if (symbol !== "\\") {
+        parsed += symbol;
+        next++;
+        continue;
+      }
+      const kind = this.text[next + 1];
+      if (kind === undefined) this.fail("Unterminated string starting at", begin);
+      if (kind === "u") {
+        const digits = this.text.slice(next + 2, next + 6);
+        // a string that ends with an escape lacks its quotation mark, too
+        const isWhole = /^[0-9a-fA-F]{4}$/.test(digits) && next + 6 < this.text.length;
+        if (!isWhole) this.fail("Invalid \\uXXXX escape", next + 1);
+        parsed += String.fromCharCode(parseInt(digits, 16));
+        next += 6;
+      } else {
+        const meant = { '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" }[kind];
+        if (meant === undefined) this.fail("Invalid \\escape", next);
+        parsed += meant;
+        next += 2;
+      }
+    }
+  }
+}
+
+const countSymbols = (text) => text.length - (text.match(/[\ud800-\udbff][\udc00-\udfff]/g)?.length ?? 0);
+
+function makeObject(pairs) {
+  const object = Object.create(null); // without a prototype: "__proto__" is a key like any other
+  const counts = new Map();
+  for (const [key, value] of pairs) {
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+    object[key] = value;
+  }
+  if (counts.size < pairs.length) {
+    let twice = pairs[0][0]; // the most frequent key, the first of equals
+    for (const [key, count] of counts) if (count > counts.get(twice)) twice = key;
+    throw new SyntaxError(`the key ${shortRepr(twice)} stands twice in one object`);
+  }
+  return object;
+}
+
+const isObject = (value) =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Float);
+const isWhole = (value) => typeof value === "bigint" || (typeof value === "number" && Number.isInteger(value));
+
+/** Tell whether a value from JSON is a finite number. */
+function isNumber(value) {
+  if (value instanceof Float) return Number.isFinite(value.value);
+  return typeof value === "number" || (typeof value === "bigint" && Number.isFinite(Number(value)));
+}
+
+const toNumber = (value) => (value instanceof Float ? value.value : Number(value));
+
+/** Return a JSON value with plain numbers and objects, for the page. */
+function plain(value) {
+  if (value instanceof Float || typeof value === "bigint") return toNumber(value);
+  if (Array.isArray(value)) return value.map(plain);
+  return isObject(value) ? Object.fromEntries(Object.entries(value).map(([key, item]) => [key, plain(item)])) : value;
+}
+
+/** Return a value from JSON as Python's reprlib.repr shows it, cut short. */
+function shortRepr(value, level = 6) {
+  if (Array.isArray(value)) {
+    if (level <= 0 && value.length) return "[...]";
+    const items = value.slice(0, 6).map((item) => shortRepr(item, level - 1));
+    return `[${[...items, ...(value.length > 6 ? ["..."] : [])].join(", ")}]`;
+  }
+  if (isObject(value)) {
+    const keys = Object.keys(value).sort(compareSymbols);
+    if (level <= 0 && keys.length) return "{...}";
+    const items = keys.slice(0, 4).map((key) => `${shortRepr(key, level - 1)}: ${shortRepr(value[key], level - 1)}`);
+    return `{${[...items, ...(keys.length > 4 ? ["..."] : [])].join(", ")}}`;
+  }
+  if (typeof value === "string") {
+    const symbols = Array.from(value);
+    const shown = Array.from(quote(symbols.slice(0, 30).join("")));
+    if (shown.length <= 30) return shown.join("");
+    const cut = Array.from(quote([...symbols.slice(0, 13), ...symbols.slice(-14)].join("")));
+    return `${cut.slice(0, 13).join("")}...${cut.slice(-14).join("")}`;
+  }
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (value === null || value === undefined) return "None";
+  const shown = isWhole(value) ? String(value) : reprOfFloat(toNumber(value));
+  return shown.length <= 40 ? shown : `${shown.slice(0, 18)}...${shown.slice(-19)}`;
+}
+
+function compareSymbols(left, right) {
+  const ours = Array.from(left, (symbol) => symbol.codePointAt(0));
+  const theirs = Array.from(right, (symbol) => symbol.codePointAt(0));
+  const place = ours.findIndex((code, index) => code !== theirs[index]);
+  return place < 0 ? ours.length - theirs.length : ours[place] - (theirs[place] ?? -1);
+}
+
+function reprOfFloat(number) {
+  if (!Number.isFinite(number)) return number > 0 ? "inf" : "-inf";
+  if (Object.is(number, -0)) return "-0.0";
+  const [digits, power] = number.toExponential().split("e");
+  if (number !== 0 && (power < -4 || power >= 16)) {
+    return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
+  }
+  const shown = number.toFixed(Math.max(1, digits.replace(/^-?\d\.?/, "").length - power));
+  return Number(shown) === number ? shown : String(number);
+}
+
+/** Parse a JSON object. Throws ModelFileError, naming the file, for anything else, and for one too large. */
+function parseJsonObject(text, name) {
+  checkAmount(text, name);
+  let values;
+  try {
+    values = new JsonParser(text).parse();
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new ModelFileError(`${name} is not valid JSON: ${explainJson(text) ?? error.message}`);
+  }
+  if (!isObject(values)) throw new ModelFileError(`${name} must hold a JSON object`);
+  if (nesting(values) > DEEPEST_JSON) {
+    throw new ModelFileError(`${name} nests lists and objects more than ${DEEPEST_JSON} deep`);
+  }
+  return values;
+}
+
+/** Throw ModelFileError if a JSON text holds too many values. They are counted: parsing would take the memory. */
+function checkAmount(text, name) {
+  if (new TextEncoder().encode(text).length > LARGEST_JSON) {
+    throw new ModelFileError(`${name} is larger than the ${grouped(LARGEST_JSON)} bytes that it can need`);
+  }
+  // without escapes, each quotation mark begins or ends a string
+  const parts = text.replaceAll("\\\\", "").replaceAll('\\"', "").split('"');
+  const outside = parts.filter((_, place) => place % 2 === 0).join("");
+  if (parts.length - 1 > 2 * MOST_VALUES || (outside.match(/[[{,]/g)?.length ?? 0) > MOST_VALUES) {
+    throw new ModelFileError(`${name} holds more than ${grouped(MOST_VALUES)} values`);
+  }
+}
+
+/** Return how deep a value from JSON is nested: 0 for one that is no list and no object. */
+function nesting(value) {
+  const items = Array.isArray(value) ? value : isObject(value) ? [...Object.keys(value), ...Object.values(value)] : [];
+  return items.length ? 1 + items.reduce((deepest, item) => Math.max(deepest, nesting(item)), 0) : 0;
+}
+
+// ------------------------------------------------------------------------- ordinary accidents to files (charlm.damage)
+
+const LFS_POINTER =
+  "it is a pointer of git-LFS, not the file itself; run `git lfs pull` where it was checked out, or download the file";
+const ARCHIVES = { "PK\x03\x04": "a zip archive (or a Word document)", "\x1f\x8b": "a gzip archive", "%PDF-": "a PDF" };
+const UTF16_MARKS = ["\xff\xfe", "\xfe\xff"];
+const REPLACEMENT = "\xef\xbf\xbd"; // the bytes of U+FFFD, which an editor writes for bytes that are no text
+const FEWEST = 8; // line ends or marks; in random bytes as many of one kind do not happen
+
+/** Return bytes as a string of as many characters, in which they can be searched. */
+function asLatin1(bytes) {
+  let text = "";
+  for (let first = 0; first < bytes.length; first += 8192) {
+    text += String.fromCharCode(...bytes.subarray(first, first + 8192));
+  }
+  return text;
+}
+
+const startsWithAny = (text, starts) => starts.some((start) => text.startsWith(start));
+const count = (text, part) => text.split(part).length - 1;
+
+/** Recognise a file that stands for another, or encloses it, by its first bytes (as `asLatin1` gives them). */
+function explainStart(start) {
+  if (start.startsWith("version https://git-lfs.github.com/spec/")) return LFS_POINTER;
+  const begin = Object.keys(ARCHIVES).find((each) => start.startsWith(each));
+  return begin ? `it is ${ARCHIVES[begin]}; unpack it, or save what it holds under this name` : null;
+}
+
+/** Recognise why a file is not the text in UTF-8 that it should be. */
+function explainText(content) {
+  if (!content) return "it is empty, as after a copy that was interrupted or a full disk; get it again";
+  if (/^\0*$/.test(content)) {
+    return "it holds zero bytes in place of its content, as after a copy that was interrupted; get it again";
+  }
+  const cause = explainStart(content);
+  if (cause) return cause;
+  if (startsWithAny(content, UTF16_MARKS) || content.includes("\0")) {
+    return "it is UTF-16 or binary; save it as UTF-8, without a byte-order mark";
+  }
+  return explainWebPage(content);
+}
+
+function explainWebPage(content) {
+  const start = content
+    .slice(0, 100)
+    .replace(/^\xef\xbb\xbf/, "")
+    .replace(/^[ \t\n\r\v\f]+/, "")
+    .toLowerCase();
+  return startsWithAny(start, ["<!doctype", "<html", "<?xml", "<head", "<!-".concat("-")])
+    ? "it is a web page, not the file that the page shows; use the page's link for downloading, and get it again"
+    : null;
+}
+
+/** Recognise why a text is not JSON. */
+function explainJson(text) {
+  const cause = explainText(asLatin1(new TextEncoder().encode(text)));
+  if (cause) return cause;
+  if (text.startsWith("\ufeff")) {
+    return "it begins with a byte-order mark, which an editor wrote; save it as UTF-8 without one";
+  }
+  const conflict = /^(<{7}|>{7})( |$)/m.exec(text);
+  if (conflict) {
+    return (
+      `line ${count(text.slice(0, conflict.index), "\n") + 1} is the mark of a conflict that git could not merge; ` +
+      "take the file of one side, for example with `git checkout --theirs`"
+    );
+  }
+  // without escapes, each quotation mark begins or ends a string: every second part is outside of strings
+  const parts = text.replaceAll("\\\\", "").replaceAll('\\"', "").split('"');
+  const bare = parts.map((part, place) => (place % 2 ? "\n".repeat(count(part, "\n")) : part)).join("");
+  const mark = /[“”„‟«»‘’‚]/.exec(bare);
+  return mark
+    ? `line ${count(bare.slice(0, mark.index), "\n") + 1} has the typographic quotation mark ${mark[0]} in place ` +
+        "of a straight one, as word processors write it; replace all of these, or get the file again"
+    : null;
+}
+
+/** Recognise why a file is not the weights that it should be. bytes: its first. least: how many it should have. */
+function explainWeights(bytes, size, least) {
+  const start = asLatin1(bytes);
+  if (/^\0*$/.test(start)) return explainText(start);
+  const cause = explainStart(start) ?? explainWebPage(start);
+  if (cause) return cause;
+  if (/^[ -~]{8}/.test(start)) {
+    const shown = quote(new TextDecoder().decode(bytes.subarray(0, 40)));
+    return `it begins with the text ${shown}, not with weights; get it again`;
+  }
+  if (startsWithAny(start, UTF16_MARKS)) {
+    return "a program wrote it as UTF-16 text, as > does in PowerShell; get it again as a binary file";
+  }
+  if (count(start, REPLACEMENT) >= FEWEST) {
+    return "a program opened it and saved it as text; get it again as a binary file";
+  }
+  if (count(start, "\n") >= FEWEST && count(start, "\n") === count(start, "\r\n")) {
+    return (
+      "git or a transfer in text mode wrote CRLF for each LF in it; get it again as a binary file (for git, " +
+      "`*.safetensors binary` in .gitattributes)"
+    );
+  }
+  return size < least
+    ? `it has ${grouped(size)} of ${grouped(least)} bytes, ` +
+        "as after a download or a copy that did not finish; get it again"
+    : null;
+}
+
+// ------------------------------------------------------------------------- config.json and history.json (charlm.model)
+
+const CONFIG_FILE = "config.json";
+const HISTORY_FILE = "history.json";
+const WEIGHTS_FILE = "model.safetensors";
+const MODEL_TYPE = "charlm";
+const FORMAT_VERSION = 1;
+const LARGEST_SIZE = 16_384;
+const MOST_LAYERS = 64;
+const MOST_PARAMETERS = 1_000_000_000;
+const MOST_SYMBOLS = 200_000;
+const MOST_RECORDED_EPOCHS = 5_000;
+const LARGEST_HEADER = 1024 * 1024; // bytes
+const FIELDS = ["cell", "vocab", "embedding_size", "hidden_size", "num_layers", "dropout"];
+const LONE_SURROGATE = /\p{Cs}/u; // a surrogate pair is one character
+
+/** The cells: blocks of rows that their weights stack, and whether a layer carries a cell state. */
+const CELLS = {
+  rnn: { gates: 1, hasCellState: false },
+  lstm: { gates: 4, hasCellState: true },
+  gru: { gates: 3, hasCellState: false },
+};
+
+/** Return bytes, a string or an object as the text of a JSON file. */
+function textOf(content, name) {
+  if (typeof content === "string") return content;
+  if (!(content instanceof ArrayBuffer || ArrayBuffer.isView(content))) return JSON.stringify(content) ?? "";
+  const bytes = asBytes(content);
+  if (bytes.length > LARGEST_JSON) {
+    throw new ModelFileError(`${name} is larger than the ${grouped(LARGEST_JSON)} bytes that it can need`);
+  }
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    const cause = explainText(asLatin1(bytes));
+    const hint = cause ?? "an editor may have saved it in another encoding; save it as UTF-8";
+    throw new ModelFileError(`${name} is not UTF-8 text: ${hint}`);
+  }
+}
+
+const asBytes = (content) =>
+  content instanceof ArrayBuffer
+    ? new Uint8Array(content)
+    : new Uint8Array(content.buffer, content.byteOffset, content.byteLength);
+
+/** Read config.json, given as bytes, a string or an object.
+
+    Return its fields, and `shapes` (of every tensor, by name), `parameters` (how many numbers the weights hold) and
+    `symbols` (the vocabulary as an array). Throws ModelFileError if a field is missing, of the wrong type or out of
+    bounds, or if a newer charlm wrote the file. */
+export function readConfig(content) {
+  const values = parseJsonObject(textOf(content, CONFIG_FILE), CONFIG_FILE);
+  if (values.model_type !== MODEL_TYPE) {
+    throw new ModelFileError(`${CONFIG_FILE} says model_type ${shortRepr(values.model_type)}: not a charlm model`);
+  }
+  checkFormatVersion(values, CONFIG_FILE);
+  const missing = [...FIELDS, "weights_sha256"].filter((name) => !(name in values));
+  if (missing.length) throw new ModelFileError(`${CONFIG_FILE} lacks ${missing.join(", ")}`);
+  if (typeof values.weights_sha256 !== "string") {
+    throw new ModelFileError(`${CONFIG_FILE}: weights_sha256 must be a string of hexadecimal digits`);
+  }
+  return within(`${CONFIG_FILE}: `, () => checkConfig(values));
+}
+
+function checkConfig(values) {
+  if (typeof values.cell !== "string" || !Object.hasOwn(CELLS, values.cell)) {
+    throw new ModelFileError(`cell is ${shortRepr(values.cell)}; charlm knows ${Object.keys(CELLS).join(", ")}`);
+  }
+  const symbols = checkVocab(values.vocab);
+  checkSize("embedding_size", values.embedding_size, LARGEST_SIZE);
+  checkSize("hidden_size", values.hidden_size, LARGEST_SIZE);
+  checkSize("num_layers", values.num_layers, MOST_LAYERS);
+  const dropout = isNumber(values.dropout) ? toNumber(values.dropout) : NaN;
+  if (!(dropout >= 0 && dropout < 1)) {
+    throw new ModelFileError(`dropout is ${shortRepr(values.dropout)}; it must be a number from 0 to below 1`);
+  }
+  const fields = Object.fromEntries([...FIELDS, "weights_sha256"].map((name) => [name, values[name]]));
+  const shapes = tensorShapes(fields, symbols.length);
+  const parameters = Object.values(shapes).reduce((sum, shape) => sum + product(shape), 0);
+  if (parameters > MOST_PARAMETERS) {
+    throw new ModelFileError(
+      `this describes ${grouped(parameters)} parameters; charlm stops at ${grouped(MOST_PARAMETERS)}`,
+    );
+  }
+  return { ...fields, dropout, shapes, parameters, symbols };
+}
+
+const product = (numbers) => numbers.reduce((result, number) => result * number, 1);
+
+function checkVocab(vocab) {
+  if (typeof vocab !== "string") throw new ModelFileError("vocab must be one string that holds every symbol once");
+  const symbols = Array.from(vocab);
+  if (symbols.length > MOST_SYMBOLS) {
+    throw new ModelFileError(`vocab has ${grouped(symbols.length)} symbols; charlm stops at ${grouped(MOST_SYMBOLS)}`);
+  }
+  if (LONE_SURROGATE.test(vocab)) throw new ModelFileError("vocab holds a lone surrogate, which is not a character");
+  if (!symbols.length) throw new ModelFileError("vocab: a vocabulary needs at least one symbol");
+  if (new Set(symbols).size < symbols.length) {
+    throw new ModelFileError("vocab: a vocabulary must hold each symbol once; this one repeats a symbol");
+  }
+  return symbols;
+}
+
+function checkSize(name, value, most) {
+  if (!isWhole(value) || value < 1 || value > most) {
+    throw new ModelFileError(`${name} is ${shortRepr(value)}; it must be a whole number from 1 to ${grouped(most)}`);
+  }
+}
+
+/** Throw ModelFileError unless this charlm can read the file's `format_version`. */
+function checkFormatVersion(values, name) {
+  const version = values.format_version;
+  if (!isWhole(version) || version < 1) {
+    throw new ModelFileError(`${name} says format_version ${shortRepr(version)}; it must be a whole number from 1`);
+  }
+  if (version > FORMAT_VERSION) {
+    throw new ModelFileError(
+      `${name} has format_version ${shortRepr(version)}, written by a newer charlm; ` +
+        `this one reads up to ${FORMAT_VERSION}: update charlm`,
+    );
+  }
+}
+
+function tensorShapes(config, symbols) {
+  const { embedding_size: inputs, hidden_size: units, num_layers: layers } = config;
+  const rows = CELLS[config.cell].gates * units;
+  const shapes = { "embedding.weight": [symbols, inputs] };
+  for (let layer = 0; layer < layers; layer++) {
+    shapes[`recurrent.weight_ih_l${layer}`] = [rows, layer ? units : inputs];
+    shapes[`recurrent.weight_hh_l${layer}`] = [rows, units];
+    shapes[`recurrent.bias_ih_l${layer}`] = [rows];
+    shapes[`recurrent.bias_hh_l${layer}`] = [rows];
+  }
+  return { ...shapes, "head.weight": [symbols, units], "head.bias": [symbols] };
+}
+
+/** Read history.json, given as `readConfig` takes it. Throws ModelFileError for a field that is not valid. */
+export function readHistory(content) {
+  const values = parseJsonObject(textOf(content, HISTORY_FILE), HISTORY_FILE);
+  checkFormatVersion(values, HISTORY_FILE);
+  within(`${HISTORY_FILE}: `, () => {
+    checkRun(values.run);
+    const { epochs, best } = values;
+    if (!Array.isArray(epochs) || epochs.length < 1 || epochs.length > MOST_RECORDED_EPOCHS) {
+      throw new ModelFileError(`epochs must be a list of 1 to ${grouped(MOST_RECORDED_EPOCHS)} objects`);
+    }
+    epochs.forEach(checkEpoch);
+    if (!isObject(best) || !isNumber(best.val_loss)) {
+      throw new ModelFileError("best must be an object with epoch and val_loss");
+    }
+    if ("val_loss_reset256" in best && !isNumber(best.val_loss_reset256)) {
+      throw new ModelFileError("best.val_loss_reset256 must be a number");
+    }
+    if (!isWhole(best.epoch) || !epochs.some((epoch) => epoch.epoch === best.epoch)) {
+      throw new ModelFileError(`best.epoch ${shortRepr(best.epoch)} is not among the epochs`);
+    }
+  });
+  checkValues(values);
+  return plain(values);
+}
+
+function checkValues(value) {
+  if (typeof value === "string" && LONE_SURROGATE.test(value)) {
+    throw new ModelFileError(`${HISTORY_FILE} holds a lone surrogate, which is not a character`);
+  }
+  if (value instanceof Float && !Number.isFinite(value.value)) {
+    throw new ModelFileError(`${HISTORY_FILE} holds a number too large for a float`);
+  }
+  if (Array.isArray(value)) value.forEach(checkValues);
+  else if (isObject(value)) [...Object.keys(value), ...Object.values(value)].forEach(checkValues);
+}
+
+function checkRun(run) {
+  if (!isObject(run)) throw new ModelFileError("run must be an object");
+  if ("text" in run && typeof run.text !== "string") throw new ModelFileError("run.text must be a string");
+  const split = "split" in run ? run.split : Object.create(null);
+  const isSound = (name) => !(name in split) || isNumber(split[name]);
+  if (!isObject(split) || !["train_chars", "val_chars"].every(isSound)) {
+    throw new ModelFileError("run.split must be an object with the numbers train_chars and val_chars");
+  }
+}
+
+function checkEpoch(epoch, place) {
+  const where = `epochs[${place}]`;
+  const number = isObject(epoch) ? epoch.epoch : null;
+  if (!isObject(epoch) || !isWhole(number) || !isNumber(number)) {
+    throw new ModelFileError(`${where} must be an object with its number in \`epoch\``);
+  }
+  if (number !== place + 1) {
+    throw new ModelFileError(
+      `${where}.epoch is ${shortRepr(number)}; epochs are numbered 1, 2, 3 …: it must be ${place + 1}`,
+    );
+  }
+  for (const name of ["train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"]) {
+    if (!isNumber(epoch[name])) {
+      throw new ModelFileError(`${where}.${name} is ${shortRepr(epoch[name])}; it must be a number`);
+    }
+  }
+  if ((epoch.unseen_loss ?? null) !== null && !isNumber(epoch.unseen_loss)) {
+    throw new ModelFileError(`${where}.unseen_loss must be a number or null`);
+  }
+  if (typeof epoch.sample !== "string") throw new ModelFileError(`${where}.sample must be a string`);
+}
+
+// ---------------------------------------------------------------------------- model.safetensors (charlm.model.weights)
+
+const ARRAYS = { F32: Float32Array, BF16: Uint16Array }; // bfloat16 numbers are read as their bits
+
+/** Read model.safetensors from bytes; return its tensors by name, Float32Array or, for bfloat16, Uint16Array.
+
+    Throws ModelFileError unless they have the SHA-256 that `config` names and hold its tensors, all of them finite. */
+export async function readWeights(bytes, config) {
+  const most = 4 * config.parameters + LARGEST_HEADER;
+  if (bytes.length > most) {
+    throw new ModelFileError(`${WEIGHTS_FILE} is larger than the ${grouped(most)} bytes that it can need`);
+  }
+  let tensors;
+  let fault = null;
+  try {
+    tensors = readTensors(bytes, config);
+  } catch (error) {
+    if (!(error instanceof ModelFileError)) throw error;
+    fault = error;
+  }
+  // reported before any other fault, because it says what to do
+  if ((await sha256(bytes)) !== config.weights_sha256.toLowerCase()) {
+    const cause = explainDifference(bytes, config) ?? "one of the two is damaged or from another model; get both again";
+    throw new ModelFileError(
+      `${WEIGHTS_FILE} is not the file that ${CONFIG_FILE} describes (its SHA-256 differs): ${cause}`,
+    );
+  }
+  if (fault) throw fault;
+  return tensors;
+}
+
+function explainDifference(bytes, config) {
+  const start = bytes.subarray(0, LARGEST_HEADER);
+  let least = 2 * config.parameters; // in bfloat16
+  try {
+    const length = headerLength(start);
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(start.subarray(8, 8 + length));
+    for (const { data_offsets: offsets } of Object.values(parseJsonObject(text, "the header")).filter(isObject)) {
+      if (areWhole(offsets) && offsets.length === 2) least = Math.max(least, 8 + length + Number(offsets[1]));
+    }
+  } catch {
+    // the header is damaged, too
+  }
+  return explainWeights(start, bytes.length, least);
+}
+
+const areWhole = (numbers) => Array.isArray(numbers) && numbers.every(isWhole);
+const headerLength = (bytes) => Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+
+function readTensors(bytes, config) {
+  const endsEarly = () => new ModelFileError(`${WEIGHTS_FILE} cannot be read: it ends too early`);
+  if (bytes.length < 8) throw endsEarly();
+  const length = headerLength(bytes);
+  if (length > LARGEST_HEADER) {
+    throw new ModelFileError(
+      `${WEIGHTS_FILE} has a header of over ${grouped(LARGEST_HEADER)} bytes: not a charlm model`,
+    );
+  }
+  if (length > bytes.length - 8) throw endsEarly();
+  const begin = 8 + length;
+  const header = checkHeader(bytes.subarray(8, begin), bytes.length - begin, config.shapes);
+  return Object.fromEntries(header.map(([name, entry]) => [name, readTensor(bytes, begin, name, entry)]));
+}
+
+/** Return the entries of a header in the order in which their numbers follow, which are exactly `left` bytes. */
+function checkHeader(bytes, left, shapes) {
+  let text;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new ModelFileError(`${WEIGHTS_FILE} cannot be read: its header is not UTF-8 text`);
+  }
+  const header = parseJsonObject(text, `the header of ${WEIGHTS_FILE}`);
+  delete header.__metadata__; // notes for other loaders
+  const names = Object.keys(shapes);
+  if (Object.keys(header).length !== names.length || !names.every((name) => name in header)) {
+    throw new ModelFileError(`${WEIGHTS_FILE} holds other tensors than ${CONFIG_FILE} describes`);
+  }
+  for (const name of names) checkEntry(name, header[name], shapes[name]);
+  const inOrder = names.map((name) => [name, header[name]]);
+  inOrder.sort(([, left], [, right]) => compareLists(left.data_offsets, right.data_offsets));
+  let place = 0;
+  for (const [name, { dtype, data_offsets: offsets }] of inOrder) {
+    const end = place + product(shapes[name]) * ARRAYS[dtype].BYTES_PER_ELEMENT;
+    if (compareLists(offsets, [place, end])) {
+      throw new ModelFileError(`${WEIGHTS_FILE} cannot be read: the numbers of ${name} do not follow those before`);
+    }
+    place = end;
+  }
+  if (place !== left) {
+    throw new ModelFileError(
+      `${WEIGHTS_FILE} cannot be read: it has ${grouped(left)} bytes of numbers, not ${grouped(place)}`,
+    );
+  }
+  return inOrder;
+}
+
+function compareLists(left, right) {
+  const place = left.findIndex((number, index) => index >= right.length || number != right[index]); // or a BigInt
+  if (place < 0) return left.length - right.length;
+  return place >= right.length || left[place] > right[place] ? 1 : -1;
+}
+
+/** Throw ModelFileError unless a header's entry describes a tensor of that shape, of a type that charlm reads. */
+function checkEntry(name, entry, shape) {
+  const keys = isObject(entry) ? Object.keys(entry).sort().join() : "";
+  if (keys !== "data_offsets,dtype,shape") {
+    throw new ModelFileError(`${WEIGHTS_FILE} cannot be read: its header does not describe ${name}`);
+  }
+  if (!areWhole(entry.shape) || compareLists(entry.shape, shape)) {
+    throw new ModelFileError(
+      `${WEIGHTS_FILE}: ${name} has shape ${shortRepr(entry.shape)}; ${CONFIG_FILE} demands [${shape.join(", ")}]`,
+    );
+  }
+  if (typeof entry.dtype !== "string" || !Object.hasOwn(ARRAYS, entry.dtype)) {
+    const dtype = typeof entry.dtype === "string" ? entry.dtype : shortRepr(entry.dtype);
+    throw new ModelFileError(`${WEIGHTS_FILE}: ${name} is of type ${dtype}; charlm reads F32 and BF16`);
+  }
+  if (!areWhole(entry.data_offsets)) {
+    throw new ModelFileError(`${WEIGHTS_FILE} cannot be read: its header does not tell where ${name} is`);
+  }
+}
+
+/** Return the numbers of a tensor. Throws ModelFileError if one of them is not finite. */
+function readTensor(bytes, begin, name, { dtype, data_offsets: [first, end] }) {
+  const place = bytes.byteOffset + begin + first;
+  const size = ARRAYS[dtype].BYTES_PER_ELEMENT;
+  // typed arrays begin at multiples of their numbers' size
+  const [buffer, offset] = place % size ? [bytes.slice(begin + first, begin + end).buffer, 0] : [bytes.buffer, place];
+  const length = (end - first) / size;
+  const bits = new (dtype === "BF16" ? Uint16Array : Uint32Array)(buffer, offset, length);
+  const exponent = dtype === "BF16" ? 0x7f80 : 0x7f800000;
+  for (let index = 0; index < length; index++) {
+    if ((bits[index] & exponent) === exponent) {
+      throw new ModelFileError(`${WEIGHTS_FILE}: ${name} holds a NaN or an infinity`);
+    }
+  }
+  return new ARRAYS[dtype](buffer, offset, length);
+}
+
+/** Return the SHA-256 of bytes in hex. Pages that come neither by https nor from this machine have no crypto.subtle. */
+async function sha256(bytes) {
+  const digest = globalThis.crypto?.subtle ? await crypto.subtle.digest("SHA-256", bytes) : plainSha256(bytes);
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Compute a SHA-256 (FIPS 180-4); return its 32 bytes. */
+function plainSha256(bytes) {
+  const primes = [];
+  for (let number = 2; primes.length < 64; number++) if (primes.every((prime) => number % prime)) primes.push(number);
+  const state = Uint32Array.from(primes.slice(0, 8), (prime) => rootBits(prime, 2));
+  const constants = Uint32Array.from(primes, (prime) => rootBits(prime, 3));
+  // the message ends with a 1, zeros, and its length in bits
+  const rest = bytes.length % 64;
+  const tail = new Uint8Array(rest < 56 ? 64 : 128);
+  tail.set(bytes.subarray(bytes.length - rest));
+  tail[rest] = 0x80;
+  new DataView(tail.buffer).setBigUint64(tail.length - 8, BigInt(bytes.length) * 8n);
+  const words = new Int32Array(64);
+  for (const part of [bytes.subarray(0, bytes.length - rest), tail]) {
+    const view = new DataView(part.buffer, part.byteOffset, part.length);
+    for (let block = 0; block < part.length; block += 64) hashBlock(view, block, words, constants, state);
+  }
+  const digest = new DataView(new ArrayBuffer(32));
+  state.forEach((word, index) => digest.setUint32(4 * index, word));
+  return digest.buffer;
+}
+
+/** Return the first 32 bits behind the point of a root of a prime. */
+function rootBits(prime, power) {
+  const target = BigInt(prime) << BigInt(32 * power);
+  let root = 0n;
+  for (let bit = 1n << 37n; bit; bit >>= 1n) if ((root + bit) ** BigInt(power) <= target) root += bit;
+  return Number(root & 0xffffffffn);
+}
+
+const rotated = (word, by) => (word >>> by) | (word << (32 - by));
+
+function hashBlock(view, block, words, constants, state) {
+  for (let index = 0; index < 16; index++) words[index] = view.getInt32(block + 4 * index);
+  for (let index = 16; index < 64; index++) {
+    const [early, late] = [words[index - 15], words[index - 2]];
+    const s0 = rotated(early, 7) ^ rotated(early, 18) ^ (early >>> 3);
+    const s1 = rotated(late, 17) ^ rotated(late, 19) ^ (late >>> 10);
+    words[index] = words[index - 16] + s0 + words[index - 7] + s1;
+  }
+  let [a, b, c, d, e, f, g, h] = state;
+  for (let index = 0; index < 64; index++) {
+    const s1 = rotated(e, 6) ^ rotated(e, 11) ^ rotated(e, 25);
+    const first = (h + s1 + ((e & f) ^ (~e & g)) + constants[index] + words[index]) | 0;
+    const s0 = rotated(a, 2) ^ rotated(a, 13) ^ rotated(a, 22);
+    const second = (s0 + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+    [h, g, f, e, d, c, b, a] = [g, f, e, (d + first) | 0, c, b, a, (first + second) | 0];
+  }
+  [a, b, c, d, e, f, g, h].forEach((word, index) => (state[index] += word));
+}
+
+// ----------------------------------------------------------------------------------------- random numbers and sampling
+
+/** numpy's `Generator(PCG64(seed)).random()`: O'Neill's PCG XSL RR 128/64, seeded by numpy's SeedSequence. */
+export class RandomNumbers {
+  /** seed: a whole number from 0, a Number or a BigInt. */
+  constructor(seed) {
+    const words = seedSequence(BigInt(seed), 8); // of 32 bits, the low ones of each 64 first
+    const join = (high, low) => [words[low], words[low + 1], words[high], words[high + 1]];
+    // numbers of 128 bits are eight limbs of 16, the low ones first: a product of limbs is exact as a Number
+    this.multiplier = limbs([0x9fccf645, 0x4385df64, 0x1fc65da4, 0x2360ed05]);
+    this.increment = limbs(join(4, 6));
+    for (let index = 7; index >= 0; index--) {
+      const below = index ? this.increment[index - 1] >>> 15 : 1; // shifted left by one, then odd
+      this.increment[index] = ((this.increment[index] << 1) & 0xffff) | below;
+    }
+    this.state = new Float64Array(8);
+    this.advance();
+    add(this.state, limbs(join(0, 2)));
+    this.advance();
+  }
+
+  /** Return the next number, from 0 to below 1. */
+  next() {
+    this.advance();
+    const s = this.state;
+    // the halves of the state are combined by xor, and rotated by its uppermost six bits
+    let low = ((s[5] ^ s[1]) << 16) | (s[4] ^ s[0]);
+    let high = ((s[7] ^ s[3]) << 16) | (s[6] ^ s[2]);
+    const by = s[7] >>> 10;
+    if (by & 32) [low, high] = [high, low];
+    const rest = by & 31;
+    if (rest) {
+      [low, high] = [(low >>> rest) | (high << (32 - rest)), (high >>> rest) | (low << (32 - rest))];
+    }
+    return ((high >>> 0) * 0x200000 + (low >>> 11)) / 0x20000000000000; // the upper 53 bits
+  }
+
+  /** Multiply the state and add the increment, modulo 2 to the 128. */
+  advance() {
+    const { state, multiplier, increment } = this;
+    let carry = 0;
+    const next = new Array(8);
+    for (let index = 0; index < 8; index++) {
+      let sum = carry + increment[index];
+      for (let factor = 0; factor <= index; factor++) sum += state[factor] * multiplier[index - factor];
+      const limb = sum % 0x10000;
+      carry = (sum - limb) / 0x10000;
+      next[index] = limb;
+    }
+    state.set(next);
+  }
+}
+
+const limbs = (words) => Float64Array.from(words.flatMap((word) => [word & 0xffff, word >>> 16]));
+
+function add(to, numbers) {
+  let carry = 0;
+  for (let index = 0; index < to.length; index++) {
+    const sum = to[index] + numbers[index] + carry;
+    to[index] = sum % 0x10000;
+    carry = sum >= 0x10000 ? 1 : 0;
+  }
+}
+
+/** Return 32-bit words from a seed, as numpy's `SeedSequence(seed).generate_state` does. */
+function seedSequence(seed, words) {
+  const entropy = [];
+  for (let rest = seed; rest || !entropy.length; rest >>= 32n) entropy.push(Number(rest & 0xffffffffn));
+  let constant = 0x43b0d7e5;
+  const hash = (value, multiplier) => {
+    const mixed = value ^ constant;
+    constant = Math.imul(constant, multiplier);
+    const result = Math.imul(mixed, constant);
+    return (result ^ (result >>> 16)) >>> 0;
+  };
+  const mix = (left, right) => {
+    const result = Math.imul(left, 0xca01f9dd) - Math.imul(right, 0x4973f715);
+    return (result ^ (result >>> 16)) >>> 0;
+  };
+  const pool = [0, 1, 2, 3].map((place) => hash(entropy[place] ?? 0, 0x931e8875));
+  const stir = (value, to) => (pool[to] = mix(pool[to], hash(value(), 0x931e8875)));
+  for (let from = 0; from < 4; from++) {
+    for (let to = 0; to < 4; to++) if (from !== to) stir(() => pool[from], to);
+  }
+  for (const value of entropy.slice(4)) for (let to = 0; to < 4; to++) stir(() => value, to);
+  constant = 0x8b51f9dd;
+  return Array.from({ length: words }, (_, place) => hash(pool[place % 4], 0x58f38ded));
+}
+
+const LOWEST_TEMPERATURE = 1e-250; // lower ones are raised to this, so that no logit divided by one overflows
+const LARGEST_EXPONENT = 400; // logits whose highest is beyond are shifted so that it is 0
+const BELOW_ONE = 1 - 2 ** -52; // a random number times this, times a sum, is below the sum even when rounded
+const DEFAULT_LENGTH = 500;
+const DEFAULT_TEMPERATURE = 0.8;
+
+/** Check how symbols are to be drawn; return the settings with the defaults filled in.
+
+    temperature: divides the logits; 0 takes the likeliest symbol (the first of equals).
+    topK: only the k likeliest symbols can be drawn; 0, or the vocabulary's size and more, means all.
+    topP: of those, only the smallest set of the likeliest whose probabilities reach it; 1 means all, 0 the likeliest.
+    seed: a whole number from 0 (a BigInt above 2^53), from which the random numbers follow; without one it is drawn. */
+function checkSettings({ temperature = DEFAULT_TEMPERATURE, topK = 0, topP = 1, seed = null }) {
+  return {
+    temperature: checkNumber("temperature", temperature, 0, Infinity),
+    topK: Number(checkWhole("topK", topK, 0)),
+    topP: checkNumber("topP", topP, 0, 1),
+    seed: seed === null ? crypto.getRandomValues(new Uint32Array(1))[0] : checkWhole("seed", seed, 0),
+  };
+}
+
+/** Draws the ids of one text: its settings and the random numbers that follow from its seed. */
+export class Sampler {
+  constructor(settings = {}) {
+    this.settings = checkSettings(settings);
+    this.scale = 1 / Math.max(this.settings.temperature, LOWEST_TEMPERATURE);
+    this.randoms = new RandomNumbers(this.settings.seed);
+    this.weights = new Float64Array(0);
+  }
+
+  /** Skip the random numbers of that many draws. */
+  skip(draws) {
+    for (; draws > 0; draws--) this.randoms.advance();
+  }
+
+  /** Return an id drawn from logits (V,), with one random number. Throws ModelFileError if they are not finite. */
+  draw(logits) {
+    const { temperature, topK, topP } = this.settings;
+    const random = this.randoms.next();
+    const weights = this.weigh(logits);
+    if (temperature === 0) return largest(logits);
+    if (topK > 0 || topP < 1) limit(weights, topK, topP);
+    let total = 0;
+    for (let id = 0; id < weights.length; id++) weights[id] = total += weights[id];
+    const target = random * BELOW_ONE * total;
+    let id = 0;
+    while (!(weights[id] > target)) id++;
+    return id;
+  }
+
+  /** Return unnormalised probabilities (V,), which the next call overwrites. */
+  weigh(logits) {
+    if (this.weights.length !== logits.length) this.weights = new Float64Array(logits.length);
+    const { weights, scale } = this;
+    let top = -Infinity;
+    for (let id = 0; id < logits.length; id++) {
+      const scaled = logits[id] * scale;
+      weights[id] = scaled;
+      if (scaled > top || scaled !== scaled) top = scaled; // once NaN, it stays so
+    }
+    const shift = -LARGEST_EXPONENT < top && top < LARGEST_EXPONENT ? 0 : checkFinite(top);
+    for (let id = 0; id < weights.length; id++) weights[id] = exp64(weights[id] - shift);
+    return weights;
+  }
+}
+
+function largest(numbers) {
+  let best = 0;
+  for (let place = 1; place < numbers.length; place++) if (numbers[place] > numbers[best]) best = place;
+  return best;
+}
+
+/** Set to 0 the weights (V,) that top-k and top-p exclude. */
+function limit(weights, topK, topP) {
+  // a stable sort: of equals the first comes first
+  const ranking = Array.from(weights.keys()).sort((one, other) => weights[other] - weights[one]);
+  const kept = topK > 0 ? Math.min(topK, weights.length) : weights.length;
+  for (const id of ranking.slice(kept)) weights[id] = 0;
+  if (topP >= 1) return;
+  let total = 0;
+  for (const weight of weights) total += weight;
+  let reached = 0;
+  for (const id of ranking) {
+    if (reached < 0) weights[id] = 0;
+    else if ((reached += weights[id]) >= topP * total) reached = -1; // the symbol that reaches it is kept
+  }
+}
+
+function checkFinite(logit) {
+  if (Number.isFinite(logit)) return logit;
+  throw new ModelFileError(
+    "the model's outputs are not finite numbers: its weights are too large, as after a training that " +
+      "diverged; use another model",
+  );
+}
+
+/** Return the log of the sum of e to the logits (V,). Throws ModelFileError if they are not finite. */
+function logSumExp(logits) {
+  let top = -Infinity;
+  for (const logit of logits) if (logit > top || logit !== logit) top = logit;
+  checkFinite(top);
+  let sum = 0;
+  for (const logit of logits) sum += exp64(logit - top);
+  return top + Math.log(sum);
+}
+
+// ------------------------------------------------------------------------------------- exp and tanh (charlm.inference)
+//
+// Those of Math differ between browsers. These are the ones of kernels.wat and of Python's kernels, to the last bit.
+
+const fround = Math.fround;
+
+/** Return Horner's sum of coefficients, those of the highest power first, each step rounded to float32. */
+function polynomial32(coefficients, x) {
+  let sum = coefficients[0];
+  for (let place = 1; place < coefficients.length; place++) sum = fround(fround(sum * x) + coefficients[place]);
+  return sum;
+}
+
+const EXP_32 = Float32Array.of(1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1, 1);
+const TANH_32 = Float32Array.of(-0.00570498633, 0.0206390866, -0.0537397148, 0.133314422, -0.333332819);
+const LOG2_E_32 = fround(1.4426950216293335);
+const LN_2_UPPER_32 = fround(0.693359375); // ln(2) in two parts
+const LN_2_LOWER_32 = fround(-2.1219444e-4);
+const TO_INTEGER_32 = 1.5 * 2 ** 23; // added, then subtracted: rounds to the nearest whole number
+const LOWEST_POWER = -76;
+const POWERS = Float32Array.from({ length: 142 }, (_, place) => 2 ** (place + LOWEST_POWER));
+
+/** e^x in float32: 2^n e^r with |r| <= ln(2) / 2, and e^r by its Taylor series. */
+function exp32(x) {
+  const bounded = x > 89 ? 89 : x < -105 ? -105 : x;
+  const n = fround(fround(fround(bounded * LOG2_E_32) + TO_INTEGER_32) - TO_INTEGER_32);
+  const r = fround(fround(bounded - fround(n * LN_2_UPPER_32)) - fround(n * LN_2_LOWER_32));
+  const sum = polynomial32(EXP_32, r);
+  const half = n >> 1;
+  // in two steps, because 2^n need not be a normal number
+  return fround(fround(sum * POWERS[half - LOWEST_POWER]) * POWERS[n - half - LOWEST_POWER]);
+}
+
+const sigmoid32 = (x) => fround(1 / fround(1 + exp32(-x)));
+
+/** tanh(x) in float32: near 0 a polynomial (a minimax fit of relative error 4e-9), elsewhere 1 - 2 / (e^2|x| + 1). */
+function tanh32(x) {
+  const size = Math.abs(x);
+  if (size < 0.625) {
+    const square = fround(x * x);
+    return fround(x + fround(fround(polynomial32(TANH_32, square) * square) * x));
+  }
+  const far = fround(1 - fround(2 / fround(exp32(fround(size + size)) + 1)));
+  return x < 0 ? -far : far;
+}
+
+const LOG2_E = 1.4426950408889634;
+// ln(2) in two parts: the first has so few digits that n times it is exact
+const LN_2_UPPER = 0.6931471803691238;
+const LN_2_LOWER = 1.9082149292705877e-10;
+const TO_INTEGER = 1.5 * 2 ** 52;
+const EXP_64 = [6227020800, 479001600, 39916800, 3628800, 362880, 40320, 5040, 720, 120, 24, 6].map((each) => 1 / each);
+const powerWords = new Int32Array(2);
+const power = new Float64Array(powerWords.buffer);
+
+/** e^x in float64, by the same way. Below -708 it is e^-708: nothing beside the weights that it is added to. */
+function exp64(x) {
+  const bounded = x < -708 ? -708 : x;
+  const n = bounded * LOG2_E + TO_INTEGER - TO_INTEGER;
+  const r = bounded - n * LN_2_UPPER - n * LN_2_LOWER;
+  let sum = EXP_64[0];
+  for (let place = 1; place < EXP_64.length; place++) sum = sum * r + EXP_64[place];
+  sum = ((sum * r + 0.5) * r + 1) * r + 1;
+  powerWords[1] = (n + 1023) << 20;
+  return sum * power[0];
+}
+
+// ------------------------------------------------------------------------------------------------------------- kernels
+//
+// Both kinds have a memory (`buffer`), in which places are given in bytes, and the same functions on it, which
+// kernels.wat describes. Matrices lie in panels of `width` outputs.
+
+// kernels.wat as it is assembled by wasmtime.wat2wasm, in base64
+const MODULE =
+  "AGFzbQEAAAABHARgBn9/f39/fwBgAXsBe2ADf39/AGAEf39/fwACEgEGY2hhcmxtBm1lbW9yeQIAAQMKCQAAAQEBAQIDAwcxBQtwcm9kdWN0X2YzMgAADHByb2R1Y3RfYmYxNgABA3JubgAGBGxzdG0ABwNncnUACAqWDQnjAgICfwl7IAEgBUECdGohBwNAIAL9AAQAIQkgAv0ABBAhCiAC/QAEICELIAL9AAQwIQwgAv0ABEAhDSAC/QAEUCEOIAL9AARgIQ8gAv0ABHAhECABIQYDQCAG/QkCACEIIAkgCCAA/QAEAP3mAf3kASEJIAogCCAA/QAEEP3mAf3kASEKIAsgCCAA/QAEIP3mAf3kASELIAwgCCAA/QAEMP3mAf3kASEMIA0gCCAA/QAEQP3mAf3kASENIA4gCCAA/QAEUP3mAf3kASEOIA8gCCAA/QAEYP3mAf3kASEPIBAgCCAA/QAEcP3mAf3kASEQIABBgAFqIQAgBkEEaiEGIAYgB0cNAAsgAyAJ/QsEACADIAr9CwQQIAMgC/0LBCAgAyAM/QsEMCADIA39CwRAIAMgDv0LBFAgAyAP/QsEYCADIBD9CwRwIAJBgAFqIQIgA0GAAWohAyAEQQFrIQQgBA0ACwubAwICfwt7/QwAAP//AAD//wAA//8AAP//IQogASAFQQJ0aiEHA0AgAv0ABAAhCyAC/QAEECEMIAL9AAQgIQ0gAv0ABDAhDiAC/QAEQCEPIAL9AARQIRAgAv0ABGAhESAC/QAEcCESIAEhBgNAIAb9CQIAIQggAP0ABAAhCSALIAggCUEQ/asB/eYB/eQBIQsgDCAIIAkgCv1O/eYB/eQBIQwgAP0ABBAhCSANIAggCUEQ/asB/eYB/eQBIQ0gDiAIIAkgCv1O/eYB/eQBIQ4gAP0ABCAhCSAPIAggCUEQ/asB/eYB/eQBIQ8gECAIIAkgCv1O/eYB/eQBIRAgAP0ABDAhCSARIAggCUEQ/asB/eYB/eQBIREgEiAIIAkgCv1O/eYB/eQBIRIgAEHAAGohACAGQQRqIQYgBiAHRw0ACyADIAv9CwQAIAMgDP0LBBAgAyAN/QsEICADIA79CwQwIAMgD/0LBEAgAyAQ/QsEUCADIBH9CwRgIAMgEv0LBHAgAkGAAWohAiADQYABaiEDIARBAWshBCAEDQALC7oCAQV7QwAAskL9EyAAIABDAACyQv0T/UT9UiEAQwAA0sL9EyAAIABDAADSwv0T/UP9UiEAQwAAQEv9EyAAQzuquD/9E/3mAf3kASEBIAFDAABAS/0T/eUBIQIgACACQwCAMT/9E/3mAf3lASEDIAMgAkODgF65/RP95gH95QEhA0MBDVA5/RMhBCAEIAP95gFDYQu2Ov0T/eQBIQQgBCAD/eYBQ4mICDz9E/3kASEEIAQgA/3mAUOrqio9/RP95AEhBCAEIAP95gFDq6oqPv0T/eQBIQQgBCAD/eYBQwAAAD/9E/3kASEEIAQgA/3mAUMAAIA//RP95AEhBCAEIAP95gFDAACAP/0T/eQBIQQgAUMAAEBL/RP9sQEhAiACQQH9rAEhBSAEIAUQA/3mASACIAX9sQEQA/3mAQsRACAAQf8A/RH9rgFBF/2rAQsdAEMAAIA//RNDAACAP/0TIAD94QEQAv3kAf3nAQvIAQEFeyAAQwAAAID9E/1OIQEgACAB/VEhAiAAIAD95gEhA0Pl8Lq7/RMhBCAEIAP95gFDTROpPP0T/eQBIQQgBCAD/eYBQy0eXL39E/3kASEEIAQgA/3mAUOTgwg+/RP95AEhBCAEIAP95gFDmaqqvv0T/eQBIQQgACAEIAP95gEgAP3mAf3kASEEQwAAgD/9E0MAAABA/RMgAiAC/eQBEAJDAACAP/0T/eQB/ecB/eUBIQUgBCAFIAH9UCACQwAAID/9E/1D/VILLAADQCABIAD9AAQAEAX9CwQAIABBEGohACABQRBqIQEgAkEEayECIAINAAsLogECA38BeyAAIANBAnRqIQQgBCADQQJ0aiEFIAUgA0ECdGohBgNAIAT9AAQAEAQgAv0ABAD95gEgAP0ABAAQBCAF/QAEABAF/eYB/eQBIQcgAiAH/QsEACABIAb9AAQAEAQgBxAF/eYB/QsEACAAQRBqIQAgBEEQaiEEIAVBEGohBSAGQRBqIQYgAkEQaiECIAFBEGohASADQQRrIQMgAw0ACwuKAQICfwF7IAAgA0ECdGohBCAEIANBAnRqIQUDQCAB/QAEACAA/QAEABAEIAX9AAQA/eYB/eQBEAUhBiACIAYgBP0ABAAQBCAC/QAEACAG/eUB/eYB/eQB/QsEACAAQRBqIQAgBEEQaiEEIAVBEGohBSABQRBqIQEgAkEQaiECIANBBGshAyADDQALCwDBAwRuYW1lARwEAgNleHADBXBvd2VyBAdzaWdtb2lkBQR0YW5oAuICCQARAAF3AQZpbnB1dHMCBGZyb20DAnRvBAZwYW5lbHMFBXRlcm1zBgVpbnB1dAcDZW5kCAF4CQJzMAoCczELAnMyDAJzMw0CczQOAnM1DwJzNhACczcBEwABdwEGaW5wdXRzAgRmcm9tAwJ0bwQGcGFuZWxzBQV0ZXJtcwYFaW5wdXQHA2VuZAgBeAkEcGFpcgoFdXBwZXILAnMwDAJzMQ0CczIOAnMzDwJzNBACczURAnM2EgJzNwIGAAF4AQdzaGlmdGVkAgFuAwFyBANzdW0FBGhhbGYDAQABbgQBAAF4BQYAAXgBBHNpZ24CBHNpemUDBnNxdWFyZQQEbmVhcgUDZmFyBgMABHN1bXMBBmhpZGRlbgIFdW5pdHMHCAABaQEGaGlkZGVuAgRjZWxsAwV1bml0cwQBZgUBZwYBbwcBYwgHAAFyAQFhAgZoaWRkZW4DBXVuaXRzBAF6BQFkBgFuAzcFAAIABXBhbmVsAQR0ZXJtAQIABXBhbmVsAQR0ZXJtBgEABHVuaXQHAQAEdW5pdAgBAAR1bml0";
+const PAGE = 65536; // bytes, the unit of a WebAssembly memory
+const SIMD_LAYOUT = { width: 32, packsHalves: true };
+const JAVASCRIPT_LAYOUT = { width: 8, packsHalves: false };
+
+/** Compile the kernels; return null where the browser has no WebAssembly with SIMD, or the page's policy forbids it. */
+function compileKernels() {
+  try {
+    return new WebAssembly.Module(Uint8Array.from(atob(MODULE), (symbol) => symbol.charCodeAt(0)));
+  } catch {
+    return null;
+  }
+}
+
+function makeSimdKernels(module, bytes) {
+  const memory = new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE) });
+  const { exports } = new WebAssembly.Instance(module, { charlm: { memory } });
+  return { ...exports, name: "wasm-simd", buffer: memory.buffer };
+}
+
+function makeJavaScriptKernels(bytes) {
+  const f = new Float32Array(Math.ceil(bytes / 4));
+
+  function product_f32(matrix, inputs, from, to, panels, terms) {
+    let [w, start, out] = [matrix / 4, from / 4, to / 4];
+    const [first, end] = [inputs / 4, inputs / 4 + terms];
+    for (; panels > 0; panels--, start += 8, out += 8) {
+      let s0 = f[start + 0];
+      let s1 = f[start + 1];
+      let s2 = f[start + 2];
+      let s3 = f[start + 3];
+      let s4 = f[start + 4];
+      let s5 = f[start + 5];
+      let s6 = f[start + 6];
+      let s7 = f[start + 7];
+      for (let input = first; input < end; input++, w += 8) {
+        const x = f[input];
+        s0 = fround(s0 + fround(x * f[w]));
+        s1 = fround(s1 + fround(x * f[w + 1]));
+        s2 = fround(s2 + fround(x * f[w + 2]));
+        s3 = fround(s3 + fround(x * f[w + 3]));
+        s4 = fround(s4 + fround(x * f[w + 4]));
+        s5 = fround(s5 + fround(x * f[w + 5]));
+        s6 = fround(s6 + fround(x * f[w + 6]));
+        s7 = fround(s7 + fround(x * f[w + 7]));
+      }
+      f[out + 0] = s0;
+      f[out + 1] = s1;
+      f[out + 2] = s2;
+      f[out + 3] = s3;
+      f[out + 4] = s4;
+      f[out + 5] = s5;
+      f[out + 6] = s6;
+      f[out + 7] = s7;
+    }
+  }
+
+  function rnn(sums, hidden, units) {
+    for (let unit = 0; unit < units; unit++) f[hidden / 4 + unit] = tanh32(f[sums / 4 + unit]);
+  }
+
+  function lstm(sums, hidden, cell, units) {
+    for (let unit = 0; unit < units; unit++) {
+      const [i, h, c] = [sums / 4 + unit, hidden / 4 + unit, cell / 4 + unit];
+      const kept = fround(sigmoid32(f[i + units]) * f[c]);
+      f[c] = fround(kept + fround(sigmoid32(f[i]) * tanh32(f[i + 2 * units])));
+      f[h] = fround(sigmoid32(f[i + 3 * units]) * tanh32(f[c]));
+    }
+  }
+
+  function gru(sums, inputs, hidden, units) {
+    for (let unit = 0; unit < units; unit++) {
+      const [r, h] = [sums / 4 + unit, hidden / 4 + unit];
+      const n = tanh32(fround(f[inputs / 4 + unit] + fround(sigmoid32(f[r]) * f[r + 2 * units])));
+      f[h] = fround(n + fround(sigmoid32(f[r + units]) * fround(f[h] - n)));
+    }
+  }
+
+  return { product_f32, rnn, lstm, gru, name: "javascript", buffer: f.buffer };
+}
+
+// --------------------------------------------------------------------------------------------------- Engine and Reader
+
+const LARGEST_WEIGHT = 1e15; // its square, times the number of terms in a sum, is a finite float32
+const LARGEST_TABLE = 2 ** 23; // numbers, 32 MB; 65 symbols and an LSTM of 512 units have 2^17
+const LINE = 64; // bytes, of the processor's cache
+
+const roundUp = (number, multiple) => Math.ceil(number / multiple) * multiple;
+
+/** Return a tensor's numbers as float32. */
+function widen(numbers) {
+  if (numbers instanceof Float32Array) return numbers;
+  const bits = Uint32Array.from(numbers, (half) => half << 16);
+  return new Float32Array(bits.buffer);
+}
+
+/** The step of each cell, from what a layer computes of its input, at the place `before`, to its next hidden state.
+
+    blocks: the gates of the recurrent weights that are multiplied in one go. The GRU's last gate is apart, because its
+    sums of the hidden state start from a bias of their own. */
+const CELL_STEPS = {
+  rnn: {
+    blocks: [[0]],
+    step(engine, layer, before) {
+      engine.multiply(layer.recurrent[0], layer.hidden, before, engine.sums);
+      engine.kernels.rnn(engine.sums, layer.hidden, engine.units);
+    },
+  },
+  lstm: {
+    blocks: [[0, 1, 2, 3]],
+    step(engine, layer, before) {
+      engine.multiply(layer.recurrent[0], layer.hidden, before, engine.sums);
+      engine.kernels.lstm(engine.sums, layer.hidden, layer.cellState, engine.units);
+    },
+  },
+  gru: {
+    blocks: [[0, 1], [2]],
+    step(engine, layer, before) {
+      const n = 8 * engine.units; // bytes before the third gate
+      engine.multiply(layer.recurrent[0], layer.hidden, before, engine.sums);
+      engine.multiply(layer.recurrent[1], layer.hidden, layer.hiddenBias, engine.sums + n);
+      engine.kernels.gru(engine.sums, before + n, layer.hidden, engine.units);
+    },
+  },
+};
+
+/** The weights of a model, rearranged for reading, and the arithmetic of a step.
+
+    A sum starts from the bias and goes on in the order of its terms. What the first layer computes from a symbol is
+    kept in a table when the symbol is first read, unless the table would have more than LARGEST_TABLE numbers.
+
+    units: H padded to a multiple of four, with units that are always 0. kernels.name says what computes. */
+export class Engine {
+  /** config: as `readConfig` returns it. tensors: by name, as Float32Array or, for bfloat16, Uint16Array.
+      simd: whether to use WebAssembly where it can be used.
+
+      Throws ModelFileError if weights are so large that a logit might not be finite, or the memory does not suffice. */
+  constructor(config, tensors, { simd = true } = {}) {
+    Object.values(tensors).forEach(checkLargest);
+    const module = simd ? compileKernels() : null;
+    this.config = config;
+    this.units = roundUp(config.hidden_size, 4);
+    this.cellStep = CELL_STEPS[config.cell].step;
+    this.current = null; // the reader whose state is in the memory
+    const plan = new Plan(module ? SIMD_LAYOUT : JAVASCRIPT_LAYOUT);
+    this.arrange(plan, tensors);
+    try {
+      this.kernels = module ? makeSimdKernels(module, plan.bytes) : makeJavaScriptKernels(plan.bytes);
+    } catch {
+      const bytes = grouped(4 * config.parameters);
+      throw new ModelFileError(`the model takes ${bytes} bytes of memory, more than is free`);
+    }
+    plan.fill(this.kernels.buffer);
+    this.logits = new Float32Array(this.kernels.buffer, this.logitsPlace, config.symbols.length);
+    this.states = new Float32Array(this.kernels.buffer, this.statesPlace, this.stateSize);
+  }
+
+  /** Decide where everything lies in the memory. */
+  arrange(plan, tensors) {
+    const { config, units } = this;
+    const { gates, hasCellState } = CELLS[config.cell];
+    const [symbols, rows] = [config.symbols.length, roundUp(gates * units, plan.width)];
+    this.stateSize = config.num_layers * units * (hasCellState ? 2 : 1);
+    this.statesPlace = plan.take(4 * this.stateSize);
+    this.before = plan.take(4 * rows);
+    this.sums = plan.take(4 * (rows + plan.width));
+    this.logitsPlace = plan.take(4 * roundUp(symbols, plan.width));
+    this.layers = Array.from({ length: config.num_layers }, (_, number) => this.arrangeLayer(plan, tensors, number));
+    this.embeddings = plan.takeNumbers(widen(tensors["embedding.weight"]));
+    this.rowBytes = 4 * rows;
+    this.table = symbols * rows <= LARGEST_TABLE ? plan.take(symbols * this.rowBytes) : null;
+    this.isInTable = new Uint8Array(symbols);
+    this.head = plan.takeMatrix(tensors["head.weight"], [0], symbols, symbols, config.hidden_size);
+    this.headBias = plan.takeNumbers(widen(tensors["head.bias"]));
+  }
+
+  arrangeLayer(plan, tensors, number) {
+    const { config, units } = this;
+    const { gates, hasCellState } = CELLS[config.cell];
+    const { blocks } = CELL_STEPS[config.cell];
+    const size = config.hidden_size;
+    const tensor = (name) => tensors[`recurrent.${name}_l${number}`];
+    const [bias, hiddenBias] = [widen(tensor("bias_ih")), widen(tensor("bias_hh"))];
+    // in the gates of the first block the two biases are one
+    const sum = bias.map((each, row) => (row < blocks[0].length * size ? each + hiddenBias[row] : each));
+    const all = Array.from({ length: gates }, (_, gate) => gate);
+    const states = this.statesPlace + 4 * units * number;
+    return {
+      inputs: plan.takeMatrix(tensor("weight_ih"), all, size, units, number ? size : config.embedding_size),
+      recurrent: blocks.map((block) => plan.takeMatrix(tensor("weight_hh"), block, size, units, size)),
+      bias: plan.takeNumbers(padGates(sum, all, size, units)),
+      hiddenBias: plan.takeNumbers(padGates(hiddenBias, [gates - 1], size, units)),
+      hidden: states,
+      cellState: hasCellState ? states + 4 * units * config.num_layers : null,
+    };
+  }
+
+  /** Write from + W x to the place `to`. */
+  multiply({ kind, place, panels, terms }, x, from, to) {
+    this.kernels[kind](place, x, from, to, panels, terms);
+  }
+
+  /** Read a symbol. */
+  advance(id) {
+    let below = null;
+    for (const layer of this.layers) {
+      const before = below === null ? this.lookUp(layer, id) : this.before;
+      if (below !== null) this.multiply(layer.inputs, below, layer.bias, before);
+      this.cellStep(this, layer, before);
+      below = layer.hidden;
+    }
+  }
+
+  /** Return the place of what the first layer computes from a symbol. */
+  lookUp(layer, id) {
+    const place = this.table === null ? this.before : this.table + id * this.rowBytes;
+    if (!this.isInTable[id]) {
+      this.multiply(layer.inputs, this.embeddings + 4 * id * this.config.embedding_size, layer.bias, place);
+      this.isInTable[id] = this.table === null ? 0 : 1;
+    }
+    return place;
+  }
+
+  /** Return the logits (V,) of the present state, which the next call overwrites. */
+  predict() {
+    this.multiply(this.head, this.layers.at(-1).hidden, this.headBias, this.logitsPlace);
+    return this.logits;
+  }
+}
+
+/** Throw ModelFileError if a weight is so large that a logit might not be finite. */
+function checkLargest(numbers) {
+  const bits =
+    numbers instanceof Uint16Array ? numbers : new Uint32Array(numbers.buffer, numbers.byteOffset, numbers.length);
+  const [size, largest] = numbers instanceof Uint16Array ? [0x7fff, 0x5863] : [0x7fffffff, 0x58635fa9]; // of 1e15
+  for (let place = 0; place < bits.length; place++) {
+    if ((bits[place] & size) > largest) {
+      throw new ModelFileError(
+        "the model has weights over 1e+15, as after a training that diverged; use another model",
+      );
+    }
+  }
+}
+
+/** Return the rows of some gates, each padded with zeros to `padded` rows. */
+function padGates(numbers, gates, rows, padded) {
+  const result = new Float32Array(gates.length * padded);
+  gates.forEach((gate, place) => result.set(numbers.subarray(gate * rows, (gate + 1) * rows), place * padded));
+  return result;
+}
+
+/** What lies where in the memory of an engine. It is filled once the memory is there. */
+class Plan {
+  /** width: outputs in a panel. packsHalves: whether matrices in bfloat16 stay so. */
+  constructor({ width, packsHalves }) {
+    Object.assign(this, { width, packsHalves, bytes: LINE, fills: [] });
+  }
+
+  /** Reserve bytes; return their place. fill: called with the memory and the place. */
+  take(bytes, fill = () => undefined) {
+    const place = this.bytes;
+    this.bytes += roundUp(bytes, LINE);
+    this.fills.push((buffer) => fill(buffer, place));
+    return place;
+  }
+
+  /** Reserve room for numbers, padded to a whole panel; return their place. */
+  takeNumbers(numbers) {
+    return this.take(4 * roundUp(numbers.length, this.width), (buffer, place) => {
+      new Float32Array(buffer, place, numbers.length).set(numbers);
+    });
+  }
+
+  /** Reserve room for a matrix: some gates of a tensor, each of so many rows, which are padded. */
+  takeMatrix(numbers, gates, rows, padded, terms) {
+    const panels = Math.ceil((gates.length * padded) / this.width);
+    const isHalves = this.packsHalves && numbers instanceof Uint16Array;
+    const place = this.take(panels * this.width * terms * (isHalves ? 2 : 4), (buffer, start) => {
+      const Numbers = isHalves ? Uint16Array : Float32Array;
+      const packed = new Numbers(buffer, start, panels * this.width * terms);
+      const source = isHalves ? numbers : widen(numbers);
+      gates.forEach((gate, block) => {
+        const from = source.subarray(gate * rows * terms, (gate + 1) * rows * terms);
+        packRows(from, packed, terms, block * padded, this.width, isHalves);
+      });
+    });
+    return { kind: isHalves ? "product_bf16" : "product_f32", place, panels, terms };
+  }
+
+  /** Put everything into the memory. */
+  fill(buffer) {
+    for (const fill of this.fills) fill(buffer);
+  }
+}
+
+/** Put rows (rows, terms) of a matrix into its panels (panels, terms, width), from the output `first` on. */
+function packRows(rows, packed, terms, first, width, isHalves) {
+  for (let row = 0; row < rows.length / terms; row++) {
+    const lane = (first + row) % width;
+    // in bfloat16 two outputs share a word
+    const slot = isHalves ? (lane & ~7) + 2 * (lane & 3) + ((lane >> 2) & 1) : lane;
+    let to = (first + row - lane) * terms + slot;
+    for (let from = row * terms; from < (row + 1) * terms; from++, to += width) packed[to] = rows[from];
+  }
+}
+
+/** Reads a text, from the zero state on. An engine may have many readers, which take turns. */
+export class Reader {
+  constructor(engine) {
+    this.engine = engine;
+    this.states = new Float32Array(engine.stateSize); // while another reader has the engine
+  }
+
+  /** Read a symbol. */
+  advance(id) {
+    this.enter();
+    this.engine.advance(id);
+  }
+
+  /** Return the logits (V,) of the present state, which the next call to the engine overwrites. */
+  predict() {
+    this.enter();
+    return this.engine.predict();
+  }
+
+  /** Return the hidden states (L, H), and the cell states of an LSTM (else null), copied. */
+  unitStates() {
+    this.enter();
+    const { states, units, config } = this.engine;
+    const { num_layers: layers, hidden_size: size } = config;
+    const take = (first) => {
+      const taken = new Float32Array(layers * size);
+      for (let layer = 0; layer < layers; layer++) {
+        const start = (first + layer) * units;
+        taken.set(states.subarray(start, start + size), layer * size);
+      }
+      return taken;
+    };
+    return { hidden: take(0), cell: CELLS[config.cell].hasCellState ? take(layers) : null };
+  }
+
+  /** Put this reader's state into the engine. */
+  enter() {
+    const { engine } = this;
+    if (engine.current === this) return;
+    if (engine.current) engine.current.states.set(engine.states);
+    engine.states.set(this.states);
+    engine.current = this;
+  }
+}
+
+// --------------------------------------------------------------------------------------------- what runs in the Worker
+
+const WORKER_NAME = "charlm";
+const SLICE = 10; // milliseconds of computing between two looks at the messages
+const DELIVERY = 30; // milliseconds between two pieces of a text: each costs time, and people read no faster
+const MOST_AHEAD = 8; // pieces that a text may be ahead of its reader
+const SHOWN_SYMBOLS = 5; // of the likeliest, in each place
+
+/** What a task does for a request: a generator that reads or writes a symbol at each step, and returns the answer. */
+const TASKS = {
+  /** Write `length` symbols after reading ids; add them to the task's piece. */
+  *write(engine, { ids, length, settings, drawn, isScored }, task) {
+    const reader = new Reader(engine);
+    const sampler = new Sampler(settings);
+    sampler.skip(drawn);
+    for (const id of ids) yield reader.advance(id);
+    for (let left = length; left > 0; left--) {
+      const logits = reader.predict();
+      const id = sampler.draw(logits);
+      task.text += engine.config.symbols[id];
+      if (isScored) task.surprisals.push(logSumExp(logits) - logits[id]);
+      yield;
+      if (left > 1) reader.advance(id);
+    }
+  },
+
+  /** Return the surprisals in nats of all ids (N,) but the first, (N - 1,). */
+  *score(engine, { ids }) {
+    const reader = new Reader(engine);
+    const surprisals = new Float64Array(Math.max(0, ids.length - 1));
+    for (let place = 0; place < surprisals.length; place++) {
+      reader.advance(ids[place]);
+      const logits = reader.predict();
+      surprisals[place] = logSumExp(logits) - logits[ids[place + 1]];
+      yield;
+    }
+    return surprisals;
+  },
+
+  /** Return the surprisals of ids, (N,), and what was likeliest in each place; NaN and nothing for the first. */
+  *inspect(engine, { ids }) {
+    const reader = new Reader(engine);
+    const surprisals = new Float64Array(ids.length).fill(NaN);
+    const likeliest = ids.length ? [[]] : [];
+    for (let place = 0; place + 1 < ids.length; place++) {
+      reader.advance(ids[place]);
+      const logits = reader.predict();
+      const sum = logSumExp(logits);
+      surprisals[place + 1] = sum - logits[ids[place + 1]];
+      const best = findLargest(logits, SHOWN_SYMBOLS);
+      likeliest.push(best.map((id) => [engine.config.symbols[id], Math.exp(logits[id] - sum)]));
+      yield;
+    }
+    return { surprisals, likeliest };
+  },
+
+  /** Return the hidden states after each of ids, (N, L, H), and the cell states of an LSTM (else null). */
+  *units(engine, { ids }) {
+    const reader = new Reader(engine);
+    const size = engine.config.num_layers * engine.config.hidden_size;
+    const hidden = new Float32Array(ids.length * size);
+    const cell = CELLS[engine.config.cell].hasCellState ? new Float32Array(ids.length * size) : null;
+    for (let place = 0; place < ids.length; place++) {
+      reader.advance(ids[place]);
+      const states = reader.unitStates();
+      hidden.set(states.hidden, place * size);
+      cell?.set(states.cell, place * size);
+      yield;
+    }
+    return { hidden, cell };
+  },
+};
+
+/** Return the places of the largest numbers, the largest first, of equals the first. */
+function findLargest(numbers, count) {
+  const found = [];
+  while (found.length < Math.min(count, numbers.length)) {
+    let best = -1;
+    for (let place = 0; place < numbers.length; place++) {
+      if ((best < 0 || numbers[place] > numbers[best]) && !found.includes(place)) best = place;
+    }
+    found.push(best);
+  }
+  return found;
+}
+
+/** Holds models and answers requests about them, in slices, so that a message is heard while it computes. */
+class Host {
+  /** port: the other end of a Link's. */
+  constructor(port) {
+    this.port = port;
+    this.engines = new Map();
+    this.tasks = new Map();
+    this.isRunning = false;
+    port.onmessage = ({ data }) => this.receive(data);
+    port.postMessage({ ready: WORKER_NAME });
+  }
+
+  receive({ id, kind, model, ...request }) {
+    if (kind === "open") this.open(id, model, request);
+    else if (kind === "close") this.close(model);
+    else if (kind === "cancel") this.tasks.delete(id);
+    else if (kind === "more") this.allowMore(id);
+    else this.begin(id, kind, model, request);
+  }
+
+  /** Check a model's weights and make its engine. */
+  async open(id, model, { config, weights, simd }) {
+    try {
+      const engine = new Engine(config, await readWeights(new Uint8Array(weights), config), { simd });
+      this.engines.set(model, engine);
+      this.port.postMessage({ id, answer: { kernel: engine.kernels.name } });
+    } catch (error) {
+      this.fail(id, error);
+    }
+  }
+
+  /** Forget a model, whose memory is freed, and what is being done with it. */
+  close(model) {
+    for (const [id, task] of this.tasks) if (task.model === model) this.tasks.delete(id);
+    this.engines.delete(model);
+  }
+
+  begin(id, kind, model, request) {
+    const task = { id, model, text: "", surprisals: [], ahead: 0, due: 0 };
+    task.steps = TASKS[kind](this.engines.get(model), request, task);
+    this.tasks.set(id, task);
+    this.run();
+  }
+
+  allowMore(id) {
+    const task = this.tasks.get(id);
+    if (task) task.ahead--;
+    this.run();
+  }
+
+  async run() {
+    if (this.isRunning) return;
+    this.isRunning = true;
+    for (;;) {
+      const ready = [...this.tasks.values()].filter((task) => task.ahead < MOST_AHEAD);
+      if (!ready.length) break;
+      for (const task of ready) this.runSlice(task, SLICE / ready.length);
+      await pause();
+    }
+    this.isRunning = false;
+  }
+
+  runSlice(task, milliseconds) {
+    const end = performance.now() + milliseconds;
+    try {
+      for (;;) {
+        const { done, value } = task.steps.next();
+        if (done) {
+          this.deliver(task);
+          this.tasks.delete(task.id);
+          this.port.postMessage({ id: task.id, answer: value ?? null });
+          return;
+        }
+        const now = performance.now();
+        if (now >= task.due && task.text) this.deliver(task, now);
+        if (now >= end) return;
+      }
+    } catch (error) {
+      this.tasks.delete(task.id);
+      this.fail(task.id, error);
+    }
+  }
+
+  /** Send what was written since the last piece. */
+  deliver(task, now = 0) {
+    if (!task.text) return;
+    this.port.postMessage({ id: task.id, piece: { text: task.text, surprisals: Float64Array.from(task.surprisals) } });
+    Object.assign(task, { text: "", surprisals: [], ahead: task.ahead + 1, due: now + DELIVERY });
+  }
+
+  fail(id, error) {
+    this.port.postMessage({ id, error: { name: error.name, message: error.message } });
+  }
+}
+
+/** Let waiting messages in. A timer would wait for 4 ms. */
+function pause() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}
+
+if (globalThis.WorkerGlobalScope && globalThis instanceof WorkerGlobalScope && globalThis.name === WORKER_NAME) {
+  new Host(globalThis);
+}
+
+// --------------------------------------------------------------------------------------------------- what a page holds
+
+/** The page's end of a Host: requests, their answers, and the models that share it. */
+class Link {
+  /** Start a Host: in the Worker that `worker` makes, or one of this module, or without Workers in the page. */
+  static async start(worker) {
+    const makers = worker ? [worker] : [startWorker, startImportingWorker];
+    for (const make of makers) {
+      const started = await tryWorker(make);
+      if (started) return new Link(started, () => started.terminate());
+    }
+    const { port1, port2 } = new MessageChannel();
+    new Host(port2);
+    return new Link(port1, () => port1.close());
+  }
+
+  constructor(port, stop) {
+    Object.assign(this, { port, stop, requests: new Map(), models: new Set(), last: 0 });
+    port.onmessage = ({ data }) => this.requests.get(data.id)?.receive(data);
+    port.onerror = () => {
+      this.fail(new CharLMError("the Worker in which the model computes has ended; load the model again"));
+    };
+  }
+
+  /** Send a request; return it. */
+  send(message, transfer = []) {
+    const request = new Request(this, ++this.last, message.model);
+    this.requests.set(request.id, request);
+    this.port.postMessage({ ...message, id: request.id }, transfer);
+    return request;
+  }
+
+  /** Return a key for one more model. */
+  addModel() {
+    this.models.add(++this.last);
+    return this.last;
+  }
+
+  /** Forget a model; stop with the last. */
+  release(model) {
+    this.models.delete(model);
+    this.port.postMessage({ kind: "close", model });
+    if (!this.models.size) this.stop();
+  }
+
+  fail(error) {
+    for (const request of this.requests.values()) request.end(error);
+  }
+}
+
+/** A request to a Host: the pieces that it gives, and the answer that ends it. */
+class Request {
+  constructor(link, id, model) {
+    Object.assign(this, { link, id, model, pieces: [], answer: undefined, error: undefined, wake: () => undefined });
+  }
+
+  receive({ piece, answer, error }) {
+    if (piece) this.pieces.push(piece);
+    else if (error) this.end(new (ERRORS[error.name] ?? Error)(error.message));
+    else this.answer = answer;
+    this.wake();
+  }
+
+  /** End with an error: what has arrived and was not read is dropped. */
+  end(error) {
+    this.pieces = [];
+    this.error = error;
+    this.wake();
+  }
+
+  /** Yield the pieces; return the answer. Leaving it, or the signal, cancels the request at once. */
+  async *read(signal) {
+    const abort = () => this.end(signal.reason);
+    signal?.addEventListener("abort", abort);
+    try {
+      if (signal?.aborted) abort();
+      for (;;) {
+        if (this.pieces.length) {
+          yield this.pieces.shift();
+          this.link.port.postMessage({ kind: "more", id: this.id });
+        } else if (this.error !== undefined) throw this.error;
+        else if (this.answer !== undefined) return this.answer;
+        else await new Promise((resolve) => (this.wake = resolve));
+      }
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      this.link.requests.delete(this.id);
+      if (this.answer === undefined) this.link.port.postMessage({ kind: "cancel", id: this.id });
+    }
+  }
+
+  /** Wait for the answer of a request without pieces. */
+  async result(signal) {
+    return (await this.read(signal).next()).value;
+  }
+}
+
+const OPTIONS = { type: "module", name: WORKER_NAME };
+const startWorker = () => new Worker(import.meta.url, OPTIONS);
+
+/** Start a Worker of a module that is on another server: a page may start only its own server's. */
+function startImportingWorker() {
+  const source = new Blob([`import ${JSON.stringify(import.meta.url)};`], { type: "text/javascript" });
+  return new Worker(URL.createObjectURL(source), OPTIONS);
+}
+
+/** Return a Worker once it is ready; null where it cannot be started. */
+function tryWorker(make) {
+  return new Promise((resolve) => {
+    try {
+      const worker = make();
+      worker.onmessage = ({ data }) => resolve(data?.ready === WORKER_NAME ? worker : null);
+      worker.onerror = (event) => {
+        event.preventDefault?.();
+        resolve(null);
+      };
+    } catch {
+      resolve(null);
+    }
+  });
+}
+
+/** Reads the files of a model folder that is on a server. */
+class Folder {
+  constructor(address, fetch, signal) {
+    Object.assign(this, { address: String(address).replace(/\/*$/, "/"), fetch, signal });
+  }
+
+  /** Return the bytes of a file, an Uint8Array; null if it is missing and may be.
+
+      most: bytes that it can need. onProgress: called with the bytes that have come, and how many there are. */
+  async read(file, mayBeMissing = false, most = LARGEST_JSON, onProgress = () => undefined) {
+    const response = await this.ask(file);
+    if (response.status === 404) {
+      if (mayBeMissing) return null;
+      throw new ModelFileError(`${file} is missing: this is not a whole model folder`);
+    }
+    if (!response.ok) {
+      throw new UnreachableError(`the server of ${this.address}${file} answers ${response.status}; try again later`);
+    }
+    const isPlain = !response.headers.get("content-encoding");
+    const total = isPlain ? Number(response.headers.get("content-length")) : 0; // 0 if the server does not say
+    const tooLarge = () => new ModelFileError(`${file} is larger than the ${grouped(most)} bytes that it can need`);
+    if (total > most) throw tooLarge();
+    const parts = [];
+    let length = 0;
+    try {
+      for (const reader = response.body.getReader(); ;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        parts.push(value);
+        length += value.length;
+        if (length > most) {
+          reader.cancel();
+          throw tooLarge();
+        }
+        onProgress(length, Math.max(length, total));
+      }
+    } catch (error) {
+      throw this.explain(error, `${file} broke off after ${grouped(length)} bytes`);
+    }
+    return joined(parts, length);
+  }
+
+  async ask(file) {
+    try {
+      return await this.fetch(this.address + file, { signal: this.signal });
+    } catch (error) {
+      throw this.explain(error, `${this.address}${file} cannot be reached`);
+    }
+  }
+
+  /** Return the error to throw where the network failed: as it is if the signal or a check of ours has ended it. */
+  explain(error, failure) {
+    if (this.signal?.aborted || error instanceof CharLMError) return error;
+    return new UnreachableError(`${failure} (${error.message}); check the address and the network, then try again`);
+  }
+}
+
+function joined(parts, length) {
+  const bytes = new Uint8Array(length);
+  let place = 0;
+  for (const part of parts) {
+    bytes.set(part, place);
+    place += part.length;
+  }
+  return bytes;
+}
+
+/** Return the record of a training, or what is wrong with it: the model works without. */
+function readRecord(content) {
+  if (content === null) return { history: null, historyProblem: "" };
+  try {
+    return { history: readHistory(content), historyProblem: "" };
+  } catch (error) {
+    if (!(error instanceof ModelFileError)) throw error;
+    return { history: null, historyProblem: inOneLine(error.message) };
+  }
+}
+
+/** Do something; begin the message of a ModelFileError with the name of the model. */
+async function named(name, task) {
+  try {
+    return await task();
+  } catch (error) {
+    if (!(error instanceof ModelFileError)) throw error;
+    throw new ModelFileError((name ? `${name}: ` : "") + inOneLine(error.message));
+  }
+}
+
+/** A character-level language model: it writes text, and scores text by the surprisal of each character.
+
+    config: cell, vocab, embedding_size, hidden_size, num_layers, dropout, weights_sha256, as config.json names them.
+    history: the training record, or null if there is none or it is damaged; historyProblem says what is wrong with it.
+    vocab: the symbols that it knows. parameters: how many numbers its weights hold.
+    kernel: what computes, `wasm-simd` or, where that is missing, `javascript`. */
+export class CharLM {
+  /** Load a model from the address of its folder.
+
+      fetch: called in place of the browser's. sha256: of the weights that are expected, in hex.
+      onProgress: called with the bytes of weights that have come, and how many there are. signal: ends the loading.
+      name: what errors call the model, the address by default. worker, beside, simd: see `from`.
+
+      Throws UnreachableError if a file cannot be had, ModelFileError if the files are not a sound model. */
+  static async load(address, { fetch, sha256, onProgress, signal, name = String(address), ...options } = {}) {
+    const folder = new Folder(address, fetch ?? ((...asked) => globalThis.fetch(...asked)), signal);
+    return named(name, async () => {
+      const [content, history] = await Promise.all([folder.read(CONFIG_FILE), folder.read(HISTORY_FILE, true)]);
+      const config = readConfig(content);
+      if (sha256 && sha256.toLowerCase() !== config.weights_sha256.toLowerCase()) {
+        throw new ModelFileError(
+          `${CONFIG_FILE} describes other weights than were asked for (their SHA-256 differs): ` +
+            "the model was changed or exchanged; look for the version that is meant",
+        );
+      }
+      const most = 4 * config.parameters + LARGEST_HEADER;
+      const weights = await folder.read(WEIGHTS_FILE, false, most, onProgress);
+      return CharLM.#open(config, weights.buffer, history, { signal, ...options });
+    });
+  }
+
+  /** Make a model of the contents of its files: config and history as bytes, text or objects, weights as bytes.
+
+      name: what errors call it. simd: whether WebAssembly is used where it is there.
+      worker: a function that makes the Worker, of this module, of the type `module` and with the name `charlm`; for
+          pages in which the module has no address. beside: a model whose Worker this one shares. signal: ends it.
+
+      Throws ModelFileError if they are not a sound model. */
+  static async from({ config, weights, history = null }, { name = "", ...options } = {}) {
+    return named(name, async () => {
+      if (!(weights instanceof ArrayBuffer || ArrayBuffer.isView(weights))) {
+        throw new RequestError(`weights is ${show(weights)}; it must be an ArrayBuffer or a Uint8Array`);
+      }
+      return CharLM.#open(readConfig(config), asBytes(weights).slice().buffer, history, options);
+    });
+  }
+
+  static async #open(config, weights, history, { worker, beside, simd = true, signal }) {
+    const link = beside ? beside.#link : await Link.start(worker);
+    const key = link.addModel();
+    try {
+      const message = { kind: "open", model: key, config, weights, simd };
+      const { kernel } = await link.send(message, [weights]).result(signal);
+      return new CharLM(link, key, config, kernel, history);
+    } catch (error) {
+      link.release(key);
+      throw error;
+    }
+  }
+
+  #link;
+  #key; // of the model in the Host
+  #ids; // of the symbols
+  #isClosed = false;
+
+  /** For `load` and `from`. */
+  constructor(link, key, { shapes, parameters, symbols, ...config }, kernel, history) {
+    Object.assign(this, { config, ...readRecord(history), vocab: symbols, parameters, kernel });
+    this.#link = link;
+    this.#key = key;
+    this.#ids = new Map(symbols.map((symbol, id) => [symbol, id]));
+  }
+
+  /** Iterate over the text that continues `prompt`, in pieces, without the prompt itself.
+
+      length: how many new characters. temperature, topK, topP, seed: see `checkSettings`; the same seed gives the same
+      text. signal: stops it at once, as leaving the iterator does. after: what these settings and this seed have
+      written already; the characters follow that would have come if it had never been stopped.
+
+      Symbols of the prompt that the model does not know are left out, see `unknown`; an empty prompt starts a new line.
+      Throws RequestError for a value out of bounds, at the call. */
+  stream(prompt = "", options = {}) {
+    const pieces = this.#write(prompt, options, false);
+    return (async function* () {
+      for await (const { text } of pieces) yield text;
+    })();
+  }
+
+  /** Iterate as `stream` does over {text, surprisals}: those of the piece's characters in nats, a Float64Array. */
+  write(prompt = "", options = {}) {
+    return this.#write(prompt, options, true);
+  }
+
+  /** Return the text of `stream` in one piece. */
+  async generate(prompt = "", options = {}) {
+    let text = "";
+    for await (const piece of this.stream(prompt, options)) text += piece;
+    return text;
+  }
+
+  /** Return the surprisal in nats of each character of a text but the first, a Float64Array.
+
+      Throws VocabError if the text holds a symbol that the model does not know. */
+  async score(text, { signal } = {}) {
+    return this.#ask("score", this.#encode("text", text), signal);
+  }
+
+  /** Read a text; return what the model expected at each of its N characters.
+
+      symbols: the characters that the model knows. skipped: the distinct other ones, in a string.
+      surprisals: in nats, a Float64Array (N,); NaN for the first, which nothing predicts.
+      likeliest: for each place five symbols with their probabilities, [symbol, probability]; none for the first. */
+  async inspect(text, { signal } = {}) {
+    const { ids, symbols, skipped } = this.#encodeKnown("text", text);
+    return { symbols, skipped, ...(await this.#ask("inspect", ids, signal)) };
+  }
+
+  /** Read a text; return the activations of all units.
+
+      symbols, skipped: as `inspect` returns them. layers, units: L and H.
+      hidden: the hidden states after each character, a Float32Array (N, L, H): that of a unit at a place is
+          hidden[(place * layers + layer) * units + unit]. cell: the cell states of an LSTM, else null. */
+  async units(text, { signal } = {}) {
+    const { ids, symbols, skipped } = this.#encodeKnown("text", text);
+    const { num_layers: layers, hidden_size: units } = this.config;
+    return { symbols, skipped, layers, units, ...(await this.#ask("units", ids, signal)) };
+  }
+
+  /** Return the distinct symbols of a text that the model does not know, in a string. */
+  unknown(text) {
+    return this.#encodeKnown("text", text).skipped;
+  }
+
+  /** Free the model's memory. What it is asked from now on fails, as does what it is doing. */
+  close() {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const request of this.#link.requests.values()) if (request.model === this.#key) request.end(closedError());
+    this.#link.release(this.#key);
+  }
+
+  #write(prompt, { length = DEFAULT_LENGTH, after = "", signal, ...settings }, isScored) {
+    checkWhole("length", length, 0);
+    const { ids } = this.#encodeKnown("prompt", prompt);
+    const written = this.#encode("after", after);
+    const start = this.#ids.get("\n") ?? 0;
+    const request = {
+      kind: "write",
+      ids: [...(ids.length ? ids : [start]), ...written],
+      length: Number(length),
+      settings: checkSettings(settings),
+      drawn: written.length,
+      isScored,
+    };
+    const send = () => this.#send(request);
+    return (async function* () {
+      yield* send().read(signal);
+    })();
+  }
+
+  #ask(kind, ids, signal) {
+    return this.#send({ kind, ids }).result(signal);
+  }
+
+  #send(message) {
+    if (this.#isClosed) throw closedError();
+    return this.#link.send({ ...message, model: this.#key });
+  }
+
+  /** Return the ids of a text. Throws VocabError, naming the first symbol that has none. */
+  #encode(name, text) {
+    return Array.from(checkString(name, text), (symbol, place) => {
+      const id = this.#ids.get(symbol);
+      if (id !== undefined) return id;
+      throw new VocabError(
+        `${quote(symbol)} (character ${place + 1}) is not among this model's ${this.vocab.length} symbols; ` +
+          "leave it out or train on a text that has it",
+      );
+    });
+  }
+
+  #encodeKnown(name, text) {
+    const all = Array.from(checkString(name, text));
+    const symbols = all.filter((symbol) => this.#ids.has(symbol));
+    const skipped = [...new Set(all.filter((symbol) => !this.#ids.has(symbol)))].join("");
+    return { ids: symbols.map((symbol) => this.#ids.get(symbol)), symbols, skipped };
+  }
+}
+
+const closedError = () => new CharLMError("this model is closed; load it again");
