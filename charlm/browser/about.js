@@ -1,10 +1,15 @@
 /* The view *About*: the cards of the models in short, with their licences. */
 
 import { byId, make, makeLine, readable } from "./components/text.js";
-import { models } from "./models.js";
+import { models, whenAdded } from "./models.js";
 
 /** Open the view. */
 export function openAbout() {
+  showCards();
+  whenAdded(showCards);
+}
+
+function showCards() {
   const cards = models.map(({ name, card, size }) => {
     const element = make("section", "card");
     element.append(make("h3", "", readable(name)), ...card.map(makeLine));

@@ -1,6 +1,6 @@
 /* The page's address: which view it opens, and the settings of a shared text, as in the Gradio page (charlm/web/address.py). */
 
-import { entryOf } from "./models.js";
+import { entryOf, models } from "./models.js";
 
 export const VIEWS = ["write", "learn", "inside", "about"];
 const EMBEDDED = ["write", "learn", "inside"];
@@ -65,11 +65,13 @@ export function readSeed(typed) {
   return digits.replace(/^0+(?=.)/, "");
 }
 
-/** Return the address of this page with other parameters. */
+/** Return the address of this page with other parameters, and with the model that it loads, if there is one. */
 export function addressWith(parameters) {
   const address = new URL(location.href);
+  const model = models.find(({ loadedAs }) => loadedAs)?.loadedAs ?? address.searchParams.get("model");
   address.hash = "";
   address.search = "";
+  if (model !== null) address.searchParams.set("model", model);
   for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value);
   return address.href;
 }

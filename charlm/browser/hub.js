@@ -21,6 +21,8 @@ const COMMIT = /^[0-9a-f]{40}$/;
 /** What is wrong with a model on the Hub or with the way to it, and what to do, in one sentence. */
 export class HubError extends Error {}
 
+class UnreachableHubError extends HubError {}
+
 /** Read USER/REPO, USER/REPO@REVISION or hf://USER/REPO[@REVISION]; return {repo, revision}, revision null for none. */
 export function parseHubName(name) {
   const [repo, revision, ...rest] = name.replace(/^hf:\/\//i, "").split("@");
@@ -43,10 +45,11 @@ export class Hub {
 
   /** Return what `use` returns for the weights of a model, from the cache if this browser has kept them.
 
-      Weights that `use` refuses are forgotten, and if they came from the cache, downloaded once more.
+      Weights are kept once `use` has accepted them. If it finds the kept ones damaged, they are downloaded once more.
 
-      use: called with a Uint8Array; it throws for weights that are not those of the model.
-      onProgress: called with the bytes so far and of all. Throws HubError, what `use` throws, and AbortError on a signal. */
+      use: called with a Uint8Array, which it leaves as it is; it throws an error named ModelFileError for weights that
+      are not those of the model. onProgress: called with the bytes so far and of all.
+      Throws HubError, what `use` throws, and AbortError after a signal. */
   async withWeights(model, use, { onProgress = () => {}, signal } = {}) {
     const url = `${model.address}/${WEIGHTS}`;
     const kept = await recall(url);
@@ -54,19 +57,26 @@ export class Hub {
       try {
         return await use(kept);
       } catch (error) {
+        if (error.name !== "ModelFileError") throw error;
         await forget(url);
-        if (signal?.aborted) throw error;
       }
     }
-    const bytes = await download(url, model.name, model.size, { onProgress, signal });
+    const bytes = await this.download(url, model, { onProgress, signal });
+    const value = await use(bytes);
     await keep(url, bytes);
+    await this.dropOthers(model.address);
+    return value;
+  }
+
+  /** Return the weights of a model from the Hub. */
+  async download(url, model, options) {
     try {
-      const value = await use(bytes);
-      await this.dropOthers(model.address);
-      return value;
+      return await download(url, model.name, model.size, options);
     } catch (error) {
-      await forget(url);
-      throw error;
+      if (!(error instanceof UnreachableHubError)) throw error;
+      const kept = await Promise.all(this.pinned.map(async (each) => ((await this.hasKept(each)) ? each.name : null)));
+      const names = kept.filter(Boolean);
+      throw names.length ? new UnreachableHubError(`${error.message}; without it there is ${names.join(", ")}`) : error;
     }
   }
 
@@ -128,26 +138,26 @@ export class Hub {
     };
   }
 
-  /** Download a model that was described and keep it; return {config, history, value}.
+  /** Return what `use` returns for the files of a model that was described, and keep them if it accepts them.
 
-      config: the text of config.json. history: that of history.json, or null. value: what `use` returned for
-      (config, weights), as in `withWeights`; it throws for a model that is not sound. */
+      use: called with {config, weights, history}, each a Uint8Array, or null for a history that is not there; see
+      `withWeights`. */
   async load(found, use, { onProgress = () => {}, signal } = {}) {
     const { address, name, sizes } = found;
     const texts = {};
     for (const file of [CONFIG, HISTORY].filter((each) => each in sizes)) {
       const url = `${address}/${file}`;
-      const bytes = (await recall(url)) ?? (await download(url, name, sizes[file], { signal }));
-      await keep(url, bytes);
-      texts[file] = new TextDecoder().decode(bytes);
+      texts[file] = (await recall(url)) ?? (await download(url, name, sizes[file], { signal }));
     }
     const model = { name, address, size: sizes[WEIGHTS] };
+    const files = (weights) => ({ config: texts[CONFIG], weights, history: texts[HISTORY] ?? null });
     try {
-      const value = await this.withWeights(model, (weights) => use(texts[CONFIG], weights), { onProgress, signal });
+      const value = await this.withWeights(model, (weights) => use(files(weights)), { onProgress, signal });
+      for (const [file, bytes] of Object.entries(texts)) await keep(`${address}/${file}`, bytes);
       await keep(found.url, new TextEncoder().encode(JSON.stringify(found)));
-      return { config: texts[CONFIG], history: texts[HISTORY] ?? null, value };
+      return value;
     } catch (error) {
-      if (!signal?.aborted) await Promise.all([CONFIG, HISTORY].map((file) => forget(`${address}/${file}`)));
+      if (error.name === "ModelFileError") await Promise.all(Object.keys(texts).map((file) => forget(`${address}/${file}`)));
       throw error;
     }
   }
@@ -293,7 +303,7 @@ function readAnswer({ status, code, text }, repo, revision) {
 }
 
 function unreachable(name) {
-  return new HubError(
+  return new UnreachableHubError(
     `the Hub cannot be reached, and this browser has not kept ${name}: check the network and load it again`,
   );
 }

@@ -3,7 +3,7 @@
 import { changes } from "./components/changes.js";
 import { encodeShades, HeatText, MOST_NATS } from "./components/heat.js";
 import { byId, make, readable } from "./components/text.js";
-import { entryOf, getModel, keepModels, models } from "./models.js";
+import { entryOf, getModel, keepModels, models, whenAdded } from "./models.js";
 import { offerModels, sentence } from "./write.js";
 
 const LONGEST_INSPECTED = 5000; // characters, as in the Gradio page
@@ -177,5 +177,6 @@ function describe(inspection, length) {
 /** Open the view. */
 export function openInside(tell) {
   offerModels(byId("inspect-model"), models[0].name);
+  whenAdded(() => offerModels(byId("inspect-model"), byId("inspect-model").value));
   new InsideView(tell).open();
 }

@@ -2,7 +2,7 @@
 
 import { AXES, Curves, LOSS_UNITS } from "./components/curves.js";
 import { byId, make, makeCard, makeLine, readable, save } from "./components/text.js";
-import { models, reading } from "./models.js";
+import { models, reading, whenAdded } from "./models.js";
 
 const SHOWN_FIRST = 3; // models
 const COLUMNS = ["epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second"];
@@ -68,7 +68,13 @@ function csvOf(shown) {
 export function openLearn() {
   const recorded = models.filter(({ history }) => history);
   const first = comparable(recorded);
-  for (const model of recorded) byId("learn-models").append(makeChoice("checkbox", "model", model.name, first.includes(model)));
+  const offerRecord = (model, isChosen) => byId("learn-models").append(makeChoice("checkbox", "model", model.name, isChosen));
+  for (const model of recorded) offerRecord(model, first.includes(model));
+  whenAdded((model) => {
+    if (!model.history) return;
+    recorded.push(model);
+    offerRecord(model, false);
+  });
   offer("unit", Object.keys(LOSS_UNITS));
   offer("axis", Object.keys(AXES));
   offer("scale", ["linear", "log"]);

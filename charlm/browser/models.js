@@ -13,6 +13,22 @@ export async function readPage() {
   const data = JSON.parse(await contentOf(byId("data")));
   models.push(...data.models);
   Object.assign(reading, data.reading);
+  hubAddress = data.hub;
+}
+
+let hubAddress; // of the Hub, if this page may load models from there
+let hub; // a promise of the way to it
+
+/** Tell whether this page may load models from the Hub: on a static Space, not in a file that holds its models. */
+export function hasHub() {
+  return Boolean(hubAddress);
+}
+
+/** Return the way to the Hub, on a page that has one. */
+export function openHub() {
+  const pinned = models.filter(({ loadedAs }) => !loadedAs);
+  hub ??= import("./hub.js").then(({ Hub }) => new Hub(hubAddress, pinned));
+  return hub;
 }
 
 /** Return the text that an element holds, as it is or as base64 of gzip. */
@@ -33,11 +49,18 @@ export function entryOf(name) {
   throw new Error(`there is no model '${name}' here; choose one of ${models.map((model) => model.name).join(", ")}`);
 }
 
-/** Add a model that the page did not come with, or replace the one of its name. */
-export function addModel(entry) {
-  const place = models.findIndex((model) => model.name === entry.name);
-  if (place < 0) models.push(entry);
-  else models[place] = entry;
+const watchers = [];
+
+/** Call a function with the entry of each model that is added from now on. */
+export function whenAdded(watcher) {
+  watchers.push(watcher);
+}
+
+/** Add a model that the page did not come with. lm: the model, ready to write. */
+export function addModel(entry, lm) {
+  models.push(entry);
+  loaded.set(entry.name, Promise.resolve(lm));
+  for (const watcher of watchers) watcher(entry);
 }
 
 /** Return the module of the engine: charlm.js, which lies beside the page or in it. */
@@ -82,9 +105,10 @@ export function keepModels(names) {
 
 async function load(entry, onProgress) {
   const { CharLM } = await loadEngine();
-  if (entry.address) return CharLM.load(entry.address, { sha256: entry.sha256, onProgress });
-  const weights = await decodeWeights(models.indexOf(entry), entry.size, onProgress);
-  return CharLM.from({ config: entry.config, weights, history: entry.history });
+  const { name, config, history } = entry;
+  const open = (weights) => CharLM.from({ config, weights, history }, { name });
+  if (entry.address) return (await openHub()).withWeights(entry, open, { onProgress });
+  return open(await decodeWeights(models.indexOf(entry), entry.size, onProgress));
 }
 
 /** Return the weights that stand in the page as base64, decoded piece by piece so that the page goes on meanwhile. */

@@ -4,7 +4,7 @@ import { openAbout } from "./about.js";
 import { readAddress, setAddress } from "./address.js";
 import { openInside } from "./inside.js";
 import { openLearn } from "./learn.js";
-import { lendModel, loadEngine, models, readPage } from "./models.js";
+import { hasHub, lendModel, loadEngine, models, readPage } from "./models.js";
 import { openWrite } from "./write.js";
 import { byId, makeLine } from "./components/text.js";
 
@@ -53,10 +53,18 @@ async function openPage() {
   await readPage();
   const address = readAddress(query);
   document.body.classList.toggle("embedded", address.embedded);
-  tell(address.problem);
+  const wanted = query.get("model");
+  if (wanted === null) tell(address.problem);
+  else if (hasHub()) import("./load.js").then(({ offerModel }) => offerModel(wanted));
+  else tell("This page is a file that holds its models: it loads no other from the Hub.");
   connectTabs();
-  const names = models.map((model) => model.name);
-  window.charlm = { names, model: async (name) => lendModel(name), isOpen: () => true };
+  window.charlm = {
+    get names() {
+      return models.map((model) => model.name);
+    },
+    model: async (name) => lendModel(name),
+    isOpen: () => true,
+  };
   showView(address.view, address.settings);
   await loadEngine();
 }

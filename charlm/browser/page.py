@@ -26,14 +26,12 @@ from charlm.model.weights import pack_weights
 from charlm.text import printable
 
 ENGINE, SCRIPT, STYLE, TEMPLATE = (FOLDER / name for name in ("charlm.js", "page.js", "page.css", "page.html"))
+LOADER = FOLDER / "load.js"  # the part of a page on a static Space that loads models from the Hub
 MARK = '<meta name="generator" content="charlm export">'  # by which an exported page is known
 MOST_MODELS = 20
 MOST_WEIGHTS = 256 << 20  # bytes in one file: with more, phones run out of memory
 LARGEST_REST = 200_000  # bytes of a page beyond 4/3 of its weights
 PIECE = 6 << 20  # bytes of weights in one element; a multiple of 3, so that each piece is base64 of its own
-
-# The hosts that the Hub's files come from: the Hub itself, and the stores that it redirects to.
-HUB_HOSTS = ("https://huggingface.co", "https://*.huggingface.co", "https://*.hf.co")
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,11 @@ def export_html(models: Sequence[PageModel]) -> bytes:
     return b"".join([before.encode(), data.encode(), weights, scripts.encode()])
 
 
-def static_files(models: Sequence[PageModel], hosts: Sequence[str] = HUB_HOSTS) -> dict[str, bytes]:
+def static_files(models: Sequence[PageModel], hub: str, hosts: Sequence[str]) -> dict[str, bytes]:
     """Return the files of a static Space, by path, whose page fetches the models from their addresses.
 
-    hosts: from which the page may fetch, as a Content-Security-Policy names them.
+    hub: the address of the Hub, from which a visitor may load other models. hosts: from which the page may fetch, as a
+    Content-Security-Policy names them.
     """
     _check(models)
     policy = {
@@ -104,10 +103,11 @@ def static_files(models: Sequence[PageModel], hosts: Sequence[str] = HUB_HOSTS) 
     }
     head = _head(models, policy, '<link rel="stylesheet" href="page.css">')
     before, after = _template(head)
-    data = f'<script type="application/json" id="data">{_to_json(page_data(models))}</script>'
+    data = f'<script type="application/json" id="data">{_to_json(page_data(models) | {"hub": hub})}</script>'
     index = f'{before}{data}\n<script type="module" src="page.js"></script>\n{after}'
-    modules = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in [*imported(SCRIPT), ENGINE]}
-    return {"index.html": index.encode(), "page.css": _style().encode(), **modules}
+    modules = [*imported(SCRIPT), *imported(LOADER), ENGINE]
+    content = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in modules}
+    return {"index.html": index.encode(), "page.css": _style().encode(), **content}
 
 
 def page_data(models: Sequence[PageModel]) -> dict[str, Any]:

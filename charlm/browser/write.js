@@ -1,10 +1,10 @@
 /* The view *Write*: two models continue the same prompt with the same seed, side by side. */
 
-import { checkSettings, linkTo, LONGEST_TEXT } from "./address.js";
+import { checkSettings, linkTo, LONGEST_TEXT, readAddress } from "./address.js";
 import { changes } from "./components/changes.js";
 import { encodeShades, HeatText, MOST_NATS, setPace } from "./components/heat.js";
 import { byId, make, readable } from "./components/text.js";
-import { entryOf, getModel, keepModels, models } from "./models.js";
+import { entryOf, getModel, keepModels, models, whenAdded } from "./models.js";
 
 const PROMPTS = ["ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "Coffee", "Computer"];
 const DEFAULTS = { length: 500, temperature: 0.8, top_k: 0, top_p: 1 };
@@ -206,7 +206,6 @@ class WriteView {
       byId("shared").hidden = true; // its link belongs to the texts before
       keepModels([settings.model_a, settings.model_b, byId("inspect-model").value]);
       document.body.classList.add("writing");
-      byId("view-write").querySelector(".side").scrollIntoView({ block: "nearest" }); // on a phone
       const results = await Promise.allSettled(write(settings, running.signal));
       const failed = results.find(({ status, reason }) => status === "rejected" && reason?.name !== "AbortError");
       if (failed && running === this.running) throw failed.reason;
@@ -286,7 +285,8 @@ function showValue(id) {
 /** Return an error as a sentence. */
 export function sentence(error) {
   const words = String(error?.message || error);
-  return words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
+  const start = words.replace(/^[a-z](?=[a-z]*[ ,])/, (letter) => letter.toUpperCase()); // but not of a name, a/b or a.b
+  return start + (/[.!?]$/.test(words) ? "" : ".");
 }
 
 /** Put the names of the models into a list of choices. */
@@ -323,4 +323,11 @@ export function openWrite(tell, settings) {
   }
   view.fill({ ...DEFAULTS, prompt: firstPrompt(), ...settings });
   if (settings) view.generate();
+  whenAdded(({ name }) => {
+    for (const side of "ab") offerModels(byId(`model-${side}`), byId(`model-${side}`).value);
+    const { settings: shared, problem } = readAddress(new URLSearchParams(location.search)); // it may name that model
+    view.fill(shared ?? { model_a: name });
+    if (shared) view.generate();
+    else if (problem) tell(problem);
+  });
 }

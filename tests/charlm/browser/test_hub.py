@@ -28,7 +28,7 @@ function sound(sha256) {
   return async (weights) => {
     const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", weights));
     const found = Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    if (found !== sha256) throw new Error("another SHA-256");
+    if (found !== sha256) throw Object.assign(new Error("another SHA-256"), { name: "ModelFileError" });
     return weights.length;
   };
 }
@@ -93,12 +93,15 @@ def describe(page, hub, name):
 
 
 def load(page, hub, name, files):
-    """Describe a model and load it; return its texts and what was made of the weights."""
+    """Describe a model and load it; return its texts and the length of the weights."""
     return page.evaluate(
         """async ([endpoint, name, sha256]) => {
           const hub = new Hub(endpoint);
           const found = await told(hub.describe(name));
-          return found.error ? found : told(hub.load(found, (config, weights) => sound(sha256)(weights)));
+          return found.error ? found : told(hub.load(found, async ({ config, weights, history }) => {
+            const text = (bytes) => bytes && new TextDecoder().decode(bytes);
+            return { config: text(config), history: text(history), value: await sound(sha256)(weights) };
+          }));
         }""",
         [hub.url, name, hashlib.sha256(files[WEIGHTS]).hexdigest()],
     )
@@ -186,6 +189,25 @@ def test_a_download_that_fails_is_told_and_the_next_one_works(hub, open_page, fi
     assert answer["kind"] == "HubError" and re.match(said, answer["error"])
     hub.heal()
     assert fetch(page, hub, model, files) == len(files[WEIGHTS])
+
+
+def test_without_the_hub_the_models_that_are_kept_are_named(hub, open_page, files):
+    hub.add_repo("ada/other", files)
+    page, kept, missing = open_page(), pinned(hub, files), pinned(hub, files, "ada/other")
+    fetch(page, hub, kept, files)
+    hub.hang_up(".*")
+    said = UNREACHABLE.replace("ada/tiny", "ada/other") + "; without it there is ada/tiny"
+    assert fetch(page, hub, missing, files, pins=[kept, missing])["error"] == said
+    assert fetch(page, hub, kept, files, pins=[kept, missing]) == len(files[WEIGHTS])
+
+
+def test_a_failure_that_is_not_the_weights_leaves_them_in_the_cache(hub, open_page, files):
+    page, model = open_page(), pinned(hub, files)
+    fetch(page, hub, model, files)
+    fail = "([endpoint, model]) => told(new Hub(endpoint).withWeights(model, () => { throw new Error('no Worker'); }))"
+    assert page.evaluate(fail, [hub.url, model])["error"] == "no Worker"
+    assert len(downloads(hub)) == 2
+    assert fetch(page, hub, model, files) == len(files[WEIGHTS]) and len(downloads(hub)) == 2
 
 
 def test_a_model_for_which_there_is_no_room_is_told(hub, open_page, files):
