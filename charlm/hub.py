@@ -16,10 +16,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx2
-from huggingface_hub import constants, get_session, get_token, hf_hub_download
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -44,6 +51,11 @@ from charlm.model_name import is_repo_id
 
 LIBRARY = "charlm"  # the tag in the card of every charlm model
 COMMIT = re.compile("[0-9a-f]{40}")
+DEFAULT_ENDPOINT = "https://huggingface.co"
+STORES = (
+    "https://*.hf.co",
+    "https://*.huggingface.co",
+)  # of the files in LFS: https://huggingface.co/.well-known/meta.json
 QUESTION_SECONDS = 3.0  # time limit of each question; a download has none
 LARGEST_FILES = {
     CONFIG_FILE: LARGEST_JSON,
@@ -91,12 +103,14 @@ class Description:
 class Fetched:
     """A model from the Hub, the commit it is of, and whether that came from the `hub` now or from the `cache`.
 
+    folder: where the cache holds its files.
     license: as `Description` has it; None from the cache, which has no card.
     """
 
     model: Model
     revision: str
     source: str
+    folder: Path
     license: str | None = None
 
 
@@ -146,16 +160,52 @@ def download(described: Description) -> Fetched:
     """
     try:
         try:
-            model = read_usable_model(_download_files(described), described.repo_id)
+            folder = _download_files(described)
+            model = read_usable_model(folder, described.repo_id)
             damaged: Collection[str] = {HISTORY_FILE} if model.record_problem else ()
         except ModelFileError:
             damaged = LARGEST_FILES
         if damaged:
-            model = read_usable_model(_download_files(described, damaged), described.repo_id)
+            folder = _download_files(described, damaged)
+            model = read_usable_model(folder, described.repo_id)
     except CLIENT_ERRORS as error:
         raise explain(error, described.repo_id, described.requested) from None
     _remember(described)
-    return Fetched(model, described.revision, "hub", described.license)
+    return Fetched(model, described.revision, "hub", folder, described.license)
+
+
+def endpoint() -> str:
+    """Return the address of the Hub, without the name and the password that HF_ENDPOINT may hold."""
+    parts = urlsplit(constants.ENDPOINT)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def folder_address(described: Description) -> str:
+    """Return the address under which anyone can get the files of the commit that was described, each after a slash."""
+    return f"{endpoint()}/{described.repo_id}/resolve/{described.revision}"
+
+
+def download_hosts(described: Description) -> list[str]:
+    """Return where the files of a model come from: the Hub, and the stores that it redirects to.
+
+    They are written as a Content-Security-Policy names them. To which of its stores the Hub redirects depends on who
+    asks from where, so that all are named; another Hub, that of HF_ENDPOINT, is asked.
+    Raises HubError if the Hub refuses, HubUnavailableError if it gives no usable answer.
+    """
+    if constants.ENDPOINT == DEFAULT_ENDPOINT:
+        return [DEFAULT_ENDPOINT, *STORES]
+    url = hf_hub_url(described.repo_id, WEIGHTS_FILE, revision=described.revision)
+    try:
+        location = get_hf_file_metadata(url, token=described.token, timeout=QUESTION_SECONDS).location
+    except CLIENT_ERRORS as error:
+        raise explain(error, described.repo_id, described.requested) from None
+    return list(dict.fromkeys(_origin(address) for address in (endpoint(), location)))
+
+
+def _origin(address: str) -> str:
+    """Return scheme, host and port of a web address."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fetched:
@@ -176,7 +226,7 @@ def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fet
             raise HubUnavailableError(f"{reason}; the copy in the cache cannot be used: {damage}") from None
         if not constants.is_offline_mode():
             warnings.warn(f"{reason}; using the copy in the cache", stacklevel=4)
-        return Fetched(model, cached.name, "cache")
+        return Fetched(model, cached.name, "cache", cached)
 
 
 def search(words: str, most: int = MOST_FOUND) -> list[str]:

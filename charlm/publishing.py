@@ -216,17 +216,20 @@ def space_hardware(space: str) -> str | None:
     return next((name for name in named if isinstance(name, str)), "")
 
 
-def request_space(space: str, hardware: str, *, exists: bool) -> None:
+def request_space(space: str, hardware: str | None, *, exists: bool) -> None:
     """Create an empty Gradio Space on this hardware, or ask for the hardware if the Space exists.
 
+    hardware: None creates a static Space, which needs none, unless it exists.
     Raises SpaceRefusedError if the Hub wants payment, does not permit it, or has something else of that name; HubError
     if it refuses for another reason.
     """
     api = HfApi()
     try:
-        if exists:
+        if hardware is None and not exists:
+            api.create_repo(space, repo_type="space", space_sdk="static")
+        elif hardware is not None and exists:
             api.request_space_hardware(space, hardware)  # type: ignore[arg-type]  # any name that the Hub knows
-        else:
+        elif hardware is not None:
             api.create_repo(space, repo_type="space", space_sdk="gradio", space_hardware=hardware)  # type: ignore[arg-type]
     except CLIENT_ERRORS as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code in (402, 403, 409):

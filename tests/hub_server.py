@@ -532,6 +532,8 @@ class HubServer:
             else:
                 raise RefusedError(400, f"cannot do {key} {value.get('path')}")
         commit = repo.commit(changes, message, revision, user.name)
+        if repo.kind == "space":
+            repo.sdk = _card(repo.files).get("sdk", repo.sdk)
         url = f"{self.url}/{_key(kind, name)}/commit/{commit}"
         return _json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
 

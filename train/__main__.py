@@ -37,7 +37,10 @@ FIT_EXAMPLES = (
 )
 EVALUATE_EXAMPLES = (("the validation loss of a model, again", "./runs/my-text-lstm --text my-text.txt"),)
 PUSH_EXAMPLES = (("after `hf auth login`", "runs/my-text-lstm USER/my-text"),)
-DEPLOY_EXAMPLES = (("a page that shows a model of the Hub", "USER/my-page --model USER/my-text"),)
+DEPLOY_EXAMPLES = (
+    ("a page that shows a model of the Hub", "USER/my-page --model USER/my-text"),
+    ("one that needs no server and is free for every account", "USER/my-page --model USER/my-text --sdk static"),
+)
 RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epochs may change, to more"
 
 
@@ -232,9 +235,17 @@ def add_deploy(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
         metavar="USER/REPO",
         help="a model to show; repeat the flag for more",
     )
-    command.add_argument("--sdk", choices=("gradio", "static"), default="gradio", help="kind of Space (%(default)s)")
     command.add_argument(
-        "--hardware", metavar="NAME", help="what it runs on, as the Hub names it; default what the account has free"
+        "--sdk",
+        choices=("gradio", "static"),
+        default="gradio",
+        help="kind of Space (default %(default)s); a static one is free for every account: its models run in the "
+        "browsers of its visitors",
+    )
+    command.add_argument(
+        "--hardware",
+        metavar="NAME",
+        help="what a Gradio Space runs on, as the Hub names it; default what the account has free",
     )
     command.set_defaults(run=run_deploy)
 

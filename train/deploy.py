@@ -1,25 +1,31 @@
 """Putting the page on a Space of the Hugging Face Hub: on which hardware, and what the Space holds.
 
-Since July 2026 the Hub gives a free account no Gradio Space on a CPU, but two on ZeroGPU, which lends a GPU to marked
-functions only: https://huggingface.co/docs/hub/spaces-zerogpu.
+A static Space has the page that needs no server, and costs nobody anything. A Gradio Space has the page with all views;
+since July 2026 the Hub gives a free account none on a CPU, but two on ZeroGPU, which lends a GPU to marked functions
+only: https://huggingface.co/docs/hub/spaces-zerogpu.
 """
 
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from charlm.browser.page import PageModel, static_files
 from charlm.errors import HubError, RequestError, SpaceRefusedError
-from charlm.hub import Description, describe
+from charlm.hub import Description, describe, download, download_hosts, endpoint, folder_address
 from charlm.installation import program, source_files, source_folders
 from charlm.model.card import front_matter
+from charlm.model.config import CONFIG_FILE, ModelConfig
 from charlm.model.folder import MODEL_FILES
+from charlm.model.weights import WEIGHTS_FILE
 from charlm.model_name import HubName, parse_hub_name, parse_space_name
 from charlm.publishing import INSTALLED_BY, Owner, check_can_push, push_space, request_space, space_hardware
 
 FALLBACKS = ("shakespeare-lstm", "shakespeare-rnn")  # models that the page shows while the Hub cannot give it others
-SUFFIXES = (".py", ".typed", ".js", ".css", ".txt")  # of the files that the page needs
+SUFFIXES = (".py", ".typed", ".js", ".css", ".html", ".txt", ".wat")  # of the files that the page needs
 OUR_FOLDERS = ("charlm/", "train/", "weights/")  # folders of a Space that hold nothing but what `deploy` puts there
+GRADIO_FILES = ("app.py", "requirements.txt", INSTALLED_BY)  # of a Gradio Space, which a static one has no use for
+LARGEST_WEIGHTS = 100 << 20  # bytes of a model on a static Space; what a visitor may load has the same bound
 
 CPU, ZERO_GPU = "cpu-basic", "zero-a10g"  # the Hub's names of the hardware that may be free
 PYTHON_VERSION = "3.12"  # one of the two that ZeroGPU has
@@ -33,17 +39,29 @@ The page is part of [charlm](https://huggingface.co/models?library=charlm), whos
 variable `CHARLM_MODELS` in the settings names the models that it shows, with commas between them.
 """
 
+STATIC_CARD = """# {name}
+
+Character-level recurrent networks continue a text, two side by side: {models}. They run in your browser, which fetches
+them from the Hub once and keeps them. What you type stays there.
+
+The page is part of [charlm](https://huggingface.co/models?library=charlm), whose command `deploy` put it here. With
+`?model=USER/NAME` in its address it loads any public model of charlm, with `?embed=write` it shows one view, for an
+`<iframe>` in another page.
+"""
+
 
 def deploy(space: str, models: Sequence[str], sdk: str = "gradio", hardware: str | None = None) -> str:
-    """Create or update a Space that runs the page with models from the Hub; return the address of the commit.
+    """Create or update a Space that shows models from the Hub; return the address of the commit.
 
-    space, models: named as `parse_space_name` and `parse_hub_name` read them. sdk: gradio or static. hardware: as the
-        Hub names it. None keeps that of a Space that exists; a new one gets what its owner can have free.
-    Raises HubError if the Hub refuses or a repository holds no charlm model, RequestError for an SDK that is not there.
+    space, models: named as `parse_space_name` and `parse_hub_name` read them. sdk: gradio for the page with its server,
+        static for the one that needs none. hardware: of a Gradio Space, as the Hub names it. None keeps that of a Space
+        that exists; a new one gets what its owner can have free.
+    Raises HubError if the Hub refuses or a repository holds no charlm model, ModelFileError if that of a static Space
+    is not sound, RequestError for hardware of a static Space.
     """
-    if sdk != "gradio":
-        raise RequestError(f"--sdk {sdk} is not there yet, since the page needs its Python server; leave --sdk out")
     space = parse_space_name(space)
+    if sdk == "static":
+        return _deploy_static(space, models, hardware)
     owner = check_can_push(space)
     names, described = zip(*map(_describe, models), strict=True)
     present = space_hardware(space)
@@ -54,8 +72,38 @@ def deploy(space: str, models: Sequence[str], sdk: str = "gradio", hardware: str
             request_space(space, wanted, exists=present is not None)
         except SpaceRefusedError as refused:
             raise HubError(_ways_out(refused, owner, space, models, wanted, exists=present is not None)) from None
+    return _push(space, files, {"CHARLM_MODELS": ",".join(map(str, names))}, OUR_FOLDERS)
+
+
+def _deploy_static(space: str, models: Sequence[str], hardware: str | None) -> str:
+    if hardware is not None:
+        raise RequestError(
+            f"--hardware {hardware} does not go with --sdk static: the models of a static Space run in the browsers of "
+            "its visitors; leave --hardware out"
+        )
+    check_can_push(space)
+    described = dict(map(_describe, models))  # each model once
+    files = static_space_files(space, described)
     try:
-        return push_space(space, files, {"CHARLM_MODELS": ",".join(map(str, names))}, OUR_FOLDERS)
+        request_space(space, None, exists=space_hardware(space) is not None)
+    except SpaceRefusedError as refused:
+        shown = _options(models)
+        if refused.status == 409:
+            raise HubError(
+                f"the Hub has something else named {space} ({refused.said}); choose another name, as in "
+                f"`{program()} deploy {space}-2 {shown} --sdk static`"
+            ) from None
+        exported = " ".join(shlex.quote(model) for model in models)
+        raise HubError(
+            f"the Hub refuses the static Space {space} ({refused.said}); the same page as one file needs no Space: "
+            f"`{program()} export {exported} --html page.html`"
+        ) from None
+    return _push(space, files, {}, (*OUR_FOLDERS, *GRADIO_FILES))
+
+
+def _push(space: str, files: Mapping[str, bytes], variables: Mapping[str, str], folders: Sequence[str]) -> str:
+    try:
+        return push_space(space, files, variables, folders)
     except HubError as error:
         raise type(error)(f"{error}; the Space {space} is not complete: run the same command again") from None
 
@@ -80,7 +128,7 @@ def _ways_out(
     refused: SpaceRefusedError, owner: Owner, space: str, models: Sequence[str], hardware: str, *, exists: bool
 ) -> str:
     """Say why the Hub does not give a Space this hardware, what it gives without payment, and with which command."""
-    name, shown = space.split("/")[1], " ".join(f"--model {shlex.quote(model)}" for model in models)
+    name, shown = space.split("/")[1], _options(models)
 
     def command(space: str, hardware: str = "") -> str:
         return f"`{program()} deploy {space} {shown}" + (f" --hardware {hardware}`" if hardware else "`")
@@ -106,6 +154,76 @@ def _ways_out(
         f"{reason}; free are two ZeroGPU Spaces for an account older than 30 days: put the page on one that you have, "
         f"{command(f'{owner.user}/ITS-NAME')}, or show it from this computer, `{program()} serve {shown} --share`"
     )
+
+
+def _options(models: Sequence[str]) -> str:
+    """Return models as the options of a command."""
+    return " ".join(f"--model {shlex.quote(model)}" for model in models)
+
+
+def static_space_files(space: str, models: Mapping[HubName, Description]) -> dict[str, bytes]:
+    """Return the files of a static Space that shows these models, by path.
+
+    Its page fetches their weights from the Hub, at the commits that were described.
+    Raises HubError for a model that only a token opens or that is too large, ModelFileError for one that is not sound.
+    """
+    pages = [_page_model(name, described) for name, described in models.items()]
+    hosts = {host: None for described in models.values() for host in download_hosts(described)}
+    card = _static_card(space, list(models.values()))
+    licence = source_folders()[""] / "LICENSE"
+    return static_files(pages, endpoint(), list(hosts)) | {
+        "README.md": card.encode(),
+        "LICENSE": licence.read_bytes(),
+    }
+
+
+def _page_model(name: HubName, described: Description) -> PageModel:
+    """Download a model and return what its page shows of it."""
+    if described.token:
+        raise HubError(
+            f"{name} is private or gated, and the page of a static Space has no token to load it with: make it public, "
+            "or leave --sdk static out"
+        )
+    size = described.sizes[WEIGHTS_FILE]
+    if size > LARGEST_WEIGHTS:
+        raise HubError(
+            f"{name} has {size / 1e6:,.0f} MB of weights, and a browser is given up to {LARGEST_WEIGHTS / 1e6:,.0f} MB "
+            "for each model: show a smaller one, or leave --sdk static out"
+        )
+    fetched = download(described)
+    _, sha256 = ModelConfig.from_json((fetched.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    return PageModel(
+        str(name),
+        fetched.model.config,
+        size,
+        sha256,
+        fetched.model.history,
+        described.license,
+        f"{described.repo_id}@{described.revision}",
+        address=folder_address(described),
+    )
+
+
+def _static_card(space: str, models: Sequence[Description]) -> str:
+    name, repositories = space.split("/")[1], list(dict.fromkeys(model.repo_id for model in models))
+    data = {
+        "title": name,
+        "emoji": "📜",
+        "colorFrom": "blue",
+        "colorTo": "yellow",
+        "sdk": "static",
+        "app_file": "index.html",
+        "short_description": "Character-level language models in your browser",
+        "license": "mit",
+        "models": repositories,
+        "tags": ["charlm", "character-level", "language-model"],
+    }
+    shown = ", ".join(f"[{model.repo_id}]({_commit_page(model)})" for model in models)
+    return f"{front_matter(data)}\n\n{STATIC_CARD.format(name=name, models=shown)}"
+
+
+def _commit_page(model: Description) -> str:
+    return f"https://huggingface.co/{model.repo_id}/tree/{model.revision}"
 
 
 def space_files(space: str, models: Sequence[Description], hardware: str) -> dict[str, bytes]:

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import re
 import shlex
@@ -9,13 +11,13 @@ import yaml
 from browser import ROOT, running_app
 from commands import run_train
 from gradio_client import Client
-from hub_server import RefusedError
-from huggingface_hub import SpaceCard
+from hub_server import HubServer, RefusedError, Response
+from huggingface_hub import SpaceCard, close_session
 from models import make_config, make_lm
 from zero_gpu_server import QUEUED, ZeroGpuServer, quota
 
-from charlm.errors import HubError, HubUnavailableError, RequestError
-from charlm.hub import Description
+from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
+from charlm.hub import Description, download_hosts, folder_address
 from charlm.model.card import model_card
 from charlm.model.published_card import Publication, published_card
 from train.deploy import deploy, space_files
@@ -268,13 +270,6 @@ def test_the_same_command_finishes_a_space_whose_upload_failed(ada, step):
     assert "app.py" in space.files
 
 
-def test_a_static_space_is_refused_as_long_as_the_page_needs_its_server(ada):
-    with pytest.raises(RequestError) as caught:
-        deploy("ada/page", ["ada/one"], sdk="static")
-    assert str(caught.value) == "--sdk static is not there yet, since the page needs its Python server; leave --sdk out"
-    assert ada.asked("GET /api/spaces|POST /api/spaces") == [] and "spaces/ada/page" not in ada.repos
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "models", "message"),
@@ -467,3 +462,206 @@ def test_without_a_hub_the_uploaded_page_shows_what_came_with_it(tmp_path):
         ("shakespeare-lstm", "bundled"),
         ("shakespeare-rnn", "bundled"),
     ]
+
+
+# Static Spaces
+
+
+def test_a_static_space_gets_the_page_and_its_card_in_one_commit_and_no_hardware(ada):
+    address = deploy("ada/page", ["ada/one", "ada/two@main", "hf://ada/one"], sdk="static")
+    space = ada.repos["spaces/ada/page"]
+    assert address == f"{ada.url}/spaces/ada/page/commit/{space.commits[-1].id}"
+    assert (space.sdk, space.hardware, space.variables) == ("static", None, {})
+    created, pushed = space.commits
+    assert pushed.files.keys() - created.files.keys() == {"README.md", "LICENSE", "index.html", *page_modules()}
+    assert all(space.files[name] == (ROOT / "charlm" / "browser" / name).read_bytes() for name in page_modules(".js"))
+    card = card_of(space)
+    assert SpaceCard(space.files["README.md"].decode()).data.to_dict() == card  # as the Hub's own library reads it
+    assert (card["sdk"], card["app_file"], card["title"]) == ("static", "index.html", "page")
+    assert card["models"] == ["ada/one", "ada/two"] and card["license"] == "mit"
+    assert len(card["short_description"]) <= 60
+    assert not card.keys() & {"sdk_version", "python_version", "suggested_hardware", "preload_from_hub"}
+
+
+def page_modules(*suffixes):
+    """The names of the page's files besides index.html."""
+    folder = ROOT / "charlm" / "browser"
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.js")]
+    return found if suffixes else [*found, "page.css"]
+
+
+def data_of(space):
+    """What the page of a static Space knows."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', index_of(space))[1])
+
+
+def index_of(space):
+    return space.files["index.html"].decode()
+
+
+def test_the_page_of_a_static_space_names_each_model_at_a_commit_with_the_sha256_of_its_weights(ada, model_files):
+    first = ada.repos["ada/one"].commits[-1].id
+    ada.repos["ada/one"].commit({"notes.txt": b"a later commit"})
+    deploy("ada/page", [f"ada/one@{first[:10]}", "ada/two"], sdk="static")
+    data = data_of(ada.repos["spaces/ada/page"])
+    assert data["hub"] == ada.url
+    commits = {f"ada/one@{first[:10]}": first, "ada/two": ada.repos["ada/two"].commits[-1].id}
+    assert [model["name"] for model in data["models"]] == list(commits)
+    for model, repo in zip(data["models"], ("ada/one", "ada/two"), strict=True):
+        commit = commits[model["name"]]
+        assert model["address"] == f"{ada.url}/{repo}/resolve/{commit}"
+        assert model["source"] == f"{repo}@{commit}"
+        assert model["sha256"] == hashlib.sha256(model_files["model.safetensors"]).hexdigest()
+        assert model["size"] == len(model_files["model.safetensors"])
+        assert model["config"] == json.loads(model_files["config.json"])
+        assert model["history"] == json.loads(model_files["history.json"]) and model["license"] == "mit"
+
+
+def policy_of(space):
+    """The Content-Security-Policy of the page of a static Space: sources by directive."""
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', index_of(space))[1]
+    return {name: sources for name, *sources in (rule.split() for rule in policy.split(";"))}
+
+
+@pytest.mark.parametrize("cdn", [False, True])
+def test_the_policy_of_the_page_names_the_hub_and_where_it_redirects_to_and_no_other_host(
+    hub_environment, model_files, cdn
+):
+    with HubServer(cdn) as hub:
+        hub_environment(HF_ENDPOINT=hub.url, HF_TOKEN="hf_ada")
+        hub.add_user("ada", token="hf_ada")
+        hub.add_repo("ada/one", model_files)
+        deploy("ada/page", ["ada/one"], sdk="static")
+        policy = policy_of(hub.repos["spaces/ada/page"])
+        close_session()
+    assert policy["connect-src"] == ["'self'", hub.url, *([hub.cdn_url] if cdn else [])]
+    assert policy["script-src"] == ["'self'", "'wasm-unsafe-eval'"] and policy["default-src"] == ["'none'"]
+
+
+def test_on_the_hub_itself_the_policy_names_the_hubs_own_hosts(hub_environment):
+    hub_environment(HF_ENDPOINT=None)
+    hosts = ["https://huggingface.co", "https://*.hf.co", "https://*.huggingface.co"]
+    assert download_hosts(described("ada/one")) == hosts
+    assert folder_address(described("ada/one")) == f"https://huggingface.co/ada/one/resolve/{'a' * 40}"
+
+
+def test_a_name_and_a_password_in_the_address_of_the_hub_do_not_come_into_the_page(hub_environment):
+    hub_environment(HF_ENDPOINT="https://ada:secret@hub.example:8443/mirror")
+    assert folder_address(described("ada/one")) == f"https://hub.example:8443/mirror/ada/one/resolve/{'a' * 40}"
+
+
+def test_deploying_a_static_space_again_changes_its_models_and_leaves_what_others_put_there(ada):
+    deploy("ada/page", ["ada/one"], sdk="static")
+    space = ada.repos["spaces/ada/page"]
+    space.commit({"notes.txt": b"mine"})
+    deploy("ada/page", ["ada/two"], sdk="static")
+    assert [model["name"] for model in data_of(space)["models"]] == ["ada/two"]
+    assert space.files["notes.txt"] == b"mine"
+    commits = len(space.commits)
+    deploy("ada/page", ["ada/two"], sdk="static")
+    assert len(space.commits) == commits  # nothing has changed
+
+
+def test_a_gradio_space_can_become_a_static_one_and_back(ada):
+    deploy("ada/page", ["ada/one"])
+    space = ada.repos["spaces/ada/page"]
+    deploy("ada/page", ["ada/one"], sdk="static")
+    assert space.sdk == "static"
+    assert not [name for name in space.files if name.startswith(("charlm/", "train/", "weights/", "app.py"))]
+    assert not {"requirements.txt", "pyproject.toml"} & space.files.keys()
+    deploy("ada/page", ["ada/one"])
+    assert space.sdk == "gradio" and "app.py" in space.files
+
+
+def test_hardware_does_not_go_with_a_static_space(ada):
+    with pytest.raises(RequestError) as caught:
+        deploy("ada/page", ["ada/one"], sdk="static", hardware="t4-small")
+    assert str(caught.value) == (
+        "--hardware t4-small does not go with --sdk static: the models of a static Space run in the browsers of its "
+        "visitors; leave --hardware out"
+    )
+    assert ada.requests == []
+
+
+def private(hub):
+    hub.repos["ada/one"].private = True
+
+
+def gated(hub):
+    hub.repos["ada/one"].gated = True
+
+
+def large(hub):
+    siblings = [{"rfilename": "config.json", "size": 500}, {"rfilename": "model.safetensors", "size": 200_000_000}]
+    about = {"id": "ada/one", "sha": "a" * 40, "siblings": siblings, "tags": ["charlm"]}
+    hub.on("GET /api/models/ada/one", lambda _: Response(200, json.dumps(about).encode()))
+
+
+def damaged(hub):
+    hub.repos["ada/one"].commit({"model.safetensors": b"x" * 100})
+
+
+CLOSED = (
+    "ada/one is private or gated, and the page of a static Space has no token to load it with: make it public, or "
+    "leave --sdk static out"
+)
+UNFIT = {
+    "private": (private, HubError, CLOSED),
+    "gated": (gated, HubError, CLOSED),
+    "large": (
+        large,
+        HubError,
+        "ada/one has 200 MB of weights, and a browser is given up to 105 MB for each model: show a smaller one, or "
+        "leave --sdk static out",
+    ),
+    "damaged": (damaged, ModelFileError, None),
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_a_model_that_visitors_could_not_load_is_refused_before_a_static_space_is_made(ada, fault):
+    break_it, kind, said = UNFIT[fault]
+    break_it(ada)
+    with pytest.raises(kind) as caught:
+        deploy("ada/page", ["ada/one"], sdk="static")
+    assert said is None or str(caught.value) == said
+    assert "spaces/ada/page" not in ada.repos
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (
+            403,
+            "the Hub refuses the static Space ada/page (No more); the same page as one file needs no Space: "
+            "`python -m charlm export ada/one --html page.html`",
+        ),
+        (
+            409,
+            "the Hub has something else named ada/page (No more); choose another name, as in "
+            "`python -m charlm deploy ada/page-2 --model ada/one --sdk static`",
+        ),
+    ],
+)
+def test_a_refused_static_space_is_told_with_the_way_out(ada, status, line):
+    ada.on("POST /api/repos/create", lambda _: RefusedError(status, "No more.").response)
+    with pytest.raises(HubError) as caught:
+        deploy("ada/page", ["ada/one"], sdk="static")
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("plan", ["free", "pro"])
+def test_a_static_space_is_free_whatever_the_account(ada, plan):
+    ada.add_user("ada", token="hf_ada", plan=plan, days=1, confirmed=False)
+    for name in ("ada/first", "ada/second", "ada/third"):
+        deploy(name, ["ada/one"], sdk="static")
+    assert [ada.repos[f"spaces/{name}"].sdk for name in ("ada/first", "ada/third")] == ["static"] * 2
+
+
+def test_the_same_command_finishes_a_static_space_whose_upload_failed(ada):
+    ada.fail("POST /api/spaces/.*/commit", 503)
+    with pytest.raises(HubUnavailableError, match="the Space ada/page is not complete: run the same command again"):
+        deploy("ada/page", ["ada/one"], sdk="static")
+    ada.heal()
+    deploy("ada/page", ["ada/one"], sdk="static")
+    assert "index.html" in ada.repos["spaces/ada/page"].files

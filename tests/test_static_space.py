@@ -1,0 +1,364 @@
+"""A static Space in Chromium: served from exactly what `deploy` uploaded, its models fetched from a Hub elsewhere.
+
+The Space, the Hub and the store that the Hub redirects to are three hosts. Every request to any other is refused.
+"""
+
+import json
+import re
+
+import pytest
+from browser import Visit
+from hub_server import HubServer, Response
+from models import contents, make_lm, make_model, save
+
+from charlm.browser.page import PageModel, page_data
+from train.deploy import deploy
+
+WEIGHTS = "model.safetensors"
+PROMPT, SEED, LENGTH = "a bad ", "7", 60
+CELLS = {"ada/one": "lstm", "ada/two": "gru", "ada/three": "rnn"}
+MODELS = {name: make_model(cell) for name, cell in CELLS.items()}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The files of each model by the name of its repository."""
+    return {name: contents(save(model, tmp_path_factory.mktemp("model"))) for name, model in MODELS.items()}
+
+
+@pytest.fixture
+def hub(hub_environment, files):
+    """A Hub with three models, two of which a static Space shows."""
+    with HubServer(cdn=True) as server:
+        server.add_user("ada", token="hf_ada")
+        hub_environment(HF_ENDPOINT=server.url, HF_TOKEN="hf_ada")
+        for name, content in files.items():
+            server.add_repo(name, content)
+        deploy("ada/page", ["ada/one", "ada/two"], sdk="static")
+        server.requests.clear()
+        yield server
+
+
+class SpaceVisit(Visit):
+    """A visitor of the Space. asked: the addresses of all requests. refused: those to other hosts."""
+
+    def __init__(self, page, hub, query=""):
+        self.asked, self.refused = [], []
+        allowed = (hub.space_url("ada/page"), hub.url, hub.cdn_url)
+        page.route(lambda url: not url.startswith((*allowed, "blob:", "data:")), self._refuse)
+        page.on("request", lambda request: self.asked.append(request.url))
+        super().__init__(page, hub.space_url("ada/page") + query)
+
+    def open(self, url):
+        self.page.goto(url)  # its policy forbids the eval by which Playwright waits for a function
+        self.page.locator("#model-a option").first.wait_for(state="attached")
+
+    def _refuse(self, route):
+        self.refused.append(route.request.url)
+        route.abort()
+
+    def write(self, prompt=PROMPT):
+        """Let both models write, and wait until they have."""
+        for name, value in (("prompt", prompt), ("seed", SEED), ("length", str(LENGTH))):
+            self.page.locator(f"#{name}").fill(value)
+        self.page.locator("#generate").click()
+        self.wait_for_quiet()
+
+    def wait_for_quiet(self):
+        self.page.locator("body:not(.writing)").wait_for()
+
+    def written(self):
+        """The text of each side, without the prompt."""
+        return [self.text(f"output-{side}").removeprefix(PROMPT) for side in "ab"]
+
+    def notice(self):
+        return self.page.locator("#notices").inner_text()
+
+    def said_of_loading(self):
+        """What is said in the end of the model that the address names."""
+        self.page.locator("#load-status").get_by_text(re.compile(r"\.$")).wait_for()
+        return self.page.locator("#load-status").inner_text()
+
+
+@pytest.fixture
+def profile(browser):
+    """A profile of the browser that has kept nothing."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visit(hub, profile):
+    """A function that opens the Space in this profile; in the end no page has asked another host."""
+    visits = []
+
+    def open_page(query=""):
+        visits.append(SpaceVisit(profile.new_page(), hub, query))
+        return visits[-1]
+
+    yield open_page
+    assert [each.refused for each in visits] == [[] for _ in visits]
+
+
+def expected(*names):
+    """What Python writes with these models."""
+    lms = [make_lm(CELLS[name]) for name in names]
+    return [lm.generate(PROMPT, LENGTH, temperature=0.8, seed=int(SEED)) for lm in lms]
+
+
+def downloads(hub):
+    """The paths of the files of models that were asked for: /USER/NAME/resolve/COMMIT/FILE, or /cdn/SHA256."""
+    return [request.path for request in hub.asked("GET /(cdn|ada/)")]
+
+
+def test_the_uploaded_page_writes_what_python_writes(hub, visit):
+    visitor = visit()
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two")
+    assert visitor.errors == []
+    commits = {name: hub.repos[name].commits[-1].id for name in CELLS}
+    weights = [f"/{name}/resolve/{commits[name]}/{WEIGHTS}" for name in ("ada/one", "ada/two")]
+    asked = downloads(hub)
+    assert sorted(path for path in asked if path.startswith("/ada/")) == sorted(weights)
+    assert sum(path.startswith("/cdn/") for path in asked) == 2
+    uploaded = hub.repos["spaces/ada/page"].files
+    own = [
+        url.removeprefix(f"{hub.space_url('ada/page')}/") for url in visitor.asked if hub.space_url("ada/page") in url
+    ]
+    assert {name.split("?")[0] or "index.html" for name in own if not name.startswith("blob:")} <= uploaded.keys()
+
+
+def test_a_second_visit_transfers_no_weights(hub, visit):
+    visit().write()
+    hub.requests.clear()
+    visitor = visit()
+    visitor.page.context.new_cdp_session(visitor.page).send("Network.clearBrowserCache")
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two")
+    assert hub.requests == []
+
+
+def test_without_the_hub_the_page_works_with_what_is_kept_and_says_what_is_missing(hub, visit):
+    visitor = visit()
+    visitor.page.evaluate("async () => { await (await window.charlm.model('ada/one')).generate('a', {length: 1}); }")
+    hub.hang_up(".*")
+    visitor = visit()
+    visitor.write()
+    assert visitor.written()[0] == expected("ada/one")[0]
+    assert visitor.notice() == (
+        "The Hub cannot be reached, and this browser has not kept ada/two: check the network and load it again; "
+        "without it there is ada/one."
+    )
+    hub.heal()
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two") and visitor.notice() == ""
+
+
+def test_changed_weights_are_told_and_the_page_lives(hub, visit):
+    hub.corrupt("GET /cdn/")
+    visitor = visit()
+    visitor.write()
+    assert visitor.notice().startswith(("ada/one: model.safetensors", "ada/two: model.safetensors"))
+    assert visitor.written() == ["", ""]
+    hub.heal()
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two") and visitor.notice() == ""
+
+
+def test_a_kept_copy_with_a_changed_byte_is_dropped_and_fetched_again(hub, visit, files):
+    visitor = visit()
+    visitor.write()
+    visitor.page.evaluate("""async () => {
+      const cache = await caches.open("charlm-models");
+      for (const request of await cache.keys()) {
+        const bytes = new Uint8Array(await (await cache.match(request)).arrayBuffer());
+        bytes[bytes.length - 3] ^= 1;
+        await cache.put(request, new Response(bytes));
+      }
+    }""")
+    hub.requests.clear()
+    visitor = visit()
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two")
+    assert len(downloads(hub)) == 4
+    visit().write()
+    assert len(downloads(hub)) == 4
+
+
+def test_a_tab_that_is_closed_while_it_downloads_leaves_nothing_behind(hub, visit):
+    hub.cut("GET /cdn/", 100)
+    visitor = visit()
+    visitor.page.locator("#generate").click()
+    visitor.page.close()
+    hub.heal()
+    visitor = visit()
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two")
+
+
+# A model that the address names
+
+
+def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, visit, files):
+    commit = hub.repos["ada/three"].commits[-1].id
+    visitor = visit("/?model=ada/three")
+    visitor.page.locator("#load-go").wait_for()
+    size = sum(len(files["ada/three"][name]) for name in ("config.json", "history.json", WEIGHTS))
+    lines = visitor.page.locator("#load-card").inner_text().splitlines()
+    assert lines[0] == f"ada/three, commit {commit[:7]}: {size / 1e6:.1f} MB to download."
+    assert "validation loss (nats per character): 1.5000" in lines and lines[-1] == "licence: mit"
+    assert downloads(hub) == []
+    visitor.page.locator("#load-go").click()
+    name = f"ada/three@{commit[:7]}"
+    assert visitor.said_of_loading() == f"{name} is loaded, and chosen as model A."
+    visitor.write()
+    assert visitor.written() == expected("ada/three", "ada/two")
+    assert visitor.page.evaluate("window.charlm.names") == ["ada/one", "ada/two", name]
+    visitor.choose_view("Learn")
+    assert name in visitor.page.locator("#learn-models").inner_text()
+    assert visitor.errors == []
+
+
+def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, visit, browser, profile):
+    visitor = visit("/?model=ada/three")
+    visitor.page.locator("#load-go").click()
+    visitor.said_of_loading()
+    visitor.write()
+    visitor.page.locator("#share").click()
+    link = visitor.page.locator("#link").input_value()
+    commit = hub.repos["ada/three"].commits[-1].id
+    assert f"model=ada%2Fthree%40{commit}" in link
+    hub.repos["ada/three"].commit({"notes.txt": b"a later commit"})
+    hub.requests.clear()
+    visitor = visit(link.removeprefix(hub.space_url("ada/page")))  # it has kept the model, which is loaded at once
+    visitor.said_of_loading()
+    visitor.page.locator(f"#output-a [data-place='{LENGTH - 1}']").wait_for()
+    visitor.wait_for_quiet()
+    assert visitor.written() == expected("ada/three", "ada/two") and downloads(hub) == []
+
+
+def test_without_the_hub_a_model_that_was_loaded_is_loaded_again(hub, visit):
+    visitor = visit("/?model=ada/three")
+    visitor.page.locator("#load-go").click()
+    visitor.said_of_loading()
+    hub.hang_up(".*")
+    visitor = visit("/?model=ada/three")
+    assert "is loaded, and chosen as model A." in visitor.said_of_loading()
+    visitor = visit("/?model=ada/four")
+    assert visitor.said_of_loading() == (
+        "The Hub cannot be reached, and this browser has not kept ada/four: check the network and load it again."
+    )
+
+
+def test_a_model_that_the_page_has_is_not_loaded_twice(hub, visit):
+    visitor = visit("/?model=ada/one")
+    assert visitor.said_of_loading() == "ada/one is among the models of this page."
+
+
+def config_with(files, **changes):
+    return json.dumps(json.loads(files["ada/three"]["config.json"]) | changes).encode()
+
+
+UNSOUND = {
+    "newer": (
+        lambda files: {"config.json": config_with(files, format_version=2)},
+        "ada/three: config.json has format_version 2, written by a newer charlm; this one reads up to 1: update charlm",
+    ),
+    "cut": (lambda files: {WEIGHTS: files["ada/three"][WEIGHTS][:900]}, "ada/three: model.safetensors"),
+    "exchanged": (lambda files: {WEIGHTS: files["ada/one"][WEIGHTS]}, "ada/three: model.safetensors"),
+    "another shape": (lambda files: {"config.json": config_with(files, hidden_size=9)}, "ada/three: "),
+    "no configuration": (lambda files: {"config.json": b"<html>"}, "ada/three: config.json is not valid JSON"),
+    "vocabulary": (lambda files: {"config.json": config_with(files, vocab="aa")}, "ada/three: config.json: vocab"),
+    "huge": (lambda files: {"config.json": config_with(files, hidden_size=16384)}, "ada/three: "),
+}
+
+
+def test_a_model_that_is_not_sound_is_told_and_the_page_lives(hub, visit, files):
+    for change, said in UNSOUND.values():
+        hub.repos["ada/three"].commit(files["ada/three"] | change(files))
+        visitor = visit("/?model=ada/three")
+        visitor.page.locator("#load-go").click()
+        assert visitor.said_of_loading().startswith(said)
+        assert visitor.page.evaluate("window.charlm.names") == ["ada/one", "ada/two"]
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two")
+    hub.repos["ada/three"].commit(files["ada/three"])
+    visitor = visit("/?model=ada/three")
+    visitor.page.locator("#load-go").click()
+    assert "is loaded" in visitor.said_of_loading()
+
+
+def test_a_damaged_record_is_told_and_the_model_is_loaded_without_it(hub, visit):
+    hub.repos["ada/three"].commit({"history.json": b"{}"})
+    visitor = visit("/?model=ada/three")
+    visitor.page.locator("#load-go").click()
+    assert "is loaded, and chosen as model A. history.json" in visitor.said_of_loading()
+
+
+NO_NAME = "“{}” is not the name of a model on the Hub; write USER/NAME or USER/NAME@REVISION."
+UNKNOWN = {
+    "nothing": NO_NAME.format("nothing"),
+    "": NO_NAME.format(""),
+    "<img src=x onerror=alert(1)>": NO_NAME.format("<img src=x onerror=alert(1)>"),
+    "ada/none": "The Hub has no public model ada/none: check the name; a private one cannot be loaded here.",
+    "ada/three@v9": "ada/three has no revision v9; name a branch, tag or commit that it has.",
+}
+
+
+def test_a_name_that_means_no_model_is_told_in_one_sentence(hub, visit):
+    for name, said in UNKNOWN.items():
+        visitor = visit(f"/?model={name}")
+        assert visitor.said_of_loading() == said
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two")
+
+
+def test_what_the_hub_says_of_a_model_is_shown_as_text(hub, visit):
+    markup = "<img src=x onerror=alert(1)>"
+
+    def answer(proper):
+        said = json.loads((response := proper()).body)
+        index = [{"results": [{"metrics": [{"name": markup, "value": 1}]}]}]
+        said["cardData"] = {"license": markup, "model-index": index}
+        return Response(200, json.dumps(said).encode(), response.headers)
+
+    hub.on("GET /api/models/ada/three", answer)
+    visitor = visit("/?model=ada/three")
+    visitor.page.locator("#load-go").wait_for()
+    assert visitor.page.locator("#load-card").inner_text().splitlines()[1:] == [
+        f"{markup}: 1.0000",
+        f"licence: {markup}",
+    ]
+    assert visitor.page.locator("#load-card img").count() == 0 and visitor.errors == []
+
+
+def test_the_page_describes_a_loaded_model_as_python_does(hub, visit, files):
+    visitor = visit("/?model=ada/three")
+    commit = hub.repos["ada/three"].commits[-1].id
+    visitor.page.locator("#load-go").click()
+    visitor.said_of_loading()
+    source = f"ada/three@{commit}"
+    model = PageModel("ada/three", MODELS["ada/three"].config, 0, "", MODELS["ada/three"].history, "mit", source)
+    (described,) = page_data([model])["models"]
+    assert visitor.text("about-a") == f"{described['about']} · {source}"
+    visitor.choose_view("About")
+    card = visitor.page.locator("#about-models .card").last
+    assert [line.inner_text() for line in card.locator(".line").all()] == described["card"]
+
+
+def test_the_page_is_of_use_inside_another_page(hub, profile):
+    page = profile.new_page()
+    hub.add_repo("ada/course", {"index.html": b"<!doctype html><h1>Course</h1>"}, kind="space", sdk="static")
+    page.goto(hub.space_url("ada/course"))
+    address = f"{hub.space_url('ada/page')}/?embed=write"
+    page.evaluate(
+        "(src) => { const f = document.createElement('iframe'); f.src = src; document.body.append(f); }", address
+    )
+    frame = page.frame_locator("iframe")
+    frame.locator("#prompt").fill(PROMPT)
+    frame.locator("#seed").fill(SEED)
+    frame.locator("#length").fill(str(LENGTH))
+    frame.locator("#generate").click()
+    frame.locator("#output-b .heat-text").get_by_text(expected("ada/two")[0][-1]).last.wait_for()
+    assert not frame.locator("header").is_visible()
