@@ -30,6 +30,7 @@ ORDER = [
     "charlm.model.published_card",
     "charlm.model.network",
     "charlm.inference.sampling",
+    "charlm.inference.compiled",
     "charlm.inference.engine",
     "charlm.inference.scoring",
     "charlm.inference.batching",

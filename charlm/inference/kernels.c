@@ -337,6 +337,19 @@ static void NAME(gates)(enum cell cell, int64_t units, const float *row, float *
   }
 }
 
+/* Add a matrix times R rows to out, for Python: for the table of the first layer, for tests and for measurements.
+   x: (R, terms). out: (R, panels * PANEL). Returns 0, or -1 if there is no memory. */
+int NAME(add_product)(const void *matrix, int is_bfloat16, int64_t panels, int64_t terms, int64_t rows, const float *x,
+                      float *out) {
+  float *wide = allocate(PANEL * terms, sizeof *wide);
+  if (!wide) return -1;
+  BEGIN_IEEE;
+  NAME(product)(matrix, is_bfloat16, panels, terms, x, terms, rows, out, panels * PANEL, wide);
+  END_IEEE;
+  free(wide);
+  return 0;
+}
+
 /* Take R rows through a layer: T steps of S texts each, R = T * S.
    ids: (R) in the first layer; x: (R, U) in the others, overwritten with the hidden states after each step.
    rows: room for R rows of gates. stride: of the texts' hidden and cell states. */
