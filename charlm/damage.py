@@ -5,18 +5,43 @@ the end of a sentence about the file, or None if it recognises nothing. They are
 they recognise could also stand in a sound file.
 """
 
+import codecs
 import os
 import re
+import unicodedata
 from itertools import islice
 from pathlib import Path
 
 LFS_POINTER = (
     "it is a pointer of git-LFS, not the file itself; run `git lfs pull` where it was checked out, or download the file"
 )
-ARCHIVES = {b"PK\x03\x04": "a zip archive (or a Word document)", b"\x1f\x8b": "a gzip archive", b"%PDF-": "a PDF"}
+ARCHIVES = {
+    b"PK\x03\x04": "a zip archive (or a Word document)",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF-": "a PDF",
+    b"PAR1": "a table in Parquet",
+}
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 REPLACEMENT = b"\xef\xbf\xbd"  # U+FFFD in UTF-8, which an editor writes for bytes that are no text
 FEWEST = 8  # line ends or marks; in random bytes as many of one kind do not happen
+
+# Encodings of texts from before UTF-8, in the order in which they are tried: iconv's name, the language, and which
+# share of the symbols beyond ASCII is at least of these kinds. In a text of another encoding fewer of them are.
+LEGACY_ENCODINGS = (
+    ("SHIFT_JIS", "Japanese", 0.3, "[\u3040-\u30ff]"),
+    ("EUC-JP", "Japanese", 0.3, "[\u3040-\u30ff]"),
+    ("CP949", "Korean", 0.9, "[\uac00-\ud7a3\u3000-\u303f]"),
+    ("GB18030", "Chinese", 0.6, None),
+    ("BIG5", "Chinese", 0.6, None),
+    ("WINDOWS-1252", "Western European", 0.9, "[¡«°»¿-ÖØ-öø-ÿŒœ–—‘’“”„…]"),
+    ("WINDOWS-1251", "Russian or similar", 0.25, "[аеиоу]"),
+    ("KOI8-R", "Russian or similar", 0.25, "[аеиоу]"),
+    ("ISO-8859-5", "Russian or similar", 0.25, "[аеиоу]"),
+    ("WINDOWS-1253", "Greek", 0.3, "[αεηιοντ]"),
+)
+COMMON_CHINESE = {"GB18030": range(0xB0, 0xD8), "BIG5": range(0xA4, 0xC7)}  # first bytes of common characters
+MOST_WESTERN = 0.3  # of the symbols of a Western European text are beyond ASCII, at most
+FEWEST_SYMBOLS = 4  # beyond ASCII that tell any other encoding
 
 TYPOGRAPHIC = re.compile("[“”„‟«»‘’‚]")
 PARTIAL = (".part", ".partial", ".incomplete", ".crdownload", ".download", ".opdownload", ".tmp", ".filepart")
@@ -32,6 +57,75 @@ def explain_start(start: bytes) -> str | None:
         if start.startswith(begin):
             return f"it is {kind}; unpack it, or save what it holds under this name"
     return None
+
+
+def explain_utf16(start: bytes) -> str | None:
+    """Recognise text in UTF-16 or UTF-32 by the first bytes of a file."""
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        found = ["UTF-32"]
+    elif start.startswith(UTF16_MARKS):
+        found = ["UTF-16"]
+    else:
+        found = [name for name in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE") if _is_plain_text(start, name)]
+        # the bytes that tell the script differ less than those that tell the letter
+        found.sort(key=lambda name: len(set(start[name.endswith("LE") :: 2])))
+    return (
+        f"it seems to be text in {found[0]}; convert it to UTF-8 first: iconv -f {found[0]} -t UTF-8" if found else None
+    )
+
+
+def _is_plain_text(content: bytes, encoding: str) -> bool:
+    """Tell whether bytes are, in UTF-16 or UTF-32, letters and other symbols of a text, some of ASCII among them."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(content)  # the last symbol may be cut
+    except UnicodeDecodeError:
+        return False
+    if len(content) % 2 or not text:
+        return False
+    odd = sum(unicodedata.category(symbol)[0] == "C" and symbol not in "\t\n\r" for symbol in text)
+    return "\0" not in text and odd <= len(text) / 20 and any(symbol.isascii() for symbol in text)
+
+
+def explain_not_utf8(rest: bytes) -> str | None:
+    """Recognise why bytes are not UTF-8. rest: of the file from the first byte that is not, a thousand or more."""
+    if rest[:1] == b"\xed" and b"\xa0" <= rest[1:2] <= b"\xbf":
+        if rest[1:2] < b"\xb0" and rest[3:4] == b"\xed" and b"\xb0" <= rest[4:5] <= b"\xbf":
+            return (
+                "it seems to be text in CESU-8, as some databases export it, with two surrogates in place of one "
+                "symbol; export it as UTF-8"
+            )
+        return "an unpaired surrogate, half of a symbol, stands there; remove it first: iconv -c -f UTF-8 -t UTF-8"
+    if len(rest) < 4 and 0xC2 <= rest[0] <= 0xF4 and all(0x80 <= byte < 0xC0 for byte in rest[1:]):
+        return "the file ends within a symbol, as after a copy that was interrupted; get it again"
+    sound = [symbol for symbol in rest.decode("utf-8", "replace") if symbol > "\x7f" and symbol != "\ufffd"]
+    if len("".join(sound).encode()) > 0.9 * sum(byte > 0x7F for byte in rest):
+        return "nearly all of the text is UTF-8, so this byte is damaged or in another encoding; mend or remove it"
+    for encoding, language, least, symbols in LEGACY_ENCODINGS:
+        if _share_of_symbols(rest, encoding, symbols) >= least:
+            return (
+                f"it seems to be {language} text in {encoding}; convert it to UTF-8 first: iconv -f {encoding} -t UTF-8"
+            )
+    return None
+
+
+def _share_of_symbols(content: bytes, encoding: str, symbols: str | None) -> float:
+    """Return which share of the symbols beyond ASCII are of these kinds, None for common Chinese characters.
+
+    It is 0 if there are too few or too many of them for a text in this encoding, or some that it does not have.
+    """
+    text = content.decode(encoding, "replace")
+    beyond_ascii = re.sub("[\0-\x7f]", "", text)
+    is_western = encoding == "WINDOWS-1252"
+    if len(beyond_ascii) < (1 if is_western else FEWEST_SYMBOLS):
+        return 0
+    if is_western and len(beyond_ascii) > MOST_WESTERN * len(text):
+        return 0
+    if beyond_ascii.count("\ufffd") > 1 + len(beyond_ascii) / 50:  # the last may be cut
+        return 0
+    if symbols is not None:
+        return len(re.findall(symbols, beyond_ascii)) / len(beyond_ascii)
+    first_bytes = [symbol.encode(encoding, "replace")[0] for symbol in beyond_ascii]
+    return sum(byte in COMMON_CHINESE[encoding] for byte in first_bytes) / len(first_bytes)
 
 
 def explain_text(content: bytes) -> str | None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from charlm.damage import explain_start
+from charlm.damage import explain_not_utf8, explain_start, explain_text, explain_utf16
 from charlm.errors import RequestError
 from charlm.nearest import nearest_path
 
 CHUNK_BYTES = 2 << 20
+EXPLAINED_BYTES = 64 << 10  # of a file that is not UTF-8 text, by which an error says what it seems to be
 MOST_MARKS = 3  # combining marks on one letter; more would cover the lines above
 
 
@@ -41,29 +42,25 @@ def stream_text(path: Path, way_out: str = "give a UTF-8 text file") -> Iterator
 
 def _pieces(file: BinaryIO, path: Path, way_out: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    bytes_read = 0
-    at_start = True
+    bytes_read, start = 0, b""  # start: the first bytes of the file, at least EXPLAINED_BYTES of them if it has as many
     held = ""
-    more = True
+    at_start, more = True, True
     while more:
         chunk = file.read(CHUNK_BYTES)
         more = bool(chunk)
         bytes_read += len(chunk)
+        if len(start) < EXPLAINED_BYTES:
+            start += chunk
         if at_start and (cause := explain_start(chunk)):
             raise RequestError(f"{path} is not a text: {cause}; {way_out}")
-        _refuse_zero_byte(chunk, path, way_out)
+        if b"\0" in chunk:
+            place = bytes_read - len(chunk) + chunk.index(0)
+            raise _zero_byte(path, start + file.read(EXPLAINED_BYTES), place, way_out)
         try:
             piece = held + decoder.decode(chunk, final=not more)
         except UnicodeDecodeError as error:
-            # a zero byte further on makes the better message: the file is binary
-            while rest := file.read(CHUNK_BYTES):
-                _refuse_zero_byte(rest, path, way_out)
             # error.object begins with the bytes that earlier chunks left undecoded
-            place = bytes_read - len(error.object) + error.start
-            raise RequestError(
-                f"{path} is not UTF-8 text (byte {place + 1} is 0x{error.object[error.start]:02x}); "
-                "convert it to UTF-8 first"
-            ) from None
+            raise _not_utf8(file, path, start, error.object[error.start :], bytes_read, way_out) from None
         if at_start and piece:
             piece = piece.removeprefix("\ufeff")
             at_start = False
@@ -72,9 +69,35 @@ def _pieces(file: BinaryIO, path: Path, way_out: str) -> Iterator[str]:
         yield piece.replace("\r\n", "\n") if "\r" in piece else piece  # finding one byte is faster than replacing two
 
 
-def _refuse_zero_byte(chunk: bytes, path: Path, way_out: str) -> None:
-    if b"\0" in chunk:
-        raise RequestError(f"{path} is a binary or UTF-16 file (it holds a zero byte); {way_out}")
+def _zero_byte(path: Path, start: bytes, place: int, way_out: str) -> RequestError:
+    """Return the error about a file with a zero byte. start: its first bytes. place: of the zero byte, from 0."""
+    if start and not start.strip(b"\0") and (cause := explain_text(start)):
+        return RequestError(f"{path} is not a text: {cause}")
+    if cause := explain_utf16(start):
+        return RequestError(f"{path} is not UTF-8 text: {cause}")
+    return RequestError(
+        f"{path} is a binary or a damaged file, not a text (byte {place + 1:,} is zero); {way_out}, "
+        "or remove the zero bytes if the rest is text: tr -d '\\000'"
+    )
+
+
+def _not_utf8(file: BinaryIO, path: Path, start: bytes, wrong: bytes, bytes_read: int, way_out: str) -> RequestError:
+    """Return the error about bytes that are not UTF-8.
+
+    start: the first bytes of the file. wrong: those read last, from the first that is not UTF-8 to `bytes_read`.
+    """
+    place, following = bytes_read - len(wrong), file.read(EXPLAINED_BYTES)
+    if cause := explain_utf16(start + following):
+        return RequestError(f"{path} is not UTF-8 text: {cause}")
+    cause = explain_not_utf8(wrong + following)
+    # a zero byte further on makes the better message: the file is binary
+    while following:
+        if b"\0" in following:
+            return _zero_byte(path, b"", bytes_read + following.index(0), way_out)
+        bytes_read += len(following)
+        following = file.read(CHUNK_BYTES)
+    where = f"{path} is not UTF-8 text (byte {place + 1:,} is 0x{wrong[0]:02x})"
+    return RequestError(f"{where}: {cause}" if cause else f"{where}; convert it to UTF-8 first")
 
 
 def printable(text: str) -> str:

@@ -76,6 +76,7 @@ ORDER = [
     "train.data",
     "train.batches",
     "train.evaluate",
+    "train.split",
     "train.protocols",
     "train.config",
     "train.recurrence",

@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +24,7 @@ from charlm.model_name import check_folder, is_repo_id
 from .config import GROUPS, PROTOCOL_NAMES, PUBLISHING, TEXT, TRAINING, TrainConfig, value_type
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
 from .report import JsonReport, Report
+from .split import DEFAULT_SPLIT
 
 EXAMPLES = (
     ("train a model on a text of yours; it goes to runs/my-text-lstm", "fit --text my-text.txt"),
@@ -77,12 +78,13 @@ def run_fit(args: argparse.Namespace) -> None:
     out = args.out or default_folder(args.text, config.cell)
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
-    text = load_text(args.text, workspace)
+    text = load_text(*args.text, workspace=workspace)
     try:
         best = fit(text, out, config, report, resume=args.resume)["best"]
     except NothingToResumeError as error:
         raise RequestError(f"{error}{command_to_begin(args)}") from None
-    report.say(f"done: {out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}")
+    tested = f", test loss {best['test_loss']:.4f}" if "test_loss" in best else ""
+    report.say(f"done: {out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}{tested}")
     if not args.json_lines:
         report.say(next_steps(out, text.beginning(), is_published=args.push_to_hub is not None))
     if args.push_to_hub is not None and is_main_process():
@@ -91,9 +93,11 @@ def run_fit(args: argparse.Namespace) -> None:
         print(push_folder(out, args.push_to_hub))
 
 
-def default_folder(text: str, cell: str) -> Path:
-    """Return the folder for the model of a text, given by name or file, where --out does not name one."""
-    return Path("runs", f"{Path(text).stem or 'text'}-{cell}")
+def default_folder(texts: Sequence[str], cell: str) -> Path:
+    """Return the folder for the model of a text, given as on the command line, where --out does not name one."""
+    from .data import text_name
+
+    return Path("runs", f"{text_name(texts) or 'text'}-{cell}")
 
 
 def command_to_begin(args: argparse.Namespace) -> str:
@@ -138,12 +142,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from .data import load_text
     from .protocols import evaluate
 
-    text = load_text(args.text)
+    text = load_text(*args.text)
     lm = CharLM.from_pretrained(args.model)
-    trained_on = lm.history["run"].get("text_sha256") if lm.history else None
-    if trained_on not in (None, text.encoded.sha256):
+    run = lm.history["run"] if lm.history else {}
+    if run.get("text_sha256") not in (None, text.encoded.sha256):
         print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)
-    losses, unknown_chars = evaluate(lm, text, args.protocol)
+    elif (shares := run.get("split", {}).get("shares", DEFAULT_SPLIT)) != args.split and args.protocol == "holdout":
+        print(f"note: the figures of the model's record are those of --split {shares}", file=sys.stderr)
+    losses, unknown_chars = evaluate(lm, text, args.protocol, args.split)
     if unknown_chars:
         print(f"note: {unknown_chars:,} characters that the model does not know were left out", file=sys.stderr)
     if args.json:
@@ -195,6 +201,12 @@ def add_evaluate(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     add_text(command)
     command.add_argument(
         "--protocol", choices=PROTOCOL_NAMES, default="holdout", help="how the text is split and measured"
+    )
+    command.add_argument(
+        "--split",
+        default=DEFAULT_SPLIT,
+        metavar="A,B",
+        help="shares of its parts, as in training (default %(default)s)",
     )
     cli.add_json(command)
     command.set_defaults(run=run_evaluate)
@@ -269,7 +281,14 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
 
 def add_text(parser: "cli.Parser | argparse._ArgumentGroup") -> None:
     """Add the option that names a text."""
-    parser.add_argument("--text", required=True, metavar="NAME_OR_FILE", help="tinyshakespeare, or a UTF-8 file")
+    parser.add_argument(
+        "--text",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="TEXT",
+        help="tinyshakespeare, a UTF-8 file or a folder of *.txt files; several are put together in their order",
+    )
 
 
 def add_setting(group: "argparse._ArgumentGroup", spec: "dataclasses.Field[object]") -> None:

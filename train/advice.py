@@ -1,5 +1,6 @@
-"""Advice before a training: the size of model that suits a short text, and about how long each size takes."""
+"""Advice before a training: the size of model that suits a short text, and what symbols cost that no text trains."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from charlm.model.config import ModelConfig
 # time, with the other settings at their defaults. docs/log.md has the losses: on 5 and 18 KB a larger model learns no
 # more, memorises early and takes twice as long; on 100 KB, 512 units learn more than 256.
 SUITABLE = ((10_000, 128), (50_000, 256))
+MOST_SHOWN = 10  # symbols in a message
 # Seconds of one CPU core, fitted to the runs in docs/log.md. At each position of a sequence the weights are read once
 # for all streams of the batch; for each character of each stream there are products with them.
 PER_POSITION, PER_POSITION_AND_PARAMETER = 3.9e-4, 2.0e-10
@@ -36,6 +38,23 @@ def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
     return (
         f"note: {chars:,} characters are few for {model.parameters:,} parameters; --hidden-size {size} predicts such a "
         f"text as well or better{cost}"
+    )
+
+
+def explain_untrained(symbols: dict[str, int], split: dict[str, Any]) -> str | None:
+    """Return a line about symbols that only the parts have that validate or test, None if there are none.
+
+    symbols: how often each occurs there. split: of history.json.
+    """
+    if not symbols:
+        return None
+    rest = split["val_chars"] + split.get("test_chars", 0)
+    shown = ", ".join(map(repr, list(symbols)[:MOST_SHOWN])) + (", …" if len(symbols) > MOST_SHOWN else "")
+    chars, nats = sum(symbols.values()), math.log(split["train_chars"])
+    stand = "symbol stands" if len(symbols) == 1 else "symbols stand"
+    return (
+        f"note: {len(symbols):,} {stand} only in the text that validates or tests, {chars:,} times ({shown}): in the "
+        f"vocabulary, but untrained; each time costs about {nats:.0f} nats, in all {chars * nats / rest:.4f} of a loss"
     )
 
 

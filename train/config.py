@@ -1,7 +1,7 @@
 """The settings of a training run, from which the command line is made."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,8 @@ from charlm.checks import check_number, check_whole
 from charlm.device import DEVICES, pick_device
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
+
+from .split import DEFAULT_SPLIT, check_split, parse_split
 
 if TYPE_CHECKING:
     from .protocols import Protocol
@@ -34,10 +36,14 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: Iterable[str] | None = None,
+    check: Callable[[str], Any] | None = None,
     group: str = TRAINING,
 ) -> Any:
-    """Declare a field of TrainConfig with its bounds or choices, the help text of its flag and its group there."""
-    rules = {"help": help, "low": low, "high": high, "choices": choices, "group": group}
+    """Declare a field of TrainConfig, the help text of its flag and its group there.
+
+    A number has bounds, a string choices, or a `check` that raises RequestError for a wrong one.
+    """
+    rules = {"help": help, "low": low, "high": high, "choices": choices, "check": check, "group": group}
     return field(default=default, metadata=rules)
 
 
@@ -45,11 +51,17 @@ def setting(
 class TrainConfig:
     """Every setting of a run. None, or "auto", stands for a choice that `resolve` makes by cell, text and machine.
 
-    Raises RequestError when built with a value out of bounds.
+    Raises RequestError when built with a value out of bounds, or with a split that the protocol does not have.
     """
 
     cell: str = setting("lstm", help="kind of recurrent cell", choices=CELLS, group=MODEL)
     protocol: str = setting("holdout", help="how to split and measure the text", choices=PROTOCOL_NAMES, group=TEXT)
+    split: str = setting(
+        DEFAULT_SPLIT,
+        help="shares that train and validate, in the order of the text; a third one is read once, as a test at the end",
+        check=parse_split,
+        group=TEXT,
+    )
     epochs: int = setting(24, low=1, high=MOST_EPOCHS, help="passes over the training text")
     hidden_size: int = setting(512, low=1, high=16_384, help="units in a layer", group=MODEL)
     num_layers: int = setting(2, low=1, high=64, help="recurrent layers", group=MODEL)
@@ -83,10 +95,13 @@ class TrainConfig:
                     raise RequestError(f"{spec.name} is {value!r}; choose one of {', '.join(rules['choices'])}")
             elif value is None and spec.default is None:
                 continue
+            elif rules["check"] is not None:
+                rules["check"](value)
             else:
                 check = check_number if value_type(spec) is float else check_whole
                 # a plain float or int instead of, say, a numpy number: history.json records it
                 object.__setattr__(self, spec.name, check(spec.name, value, rules["low"], rules["high"]))
+        check_split(self.protocol, self.split)
 
     def resolve(self, protocol: "Protocol", processes: int = 1) -> "TrainConfig":
         """Return the settings with every choice made, for a text split by a protocol.

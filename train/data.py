@@ -1,33 +1,43 @@
-"""Texts by built-in name or file, encoded as ids."""
+"""Texts by built-in name, file or folder, put together and encoded as ids."""
 
 import hashlib
 import http.client
 import os
 import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from charlm.errors import RequestError
 from charlm.nearest import PATH_CUTOFF, nearest
+from charlm.text import stream_text
 
-from .encode import EncodedText, encode_file, encode_text
+from .encode import EncodedText, encode_pieces
 
 TINYSHAKESPEARE = "tinyshakespeare"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 UNIGRAM_CHARS = 10**6
 LONGEST_BEGINNING = 12
+MOST_NAMED = 3  # sources whose names make that of the text
+MOST_LISTED = 5  # names of a folder in a message
 
 
 @dataclass(frozen=True)
 class Text:
-    """A named text to train on."""
+    """A named text to train on.
+
+    sources: the `texts` of history.json, an entry for each that was put together; empty for a single file.
+    """
 
     name: str
     encoded: EncodedText
+    sources: tuple[dict[str, Any], ...] = ()
 
     def __len__(self) -> int:
         return len(self.encoded.ids)
@@ -47,35 +57,102 @@ class Text:
         return -float((shares * np.log(shares)).sum())
 
 
-def load_text(name_or_file: str, workspace: Path | None = None) -> Text:
-    """Return the built-in text of that name, or the content of that UTF-8 file.
+def load_text(*words: str, workspace: Path | None = None) -> Text:
+    """Return the text that these words name together, one behind the other in their order.
 
-    A byte-order mark is dropped, and CRLF is read as LF. The ids of a text too large for memory are kept in an
-    unnamed temporary file in the folder `workspace`, by default the system's temporary folder.
-    Raises RequestError if there is no such file, it is not UTF-8 text, or it has fewer than two
-    different symbols.
+    words: each the built-in name, a UTF-8 file, or a folder, which stands for its *.txt files in order of name. Of each
+        file a byte-order mark is dropped, and CRLF is read as LF.
+    workspace: an existing folder, by default the system's temporary folder. The ids of a text too large for memory are
+        kept there in an unnamed temporary file.
+
+    Raises RequestError if there is no such file, it is not UTF-8 text, or there are fewer than two different symbols.
     """
-    if name_or_file == TINYSHAKESPEARE:
-        return make_text(TINYSHAKESPEARE, encode_text(_tinyshakespeare().decode()))
-    path = Path(name_or_file)
-    if not os.path.lexists(path) and nearest(name_or_file, [TINYSHAKESPEARE], PATH_CUTOFF):
+    sources = [_find_source(word) for word in words]
+    encoded = encode_pieces((piece for source in sources for piece in source.stream()), " ".join(words), workspace)
+    records = [source.record() for source in sources]
+    has_parts = len(sources) > 1 or any("files" in record for record in records)
+    return make_text(text_name(words), encoded, records if has_parts else [])
+
+
+def text_name(words: Sequence[str]) -> str:
+    """Return what the text that these words name is called: the names of its sources, or that of the first and more."""
+    names = list(dict.fromkeys(map(_source_name, words)))
+    return "+".join(names) if len(names) <= MOST_NAMED else f"{names[0]}+{len(names) - 1}-more"
+
+
+def _source_name(word: str) -> str:
+    if os.path.isdir(word):
+        return Path(word).resolve().name or "text"
+    path = Path(word)
+    # a file of the name tinyshakespeare keeps its ending: the model card gives that text's source and licence
+    return path.name if path.stem == TINYSHAKESPEARE else path.stem
+
+
+@dataclass
+class Source:
+    """One of the sources of a text. `chars`: how many characters of it have been read.
+
+    files: of a folder; None for a single text.
+    """
+
+    name: str
+    pieces: Callable[[], Iterator[str]]
+    files: int | None = None
+    chars: int = 0
+
+    def stream(self) -> Iterator[str]:
+        """Yield the text in pieces, and count its characters."""
+        self.chars = 0
+        for piece in self.pieces():
+            self.chars += len(piece)
+            yield piece
+
+    def record(self) -> dict[str, Any]:
+        """Return its entry in `texts` of history.json, after it was read."""
+        return {"name": self.name} | ({} if self.files is None else {"files": self.files}) | {"chars": self.chars}
+
+
+def _find_source(word: str) -> Source:
+    """Return what a word names. Raises RequestError if that is a folder without a text."""
+    if word == TINYSHAKESPEARE:
+        return Source(word, lambda: iter([_tinyshakespeare().decode()]))
+    if os.path.isdir(word):
+        files = _text_files(Path(word))
+        return Source(_source_name(word), lambda: chain.from_iterable(map(stream_text, files)), len(files))
+    path = Path(word)
+    if not os.path.lexists(path) and nearest(word, [TINYSHAKESPEARE], PATH_CUTOFF):
         raise RequestError(
             f"cannot read the text {path}: No such file or directory; did you mean the built-in name {TINYSHAKESPEARE}?"
         )
-    encoded = encode_file(path, workspace, f"give a UTF-8 text file or the built-in name {TINYSHAKESPEARE}")
-    # a file of the name tinyshakespeare keeps its ending: the model card gives that text's source and licence
-    return make_text(path.name if path.stem == TINYSHAKESPEARE else path.stem, encoded)
+    way_out = f"give a UTF-8 text file, a folder of such files or the built-in name {TINYSHAKESPEARE}"
+    return Source(path.name, lambda: stream_text(path, way_out))
 
 
-def make_text(name: str, encoded: EncodedText) -> Text:
+def _text_files(folder: Path) -> list[Path]:
+    """Return the *.txt files of a folder in order of name. Raises RequestError if there is none."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise RequestError(f"cannot read the folder {folder} ({error.strerror}); give one that you may read") from None
+    # names that begin with a dot are hidden; macOS keeps what is no text in such files beside each file
+    files = [folder / name for name in names if name.lower().endswith(".txt") and not name.startswith(".")]
+    files = [path for path in files if not path.is_dir()]
+    if not files:
+        inside = f"it holds {', '.join(names[:MOST_LISTED])}" if names else "it is empty"
+        more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+        raise RequestError(f"the folder {folder} has no *.txt file ({inside}{more}); name the files of your text")
+    return files
+
+
+def make_text(name: str, encoded: EncodedText, sources: Sequence[dict[str, Any]] = ()) -> Text:
     """Return a text under that name, or under the built-in one if it is that text.
 
-    Raises RequestError if it has fewer than two different symbols.
+    sources: see Text. Raises RequestError if it has fewer than two different symbols.
     """
     if len(encoded.symbols) < 2:
         found = "only one symbol" if encoded.symbols else "nothing in it"
         raise RequestError(f"{name} has {found}; a text to learn from needs at least two different symbols")
-    return Text(TINYSHAKESPEARE if encoded.sha256 == TINYSHAKESPEARE_SHA256 else name, encoded)
+    return Text(TINYSHAKESPEARE if encoded.sha256 == TINYSHAKESPEARE_SHA256 else name, encoded, tuple(sources))
 
 
 def _tinyshakespeare() -> bytes:

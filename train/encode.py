@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import RequestError
-from charlm.text import stream_text
 
 SmallIds: TypeAlias = NDArray[np.unsignedinteger]
 _IdType: TypeAlias = np.dtype[np.unsignedinteger]
@@ -32,11 +31,13 @@ class EncodedText:
     symbols: every symbol once, ordered by code point, as `Vocab.from_text` has them.
     ids: (N,) of the smallest unsigned type that holds them all; of a large text, the memory map of an unnamed
         temporary file, which is deleted with the array.
+    counts: (V,) how often each symbol occurs.
     sha256: of the text as UTF-8, in hex.
     """
 
     symbols: str
     ids: SmallIds
+    counts: NDArray[np.int64]
     sha256: str
     _map: mmap.mmap | None = field(default=None, repr=False)
 
@@ -51,26 +52,27 @@ class EncodedText:
 
 def encode_text(content: str) -> EncodedText:
     """Encode a text in memory, every character as it is."""
-    codes, ids = np.unique(np.frombuffer(content.encode("utf-32-le"), "<u4"), return_inverse=True)
+    characters = np.frombuffer(content.encode("utf-32-le"), "<u4")
+    codes, ids, counts = np.unique(characters, return_inverse=True, return_counts=True)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
-    return EncodedText(_symbols(codes), ids.astype(_smallest_type(len(codes))), sha256)
+    return EncodedText(_symbols(codes), ids.astype(_smallest_type(len(codes))), counts, sha256)
 
 
-def encode_file(path: Path, workspace: Path | None = None, way_out: str = "give a UTF-8 text file") -> EncodedText:
-    """Encode a UTF-8 file, without a byte-order mark and with CRLF as LF, as `read_text` reads it.
+def encode_pieces(pieces: Iterable[str], name: object, workspace: Path | None = None) -> EncodedText:
+    """Encode a text that comes in pieces of any size.
 
+    name: what an error calls the text.
     workspace: an existing folder for the ids of a text too large for memory, by default the system's temporary folder.
         The file there has no name, so nothing is left even if the process is killed.
-    way_out: what the error message suggests if there is no such file.
-    Raises RequestError if there is none, it is not text, or the ids do not fit into the workspace.
+    Raises RequestError if the ids do not fit into the workspace, and what `pieces` raises.
     """
     try:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=str(workspace) if workspace else None) as file:
-            return _encode(stream_text(path, way_out), file)
+            return _encode(pieces, file)
     except OSError as error:
         instead = "choose another --out" if workspace else "set TMPDIR to another folder"
         raise RequestError(
-            f"cannot keep the ids of {path} in {workspace or tempfile.gettempdir()}: {error.strerror or error}; "
+            f"cannot keep the ids of {name} in {workspace or tempfile.gettempdir()}: {error.strerror or error}; "
             f"free space there or {instead}"
         ) from None
 
@@ -79,6 +81,7 @@ def _encode(pieces: Iterable[str], file: _File) -> EncodedText:
     """Give ids in order of first occurrence, and at the end replace them by those in order of code point."""
     digest = hashlib.sha256()
     first_seen = _FirstSeen()
+    counts = np.zeros(0, np.int64)  # by id
     dtype = _smallest_type(0)
     for piece in filter(None, pieces):
         content = piece.encode()
@@ -86,6 +89,7 @@ def _encode(pieces: Iterable[str], file: _File) -> EncodedText:
         ascii_only = len(content) == len(piece)
         codes = np.frombuffer(content, np.uint8) if ascii_only else np.frombuffer(piece.encode("utf-32-le"), "<u4")
         ids = first_seen.look_up(codes)
+        counts = np.bincount(ids, minlength=len(first_seen)) + np.pad(counts, (0, len(first_seen) - len(counts)))
         if (wider := _smallest_type(len(first_seen))) != dtype:
             _rewrite(file, dtype, np.arange(np.iinfo(dtype).max + 1, dtype=wider))
             dtype = wider
@@ -93,7 +97,9 @@ def _encode(pieces: Iterable[str], file: _File) -> EncodedText:
     codes, new_ids = first_seen.by_code_point()
     _rewrite(file, dtype, new_ids.astype(dtype))
     ids_map = _map(file)
-    return EncodedText(_symbols(codes), np.frombuffer(ids_map or _content(file), dtype), digest.hexdigest(), ids_map)
+    counts = counts[np.argsort(new_ids)]  # in the order of the new ids
+    ids_by_code_point = np.frombuffer(ids_map or _content(file), dtype)
+    return EncodedText(_symbols(codes), ids_by_code_point, counts, digest.hexdigest(), ids_map)
 
 
 class _FirstSeen:

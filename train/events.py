@@ -49,7 +49,7 @@ def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) 
 
     def train() -> None:
         try:
-            fit(load_text(str(text), text.parent), out, TrainConfig(**settings), report)
+            fit(load_text(str(text), workspace=text.parent), out, TrainConfig(**settings), report)
         except KeyboardInterrupt:
             events.put({"event": "time is over"})
         except CharLMError as error:

@@ -12,16 +12,17 @@ import torch
 from charlm.device import pick_device
 from charlm.model.history import HistoryRecord
 
-from .advice import advise
+from .advice import advise, explain_untrained
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .data import Text
 from .distributed import join_process_group
 from .interrupts import Interrupts
 from .precision import flushed_denormals
-from .protocols import PROTOCOLS, Protocol
+from .protocols import Protocol, split_text
 from .report import Report
 from .run_folder import BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
+from .split import DEFAULT_SHARES, parse_split
 from .trainer import Trainer, model_config
 
 
@@ -37,7 +38,7 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
     TrainingError if the loss is no longer a number.
     """
     # 1) split the text into what trains and what validates
-    protocol, device = PROTOCOLS[config.protocol](text), pick_device(config.device)
+    protocol, device = split_text(text, config.protocol, config.split), pick_device(config.device)
     # denormals first: torch's threads copy the setting when they start, and resolving the precision starts them
     with (
         flushed_denormals(),
@@ -72,8 +73,13 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
         report.start(run, text.unigram_loss())
-        if begun is None and (advice := advise(run, model_config(protocol.vocab, resolved))):
-            report.say(advice)
+        if begun is None:
+            for note in (
+                advise(run, model_config(protocol.vocab, resolved)),
+                explain_untrained(protocol.untrained, run["split"]),
+            ):
+                if note is not None:
+                    report.say(note)
 
         # 5) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
         try:
@@ -132,14 +138,19 @@ def keep_choices(asked: TrainConfig, resolved: TrainConfig, run: dict[str, Any])
 
 def describe_run(text: Text, protocol: Protocol, config: TrainConfig) -> dict[str, Any]:
     """Return the `run` of history.json: the text, every setting, and what follows from them."""
-    return {
+    shares = {} if parse_split(config.split) == DEFAULT_SHARES else {"shares": config.split}
+    untrained = {"symbols": len(protocol.untrained), "chars": sum(protocol.untrained.values())}
+    run = {
         "text": text.name,
         "text_sha256": text.encoded.sha256,
         **asdict(config),
         # these follow from those above
         "text_chars": len(text),
         "vocab_size": len(protocol.vocab),
-        "split": protocol.split,
+        "split": protocol.split | shares,
         "parameters": model_config(protocol.vocab, config).parameters,
         "torch": torch.__version__.split("+")[0],
     }
+    # what a run without them does not record
+    run |= {"texts": list(text.sources)} if text.sources else {}
+    return run | ({"untrained": untrained} if protocol.untrained else {})

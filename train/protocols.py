@@ -18,6 +18,7 @@ from .data import Text
 from .encode import SmallIds
 from .evaluate import carried_loss, reset_loss, windows_loss
 from .precision import flushed_denormals
+from .split import DEFAULT_SHARES, DEFAULT_SPLIT, Shares, check_split, cut_parts, parse_split
 
 SEQ_LENGTH = 128  # characters, unless a run says otherwise
 WINDOW = 30  # characters
@@ -31,10 +32,12 @@ class Protocol(ABC):
 
     vocab: of the model that is trained or measured.
     split: the sizes of the parts, for history.json.
+    untrained: the symbols that only the other parts than that which trains have, and how often they do.
     """
 
     vocab: Vocab
     split: dict[str, int]
+    untrained: dict[str, int]
 
     @abstractmethod
     def seq_length(self, asked: int | None) -> int:
@@ -61,24 +64,35 @@ class Protocol(ABC):
 
 
 class Holdout(Protocol):
-    """The first nine tenths train and the rest validates, without overlap; the state is carried through each part."""
+    """The first nine tenths train and the rest validates, without overlap; the state is carried through each part.
 
-    def __init__(self, text: Text, vocab: Vocab | None = None) -> None:
-        """vocab: of the model to measure, by default of the text. Raises RequestError if nothing is left to predict."""
-        cut = int(0.9 * len(text))
-        if len(text) - cut < 2:
-            raise RequestError(
-                f"the text has only {len(text)} characters; it needs at least 11 to be split and measured"
-            )
+    Other shares may be given, and a third part, which is read once, at the end.
+    """
+
+    def __init__(self, text: Text, vocab: Vocab | None = None, shares: Shares = DEFAULT_SHARES) -> None:
+        """vocab: of the model to measure, by default of the text. shares: that train, validate and, if three, test.
+
+        Raises RequestError if nothing is left to predict.
+        """
+        parts = cut_parts(len(text), shares)
+        chars = [part.stop - part.start for part in parts]
+        self.split = dict(zip(("train_chars", "val_chars", "test_chars"), chars, strict=False))
+        self.untrained = untrained_symbols(text, chars[0]) if vocab is None else {}
         self.vocab = vocab or Vocab(text.encoded.symbols)
-        self.split = {"train_chars": cut, "val_chars": len(text) - cut}
         self._release = text.encoded.release
-        self._train = text.encoded.ids[:cut]
-        self._val, self.unknown_chars = ids_in_vocab(text, slice(cut, None), self.vocab)
-        if len(self._val) < 2:
-            raise RequestError(
-                f"the model knows no more than {len(self._val)} characters of {text.name}'s validation part"
-            )
+        self._train = text.encoded.ids[parts[0]]
+        self._val, self.unknown_chars = self._known_ids(text, parts[1], "validation")
+        self._test = None
+        if len(parts) > 2:
+            self._test, unknown_chars = self._known_ids(text, parts[2], "test")
+            self.unknown_chars += unknown_chars
+
+    def _known_ids(self, text: Text, part: slice, name: str) -> tuple[SmallIds, int]:
+        """Return what `ids_in_vocab` does. Raises RequestError if nothing is left to predict."""
+        ids, unknown_chars = ids_in_vocab(text, part, self.vocab)
+        if len(ids) < 2:
+            raise RequestError(f"the model knows no more than {len(ids)} characters of {text.name}'s {name} part")
+        return ids, unknown_chars
 
     def seq_length(self, asked: int | None) -> int:
         """See Protocol.seq_length."""
@@ -104,7 +118,10 @@ class Holdout(Protocol):
 
     def best_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
         """See Protocol.best_losses."""
-        return {"val_loss_reset256": reset_loss(network, self._val, self._release, engine)}
+        losses = {"val_loss_reset256": reset_loss(network, self._val, self._release, engine)}
+        if self._test is not None:
+            losses["test_loss"] = carried_loss(network, self._test, self._release, engine)
+        return losses
 
 
 class OverlappingWindows(Protocol):
@@ -123,6 +140,7 @@ class OverlappingWindows(Protocol):
             )
         present = np.unique(text.encoded.ids[seen])
         self.vocab = vocab or Vocab("".join(text.encoded.symbols[place] for place in present))
+        self.untrained = {}  # nearly every character of a window that validates is in one that trains, too
         self._seen, unknown_seen = ids_in_vocab(text, seen, self.vocab)
         if len(self._seen) < WINDOW + MIN_WINDOWS:
             raise RequestError(f"the model knows no more than {len(self._seen)} of the characters to measure it on")
@@ -165,22 +183,43 @@ class OverlappingWindows(Protocol):
 PROTOCOLS: dict[str, Callable[..., Holdout | OverlappingWindows]] = {"holdout": Holdout, "windows": OverlappingWindows}
 
 
-def evaluate(lm: CharLM, text: Text, protocol: str) -> tuple[dict[str, float], int]:
-    """Measure a model on a text by a protocol.
+def split_text(text: Text, protocol: str, split: str, vocab: Vocab | None = None) -> Holdout | OverlappingWindows:
+    """Split a text by a protocol. split: the shares of its parts, as `parse_split` reads them.
+
+    vocab: of the model to measure, by default that of the text. Raises RequestError if the text is too short, or the
+    protocol has another split.
+    """
+    check_split(protocol, split)
+    shares = {"shares": parse_split(split)} if protocol == "holdout" else {}
+    return PROTOCOLS[protocol](text, vocab, **shares)
+
+
+def untrained_symbols(text: Text, train_chars: int) -> dict[str, int]:
+    """Return the symbols that occur only after the first characters of a text, and how often they do."""
+    rest, after = text.encoded.ids[train_chars:], np.zeros(len(text.encoded.symbols), np.int64)
+    for first in range(0, len(rest), IDS_PER_RECODING):  # in pieces: counting takes eight bytes a symbol
+        after += np.bincount(rest[first : first + IDS_PER_RECODING], minlength=len(after))
+        text.encoded.release()
+    untrained = np.flatnonzero((after > 0) & (after == text.encoded.counts))
+    return {text.encoded.symbols[place]: int(after[place]) for place in untrained}
+
+
+def evaluate(lm: CharLM, text: Text, protocol: str, split: str = DEFAULT_SPLIT) -> tuple[dict[str, float], int]:
+    """Measure a model on a text by a protocol, the text split as `split_text` does.
 
     Return its losses in nats per character, and the number of characters that were left out because they are not in
     the model's vocabulary. Raises RequestError if too few are left, ModelFileError if a loss is NaN or infinite.
     """
-    split = PROTOCOLS[protocol](text, lm.vocab)
+    parts = split_text(text, protocol, split, lm.vocab)
     engine = None
     with suppress(ModelFileError):  # its weights are too large for the engine; perhaps its losses are numbers
         engine = lm.engine if lm.device == "cpu" else None
     with flushed_denormals():
-        losses = split.epoch_losses(lm.network, engine) | split.best_losses(lm.network, engine)
+        losses = parts.epoch_losses(lm.network, engine) | parts.best_losses(lm.network, engine)
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
         raise ModelFileError("the model's losses are not finite numbers, as after a training that diverged")
-    return measured, split.unknown_chars
+    return measured, parts.unknown_chars
 
 
 def ids_in_vocab(text: Text, part: slice, vocab: Vocab) -> tuple[SmallIds, int]:

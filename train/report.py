@@ -62,10 +62,11 @@ class Report:
             kind, train, val, sequences = "overlapping windows", split["train_windows"], split["val_windows"], "windows"
         else:
             kind, train, val, sequences = "characters", split["train_chars"], split["val_chars"], "streams"
+        tested = f", {split['test_chars']:,} to test at the end" if "test_chars" in split else ""
         if run["batch_size"] == 1:
             sequences = sequences.removesuffix("s")
         self.say(
-            f"{run['text']}: {train:,} {kind} to train on, {val:,} to validate; "
+            f"{run['text']}: {train:,} {kind} to train on, {val:,} to validate{tested}; "
             f"{run['vocab_size']} symbols; batches of {run['batch_size']} {sequences} × {run['seq_length']} characters"
         )
         self.say(

@@ -18,7 +18,7 @@ from charlm.nearest import nearest_path
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
 
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
-MAY_DIFFER = {"device", "precision", "torch", "text", "extensions"}
+MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "extensions"}
 MOST_LISTED = 5  # names of a folder in a message
 
 

@@ -135,6 +135,8 @@ def _metrics(history: HistoryRecord) -> list[dict[str, Any]]:
         figures = {"validation loss (nats per character)": best["val_loss"]}
         if "val_loss_reset256" in best:
             figures["validation loss, state reset every 256 characters"] = best["val_loss_reset256"]
+        if "test_loss" in best:
+            figures["test loss (nats per character)"] = best["test_loss"]
         figures["bits per character"] = bits_per_char(best["val_loss"])
     return [
         {
@@ -172,6 +174,8 @@ def _results(history: HistoryRecord) -> str:
         rows.append(("Text that the model never saw, state carried", unseen))
     if "val_loss_reset256" in best:
         rows.append(("Validation loss, state reset every 256 characters", best["val_loss_reset256"]))
+    if "test_loss" in best:
+        rows.append(("Test loss, state carried, on the part that was read once, at the end", best["test_loss"]))
     lines = ["## How good it is", "", "| | nats per character | bits per character | perplexity |"]
     lines.append("| --- | --- | --- | --- |")
     lines += [f"| {name} | {loss:.4f} | {bits_per_char(loss):.4f} | {perplexity(loss):.3f} |" for name, loss in rows]
@@ -238,8 +242,11 @@ print(lm.generate(length=500, temperature=0.8, seed=7))
 def _training(history: HistoryRecord) -> str:
     run = history["run"]
     text, protocol = run.get("text"), run.get("protocol", "holdout")
-    settings = "\n".join(f"| `{name}` | {_cell(value)} |" for name, value in run.items() if name != "split")
-    asked = "" if protocol == "holdout" else f" --protocol {protocol}"
+    settings = "\n".join(f"| `{name}` | {_cell(name, value)} |" for name, value in run.items() if name != "split")
+    shares = run.get("split", {}).get("shares")
+    asked = ("" if protocol == "holdout" else f" --protocol {protocol}") + (
+        f" --split {_line(shares)}" if shares else ""
+    )
     return f"""## How it was trained and measured
 
 {_windows() if protocol == "windows" else _holdout(history)} The training loss is the mean over an
@@ -255,8 +262,11 @@ command measures the figures above again:
 
 def _holdout(history: HistoryRecord) -> str:
     split = history["run"].get("split", {})
-    train, val = split.get("train_chars", 0), split.get("val_chars", 0)
-    return f"""The first {train:,} characters of the text trained it, the last {val:,} validated it; nothing overlaps.
+    train, val, test = (split.get(f"{part}_chars", 0) for part in ("train", "val", "test"))
+    parts = (
+        f"the next {val:,} validated it and the last {test:,} tested it" if test else f"the last {val:,} validated it"
+    )
+    return f"""The first {train:,} characters of the text trained it, {parts}; nothing overlaps.
 The validation text is read once, in order, from a zero state, which is carried through it; losses are means over every
 character predicted. The best epoch was chosen by this validation loss."""
 
@@ -275,9 +285,15 @@ def _code(text: str) -> str:
     """Return a Markdown code span of a text, on one line."""
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
-    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
+    return f"{fence}{space}{_line(text)}{space}{fence}"
 
 
-def _cell(value: object) -> str:
-    """Return the Markdown of a table cell that shows a value literally, on one line."""
-    return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", " ".join(str(value).split()))
+def _cell(name: str, value: object) -> str:
+    """Return the Markdown of a table cell that shows the value of a setting literally, on one line."""
+    if name == "texts" and isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        value = "; ".join(" ".join(f"{key} {each[key]}" for key in each).removeprefix("name ") for each in value)
+    return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", _line(value))
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split())

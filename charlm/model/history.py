@@ -27,6 +27,8 @@ LARGEST_SYMBOL = 6  # bytes of one symbol in a sample: JSON escapes a control ch
 LARGEST_RUN = 64 * 1024  # bytes of `run`; a path takes up to 4 KB
 LONGEST_TITLE = 70  # characters
 LARGEST_DRAWN = 10**9  # larger numbers are drawn as this one: their labels do not fit, and matplotlib overflows
+PARTS = ("train", "val", "test")  # of a text; few records have the last
+FURTHER_LOSSES = ("val_loss_reset256", "test_loss")  # of the best epoch, which not every record has
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
 
 
@@ -49,6 +51,7 @@ class BestRecord(TypedDict):
     epoch: int
     val_loss: float
     val_loss_reset256: NotRequired[float]
+    test_loss: NotRequired[float]
 
 
 class HistoryRecord(TypedDict):
@@ -106,9 +109,10 @@ def read_history(text: str) -> HistoryRecord:
     best = values.get("best")
     if not isinstance(best, dict) or not is_number(best.get("val_loss")):
         raise ModelFileError("history.json: best must be an object with epoch and val_loss")
-    if not is_number(best.get("val_loss_reset256", 0.0)):
-        raise ModelFileError("history.json: best.val_loss_reset256 must be a number")
-    best |= {name: float(best[name]) for name in ("val_loss", "val_loss_reset256") if name in best}
+    for name in FURTHER_LOSSES:
+        if not is_number(best.get(name, 0.0)):
+            raise ModelFileError(f"history.json: best.{name} must be a number")
+    best |= {name: float(best[name]) for name in ("val_loss", *FURTHER_LOSSES) if name in best}
     if type(best.get("epoch")) is not int or best["epoch"] not in [epoch["epoch"] for epoch in epochs]:
         raise ModelFileError(f"history.json: best.epoch {short_repr(best.get('epoch'))} is not among the epochs")
     for value in chain.from_iterable(values_by_nesting(values)):
@@ -126,7 +130,7 @@ def _check_run(run: object) -> None:
     if not isinstance(run.get("text", ""), str):
         raise ModelFileError("history.json: run.text must be a string")
     split = run.get("split", {})
-    if not isinstance(split, dict) or not all(is_number(split.get(f"{part}_chars", 0)) for part in ("train", "val")):
+    if not isinstance(split, dict) or not all(is_number(split.get(f"{part}_chars", 0)) for part in PARTS):
         raise ModelFileError("history.json: run.split must be an object with the numbers train_chars and val_chars")
 
 

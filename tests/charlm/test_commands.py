@@ -373,7 +373,7 @@ def test_a_file_that_is_not_there_is_refused_in_one_line(charlm, folder, tmp_pat
 
 
 def test_a_file_that_is_no_text_is_refused_in_one_line(charlm, folder, tmp_path):
-    assert "is a binary or UTF-16 file" in refused(charlm("score", folder, folder / "model.safetensors", "--json"))
+    assert "is a binary or a damaged file" in refused(charlm("score", folder, folder / "model.safetensors", "--json"))
     (tmp_path / "latin-1.txt").write_bytes("naïve".encode("latin-1"))
     assert "is not UTF-8 text (byte 3 is 0xef)" in refused(charlm("score", folder, tmp_path / "latin-1.txt"))
 

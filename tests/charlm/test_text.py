@@ -1,4 +1,5 @@
 import codecs
+import re
 
 import pytest
 from hypothesis import given
@@ -81,35 +82,109 @@ def test_a_stream_gives_what_it_has_before_the_file_ends(path, monkeypatch):
 # What is refused
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_a_utf_16_file_is_refused(path, encoding):
-    path.write_bytes("To be, or not to be".encode(encoding))
-    assert refuses(path) == f"{path} is a binary or UTF-16 file (it holds a zero byte); give a UTF-8 text file"
+LANGUAGES = {
+    "English": "To be, or not to be\n",
+    "French": "L’été dernier, nous étions à la forêt, où le cœur s’émeut.\n",
+    "Russian": "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему.\n",
+    "Greek": "Σ’ αγαπώ γιατί είσαι ωραία, και τα μάτια σου λάμπουν σαν αστέρια.\n",
+    "Korean": "나는 봄을 기다린다. 너는 겨울을 보낸다.\n",
+    "Japanese": "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n",
+    "Chinese": "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。\n",
+    "Taiwanese": "話說天下大勢，分久必合，合久必分。周末七國分爭，并入於秦。\n",
+}
 
 
-@pytest.mark.parametrize("content", [b"\0", b"text\0", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0\xff"])
-def test_a_file_with_a_zero_byte_is_refused(path, content):
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+def test_a_file_in_utf_16_or_utf_32_is_refused_with_the_command_that_converts_it(path, language, encoding):
+    content = LANGUAGES[language].encode(encoding)
     path.write_bytes(content)
-    assert "is a binary or UTF-16 file (it holds a zero byte)" in refuses(path)
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    assert refuses(path) == (
+        f"{path} is not UTF-8 text: it seems to be text in {name}; convert it to UTF-8 first: iconv -f {name} -t UTF-8"
+    )
+    assert content.decode(name) == LANGUAGES[language]  # Python's names of the encodings are iconv's
 
 
 @pytest.mark.parametrize(
-    ("content", "place", "byte"),
+    ("language", "encoding", "named"),
     [
-        (b"\xff", 1, "ff"),
-        (b"na\xefve", 3, "ef"),  # Latin-1
-        (b"ab\xed\xa0\xbd", 3, "ed"),  # half of a surrogate pair
-        (b"ab\xc0\xaf", 3, "c0"),  # an overlong slash
-        (b"cut short \xea\xb8", 11, "ea"),
-        (b"\xec\x86\x8c\x80", 4, "80"),
-        (b"\xef\xbb\xbfab\xff", 6, "ff"),  # the byte-order mark counts: editors show places in the file
-        (b"a\r\nb\xff", 5, "ff"),
+        ("French", "cp1252", "WINDOWS-1252"),
+        ("Russian", "cp1251", "WINDOWS-1251"),
+        ("Russian", "koi8-r", "KOI8-R"),
+        ("Russian", "iso-8859-5", "ISO-8859-5"),
+        ("Greek", "cp1253", "WINDOWS-1253"),
+        ("Korean", "cp949", "CP949"),
+        ("Japanese", "shift_jis", "SHIFT_JIS"),
+        ("Japanese", "euc_jp", "EUC-JP"),
+        ("Chinese", "gb18030", "GB18030"),
+        ("Taiwanese", "big5", "BIG5"),
     ],
 )
-def test_a_byte_that_is_no_utf_8_is_named_with_its_place_in_the_file(path, content, place, byte):
+def test_a_file_in_an_encoding_from_before_utf_8_is_refused_with_the_one_that_it_seems_to_be_in(
+    path, language, encoding, named
+):
+    content = (LANGUAGES[language] * 20).encode(encoding)
+    path.write_bytes(b"Title\r\n" + content)
+    assert content.decode(named) == LANGUAGES[language] * 20
+    message = refuses(path)
+    assert re.search(r"is not UTF-8 text \(byte \d+ is 0x[89a-f][0-9a-f]\): it seems to be .* text in ", message)
+    assert message.endswith(f" text in {named}; convert it to UTF-8 first: iconv -f {named} -t UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "place"), [(b"\0", 1), (b"text\0", 5), (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 9), (b"\0\xff", 1)]
+)
+def test_a_file_with_a_zero_byte_is_refused(path, content, place):
+    path.write_bytes(content)
+    if not content.strip(b"\0"):
+        assert "is not a text: it holds zero bytes in place of its content, as after a copy" in refuses(path)
+        return
+    assert refuses(path) == (
+        f"{path} is a binary or a damaged file, not a text (byte {place} is zero); give a UTF-8 text file, "
+        "or remove the zero bytes if the rest is text: tr -d '\\000'"
+    )
+
+
+NOT_UTF_8 = "; convert it to UTF-8 first"
+CUT = ": the file ends within a symbol, as after a copy that was interrupted; get it again"
+SURROGATE = ": an unpaired surrogate, half of a symbol, stands there; remove it first: iconv -c -f UTF-8 -t UTF-8"
+CESU_8 = (
+    ": it seems to be text in CESU-8, as some databases export it, with two surrogates in place of one symbol; "
+    "export it as UTF-8"
+)
+DAMAGE = ": nearly all of the text is UTF-8, so this byte is damaged or in another encoding; mend or remove it"
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "byte", "seems"),
+    [
+        (b"\xff", 1, "ff", NOT_UTF_8),
+        (b"na\xefve", 3, "ef", NOT_UTF_8),  # Latin-1, but too short to tell
+        (b"ab\xed\xa0\xbd", 3, "ed", SURROGATE),
+        (b"ab\xed\xb8\x80\xed\xa0\xbdcd", 3, "ed", SURROGATE),  # the halves in the wrong order
+        (b"ab\xed\xa0\xbd\xed\xb8\x80", 3, "ed", CESU_8),
+        (b"ab\xc0\xaf", 3, "c0", NOT_UTF_8),  # an overlong slash
+        (b"cut short \xea\xb8", 11, "ea", CUT),
+        (b"cut short \xf0\x9f\x98", 11, "f0", CUT),
+        (b"\xec\x86\x8c\x80", 4, "80", NOT_UTF_8),
+        (b"\xef\xbb\xbfab\xff", 6, "ff", NOT_UTF_8),  # the byte-order mark counts: editors show places in the file
+        (b"a\r\nb\xff", 5, "ff", NOT_UTF_8),
+        (b"\xff" + "나는 봄을".encode() * 20, 1, "ff", DAMAGE),
+    ],
+)
+def test_a_byte_that_is_no_utf_8_is_named_with_its_place_in_the_file_and_what_it_seems_to_be(
+    path, content, place, byte, seems
+):
     path.write_bytes(content)
     assert content[place - 1] == int(byte, 16)
-    assert refuses(path) == f"{path} is not UTF-8 text (byte {place} is 0x{byte}); convert it to UTF-8 first"
+    assert refuses(path) == f"{path} is not UTF-8 text (byte {place} is 0x{byte}){seems}"
+
+
+def test_a_zero_byte_far_behind_a_byte_that_is_no_utf_8_tells_that_the_file_is_binary(path, monkeypatch):
+    monkeypatch.setattr(text_module, "EXPLAINED_BYTES", 6)
+    path.write_bytes(b"ab\xc0\xaf" + b"c" * 100 + b"\0")
+    assert "is a binary or a damaged file, not a text (byte 105 is zero)" in refuses(path)
 
 
 def test_a_missing_file_is_refused(path):

@@ -1,9 +1,10 @@
+import math
 from dataclasses import replace
 
 import pytest
 
 from charlm.model.config import ModelConfig
-from train.advice import SUITABLE, advise, core_seconds, suitable_hidden_size
+from train.advice import SUITABLE, advise, core_seconds, explain_untrained, suitable_hidden_size
 
 LARGE = ModelConfig("lstm", "".join(map(chr, range(32, 92))), 512, 512, 2, 0.4)
 RUN = {
@@ -69,3 +70,16 @@ def test_a_longer_text_never_suits_a_smaller_model():
 def test_the_times_are_those_that_were_measured(train_chars, batch_size, hidden_size, measured):
     model = replace(LARGE, hidden_size=hidden_size)
     assert core_seconds(24 * train_chars, batch_size, model.parameters) == pytest.approx(measured, rel=0.15)
+
+
+def test_symbols_that_nothing_trains_are_counted_with_what_they_cost():
+    split = {"train_chars": 22_026, "val_chars": 1_000, "test_chars": 1_000}
+    assert math.log(22_026) == pytest.approx(10, abs=1e-4)
+    assert explain_untrained({"é": 3, "\n": 1}, split) == (
+        "note: 2 symbols stand only in the text that validates or tests, 4 times ('é', '\\n'): in the vocabulary, but "
+        "untrained; each time costs about 10 nats, in all 0.0200 of a loss"
+    )
+    many = explain_untrained({chr(0x4E00 + number): 1 for number in range(11)}, split)
+    assert "11 symbols stand" in many and many.count("'") == 20 and ", …)" in many
+    assert "1 symbol stands only" in explain_untrained({"é": 1}, split)
+    assert explain_untrained({}, split) is None

@@ -74,10 +74,21 @@ WRONG = {
     "an empty text": (b"", [], "has nothing in it"),
     "a text of one symbol": (b"aaaa" * 500, [], "has only one symbol"),
     "a text shorter than a sequence": (b"abc" * 50, [], "give a longer text or a lower --seq-length"),
-    "a binary file": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", [], "is a binary or UTF-16 file"),
+    "a binary file": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", [], "is a binary or a damaged file"),
     "a text in another encoding": ("café ".encode("latin-1") * 500, [], "is not UTF-8 text"),
     "a missing file": (None, [], "cannot read the text"),
     "an unknown cell": (b"abcd" * 500, ["--cell", "transformer"], "invalid choice: 'transformer'"),
+    "a split that adds up to more": (
+        b"abcd" * 500,
+        ["--split", "80,20"],
+        "adds up to 100; shares add up to 1, for example",
+    ),
+    "a split of windows": (
+        b"abcd" * 500,
+        ["--split", "0.8,0.2", "--protocol", "windows"],
+        "windows has a split of its own",
+    ),
+    "a second text that is none": (b"abcd" * 500, ["--text", "none.txt"], "cannot read the text none.txt"),
     "an unknown protocol": (b"abcd" * 500, ["--protocol", "kfold"], "invalid choice: 'kfold'"),
     "a size of zero": (b"abcd" * 500, ["--hidden-size", "0"], "hidden_size is 0; it must be from 1"),
     "a number that is none": (b"abcd" * 500, ["--epochs", "many"], "invalid int value: 'many'"),
@@ -145,6 +156,36 @@ def test_evaluate_says_in_words_what_it_measured_and_what_it_left_out(tmp_path, 
     assert "note: the model was trained on another text than other" in printed.err
     assert "note: 10 characters that the model does not know were left out" in printed.err
     assert [line.split()[0] for line in printed.out.splitlines()] == ["val_loss", "val_loss_reset256"]
+
+
+@pytest.mark.slow
+def test_texts_in_a_folder_and_behind_it_are_split_in_three_and_measured_again(train, tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "poems").mkdir()
+    text.rename(tmp_path / "poems" / "spring.txt")
+    (tmp_path / "summer.txt").write_bytes(KOREAN * 2)
+    asked = ["--text", "poems", "summer.txt", "--text", "poems", "--split", "0.6,0.2,0.2"]
+    trained = train("fit", "--cell", "rnn", *asked, *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    model = read_model(tmp_path / "runs" / "poems+summer-rnn")
+    best, run = model.history["best"], model.history["run"]
+    assert f", test loss {best['test_loss']:.4f}\n" in trained.stderr
+    assert f", {run['split']['test_chars']} to test at the end; " in trained.stderr
+    chars = len(KOREAN.decode("utf-8-sig").replace("\r", ""))
+    assert [(source["name"], source["chars"]) for source in run["texts"]] == [
+        ("poems", chars),
+        ("summer.txt", 2 * chars + 1),  # the mark in its middle is a symbol
+        ("poems", chars),
+    ]
+    measured = train("evaluate", "runs/poems+summer-rnn", *asked, "--json")
+    assert measured.stderr == ""
+    losses = json.loads(measured.stdout)
+    assert losses == {
+        name: pytest.approx(best[name], abs=1e-3) for name in ("val_loss", "val_loss_reset256", "test_loss")
+    }
+    otherwise = train("evaluate", "runs/poems+summer-rnn", *asked[:-2], "--json")
+    assert otherwise.stderr == "note: the figures of the model's record are those of --split 0.6,0.2,0.2\n"
+    assert json.loads(otherwise.stdout).keys() == {"val_loss", "val_loss_reset256"}
 
 
 @pytest.mark.slow
@@ -351,10 +392,10 @@ def test_the_help_of_fit_has_its_options_in_groups_each_with_its_default(train):
     groups = [line.removesuffix(":") for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
     assert groups == ["options", *GROUPS, "examples"]
     one_line = " ".join(shown.split())
-    for default in ("runs/<text>-<cell>", "lstm", "holdout", "24", "512", "0", "1.0", "auto"):
+    for default in ("runs/<text>-<cell>", "lstm", "holdout", "0.9,0.1", "24", "512", "0", "1.0", "auto"):
         assert f"(default {default})" in one_line
     assert "(default by cell: rnn 0.2, lstm 0.4, gru 0.4)" in one_line
-    assert one_line.count("(default ") == 17  # all options but --text, and those that are off
+    assert one_line.count("(default ") == 18  # all options but --text, and those that are off
 
 
 @pytest.mark.slow
@@ -392,7 +433,7 @@ def test_without_out_and_cell_an_lstm_goes_to_a_folder_named_after_both(train, i
     ],
 )
 def test_the_folder_of_a_model_is_named_after_its_text_and_cell(text, folder):
-    assert default_folder(text, "gru") == Path(folder)
+    assert default_folder([text], "gru") == Path(folder)
 
 
 def test_the_commands_after_a_training_are_those_of_the_installed_program_there(monkeypatch):

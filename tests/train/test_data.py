@@ -5,14 +5,16 @@ import io
 import math
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from models import contents
 
+from charlm import text as text_module
 from charlm.errors import RequestError
 from train import data, encode
-from train.data import TINYSHAKESPEARE, load_text, make_text
+from train.data import TINYSHAKESPEARE, load_text, make_text, text_name
 from train.encode import encode_text
 
 STAND_IN = b"To be, or not to be\n"
@@ -129,9 +131,9 @@ def test_a_text_too_large_for_memory_is_kept_in_the_workspace_that_is_named(monk
     monkeypatch.setattr(encode, "IN_MEMORY_BYTES", 1)
     path = tmp_path / "text.txt"
     path.write_bytes(STAND_IN)
-    assert content(load_text(str(path), tmp_path)) == STAND_IN.decode()
+    assert content(load_text(str(path), workspace=tmp_path)) == STAND_IN.decode()
     with pytest.raises(RequestError, match=f"cannot keep the ids of {re.escape(str(path))} in .*none"):
-        load_text(str(path), tmp_path / "none")
+        load_text(str(path), workspace=tmp_path / "none")
 
 
 @pytest.mark.parametrize("obstacle", ["a file in the place of the folder", "a full disk", "no home"])
@@ -155,6 +157,125 @@ def test_a_cache_that_cannot_be_written_is_done_without(stand_in, monkeypatch, t
     assert [content(load_text(TINYSHAKESPEARE)) for _ in range(2)] == [STAND_IN.decode()] * 2
     assert len(downloads) == 2
     assert (contents(tmp_path), set(tmp_path.rglob("*"))) == before
+
+
+# Several texts
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A folder of texts, with other files in it."""
+    folder = tmp_path / "my book"
+    (folder / "more.txt").mkdir(parents=True)
+    (folder / "10 End.TXT").write_bytes(b"\xef\xbb\xbfthe end\r\n")
+    (folder / "09 Middle.txt").write_bytes("it rains \u2602\n".encode())
+    (folder / "cover.png").write_bytes(b"\0\0")
+    (folder / "._10 End.TXT").write_bytes(b"\0\5\x16\7")  # as macOS makes beside each file on other disks
+    return folder
+
+
+def test_several_texts_are_put_together_in_the_order_given(stand_in, monkeypatch, tmp_path, book):
+    stand_in(STAND_IN)
+    (tmp_path / "tinyshakespeare.txt").write_bytes(STAND_IN)
+    monkeypatch.setenv("CHARLM_DATA", str(tmp_path))
+    (tmp_path / "one.txt").write_bytes(b"\xef\xbb\xbfone\r")  # its CR does not meet the LF of the next
+    (tmp_path / "two.txt").write_bytes(b"\ntwo")
+    together = load_text(
+        str(tmp_path / "two.txt"), str(book), TINYSHAKESPEARE, str(tmp_path / "one.txt"), str(tmp_path / "two.txt")
+    )
+    expected = "\ntwo" + "it rains \u2602\nthe end\n" + STAND_IN.decode() + "one\r" + "\ntwo"
+    assert content(together) == expected
+    assert together.encoded.sha256 == hashlib.sha256(expected.encode()).hexdigest()
+    assert together.sources == (
+        {"name": "two.txt", "chars": 4},
+        {"name": "my book", "files": 2, "chars": 19},
+        {"name": "tinyshakespeare", "chars": 20},
+        {"name": "one.txt", "chars": 4},
+        {"name": "two.txt", "chars": 4},
+    )
+    assert together.name == "two+3-more"
+
+
+def test_a_folder_is_a_text_named_after_it(book, monkeypatch):
+    assert load_text(str(book)).name == "my book"
+    assert load_text(str(book)).sources == ({"name": "my book", "files": 2, "chars": 19},)
+    monkeypatch.chdir(book)
+    assert load_text(".").name == "my book"
+
+
+def test_a_single_file_has_no_list_of_sources(book):
+    assert load_text(str(book / "10 End.TXT")).sources == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["a.txt"], "a"),
+        (["books/a.txt", "b.c.txt", "tinyshakespeare"], "a+b.c+tinyshakespeare"),
+        (["a.txt", "other/a.txt"], "a"),
+        (["a.txt", "b.txt", "c.txt", "d.txt"], "a+3-more"),
+        (["tinyshakespeare.txt", "b"], "tinyshakespeare.txt+b"),
+    ],
+)
+def test_a_text_is_named_after_its_sources(words, name):
+    assert text_name(words) == name
+
+
+def test_parts_that_make_the_built_in_text_are_that_text(stand_in, tmp_path):
+    stand_in(STAND_IN)
+    for name, part in (("a.txt", STAND_IN[:7]), ("b.txt", STAND_IN[7:])):
+        (tmp_path / name).write_bytes(part)
+    assert load_text(str(tmp_path / "a.txt"), str(tmp_path / "b.txt")).name == TINYSHAKESPEARE
+
+
+@pytest.mark.parametrize(
+    ("files", "inside"),
+    [
+        ([], "it is empty"),
+        ([f"{number}.md" for number in range(7)], "it holds 0.md, 1.md, 2.md, 3.md, 4.md and 2 more"),
+    ],
+    ids=str,
+)
+def test_a_folder_without_a_text_is_told_with_what_it_holds(tmp_path, files, inside):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(RequestError) as caught:
+        load_text(str(tmp_path))
+    assert str(caught.value) == f"the folder {tmp_path} has no *.txt file ({inside}); name the files of your text"
+
+
+def test_the_one_of_several_files_that_is_no_text_is_named(book):
+    (book / "09 Middle.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(RequestError, match=f"{re.escape(str(book / '09 Middle.txt'))} is not UTF-8 text"):
+        load_text(str(book / "10 End.TXT"), str(book))
+
+
+@pytest.mark.parametrize(("raw", "found"), [("", "nothing in it"), ("aaaa", "only one symbol")])
+def test_texts_with_nothing_to_learn_together_are_refused(tmp_path, raw, found):
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path in paths:
+        path.write_text(raw)
+    with pytest.raises(RequestError, match=rf"a\+b has {found}"):
+        load_text(*map(str, paths))
+
+
+@pytest.mark.slow
+def test_large_texts_are_never_in_memory_whole(monkeypatch, tmp_path):
+    for name, value in {"IN_MEMORY_BYTES": 1 << 20, "IDS_PER_REWRITE": 1 << 16}.items():
+        monkeypatch.setattr(encode, name, value)
+    monkeypatch.setattr(text_module, "CHUNK_BYTES", 1 << 16)
+    (tmp_path / "folder").mkdir()
+    paths = [tmp_path / "a.txt", tmp_path / "folder" / "b.txt", tmp_path / "folder" / "c.txt"]
+    for path in paths:
+        path.write_bytes("To be, or not to be — that\r\n".encode() * 300_000)
+    tracemalloc.start()
+    try:
+        text = load_text(str(paths[0]), str(tmp_path / "folder"), workspace=tmp_path)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(text) == 900_000 * 27
+    assert peak_bytes < 12_000_000  # the bound of a single text
 
 
 def test_the_loss_of_guessing_by_frequency_is_worked_by_hand():

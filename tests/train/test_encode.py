@@ -6,6 +6,7 @@ import random
 import sys
 import tempfile
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from models import laws
 
 from charlm import text as text_module
 from charlm.errors import RequestError
+from charlm.text import stream_text
 from charlm.vocab import Vocab
 from train import encode
-from train.encode import encode_file, encode_text
+from train.encode import encode_pieces, encode_text
 
 IN_MEMORY, IN_A_FILE = 64 << 20, 1
 
@@ -48,13 +50,14 @@ def workspace(tmp_path):
 
 def encode_bytes(path, content, workspace=None):
     path.write_bytes(content)
-    return encode_file(path, workspace)
+    return encode_pieces(stream_text(path), path, workspace)
 
 
 def assert_encodes(encoded, text):
     """Check against Python's own strings, without numpy's look-ups."""
     assert encoded.symbols == "".join(sorted(set(text)))
     assert "".join(encoded.symbols[index] for index in encoded.ids.tolist()) == text
+    assert dict(zip(encoded.symbols, encoded.counts, strict=True)) == Counter(text)
     assert encoded.sha256 == hashlib.sha256(text.encode()).hexdigest()
     bits = 8 if len(set(text)) <= 2**8 else 16 if len(set(text)) <= 2**16 else 32
     assert encoded.ids.dtype == f"uint{bits}"
@@ -133,35 +136,47 @@ def test_what_a_chunk_cuts_in_two_is_read_as_one(path, cut_work, chunk_bytes, co
 
 # What is refused
 
+CUT = ": the file ends within a symbol, as after a copy that was interrupted; get it again"
+
 
 @pytest.mark.parametrize("chunk_bytes", [1, 4, 1000])
 @pytest.mark.parametrize(
-    ("content", "place", "byte"),
+    ("content", "place", "byte", "seems"),
     [
-        (b"na\xefve", 3, "ef"),
-        (b"cut short \xf0\x9f\x98", 11, "f0"),
-        (codecs.BOM_UTF8 + b"a\r\nb\xff", 8, "ff"),
-        (codecs.BOM_UTF8[:2], 1, "ef"),
-        ("한".encode() * 100 + b"\x80", 301, "80"),
+        (b"na\xefve", 3, "ef", "; convert it to UTF-8 first"),
+        (b"cut short \xf0\x9f\x98", 11, "f0", CUT),
+        (codecs.BOM_UTF8 + b"a\r\nb\xff", 8, "ff", "; convert it to UTF-8 first"),
+        (codecs.BOM_UTF8[:2], 1, "ef", CUT),
+        ("한".encode() * 100 + b"\x80", 301, "80", "; convert it to UTF-8 first"),
     ],
 )
-def test_a_byte_that_is_no_utf_8_is_named_with_its_place_in_the_file(path, cut_work, chunk_bytes, content, place, byte):
+def test_a_byte_that_is_no_utf_8_is_named_with_its_place_in_the_file(
+    path, cut_work, chunk_bytes, content, place, byte, seems
+):
     cut_work(chunk_bytes)
     with pytest.raises(RequestError) as caught:
         encode_bytes(path, content)
-    assert str(caught.value) == f"{path} is not UTF-8 text (byte {place} is 0x{byte}); convert it to UTF-8 first"
+    assert str(caught.value) == f"{path} is not UTF-8 text (byte {place} is 0x{byte}){seems}"
 
 
-@pytest.mark.parametrize("content", ["To be".encode("utf-16"), b"text, then\0", b"\x89PNG\r\n\x1a\n\0\0"])
-def test_a_file_with_a_zero_byte_is_refused(path, cut_work, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("To be".encode("utf-16"), "is not UTF-8 text: it seems to be text in UTF-16; convert it"),
+        (b"text, then\0", "is a binary or a damaged file, not a text (byte 11 is zero); give a UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "is a binary or a damaged file, not a text (byte 9 is zero); give a UTF-8 text"),
+    ],
+)
+def test_a_file_with_a_zero_byte_is_refused(path, cut_work, content, message):
     cut_work(chunk_bytes=2)
-    with pytest.raises(RequestError, match="is a binary or UTF-16 file \\(it holds a zero byte\\); give a UTF-8 text"):
+    with pytest.raises(RequestError) as caught:
         encode_bytes(path, content)
+    assert message in str(caught.value)
 
 
 def test_a_missing_file_is_told_with_the_way_out_that_the_caller_knows(path):
     with pytest.raises(RequestError) as caught:
-        encode_file(path, None, "give the built-in name")
+        encode_pieces(stream_text(path, "give the built-in name"), path)
     assert str(caught.value) == f"cannot read the text {path}: No such file or directory; give the built-in name"
 
 
@@ -190,7 +205,7 @@ def test_a_large_text_is_never_in_memory_whole(path, workspace, cut_work):
     path.write_bytes("To be, or not to be — that\r\n".encode() * 1_000_000)
     tracemalloc.start()
     try:
-        encoded = encode_file(path, workspace)
+        encoded = encode_pieces(stream_text(path), path, workspace)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -131,6 +131,44 @@ def test_the_exported_weights_give_the_figures_of_the_record(tmp_path, cell):
 
 
 @pytest.mark.slow
+def test_a_third_part_is_measured_once_when_the_training_is_done(tmp_path, monkeypatch):
+    read = []
+    carried_loss = protocols.carried_loss
+    monkeypatch.setattr(
+        protocols,
+        "carried_loss",
+        lambda network, ids, *rest: read.append(len(ids)) or carried_loss(network, ids, *rest),
+    )
+    history = fit(make_text(), tmp_path / "out", make_config(split="0.7,0.2,0.1"), Report())
+    chars = len(CONTENT)
+    train, val = int(0.7 * chars), int(0.2 * chars)
+    assert history["run"]["split"] == {
+        "train_chars": train,
+        "val_chars": val,
+        "test_chars": chars - train - val,
+        "shares": "0.7,0.2,0.1",
+    }
+    assert read == [val, val, chars - train - val]
+    plain, vocab = load_plain(tmp_path / "out")
+    test_ids = [vocab.index(symbol) for symbol in CONTENT[train + val :]]
+    assert mean_loss(plain, test_ids) == pytest.approx(history["best"]["test_loss"], abs=1e-5)
+    assert json.loads((tmp_path / "out" / "history.json").read_text(encoding="utf-8")) == history
+
+
+def test_what_the_text_was_put_together_from_and_what_nothing_trains_is_recorded_and_said(tmp_path, capsys):
+    content = CONTENT + "é€é"
+    sources = ({"name": "cats", "files": 2, "chars": len(CONTENT)}, {"name": "é.txt", "chars": 3})
+    history = fit(Text("cats+é", encode_text(content), sources), tmp_path / "out", make_config(epochs=1), Report())
+    assert history["run"]["texts"] == list(sources)
+    assert history["run"]["untrained"] == {"symbols": 2, "chars": 3}
+    assert (
+        "note: 2 symbols stand only in the text that validates or tests, 3 times ('é', '€')" in capsys.readouterr().err
+    )
+    history = fit(make_text(), tmp_path / "plain", make_config(epochs=1), Report())
+    assert not {"texts", "untrained", "shares"} & {*history["run"], *history["run"]["split"]}
+
+
+@pytest.mark.slow
 def test_windows_are_recorded_with_the_loss_on_the_text_after_them(tmp_path, monkeypatch):
     monkeypatch.setattr(protocols, "WINDOWS_TEXT", 1000)
     config = make_config(protocol="windows", seq_length=None, batch_size=32)

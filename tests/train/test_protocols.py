@@ -16,7 +16,8 @@ from charlm.vocab import Vocab
 from train import protocols
 from train.data import load_text, make_text
 from train.encode import encode_text
-from train.protocols import PROTOCOLS, Holdout, OverlappingWindows, evaluate, ids_in_vocab
+from train.protocols import PROTOCOLS, Holdout, OverlappingWindows, evaluate, ids_in_vocab, split_text
+from train.split import parse_split
 
 LAST_WINDOWED = 268_330
 
@@ -106,6 +107,58 @@ def test_a_text_too_short_to_be_measured_is_refused(length):
 
 def test_sequences_are_of_128_unless_said_otherwise():
     assert Holdout(as_text("ab" * 200)).seq_length(None) == 128
+
+
+def test_with_three_shares_the_third_part_neither_trains_nor_validates():
+    text = as_text(all_different(200))
+    protocol = Holdout(text, shares=parse_split("0.7,0.2,0.1"))
+    assert protocol.split == {"train_chars": 140, "val_chars": 40, "test_chars": 20}
+    read = [int(targets.max()) for _, targets in places_read(protocol, batch_size=3, seq_length=20)]
+    assert max(read) <= 139
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["0.6,0.4", "0.5,0.3,0.2"])
+def test_each_part_is_measured_by_itself_from_a_zero_state(both, split):
+    lm, plain = both
+    content = random_content(1000)
+    losses, skipped = evaluate(lm, as_text(content), "holdout", split)
+    parts = {"0.6,0.4": [(600, 1000)], "0.5,0.3,0.2": [(500, 800), (800, 1000)]}[split]
+    val, *test = [lm.vocab.encode(content[start:end]) for start, end in parts]
+    expected = {"val_loss": mean_loss(plain, val), "val_loss_reset256": mean_loss(plain, val, reset_every=256)}
+    if test:
+        expected["test_loss"] = mean_loss(plain, test[0])
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert skipped == 0
+
+
+def test_characters_of_the_test_part_that_the_model_does_not_know_are_counted_too():
+    content = "a" * 80 + "ab" * 4 + "€b" + "b€b" * 3 + "a"
+    losses, skipped = evaluate(make_lm(), as_text(content), "holdout", "0.8,0.1,0.1")
+    assert skipped == 4 and losses.keys() == {"val_loss", "val_loss_reset256", "test_loss"}
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [("ab" * 45 + "€" * 8 + "ab", "validation"), ("ab" * 48 + "a€€€", "test")]
+)
+def test_a_part_of_which_the_model_knows_nothing_is_named(content, part):
+    lm = make_lm(vocab="ab")
+    with pytest.raises(RequestError, match=f"the model knows no more than [01] characters of a text's {part} part"):
+        evaluate(lm, as_text(content), "holdout", "0.9,0.06,0.04")
+
+
+@pytest.mark.parametrize("pieces", [3, protocols.IDS_PER_RECODING])
+def test_symbols_that_only_the_later_parts_have_are_counted(monkeypatch, pieces):
+    monkeypatch.setattr(protocols, "IDS_PER_RECODING", pieces)
+    content = "abc한" * 20 + "ab€€a€abab" + "abz€ababab"
+    protocol = Holdout(as_text(content), shares=parse_split("0.8,0.1,0.1"))
+    assert protocol.untrained == {"z": 1, "€": 4}
+    assert protocol.vocab.symbols == "abcz€한"
+    assert Holdout(as_text("ab" * 50)).untrained == {}
+
+
+def test_what_a_measured_model_was_not_trained_on_is_not_known_from_the_text():
+    assert Holdout(as_text("ab" * 45 + "c" * 10), Vocab("abc")).untrained == {}
 
 
 # Windows
@@ -211,6 +264,11 @@ def test_tinyshakespeare_has_the_windows_and_the_unseen_characters_that_the_cont
     assert (protocol.split["train_windows"], protocol.split["val_windows"]) == (214_640, 53_660)
     assert protocol.split["unseen_chars"] == known == 846_924
     assert protocol.unknown_chars == 140
+
+
+def test_windows_cannot_be_split_otherwise():
+    with pytest.raises(RequestError, match="the protocol windows has a split of its own; leave --split 0.5,0.5 out"):
+        split_text(as_text(random_content(50)), "windows", "0.5,0.5")
 
 
 # Known symbols

@@ -267,6 +267,27 @@ def test_the_split_is_told():
     )
 
 
+def test_a_test_part_is_told_with_its_loss_and_with_the_command_that_measures_it_again():
+    split = {"train_chars": 8_000, "val_chars": 1_000, "test_chars": 1_000, "shares": "0.8,0.1,0.1"}
+    card = card_of(text="letters", split=split, best={"val_loss": math.log(4), "test_loss": math.log(8)})
+    assert metrics(card)["test loss (nats per character)"] == pytest.approx(math.log(8), abs=5e-5)
+    assert rows(card, ["", "nats per character", "bits per character", "perplexity"])[1:] == [
+        ["Test loss, state carried, on the part that was read once, at the end", "2.0794", "3.0000", "8.000"]
+    ]
+    in_one_line = " ".join(card.split())
+    assert (
+        "The first 8,000 characters of the text trained it, the next 1,000 validated it and the last 1,000 tested it"
+        in (in_one_line)
+    )
+    assert "python -m charlm evaluate USER/MODEL --text FILE --split 0.8,0.1,0.1" in in_one_line
+
+
+def test_the_texts_that_were_put_together_are_in_the_table():
+    texts = [{"name": "a|b.txt", "chars": 1024}, {"name": "poems", "files": 3, "chars": 77}]
+    table = rows(card_of(text="a|b+poems", texts=texts), ["setting", "value"])
+    assert ["texts", "a|b.txt chars 1024; poems files 3 chars 77"] in table
+
+
 # Loading it
 
 
