@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from charlm.model.config import CONFIG_FILE, ModelConfig
 from charlm.model.folder import CARD_FILE, MODEL_FILES, read_model
 from charlm.model.published_card import Publication, published_card
 from charlm.model.weights import WEIGHTS_FILE
-from charlm.model_name import check_folder, parse_push_target, parse_space_name
+from charlm.model_name import MAIN_BRANCH, check_folder, parse_push_target, parse_space_name
 
 PUSH_TITLE = "Publish the model"  # of the commit of a push, by which a later one knows it
 INSTALLED_BY = "pyproject.toml"  # the file that a Space holds if pip can install charlm from it
+ENGINES = ("charlm.js", "charlm/browser/charlm.js")  # where a static and a Gradio Space have charlm.js
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,14 @@ def push_folder(
     files = _read_files(folder)
     account = check_can_push(repo_id, token).user
     if space is not None:
-        installs = INSTALLED_BY in _read_space(space, repo_id, token)
-        publication = Publication(license, language, space, installs)
+        shown = _read_space(space, repo_id, token)
+        publication = replace(
+            publication,
+            space=space,
+            installs=INSTALLED_BY in shown.files,
+            engine=shown.engine,
+            revision=_find_revision(shown.pins.get(repo_id), repo_id, files, token),
+        )
     files[CARD_FILE] = published_card(files[CARD_FILE].decode(), repo_id, publication).encode()
     api = HfApi(token=token)
     try:
@@ -145,10 +152,29 @@ def _read_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _read_space(space: str, repo_id: str, token: Token) -> list[str]:
-    """Return the names of the files of a Space. Raises HubError unless the token may see one of that name."""
+@dataclass(frozen=True)
+class _Space:
+    """A Space, as the Hub describes it.
+
+    files: their paths. pins: the commit of each repository whose model it shows at one.
+    """
+
+    commit: str
+    files: list[str]
+    pins: dict[str, str]
+
+    @property
+    def engine(self) -> str:
+        """The commit of the Space and the path of charlm.js in it, as in its address; empty if it has none."""
+        found = [path for path in ENGINES if path in self.files]
+        return f"{self.commit}/{found[0]}" if found else ""
+
+
+def _read_space(space: str, repo_id: str, token: Token) -> _Space:
+    """Describe a Space. Raises HubError unless the token may see one of that name."""
     try:
         answer = ask(f"spaces/{space}", {}, token)
+        commit = read_commit(json_object(answer))
     except RepositoryNotFoundError:
         raise HubError(
             f"the Hub has no Space {space}, or it is private: publish the model without it, make the Space with "
@@ -156,7 +182,30 @@ def _read_space(space: str, repo_id: str, token: Token) -> list[str]:
         ) from None
     except CLIENT_ERRORS as error:
         raise explain(error, space, None) from None
-    return [str(file.get("rfilename")) for file in json_objects(json_object(answer).get("siblings"))]
+    about = json_object(answer)
+    files = [str(file.get("rfilename")) for file in json_objects(about.get("siblings"))]
+    return _Space(commit, files, _read_pins(json_object(about.get("cardData")).get("preload_from_hub")))
+
+
+def _read_pins(preloaded: object) -> dict[str, str]:
+    """Return the commits that a Space's card names, by repository, from entries such as `ada/one config.json COMMIT`.
+
+    preloaded: what the card says of the files that the Space is built with, by the owner of the Space.
+    """
+    entries = [each.split() for each in preloaded if isinstance(each, str)] if isinstance(preloaded, list) else []
+    return {entry[0]: entry[2] for entry in entries if len(entry) == 3 and COMMIT.fullmatch(entry[2])}
+
+
+def _find_revision(pin: str | None, repo_id: str, files: Mapping[str, bytes], token: Token) -> str:
+    """Return the commit at which a Space shows a model if that is the model that is pushed, or else the main branch."""
+    if pin is None:
+        return MAIN_BRANCH
+    try:
+        _, present = _list_contents(repo_id, pin, token)
+    except CLIENT_ERRORS:  # the commit or the repository is gone
+        return MAIN_BRANCH
+    is_same = all(present.get(name) in _ids(files[name]) for name in (CONFIG_FILE, WEIGHTS_FILE))
+    return pin if is_same else MAIN_BRANCH
 
 
 def _list_contents(repo_id: str, revision: str | None, token: Token) -> tuple[str, dict[str, str]]:

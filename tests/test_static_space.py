@@ -12,6 +12,7 @@ from hub_server import HubServer, Response
 from models import contents, make_lm, make_model, save
 
 from charlm.browser.page import PageModel, page_data
+from charlm.publishing import push_folder
 from train.deploy import deploy
 
 WEIGHTS = "model.safetensors"
@@ -345,6 +346,19 @@ def test_the_page_describes_a_loaded_model_as_python_does(hub, visit, files):
     visitor.choose_view("About")
     card = visitor.page.locator("#about-models .card").last
     assert [line.inner_text() for line in card.locator(".line").all()] == described["card"]
+
+
+def test_the_lines_in_the_card_put_the_model_into_any_page(hub, browser, tmp_path):
+    folder = save(MODELS["ada/one"], tmp_path)
+    push_folder(folder, "ada/one", space="ada/page")
+    (script,) = re.findall("```html\n(.*?)```", hub.repos["ada/one"].files["README.md"].decode(), re.DOTALL)
+    page_source = f"<!doctype html><body>{script.replace('https://huggingface.co', hub.url)}"
+    hub.add_repo("ada/blog", {"index.html": page_source.encode()}, kind="space", sdk="static")
+    page = browser.new_page()
+    page.goto(hub.space_url("ada/blog"))
+    text = make_lm("lstm").generate("", 300, temperature=0.8, seed=7)
+    page.wait_for_function("(text) => document.body.textContent.includes(text)", arg=text)
+    page.close()
 
 
 def test_the_page_is_of_use_inside_another_page(hub, profile):

@@ -216,6 +216,8 @@ def _static_card(space: str, models: Sequence[Description]) -> str:
         "short_description": "Character-level language models in your browser",
         "license": "mit",
         "models": repositories,
+        # tells `push --space` at which commit the page shows a model; nothing is built, so nothing is preloaded
+        "preload_from_hub": [f"{model.repo_id} {WEIGHTS_FILE} {model.revision}" for model in models],
         "tags": ["charlm", "character-level", "language-model"],
     }
     shown = ", ".join(f"[{model.repo_id}]({_commit_page(model)})" for model in models)

@@ -18,6 +18,7 @@ from charlm.model.card import (
     SPACE_COMMENTS,
     front_matter,
 )
+from charlm.model_name import MAIN_BRANCH
 
 # The licences that https://huggingface.co/docs/hub/repositories-licenses lists, without those of single models.
 LICENSE_LIST = """
@@ -33,13 +34,25 @@ LICENSES = LICENSE_LIST.split()
 LANGUAGE = re.compile("[a-z]{2,3}|code|multilingual")  # of ISO 639, and what the Hub takes for texts without one
 FRONT_MATTER = re.compile(r"\A\s*---[ \t]*[\r\n]+(.*?)[\r\n]+---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
+# The Hub gives out a script as plain text, which no page may import: so it is read as text, and imported from there.
+WEB_PAGE = """```html
+<script type="module">
+const source = await (await fetch("{engine}")).text();
+const {{CharLM}} = await import(URL.createObjectURL(new Blob([source], {{type: "text/javascript"}})));
+const lm = await CharLM.load("https://huggingface.co/{repo}/resolve/{revision}");
+const text = await lm.generate("", {{length: 300, temperature: 0.8, seed: 7}});
+document.body.append(text);
+</script>
+```"""
+
 
 @dataclass(frozen=True)
 class Publication:
     """What `published_card` writes into a card; None leaves it as it is.
 
     license: an entry of LICENSES, in any case. language: a code of ISO 639. space: USER/SPACE, a Space that shows the
-    model. installs: whether pip can install charlm from that Space.
+    model. installs: whether pip can install charlm from that Space. engine: the path and the commit of charlm.js in it,
+    empty if it has none. revision: of the model, for a web page that loads it.
 
     Raises RequestError when built with another licence or language.
     """
@@ -48,6 +61,8 @@ class Publication:
     language: str | None = None
     space: str | None = None
     installs: bool = False
+    engine: str = ""
+    revision: str = MAIN_BRANCH
 
     def __post_init__(self) -> None:
         if self.license is not None and _fold(self.license) not in LICENSES:
@@ -72,7 +87,7 @@ def published_card(card: str, repo_id: str, publication: Publication) -> str:
     if publication.license is not None or publication.language is not None:
         card = _change_metadata(card, publication)
     if publication.space is not None:
-        card = _tell_space(card, publication.space, publication.installs)
+        card = _tell_space(card, publication.space, publication)
     return card.replace(REPO_PLACEHOLDER, repo_id)
 
 
@@ -132,12 +147,17 @@ def _change_license(values: Mapping[str, Any], body: str, license: str) -> tuple
     return changed, body
 
 
-def _tell_space(card: str, space: str, installs: bool) -> str:
+def _tell_space(card: str, space: str, publication: Publication) -> str:
     """Put the Space into its place in a card, or at the end of one that has none."""
     address = f"https://huggingface.co/spaces/{space}"
-    if installs:
-        told = f"With charlm, from the Space [{space}]({address}), which shows this model:"
-        told += f"\n\n    pip install git+{address}"
+    install = f"    pip install git+{address}"
+    if publication.engine:
+        engine = f"{address}/resolve/{publication.engine}"
+        told = f"In a web page, with charlm.js from the Space [{space}]({address}), which shows this model:\n\n"
+        told += WEB_PAGE.format(engine=engine, repo=REPO_PLACEHOLDER, revision=publication.revision)
+        told += f"\n\nWith charlm, from the same Space:\n\n{install}" if publication.installs else f"\n\n{NO_SPACE}"
+    elif publication.installs:
+        told = f"With charlm, from the Space [{space}]({address}), which shows this model:\n\n{install}"
     else:
         told = f"The Space [{space}]({address}) shows this model.\n\n{NO_SPACE}"
     start, end = SPACE_COMMENTS

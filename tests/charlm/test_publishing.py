@@ -1,6 +1,7 @@
 """Publishing on the Hub, with the real huggingface_hub client and a server that speaks its protocol."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,62 @@ def test_the_published_card_links_to_the_space_and_installs_from_it_if_that_hold
     assert "[ada/page](https://huggingface.co/spaces/ada/page)" in card
     install = "pip install git+https://huggingface.co/spaces/ada/page"
     assert (install in card) == ("pyproject.toml" in files_there)
+
+
+def static_space(hub, pins, **files):
+    """A static Space whose card names these entries; return the commit of the Space."""
+    card = f"---\nsdk: static\npreload_from_hub: {json.dumps(pins)}\n---\n".encode()
+    content = {"README.md": card, "index.html": b"", "charlm.js": b""}
+    return hub.add_repo("ada/page", content, kind="space", sdk="static").commits[-1].id
+
+
+def address_in_card(hub):
+    """The address of the model that the lines for a web page load."""
+    card = hub.repos["ada/tiny"].files["README.md"].decode()
+    return re.search(r'CharLM.load\("https://huggingface.co/(.*?)"\)', card)[1]
+
+
+def test_the_lines_for_a_web_page_load_the_model_at_the_commit_that_the_space_shows(ada, folder, other_files):
+    push_folder(folder, "ada/tiny")
+    commit = ada.repos["ada/tiny"].commits[-1].id
+    page = static_space(ada, [f"ada/tiny model.safetensors {commit}"])
+    push_folder(folder, "ada/tiny", space="ada/page")
+    assert address_in_card(ada) == f"ada/tiny/resolve/{commit}"
+    card = ada.repos["ada/tiny"].files["README.md"].decode()
+    assert f"https://huggingface.co/spaces/ada/page/resolve/{page}/charlm.js" in card
+    commits = len(ada.repos["ada/tiny"].commits)
+    push_folder(folder, "ada/tiny", space="ada/page")
+    assert len(ada.repos["ada/tiny"].commits) == commits  # nothing has changed
+    for name, content in other_files.items():
+        write(folder / name, content)
+    push_folder(folder, "ada/tiny", space="ada/page")
+    assert address_in_card(ada) == "ada/tiny/resolve/main"  # the Space still shows the model before
+
+
+@pytest.mark.parametrize(
+    "pins",
+    [
+        None,
+        "ada/tiny model.safetensors " + "a" * 40,
+        [None, 3, ["ada/tiny"]],
+        ["ada/other model.safetensors " + "a" * 40],
+        ["ada/tiny model.safetensors main"],
+        ["ada/tiny model.safetensors " + "a" * 40],
+    ],
+)
+def test_a_space_that_names_no_commit_of_the_model_leaves_the_lines_at_the_main_branch(ada, folder, pins):
+    static_space(ada, pins)
+    push_folder(folder, "ada/tiny", space="ada/page")
+    assert address_in_card(ada) == "ada/tiny/resolve/main"
+
+
+def test_a_gradio_space_has_the_engine_in_the_package(ada, folder):
+    files = dict.fromkeys(["app.py", "pyproject.toml", "charlm/browser/charlm.js"], b"")
+    commit = ada.add_repo("ada/page", files, kind="space").commits[-1].id
+    push_folder(folder, "ada/tiny", space="ada/page")
+    card = ada.repos["ada/tiny"].files["README.md"].decode()
+    assert f"/spaces/ada/page/resolve/{commit}/charlm/browser/charlm.js" in card
+    assert "With charlm, from the same Space:\n\n    pip install git+" in card
 
 
 def test_a_space_that_is_not_there_is_told_before_anything_is_published(ada, folder):

@@ -480,7 +480,10 @@ def test_a_static_space_gets_the_page_and_its_card_in_one_commit_and_no_hardware
     assert (card["sdk"], card["app_file"], card["title"]) == ("static", "index.html", "page")
     assert card["models"] == ["ada/one", "ada/two"] and card["license"] == "mit"
     assert len(card["short_description"]) <= 60
-    assert not card.keys() & {"sdk_version", "python_version", "suggested_hardware", "preload_from_hub"}
+    assert not card.keys() & {"sdk_version", "python_version", "suggested_hardware"}
+    commits = [ada.repos[name].commits[-1].id for name in ("ada/one", "ada/two")]
+    pins = [f"ada/{name} model.safetensors {commit}" for name, commit in zip(("one", "two"), commits, strict=True)]
+    assert card["preload_from_hub"] == pins
 
 
 def page_modules(*suffixes):

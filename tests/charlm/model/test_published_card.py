@@ -128,6 +128,22 @@ def test_a_space_from_which_pip_cannot_install_is_linked_alone():
     assert "pip install" not in published and "PyPI is another one" in published
 
 
+COMMIT = "5" * 40
+
+
+@pytest.mark.parametrize("installs", [False, True])
+def test_a_space_that_has_the_engine_is_told_with_the_five_lines_for_a_web_page(installs):
+    published = publish(LETTERS, space="ada/page", installs=installs, engine=f"{COMMIT}/charlm.js", revision="6" * 40)
+    (lines,) = re.findall('```html\n<script type="module">\n(.*?)\n</script>\n```', published, re.DOTALL)
+    assert len(lines.splitlines()) == 5
+    assert f'fetch("{PAGE}/resolve/{COMMIT}/charlm.js")' in lines
+    assert f'CharLM.load("https://huggingface.co/ada/poems/resolve/{"6" * 40}")' in lines
+    assert published.count(PAGE) == 2 + installs and (INSTALL in published) == installs
+    assert ("PyPI" in published) != installs
+    other = publish(published, space="ada/page", engine=f"{'7' * 40}/charlm.js")
+    assert published.count("<script") == other.count("<script") == 1 and "ada/poems/resolve/main" in other
+
+
 def test_another_space_takes_the_place_of_the_first_and_a_card_without_one_keeps_it():
     first = publish(LETTERS, space="ada/page", installs=True)
     assert publish(first) == first == publish(first, space="ada/page", installs=True)
