@@ -89,7 +89,7 @@ out = sys.stdout
 sys.stdout = sys.stderr
 print(json.dumps({"port": port}), file=out, flush=True)
 threading.Thread(target=tell, daemon=True).start()
-server.serve(page, THEME, "127.0.0.1", port)
+server.serve(page, registry, THEME, "127.0.0.1", port)
 """
 
 

@@ -49,7 +49,8 @@ def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
         places = slice(first + 1, min(first + 1 + len(logits), len(ids)))  # nothing follows the last symbol
         predictions = logits[: places.stop - places.start, 0]
         surprisals[places] = surprisals_of(ids[places], predictions)
-        likeliest[places], probabilities[places] = _find_likeliest(predictions, shown)
+        likeliest[places], log_probs = _find_likeliest(log_softmax(predictions), shown)
+        probabilities[places] = np.exp(log_probs)
 
     hidden, cell = read_units(engine, ids[:, None], reduce)
     return Inspection(
@@ -97,15 +98,43 @@ def read_units(
     return hidden, cell
 
 
-def _find_likeliest(logits: Array, count: int) -> tuple[Ids, NDArray[np.float64]]:
-    """Return the likeliest symbols for logits (N, V), the first of equals first, and their probabilities, (N, count).
+class PredictionReader:
+    """Reads a text in pieces, and returns how likely each symbol was and which were the likeliest in its place."""
 
-    One after another is found and taken out, which is faster than sorting and takes no memory for an order of them all.
+    def __init__(self, engine: Engine, context: Ids) -> None:
+        """context: what precedes the text, (T,), read from the zero state."""
+        self._shown = min(SHOWN_SYMBOLS, engine.symbols)
+        self._reader = Reader(engine)
+        self._reader.prefill(context[:, None])
+        self._logits = self._reader.logits().copy()  # (1, V), which predict the next symbol
+
+    def read(self, ids: Ids) -> tuple[NDArray[np.float64], Ids, NDArray[np.float64]]:
+        """Read ids (N,).
+
+        Return their log-probabilities (N,), and in each place the likeliest ids (N, 5) with theirs (N, 5), likeliest
+        first, or fewer than 5 if the vocabulary has fewer. Logarithms are natural.
+        """
+        chosen = np.empty(len(ids))
+        likeliest, log_probs = np.empty((len(ids), self._shown), np.int64), np.empty((len(ids), self._shown))
+        for part in cut(len(ids), INSPECTIONS_AT_ONCE * self._logits.shape[1]):
+            after = self._reader.read(ids[part, None])[:, 0]  # (T, V)
+            predicted = log_softmax(np.concatenate([self._logits, after[:-1]]))
+            self._logits = after[-1:].copy()
+            chosen[part] = np.take_along_axis(predicted, ids[part, None], axis=1)[:, 0]
+            likeliest[part], log_probs[part] = _find_likeliest(predicted, self._shown)
+        return chosen, likeliest, log_probs
+
+
+def _find_likeliest(log_probs: NDArray[np.float64], count: int) -> tuple[Ids, NDArray[np.float64]]:
+    """Return the likeliest symbols, the first of equals first, and their log-probabilities, (N, count) both.
+
+    log_probs: of all symbols, (N, V), which are overwritten. One symbol after another is found and taken out, which is
+    faster than sorting and takes no memory for an order of them all.
     """
-    left, rows = log_softmax(logits), np.arange(len(logits))
-    ids, probabilities = np.empty((len(logits), count), np.int64), np.empty((len(logits), count))
+    rows = np.arange(len(log_probs))
+    ids, found_log_probs = np.empty((len(log_probs), count), np.int64), np.empty((len(log_probs), count))
     for rank in range(count):
-        ids[:, rank] = found = left.argmax(axis=1)
-        probabilities[:, rank] = np.exp(left[rows, found])
-        left[rows, found] = -np.inf
-    return ids, probabilities
+        ids[:, rank] = found = log_probs.argmax(axis=1)
+        found_log_probs[:, rank] = log_probs[rows, found]
+        log_probs[rows, found] = -np.inf
+    return ids, found_log_probs

@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from charlm.errors import RequestError
+from charlm.web.answers import completions
 from charlm.web.answers.train import LARGEST_TEXT
+from charlm.web.answers.write import LONGEST_MODEL_NAME
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -65,6 +67,8 @@ class Route:
     largest_body: in bytes.
     reads_results: whether the response is a stream of the results of events.
     has_argument_list: whether the body has the arguments as a list, `data`.
+    writes_completions: whether the response is of `charlm.web.completions`, which checks the body itself. It may be
+        completed when the server is about to end.
     """
 
     methods: str
@@ -72,6 +76,7 @@ class Route:
     largest_body: int = 0
     reads_results: bool = False
     has_argument_list: bool = False
+    writes_completions: bool = False
 
 
 API = "/gradio_api"
@@ -92,6 +97,8 @@ ROUTES = [
         Route("POST", rf"{API}/call/v2/(?P<name>{WORD})/?", CALL_BODY),
         Route("POST", rf"{API}/(cancel|reset)/?", SMALL_BODY),
         Route("GET POST DELETE", rf"{API}/mcp(/{WORD})*/?", CALL_BODY),
+        Route("POST", rf"{completions.PATH}completions/?", CALL_BODY, writes_completions=True),
+        Route("GET", rf"{completions.PATH}models(/[^\n]{{1,{LONGEST_MODEL_NAME}}})?/?"),
     )
 ]
 
@@ -107,7 +114,7 @@ class RefusedError(Exception):
 class Guard:
     """An ASGI middleware that passes on the requests of ROUTES, within their limits, and refuses all others.
 
-    readers: for each session, how many responses that read its results are open.
+    readers: for each session, how many responses that read its results are open, and how many of completions.
     is_closing: if set, only results are served: the server is about to end.
     """
 
@@ -159,11 +166,12 @@ class Guard:
         try:
             route, match = self._find_route(scope)
             async with self._receive_body(scope, receiver, route.largest_body) as body:
-                self._check_body(route, match, body)
-                with self._count_reader(scope, match) if route.reads_results else nullcontext():
+                if not route.writes_completions:
+                    self._check_body(route, match, body)
+                with self._count_reader(self._read_session(route, scope, match)):
                     await self._app(scope, _replay(body, receiver), send)
         except RefusedError as refusal:
-            await send.refuse(refusal)
+            await send.refuse(refusal, in_openai_form=scope["path"].startswith(completions.PATH))
             await receiver.drain()
             await send({"type": "http.response.body"})
 
@@ -172,7 +180,8 @@ class Guard:
         path, method = scope["path"], scope["method"]
         found = [(route, match) for route, matcher in ROUTES if (match := matcher.fullmatch(path))]
         if not found or not {".", ".."}.isdisjoint(path.split("/")):
-            raise RefusedError(404, "There is nothing at this address.")
+            offered = "; completions and models are offered" if path.startswith(completions.PATH) else ""
+            raise RefusedError(404, f"There is nothing at this address{offered}.")
         allowed = [(route, match) for route, match in found if method in route.methods.split()]
         if not allowed:
             raise RefusedError(405, f"This address does not take {method}.")
@@ -259,13 +268,24 @@ class Guard:
         if unknown or missing:
             raise RefusedError(422, f"The body must hold these arguments by name: {', '.join(expected) or 'none'}.")
 
-    @contextmanager
-    def _count_reader(self, scope: Scope, match: re.Match[str]) -> Iterator[None]:
-        """Count a response that reads the results of a session. Raises RefusedError if there are none to read."""
+    def _read_session(self, route: Route, scope: Scope, match: re.Match[str]) -> str | None:
+        """Return the session whose results a request reads, if any. Raises RefusedError if there are none to read."""
+        if route.writes_completions:
+            return completions.PATH  # which is no name of a session
+        if not route.reads_results:
+            return None
         query = parse_qs(scope["query_string"].decode("latin-1"))
         session = match.groupdict().get("session") or query.get("session_hash", [""])[0]
         if not self._has_session(session):
             raise RefusedError(404, "There is no such event, or nobody has read it in time: ask again.")
+        return session
+
+    @contextmanager
+    def _count_reader(self, session: str | None) -> Iterator[None]:
+        """Count a response that reads the results of a session, while the block runs."""
+        if session is None:
+            yield
+            return
         self.readers[session] += 1
         try:
             yield
@@ -309,9 +329,11 @@ class Responder:
             message = {**message, "headers": [*theirs, *ours.items()]}
         await self._send(message)
 
-    async def refuse(self, refusal: RefusedError) -> None:
+    async def refuse(self, refusal: RefusedError, *, in_openai_form: bool = False) -> None:
         """Send a response with the refusal's status and message, all but the empty last part of its body."""
-        body = orjson.dumps({"detail": str(refusal)})
+        message = str(refusal)
+        content = completions.error_object(refusal.status, message) if in_openai_form else {"detail": message}
+        body = orjson.dumps(content)
         length = str(len(body)).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close")]
         await self({"type": "http.response.start", "status": refusal.status, "headers": headers})

@@ -75,4 +75,4 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     # what is loaded by now is kept until the end; searching it for garbage took a fifth of the time of the start
     gc.freeze()
     gc.enable()
-    server.serve(page, THEME, args.host, args.port, root_path=root_path, share=args.share)
+    server.serve(page, registry, THEME, args.host, args.port, root_path=root_path, share=args.share)

@@ -13,6 +13,7 @@ import uvicorn
 
 from charlm.errors import RequestError
 from charlm.text import printable
+from charlm.web.completions import CompletionsApi
 from charlm.web.components import SCRIPT, STYLE
 from charlm.web.gradio_internals import (
     EventQueue,
@@ -25,6 +26,7 @@ from charlm.web.gradio_internals import (
     stop_page,
 )
 from charlm.web.guard import Guard
+from charlm.web.models import ModelRegistry
 from charlm.zero_gpu import on_zero_gpu
 
 SWEEP_SECONDS = 0.5  # between two looks for events without a reader
@@ -45,9 +47,16 @@ PUBLIC_LINK_WARNING = "anyone who knows this address can use the page, and this 
 
 
 def serve(
-    page: gr.Blocks, theme: gr.themes.Base, host: str, port: int, *, root_path: str = "", share: bool = False
+    page: gr.Blocks,
+    registry: ModelRegistry,
+    theme: gr.themes.Base,
+    host: str,
+    port: int,
+    *,
+    root_path: str = "",
+    share: bool = False,
 ) -> None:
-    """Serve a page until the process gets SIGTERM or Ctrl-C.
+    """Serve the page of a registry, and its API in the form of OpenAI's, until the process gets SIGTERM or Ctrl-C.
 
     root_path: under which a proxy offers the page, as `guard.read_root_path` returns it.
     share: whether to open a public link through Gradio's tunnel as well.
@@ -71,7 +80,8 @@ def serve(
         ssr_mode=False,  # Gradio would put a Node server in front of the guard
     )
     events = EventQueue(page)
-    guard = Guard(app, public_endpoints(page), page_events(page), events.has_session, root_path)
+    api = CompletionsApi(app, registry)
+    guard = Guard(api, public_endpoints(page), page_events(page), events.has_session, root_path)
     if on_zero_gpu():
         report_zero_gpu_start()
     PageServer(page, guard, events, host, port, share=share).run([listener])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from charlm.checks import check_number, check_text, check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import SamplingSettings
+from charlm.inference.streams import check_stop
 from charlm.model.history import bits_per_char
 from charlm.web.heat import MOST_NATS, Heat, shades
 from charlm.web.models import ModelRegistry, ServedModel
@@ -25,6 +26,8 @@ LONGEST_MODEL_NAME = 200
 HIGHEST_TEMPERATURE = 2
 LARGEST_TOP_K = 100
 SEED_DIGITS = 40
+MOST_SAMPLES = 16  # texts of a request, which together may be as long as one: they have the bounds above in common
+MOST_STOPS, LONGEST_STOP = 16, 200
 
 LONGEST_CONTINUED = 20_000  # characters of a text that can be continued: the model has to read them again
 UPDATE_SECONDS = 0.05  # between two values of a stream: browsers draw hardly more often, and each costs the server
@@ -192,6 +195,14 @@ def gather_updates(pieces: Iterable[T]) -> Iterator[list[T]]:
             yield update
             update, sent = [], now
     yield update
+
+
+def check_stops(stop: object) -> tuple[str, ...]:
+    """Return the stop strings of a request as `check_stop` does. Raises RequestError if they are too many, too."""
+    stops = check_stop(stop)
+    if len(stops) > MOST_STOPS or max(map(len, stops), default=0) > LONGEST_STOP:
+        raise RequestError(f"stop must be at most {MOST_STOPS} strings of at most {LONGEST_STOP} characters")
+    return stops
 
 
 def read_seed(text: object) -> int | None:

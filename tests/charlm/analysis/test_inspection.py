@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from models import VOCAB, laws, make_config, make_lm, make_weights, save, uniform_lm
 from reference import load_plain, log_softmax
 
+from charlm.analysis.inspection import PredictionReader
 from charlm.errors import RequestError, VocabError
 from charlm.inference import sampling
 from charlm.lm import CharLM
@@ -91,3 +92,26 @@ def test_an_unknown_symbol_or_no_text_is_refused():
         make_lm().inspect("aQ")
     with pytest.raises(RequestError, match="must be a string"):
         make_lm().inspect(7)
+
+
+@pytest.mark.parametrize("most", [1, 200, sampling.MOST_LOGITS])
+@pytest.mark.parametrize("cuts", [[], [1, 2, 3], [0, 5, 5, 11]], ids=str)
+def test_a_text_read_in_pieces_has_the_predictions_that_torch_computes(pair, cuts, most, monkeypatch):
+    monkeypatch.setattr(sampling, "MOST_LOGITS", most)
+    lm, plain = pair
+    ids = lm.vocab.encode("bad\n" + TEXT)
+    log_probabilities = log_softmax(plain_reading(plain, ids)[0])[3:-1]
+    reader = PredictionReader(lm.engine, ids[:4])
+    parts = [reader.read(piece) for piece in np.split(ids[4:], cuts)]
+    chosen, likeliest, likeliest_log_probs = (np.concatenate(each) for each in zip(*parts, strict=True))
+    np.testing.assert_allclose(chosen, np.take_along_axis(log_probabilities, ids[4:, None], 1)[:, 0], atol=1e-5)
+    ranking = np.argsort(-log_probabilities, axis=1, kind="stable")[:, :5]
+    np.testing.assert_array_equal(likeliest, ranking)
+    np.testing.assert_allclose(likeliest_log_probs, np.take_along_axis(log_probabilities, ranking, 1), atol=1e-5)
+
+
+def test_log_probabilities_are_finite_where_probabilities_are_0():
+    lm = make_lm(vocab="abc")
+    lm._weights["head.bias"][:] = [0, -2000, -3000]
+    chosen, _, log_probs = PredictionReader(lm.engine, lm.vocab.encode("a")).read(lm.vocab.encode("cab"))
+    assert chosen[0] == pytest.approx(-3000, rel=0.01) and np.isfinite(log_probs).all()

@@ -44,7 +44,7 @@ def tell():  # how many events there are, and how many sessions Gradio keeps a s
 out, sys.stdout = sys.stdout, sys.stderr
 print(port, file=out, flush=True)
 threading.Thread(target=tell, daemon=True).start()
-server.serve(page, THEME, "127.0.0.1", port)
+server.serve(page, registry, THEME, "127.0.0.1", port)
 """
 LONG = ["homework-rnn", "A", 5000, 1, 0, 1, 3]
 
