@@ -17,7 +17,9 @@ that SECURITY.md has them under:
 8. addresses of files, proxies and traversals;
 11. SIGTERM while 20 people stream;
 14. of a model of 6,000 symbols, 16 visitors inspect the longest text and 16 send the longest prompt, all at once. The
-    limit is what 65 symbols take, some 260 MB, and half of that.
+    limit is what 65 symbols take, some 260 MB, and half of that;
+15. 500 requests to /v1/completions at once, each for 5,000 characters in one text or in 16, with log-probabilities or
+    without. Two of three clients vanish while they wait or read.
 
 What takes no load is tested once: of the rows 7, 9, 10, 12 and 13 the tests run that SECURITY.md names.
 """
@@ -51,7 +53,7 @@ from charlm.model.folder import Model, write_model
 
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
-API = "/gradio_api"
+API, COMPLETIONS = "/gradio_api", "/v1/completions"
 LSTM, RNN = "shakespeare-lstm", "shakespeare-rnn"
 LONGEST, LONGEST_PROMPT = 5_000, 20_000  # characters
 LARGE, LARGE_VOCABULARY = "large", 6_000  # the name of row 14's model, and its symbols, as many as of a Chinese novel
@@ -330,8 +332,10 @@ async def calls_in_a_row(app: App, args: argparse.Namespace) -> list[Figure]:
 async def bodies(app: App, args: argparse.Namespace) -> list[Figure]:
     """Row 5."""
     answers, unexpected = Counter[int](), list[str]()
-    routes = {"queue/join": 2_500_000, "call/generate": 256_000, "call/v2/generate": 256_000, "mcp/": 256_000}
-    uploads = ["upload", "stream/a", "component_server", "process_recording", "run/generate", "vibe-edit"]
+    calls = ["call/generate", "call/v2/generate", "mcp/"]
+    routes = {f"{API}/queue/join": 2_500_000, COMPLETIONS: 256_000, **{f"{API}/{name}": 256_000 for name in calls}}
+    names = ["upload", "stream/a", "component_server", "process_recording", "run/generate", "vibe-edit"]
+    uploads = ["/v1/files", "/v1/uploads", *(f"{API}/{name}" for name in names)]
 
     async def chunks(size: int) -> AsyncIterator[bytes]:
         for _ in range(size // 64_000):
@@ -339,7 +343,7 @@ async def bodies(app: App, args: argparse.Namespace) -> list[Figure]:
 
     async with visitor(app) as client:
         for path in routes:  # so that what a route needs at its first request is not taken for the bodies' memory
-            await client.post(f"{API}/{path}", content=b"{}")
+            await client.post(path, content=b"{}")
         before = app.forget_peak()
         for size in (64_000, 1_000_000, 3_000_000, 30_000_000, 300_000_000):
             for path in [*routes, *uploads]:
@@ -347,7 +351,7 @@ async def bodies(app: App, args: argparse.Namespace) -> list[Figure]:
                     headers = {} if chunked else {"content-length": str(size // 64_000 * 64_000)}
                     status = 0
                     with suppress(httpx.TransportError):
-                        answer = await client.post(f"{API}/{path}", content=chunks(size), headers=headers)
+                        answer = await client.post(path, content=chunks(size), headers=headers)
                         status = answer.status_code
                     expected = 404 if path in uploads else 413 if size > routes[path] else None
                     answers[status] += 1
@@ -453,13 +457,25 @@ def generate(dice: random.Random, endpoints: dict[str, int], events: dict[int, i
         keys = ["model", "prompt", "length", "temperature", "top_k", "top_p", "seed", "text", "unknown"]
         pairs = [json.dumps(key).encode() + b": " + value() for key in keys if dice.random() < 0.5]
         return Generated("POST", f"{API}/call/v2/{name}", b"{" + b", ".join(pairs) + b"}")
-    if kind < 0.92:
+    if kind < 0.9:
+        keys = ["model", "prompt", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "logprobs", "echo"]
+        keys += ["stream", "stream_options", "best_of", "unknown"]
+        pairs = [json.dumps(key).encode() + b": " + value() for key in keys if dice.random() < 0.3]
+        model = [] if dice.random() < 0.1 else [b'"model": "' + RNN.encode() + b'"']  # of two, the last counts
+        return Generated("POST", COMPLETIONS, b"{" + b", ".join([*pairs, *model]) + b"}")
+    if kind < 0.94:
         body = {"session_hash": f"s{dice.randrange(300)}", "fn_index": dice.choice(STRANGE[:12]), "event_id": "e"}
         return Generated(
             "POST", f"{API}/{dice.choice(['cancel', 'reset', 'mcp/', 'queue/join'])}", json.dumps(body).encode()
         )
     path = dice.choice(paths).replace("{event_id}", dice.choice(["a", "..", "0" * 32]))
     return Generated(dice.choice(["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "POST"]), path, value())
+
+
+def reason(answer: httpx.Response) -> str:
+    """Return what a refusal says, in the form of the page's API or of OpenAI's."""
+    content = answer.json()
+    return str(content["error"]["message"] if "error" in content else content["detail"])
 
 
 async def generated(app: App, args: argparse.Namespace) -> list[Figure]:
@@ -469,9 +485,10 @@ async def generated(app: App, args: argparse.Namespace) -> list[Figure]:
         document = (await client.get(f"{API}/openapi.json")).json()
         config = (await client.get("/config")).json()
         names = [path.rpartition("/")[2] for path in document["paths"] if path.startswith(f"{API}/call/v2/")]
-        counts = {"models": 0, "generate": 7, "history": 1, "inspect": 2}
+        counts = {"models": 0, "generate": 7, "generate_many": 9, "history": 1, "inspect": 2}
         events = {event["id"]: len(event["inputs"]) for event in config["dependencies"]}
         paths = [*document["paths"], f"{API}/queue/data?session_hash=none", f"{API}/info", "/config", "/"]
+        paths += [COMPLETIONS, "/v1/models", f"/v1/models/{RNN}", "/v1/models/none", "/v1/files"]
         requests = [generate(dice, {name: counts[name] for name in names}, events, paths) for _ in range(args.requests)]
         todo = iter(requests)
 
@@ -482,7 +499,7 @@ async def generated(app: App, args: argparse.Namespace) -> list[Figure]:
                 )
                 statuses[answer.status_code] += 1
                 text = answer.text
-                if answer.status_code >= 500 and not (answer.status_code == 503 and "detail" in answer.json()):
+                if answer.status_code >= 500 and not (answer.status_code == 503 and reason(answer)):
                     bad[f"{answer.status_code} {request.method} {request.path}"] += 1
                 if 400 <= answer.status_code < 500 and request.method != "HEAD" and len(text) < 10:
                     bad[f"no message: {answer.status_code} {request.path}"] += 1
@@ -576,6 +593,11 @@ ADDRESSES = (
         "/.git/config",
         "/.env",
         "/weights/shakespeare-lstm/model.safetensors",
+        "/v1/files",
+        "/v1/models/../../app.py",
+        "/v1/models/..%2f..%2fapp.py",
+        "/v1/models/weights%2fshakespeare-lstm%2fconfig.json",
+        "/v1/chat/completions",
         "/monitoring",
         "/monitoring/summary",
         "/docs",
@@ -665,6 +687,40 @@ async def large_vocabulary(app: App, args: argparse.Namespace) -> list[Figure]:
     ]
 
 
+async def completions(app: App, args: argparse.Namespace) -> list[Figure]:
+    """Row 15."""
+    before, statuses, details, cut = app.forget_peak(), Counter[int](), set[str](), 0
+
+    async def ask(number: int) -> None:
+        nonlocal cut
+        n, dice = 1 if number % 2 else 16, random.Random(number)
+        body = {"model": LSTM, "prompt": "ROMEO:", "n": n, "max_tokens": LONGEST // n, "stream": number % 4 < 2}
+        body["logprobs"] = 5 if number % 5 == 0 else None
+        async with visitor(app) as client:
+            try:
+                async with asyncio.timeout(dice.uniform(0, 5) if number % 3 else None):
+                    answer = await client.post(COMPLETIONS, json=body, timeout=None)
+            except TimeoutError:
+                cut += 1
+                return
+            statuses[answer.status_code] += 1
+            if answer.status_code != 200:
+                details.add(reason(answer))
+
+    await asyncio.gather(*(ask(number) for number in range(500)))
+    await asyncio.sleep(5)
+    left = app.state()["texts"]
+    others = {status for status in statuses if status not in (200, 503)}
+    says = ", ".join(details) or "nothing"
+    return [
+        Figure(
+            15, f"answers: {dict(statuses)}; vanished: {cut}", "200 or 503", says[:60], not others and bool(details)
+        ),
+        Figure(15, "texts being written 5 s after the last answer", "none", f"{left}", left == 0),
+        at_most(15, "memory", app.peak() - before, 100, "MB"),
+    ]
+
+
 def large_vocab() -> str:
     """Return the vocabulary of row 14."""
     return "".join(chr(0x4E00 + number) for number in range(LARGE_VOCABULARY))
@@ -708,6 +764,7 @@ ROWS: dict[int, Callable[[App, argparse.Namespace], Awaitable[list[Figure]]]] = 
     8: addresses,
     11: told_to_end,
     14: large_vocabulary,
+    15: completions,
 }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 
+import openai
 import pytest
 from browser import ROOT
 from forked_programs import run_program
@@ -152,6 +153,29 @@ def test_the_api_streams_a_text_that_grows(app):
     assert len(texts) > 2
     assert texts[-1] == whole
     assert all(whole.startswith(text) for text in texts)
+
+
+def test_openais_client_streams_what_the_model_writes_as_it_is_written(app):
+    lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
+    with openai.OpenAI(api_key="none", base_url=f"{app}/v1", max_retries=0) as client:
+        assert "shakespeare-lstm" in [model.id for model in client.models.list()]
+        settings = {"model": "shakespeare-lstm", "prompt": "ROMEO:", "temperature": 0.8, "seed": 7}
+        stream = client.completions.create(max_tokens=3000, stream=True, **settings)
+        pieces = [chunk.choices[0].text for chunk in stream]
+        assert len(pieces) > 5 and "".join(pieces) == lm.generate("ROMEO:", 3000, seed=7)
+        several = client.completions.create(max_tokens=200, n=3, stop=["\n\n"], logprobs=5, **settings).choices
+        assert [choice.text for choice in several] == [
+            sample.text for sample in lm.generate_many("ROMEO:", 3, 200, seed=7, stop="\n\n")
+        ]
+        for choice in several:
+            nats = lm.score("ROMEO:" + choice.text)[5:]
+            assert choice.logprobs.token_logprobs == pytest.approx(-nats, abs=1e-4)
+        with pytest.raises(openai.BadRequestError, match="n is 17; it must be from 1 to 16"):
+            client.completions.create(n=17, **settings)
+        # one that leaves in the middle frees its slots
+        for _ in range(40):
+            with client.completions.create(max_tokens=5000, stream=True, **settings) as stream:
+                next(iter(stream))
 
 
 @pytest.mark.parametrize(

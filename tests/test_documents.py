@@ -17,6 +17,8 @@ from browser import ROOT
 from forked_programs import run_program
 from models import make_lm
 
+from charlm.lm import CharLM
+
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *ROOT.glob("docs/*.md"))
@@ -88,10 +90,10 @@ def run_document(document, folder, page=None):
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "HF_TOKEN": "hf_ada"}
     environment["PYTHONPATH"] = str(folder)  # modules come from the clone
     printed = []
-    for language, code in steps(document):
+    for language, written in steps(document):
+        code = written.replace("http://127.0.0.1:7860", page or "")
         if language == "python":
-            script = code.replace("http://127.0.0.1:7860", page or "")
-            printed.append(run_python(["-c", script], folder, environment))
+            printed.append(run_python(["-c", code], folder, environment))
         elif code in NOT_RUN_HERE:
             continue
         elif code.startswith("python -m "):
@@ -134,12 +136,16 @@ def test_the_readme_leads_from_a_text_to_a_published_model_and_a_script(hub, clo
 
 @pytest.mark.slow
 def test_units_the_plain_script_and_the_api_work_as_written(trained, app):
-    several, listed, _tail, units, plain, answered = run_document("docs/python.md", trained, page=app)
+    printed = run_document("docs/python.md", trained, page=app)
+    several, listed, _tail, units, plain, answered, curled, completed = printed
     assert re.findall(r"^--- seed (\d), \d\.\d\d bits per character ---$", several, re.MULTILINE) == ["7", "8", "9"]
     assert [json.loads(line)["seed"] for line in listed.splitlines()] == [7, 8, 9]
     assert re.search(r"^position in the line +(hidden|cell) [01]:\d+ \d\.\d{3} ", units)
     assert len(plain) == 200
     assert len(answered.split("\n", 1)[1]) == 200 + len("\n")
+    assert len(json.loads(curled)["choices"][0]["text"]) == 200
+    lm = CharLM.from_pretrained(ROOT / "weights" / "shakespeare-lstm")
+    assert completed.startswith(lm.generate("ROMEO:", 200, 0.8, seed=7) + "\n--- seed 7, ends by ")
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def call(url, name, **arguments):
 
 def test_the_tools_are_the_endpoints_of_the_api_and_no_event_of_the_page(app):
     tools = with_session(app, lambda session: session.list_tools()).tools
-    assert sorted(tool.name for tool in tools) == ["generate", "history", "inspect", "models"]
+    assert sorted(tool.name for tool in tools) == ["generate", "generate_many", "history", "inspect", "models"]
 
 
 def test_every_tool_and_every_argument_is_described(app):
@@ -45,6 +45,14 @@ def test_a_tool_writes_the_text_of_the_model(app):
     lm = CharLM.from_pretrained(ROOT / "weights" / "shakespeare-rnn")
     assert not answer.isError
     assert answer.content[0].text == lm.generate("Apple", 80, 0.7, seed=3)
+
+
+def test_a_tool_writes_several_texts_and_ends_them(app):
+    settings = {"prompt": "Apple", "num_samples": 2, "length": 80, "seed": 3, "stop": ["."]}
+    answer = call(app, "generate_many", model="shakespeare-rnn", **settings)
+    assert not answer.isError
+    for sample in CharLM.from_pretrained(ROOT / "weights" / "shakespeare-rnn").generate_many(**settings):
+        assert repr(sample.text) in answer.content[0].text
 
 
 def test_a_tool_inspects_and_another_gives_the_record(app):

@@ -4,6 +4,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import openai
 import pytest
 from browser import ROOT, running_app
 from gradio_client import Client
@@ -61,8 +62,15 @@ def test_the_clients_of_the_api_and_of_mcp_find_their_way(proxied):
     text = client.predict("shakespeare-rnn", "Apple", 40, 0.8, 0, 1, 1, api_name="/generate")
     assert text == CharLM.from_pretrained(RNN).generate("Apple", 40, seed=1)
     client.close()
+    with openai.OpenAI(api_key="none", base_url=f"{proxied}/v1", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["shakespeare-rnn"]
+        settings = {"max_tokens": 40, "temperature": 0.8, "seed": 1}
+        stream = client.completions.create(model="shakespeare-rnn", prompt="Apple", stream=True, **settings)
+        assert "".join(chunk.choices[0].text for chunk in stream) == text
+        with pytest.raises(openai.NotFoundError, match="there is no model 'none' here"):
+            client.completions.create(model="none", prompt="Apple")
     tools = with_session(proxied, lambda session: session.list_tools()).tools
-    assert sorted(tool.name for tool in tools) == ["generate", "history", "inspect", "models"]
+    assert sorted(tool.name for tool in tools) == ["generate", "generate_many", "history", "inspect", "models"]
 
 
 def test_the_list_of_routes_holds_behind_the_proxy(proxied):

@@ -5,7 +5,7 @@ import json
 from contextlib import asynccontextmanager
 from functools import partial
 
-import httpx
+import httpx2
 import openai
 import pytest
 from loops import run_async
@@ -35,9 +35,9 @@ def make_guard(lm=None, root_path=""):
 @asynccontextmanager
 async def connected(guard, path="/v1"):
     """The client library, which asks the guard without a network."""
-    transport = httpx.ASGITransport(guard, raise_app_exceptions=False)
+    transport = httpx2.ASGITransport(guard, raise_app_exceptions=False)
     async with (
-        httpx.AsyncClient(transport=transport) as http,
+        httpx2.AsyncClient(transport=transport) as http,
         openai.AsyncOpenAI(api_key="none", base_url=f"http://page{path}", max_retries=0, http_client=http) as client,
     ):
         yield client

@@ -12,7 +12,16 @@ from charlm.lm import CharLM
 from charlm.web.answers import write as writing
 from charlm.web.answers.api import Api
 from charlm.web.answers.inside import LONGEST_INSPECTED
-from charlm.web.answers.write import HIGHEST_TEMPERATURE, LARGEST_TOP_K, LONGEST_PROMPT, LONGEST_TEXT, SEED_DIGITS
+from charlm.web.answers.write import (
+    HIGHEST_TEMPERATURE,
+    LARGEST_TOP_K,
+    LONGEST_PROMPT,
+    LONGEST_STOP,
+    LONGEST_TEXT,
+    MOST_SAMPLES,
+    MOST_STOPS,
+    SEED_DIGITS,
+)
 from charlm.web.models import ModelRegistry, ServedModel
 
 
@@ -115,6 +124,7 @@ def test_a_model_that_is_not_served_is_refused_by_a_short_message_that_lists_tho
     for ask in (
         api.history,
         lambda name: list(api.generate(name)),
+        api.generate_many,
         lambda name: api.inspect(name, "ab"),
     ):
         with pytest.raises(RequestError, match="choose one of small-lstm, small-rnn") as caught:
@@ -140,6 +150,37 @@ def test_a_model_that_is_not_served_is_refused_by_a_short_message_that_lists_tho
 def test_an_argument_out_of_bounds_is_refused_by_name(argument, value):
     with pytest.raises(RequestError, match=argument):
         list(make_api().generate("small-lstm", **{argument: value}))
+    with pytest.raises(RequestError, match=argument):
+        make_api().generate_many("small-lstm", **{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *[({"num_samples": value}, "num_samples is ") for value in (None, 0, 1.5, "2", True, MOST_SAMPLES + 1)],
+        ({"num_samples": 11}, "num_samples × length is 5,500 characters; at most 5,000 are allowed"),
+        (
+            {"num_samples": 3, "length": 5, "prompt": "a" * 6667},
+            "num_samples × prompt is 20,001 characters; at most 20,000 are allowed",
+        ),
+        ({"stop": 5}, "stop is 5; it must be a string or a list of strings"),
+        ({"stop": ["a", ""]}, "stop has ''; each stop string must be"),
+        ({"stop": ["a"] * (MOST_STOPS + 1)}, "stop must be at most 16 strings of at most 200 characters"),
+        ({"stop": ["a" * (LONGEST_STOP + 1)]}, "stop must be at most 16 strings of at most 200 characters"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_more_texts_or_stop_strings_than_are_allowed_are_refused(arguments, message):
+    with pytest.raises(RequestError, match=f"^{message}"):
+        make_api().generate_many("small-lstm", **arguments)
+
+
+def test_several_texts_are_those_of_the_model_itself():
+    settings = {"length": 60, "temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 11}
+    told = make_api().generate_many("small-lstm", "abc€", 4, **settings, stop=["ab", "€"])
+    samples = make_lm("lstm").generate_many("abc", 4, **settings, stop="ab")
+    assert told == [vars(sample) for sample in samples]
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
 def test_the_description_of_generate_names_the_bounds():
@@ -147,6 +188,9 @@ def test_the_description_of_generate_names_the_bounds():
     assert f"how many new characters, up to {LONGEST_TEXT:,}." in described
     assert f"the model's own probabilities; up to {HIGHEST_TEMPERATURE}." in described
     assert f"the k likeliest characters, up to {LARGEST_TOP_K};" in described
+    described = Api.generate_many.__doc__
+    assert f"how many texts, up to {MOST_SAMPLES}." in described and f"up to {MOST_STOPS} strings" in described
+    assert f"Together they may have {LONGEST_TEXT:,} characters, and read {LONGEST_PROMPT:,}." in described
 
 
 def test_the_longest_prompt_and_a_lone_surrogate_are_read():
