@@ -1075,18 +1075,35 @@ function largest(numbers) {
 
 /** Set to 0 the weights (V,) that top-k and top-p exclude. */
 function limit(weights, topK, topP) {
-  // a stable sort: of equals the first comes first
-  const ranking = Array.from(weights.keys()).sort((one, other) => weights[other] - weights[one]);
-  const kept = topK > 0 ? Math.min(topK, weights.length) : weights.length;
-  for (const id of ranking.slice(kept)) weights[id] = 0;
+  if (topK > 0 && topK < weights.length) {
+    keep(weights, rankLikeliest(weights, (ids) => ids.length >= topK).slice(0, topK));
+  }
   if (topP >= 1) return;
   let total = 0;
   for (const weight of weights) total += weight;
-  let reached = 0;
-  for (const id of ranking) {
-    if (reached < 0) weights[id] = 0;
-    else if ((reached += weights[id]) >= topP * total) reached = -1; // the symbol that reaches it is kept
+  let end = 0; // of the ranking: behind the symbol that reaches the share, which is kept
+  const ranking = rankLikeliest(weights, (ids) => {
+    let sum = 0;
+    end = ids.findIndex((id) => (sum += weights[id]) >= topP * total) + 1;
+    return end > 0;
+  });
+  if (end > 0) keep(weights, ranking.slice(0, end));
+}
+
+/** Return the ids of weights (V,), the likeliest first, of equals the smaller first: as many as `isEnough` asks for. */
+function rankLikeliest(weights, isEnough) {
+  for (let lowest = weights[largest(weights)] / 8; ; lowest /= 64) {
+    const ids = [];
+    for (let id = 0; id < weights.length; id++) if (weights[id] >= lowest) ids.push(id);
+    ids.sort((one, other) => weights[other] - weights[one]); // which is stable
+    if (isEnough(ids) || ids.length === weights.length) return ids;
   }
+}
+
+function keep(weights, ids) {
+  const kept = ids.map((id) => weights[id]);
+  weights.fill(0);
+  ids.forEach((id, rank) => (weights[id] = kept[rank]));
 }
 
 function checkFinite(logit) {

@@ -1,20 +1,29 @@
 """charlm/browser/charlm.js in Chromium, compared with numpy, plain torch and Python's engine."""
 
 import base64
+import json
+import random
 import re
 from functools import partial
+from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from shutil import copy
 from threading import Thread
 
 import numpy as np
 import pytest
 import wasmtime
 from browser import ROOT
-from models import VOCAB, make_config, make_sampler, make_weights
+from models import VOCAB, change_config, contents, make_config, make_model, make_sampler, make_weights, save
+from mutations import READ_FILES, damage
 from reference import load_plain, plain_logits
 
+from charlm.analysis.inspection import name_likeliest
+from charlm.errors import CharLMError
+from charlm.inference.engine import Engine
 from charlm.lm import CharLM
-from charlm.model.folder import Model, write_model
+from charlm.model.cells import CELLS
+from charlm.model.folder import Model, read_usable_model, write_model
 
 FOLDER = ROOT / "charlm" / "browser"
 BUNDLED = sorted(path.name for path in (ROOT / "weights").iterdir())
@@ -47,7 +56,24 @@ function base64(numbers) {
   return btoa(text);
 }
 
-Object.assign(window, exports, { filesOf, told, base64, ready: true });
+const decode = (text) => Uint8Array.from(atob(text), (symbol) => symbol.charCodeAt(0));
+
+/** A function that makes a Worker of the module, in a browser that has been changed before by a statement. */
+function workerAfter(statement) {
+  const source = `${statement}; await import("${location.origin}/charlm.js");`;
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  return () => new Worker(url, { type: "module", name: "charlm" });
+}
+
+/** What an error says when a model is loaded; null if none does. */
+async function refusal(address, options) {
+  const found = await told(exports.CharLM.load(address, options));
+  if (typeof found === "string") return found;
+  found.close();
+  return null;
+}
+
+Object.assign(window, exports, { filesOf, told, base64, decode, workerAfter, refusal, ready: true });
 """
 PAGE = '<!doctype html><title>charlm</title><script type="module" src="test.js"></script>'
 
@@ -219,3 +245,392 @@ def test_a_seed_gives_the_text_that_python_gives(page, name):
     )
     lm = CharLM.from_pretrained(ROOT / "weights" / name, device="cpu")
     assert written == [lm.generate("ROMEO:", 500, seed=seed) for seed in range(10)]
+
+
+# Texts
+
+
+TEXT = "a bad 😀 cab\n한é" * 4
+
+
+@pytest.fixture(scope="module")
+def folder(site):
+    """A small model with an LSTM's two states, as its folder."""
+    return put_model(site, "small", "lstm", embedding_size=6, hidden_size=9)
+
+
+def test_surprisals_predictions_and_units_are_those_of_python(page, folder):
+    score, inspection, hidden, cell, shape = page.evaluate(
+        """async ([folder, text]) => {
+            const lm = await CharLM.load(folder);
+            const { hidden, cell, layers, units } = await lm.units(text);
+            const read = await lm.inspect(text);
+            lm.close();
+            const { skipped, symbols, likeliest } = read;
+            const surprisals = Array.from(read.surprisals);
+            const again = await CharLM.load(`${folder}/`);
+            const score = Array.from(await again.score(text));
+            again.close();
+            return [score, { skipped, symbols, likeliest, surprisals }, base64(hidden), base64(cell), [layers, units]];
+        }""",
+        [folder.name, TEXT],
+    )
+    lm = CharLM.from_pretrained(folder, device="cpu")
+    expected = lm.inspect(TEXT)
+    np.testing.assert_allclose(score, lm.score(TEXT), atol=2e-5)
+    np.testing.assert_allclose(inspection["surprisals"], expected.surprisals, atol=2e-5)
+    assert (inspection["symbols"], inspection["skipped"]) == (list(TEXT), "")
+    named = name_likeliest(expected, lm.vocab)
+    assert [[symbol for symbol, _ in place] for place in inspection["likeliest"]] == [
+        [symbol for symbol, _ in place] for place in named
+    ]
+    probabilities = [probability for place in inspection["likeliest"] for _, probability in place]
+    assert probabilities == pytest.approx([probability for place in named for _, probability in place], abs=1e-5)
+    assert shape == [2, 9]
+    np.testing.assert_allclose(floats(hidden).reshape(-1, 2, 9), expected.hidden, atol=1e-5)
+    np.testing.assert_allclose(floats(cell).reshape(-1, 2, 9), expected.cell, atol=1e-5)
+
+
+def test_a_text_is_the_same_in_pieces_continued_and_with_its_surprisals(page, folder):
+    whole, pieces, continued, written, surprisals, score = page.evaluate(
+        """async (folder) => {
+            const lm = await CharLM.load(folder);
+            const settings = { temperature: 1.1, topK: 8, topP: 0.95, seed: 3 };
+            const whole = await lm.generate("cab", { ...settings, length: 300 });
+            const pieces = [];
+            for await (const piece of lm.stream("cab", { ...settings, length: 300 })) pieces.push(piece);
+            const after = Array.from(whole).slice(0, 120).join("");
+            const continued = await lm.generate("cab", { ...settings, length: 180, after });
+            let [written, surprisals] = ["", []];
+            for await (const piece of lm.write("cab", { ...settings, length: 300 })) {
+                written += piece.text;
+                surprisals.push(...piece.surprisals);
+            }
+            const score = Array.from(await lm.score("cab" + whole));
+            lm.close();
+            return [whole, pieces, continued, written, surprisals, score];
+        }""",
+        folder.name,
+    )
+    assert "".join(pieces) == written == whole == whole[:120] + continued
+    assert len(whole) == 300 and len(pieces[0]) == 1  # the first at once
+    assert surprisals == pytest.approx(score[2:], abs=1e-9)
+    lm = CharLM.from_pretrained(folder, device="cpu")
+    assert whole == lm.generate("cab", 300, 1.1, 8, 0.95, 3)
+
+
+def test_an_empty_prompt_starts_a_line_and_unknown_symbols_are_skipped_and_named(page, folder):
+    texts = page.evaluate(
+        """async (folder) => {
+            const lm = await CharLM.load(folder);
+            const texts = [lm.unknown("xa🤖byx"), lm.unknown(""), lm.vocab.join(""), lm.kernel, lm.parameters];
+            for (const prompt of ["", "\\n", "x🤖", "ab", "xa🤖b"]) {
+                texts.push(await lm.generate(prompt, { length: 30, seed: 1 }));
+            }
+            texts.push(await lm.generate("ab", { length: 0 }));
+            const { symbols, skipped } = await lm.inspect("xa🤖b");
+            lm.close();
+            return [...texts, symbols, skipped];
+        }""",
+        folder.name,
+    )
+    config = CharLM.from_pretrained(folder, device="cpu").config
+    assert texts[:5] == ["x🤖y", "", VOCAB, "wasm-simd", config.parameters]
+    assert texts[5] == texts[6] == texts[7] and texts[8] == texts[9] != texts[5]
+    assert texts[10:] == ["", ["a", "b"], "x🤖"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("generate(7)", "RequestError: prompt is 7; it must be a string"),
+        ("generate('a', { length: -1 })", "RequestError: length is -1; it must be from 0"),
+        ("generate('a', { length: 1.5 })", "RequestError: length is 1.5; it must be a whole number"),
+        ("generate('a', { temperature: -1 })", "RequestError: temperature is -1; it must be a finite number from 0"),
+        ("generate('a', { temperature: NaN })", "RequestError: temperature is NaN; it must be a finite number from 0"),
+        ("generate('a', { temperature: '1' })", "RequestError: temperature is '1'; it must be a number"),
+        ("generate('a', { topP: 1.5 })", "RequestError: topP is 1.5; it must be from 0 to 1"),
+        ("generate('a', { topK: 0.5 })", "RequestError: topK is 0.5; it must be a whole number"),
+        ("generate('a', { seed: -3n })", "RequestError: seed is -3; it must be from 0"),
+        ("generate('a', { seed: true })", "RequestError: seed is true; it must be a whole number"),
+        (
+            "score('ab€')",
+            "VocabError: '€' (character 3) is not among this model's 10 symbols; "
+            "leave it out or train on a text that has it",
+        ),
+        ("generate('a', { after: 'x' })", "VocabError: 'x' (character 1) is not among this model's 10 symbols"),
+    ],
+)
+def test_wrong_arguments_are_told(page, folder, call, message):
+    said = page.evaluate(
+        f"""async (folder) => {{
+            window.lm ??= await CharLM.load(folder);
+            return told(lm.{call});
+        }}""",
+        folder.name,
+    )
+    assert said.startswith(message)
+
+
+# The Worker
+
+
+def test_stop_takes_effect_at_once_and_the_worker_is_free_again(page):
+    waited, reason, pieces, left, answered, closed = page.evaluate(
+        """async () => {
+            const lm = await CharLM.load("weights/shakespeare-lstm");
+            const stop = new AbortController();
+            let [pieces, reason, begin] = [0, null, 0];
+            try {
+                for await (const piece of lm.stream("A", { length: 1e9, seed: 0, signal: stop.signal })) {
+                    if (++pieces === 3) setTimeout(() => { begin = performance.now(); stop.abort(); }, 5);
+                }
+            } catch (error) {
+                reason = error.name;
+            }
+            const waited = performance.now() - begin;
+            let left = "";
+            for await (const piece of lm.stream("A", { length: 1e9, seed: 0 })) if ((left += piece).length > 3) break;
+            const answered = (await lm.score("To be")).length; // nothing else keeps the Worker
+            const endless = told(lm.generate("A", { length: 1e9 }));
+            await new Promise((resolve) => setTimeout(resolve, 50));
+            lm.close();
+            return [waited, reason, pieces, left.length, answered, [await endless, await told(lm.score("To be"))]];
+        }"""
+    )
+    assert waited < 200 and reason == "AbortError" and pieces >= 3 and left > 3 and answered == 4
+    assert closed == ["CharLMError: this model is closed; load it again"] * 2
+
+
+def test_a_reader_that_is_slow_does_not_make_the_worker_run_far_ahead(page, folder):
+    # a text of 10⁹ symbols would fill the memory
+    sizes = page.evaluate(
+        """async (folder) => {
+            const lm = await CharLM.load(folder);
+            const sizes = [];
+            for await (const piece of lm.stream("a", { length: 1e9, seed: 0 })) {
+                if (sizes.length === 1) await new Promise((resolve) => setTimeout(resolve, 300));
+                if (sizes.push(piece.length) === 9) break;
+            }
+            const begin = performance.now();
+            await lm.score("ab");
+            lm.close();
+            return [...sizes, performance.now() - begin];
+        }""",
+        folder.name,
+    )
+    assert sum(sizes[:9]) < 2e6 and sizes[9] < 200
+
+
+def test_models_share_a_worker_or_have_one_each(page, folder, site):
+    other = put_model(site, "other", "gru", hidden_size=12)
+    started = []
+    page.on("worker", lambda worker: started.append(worker))
+    apart, together = page.evaluate(
+        """async (folders) => {
+            const settings = { length: 2000, seed: 5 };
+            const alone = await Promise.all(folders.map((folder) => CharLM.load(folder)));
+            const apart = [];
+            for (const lm of alone) apart.push(await lm.generate("a", settings), await lm.generate("b", settings));
+            alone.forEach((lm) => lm.close());
+            const first = await CharLM.load(folders[0]);
+            const second = await CharLM.load(folders[1], { beside: first });
+            window.shared = [first, second];
+            const asked = shared.flatMap((lm) => [lm.generate("a", settings), lm.generate("b", settings)]);
+            return [apart, await Promise.all(asked)];
+        }""",
+        [folder.name, other.name],
+    )
+    assert together == apart and len(started) == 3
+    page.evaluate("shared[0].close()")
+    assert page.evaluate("shared[1].generate('a', { length: 5, seed: 5 })") == apart[2][:5]
+    with started[-1].expect_event("close"):  # with it, all memory of its models is free
+        page.evaluate("shared[1].close()")
+
+
+# Browsers that lack something
+
+
+def test_without_workers_a_model_computes_in_the_page_which_goes_on_meanwhile(browser, site, folder):
+    page = browser.new_page()
+    page.add_init_script("delete globalThis.Worker")
+    page.goto(site[1])
+    page.wait_for_function("window.ready")
+    text, frames = page.evaluate(
+        """async (folder) => {
+            const lm = await CharLM.load(folder);
+            let [frames, isOver] = [0, false];
+            const count = () => { frames++; if (!isOver) setTimeout(count); };
+            count();
+            const text = await lm.generate("cab", { length: 20000, seed: 3 });
+            isOver = true;
+            lm.close();
+            return [text, frames];
+        }""",
+        folder.name,
+    )
+    assert text == CharLM.from_pretrained(folder, device="cpu").generate("cab", 20_000, seed=3)
+    assert frames > 3 and not page.workers
+    page.close()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["delete WebAssembly.Module", "WebAssembly.Module = function () { throw new WebAssembly.CompileError(); }"],
+)
+def test_without_simd_a_model_computes_in_plain_javascript(page, folder, missing):
+    kernel, text = page.evaluate(
+        """async ([folder, missing]) => {
+            const lm = await CharLM.load(folder, { worker: workerAfter(missing) });
+            const text = await lm.generate("cab", { length: 300, seed: 3 });
+            lm.close();
+            return [lm.kernel, text];
+        }""",
+        [folder.name, missing],
+    )
+    assert kernel == "javascript"
+    assert text == CharLM.from_pretrained(folder, device="cpu").generate("cab", 300, seed=3)
+
+
+def test_without_crypto_the_sha_256_is_our_own(page, site, folder):
+    # headers of all lengths modulo 64, which spaces fill up
+    packed = (folder / "model.safetensors").read_bytes()
+    begin = 8 + int.from_bytes(packed[:8], "little")
+    files = []
+    for spaces in range(64):
+        weights = (begin - 8 + spaces).to_bytes(8, "little") + packed[8:begin] + b" " * spaces + packed[begin:]
+        config = json.loads((folder / "config.json").read_text()) | {"weights_sha256": sha256(weights).hexdigest()}
+        files.append([json.dumps(config), base64.b64encode(weights).decode()])
+    loaded, damaged = page.evaluate(
+        """async (files) => {
+            const worker = workerAfter('Object.defineProperty(crypto, "subtle", { value: undefined })');
+            const first = await CharLM.from({ config: files[0][0], weights: decode(files[0][1]) }, { worker });
+            let loaded = 0;
+            for (const [config, weights] of files) {
+                const lm = await CharLM.from({ config, weights: decode(weights) }, { beside: first });
+                loaded += lm.parameters === first.parameters;
+                lm.close();
+            }
+            const changed = decode(files[0][1]);
+            changed[changed.length - 1] ^= 1;
+            return [loaded, await told(CharLM.from({ config: files[0][0], weights: changed }, { beside: first }))];
+        }""",
+        files,
+    )
+    assert loaded == 64
+    assert "(its SHA-256 differs): one of the two is damaged or from another model; get both again" in damaged
+
+
+def test_a_model_that_does_not_fit_into_memory_is_told(page, folder):
+    said = page.evaluate(
+        """async (folder) => {
+            const worker = workerAfter('WebAssembly.Memory = function () { throw new RangeError("none"); }');
+            return refusal(folder, { worker });
+        }""",
+        folder.name,
+    )
+    parameters = CharLM.from_pretrained(folder, device="cpu").config.parameters
+    assert said == f"ModelFileError: small: the model takes {4 * parameters:,} bytes of memory, more than is free"
+
+
+# Files that are missing, damaged, or those of another model
+
+
+LOAD = "([address, options]) => refusal(address, options)"
+
+
+def test_files_that_cannot_be_had_are_told(page, site, folder):
+    incomplete = site[0] / "incomplete"
+    incomplete.mkdir()
+    said = page.evaluate(LOAD, ["incomplete", {}])
+    assert said == "ModelFileError: incomplete: config.json is missing: this is not a whole model folder"
+    copy(folder / "config.json", incomplete)
+    said = page.evaluate(LOAD, ["incomplete/", {"name": "ada/poems"}])
+    assert said == "ModelFileError: ada/poems: model.safetensors is missing: this is not a whole model folder"
+    with open(incomplete / "model.safetensors", "wb") as file:
+        file.truncate(20_000_000)
+    said = page.evaluate(LOAD, ["incomplete", {}])
+    most = 4 * CharLM.from_pretrained(folder, device="cpu").config.parameters + 2**20
+    assert said == f"ModelFileError: incomplete: model.safetensors is larger than the {most:,} bytes that it can need"
+    said = page.evaluate(LOAD, ["http://127.0.0.1:9/model", {}])
+    assert said.startswith("UnreachableError: http://127.0.0.1:9/model/config.json cannot be reached (")
+    assert said.endswith("); check the address and the network, then try again")
+
+
+def test_weights_that_are_not_those_that_were_asked_for_are_refused(page, folder):
+    digest = json.loads((folder / "config.json").read_text())["weights_sha256"]
+    assert page.evaluate(LOAD, [folder.name, {"sha256": digest.upper()}]) is None
+    assert page.evaluate(LOAD, [folder.name, {"sha256": "0" * 64}]) == (
+        "ModelFileError: small: config.json describes other weights than were asked for (their SHA-256 differs): "
+        "the model was changed or exchanged; look for the version that is meant"
+    )
+
+
+def test_progress_is_told_and_loading_can_be_given_up(page, folder):
+    calls, reason = page.evaluate(
+        """async (folder) => {
+            const calls = [];
+            (await CharLM.load(folder, { onProgress: (...sizes) => calls.push(sizes) })).close();
+            const stop = new AbortController();
+            stop.abort();
+            const given = await CharLM.load(folder, { signal: stop.signal }).catch((error) => error.name);
+            return [calls, given];
+        }""",
+        folder.name,
+    )
+    size = (folder / "model.safetensors").stat().st_size
+    assert calls[-1] == [size, size] and reason == "AbortError"
+
+
+def test_two_hundred_damaged_models_get_the_messages_of_python_and_the_page_lives(page, tmp_path, folder):
+    """Python says how a folder is damaged; its own tests say that this is right."""
+    saved = [contents(save(make_model(cell), tmp_path / cell)) for cell in CELLS]
+    originals = [{name: files[name] for name in READ_FILES} for files in saved]
+    cases, expected = [], []
+    for case in range(200):
+        dice = random.Random(case)
+        files = damage(dice.choice(originals), dice)
+        cases.append([base64.b64encode(files[name]).decode() for name in READ_FILES])
+        expected.append(what_python_says(files, tmp_path / "model"))
+    said = page.evaluate(
+        """async ([cases, folder]) => {
+            const sound = await CharLM.load(folder);
+            const said = [];
+            for (const [config, weights, history] of cases.map((case_) => case_.map(decode))) {
+                const lm = await told(CharLM.from({ config, weights, history }, { name: "model", beside: sound }));
+                said.push(lm instanceof CharLM ? lm.historyProblem : lm);
+                if (lm instanceof CharLM) lm.close();
+            }
+            const text = await sound.generate("cab", { length: 50, seed: 3 });
+            sound.close();
+            return [said, text];
+        }""",
+        [cases, folder.name],
+    )
+    assert said == [expected, CharLM.from_pretrained(folder, device="cpu").generate("cab", 50, seed=3)]
+    assert sum(each.startswith("ModelFileError") for each in expected) > 100
+
+
+def what_python_says(files, folder):
+    """The error about a model folder, or what is wrong with its record alone; empty for a sound one."""
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    try:
+        model = read_usable_model(folder, "model")
+    except CharLMError as error:
+        return f"{type(error).__name__}: {error}"
+    try:
+        Engine(model.config, model.weights)
+    except CharLMError as error:
+        return f"{type(error).__name__}: model: {error}"
+    return model.record_problem
+
+
+def test_a_model_of_a_newer_format_says_that_charlm_is_to_be_updated(page, site):
+    newer = put_model(site, "newer", "rnn")
+    change_config(newer, format_version=2)
+    assert page.evaluate(LOAD, ["newer", {}]) == (
+        "ModelFileError: newer: config.json has format_version 2, written by a newer charlm; "
+        "this one reads up to 1: update charlm"
+    )
