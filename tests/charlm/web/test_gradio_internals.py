@@ -1,5 +1,6 @@
 """What Gradio and uvicorn do not document: a test for each name in use, which fails when an upgrade moves it."""
 
+import asyncio
 import inspect
 from types import SimpleNamespace
 
@@ -61,6 +62,28 @@ def test_a_mounted_page_has_its_threads_its_sessions_and_one_state_for_the_api(p
     assert states["0" * 32] is states["f" * 32] and "0" * 32 not in states
     assert states["visitor"] is states["visitor"] is not states["other"]
     assert "visitor" in states
+
+
+def test_the_queue_of_a_page_that_nobody_visits_looks_for_events_a_hundred_times_a_second_at_most(page, monkeypatch):
+    pauses, sleep = [], asyncio.sleep
+
+    async def pause(seconds):
+        pauses.append(seconds)
+        await sleep(0)
+
+    async def idle():
+        mount_page(page, threads=7, sessions=5, show_error=False, ssr_mode=False, mcp_server=False)
+        queue = page._queue
+        with monkeypatch.context() as patch:
+            patch.setattr(queueing.asyncio, "sleep", pause)
+            tasks = [asyncio.create_task(work()) for work in (queue.start_processing, queue.start_progress_updates)]
+            while len(pauses) < 10:
+                await sleep(0)
+        queue.stopped = True
+        await asyncio.gather(*tasks)
+
+    run_async(idle())
+    assert min(pauses) >= 0.01
 
 
 def test_the_public_endpoints_and_the_events_are_those_of_the_page(page):
