@@ -77,23 +77,40 @@ def running_app(
 
 
 class Visit:
-    """A page opened by a visitor whose network ends at this machine, and what went wrong on it."""
+    """A visitor in a page of the browser, whose network ends at this machine, and what went wrong meanwhile."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page) -> None:
         self.page = page
         self.errors: list[str] = []
         self.foreign: list[str] = []
+        self._listeners = {
+            "request": self._note_foreign,  # it would be slower to route them, without the browser's cache
+            "console": lambda message: self.errors.append(message.text) if message.type == "error" else None,
+            "pageerror": lambda error: self.errors.append(str(error)),
+            "dialog": lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+        }
         page.set_default_timeout(1000 * PATIENCE)
-        page.on("request", self._note_foreign)  # it would be slower to route them, without the browser's cache
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        self.open(url)
+        for event, listener in self._listeners.items():
+            page.on(event, listener)
 
     def open(self, url: str) -> None:
         """Go to an address of the app and wait until the page shows what it says."""
         self.page.goto(url)
-        self.page.wait_for_function("window.charlm?.isOpen()")
+        self.wait_until("window.charlm?.isOpen()")
+
+    def leave(self) -> None:
+        """Leave the page as if nobody had been there: the next visitor finds it empty."""
+        self.page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+        self.page.goto("about:blank")
+
+    def wait_until(self, condition: str, arg: object = None, **options: float) -> None:
+        """Wait until a condition in JavaScript holds; `arg` is its argument, if it is a function.
+
+        It is asked every 50 ms. Asking at each frame, as Playwright does by default, makes the browser draw each.
+        """
+        self.page.wait_for_function(condition, arg=arg, polling=50, **options)
 
     def _note_foreign(self, request):
         url = urllib.parse.urlsplit(request.url)
@@ -125,7 +142,7 @@ class Visit:
 
     def wait_for_text(self, elem_id: str, characters: int) -> None:
         """Wait until a text has at least so many characters."""
-        self.page.wait_for_function(
+        self.wait_until(
             "([id, n]) => document.querySelector(`#${id} .heat-text`)?.children.length >= n", arg=[elem_id, characters]
         )
 
@@ -137,9 +154,7 @@ class Visit:
 
     def wait_for_words(self, elem_id: str, words: str) -> None:
         """Wait until an element shows these words."""
-        self.page.wait_for_function(
-            "([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[elem_id, words]
-        )
+        self.wait_until("([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[elem_id, words])
 
 
 @contextmanager

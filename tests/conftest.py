@@ -156,21 +156,28 @@ def start_app():
         yield lambda *arguments, **options: apps.enter_context(running_app(*arguments, **options))
 
 
+@pytest.fixture(scope="session")
+def idle_pages():
+    """Pages of the browser that visitors have left: opening another one takes as long as loading the app in it."""
+    return []
+
+
 @pytest.fixture
-def visit(context, start_app):  # so that the visitors leave before an app ends, which refuses requests by then
-    """A function that opens a page as a new visitor; at the end nothing may have gone wrong on any of them."""
+def visit(context, idle_pages, start_app):  # so that the visitors leave before an app ends, which refuses requests then
+    """A function that opens the app as a new visitor; at the end nothing may have gone wrong for any of them."""
     visits = []
 
     def open_page(url, width=1280, height=1000):
-        page = context.new_page()
+        page = idle_pages.pop() if idle_pages else context.new_page()
         page.set_viewport_size({"width": width, "height": height})
-        visits.append(Visit(page, url))
+        visits.append(Visit(page))
+        visits[-1].open(url)
         return visits[-1]
 
     yield open_page
     for each in visits:
-        each.page.evaluate("localStorage.clear()")
-        each.page.close()
+        each.leave()
+        idle_pages.append(each.page)
         assert each.errors == []
         assert each.foreign == []
     context.clear_cookies()

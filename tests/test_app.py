@@ -65,7 +65,7 @@ def test_stop_stops_both_texts_where_they_are_and_continue_goes_on_from_there(ap
     visitor.page.evaluate(CLICK_STOP)
     visitor.generate(50)
     # nothing has changed over sixty updates of the stream
-    visitor.page.wait_for_function(
+    visitor.wait_until(
         """() => {
             const text = document.querySelector("#output-a").innerText + document.querySelector("#output-b").innerText;
             if (window.seen !== text) { window.seen = text; window.since = performance.now(); }

@@ -35,7 +35,7 @@ def test_the_page_writes_and_its_link_opens_it_again(proxied, visit):
     text = CharLM.from_pretrained(RNN).generate("Apple", 40, seed=1)
     assert visitor.text("output-a") == text
     visitor.page.locator("#share").click()
-    visitor.page.wait_for_function("document.querySelector('#link textarea')?.value")
+    visitor.wait_until("document.querySelector('#link textarea')?.value")
     link = visitor.text("link")
     assert link.startswith(f"{proxied}/?")
     other = visit(link)
@@ -47,7 +47,7 @@ def test_a_trained_model_is_downloaded_through_the_proxy(proxied, visit):
     visitor = visit(f"{proxied}/?view=train")
     visitor.fill("train-text", "the cat sat on the mat, and the dog ran to the man.\n" * 40)
     visitor.page.locator("#train-go").click()
-    visitor.page.wait_for_function("document.querySelector('#train-sample .heat-text')?.children.length > 10")
+    visitor.wait_until("document.querySelector('#train-sample .heat-text')?.children.length > 10")
     visitor.page.locator("#train-stop").click()
     visitor.wait_for_words("train-status", "stopped: the model is that of epoch")
     with visitor.page.expect_download() as started:

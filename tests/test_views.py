@@ -68,7 +68,7 @@ class TestWrite:
             first.fill(elem_id, value)
         first.generate(120)
         first.page.locator("#share").click()
-        first.page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
+        first.wait_until("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
         link = first.page.locator("#link").locator("textarea, input").input_value()
         assert urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)["prompt"] == ["Apple"]
 
@@ -91,7 +91,7 @@ class TestWrite:
         visitor.generate(60)
         assert visitor.text("texts-changed") == ""
         visitor.page.locator("#share").click()
-        visitor.page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
+        visitor.wait_until("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
         visitor.choose("model-a", "shakespeare-gru")
         visitor.fill("temperature", "0.5")
         visitor.wait_for_words("texts-changed", "Changed since: model A, temperature.")
@@ -102,7 +102,7 @@ class TestWrite:
         lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
         assert visitor.text("output-a") == lm.generate("Apple", 120, seed=11)
         visitor.page.locator("#share").click()
-        visitor.page.wait_for_function("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
+        visitor.wait_until("document.querySelector('#link textarea, #link input')?.value.includes('seed=')")
         link = visitor.page.locator("#link").locator("textarea, input").input_value()
         shared = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)
         assert (shared["a"], shared["length"], shared["seed"]) == (["shakespeare-lstm"], ["120"], ["11"])
@@ -110,7 +110,7 @@ class TestWrite:
 
         visitor.generate(60)
         visitor.wait_for_words("progress-a", "shakespeare-gru")
-        visitor.page.wait_for_function("document.getElementById('texts-changed').innerText.trim() === ''")
+        visitor.wait_until("document.getElementById('texts-changed').innerText.trim() === ''")
 
     def test_one_click_shows_three_temperatures(self, app, visit):
         visitor = visit(app)
@@ -146,9 +146,7 @@ class TestWrite:
         visitor = visit(app)
         for prompt in ("Apple", "University", "Seoul", "Coffee", "Computer"):
             visitor.page.get_by_role("button", name=prompt, exact=True).click()
-            visitor.page.wait_for_function(
-                "text => document.querySelector('#prompt textarea').value === text", arg=prompt
-            )
+            visitor.wait_until("text => document.querySelector('#prompt textarea').value === text", arg=prompt)
 
     def test_a_text_can_be_saved(self, app, visit):
         visitor = visit(app)
@@ -196,9 +194,7 @@ class TestLearn:
             visitor.page.get_by_label(label, exact=True).check()
             visitor.wait_for_words("loss-curves", title)
         visitor.page.get_by_label("log", exact=True).check()
-        visitor.page.wait_for_function(
-            "document.querySelector('#loss-curves .js-plotly-plot').layout.yaxis.type === 'log'"
-        )
+        visitor.wait_until("document.querySelector('#loss-curves .js-plotly-plot').layout.yaxis.type === 'log'")
 
     def test_the_figures_and_the_picture_can_be_saved(self, app, visit):
         visitor = visit(app + "/?view=learn")
@@ -217,7 +213,7 @@ class TestInside:
         visitor = visit(app + "/?view=inside")
         visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
         visitor.page.locator("#inspect").click()
-        visitor.page.wait_for_function("document.querySelectorAll('#seen .heat-text span').length === 81")
+        visitor.wait_until("document.querySelectorAll('#seen .heat-text span').length === 81")
         visitor.page.locator("#seen .heat-text span").nth(34).hover()
         lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
         inspection = lm.inspect("ROMEO:\nWhat light is this?\n" * 3)
@@ -233,7 +229,7 @@ class TestInside:
         visitor.page.locator(SEEN["inside"]).first.wait_for()
         visitor.page.locator("#find-units").click()
         visitor.wait_for_words("colour", "units found")
-        visitor.page.wait_for_function("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
+        visitor.wait_until("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
         visitor.page.locator("#colour input").click()
         offered = visitor.page.get_by_role("option").all_inner_texts()
         assert any("in a speaker's name" in option for option in offered)
@@ -258,8 +254,8 @@ class TestInside:
         visitor.fill("inspect-text", read)
         visitor.wait_for_words("seen-changed", "Changed since: text.")
         visitor.page.locator("#inspect").click()
-        visitor.page.wait_for_function("document.querySelectorAll('#seen .heat-text span').length === 81")
-        visitor.page.wait_for_function("document.getElementById('seen-changed').innerText.trim() === ''")
+        visitor.wait_until("document.querySelectorAll('#seen .heat-text span').length === 81")
+        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
         visitor.fill("inspect-text", "JULIET: " + "o" * 100)
         visitor.page.locator("#seen .heat-text span").nth(34).click()
         visitor.page.locator("#traced .heat-text span").first.wait_for()
@@ -269,21 +265,21 @@ class TestInside:
 
         visitor.page.locator("#inspect").click()
         visitor.page.locator("#traced").wait_for(state="hidden")  # it was traced in another text
-        visitor.page.wait_for_function("document.getElementById('seen-changed').innerText.trim() === ''")
+        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
 
     def test_units_found_in_another_text_are_marked_and_those_of_another_model_are_gone(self, app, visit):
         visitor = visit(app + "/?view=inside")
         visitor.page.locator(SEEN["inside"]).first.wait_for()
         visitor.page.locator("#find-units").click()
-        visitor.page.wait_for_function("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
-        visitor.page.wait_for_function("document.getElementById('seen-changed').innerText.trim() === ''")
+        visitor.wait_until("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
+        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
         visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
         visitor.page.locator("#inspect").click()
-        visitor.page.wait_for_function("document.querySelectorAll('#seen .heat-text span').length === 81")
+        visitor.wait_until("document.querySelectorAll('#seen .heat-text span').length === 81")
         visitor.wait_for_words("seen-changed", "The units on offer were found before that.")
         visitor.choose("inspect-model", "shakespeare-gru")
-        visitor.page.wait_for_function("document.querySelector('#seen .heat-text').dataset.kind === 'surprisal'")
-        visitor.page.wait_for_function("document.getElementById('seen-changed').innerText.trim() === ''")
+        visitor.wait_until("document.querySelector('#seen .heat-text').dataset.kind === 'surprisal'")
+        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
 
     def test_effective_contexts_of_another_text_are_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")
@@ -408,14 +404,14 @@ class TestTrain:
         visitor.page.locator("#train-file input").set_input_files(text)
         visitor.wait_for_words("train-file", "verse.txt: 5,200 characters")
         visitor.page.locator("#train-go").click()
-        visitor.page.wait_for_function(
+        visitor.wait_until(
             "(n) => parseFloat(document.querySelector('#train-status').innerText.match(/([\\d.]+) epochs/)?.[1]) > n",
             arg=12 if os.environ.get("CHARLM_PICTURES") else 2,  # curves for a picture
             timeout=3000 * PATIENCE,  # it has the lowest priority, and waits for whatever else this machine does
         )
         for curve in ("training", "validation"):
             visitor.page.locator("#train-curves svg").get_by_text(curve, exact=True).wait_for()
-        visitor.page.wait_for_function("document.querySelector('#train-sample .heat-text').children.length > 100")
+        visitor.wait_until("document.querySelector('#train-sample .heat-text').children.length > 100")
         take_picture(visitor, "train")
         assert visitor.text("train-changed").strip() == ""
         visitor.page.locator("#train-cell").get_by_text("GRU").click()

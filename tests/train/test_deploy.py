@@ -423,7 +423,7 @@ def test_on_zero_gpu_the_uploaded_page_borrows_a_gpu_to_train(borrowing, visit):
     zero_gpu.answers.append(QUEUED)
     visitor.page.locator("#train-go").click()
     ended = "/^(done|the \\d+ s of GPU time are over): the model is/"  # the latter on a busy machine
-    visitor.page.wait_for_function(f"{ended}.test(document.getElementById('train-status').innerText)")
+    visitor.wait_until(f"{ended}.test(document.getElementById('train-status').innerText)")
     _, asked = zero_gpu.asked("/schedule")
     assert int(asked["durationSeconds"]) <= 30 and asked["token"] == VISITOR["x-ip-token"]
     (allowed,), (released,) = zero_gpu.asked("/allow"), zero_gpu.asked("/release")
