@@ -198,9 +198,10 @@ def test_every_link_and_every_path_leads_to_a_file_of_the_repository(document):
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\((?!https?://)([^)]+)\)", prose):
         path, _, heading = target.partition("#")
-        assert (folder / path).exists(), f"{document} links {target}"
+        linked = folder / path if path else ROOT / document
+        assert linked.exists(), f"{document} links {target}"
         if heading:
-            headings = re.findall(r"^#+ (.*)$", (folder / path).read_text(encoding="utf-8"), re.MULTILINE)
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings]
             assert heading in anchors, f"{document} links {target}"
     for path in re.findall(r"`((?:charlm|train|tests|benchmarks|docs|examples|weights|\.ci)/[\w./-]*)[` ]", prose):
