@@ -56,6 +56,7 @@ STORES = (
     "https://*.hf.co",
     "https://*.huggingface.co",
 )  # of the files in LFS: https://huggingface.co/.well-known/meta.json
+ORIGIN = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-f:.]+\])(?::\d+)?", re.ASCII | re.IGNORECASE)
 QUESTION_SECONDS = 3.0  # time limit of each question; a download has none
 LARGEST_FILES = {
     CONFIG_FILE: LARGEST_JSON,
@@ -197,15 +198,18 @@ def download_hosts(described: Description) -> list[str]:
     url = hf_hub_url(described.repo_id, WEIGHTS_FILE, revision=described.revision)
     try:
         location = get_hf_file_metadata(url, token=described.token, timeout=QUESTION_SECONDS).location
+        return list(dict.fromkeys(_read_origin(address) for address in (endpoint(), location)))
     except CLIENT_ERRORS as error:
         raise explain(error, described.repo_id, described.requested) from None
-    return list(dict.fromkeys(_origin(address) for address in (endpoint(), location)))
 
 
-def _origin(address: str) -> str:
-    """Return scheme, host and port of a web address."""
+def _read_origin(address: str) -> str:
+    """Return scheme, host and port of a web address. Raises ValueError for what a policy could not name."""
     parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if not ORIGIN.fullmatch(origin):
+        raise ValueError(f"it redirects to {origin!r:.100}, which is no host")
+    return origin
 
 
 def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fetched:

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -539,6 +540,15 @@ def test_the_policy_of_the_page_names_the_hub_and_where_it_redirects_to_and_no_o
         close_session()
     assert policy["connect-src"] == ["'self'", hub.url, *([hub.cdn_url] if cdn else [])]
     assert policy["script-src"] == ["'self'", "'wasm-unsafe-eval'"] and policy["default-src"] == ["'none'"]
+
+
+@pytest.mark.parametrize("host", ['evil" onload="alert(1)', "evil.example; script-src *", "", "한.example"])
+def test_a_redirect_to_what_is_no_host_does_not_come_into_the_page(ada, host):
+    location = quote(f"https://{host}/file", safe=':/"=;()* ')
+    ada.on("HEAD /ada/one/resolve", lambda _: Response(302, b"", {"Location": location, "ETag": '"x"'}))
+    with pytest.raises(HubUnavailableError, match="the Hub gave no usable answer for ada/one"):
+        deploy("ada/page", ["ada/one"], sdk="static")
+    assert "spaces/ada/page" not in ada.repos
 
 
 def test_on_the_hub_itself_the_policy_names_the_hubs_own_hosts(hub_environment):
