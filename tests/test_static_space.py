@@ -48,7 +48,8 @@ class SpaceVisit(Visit):
         allowed = (hub.space_url("ada/page"), hub.url, hub.cdn_url)
         page.route(lambda url: not url.startswith((*allowed, "blob:", "data:")), self._refuse)
         page.on("request", lambda request: self.asked.append(request.url))
-        super().__init__(page, hub.space_url("ada/page") + query)
+        super().__init__(page)
+        self.open(hub.space_url("ada/page") + query)
 
     def open(self, url):
         self.page.goto(url)  # its policy forbids the eval by which Playwright waits for a function
@@ -82,24 +83,21 @@ class SpaceVisit(Visit):
 
 
 @pytest.fixture
-def profile(browser):
-    """A profile of the browser that has kept nothing."""
-    context = browser.new_context()
-    yield context
-    context.close()
+def visit(hub, context):
+    """A function that opens the Space; in the end no page has asked another host.
 
-
-@pytest.fixture
-def visit(hub, profile):
-    """A function that opens the Space in this profile; in the end no page has asked another host."""
+    The Space of each test has an address of its own, for which the browser has kept nothing.
+    """
     visits = []
 
     def open_page(query=""):
-        visits.append(SpaceVisit(profile.new_page(), hub, query))
+        visits.append(SpaceVisit(context.new_page(), hub, query))
         return visits[-1]
 
     yield open_page
-    assert [each.refused for each in visits] == [[] for _ in visits]
+    for each in visits:
+        each.page.close()
+        assert each.refused == []
 
 
 def expected(*names):
@@ -221,7 +219,7 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     assert visitor.errors == []
 
 
-def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, visit, browser, profile):
+def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, visit):
     visitor = visit("/?model=ada/three")
     visitor.page.locator("#load-go").click()
     visitor.said_of_loading()
@@ -348,21 +346,21 @@ def test_the_page_describes_a_loaded_model_as_python_does(hub, visit, files):
     assert [line.inner_text() for line in card.locator(".line").all()] == described["card"]
 
 
-def test_the_lines_in_the_card_put_the_model_into_any_page(hub, browser, tmp_path):
+def test_the_lines_in_the_card_put_the_model_into_any_page(hub, context, tmp_path):
     folder = save(MODELS["ada/one"], tmp_path)
     push_folder(folder, "ada/one", space="ada/page")
     (script,) = re.findall("```html\n(.*?)```", hub.repos["ada/one"].files["README.md"].decode(), re.DOTALL)
     page_source = f"<!doctype html><body>{script.replace('https://huggingface.co', hub.url)}"
     hub.add_repo("ada/blog", {"index.html": page_source.encode()}, kind="space", sdk="static")
-    page = browser.new_page()
+    page = context.new_page()
     page.goto(hub.space_url("ada/blog"))
     text = make_lm("lstm").generate("", 300, temperature=0.8, seed=7)
     page.wait_for_function("(text) => document.body.textContent.includes(text)", arg=text)
     page.close()
 
 
-def test_the_page_is_of_use_inside_another_page(hub, profile):
-    page = profile.new_page()
+def test_the_page_is_of_use_inside_another_page(hub, context):
+    page = context.new_page()
     hub.add_repo("ada/course", {"index.html": b"<!doctype html><h1>Course</h1>"}, kind="space", sdk="static")
     page.goto(hub.space_url("ada/course"))
     address = f"{hub.space_url('ada/page')}/?embed=write"
@@ -376,3 +374,4 @@ def test_the_page_is_of_use_inside_another_page(hub, profile):
     frame.locator("#generate").click()
     frame.locator("#output-b .heat-text").get_by_text(expected("ada/two")[0][-1]).last.wait_for()
     assert not frame.locator("header").is_visible()
+    page.close()

@@ -59,19 +59,21 @@ def hub(files):
 
 
 @pytest.fixture
-def open_page(hub, browser):
-    """A function that opens the page, each time in the same profile, which begins empty."""
-    context = browser.new_context()
+def open_page(hub, context):
+    """A function that opens the page. That of each test has an address of its own, for which nothing is kept."""
+    pages = []
 
     def open_one(before=""):
         page = context.new_page()
+        pages.append(page)
         page.add_init_script(before)
         page.goto(hub.space_url("ada/site"))
         page.wait_for_function("window.ready")
         return page
 
     yield open_one
-    context.close()
+    for page in pages:
+        page.close()
 
 
 def pinned(hub, files, repo="ada/tiny"):
@@ -126,9 +128,9 @@ def test_a_second_visit_transfers_no_weights(hub, open_page, files):
 def test_no_cookie_and_no_address_of_the_page_is_sent(hub, open_page, files):
     sent = []
     page = open_page()
-    page.on("request", lambda request: sent.append(request.all_headers()))
+    page.on("request", sent.append)
     fetch(page, hub, pinned(hub, files), files)
-    assert sent and not any({"cookie", "referer"} & headers.keys() for headers in sent)
+    assert len(sent) == 2 and not any({"cookie", "referer"} & request.all_headers().keys() for request in sent)
 
 
 def test_changed_bytes_are_refused_and_not_kept(hub, open_page, files):
