@@ -34,12 +34,13 @@ with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port = probe.getsockname()[1]
 
-def tell():  # how many events there are, and how many sessions Gradio keeps a state of
+def tell():  # how many events there are, how many sessions Gradio keeps a state of, and texts that are being written
     for _ in sys.stdin:
         queue = page._queue
         lines = queue.event_queue_per_concurrency_id.values()
         events = sum(len(line.queue) + line.current_concurrency for line in lines)
-        print(events, len(page.app.state_holder.session_data), file=out, flush=True)
+        texts = sum(len(model.lm._scheduler) for model in registry)
+        print(events, len(page.app.state_holder.session_data), texts, file=out, flush=True)
 
 out, sys.stdout = sys.stdout, sys.stderr
 print(port, file=out, flush=True)
@@ -91,12 +92,19 @@ class Server:
         with urllib.request.urlopen(request) as answer:
             return json.loads(answer.read())["event_id"]
 
+    def stream_completion(self, **fields):
+        body = json.dumps({"model": "homework-rnn", "prompt": "A", "stream": True} | fields).encode()
+        return urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/completions", body))
+
     def open(self, endpoint, event):
         return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/gradio_api/call/{endpoint}/{event}")
 
     def counts(self):
         print(file=self.process.stdin, flush=True)
         return list(map(int, self.process.stdout.readline().split()))
+
+    def texts(self):
+        return self.counts()[2]
 
     def await_no_events(self):
         while self.counts()[0]:
@@ -145,6 +153,13 @@ def test_an_event_ends_when_its_reader_vanishes(server):
     server.await_no_events()
 
 
+def test_a_completion_ends_when_its_reader_vanishes(server):
+    with server.stream_completion(max_tokens=5000, n=1) as answer:
+        assert answer.readline().startswith(b'data: {"id":"cmpl-')
+    while server.texts():
+        pass
+
+
 def test_calls_leave_no_state_behind(server):
     before = server.counts()[1]
     for _ in range(3):
@@ -156,12 +171,20 @@ def test_calls_leave_no_state_behind(server):
 @pytest.mark.slow
 def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
     server = Server()
-    with server.open("generate", server.begin("generate", *LONG)) as answer:
-        first = answer.readline()
+    with (
+        server.open("generate", server.begin("generate", *LONG)) as answer,
+        server.stream_completion(max_tokens=5000, seed=3) as completion,
+    ):
+        first, begun = answer.readline(), completion.readline()
         server.process.send_signal(signal.SIGTERM)
         while server.status("/config") == 200:
             pass
-        rest = answer.read().decode()
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            server.stream_completion()
+        rest, events = answer.read().decode(), (begun + completion.read()).decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+    assert sum(len(chunk["choices"][0]["text"]) for chunk in chunks) == 5000
     texts = [json.loads(line[6:])[0] for line in rest.splitlines() if line.startswith("data: [")]
     assert first == b"event: generating\n" and len(texts[-1]) == 5000
     assert server.process.wait(PATIENCE) == 0
