@@ -128,7 +128,7 @@ def test_a_second_visit_transfers_no_weights(hub, open_page, files):
 def test_no_cookie_and_no_address_of_the_page_is_sent(hub, open_page, files):
     sent = []
     page = open_page()
-    page.on("request", sent.append)
+    page.on("request", lambda request: sent.append(request))
     fetch(page, hub, pinned(hub, files), files)
     assert len(sent) == 2 and not any({"cookie", "referer"} & request.all_headers().keys() for request in sent)
 
