@@ -15,6 +15,7 @@ from charlm import __version__, cli
 from charlm.device import DEVICES
 from charlm.errors import RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
+from charlm.inference.compiled import describe_engine
 from charlm.installation import import_training
 from charlm.web import serve
 
@@ -136,11 +137,18 @@ def show_page(args: argparse.Namespace) -> None:
     serve.launch(serve.models_to_show(args), args)
 
 
+class ShowVersion(argparse.Action):
+    """Prints the version and what does the arithmetic here. The first time, the kernels are compiled for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:  # noqa: D102
+        parser.exit(cli.run(lambda: print(f"charlm {__version__}, {describe_engine()}")))
+
+
 def parse(prog: str) -> argparse.Namespace:
     """Read the command line. prog: how the command was called."""
     description = "Train, measure, publish and show character-level language models."
     parser = cli.Parser(prog=prog, description=description, examples=EXAMPLES)
-    parser.add_argument("--version", action="version", version=f"charlm {__version__}, engine: numpy")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and what computes here")
     parser.set_defaults(less_memory=cli.LESS_MEMORY, exit=sys.exit)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     import_training("__main__").add_commands(commands)

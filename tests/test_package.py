@@ -11,6 +11,7 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
+from ctypes import CDLL
 from importlib.metadata import distribution
 
 import pytest
@@ -22,17 +23,23 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from charlm import CharLM, __version__
+from charlm.inference.compiled import COMPILERS, SHIPPED, describe_engine
 from train.deploy import space_files
 
 PACKAGED = ("charlm", "train", "weights")
-BESIDE = ("app.py", "requirements.txt", "pyproject.toml", "LICENSE", "README.md")
+BESIDE = ("app.py", "requirements.txt", "pyproject.toml", "setup.py", "LICENSE", "README.md")
+KERNELS = f"charlm/inference/{SHIPPED.name}"  # in a wheel that was built where there is a C compiler
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C compiler here")
 SMALL = ["--epochs", "1", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
 
 
-def build_wheel(source):
-    """Build the wheel of a source folder with the tools of this environment; the build leaves folders beside it."""
+def build_wheel(source, **environment):
+    """Build the wheel of a source folder with the tools of this environment; the build leaves folders beside it.
+
+    environment: variables, beside those of this process.
+    """
     build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", "."]
-    subprocess.run([sys.executable, *build], cwd=source, check=True)
+    subprocess.run([sys.executable, *build], cwd=source, env=os.environ | environment, check=True)
     (wheel,) = (source / "dist").glob("*.whl")
     return wheel
 
@@ -87,7 +94,7 @@ def test_the_wheel_holds_the_package_charlm_alone_with_training_models_and_licen
     about = "charlm_rnn-" + re.search(r'__version__ = "(.*)"', (ROOT / "charlm" / "__init__.py").read_text())[1]
     assert {name.split("/")[0] for name in files} == {"charlm", f"{about}.dist-info"}
     ours = {name: content for name, content in files.items() if name.startswith("charlm/")}
-    assert ours == in_the_clone()
+    assert {name: content for name, content in ours.items() if name != KERNELS} == in_the_clone()
     assert {"charlm/py.typed", "charlm/train/__main__.py", "charlm/weights/shakespeare-lstm/config.json"} <= set(ours)
     assert files[f"{about}.dist-info/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
     assert files[f"{about}.dist-info/entry_points.txt"].decode().split() == [
@@ -100,11 +107,33 @@ def test_the_wheel_holds_the_package_charlm_alone_with_training_models_and_licen
 def test_the_source_distribution_gives_the_same_wheel(source, wheel, tmp_path):
     code = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
     name = subprocess.check_output([sys.executable, "-c", code], cwd=source, text=True).splitlines()[-1]
-    assert name == wheel.name.removesuffix("-py3-none-any.whl") + ".tar.gz"
+    assert name == wheel.name.split("-py3-none-")[0] + ".tar.gz"
     with tarfile.open(tmp_path / name) as archive:
         archive.extractall(tmp_path, filter="data")
-    again = files_of(build_wheel(tmp_path / name.removesuffix(".tar.gz")))
-    assert {name: content for name, content in again.items() if name.startswith("charlm/")} == in_the_clone()
+    again = build_wheel(tmp_path / name.removesuffix(".tar.gz"))
+    ours = {name: content for name, content in files_of(again).items() if name.startswith("charlm/")}
+    assert (again.name, KERNELS in ours) == (wheel.name, KERNELS in files_of(wheel))
+    assert {name: content for name, content in ours.items() if name != KERNELS} == in_the_clone()
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_wheel_brings_the_kernels_for_its_platform_and_any_python(wheel, tmp_path):
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert wheel.name.endswith(f"-py3-none-{platform}.whl")
+    files = files_of(wheel)
+    (about,) = (content.decode() for name, content in files.items() if name.endswith(".dist-info/WHEEL"))
+    assert f"\nRoot-Is-Purelib: false\nTag: py3-none-{platform}\n" in about
+    (tmp_path / SHIPPED.name).write_bytes(files[KERNELS])
+    assert CDLL(str(tmp_path / SHIPPED.name)).widest_lanes() in (4, 8, 16)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_installed_package_compiles_nothing(installed, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shown = call(installed, "charlm", "--version", folder=tmp_path)
+    assert shown.startswith(f"charlm {__version__}, compiled kernels (") and not (tmp_path / "cache").exists()
 
 
 def call(installed, *command, folder):
@@ -121,7 +150,7 @@ def call(installed, *command, folder):
 @pytest.mark.slow
 def test_the_installed_command_trains_measures_writes_and_scores(installed, tmp_path):
     (tmp_path / "text.txt").write_text("a bad cab\n" * 200)
-    assert call(installed, "charlm", "--version", folder=tmp_path) == f"charlm {__version__}, engine: numpy\n"
+    assert call(installed, "charlm", "--version", folder=tmp_path) == f"charlm {__version__}, {describe_engine()}\n"
     call(installed, "charlm", "fit", "--cell", "rnn", "--text", "text.txt", "--out", "out", *SMALL, folder=tmp_path)
     measured = json.loads(
         call(installed, "charlm", "evaluate", "./out", "--text", "text.txt", "--json", folder=tmp_path)
@@ -192,12 +221,15 @@ def test_the_installed_package_puts_the_same_files_on_a_space(installed, tmp_pat
 
 
 @pytest.mark.slow
-def test_pip_builds_the_same_package_from_what_is_on_a_space(tmp_path):
+def test_pip_builds_the_same_package_from_what_is_on_a_space_without_a_compiler_for_all_platforms(tmp_path):
     uploaded = space_files("ada/page", [], "cpu-basic")
     for path, content in uploaded.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
-    built = files_of(build_wheel(tmp_path))
+    wheel = build_wheel(tmp_path, PATH="", CC="")
+    built = files_of(wheel)
+    assert wheel.name.endswith("-py3-none-any.whl") and KERNELS not in built
+    assert built["charlm/inference/kernels.c"] == (ROOT / "charlm" / "inference" / "kernels.c").read_bytes()
     code = {path: content for path, content in in_the_clone().items() if path.endswith(".py")}
     assert {path: content for path, content in built.items() if path.endswith(".py")} == code
     shown = {path.split("/")[2] for path in built if path.startswith("charlm/weights/")}

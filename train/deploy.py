@@ -22,9 +22,10 @@ from charlm.model_name import HubName, parse_hub_name, parse_space_name
 from charlm.publishing import INSTALLED_BY, Owner, check_can_push, push_space, request_space, space_hardware
 
 FALLBACKS = ("shakespeare-lstm", "shakespeare-rnn")  # models that the page shows while the Hub cannot give it others
-SUFFIXES = (".py", ".typed", ".js", ".css", ".html", ".txt", ".wat")  # of the files that the page needs
+SUFFIXES = (".py", ".typed", ".js", ".css", ".html", ".txt", ".wat", ".c")  # of the files that the page needs
 OUR_FOLDERS = ("charlm/", "train/", "weights/")  # folders of a Space that hold nothing but what `deploy` puts there
-GRADIO_FILES = ("app.py", "requirements.txt", INSTALLED_BY)  # of a Gradio Space, which a static one has no use for
+BUILT_BY = (INSTALLED_BY, "setup.py")
+GRADIO_FILES = ("app.py", "requirements.txt", *BUILT_BY)  # of a Gradio Space, which a static one has no use for
 LARGEST_WEIGHTS = 100 << 20  # bytes of a model on a static Space; what a visitor may load has the same bound
 
 CPU, ZERO_GPU = "cpu-basic", "zero-a10g"  # the Hub's names of the hardware that may be free
@@ -233,7 +234,7 @@ def space_files(space: str, models: Sequence[Description], hardware: str) -> dic
     here = source_folders()
     package = source_files("charlm", SUFFIXES) | source_files("train", SUFFIXES)  # visitors of the page train, too
     weights = {f"weights/{name}/{file}": here["weights"] / name / file for name in FALLBACKS for file in MODEL_FILES}
-    others = {name: here[""] / name for name in ("app.py", INSTALLED_BY, "LICENSE")}  # pip can install from the Space
+    others = {name: here[""] / name for name in ("app.py", *BUILT_BY, "LICENSE")}  # pip can install from the Space
     files = {path: source.read_bytes() for path, source in (package | weights | others).items()}
     requirements = (here[""] / "requirements.txt").read_text(encoding="utf-8")
     return files | {

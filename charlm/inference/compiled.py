@@ -38,6 +38,7 @@ VARIABLE = "CHARLM_KERNELS"
 SOURCE = Path(__file__).with_name("kernels.c")
 SHIPPED = Path(__file__).with_name("_kernels.so")  # on macOS, too
 LANES = {"auto": 0, "avx512": 16, "avx2": 8, "plain": 4}  # by the words of VARIABLE; 0: as many as there are
+MAY_COMPILE = os.name == "posix"  # on Windows, gcc does not align the vectors of AVX, and Microsoft's C has none
 COMPILERS = ("cc", "gcc", "clang")
 # Each sum and product is rounded on its own: -ffast-math and fused multiply-add would change the results.
 ROUNDING = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
@@ -98,7 +99,7 @@ def describe_engine() -> str:
 
 def compile_for_all_processors() -> bytes | None:
     """Return a library for a wheel, or None where no compiler makes a working one."""
-    compiler = _find_compiler()
+    compiler = _find_compiler() if MAY_COMPILE else None
     if compiler is None:
         return None
     try:
@@ -121,7 +122,7 @@ def _find() -> _Found:
 def _find_once(word: str) -> _Found:
     if word == "numpy":
         return _Found(None, f"{VARIABLE}=numpy")
-    if os.name != "posix":  # gcc does not align the vectors of AVX on Windows, and Microsoft's compiler has none
+    if not MAY_COMPILE:
         return _Found(None, "there are no compiled kernels for this system")
     library = _open(SHIPPED)
     if library is not None:
@@ -282,7 +283,7 @@ def _compile_and_keep(compiler: Sequence[str], flags: Sequence[str]) -> ctypes.C
     """
     try:
         folder = _cache_folder()
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         _check_private(folder)
         with _compiled(compiler, flags, folder) as (made, library):

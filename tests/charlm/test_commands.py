@@ -19,6 +19,7 @@ from reference import load_plain, mean_loss
 from charlm import CharLM, __version__, cli
 from charlm.device import has_cuda
 from charlm.errors import ModelFileError
+from charlm.inference.compiled import describe_engine
 
 ROOT = Path(__file__).parents[2]
 TEXT = "a bad cab\né한😀 dead\n\nbee"
@@ -633,7 +634,13 @@ def test_fewer_units_than_one_are_refused_in_one_line(charlm, folder, text_file,
 
 
 def test_it_says_its_version_and_which_engine_runs(charlm):
-    assert charlm("--version") == (0, f"charlm {__version__}, engine: numpy\n", "")
+    assert charlm("--version") == (0, f"charlm {__version__}, {describe_engine()}\n", "")
+
+
+def test_an_instruction_set_that_there_is_not_is_refused_in_one_line(charlm, monkeypatch):
+    monkeypatch.setenv("CHARLM_KERNELS", "fastest")
+    line = "error: CHARLM_KERNELS is 'fastest'; it must be auto, avx512, avx2, plain or numpy\n"
+    assert refused(charlm("--version")) == line
 
 
 def test_what_python_m_train_offers_it_offers_with_the_same_options(charlm, monkeypatch, capsys):

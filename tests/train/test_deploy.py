@@ -57,7 +57,13 @@ def test_a_space_gets_the_page_and_the_models_that_it_shows(ada):
     assert address == f"{ada.url}/spaces/ada/page/commit/{space.commits[-1].id}"
     assert space.sdk == "gradio"
     assert space.variables == {"CHARLM_MODELS": "ada/one,ada/two"}
-    needed = ["charlm/lm.py", "charlm/py.typed", "charlm/web/static/page.js", "charlm/web/static/scene.txt"]
+    needed = [
+        "charlm/lm.py",
+        "charlm/py.typed",
+        "charlm/inference/kernels.c",
+        "charlm/web/static/page.js",
+        "charlm/web/static/scene.txt",
+    ]
     for name in ("app.py", *needed, "train/__main__.py"):  # the page trains, too
         assert space.files[name] == (ROOT / name).read_bytes()
     unneeded = [name for name in space.files if name.startswith(("tests/", "docs/", "benchmarks/", ".ci"))]
