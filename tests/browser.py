@@ -157,6 +157,52 @@ class Visit:
         self.wait_until("([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[elem_id, words])
 
 
+def serious_violations(page: Page) -> list[tuple[str, object, str]]:
+    """Return what axe-core finds of serious or critical impact: the rule, where, and the element."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    return [
+        (violation["id"], node["target"], node["html"][:200])
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+
+
+WHERE = """() => {
+    const element = document.activeElement, style = getComputedStyle(element);
+    const labels = [...(element.labels ?? [])].map((label) => label.innerText).join(" ");
+    const named = (element.getAttribute("aria-labelledby") ?? "").split(" ").filter(Boolean)
+        .map((id) => document.getElementById(id)?.innerText).join(" ");
+    if (!element.walked) element.walked = String(Math.random());
+    return {
+        key: element.walked,
+        tag: element.tagName,
+        name: (element.getAttribute("aria-label") || named || labels || element.innerText || element.title).trim(),
+        outline: parseFloat(style.outlineWidth) > 0 && style.outlineStyle !== "none",
+    };
+}"""
+UNREACHED = """() => [...document.querySelectorAll("button, input, textarea, select, a[href], [tabindex='0']")].filter(
+    (each) => each.checkVisibility({ visibilityProperty: true }) && !each.disabled && each.tabIndex >= 0
+        && each.type !== "radio").filter((each) => !each.walked).map((each) => each.outerHTML.slice(0, 200))"""
+
+
+def check_keyboard(page: Page) -> None:
+    """Go around a page with Tab: every control is reached, shows it, and has a name."""
+    reached = {}
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        where = page.evaluate(WHERE)
+        if where["tag"] == "BODY" or where["key"] in reached:
+            break
+        reached[where["key"]] = where
+    else:
+        pytest.fail("the keyboard does not get around the page")
+    assert [where for where in reached.values() if not where["outline"]] == []
+    assert [where for where in reached.values() if not where["name"]] == []
+    assert page.evaluate(UNREACHED) == []
+
+
 @contextmanager
 def chromium() -> Iterator[object]:
     """Start the system's Chromium, else Playwright's own; without either the test is skipped.

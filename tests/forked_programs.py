@@ -21,7 +21,7 @@ import threading
 import traceback
 from functools import cache
 
-LIBRARIES = ["gradio.routes", "gradio.mcp", "uvicorn", "plotly.graph_objects", "huggingface_hub"]
+LIBRARIES = ["gradio.routes", "gradio.mcp", "uvicorn", "huggingface_hub"]
 LIBRARIES += ["torch", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "OPENBLAS_NUM_THREADS": "1"}  # see charlm.web.environment
 LONGEST_MESSAGE = 200_000  # bytes

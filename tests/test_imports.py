@@ -115,7 +115,6 @@ ONLY_IN = {
         "charlm.web.server",
         "charlm.web.gradio_internals",
     },
-    "plotly": {"charlm.web.plots", "charlm.web.answers.learn", "charlm.web.answers.inside"},
     "huggingface_hub": {"charlm.hub", "charlm.publishing"},
     "matplotlib": {"charlm.model.history"},
 }

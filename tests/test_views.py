@@ -8,14 +8,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from browser import PATIENCE, ROOT
+from browser import PATIENCE, ROOT, check_keyboard, serious_violations
 
 from charlm.lm import CharLM
 
 WEIGHTS = ROOT / "weights"
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
-SEEN = {"write": "#output-a .heat-text", "learn": "#loss-curves .js-plotly-plot", "inside": "#seen .heat-text span"}
+SEEN = {"write": "#output-a .heat-text", "learn": "#loss-curves .curves-plot svg", "inside": "#seen .heat-text span"}
 
 
 def take_picture(visitor, name):
@@ -194,7 +193,7 @@ class TestLearn:
             visitor.page.get_by_label(label, exact=True).check()
             visitor.wait_for_words("loss-curves", title)
         visitor.page.get_by_label("log", exact=True).check()
-        visitor.wait_until("document.querySelector('#loss-curves .js-plotly-plot').layout.yaxis.type === 'log'")
+        visitor.wait_until("document.querySelector('#loss-curves .curves').dataset.y === 'log'")
 
     def test_the_figures_and_the_picture_can_be_saved(self, app, visit):
         visitor = visit(app + "/?view=learn")
@@ -284,7 +283,7 @@ class TestInside:
     def test_effective_contexts_of_another_text_are_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")
         visitor.page.locator("#compare-contexts").click()
-        visitor.page.locator("#contexts .js-plotly-plot").wait_for()
+        visitor.page.locator("#contexts .curves-plot svg").wait_for()
         assert visitor.text("contexts-changed").strip() == ""
         visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
         visitor.wait_for_words("contexts-changed", "Changed since: text.")
@@ -292,7 +291,7 @@ class TestInside:
     def test_effective_contexts_are_compared(self, app, visit):
         visitor = visit(app + "/?view=inside")
         visitor.page.locator("#compare-contexts").click()
-        visitor.page.locator("#contexts .js-plotly-plot").wait_for()
+        visitor.page.locator("#contexts .curves-plot svg").wait_for()
         for name in ("shakespeare-lstm", "shakespeare-rnn"):
             assert name in visitor.text("contexts")
             assert re.search(rf"{name}.* \d+ characters", visitor.text("contexts-reading"))
@@ -317,29 +316,7 @@ def test_axe_finds_nothing_serious(app, visit, view, theme):
         visitor.generate(200)
     elif view in SEEN:
         visitor.page.locator(SEEN[view]).first.wait_for()
-    found = Axe().run(visitor.page).response["violations"]
-    serious = [
-        (violation["id"], node["target"], node["html"][:200])
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
-    assert serious == []
-
-
-WHERE = """() => {
-    const element = document.activeElement, style = getComputedStyle(element);
-    const labels = [...(element.labels ?? [])].map((label) => label.innerText).join(" ");
-    const named = (element.getAttribute("aria-labelledby") ?? "").split(" ").filter(Boolean)
-        .map((id) => document.getElementById(id)?.innerText).join(" ");
-    if (!element.walked) element.walked = String(Math.random());
-    return {
-        key: element.walked,
-        tag: element.tagName,
-        name: (element.getAttribute("aria-label") || named || labels || element.innerText || element.title).trim(),
-        outline: parseFloat(style.outlineWidth) > 0 && style.outlineStyle !== "none",
-    };
-}"""
+    assert serious_violations(visitor.page) == []
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -347,23 +324,7 @@ def test_the_keyboard_reaches_every_control_which_shows_it_and_has_a_name(app, v
     visitor = visit(f"{app}/?view={view}")
     if view in SEEN:
         visitor.page.locator(SEEN[view]).first.wait_for()
-    reached = {}
-    for _ in range(150):
-        visitor.page.keyboard.press("Tab")
-        where = visitor.page.evaluate(WHERE)
-        if where["tag"] == "BODY" or where["key"] in reached:
-            break
-        reached[where["key"]] = where
-    else:
-        pytest.fail("the keyboard does not get around the page")
-    assert [where for where in reached.values() if not where["outline"]] == []
-    assert [where for where in reached.values() if not where["name"]] == []
-    controls = visitor.page.evaluate(
-        """() => [...document.querySelectorAll("button, input, textarea, select, a[href], [tabindex='0']")].filter(
-            (each) => each.checkVisibility({ visibilityProperty: true }) && !each.disabled && each.tabIndex >= 0
-                && each.type !== "radio").filter((each) => !each.walked).map((each) => each.outerHTML.slice(0, 200))"""
-    )
-    assert controls == []
+    check_keyboard(visitor.page)
 
 
 def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub, start_app, visit):

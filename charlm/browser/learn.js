@@ -1,6 +1,6 @@
 /* The view *Learn*: the loss curves of the training records, what they show, and what the models wrote as they learnt. */
 
-import { AXES, Curves, LOSS_UNITS } from "./components/curves.js";
+import { AXES, Curves, LOSS_UNITS, LOSSES } from "./components/curves.js";
 import { byId, make, makeCard, makeLine, readable, save } from "./components/text.js";
 import { models, reading, whenAdded } from "./models.js";
 
@@ -46,8 +46,9 @@ function samplesAt(shown, epoch) {
     const written = history.epochs.filter((each) => each.sample !== "");
     const past = written.filter((each) => each.epoch <= epoch);
     const found = past.at(-1) ?? written[0] ?? history.epochs[0];
-    const losses = `training ${found.train_loss.toFixed(4)}, validation ${found.val_loss.toFixed(4)}`;
-    return { title: name, about: `after epoch ${found.epoch}: ${losses}`, text: found.sample };
+    const losses = Object.entries(LOSSES).filter(([loss]) => found[loss] != null);
+    const said = losses.map(([loss, [label]]) => `${label} ${found[loss].toFixed(4)}`).join(", ");
+    return { title: name, about: `after epoch ${found.epoch}: ${said}`, text: found.sample };
   });
 }
 

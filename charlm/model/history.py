@@ -146,7 +146,7 @@ def _check_epoch(epoch: object, place: int) -> None:
     for name in ("train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"):
         if not is_number(epoch.get(name)):
             raise ModelFileError(f"history.json: {where}.{name} is {short_repr(epoch.get(name))}; it must be a number")
-        # plotly takes no whole number above 64 bits, and the sum of two may be too large for a float
+        # JSON parsers of browsers round larger whole numbers, and the sum of two may be too large for a float
         epoch[name] = float(epoch[name])
     if epoch.get("unseen_loss") is not None:
         if not is_number(epoch["unseen_loss"]):

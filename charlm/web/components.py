@@ -1,4 +1,4 @@
-"""Components that Gradio lacks: heat texts, lines and cards of plain text, a field for a text file.
+"""Components that Gradio lacks: heat texts, curves, lines and cards of plain text, a field for a text file.
 
 Each is a `gr.HTML` with a constant template; a function of static/page.js puts the value on the page as text. The value
 is not put into the template, because Gradio evaluates a filled template as JavaScript, `${…}` in the value included.
@@ -33,6 +33,11 @@ def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs:
         paced=paced,
         **kwargs,
     )
+
+
+def curves(value: dict[str, Any] | None = None, **kwargs: Any) -> gr.HTML:
+    """Return a component that draws curves, as `charlm.web.plots` returns them."""
+    return _component('<div class="curves"></div>', "charlm.curves(element, props, watch)", value=value or {}, **kwargs)
 
 
 def lines(value: str | Sequence[str] = "", **kwargs: Any) -> gr.HTML:

@@ -45,7 +45,7 @@ def says(package, extra):
 
 @pytest.mark.slow
 def test_without_torch_a_model_loads_writes_scores_inspects_and_finds_units(without):
-    without("torch", "matplotlib", "tqdm", "gradio", "plotly")
+    without("torch", "matplotlib", "tqdm", "gradio", "uvicorn")
     lm = CharLM.from_pretrained(ROOT / "weights" / "shakespeare-rnn")
     assert lm.generate("ROMEO:", 20, seed=7) == "".join(lm.stream("ROMEO:", 20, seed=7))
     assert len(lm.score("To be, or not")) == 12

@@ -11,7 +11,8 @@ const MARGIN = { left: 58, right: 18, top: 14, bottom: 44 };
 const MOST_TICKS = 6; // as many as a phone has room for
 const STAR = "M0-8 2-2.8 7.6-2.5 3.2 1 4.7 6.5 0 3.4-4.7 6.5-3.2 1-7.6-2.5-2-2.8Z";
 
-const LOSSES = { train_loss: ["training", "dot"], val_loss: ["validation", "solid"], unseen_loss: ["unseen text", "dash"] };
+/** The losses of an epoch, with their names and how their curves are drawn. */
+export const LOSSES = { train_loss: ["training", "dot"], val_loss: ["validation", "solid"], unseen_loss: ["unseen text", "dash"] };
 
 /** How losses in nats per character are converted, by the name of the unit. */
 export const LOSS_UNITS = {
@@ -100,16 +101,16 @@ export class Axis {
     if (!Number.isFinite(span)) return [low, high];
     let step = tickStep(span, MOST_TICKS);
     if (this.whole) step = Math.max(1, tickStep(Math.max(span, high), MOST_TICKS));
-    const ticks = [];
-    for (let count = Math.ceil(low / step - 1e-9); count * step <= high + step * 1e-9; count++) ticks.push(count * step);
-    return ticks;
+    const first = Math.ceil(low / step - 1e-9);
+    const count = Math.floor(high / step + 1e-9) - first + 1;
+    return Array.from({ length: Math.min(count, MOST_TICKS + 2) }, (_, place) => (first + place) * step);
   }
 
   powers() {
     const step = Math.ceil((this.high - this.low) / MOST_TICKS);
     const ticks = [];
     for (let power = Math.ceil(this.low - 1e-9); power <= this.high + 1e-9; power += step) ticks.push(10 ** power);
-    return ticks;
+    return ticks.filter(Number.isFinite);
   }
 }
 
@@ -189,7 +190,8 @@ export class Curves {
     this.width = Math.max(this.plot.clientWidth, 240);
     const points = this.series.flatMap((series) => series.points);
     const best = marks.map(({ at }) => at);
-    this.places = [...new Set(points.map(([place]) => place))].sort((one, other) => one - other);
+    const places = points.map(([place]) => place).filter(Number.isFinite);
+    this.places = [...new Set(places)].sort((one, other) => one - other);
     this.axes = [new Axis(this.places, x), new Axis([...points, ...best].map(([, value]) => value ?? NaN), y)];
     this.drawing = svg("svg", { viewBox: `0 0 ${this.width} ${HEIGHT}`, width: this.width, height: HEIGHT, fill: "none" });
     this.drawing.setAttribute("font-size", "12");

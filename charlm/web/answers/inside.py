@@ -4,10 +4,10 @@ All functions raise RequestError for an argument out of bounds.
 """
 
 import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from plotly import graph_objects as go
 
 from charlm.analysis.context import FORGOTTEN, ROUNDING, context_length
 from charlm.analysis.inspection import Inspection, name_likeliest
@@ -81,7 +81,7 @@ def trace_influence(registry: ModelRegistry, model: str, text: str, place: objec
     )
 
 
-def compare_contexts(registry: ModelRegistry, names: object, text: str) -> tuple[go.Figure, list[str]]:
+def compare_contexts(registry: ModelRegistry, names: object, text: str) -> tuple[dict[str, Any], list[str]]:
     """Measure the effective context of some models on a text; return the curves, and a sentence for each model."""
     models = registry.choose(names, MOST_COMPARED)
     if not models:

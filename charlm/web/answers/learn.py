@@ -3,11 +3,10 @@
 All functions raise RequestError for names that are no choice of models.
 """
 
+import json
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
-
-from plotly import graph_objects as go
 
 from charlm.analysis import diagnosis
 from charlm.analysis.diagnosis import Records
@@ -17,9 +16,7 @@ from charlm.model.history import HistoryRecord
 from charlm.text import printable
 from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.plots import (
-    AXES,
     COLUMNS,
-    LOSS_UNITS,
     PlotSettings,
     draw_plot,
     samples_at,
@@ -44,8 +41,8 @@ def comparable(registry: ModelRegistry, most: int) -> list[str]:
     return [name for name, protocol in protocols if protocol == protocols[0][1]][:most] or registry.names[:most]
 
 
-def plot(registry: ModelRegistry, names: object, settings: PlotSettings) -> go.Figure:
-    """Draw the loss curves of the models."""
+def plot(registry: ModelRegistry, names: object, settings: PlotSettings) -> dict[str, Any]:
+    """Return what draws the loss curves of the models."""
     return draw_plot(_records(registry, names)[0], settings)
 
 
@@ -122,9 +119,7 @@ def record_fault(model: ServedModel) -> str:
 def _show_once(name: str, record: HistoryRecord) -> None:
     """Make everything that the view shows of a record."""
     records = [(name, record), (name, record)]  # two, so that they are compared as well
-    # every unit and every axis once: they apply to different coordinates, so no combination fails by itself
-    for unit, axis in zip(LOSS_UNITS, AXES, strict=True):
-        draw_plot(records, PlotSettings(unit, axis)).to_json()
+    json.dumps(draw_plot(records), allow_nan=False)
     for epoch in record["epochs"]:
         check_whole("epoch", epoch["epoch"], 0, LARGEST_WHOLE)
         samples_at(records, epoch["epoch"])

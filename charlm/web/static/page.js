@@ -4,6 +4,7 @@
    components.py joins it with the modules that it imports; the page without a server loads these, too. */
 
 import { changes } from "../../browser/components/changes.js";
+import { Curves } from "../../browser/components/curves.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
 
@@ -103,13 +104,22 @@ function opened() {
   if (query.has("seed") && filled === query.get("seed")) document.querySelector("#generate")?.click();
 }
 
+/** Download the curves of an element as a picture. */
+function savePicture(id, name) {
+  document.querySelector(`#${id} .curves`).parentElement.curves.savePng(name);
+}
+
 window.charlm = {
   heatText: (element, props, trigger, watch) => {
     const heatText = new HeatText(element, props, trigger);
     watch("value", () => heatText.update());
   },
+  curves: (element, props, watch) => {
+    const curves = new Curves(element, props);
+    watch("value", () => curves.update());
+  },
   lines: listOf(makeLine),
   cards: listOf(makeCard),
   isOpen: () => isOpen,
-  textFile, stopAll, stopped, shown, changes, setPace: paceTexts, setView, opened, save, link,
+  textFile, stopAll, stopped, shown, changes, setPace: paceTexts, setView, opened, save, savePicture, link,
 };

@@ -6,7 +6,7 @@ import gradio as gr
 
 from charlm.web.answers import inside as answers
 from charlm.web.answers.inside import LONGEST_SEARCHED, SURPRISAL
-from charlm.web.components import STATIC, heat_text, lines
+from charlm.web.components import STATIC, curves, heat_text, lines
 from charlm.web.errors import QUIET, for_page
 from charlm.web.heat import Heat
 from charlm.web.models import ModelRegistry
@@ -158,14 +158,14 @@ def _contexts(registry: ModelRegistry, text: gr.Textbox) -> gr.Dropdown:
     changed = lines(elem_classes="changed", elem_id="contexts-changed")
     compared = gr.JSON(visible=False)  # the models and the text that were compared
     with gr.Column(visible=False) as comparison:
-        curves = gr.Plot(show_label=False, elem_id="contexts")
+        chart = curves(elem_id="contexts")
         reading = lines(elem_id="contexts-reading", elem_classes="reading")
 
     def show(names: list[str], text: str) -> list[Any]:
         plot, sentences = answers.compare_contexts(registry, names, text)
         return [gr.update(visible=True), plot, sentences, {"models": names, "text": text}]
 
-    compare.click(for_page(show), [models, text], [comparison, curves, reading, compared], **QUIET)
+    compare.click(for_page(show), [models, text], [comparison, chart, reading, compared], **QUIET)
     for happens in (compared.change, models.change, text.change):
         happens(None, [compared, models, text], changed, js=CHANGED_CONTEXTS, **QUIET)
     return models

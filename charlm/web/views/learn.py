@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from charlm.web.answers import learn as answers
-from charlm.web.components import cards, lines
+from charlm.web.components import cards, curves, lines
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings
 
 SHOWN_FIRST = 3  # models
 
-SAVE_PICTURE = """() => document.querySelector('#loss-curves [data-title^="Download plot"]')?.click()"""
+SAVE_PICTURE = """() => charlm.savePicture("loss-curves", "curves.png")"""
 SAVE_TABLE = """(text) => { charlm.save(text, "curves.csv", "text/csv"); return text; }"""
 
 
@@ -22,7 +22,7 @@ class Curves(NamedTuple):
     unit: gr.Radio
     axis: gr.Radio
     scale: gr.Radio
-    plot: gr.Plot
+    plot: gr.HTML
     picture: gr.Button
     table_file: gr.Button
     csv: gr.Textbox
@@ -42,9 +42,9 @@ def build(registry: ModelRegistry) -> gr.Dropdown:
     """Lay out the view and connect it; return the picker of models."""
     names = answers.comparable(registry, SHOWN_FIRST)
     models = gr.Dropdown(registry.names, value=names, multiselect=True, label="Models", elem_id="learn-models")
-    curves = _curves(registry, names)
+    charts = _curves(registry, names)
     details = _details(registry, names)
-    _connect(registry, models, curves, details)
+    _connect(registry, models, charts, details)
     return models
 
 
@@ -54,7 +54,7 @@ def _curves(registry: ModelRegistry, names: list[str]) -> Curves:
         unit = gr.Radio(list(LOSS_UNITS), value=default.unit, label="Loss in", elem_id="unit", min_width=260)
         axis = gr.Radio(list(AXES), value=default.axis, label="Over", elem_id="axis", min_width=260)
         scale = gr.Radio(SCALES, value=default.scale, label="Scale", elem_id="scale", min_width=140)
-    plot = gr.Plot(answers.plot(registry, names, default), show_label=False, elem_id="loss-curves")
+    plot = curves(answers.plot(registry, names, default), elem_id="loss-curves")
     with gr.Row(elem_classes="actions"):
         picture = gr.Button("Save as PNG", size="sm", elem_id="save-png", min_width=120)
         table_file = gr.Button("Save as CSV", size="sm", elem_id="save-csv", min_width=120)
@@ -77,7 +77,7 @@ def _details(registry: ModelRegistry, names: list[str]) -> Details:
     return Details(reading, epoch, samples, table, settings)
 
 
-def _connect(registry: ModelRegistry, models: gr.Dropdown, curves: Curves, details: Details) -> None:
+def _connect(registry: ModelRegistry, models: gr.Dropdown, charts: Curves, details: Details) -> None:
     def draw(names: Any, *plot_settings: Any) -> Any:
         return answers.plot(registry, names, PlotSettings(*plot_settings))
 
@@ -96,12 +96,12 @@ def _connect(registry: ModelRegistry, models: gr.Dropdown, curves: Curves, detai
     def csv(names: Any) -> str:
         return answers.csv(registry, names)
 
-    plot_settings = [curves.unit, curves.axis, curves.scale]
+    plot_settings = [charts.unit, charts.axis, charts.scale]
     inputs = [models, *plot_settings]
     # each output has one event, which runs again if its inputs change meanwhile: so it ends with what is chosen last
     last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
     models.change(for_page(show), models, [details.reading, details.epoch, details.table, details.settings], **last)
-    gr.on([models.change, *(each.input for each in plot_settings)], for_page(draw), inputs, curves.plot, **last)
+    gr.on([models.change, *(each.input for each in plot_settings)], for_page(draw), inputs, charts.plot, **last)
     gr.on(
         [models.change, details.epoch.change],
         for_page(show_samples),
@@ -109,6 +109,6 @@ def _connect(registry: ModelRegistry, models: gr.Dropdown, curves: Curves, detai
         details.samples,
         **last,
     )
-    curves.picture.click(None, js=SAVE_PICTURE, **QUIET)
-    saved = curves.table_file.click(for_page(csv), models, curves.csv, **QUIET)
-    saved.then(None, curves.csv, curves.csv, js=SAVE_TABLE, **QUIET)
+    charts.picture.click(None, js=SAVE_PICTURE, **QUIET)
+    saved = charts.table_file.click(for_page(csv), models, charts.csv, **QUIET)
+    saved.then(None, charts.csv, charts.csv, js=SAVE_TABLE, **QUIET)

@@ -110,10 +110,10 @@ def test_a_place_without_anything_before_it_is_refused(place):
 
 def test_effective_contexts_are_compared_in_one_plot_and_in_words():
     plot, said = inside.compare_contexts(REGISTRY, ["small-lstm", "small-rnn"], LONG)
-    assert [trace.name for trace in plot.data] == ["small-lstm", "small-rnn"]
+    assert [series["name"] for series in plot["series"]] == ["small-lstm", "small-rnn"]
     assert [line.split(" ")[0] for line in said] == ["small-lstm", "small-rnn"]
     curve = LSTM.effective_context(LONG)
-    shown = [value for value in plot.data[0].y if value is not None]
+    shown = [value for _, value in plot["series"][0]["points"] if value is not None]
     assert shown == pytest.approx(curve[: len(shown)].tolist())
 
 

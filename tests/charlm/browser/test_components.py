@@ -1,0 +1,208 @@
+"""The components that both pages load: heat texts and curves, in a browser, by themselves."""
+
+import json
+import math
+
+import pytest
+from browser import ROOT
+from models import make_record
+
+from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
+from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings, draw_plot
+
+FOLDER = ROOT / "charlm" / "browser"
+SITE = "http://components.test"
+DRAW = """async (value) => {
+    const { Curves } = await import("/components/curves.js");
+    const element = document.createElement("div");
+    element.innerHTML = '<div class="curves"></div>';
+    document.body.replaceChildren(element);
+    window.curves = new Curves(element, { value });
+}"""
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    """A page that can import the modules of charlm/browser; no server is asked."""
+    page = browser.new_page()
+
+    def answer(route):
+        path = FOLDER / route.request.url.removeprefix(f"{SITE}/")
+        if path.is_file():
+            route.fulfill(body=path.read_bytes(), content_type="text/javascript")
+        else:
+            route.fulfill(body="<!doctype html><title>components</title>", content_type="text/html")
+
+    page.route("**/*", answer)
+    page.goto(f"{SITE}/")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def chart(page):
+    """A function that returns the chart of some records, as curves.js makes it."""
+
+    def call(*records, unit="nats per character", axis="epochs", scale="linear"):
+        value = draw_plot(records, PlotSettings(unit, axis, scale))
+        return page.evaluate(
+            'async (value) => (await import("/components/curves.js")).lossChart(value.records, value)', value
+        )
+
+    return call
+
+
+def curves_of(chart):
+    return {series["name"]: series["points"] for series in chart["series"]}
+
+
+def test_the_curves_are_the_numbers_of_the_record(chart):
+    found = curves_of(chart(("small", make_record((2.0, 1.5, 1.75)))))
+    assert found["small, validation"] == [[1, 2.0], [2, 1.5], [3, 1.75]]
+    assert [loss for _, loss in found["small, training"]] == pytest.approx([1.8, 1.35, 1.575])
+
+
+def test_the_best_epoch_is_marked_where_its_validation_loss_lies(chart):
+    (mark,) = chart(("small", make_record((2.0, 1.5, 1.75))))["marks"]
+    assert mark == {"name": "small, best: 1.5000 at epoch 2", "colour": 0, "at": [2, 1.5]}
+
+
+def test_a_loss_that_was_not_recorded_has_no_curve_and_one_that_was_has(chart):
+    record = make_record((2.0, 1.5))
+    assert "small, unseen text" not in curves_of(chart(("small", record)))
+    record["epochs"][1]["unseen_loss"] = 3.0
+    assert curves_of(chart(("small", record)))["small, unseen text"] == [[2, 3.0]]
+
+
+def test_each_model_has_a_colour_of_its_own_for_all_its_curves(chart):
+    found = chart(("one", make_record()), ("two", make_record()))
+    colours = {each["name"]: each["colour"] for each in [*found["series"], *found["marks"]]}
+    assert len({colours[name] for name in colours if name.startswith("one")}) == 1
+    assert len(set(colours.values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("unit", "losses"),
+    [
+        ("nats per character", [2.0, 1.5]),
+        ("bits per character", [2.0 / math.log(2), 1.5 / math.log(2)]),
+        ("perplexity", [math.e**2, math.e**1.5]),
+    ],
+)
+def test_losses_are_shown_in_the_unit_that_is_asked_for(chart, unit, losses):
+    found = chart(("small", make_record((2.0, 1.5))), unit=unit)
+    assert [loss for _, loss in curves_of(found)["small, validation"]] == pytest.approx(losses)
+    assert found["marks"][0]["at"][1] == pytest.approx(losses[1])
+
+
+@pytest.mark.parametrize(
+    ("axis", "places"),
+    [("epochs", [1, 2, 3]), ("seconds", [12.5, 25, 37.5]), ("characters read", [1e6, 2e6, 3e6])],
+)
+def test_losses_are_shown_over_what_is_asked_for(chart, axis, places):
+    found = chart(("small", make_record((2.0, 1.5, 1.75))), axis=axis)
+    assert [place for place, _ in curves_of(found)["small, validation"]] == pytest.approx(places)
+    assert found["marks"][0]["at"][0] == pytest.approx(places[1])
+
+
+def test_the_loss_may_have_a_logarithmic_scale(chart):
+    assert chart(("small", make_record()), scale="log")["y"]["log"]
+
+
+def test_the_units_and_axes_have_the_same_names_in_python(page):
+    names = page.evaluate(
+        """async () => {
+            const { AXES, LOSS_UNITS } = await import("/components/curves.js");
+            return [Object.keys(LOSS_UNITS), Object.keys(AXES)];
+        }"""
+    )
+    assert names == [[*LOSS_UNITS], [*AXES]]
+
+
+def test_twenty_models_are_drawn(page, chart):
+    records = [(f"model {number}", make_record()) for number in range(20)]
+    found = chart(*records)
+    assert len(found["series"]) + len(found["marks"]) == 60
+    page.evaluate(DRAW, draw_plot(records))
+    assert page.locator(".curves-legend .curves-entry").count() == 60
+
+
+def test_no_models_leave_an_empty_plot(page):
+    page.evaluate(DRAW, draw_plot([]))
+    assert page.locator(".curves-plot svg").count() == 1
+    assert page.locator(".curves-entry").count() == 0
+
+
+def test_a_single_epoch_shows_as_a_point(page):
+    page.evaluate(DRAW, draw_plot([("small", make_record((2.0,)))]))
+    assert page.locator(".curves-plot svg > circle").count() == 2  # of both losses
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("unit", LOSS_UNITS)
+def test_the_wildest_figures_can_be_drawn(page, unit, axis, scale):
+    record = make_record((1e308, -1e308, 0.0))
+    for epoch in record["epochs"]:
+        epoch["seconds"] = epoch["chars_per_second"] = 1e200
+    page.evaluate(DRAW, draw_plot([("wild", record)], PlotSettings(unit, axis, scale)))
+    drawn = page.locator(".curves-plot").inner_html()
+    assert "NaN" not in drawn and "Infinity" not in drawn and "undefined" not in drawn
+    page.locator(".curves-plot").focus()
+    page.keyboard.press("End")
+
+
+def test_a_name_cannot_bring_markup_into_the_plot(page):
+    page.evaluate(DRAW, draw_plot([("<img src=x onerror=window.ran=1>\u202e", make_record())]))
+    assert page.evaluate("[window.ran, document.querySelectorAll('img').length]") == [None, 0]
+    assert "<img src=x onerror=window.ran=1>\\u{202e}, training" in page.locator(".curves-legend").inner_text()
+
+
+@pytest.mark.parametrize(("epochs", "step"), [(3, 1), (6, 1), (7, 2), (20, 5), (31, 10), (200, 50)])
+def test_ticks_stand_at_round_epochs_and_are_never_more_than_six(page, epochs, step):
+    page.evaluate(DRAW, draw_plot([("small", make_record((2.0,) * epochs))]))
+    labels = [int(label) for label in page.locator(".curves-tick").all_text_contents()]
+    assert labels == [*range(step, epochs + 1, step)] or labels == [1, *range(step, epochs + 1, step)]
+    assert len(labels) <= 6
+
+
+def test_the_values_at_a_place_are_read_off_with_the_pointer_and_with_the_keys(page):
+    page.evaluate(DRAW, draw_plot([("small", make_record((2.0, 1.5, 1.75)))]))
+    page.locator(".curves-plot").hover(position={"x": 70, "y": 50})
+    assert page.locator(".curves-readout").text_content() == "epoch 1; small, training 1.8000; small, validation 2.0000"
+    assert page.locator(".curves-entry strong").all_inner_texts() == ["1.8000", "2.0000"]
+    page.locator(".curves-plot").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".curves-entry strong").all_inner_texts() == ["1.3500", "1.5000"]
+    page.keyboard.press("End")
+    assert page.locator(".curves-entry strong").all_inner_texts() == ["1.5750", "1.7500"]
+
+
+def test_a_curve_is_hidden_and_shown_again(page):
+    page.evaluate(DRAW, draw_plot([("small", make_record((2.0, 1.5, 1.75)))]))
+    count = "document.querySelectorAll('.curves-plot path[stroke-linejoin]').length"
+    entry = page.get_by_role("button", name="small, training")
+    assert (page.evaluate(count), entry.get_attribute("aria-pressed")) == (2, "true")
+    entry.click()
+    assert (page.evaluate(count), entry.get_attribute("aria-pressed")) == (1, "false")
+    entry.click()
+    assert page.evaluate(count) == 2
+
+
+def test_a_value_that_is_missing_cuts_a_curve(page):
+    points = [[1, 0.5], [2, 0.4], [3, None], [4, 0.2]]
+    page.evaluate(DRAW, {"series": [{"name": "cut", "colour": 0, "points": points}]})
+    path = page.locator(".curves-plot path[stroke-linejoin]").get_attribute("d")
+    assert path.count("M") == 2 and path.count("L") == 1
+
+
+def test_shades_are_encoded_as_in_python(page):
+    numbers = [-1.0, 0.0, 0.1, 0.333, 0.5, 0.77, 1.0, 2.0, math.nan]
+    encoded = page.evaluate(
+        """async (text) => {
+            const { encodeShades, HIGHEST, LOWEST, MOST_NATS } = await import("/components/heat.js");
+            return [encodeShades(JSON.parse(text).map((each) => each ?? NaN)), LOWEST, HIGHEST, MOST_NATS];
+        }""",
+        json.dumps([None if math.isnan(number) else number for number in numbers]),
+    )
+    assert encoded == [shades(numbers), LOWEST, HIGHEST, MOST_NATS]

@@ -1,0 +1,815 @@
+"""The page without a server: what its file holds, and the page opened from the disk with every request refused."""
+
+import base64
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import urllib.parse
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import PATIENCE, ROOT, check_keyboard, serious_violations
+from models import contents, make_model, make_record, save
+
+from charlm import CharLM
+from charlm.analysis.diagnosis import read_curves
+from charlm.browser import export, page
+from charlm.browser.export import export as export_to
+from charlm.browser.page import HUB_HOSTS, PageModel, export_html, static_files
+from charlm.browser.scripts import join_modules
+from charlm.errors import HubUnavailableError, ModelFileError, RequestError
+from charlm.model.folder import Model
+from charlm.model.weights import pack_weights
+from charlm.web import address
+from charlm.web.answers import write
+
+WEIGHTS = ROOT / "weights"
+VIEWS = ("write", "learn", "inside", "about")
+HOSTILE = "</script><script>window.ran = 1</script><!--<img src=x onerror=window.ran=1> ${7*7} &lt;\u202egnp\u2066"
+
+
+class Elements(HTMLParser):
+    """The elements of a page: their names, and of scripts and styles the attributes and the content."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.names, self.scripts, self.metas, self.title, self.inside = [], [], [], "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.names.append(tag)
+        self.inside = tag
+        if tag == "meta":
+            self.metas.append(dict(attributes))
+        if tag in ("script", "style"):
+            self.scripts.append([tag, dict(attributes), ""])
+
+    def handle_data(self, data):
+        if self.inside in ("script", "style"):
+            self.scripts[-1][2] += data
+        elif self.inside == "title":
+            self.title += data
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def one(self, name):
+        (found,) = (content for _, attributes, content in self.scripts if attributes.get("id") == name)
+        return found
+
+    @property
+    def policy(self):
+        (meta,) = (meta for meta in self.metas if meta.get("http-equiv") == "Content-Security-Policy")
+        return {rule.split()[0]: rule.split()[1:] for rule in meta["content"].split("; ")}
+
+
+def inflate(content):
+    return gzip.decompress(base64.b64decode(content)).decode()
+
+
+def tiny(name="small", license="mit", epochs=(2.0, 1.5, 1.75), **options):
+    model = make_model("rnn", **options)
+    return PageModel.from_model(name, Model(model.config, model.weights, make_record(epochs)), license)
+
+
+def expression(content):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+# The file
+
+
+def test_the_weights_the_configuration_and_the_record_are_in_the_file_as_they_are():
+    models = [tiny("one"), tiny("two", seed=1, epochs=(3.0,))]
+    found = Elements(export_html(models).decode())
+    for place, model in enumerate(models):
+        pieces = [content for _, attributes, content in found.scripts if attributes.get("data-weights") == str(place)]
+        weights = b"".join(map(base64.b64decode, pieces))
+        assert weights == pack_weights(make_model("rnn", seed=place).weights)
+        told = json.loads(inflate(found.one("data")))["models"][place]
+        assert (told["size"], told["sha256"]) == (len(weights), hashlib.sha256(weights).hexdigest())
+        assert told["config"]["weights_sha256"] == told["sha256"]
+        assert told["history"] == model.history
+    assert inflate(found.one("engine")) == (ROOT / "charlm" / "browser" / "charlm.js").read_text(encoding="utf-8")
+
+
+def test_weights_of_many_pieces_are_whole(monkeypatch):
+    monkeypatch.setattr(page, "PIECE", 300)
+    model = tiny()
+    found = Elements(export_html([model]).decode())
+    pieces = [content for _, attributes, content in found.scripts if "data-weights" in attributes]
+    assert len(pieces) == -(-model.size // 300) > 2
+    assert b"".join(map(base64.b64decode, pieces)) == model.weights
+
+
+@pytest.mark.parametrize("epochs", [3, 400])
+def test_a_page_takes_four_thirds_of_its_weights_and_at_most_200_kb(epochs):
+    # samples as a training writes them: 500 symbols that do not repeat
+    random = np.random.default_rng(0)
+    models = []
+    for name in ("one", "two", "three"):
+        record = make_record([2.0] * epochs)
+        for epoch in record["epochs"]:
+            epoch["sample"] = "".join(random.choice(list("etaoinshrdlu \n"), 500))
+        model = make_model()
+        models.append(PageModel.from_model(name, Model(model.config, model.weights, record), "mit"))
+    content = export_html(models)
+    assert len(content) <= sum(model.size for model in models) * 4 / 3 + 200_000
+    for told in json.loads(inflate(Elements(content.decode()).one("data")))["models"]:
+        samples = [epoch["sample"] for epoch in told["history"]["epochs"]]
+        assert len(samples) == epochs and samples[0] and samples[-1]
+        assert (samples.count("") > 0) == (epochs == 400)
+
+
+@pytest.mark.slow
+def test_the_bundled_models_fit_with_every_sample(tmp_path):
+    models = export_to(sorted(map(str, WEIGHTS.iterdir())), tmp_path / "page.html")
+    content = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert len(models) == 5
+    assert len(content.encode()) <= sum(model.size for model in models) * 4 / 3 + 200_000
+    data = json.loads(inflate(Elements(content).one("data")))
+    assert all(epoch["sample"] for told in data["models"] for epoch in told["history"]["epochs"])
+
+
+def test_nothing_but_the_pages_own_scripts_and_styles_may_run_and_nothing_may_be_asked_for():
+    found = Elements(export_html([tiny()]).decode())
+    (script,) = (content for tag, attributes, content in found.scripts if tag == "script" and not attributes)
+    (style,) = (content for tag, _, content in found.scripts if tag == "style")
+    assert found.policy == {
+        "default-src": ["'none'"],  # and no connect-src
+        "script-src": [expression(script), "blob:", "'wasm-unsafe-eval'"],
+        "worker-src": ["blob:"],
+        "style-src": [expression(style)],
+        "img-src": ["data:", "blob:"],
+        "base-uri": ["'none'"],
+        "form-action": ["'none'"],
+        "object-src": ["'none'"],
+    }
+
+
+def test_the_policy_binds_all_that_follows():
+    text = export_html([tiny()]).decode()
+    begin = text.index("Content-Security-Policy")
+    assert not re.search("<(script|style|link|img|title)", text[:begin])
+
+
+def test_the_file_names_no_address_on_the_web():
+    text = export_html([tiny()]).decode()
+    assert set(re.findall(r"https?://[\w.]+", text)) <= {"http://www.w3.org"}  # the namespace of SVG
+
+
+def test_strangers_strings_bring_no_element_into_the_file():
+    vocab = "".join(dict.fromkeys("\n" + HOSTILE))
+    model = make_model("rnn", vocab=vocab)
+    record = make_record(sample=HOSTILE, text=HOSTILE, protocol=HOSTILE)
+    hostile = PageModel.from_model(HOSTILE, Model(model.config, model.weights, record), HOSTILE, HOSTILE)
+    plain = Elements(export_html([tiny("plain")]).decode())
+    found = Elements(export_html([hostile]).decode())
+    assert found.names == plain.names
+    assert found.title == "charlm: " + HOSTILE.replace("\u202e", "\\u202e").replace("\u2066", "\\u2066")
+    told = json.loads(inflate(found.one("data")))["models"][0]
+    assert (told["config"]["vocab"], told["history"]["epochs"][0]["sample"]) == (vocab, HOSTILE)
+    index = static_files([hostile])["index.html"].decode()
+    assert Elements(index).names == Elements(static_files([tiny("plain")])["index.html"].decode()).names
+    assert json.loads(Elements(index).one("data"))["models"][0]["config"]["vocab"] == vocab
+
+
+@pytest.mark.parametrize(
+    ("license", "said"),
+    [
+        ("cc-by-4.0", "Licence: cc-by-4.0."),
+        ("", "Its author has stated no licence: ask before you use it for more than a trial."),
+        ("not-stated", "Its author has stated no licence: ask before you use it for more than a trial."),
+        (None, "Its licence is not known here: look for it where the model comes from."),
+    ],
+)
+def test_the_card_in_short_has_the_licence_and_the_figures(license, said):
+    (told,) = page.page_data([tiny(license=license)])["models"]
+    assert told["card"][-1] == said
+    assert "after epoch 2 of 3 its validation loss is 1.5000 nats per character, 2.1640 bits." in told["card"][1]
+
+
+def test_a_loss_that_leaks_is_not_shown_as_a_figure_of_quality():
+    record = make_record((0.9, 0.6), protocol="windows")
+    record["epochs"][1]["unseen_loss"] = 2.5
+    model = make_model("rnn")
+    (told,) = page.page_data([PageModel.from_model("leaky", Model(model.config, model.weights, record))])["models"]
+    assert "its loss on text that it never saw is 2.5000 nats" in told["card"][1] and "0.6" not in told["card"][1]
+
+
+def test_the_reading_of_the_curves_is_that_of_python():
+    models = [tiny("one"), tiny("two", epochs=(3.0, 1.9)), PageModel.from_model("bare", make_model(history=False))]
+    reading = page.page_data(models)["reading"]
+    one, two = (("one", models[0].history), ("two", models[1].history))
+    assert reading["own"] == {"one": read_curves([one])[0], "two": read_curves([two])[0]}
+    assert reading["pairs"] == [["one", "two", read_curves([one, two])[2:]]]
+
+
+@pytest.mark.parametrize("count", [0, 21])
+def test_a_page_of_no_models_or_too_many_is_refused(count):
+    with pytest.raises(RequestError, match=f"a page shows 1 to 20 models, not {count}"):
+        export_html([tiny(f"model {number}") for number in range(count)])
+
+
+def test_more_weights_than_a_browser_holds_are_refused(monkeypatch):
+    monkeypatch.setattr(page, "MOST_WEIGHTS", 1000)
+    with pytest.raises(RequestError, match="MB of weights, and browsers cannot hold a file with more than 0 MB"):
+        export_html([tiny()])
+
+
+def test_the_files_of_a_static_space_import_each_other_and_hold_no_weights():
+    models = [PageModel("ada/poems", make_model().config, 123, "ab" * 32, address="https://huggingface.co/x/y")]
+    files = static_files(models)
+    index = Elements(files["index.html"].decode())
+    assert [attributes["src"] for _, attributes, _ in index.scripts if "src" in attributes] == ["page.js"]
+    assert not any("data-weights" in attributes for _, attributes, _ in index.scripts)
+    for name, content in files.items():
+        for imported in re.findall(r'(?:from|import\()\s*"(\./[^"]+)"', content.decode()):
+            assert os.path.normpath(Path(name).parent / imported) in files
+    assert index.policy["connect-src"] == ["'self'", *HUB_HOSTS]
+    assert index.policy["script-src"] == ["'self'", "'wasm-unsafe-eval'"]
+    (told,) = json.loads(index.one("data"))["models"]
+    assert (told["address"], told["size"], told["sha256"]) == ("https://huggingface.co/x/y", 123, "ab" * 32)
+
+
+def test_modules_that_declare_the_same_name_are_not_joined(tmp_path):
+    (tmp_path / "a.js").write_text('import { one } from "./b.js";\n\nconst two = one;\n')
+    (tmp_path / "b.js").write_text("export const one = 1;\n")
+    joined = join_modules(tmp_path / "a.js")
+    assert joined.index("const one = 1;") < joined.index("const two = one;") and "import" not in joined
+    (tmp_path / "b.js").write_text("export const one = 1;\nconst two = 2;\n")
+    with pytest.raises(AssertionError, match="two"):
+        join_modules(tmp_path / "a.js")
+
+
+def test_the_bounds_of_a_share_link_are_those_of_the_gradio_page():
+    source = (ROOT / "charlm" / "browser" / "address.js").read_text(encoding="utf-8")
+    for name in ("LONGEST_TEXT", "LONGEST_PROMPT", "HIGHEST_TEMPERATURE", "LARGEST_TOP_K", "SEED_DIGITS"):
+        assert re.search(rf"const {name} = (\d+);", source)[1] == str(getattr(write, name))
+
+
+# The command
+
+
+def test_an_exported_page_is_replaced_and_nothing_else_is(tmp_path):
+    folder, path = save(make_model(), tmp_path / "model"), tmp_path / "new" / "page.html"
+    export_to([str(folder)], path)
+    first = path.read_bytes()
+    export_to([str(save(make_model(seed=1), tmp_path / "other"))], path)
+    assert path.read_bytes() != first and [each.name for each in path.parent.iterdir()] == ["page.html"]
+
+    mine = tmp_path / "mine.html"
+    mine.write_text("<h1>mine</h1>")
+    with pytest.raises(RequestError, match=r"mine.html is no page that this command made, and is kept"):
+        export_to([str(folder)], mine)
+    assert mine.read_text() == "<h1>mine</h1>"
+    with pytest.raises(RequestError, match=r"is a folder; name a file in it: --html .*page.html"):
+        export_to([str(folder)], tmp_path)
+
+
+def test_a_page_is_kept_when_a_new_one_cannot_be_made_or_written(tmp_path, monkeypatch):
+    folder, path = save(make_model(), tmp_path / "model"), tmp_path / "page.html"
+    export_to([str(folder)], path)
+    before = path.read_bytes()
+    with pytest.raises(ModelFileError):
+        export_to([str(folder), str(tmp_path / "nothing")], path)
+    monkeypatch.setattr("charlm.model.folder.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
+        export_to([str(folder)], path)
+    assert path.read_bytes() == before and sorted(each.name for each in tmp_path.iterdir()) == ["model", "page.html"]
+
+
+def test_folders_of_the_same_name_are_told_apart(tmp_path):
+    folders = [str(save(make_model(), tmp_path / each / "model")) for each in "ab"]
+    assert [model.name for model in export_to(folders, tmp_path / "page.html")] == folders
+
+
+def test_a_damaged_record_leaves_the_model_without_curves(tmp_path):
+    folder = save(make_model(), tmp_path / "model")
+    (folder / "history.json").write_text("{}")
+    with pytest.warns(UserWarning, match="model: history.json .*; the page shows the model without its curves"):
+        (model,) = export_to([str(folder)], tmp_path / "page.html")
+    assert model.history is None
+
+
+def test_the_licence_is_that_of_the_card(tmp_path):
+    folder = save(make_model(), tmp_path / "model")
+    for card, license in {
+        "---\nlicense: apache-2.0\n---\n": "apache-2.0",
+        "---\nlicense: other\nlicense_name: my-own\n---\n": "my-own",
+        "no metadata": "",
+        "---\nlicense: [a\n---\n": None,
+    }.items():
+        (folder / "README.md").write_text(card)
+        assert export_to([str(folder)], tmp_path / "page.html")[0].license == license
+    (folder / "README.md").unlink()
+    assert export_to([str(folder)], tmp_path / "page.html")[0].license is None
+
+
+def test_a_model_of_the_hub_is_exported_at_its_commit(hub, tmp_path):
+    folder = save(make_model(), tmp_path / "model")
+    (folder / "README.md").write_text("---\nlicense: mit\ntags: [charlm]\n---\n")
+    hub.add_user("ada", "hf_ada")
+    hub.add_repo("ada/poems", contents(folder))
+    (model,) = export_to(["ada/poems"], tmp_path / "page.html")
+    assert (model.name, model.license) == ("ada/poems", "mit")
+    assert re.fullmatch("ada/poems, commit [0-9a-f]{7}", model.source)
+    assert model.weights == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_model_that_cannot_be_had_from_the_hub_is_named(tmp_path):
+    with pytest.raises(HubUnavailableError, match="ada/poems"):
+        export_to(["hf://ada/poems"], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+    assert export._check_place(tmp_path / "page.html") is None
+
+
+# The page
+
+
+class Opened:
+    """An exported page that was opened from the disk, and what went wrong on it."""
+
+    def __init__(self, context, path, query=""):
+        self.tab, self.errors, self.asked = context.new_page(), [], []
+        self.tab.set_default_timeout(1000 * PATIENCE)
+        self.tab.on(
+            "console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None
+        )
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.on("request", self._note)
+        self.path = path
+        self.open(query)
+
+    def _note(self, request):
+        own = request.url.startswith(self.path.as_uri()) and request.is_navigation_request()
+        if not own and not request.url.startswith(("blob:", "data:")):
+            self.asked.append(request.url)
+
+    def open(self, query):
+        self.tab.goto(query if query.startswith("file:") else self.path.as_uri() + query)
+        self.tab.wait_for_function("window.charlm?.isOpen()")
+
+    def fill(self, **values):
+        for name, value in values.items():
+            self.tab.locator(f"#{name.replace('_', '-')}").fill(value)
+
+    def slide(self, name, value):
+        self.tab.locator(f"#{name}").evaluate(
+            "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', { bubbles: true })); }",
+            value,
+        )
+
+    def text(self, name):
+        return self.tab.locator(f"#{name} .heat-text").text_content()
+
+    def words(self, name):
+        return self.tab.locator(f"#{name}").inner_text()
+
+    def wait_for(self, name, characters):
+        self.tab.wait_for_function(
+            "([id, n]) => document.querySelector(`#${id} .heat-text`).children.length >= n", arg=[name, characters]
+        )
+
+    def wait_for_words(self, name, words):
+        self.tab.wait_for_function(
+            "([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[name, words]
+        )
+
+    def generate(self, length):
+        self.fill(length=str(length))
+        self.tab.locator("#generate").click()
+        self.wait_for("output-a", length)
+        self.wait_for("output-b", length)
+        self.tab.wait_for_function("!document.body.classList.contains('writing')")
+
+    def take_picture(self, name):
+        if folder := os.environ.get("CHARLM_PICTURES"):
+            self.tab.screenshot(path=Path(folder, f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The file of a page with the bundled RNN and GRU."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    export_to([str(WEIGHTS / "shakespeare-rnn"), str(WEIGHTS / "homework-lstm")], path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lms():
+    return {name: CharLM.from_pretrained(WEIGHTS / name) for name in ("shakespeare-rnn", "homework-lstm")}
+
+
+@pytest.fixture
+def visit(browser):
+    """A function that opens a page from the disk; in the end nothing went wrong, and nothing was asked for."""
+    opened = []
+
+    def call(path, query="", width=1280, height=720, before="", **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
+        context.route(re.compile("^(?!file:)"), lambda route: route.abort())
+        if before:
+            context.add_init_script(before)
+        opened.append((context, Opened(context, path, query)))
+        return opened[-1][1]
+
+    yield call
+    for context, each in opened:
+        context.close()
+        assert each.errors == []
+        assert each.asked == []
+
+
+class TestWrite:
+    def test_both_models_write_what_python_writes_in_view_on_a_laptop(self, visit, exported, lms):
+        opened = visit(exported)
+        opened.fill(prompt="ROMEO:\n", seed="7")
+        opened.generate(400)
+        for side, (name, lm) in zip("ab", lms.items(), strict=True):
+            text = opened.text(f"output-{side}")
+            assert text == lm.generate("ROMEO:\n", 400, seed=7)
+            surprisals = lm.score("ROMEO:\n" + text)[-400:]
+            spans = opened.tab.locator(f"#output-{side} .heat-text span")
+            for place in (0, 10, 399):
+                shade = float(spans.nth(place).evaluate("span => span.style.getPropertyValue('--shade')"))
+                assert shade == pytest.approx(min(surprisals[place] / 7.8, 1), abs=0.01)
+                assert spans.nth(place).get_attribute("data-place") == str(place)
+            assert f"{name} · 400 characters" in opened.words(f"progress-{side}")
+            assert "seed 7" in opened.words(f"progress-{side}")
+            assert opened.tab.locator(f"#output-{side}").bounding_box()["height"] > 300
+        for name in ("prompt", "generate", "output-a", "output-b", "progress-a", "progress-b"):
+            box = opened.tab.locator(f"#{name}").bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= 720
+        assert opened.tab.evaluate("document.documentElement.scrollHeight <= innerHeight")
+        opened.take_picture("page-write")
+
+    def test_stop_keeps_what_was_shown_and_continue_appends_what_would_have_come(self, visit, exported, lms):
+        opened = visit(exported)
+        opened.fill(prompt="ROMEO:\n", seed="11", length="300")
+        opened.tab.get_by_text("More settings").click()
+        opened.tab.locator("#pace").select_option(label="to read aloud")
+        opened.tab.locator("#generate").click()
+        opened.wait_for("output-a", 5)
+        opened.tab.locator("#stop").click()
+        shown = len(opened.text("output-a"))
+        assert 5 <= shown < 250
+        opened.fill(length="50")
+        opened.tab.locator("#pace").select_option(label="as fast as it comes")
+        opened.tab.locator("#continue").click()
+        opened.wait_for("output-a", shown + 50)
+        assert opened.text("output-a") == lms["shakespeare-rnn"].generate("ROMEO:\n", shown + 50, seed=11)
+        assert opened.words("texts-changed") == ""
+
+    def test_stop_ends_the_work_itself(self, visit, exported):
+        opened = visit(exported)
+        opened.fill(length="5000", seed="1")
+        opened.tab.locator("#generate").click()
+        opened.wait_for("output-a", 5)
+        opened.tab.locator("#stop").click()
+        shown = len(opened.text("output-a"))
+        assert shown < 5000
+        opened.generate(20)  # nothing of the text before comes in between
+        assert len(opened.text("output-a")) == 20
+
+    def test_a_shared_link_opens_with_the_same_texts_and_is_one_of_the_gradio_page(self, visit, exported):
+        opened = visit(exported)
+        opened.fill(prompt="Apple & <b>\n", seed="")
+        opened.slide("temperature", "0.6")
+        opened.generate(120)
+        opened.tab.locator("#share").click()
+        link = opened.tab.locator("#link").input_value()
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)
+        assert {*query} == {"view", *address.PARAMETERS}
+        assert (query["a"], query["prompt"], query["temperature"]) == (["shakespeare-rnn"], ["Apple & <b>\n"], ["0.6"])
+        assert "embed=write" in opened.tab.locator("#embed-code").input_value()
+
+        other = visit(exported, link)
+        other.wait_for("output-a", 120)
+        other.wait_for("output-b", 120)
+        for name in ("output-a", "output-b"):
+            assert other.text(name) == opened.text(name)
+        assert other.tab.locator("#prompt").input_value() == "Apple & <b>\n"
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"a": "nobody"}, "The link cannot be opened here: there is no model 'nobody' here; choose one of"),
+            ({"length": "many"}, "The link is damaged: one of its numbers cannot be read."),
+            (
+                {"length": "5001"},
+                "The link cannot be opened here: length is 5001; it must be a whole number from 1 to 5000",
+            ),
+            ({"temperature": "-1"}, "temperature is -1; it must be a number from 0 to 2"),
+            ({"seed": "1.5"}, "seed is '1.5'; it must be a whole number from 0, or empty for any"),
+        ],
+    )
+    def test_a_link_that_cannot_be_opened_says_so(self, visit, exported, changes, said):
+        whole = {"a": "shakespeare-rnn", "b": "shakespeare-rnn", "prompt": "x", "length": "9", "temperature": "1"}
+        whole |= {"top_k": "0", "top_p": "1", "seed": "1"}
+        opened = visit(exported, "?" + urllib.parse.urlencode(whole | changes))
+        assert said in opened.words("notices")
+        assert opened.text("output-a") == ""
+        opened.generate(20)
+        assert opened.words("notices") == ""
+
+    def test_wrong_settings_are_named_and_nothing_is_lost(self, visit, exported):
+        opened = visit(exported)
+        opened.generate(20)
+        before = opened.text("output-a")
+        opened.fill(seed="minus one")
+        opened.tab.locator("#generate").click()
+        assert opened.words("notices") == "Seed is 'minus one'; it must be a whole number from 0, or empty for any."
+        assert opened.text("output-a") == before
+
+    def test_what_a_model_does_not_know_is_named_and_skipped(self, visit, exported, lms):
+        opened = visit(exported)
+        opened.fill(prompt="한é ROMEO:\n", seed="3")
+        opened.generate(60)
+        assert "skipped in the prompt, as the model does not know it: '한é'" in opened.words("progress-a")
+        with pytest.warns(UserWarning, match="한é"):
+            assert opened.text("output-a") == lms["shakespeare-rnn"].generate("한é ROMEO:\n", 60, seed=3)
+
+    def test_three_temperatures_are_shown_at_once(self, visit, exported, lms):
+        opened = visit(exported)
+        opened.fill(prompt="Coffee", seed="5", length="40")
+        opened.tab.locator("#board").click()
+        for side, lm in zip("ab", lms.values(), strict=True):
+            for temperature in (0.5, 1.0, 1.5):
+                name = f"board-{side}-{temperature:g}".replace(".", "-")
+                opened.wait_for(name, 40)
+                assert opened.text(name) == lm.generate("Coffee", 40, temperature, seed=5)
+
+    def test_a_huge_seed_and_the_limits_of_sampling_are_those_of_python(self, visit, exported, lms):
+        opened = visit(exported)
+        opened.fill(prompt="To be", seed="0" + "9" * 39)
+        opened.tab.get_by_text("More settings").click()
+        opened.slide("top-k", "5")
+        opened.slide("top-p", "0.9")
+        opened.slide("temperature", "1.2")
+        opened.generate(80)
+        expected = lms["homework-lstm"].generate("To be", 80, 1.2, 5, 0.9, seed=int("9" * 39))
+        assert opened.text("output-b") == expected
+
+    def test_changed_settings_are_named(self, visit, exported):
+        opened = visit(exported)
+        opened.generate(20)
+        opened.slide("temperature", "0.5")
+        opened.tab.locator("#model-a").select_option("homework-lstm")
+        assert opened.words("texts-changed").startswith("Changed since: model A, temperature.")
+
+
+class TestLearn:
+    def test_the_curves_their_reading_and_the_samples(self, visit, exported, lms):
+        opened = visit(exported, "?view=learn")
+        opened.tab.locator("#loss-curves svg").first.wait_for()
+        legend = opened.words("loss-curves")
+        record = lms["shakespeare-rnn"].history
+        best = record["best"]
+        assert f"shakespeare-rnn, best: {best['val_loss']:.4f} at epoch {best['epoch']}" in legend
+        assert "homework-lstm" not in legend  # measured with another protocol
+        assert read_curves([("shakespeare-rnn", record)])[0] in opened.words("reading")
+        opened.slide("epoch", "1")
+        assert record["epochs"][0]["sample"] in opened.tab.locator("#samples").text_content()
+
+        opened.tab.get_by_label("homework-lstm").check()
+        both = [("shakespeare-rnn", record), ("homework-lstm", lms["homework-lstm"].history)]
+        assert opened.words("reading").split("\n") == read_curves(both)
+        opened.tab.get_by_label("perplexity").check()
+        assert f"best: {np.exp(best['val_loss']):.4f} at epoch" in opened.words("loss-curves")
+        opened.tab.get_by_label("log", exact=True).check()
+        assert opened.tab.locator("#loss-curves .curves").get_attribute("data-y") == "log"
+        opened.tab.locator(".curves-plot").hover(position={"x": 500, "y": 100})
+        opened.take_picture("page-learn")
+
+    def test_the_figures_and_the_picture_can_be_saved(self, visit, exported, lms):
+        opened = visit(exported, "?view=learn")
+        with opened.tab.expect_download() as waiting:
+            opened.tab.locator("#save-csv").click()
+        rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
+        epochs = lms["shakespeare-rnn"].history["epochs"]
+        assert [float(row["val_loss"]) for row in rows] == [epoch["val_loss"] for epoch in epochs]
+        with opened.tab.expect_download() as waiting:
+            opened.tab.locator("#save-png").click()
+        assert waiting.value.suggested_filename == "curves.png"
+        assert Path(waiting.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+class TestInside:
+    def test_the_likeliest_symbols_and_the_units_are_those_of_python(self, visit, exported, lms):
+        opened = visit(exported, "?view=inside")
+        opened.tab.locator("#seen .heat-text span").first.wait_for()
+        text = "ROMEO:\nWhat light is this?\n"
+        opened.fill(inspect_text=text + "한")
+        assert opened.words("seen-changed").startswith("Changed since: text.")
+        opened.tab.locator("#inspect").click()
+        opened.wait_for_words("seen-line", f"{len(text)} characters")
+        assert "skipped, as the model does not know it: '한'" in opened.words("seen-line")
+        assert opened.text("seen") == text and opened.words("seen-changed") == ""
+        found = lms["shakespeare-rnn"].inspect(text)
+        opened.tab.locator("#seen .heat-text span").nth(12).hover()
+        figures = opened.tab.locator("#seen .bar-row .bar-figure")
+        assert figures.all_inner_texts() == [f"{100 * p:.1f} %" for p in found.probabilities[12]]
+        opened.tab.locator("#seen .heat-text").focus()
+        opened.tab.keyboard.press("ArrowRight")
+        assert figures.all_inner_texts() == [f"{100 * p:.1f} %" for p in found.probabilities[13]]
+
+        opened.tab.locator("#colour").select_option("hidden 1")
+        opened.slide("unit-number", "17")
+        opened.tab.wait_for_function("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
+        activations = found.hidden[:, 1, 17]
+        spans = opened.tab.locator("#seen .heat-text span")
+        for place in (0, 5, 20):
+            shade = float(spans.nth(place).evaluate("span => span.style.getPropertyValue('--shade')"))
+            assert shade == pytest.approx(abs(activations[place]) / np.abs(activations).max(), abs=0.02)
+            assert ("negative" in (spans.nth(place).get_attribute("class") or "")) == (activations[place] < 0)
+        opened.take_picture("page-inside")
+
+    def test_a_model_without_a_record_writes_the_text_that_is_looked_into(self, visit, tmp_path):
+        folder = save(make_model("gru", history=False), tmp_path / "bare")
+        export_to([str(folder)], tmp_path / "page.html")
+        opened = visit(tmp_path / "page.html", "?view=inside")
+        opened.wait_for("seen", 1000)
+        opened.tab.get_by_role("tab", name="Learn").click()
+        assert opened.words("reading") == "Choose a model that has a record."
+
+
+def test_the_card_and_the_licence_are_on_the_page(visit, exported):
+    opened = visit(exported, "?view=about")
+    assert "Licence: mit." in opened.words("about-models")
+    assert "1,117,249 parameters, 65 symbols" in opened.words("about-models")
+
+
+@pytest.mark.parametrize("view", ["write", "learn", "inside"])
+def test_an_embedded_view_comes_without_the_rest(visit, exported, view):
+    opened = visit(exported, f"?embed={view}", 900, 600)
+    assert opened.tab.locator(f"#view-{view}").is_visible()
+    assert not opened.tab.locator(".top").is_visible()
+    assert [each for each in VIEWS if each != view and opened.tab.locator(f"#view-{each}").is_visible()] == []
+    if view == "write":
+        opened.generate(40)
+        box = opened.tab.locator("#progress-b").bounding_box()
+        assert box["y"] + box["height"] <= 600
+
+
+def test_scripts_on_the_page_use_the_models(visit, exported, lms):
+    opened = visit(exported)
+    assert opened.tab.evaluate("charlm.names") == [*lms]
+    text, pieces, scores = opened.tab.evaluate(
+        """async () => {
+            const lm = await charlm.model("shakespeare-rnn");
+            const settings = { length: 200, temperature: 0.8, topK: 0, topP: 1, seed: 7 };
+            const pieces = [];
+            for await (const piece of lm.stream("ROMEO:", settings)) pieces.push(piece);
+            return [await lm.generate("ROMEO:", settings), pieces, Array.from(await lm.score("To be"))];
+        }"""
+    )
+    assert text == "".join(pieces) == lms["shakespeare-rnn"].generate("ROMEO:", 200, seed=7)
+    assert scores == pytest.approx(lms["shakespeare-rnn"].score("To be"), rel=1e-5)
+    message = opened.tab.evaluate("charlm.model('nobody').catch((error) => error.message)")
+    assert message == "there is no model 'nobody' here; choose one of shakespeare-rnn, homework-lstm"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_axe_finds_nothing_serious(visit, exported, view, scheme):
+    opened = visit(exported, f"?view={view}", color_scheme=scheme)
+    if view == "write":
+        opened.tab.get_by_text("More settings").click()
+        opened.generate(100)
+        opened.tab.locator("#share").click()
+    if view == "inside":
+        opened.wait_for("seen", 100)
+        opened.tab.locator("#seen .heat-text span").nth(50).hover()
+    assert serious_violations(opened.tab) == []
+    opened.take_picture(f"page-{view}-{scheme}")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_keyboard_reaches_every_control_which_shows_it_and_has_a_name(visit, exported, view):
+    opened = visit(exported, f"?view={view}", reduced_motion="reduce")
+    check_keyboard(opened.tab)
+
+
+def test_the_keyboard_alone_writes_and_changes_the_view(visit, exported):
+    opened = visit(exported)
+    opened.tab.locator("#prompt").focus()
+    opened.fill(length="30")
+    opened.tab.keyboard.press("Enter")  # in a field of one line
+    opened.wait_for("output-a", 30)
+    opened.tab.locator("#tab-write").focus()
+    opened.tab.keyboard.press("ArrowRight")
+    assert opened.tab.locator("#view-learn").is_visible() and not opened.tab.locator("#view-write").is_visible()
+    assert opened.tab.locator("#tab-learn").get_attribute("aria-selected") == "true"
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_phone_shows_all_without_scrolling_sideways(visit, exported, view):
+    opened = visit(exported, f"?view={view}", 360, 740, has_touch=True)
+    if view == "write":
+        opened.generate(100)
+        for name in ("generate", "stop", "continue", "share"):  # within reach of the thumb
+            box = opened.tab.locator(f"#{name}").bounding_box()
+            assert box["y"] > 600 and box["y"] + box["height"] <= 740 and box["height"] >= 44
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 360
+    assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 360
+    opened.take_picture(f"page-{view}-phone")
+
+
+def test_a_tab_that_is_closed_while_it_writes_and_opened_again_writes_anew(visit, exported):
+    opened = visit(exported)
+    opened.fill(length="5000")
+    opened.tab.locator("#generate").click()
+    opened.wait_for("output-a", 5)
+    opened.open("")
+    opened.generate(30)
+    assert len(opened.text("output-a")) == 30
+
+
+BROKEN_STORAGE = """for (const name of ["localStorage", "sessionStorage", "indexedDB", "caches"]) {
+    Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });
+}"""
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        (BROKEN_STORAGE, ""),
+        ("delete window.Worker; Worker = undefined;", ""),
+        ("delete window.WebAssembly;", ""),
+        ("delete Uint8Array.fromBase64;", ""),
+    ],
+    ids=["storage", "Worker", "WebAssembly in the page", "fromBase64"],
+)
+def test_what_a_browser_lacks_is_done_without(visit, exported, lms, before, said):
+    opened = visit(exported, before=before)
+    opened.fill(prompt="ROMEO:\n", seed="7")
+    opened.generate(60)
+    assert opened.text("output-a") == lms["shakespeare-rnn"].generate("ROMEO:\n", 60, seed=7)
+    assert said in opened.words("progress-a")
+
+
+def test_a_browser_that_cannot_read_the_page_is_told_what_to_use(browser, exported):
+    context = browser.new_context()
+    context.add_init_script("delete window.DecompressionStream;")
+    tab = context.new_page()
+    tab.goto(exported.as_uri())
+    tab.locator("#notices .line").wait_for()
+    assert "a current Chrome, Edge, Firefox or Safari" in tab.locator("#notices").inner_text()
+    context.close()
+
+
+def test_a_file_that_was_cut_or_changed_says_so_and_the_page_lives(visit, exported, tmp_path):
+    whole = exported.read_text(encoding="utf-8")
+    begin = whole.index('data-weights="0">') + len('data-weights="0">') + 4000
+    changed = tmp_path / "changed.html"
+    changed.write_text(whole[:begin] + ("AAAA" if whole[begin : begin + 4] != "AAAA" else "BBBB") + whole[begin + 4 :])
+    opened = visit(changed)
+    opened.tab.locator("#generate").click()
+    opened.wait_for_words("notices", "SHA-256")
+    opened.tab.locator("#model-a").select_option("homework-lstm")
+    opened.generate(20)
+    assert opened.words("notices") == ""
+    cut = tmp_path / "cut.html"
+    cut.write_text(whole[:begin] + whole[begin + 400 :])
+    opened = visit(cut)
+    opened.tab.locator("#generate").click()
+    opened.wait_for_words("notices", "This page is not whole")
+
+
+LOOK = """() => ({
+    ran: window.ran,
+    elements: [...document.querySelectorAll("img, svg[onload], a[href^='javascript:']")].map((each) => each.outerHTML),
+    text: [document.body, ...document.querySelectorAll("[data-prompt]")]
+        .map((element) => element.innerText + (element.dataset.prompt ?? "")).join(),
+})"""
+
+
+def test_strangers_strings_are_text_in_every_view(visit, tmp_path):
+    vocab = "".join(dict.fromkeys("\n" + HOSTILE))
+    model = make_model("rnn", vocab=vocab)
+    record = make_record(sample=HOSTILE, text=HOSTILE, protocol=HOSTILE, split={"train_chars": 9})
+    name = HOSTILE.replace("/", "∕")
+    folder = save(Model(model.config, model.weights, record), tmp_path / name)
+    (folder / "README.md").write_text(f"---\nlicense: {json.dumps(HOSTILE)}\n---\n", encoding="utf-8")
+    export_to([str(folder)], tmp_path / "page.html")
+    opened = visit(tmp_path / "page.html")
+    opened.fill(prompt=HOSTILE + "한")
+    opened.generate(300)
+    for view in ("Learn", "Look inside", "About", "Write"):
+        opened.tab.get_by_role("tab", name=view).click()
+        if view == "Look inside":
+            opened.wait_for("seen", 20)
+            opened.tab.locator("#seen .heat-text span").nth(5).hover()
+        seen = opened.tab.evaluate(LOOK)
+        assert seen["ran"] is None and seen["elements"] == []
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", seen["text"])
+        assert view == "Write" or "<img src=x onerror=window.ran=1>" in seen["text"]
+    opened.tab.locator("#share").click()
+    assert opened.tab.evaluate(LOOK)["elements"] == []
