@@ -206,6 +206,7 @@ class WriteView {
       byId("shared").hidden = true; // its link belongs to the texts before
       keepModels([settings.model_a, settings.model_b, byId("inspect-model").value]);
       document.body.classList.add("writing");
+      byId("view-write").querySelector(".side").scrollIntoView({ block: "nearest" }); // on a phone
       const results = await Promise.allSettled(write(settings, running.signal));
       const failed = results.find(({ status, reason }) => status === "rejected" && reason?.name !== "AbortError");
       if (failed && running === this.running) throw failed.reason;

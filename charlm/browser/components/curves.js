@@ -35,12 +35,12 @@ function sums(values) {
 
 /** Return the chart of some training records, a list of [name, history]: their losses, the best epoch of each marked.
 
-    A chart has the axes x and y, each {title, log, whole}; series, each {name, colour, dash, points}, where a point is
+    A chart has the axes x and y, each {title, one, log, whole}, where one names a single value; series, each {name, colour, dash, points}, where a point is
     [x, y] with y null where there is none; and marks, each {name, colour, at}. Colours are numbers. */
 export function lossChart(records, { unit, axis, scale }) {
   const convert = LOSS_UNITS[unit];
   const chart = {
-    x: { title: axis, whole: axis === "epochs" },
+    x: { title: axis, one: axis === "epochs" ? "epoch" : axis, whole: axis === "epochs" },
     y: { title: unit === "perplexity" ? unit : `loss (${unit})`, log: scale === "log" },
     series: [],
     marks: [],
@@ -159,13 +159,15 @@ export class Curves {
 
   /** List the curves below the drawing; a click hides or shows one. */
   list() {
+    this.figures = new Map(); // the elements that show the values at the cursor, by the name of the curve
     const entries = this.chart.series.map(({ name, colour, dash }) => {
       const entry = make("button", "curves-entry");
       entry.type = "button";
       entry.setAttribute("aria-pressed", String(!this.hidden.has(name)));
       const sample = svg("svg", { width: 26, height: 8, "aria-hidden": "true" });
       sample.append(svg("path", { d: "M1 4H25", ...stroke(colour, dash) }));
-      entry.append(sample, make("span", "", readable(name)));
+      this.figures.set(name, make("strong"));
+      entry.append(sample, make("span", "", readable(name)), this.figures.get(name));
       entry.addEventListener("click", () => {
         if (!this.hidden.delete(name)) this.hidden.add(name);
         entry.setAttribute("aria-pressed", String(!this.hidden.has(name)));
@@ -175,7 +177,7 @@ export class Curves {
     });
     const marks = this.chart.marks.map(({ name, colour }) => {
       const entry = make("span", "curves-entry");
-      const sample = svg("svg", { width: 18, height: 16, viewBox: "-9 -9 18 18", "aria-hidden": "true" });
+      const sample = svg("svg", { width: 26, height: 16, viewBox: "-9 -9 18 18", "aria-hidden": "true" });
       sample.append(svg("path", { d: STAR, fill: tint(colour) }));
       entry.append(sample, make("span", "", readable(name)));
       return entry;
@@ -280,23 +282,26 @@ export class Curves {
   move(cursor) {
     this.cursor = cursor < this.places.length ? cursor : -1;
     this.needle.replaceChildren();
+    for (const shown of this.figures.values()) shown.textContent = "";
     if (this.cursor < 0) return this.readout.replaceChildren();
     const place = this.places[this.cursor];
-    const across = this.pixel(place).toFixed(1);
-    const rows = [make("span", "curves-place", `${this.chart.x.title ?? ""} ${tickLabel(place)}`.trim())];
-    this.needle.append(svg("path", { d: `M${across} ${MARGIN.top}V${HEIGHT - MARGIN.bottom}`, stroke: GREY }));
+    const across = this.pixel(place);
+    const where = `${this.chart.x.one ?? ""} ${tickLabel(place)}`.trim();
+    this.needle.append(svg("path", { d: `M${across.toFixed(1)} ${MARGIN.top}V${HEIGHT - MARGIN.bottom}`, stroke: GREY }));
+    const isLeft = across > this.width / 2;
+    const label = svg("text", { x: across + (isLeft ? -6 : 6), y: MARGIN.top + 10, "text-anchor": isLeft ? "end" : "start", fill: "currentColor" });
+    label.textContent = where;
+    this.needle.append(label);
+    const said = [where];
     for (const { name, points, colour } of this.series) {
       const point = points.find(([each]) => each === place);
       if (!point || point[1] === null || !this.axes[1].shows(point[1])) continue;
       const [cx, cy] = this.spot(point);
       this.needle.append(svg("circle", { cx, cy, r: 4, fill: tint(colour), stroke: "#fff" }));
-      const row = make("span", "curves-value");
-      const sample = svg("svg", { width: 10, height: 10, "aria-hidden": "true" });
-      sample.append(svg("circle", { cx: 5, cy: 5, r: 4, fill: tint(colour) }));
-      row.append(sample, make("span", "", readable(name)), make("strong", "", figure(point[1])));
-      rows.push(row);
+      this.figures.get(name).textContent = figure(point[1]);
+      said.push(`${readable(name)} ${figure(point[1])}`);
     }
-    this.readout.replaceChildren(...rows);
+    this.readout.textContent = said.join("; ");
   }
 
   /** Download the drawing as a PNG. */
