@@ -124,7 +124,8 @@ def trained(clone, hub_environment):
 
 @pytest.mark.slow
 def test_the_readme_leads_from_a_text_to_a_published_model_and_a_script(hub, clone):
-    _trained, written, measured, scored, pushed, script, shipped = run_document("README.md", clone)
+    exported, _trained, written, measured, scored, pushed, script, shipped = run_document("README.md", clone)
+    assert exported.startswith("page.html: 14.") and (clone / "page.html").stat().st_size > 14e6
     assert len(written) == len("\n") + 300
     assert "val_loss_reset256" in measured
     assert "perplexity" in scored

@@ -1,6 +1,9 @@
 """The scripts of examples/, run as their users run them."""
 
 import os
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from browser import ROOT, running_app
@@ -18,6 +21,20 @@ def run(name, *arguments):
     ended = run_program([ROOT / "examples" / name, *arguments], None, environment)
     assert ended.returncode == 0, ended.stderr
     return ended
+
+
+@pytest.fixture
+def clone_server():
+    """The address of a server of the files of this clone, as `python -m http.server` is."""
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=ROOT)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 @pytest.fixture
@@ -42,6 +59,16 @@ def test_a_model_from_the_hub_writes(hub, repo, name):
 
 def test_the_plain_script_needs_no_charlm():
     assert "charlm" not in (ROOT / "examples" / "plain_torch.py").read_text(encoding="utf-8")
+
+
+def test_a_web_page_writes_with_a_model(clone_server, browser):
+    page = browser.new_page()
+    page.goto(f"{clone_server}/examples/browser.html")
+    page.get_by_role("button", name="Write").click()
+    page.wait_for_function("document.getElementById('text').textContent.length >= 306")
+    expected = CharLM.from_pretrained(ROOT / "weights" / "shakespeare-rnn").generate("ROMEO:", 300, seed=7)
+    assert page.locator("#text").text_content() == "ROMEO:" + expected
+    page.close()
 
 
 def test_texts_are_ranked_by_perplexity(tmp_path):

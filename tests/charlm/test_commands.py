@@ -670,3 +670,39 @@ def test_a_training_that_needs_less_memory_is_told_how_to_have_it(charlm, text_f
     monkeypatch.setattr("train.loop.fit", fail)
     arguments = ["--cell", "gru", "--text", text_file(TEXT * 40), "--out", tmp_path / "out"]
     assert charlm("fit", *arguments) == (1, "", OUT_OF_MEMORY_IN_TRAINING)
+
+
+# export
+
+
+def test_export_says_what_it_wrote_and_how_large_it_is(charlm, folder, tmp_path):
+    path = tmp_path / "page.html"
+    status, output, messages = charlm("export", folder, "--html", path)
+    assert (status, messages) == (0, "")
+    assert output.splitlines() == [
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB with model",
+        "It opens in any browser, from the disk or from a web server, and needs nothing else.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("mine.html", "mine.html is no page that this command made, and is kept; choose another name for --html"),
+        ("folder", "folder is a folder; name a file in it: --html"),
+        ("", "argument --html: the file's name is empty"),
+    ],
+)
+def test_export_keeps_what_is_not_its_own(charlm, folder, tmp_path, monkeypatch, target, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.html").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    assert said in refused(charlm("export", folder, "--html", target))
+    assert (tmp_path / "mine.html").read_text() == "mine" and sorted(os.listdir()) == ["folder", "mine.html"]
+
+
+def test_export_needs_a_model_and_a_file(charlm, tmp_path):
+    path = tmp_path / "page.html"
+    assert "--html" in refused(charlm("export", "model"))
+    assert "is neither a folder here nor" in refused(charlm("export", tmp_path / "nothing", "--html", path))
+    assert not path.exists()

@@ -35,8 +35,9 @@ function sums(values) {
 
 /** Return the chart of some training records, a list of [name, history]: their losses, the best epoch of each marked.
 
-    A chart has the axes x and y, each {title, one, log, whole}, where one names a single value; series, each {name, colour, dash, points}, where a point is
-    [x, y] with y null where there is none; and marks, each {name, colour, at}. Colours are numbers. */
+    A chart has the axes x and y, each {title, one, log, whole}, where one names a single value; series, each
+    {name, colour, dash, points}, where a point is [x, y] with y null where there is none; and marks, each
+    {name, colour, at}. Colours are numbers. */
 export function lossChart(records, { unit, axis, scale }) {
   const convert = LOSS_UNITS[unit];
   const chart = {
@@ -95,7 +96,7 @@ export class Axis {
   }
 
   get ticks() {
-    if (this.log && this.high - this.low >= 1) return this.powers();
+    if (this.log && this.high - this.low >= 0.5) return this.powers();
     const [low, high] = this.log ? [10 ** this.low, 10 ** this.high] : [this.low, this.high];
     const span = high - low;
     if (!Number.isFinite(span)) return [low, high];
@@ -106,11 +107,16 @@ export class Axis {
     return Array.from({ length: Math.min(count, MOST_TICKS + 2) }, (_, place) => (first + place) * step);
   }
 
+  /** Return the powers of ten on the axis, and two values between each two where there is room. */
   powers() {
+    const digits = this.high - this.low < 2.5 ? [1, 2, 5] : [1];
     const step = Math.ceil((this.high - this.low) / MOST_TICKS);
     const ticks = [];
-    for (let power = Math.ceil(this.low - 1e-9); power <= this.high + 1e-9; power += step) ticks.push(10 ** power);
-    return ticks.filter(Number.isFinite);
+    for (let power = Math.floor(this.low); power <= this.high + 1e-9; power += step) {
+      for (const digit of digits) ticks.push(digit * 10 ** power);
+    }
+    const isOnAxis = (tick) => Number.isFinite(tick) && this.at(tick) > -1e-9 && this.at(tick) < 1 + 1e-9;
+    return ticks.filter(isOnAxis);
   }
 }
 
@@ -288,8 +294,7 @@ export class Curves {
     const across = this.pixel(place);
     const where = `${this.chart.x.one ?? ""} ${tickLabel(place)}`.trim();
     this.needle.append(svg("path", { d: `M${across.toFixed(1)} ${MARGIN.top}V${HEIGHT - MARGIN.bottom}`, stroke: GREY }));
-    const isLeft = across > this.width / 2;
-    const label = svg("text", { x: across + (isLeft ? -6 : 6), y: MARGIN.top + 10, "text-anchor": isLeft ? "end" : "start", fill: "currentColor" });
+    const label = svg("text", { x: across, y: MARGIN.top - 3, "text-anchor": "middle", fill: "currentColor" });
     label.textContent = where;
     this.needle.append(label);
     const said = [where];

@@ -390,10 +390,6 @@ class Opened:
         self.wait_for("output-b", length)
         self.tab.wait_for_function("!document.body.classList.contains('writing')")
 
-    def take_picture(self, name):
-        if folder := os.environ.get("CHARLM_PICTURES"):
-            self.tab.screenshot(path=Path(folder, f"{name}.png"))
-
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
@@ -449,7 +445,18 @@ class TestWrite:
             box = opened.tab.locator(f"#{name}").bounding_box()
             assert box["y"] >= 0 and box["y"] + box["height"] <= 720
         assert opened.tab.evaluate("document.documentElement.scrollHeight <= innerHeight")
-        opened.take_picture("page-write")
+
+    def test_the_page_of_the_readme_writes_with_the_largest_of_our_models(self, visit, tmp_path):
+        names = ("shakespeare-lstm", "shakespeare-rnn")
+        export_to([str(WEIGHTS / name) for name in names], tmp_path / "page.html")
+        opened = visit(tmp_path / "page.html")
+        opened.fill(seed="3")
+        opened.generate(500)
+        for side, name in zip("ab", names, strict=True):
+            lm = CharLM.from_pretrained(WEIGHTS / name)
+            assert opened.text(f"output-{side}") == lm.generate("ROMEO:\n", 500, seed=3)
+        if folder := os.environ.get("CHARLM_PICTURES"):
+            opened.tab.screenshot(path=Path(folder, "browser.png"))
 
     def test_stop_keeps_what_was_shown_and_continue_appends_what_would_have_come(self, visit, exported, lms):
         opened = visit(exported)
@@ -587,7 +594,6 @@ class TestLearn:
         opened.tab.get_by_label("log", exact=True).check()
         assert opened.tab.locator("#loss-curves .curves").get_attribute("data-y") == "log"
         opened.tab.locator(".curves-plot").hover(position={"x": 500, "y": 100})
-        opened.take_picture("page-learn")
 
     def test_the_figures_and_the_picture_can_be_saved(self, visit, exported, lms):
         opened = visit(exported, "?view=learn")
@@ -630,7 +636,6 @@ class TestInside:
             shade = float(spans.nth(place).evaluate("span => span.style.getPropertyValue('--shade')"))
             assert shade == pytest.approx(abs(activations[place]) / np.abs(activations).max(), abs=0.02)
             assert ("negative" in (spans.nth(place).get_attribute("class") or "")) == (activations[place] < 0)
-        opened.take_picture("page-inside")
 
     def test_a_model_without_a_record_writes_the_text_that_is_looked_into(self, visit, tmp_path):
         folder = save(make_model("gru", history=False), tmp_path / "bare")
@@ -689,7 +694,6 @@ def test_axe_finds_nothing_serious(visit, exported, view, scheme):
         opened.wait_for("seen", 100)
         opened.tab.locator("#seen .heat-text span").nth(50).hover()
     assert serious_violations(opened.tab) == []
-    opened.take_picture(f"page-{view}-{scheme}")
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -720,7 +724,6 @@ def test_a_phone_shows_all_without_scrolling_sideways(visit, exported, view):
             assert box["y"] > 600 and box["y"] + box["height"] <= 740 and box["height"] >= 44
             assert box["x"] >= 0 and box["x"] + box["width"] <= 360
     assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 360
-    opened.take_picture(f"page-{view}-phone")
 
 
 def test_a_tab_that_is_closed_while_it_writes_and_opened_again_writes_anew(visit, exported):
