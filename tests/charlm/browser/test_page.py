@@ -355,7 +355,11 @@ class Opened:
 
     def open(self, query):
         self.tab.goto(query if query.startswith("file:") else self.path.as_uri() + query)
-        self.tab.wait_for_function("window.charlm?.isOpen()")
+        self.wait_until("window.charlm?.isOpen()")
+
+    def wait_until(self, condition, arg=None):
+        """Wait until a condition in JavaScript holds: asked at each frame, as is the default, it costs a frame each."""
+        self.tab.wait_for_function(condition, arg=arg, polling=50)
 
     def fill(self, **values):
         for name, value in values.items():
@@ -374,21 +378,19 @@ class Opened:
         return self.tab.locator(f"#{name}").inner_text()
 
     def wait_for(self, name, characters):
-        self.tab.wait_for_function(
+        self.wait_until(
             "([id, n]) => document.querySelector(`#${id} .heat-text`).children.length >= n", arg=[name, characters]
         )
 
     def wait_for_words(self, name, words):
-        self.tab.wait_for_function(
-            "([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[name, words]
-        )
+        self.wait_until("([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[name, words])
 
     def generate(self, length):
         self.fill(length=str(length))
         self.tab.locator("#generate").click()
         self.wait_for("output-a", length)
         self.wait_for("output-b", length)
-        self.tab.wait_for_function("!document.body.classList.contains('writing')")
+        self.wait_until("!document.body.classList.contains('writing')")
 
 
 @pytest.fixture(scope="module")
@@ -629,7 +631,7 @@ class TestInside:
 
         opened.tab.locator("#colour").select_option("hidden 1")
         opened.slide("unit-number", "17")
-        opened.tab.wait_for_function("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
+        opened.wait_until("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
         activations = found.hidden[:, 1, 17]
         spans = opened.tab.locator("#seen .heat-text span")
         for place in (0, 5, 20):
