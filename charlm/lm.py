@@ -64,6 +64,7 @@ class CharLM:
     record_problem: what is wrong with the record that it was loaded with; empty if nothing is.
     source: where it was loaded from: `hub`, `cache` (the Hub's copy on this disk) or `folder`.
     revision: the commit it came from, or None for a folder.
+    weights_sha256: of the model.safetensors that it was loaded from, in hex; empty if it was not loaded.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class CharLM:
         source: str = "folder",
         revision: str | None = None,
         record_problem: str = "",
+        weights_sha256: str = "",
     ) -> None:
         """weights: float32 arrays with the names and shapes of `config.tensor_shapes`. device: see from_pretrained."""
         self.config = config
@@ -83,6 +85,7 @@ class CharLM:
         self.source = source
         self.revision = revision
         self.record_problem = record_problem
+        self.weights_sha256 = weights_sha256
         self.vocab = Vocab(config.vocab)
         self._weights = weights
         self.device = self._faster_device() if device == "auto" else pick_device(device)
@@ -168,6 +171,7 @@ class CharLM:
             source=source,
             revision=revision,
             record_problem=model.record_problem,
+            weights_sha256=model.weights_sha256,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -81,6 +81,7 @@ ORDER = [
     "train.split",
     "train.protocols",
     "train.config",
+    "train.init_from",
     "train.recurrence",
     "train.network",
     "train.optimizer",

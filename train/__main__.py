@@ -13,18 +13,24 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from charlm import cli
+from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.installation import load_extra, program
 from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
 
-from .config import GROUPS, PROTOCOL_NAMES, PUBLISHING, TEXT, TRAINING, TrainConfig, value_type
+from .config import GROUPS, MODEL, PROTOCOL_NAMES, PUBLISHING, START_DEFAULTS, TEXT, TRAINING, TrainConfig, value_type
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
 from .report import JsonReport, Report
 from .split import DEFAULT_SPLIT
+
+if TYPE_CHECKING:
+    from charlm.model.history import HistoryRecord
+
+    from .encode import Folding
 
 EXAMPLES = (
     ("train a model on a text of yours; it goes to runs/my-text-lstm", "fit --text my-text.txt"),
@@ -42,6 +48,12 @@ DEPLOY_EXAMPLES = (
     ("a page that shows a model of the Hub", "USER/my-page --model USER/my-text"),
     ("one that needs no server and is free for every account", "USER/my-page --model USER/my-text --sdk static"),
 )
+INIT_FROM_HELP = (
+    "begin with the weights of this model, which also gives the settings of this group; defaults are then "
+    + ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in START_DEFAULTS.items())
+)
+ALSO_TEXT_HELP = "with --init-from: measure how much of this text, such as that of the model, is forgotten"
+MOST_COUNT = 10**9  # of a symbol in a text
 RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epochs may change, to more"
 
 
@@ -64,33 +76,58 @@ def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
     read_launch()  # refuses what would only be noticed after the text is read
-    from .data import load_text
-    from .loop import fit
-    from .run_folder import NothingToResumeError
-
-    config = TrainConfig(**{spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)})
+    given = {spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)}
+    given = {name: value for name, value in given.items() if value is not None}
+    config = TrainConfig(**given)  # refuses a wrong setting before a model is loaded
+    folding = parse_folding(args)
+    if args.also_text and args.init_from is None:
+        raise RequestError("--also-text measures what the model of --init-from forgets; give both, or leave both out")
     if args.push_to_hub is not None:
         from charlm.publishing import check_can_push
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
     load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
+    from .data import load_text
+    from .init_from import load_start_model
+    from .loop import fit
+    from .run_folder import NothingToResumeError, begun_revision
+
     report = JsonReport() if args.json_lines and is_main_process() else Report()
+    start = None
+    if args.init_from is not None:
+        start = load_start_model(args.init_from)
+        config = TrainConfig(**start.settings(given))
     out = args.out or default_folder(args.text, config.cell)
+    if start is not None and args.resume and (revision := begun_revision(out)) not in (None, start.revision):
+        start = load_start_model(args.init_from, revision)  # the repository has changed since
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
-    text = load_text(*args.text, workspace=workspace)
+    known = "" if start is None else start.lm.vocab.symbols
+    text = load_text(*args.text, workspace=workspace, folding=folding, known=known)
+    also_text = load_text(*args.also_text, workspace=workspace, folding=folding) if args.also_text else None
     try:
-        best = fit(text, out, config, report, resume=args.resume)["best"]
+        history = fit(text, out, config, report, resume=args.resume, start=start, also_text=also_text)
     except NothingToResumeError as error:
         raise RequestError(f"{error}{command_to_begin(args)}") from None
-    tested = f", test loss {best['test_loss']:.4f}" if "test_loss" in best else ""
-    report.say(f"done: {out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}{tested}")
+    report.say(describe_end(out, history))
     if not args.json_lines:
         report.say(next_steps(out, text.beginning(), is_published=args.push_to_hub is not None))
     if args.push_to_hub is not None and is_main_process():
         from charlm.publishing import push_folder
 
         print(push_folder(out, args.push_to_hub))
+
+
+def describe_end(out: Path, history: "HistoryRecord") -> str:
+    """Return what a finished training leaves: a line, and one more if it was measured what the model has forgotten."""
+    best, run = history["best"], history["run"]
+    tested = f", test loss {best['test_loss']:.4f}" if "test_loss" in best else ""
+    line = f"done: {out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}{tested}"
+    if "also_text_loss" in best and "also_text" in run:
+        before, after = run["before"]["also_text_loss"], best["also_text_loss"]
+        change = f"{after - before:.4f} more than" if after > before else f"{before - after:.4f} less than"
+        line += f"\nforgotten: validation loss {after:.4f} on {run['also_text']['name']}, {change} before the training"
+    return line
 
 
 def default_folder(texts: Sequence[str], cell: str) -> Path:
@@ -142,13 +179,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from .data import load_text
     from .protocols import evaluate
 
-    text = load_text(*args.text)
+    text = load_text(*args.text, folding=parse_folding(args))
     lm = CharLM.from_pretrained(args.model)
     run = lm.history["run"] if lm.history else {}
     if run.get("text_sha256") not in (None, text.encoded.sha256):
         print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)
-    elif (shares := run.get("split", {}).get("shares", DEFAULT_SPLIT)) != args.split and args.protocol == "holdout":
-        print(f"note: the figures of the model's record are those of --split {shares}", file=sys.stderr)
+    elif (recorded := describe_reading(run)) != describe_reading(
+        {"split": {"shares": args.split}, "lowercase": args.lowercase, "min_count": args.min_count}
+    ):
+        print(f"note: the figures of the model's record are those of {recorded or 'no such option'}", file=sys.stderr)
     losses, unknown_chars = evaluate(lm, text, args.protocol, args.split)
     if unknown_chars:
         print(f"note: {unknown_chars:,} characters that the model does not know were left out", file=sys.stderr)
@@ -212,6 +251,17 @@ def add_evaluate(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command.set_defaults(run=run_evaluate)
 
 
+def describe_reading(run: dict[str, Any]) -> str:
+    """Return the options by which a run read and split its text, where they differ from the defaults.
+
+    run: as in history.json.
+    """
+    shares, least = run.get("split", {}).get("shares", DEFAULT_SPLIT), run.get("min_count", 1)
+    split = "" if shares == DEFAULT_SPLIT else f"--split {shares}"
+    lowercase = "--lowercase" if run.get("lowercase") else ""
+    return " ".join(filter(None, (split, lowercase, "" if least == 1 else f"--min-count {least}")))
+
+
 def add_push(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     """Add the command that publishes a model."""
     command = commands.add_parser(
@@ -271,6 +321,8 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     groups[TEXT].add_argument("--out", type=cli.folder, metavar="FOLDER", help=out_help)
     for spec in dataclasses.fields(TrainConfig):
         add_setting(groups[spec.metadata["group"]], spec)
+    groups[MODEL].add_argument("--init-from", metavar="FOLDER_OR_REPO", help=INIT_FROM_HELP)
+    groups[TEXT].add_argument("--also-text", nargs="+", action="extend", metavar="TEXT", help=ALSO_TEXT_HELP)
     groups[TRAINING].add_argument("--resume", action="store_true", help=RESUME_HELP)
     publishing = groups[PUBLISHING]
     publishing.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
@@ -280,7 +332,7 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
 
 
 def add_text(parser: "cli.Parser | argparse._ArgumentGroup") -> None:
-    """Add the option that names a text."""
+    """Add the options that name a text and say how it is read."""
     parser.add_argument(
         "--text",
         required=True,
@@ -289,6 +341,22 @@ def add_text(parser: "cli.Parser | argparse._ArgumentGroup") -> None:
         metavar="TEXT",
         help="tinyshakespeare, a UTF-8 file or a folder of *.txt files; several are put together in their order",
     )
+    parser.add_argument("--lowercase", action="store_true", help="read capitals as small letters")
+    parser.add_argument(
+        "--min-count",
+        type=int,
+        default=1,
+        metavar="N",
+        help="read symbols that occur less often as U+FFFD, the replacement character",
+    )
+
+
+def parse_folding(args: argparse.Namespace) -> "Folding":
+    """Return which symbols of the text are replaced. Raises RequestError for a wrong --min-count."""
+    min_count = check_whole("min_count", args.min_count, 1, MOST_COUNT)
+    from .encode import Folding
+
+    return Folding(args.lowercase, min_count)
 
 
 def add_setting(group: "argparse._ArgumentGroup", spec: "dataclasses.Field[object]") -> None:
@@ -298,7 +366,7 @@ def add_setting(group: "argparse._ArgumentGroup", spec: "dataclasses.Field[objec
         "--" + spec.name.replace("_", "-"),
         type=kind,
         choices=spec.metadata["choices"],
-        default=spec.default,
+        default=None,  # not given: TrainConfig has the defaults, and a model to begin with has others
         metavar={int: "N", float: "X"}.get(kind),
         help=spec.metadata["help"] + describe_default(spec),
     )

@@ -24,7 +24,7 @@ def suitable_hidden_size(train_chars: int) -> int | None:
 
 def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
     """Return a line of advice if a model is too large for its text, else None. run: of history.json."""
-    if run["protocol"] != "holdout":  # which repeats an experiment as it was
+    if run["protocol"] != "holdout" or "init_from" in run:  # an experiment is repeated as it was, a model has its size
         return None
     chars = run["split"]["train_chars"]
     size = suitable_hidden_size(chars)
@@ -55,6 +55,16 @@ def explain_untrained(symbols: dict[str, int], split: dict[str, Any]) -> str | N
     return (
         f"note: {len(symbols):,} {stand} only in the text that validates or tests, {chars:,} times ({shown}): in the "
         f"vocabulary, but untrained; each time costs about {nats:.0f} nats, in all {chars * nats / rest:.4f} of a loss"
+    )
+
+
+def explain_rare(run: dict[str, Any]) -> str | None:
+    """Return a line about the symbols that were too rare, None if none was. run: of history.json."""
+    if not (rare := run.get("rare", {})).get("symbols"):
+        return None
+    return (
+        f"note: {rare['symbols']:,} symbols occur fewer than {run['min_count']} times, {rare['chars']:,} characters in "
+        "all: they are read as U+FFFD"
     )
 
 

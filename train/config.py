@@ -24,6 +24,8 @@ TEXT, MODEL, TRAINING = "the text and where the model goes", "the model", "the t
 MACHINE, PUBLISHING = "the machine", "publishing and progress"
 GROUPS = (TEXT, MODEL, TRAINING, MACHINE, PUBLISHING)
 
+# In place of the defaults below for a training that begins with a model; docs/log.md has the losses behind them.
+START_DEFAULTS = {"epochs": 3, "lr": 0.001, "warm_up": 0.1}
 DEFAULT_BATCH_SIZE = 64
 # A short text is read in fewer streams, so that an epoch has at least this many steps to learn in.
 MIN_STEPS_PER_EPOCH = 32
@@ -77,6 +79,7 @@ class TrainConfig:
         None, low=1, high=65_536, help="characters that gradients flow back through (default 128, or a window's length)"
     )
     lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate")
+    warm_up: float = setting(0.0, low=0, high=1, help="share of the steps in which the learning rate rises to it")
     weight_decay: float | None = setting(None, low=0, high=10, help="decoupled weight decay of AdamW")
     clip_norm: float = setting(1.0, low=0, high=1e9, help="largest norm of the gradient allowed; 0 allows any")
     seed: int = setting(0, low=0, high=2**63 - 1, help="seed of every random number of the run")

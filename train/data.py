@@ -6,7 +6,7 @@ import os
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from charlm.errors import RequestError
 from charlm.nearest import PATH_CUTOFF, nearest
 from charlm.text import stream_text
 
-from .encode import EncodedText, encode_pieces
+from .encode import NO_FOLDING, EncodedText, Folding, encode_pieces
 
 TINYSHAKESPEARE = "tinyshakespeare"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -33,11 +33,15 @@ class Text:
     """A named text to train on.
 
     sources: the `texts` of history.json, an entry for each that was put together; empty for a single file.
+    folding: which symbols were replaced.
+    known: symbols that are in the vocabulary because the model that a training begins with has them.
     """
 
     name: str
     encoded: EncodedText
     sources: tuple[dict[str, Any], ...] = ()
+    folding: Folding = NO_FOLDING
+    known: str = ""
 
     def __len__(self) -> int:
         return len(self.encoded.ids)
@@ -57,21 +61,23 @@ class Text:
         return -float((shares * np.log(shares)).sum())
 
 
-def load_text(*words: str, workspace: Path | None = None) -> Text:
+def load_text(*words: str, workspace: Path | None = None, folding: Folding = NO_FOLDING, known: str = "") -> Text:
     """Return the text that these words name together, one behind the other in their order.
 
     words: each the built-in name, a UTF-8 file, or a folder, which stands for its *.txt files in order of name. Of each
         file a byte-order mark is dropped, and CRLF is read as LF.
     workspace: an existing folder, by default the system's temporary folder. The ids of a text too large for memory are
         kept there in an unnamed temporary file.
+    folding, known: see Text.
 
     Raises RequestError if there is no such file, it is not UTF-8 text, or there are fewer than two different symbols.
     """
     sources = [_find_source(word) for word in words]
-    encoded = encode_pieces((piece for source in sources for piece in source.stream()), " ".join(words), workspace)
+    pieces = (piece for source in sources for piece in source.stream())
+    encoded = encode_pieces(pieces, " ".join(words), workspace, folding, known)
     records = [source.record() for source in sources]
     has_parts = len(sources) > 1 or any("files" in record for record in records)
-    return make_text(text_name(words), encoded, records if has_parts else [])
+    return replace(make_text(text_name(words), encoded, records if has_parts else []), folding=folding, known=known)
 
 
 def text_name(words: Sequence[str]) -> str:
@@ -149,8 +155,8 @@ def make_text(name: str, encoded: EncodedText, sources: Sequence[dict[str, Any]]
 
     sources: see Text. Raises RequestError if it has fewer than two different symbols.
     """
-    if len(encoded.symbols) < 2:
-        found = "only one symbol" if encoded.symbols else "nothing in it"
+    if (symbols := np.count_nonzero(encoded.counts)) < 2:
+        found = "only one symbol" if symbols else "nothing in it"
         raise RequestError(f"{name} has {found}; a text to learn from needs at least two different symbols")
     return Text(TINYSHAKESPEARE if encoded.sha256 == TINYSHAKESPEARE_SHA256 else name, encoded, tuple(sources))
 

@@ -16,12 +16,29 @@ from charlm.errors import RequestError
 
 SmallIds: TypeAlias = NDArray[np.unsignedinteger]
 _IdType: TypeAlias = np.dtype[np.unsignedinteger]
+_Codes: TypeAlias = NDArray[np.intp]  # code points
 _File: TypeAlias = "tempfile.SpooledTemporaryFile[bytes]"
 
 IN_MEMORY_BYTES = 64 << 20  # of ids; more of them go to a temporary file
 IDS_PER_REWRITE = 1 << 20
 CODE_POINTS = 0x110000
 UNSEEN = -1
+REPLACEMENT = "\ufffd"  # Unicode's replacement character
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Which symbols of a text are replaced.
+
+    lowercase: capitals by their lower case, where that is one symbol.
+    min_count: symbols that occur less often, by REPLACEMENT.
+    """
+
+    lowercase: bool = False
+    min_count: int = 1
+
+
+NO_FOLDING = Folding()
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +49,15 @@ class EncodedText:
     ids: (N,) of the smallest unsigned type that holds them all; of a large text, the memory map of an unnamed
         temporary file, which is deleted with the array.
     counts: (V,) how often each symbol occurs.
-    sha256: of the text as UTF-8, in hex.
+    sha256: of the text as UTF-8, in hex, before symbols were replaced.
+    replaced: how many symbols, and how many characters, were too rare and are REPLACEMENT.
     """
 
     symbols: str
     ids: SmallIds
     counts: NDArray[np.int64]
     sha256: str
+    replaced: tuple[int, int] = (0, 0)
     _map: mmap.mmap | None = field(default=None, repr=False)
 
     def release(self) -> None:
@@ -58,17 +77,24 @@ def encode_text(content: str) -> EncodedText:
     return EncodedText(_symbols(codes), ids.astype(_smallest_type(len(codes))), counts, sha256)
 
 
-def encode_pieces(pieces: Iterable[str], name: object, workspace: Path | None = None) -> EncodedText:
+def encode_pieces(
+    pieces: Iterable[str],
+    name: object,
+    workspace: Path | None = None,
+    folding: Folding = NO_FOLDING,
+    known: str = "",
+) -> EncodedText:
     """Encode a text that comes in pieces of any size.
 
     name: what an error calls the text.
     workspace: an existing folder for the ids of a text too large for memory, by default the system's temporary folder.
         The file there has no name, so nothing is left even if the process is killed.
+    known: symbols that get an id even if they do not occur, and that are not too rare.
     Raises RequestError if the ids do not fit into the workspace, and what `pieces` raises.
     """
     try:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=str(workspace) if workspace else None) as file:
-            return _encode(pieces, file)
+            return _encode(pieces, file, folding, _code_points(known))
     except OSError as error:
         instead = "choose another --out" if workspace else "set TMPDIR to another folder"
         raise RequestError(
@@ -77,8 +103,11 @@ def encode_pieces(pieces: Iterable[str], name: object, workspace: Path | None = 
         ) from None
 
 
-def _encode(pieces: Iterable[str], file: _File) -> EncodedText:
-    """Give ids in order of first occurrence, and at the end replace them by those in order of code point."""
+def _encode(pieces: Iterable[str], file: _File, folding: Folding, known: _Codes) -> EncodedText:
+    """Give ids in order of first occurrence, and at the end replace them by those in order of code point.
+
+    known: code points of symbols that get an id even if they do not occur.
+    """
     digest = hashlib.sha256()
     first_seen = _FirstSeen()
     counts = np.zeros(0, np.int64)  # by id
@@ -94,12 +123,35 @@ def _encode(pieces: Iterable[str], file: _File) -> EncodedText:
             _rewrite(file, dtype, np.arange(np.iinfo(dtype).max + 1, dtype=wider))
             dtype = wider
         file.write(ids.astype(dtype).data)
-    codes, new_ids = first_seen.by_code_point()
-    _rewrite(file, dtype, new_ids.astype(dtype))
+    kept, replaced = _fold(first_seen.codes(), counts, folding, known)  # by id: the code point of its symbol
+    codes = np.union1d(kept, known)
+    final = _smallest_type(len(codes))
+    new_ids = np.searchsorted(codes, kept)
+    _rewrite(file, dtype, new_ids.astype(final))
     ids_map = _map(file)
-    counts = counts[np.argsort(new_ids)]  # in the order of the new ids
-    ids_by_code_point = np.frombuffer(ids_map or _content(file), dtype)
-    return EncodedText(_symbols(codes), ids_by_code_point, counts, digest.hexdigest(), ids_map)
+    final_counts = np.bincount(new_ids, counts, minlength=len(codes)).astype(np.int64)
+    final_ids = np.frombuffer(ids_map or _content(file), final)
+    return EncodedText(_symbols(codes), final_ids, final_counts, digest.hexdigest(), replaced, ids_map)
+
+
+def _fold(codes: _Codes, counts: NDArray[np.int64], folding: Folding, known: _Codes) -> tuple[_Codes, tuple[int, int]]:
+    """Return for each symbol the code point of what replaces it; and how many symbols and characters were too rare.
+
+    codes, counts: (S,) the code points of the symbols, and how often they occur. known: those that are never rare.
+    """
+    folded = codes
+    if folding.lowercase:
+        lower = [chr(code).lower() for code in codes.tolist()]
+        folded = np.array(
+            [ord(low) if len(low) == 1 else code for low, code in zip(lower, codes, strict=True)], np.intp
+        )
+    if folding.min_count == 1:
+        return folded, (0, 0)
+    distinct, places = np.unique(folded, return_inverse=True)
+    totals = np.bincount(places, counts, minlength=len(distinct))
+    rare = (totals < folding.min_count) & ~np.isin(distinct, known)
+    replaced = int(rare.sum()), int(totals[rare].sum())
+    return np.where(rare[places], ord(REPLACEMENT), folded), replaced
 
 
 class _FirstSeen:
@@ -123,23 +175,25 @@ class _FirstSeen:
         ids[:] = self._ids[codes]
         return ids
 
-    def by_code_point(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the sorted code points (V,), and for each id (V,) the index of its code point among them."""
+    def codes(self) -> _Codes:
+        """Return the code points (S,) in the order of their ids."""
         codes = np.flatnonzero(self._ids != UNSEEN)
-        return codes, np.argsort(self._ids[codes])
+        return codes[np.argsort(self._ids[codes])]
 
 
 def _rewrite(file: _File, dtype: _IdType, new_ids: SmallIds) -> None:
-    """Replace each id in a file by `new_ids[id]`, in place; its type may be wider than before."""
-    byte_table = np.resize(new_ids, 256).tobytes() if new_ids.itemsize == 1 else None
+    """Replace each id in a file by `new_ids[id]`, in place; its type may be wider than before, or narrower."""
+    byte_table = np.resize(new_ids, 256).tobytes() if dtype.itemsize == new_ids.itemsize == 1 and len(new_ids) else None
     count = file.seek(0, os.SEEK_END) // dtype.itemsize
-    # backwards: wider ids are written over bytes further back in the file, which have been read by then
-    for start in reversed(range(0, count, IDS_PER_REWRITE)):
+    starts = range(0, count, IDS_PER_REWRITE)
+    # wider ones backwards: they are written over bytes further back in the file, which have been read by then
+    for start in reversed(starts) if new_ids.itemsize > dtype.itemsize else starts:
         file.seek(start * dtype.itemsize)
         raw = file.read(min(IDS_PER_REWRITE, count - start) * dtype.itemsize)
         file.seek(start * new_ids.itemsize)
         # for bytes, translate does the same as indexing, three times as fast
         file.write(raw.translate(byte_table) if byte_table else new_ids[np.frombuffer(raw, dtype)].data)
+    file.truncate(count * new_ids.itemsize)
     file.seek(0, os.SEEK_END)
 
 
@@ -159,6 +213,10 @@ def _content(file: _File) -> bytearray:
 
 def _smallest_type(symbols: int) -> _IdType:
     return np.min_scalar_type(max(symbols - 1, 0))
+
+
+def _code_points(symbols: str) -> _Codes:
+    return np.frombuffer(symbols.encode("utf-32-le"), "<u4").astype(np.intp)
 
 
 def _symbols(codes: NDArray[np.integer]) -> str:

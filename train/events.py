@@ -12,6 +12,7 @@ from charlm.errors import CharLMError
 
 from .config import TrainConfig
 from .data import load_text
+from .init_from import load_start_model
 from .loop import fit
 from .report import JsonReport
 
@@ -39,9 +40,9 @@ class InterruptibleReport(JsonReport):
 def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
     """Train a model on a file and leave it in the folder `out`; yield the events of JsonReport meanwhile.
 
-    settings: fields of TrainConfig. seconds: the time limit. After it, or if the iterator is closed, the training is
-    interrupted. The folder holds the model of the best epoch so far. The last event of a training that did not finish
-    is `time is over`, or `failed` with the `message` of a CharLMError.
+    settings: fields of TrainConfig, and perhaps `init_from`, the model to begin with. seconds: the time limit. After
+    it, or if the iterator is closed, the training is interrupted. The folder holds the model of the best epoch so far.
+    The last event of a training that did not finish is `time is over`, or `failed` with the `message` of a CharLMError.
     """
     events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     stop = Event()
@@ -49,7 +50,11 @@ def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) 
 
     def train() -> None:
         try:
-            fit(load_text(str(text), workspace=text.parent), out, TrainConfig(**settings), report)
+            given = {name: value for name, value in settings.items() if name != "init_from"}
+            start = load_start_model(settings["init_from"]) if "init_from" in settings else None
+            config = TrainConfig(**(given if start is None else start.settings(given)))
+            known = "" if start is None else start.lm.vocab.symbols
+            fit(load_text(str(text), workspace=text.parent, known=known), out, config, report, start=start)
         except KeyboardInterrupt:
             events.put({"event": "time is over"})
         except CharLMError as error:

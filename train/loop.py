@@ -10,23 +10,34 @@ from typing import Any
 import torch
 
 from charlm.device import pick_device
+from charlm.errors import RequestError
 from charlm.model.history import HistoryRecord
 
-from .advice import advise, explain_untrained
+from .advice import advise, explain_rare, explain_untrained
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .data import Text
-from .distributed import join_process_group
+from .distributed import ProcessGroup, join_process_group
+from .init_from import StartModel
 from .interrupts import Interrupts
 from .precision import flushed_denormals
-from .protocols import Protocol, split_text
+from .protocols import Holdout, Protocol, split_text
 from .report import Report
 from .run_folder import BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
 from .split import DEFAULT_SHARES, parse_split
 from .trainer import Trainer, model_config
 
 
-def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: bool = False) -> HistoryRecord:
+def fit(
+    text: Text,
+    out: Path,
+    config: TrainConfig,
+    report: Report,
+    *,
+    resume: bool = False,
+    start: StartModel | None = None,
+    also_text: Text | None = None,
+) -> HistoryRecord:
     """Train a model on a text, leave the model of the best epoch in the folder `out`, and return its record.
 
     After every epoch, and at Ctrl-C or another of train.interrupts.SIGNALS, a checkpoint is written there; a signal
@@ -34,11 +45,15 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
     epochs may be more than the run was begun with: from there on the learning rate is that of the longer run.
     Under torchrun, all processes train one model.
 
+    start: the model to begin with; `config` has its architecture, and `text.known` its symbols. also_text: another text
+        whose validation loss is measured before and after.
+
     Raises RequestError if the text or a setting does not fit, `out` holds another model, or nothing to resume;
     TrainingError if the loss is no longer a number.
     """
     # 1) split the text into what trains and what validates
     protocol, device = split_text(text, config.protocol, config.split), pick_device(config.device)
+    also = None if also_text is None else Holdout(also_text, protocol.vocab, parse_split(config.split))
     # denormals first: torch's threads copy the setting when they start, and resolving the precision starts them
     with (
         flushed_denormals(),
@@ -57,7 +72,7 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
         begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
         if begun is not None:
             resolved = keep_choices(config, resolved, begun.run)
-        run = describe_run(text, protocol, resolved)
+        run = describe_run(text, protocol, resolved) | describe_start(start, also_text, also, group)
         if begun is not None:
             run = continue_run(begun, run, out)
             if begun.history is not None and run["epochs"] == begun.run["epochs"]:
@@ -67,19 +82,21 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
                 )
                 return begun.history
 
-        # 4) build the network and the optimiser, and restore what a checkpoint holds
+        # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
         trainer = Trainer(resolved, protocol, run, report, group)
         group.broadcast_from_main(lambda: prepare_folder(out))
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
+        elif start is not None:
+            trainer.begin_with(group.broadcast_from_main(partial(start.widened, protocol)))
+            run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(also))
         report.start(run, text.unigram_loss())
+        if begun is None and start is not None:
+            report.start_model(run, start.new_symbols(protocol.vocab))
         if begun is None:
-            for note in (
-                advise(run, model_config(protocol.vocab, resolved)),
-                explain_untrained(protocol.untrained, run["split"]),
-            ):
-                if note is not None:
-                    report.say(note)
+            size = advise(run, model_config(protocol.vocab, resolved))
+            for note in filter(None, (size, explain_rare(run), explain_untrained(protocol.untrained, run["split"]))):
+                report.say(note)
 
         # 5) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
         try:
@@ -90,7 +107,7 @@ def fit(text: Text, out: Path, config: TrainConfig, report: Report, *, resume: b
                 group.broadcast_from_main(partial(trainer.save, out, is_best))
                 report.epoch(record, config.epochs, is_best)
             # 6) save the best model once more, with the record of all epochs
-            return group.broadcast_from_main(lambda: trainer.finish(out, interrupts))
+            return group.broadcast_from_main(lambda: trainer.finish(out, interrupts, also))
         except KeyboardInterrupt:
             group.broadcast_from_main(lambda: save_checkpoint(out, trainer.checkpoint()))
             report.say("interrupted; the same command with --resume goes on from here")
@@ -153,4 +170,27 @@ def describe_run(text: Text, protocol: Protocol, config: TrainConfig) -> dict[st
     }
     # what a run without them does not record
     run |= {"texts": list(text.sources)} if text.sources else {}
+    run |= {"lowercase": True} if text.folding.lowercase else {}
+    if text.folding.min_count > 1:
+        symbols, chars = text.encoded.replaced
+        run |= {"min_count": text.folding.min_count, "rare": {"symbols": symbols, "chars": chars}}
     return run | ({"untrained": untrained} if protocol.untrained else {})
+
+
+def describe_start(
+    start: StartModel | None, also_text: Text | None, also: Holdout | None, group: ProcessGroup
+) -> dict[str, Any]:
+    """Return what `run` of history.json has beside that for a training that begins with a model.
+
+    Raises RequestError if the processes have loaded different models.
+    """
+    record = {} if start is None else {"init_from": start.record()}
+    if group.broadcast_from_main(lambda: record) != record:
+        raise RequestError(
+            "the processes have loaded different models to begin with; give all of them the same folder, or name a "
+            "commit of the repository: --init-from USER/NAME@COMMIT"
+        )
+    if also_text is None or also is None:
+        return record
+    about = {"name": also_text.name, "text_sha256": also_text.encoded.sha256, "val_chars": also.split["val_chars"]}
+    return record | {"also_text": about}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError, RequestError
 from charlm.inference.engine import Engine
@@ -33,11 +34,13 @@ class Protocol(ABC):
     vocab: of the model that is trained or measured.
     split: the sizes of the parts, for history.json.
     untrained: the symbols that only the other parts than that which trains have, and how often they do.
+    release: gives back the memory that reading a mapped text takes.
     """
 
     vocab: Vocab
     split: dict[str, int]
     untrained: dict[str, int]
+    release: Callable[[], None]
 
     @abstractmethod
     def seq_length(self, asked: int | None) -> int:
@@ -50,6 +53,14 @@ class Protocol(ABC):
     @abstractmethod
     def batches(self, batch_size: int, seq_length: int, seed: int) -> Batches:
         """Return the batches of a run."""
+
+    @abstractmethod
+    def training_ids(self) -> SmallIds:
+        """Return the ids (N,) of the text that trains, in order."""
+
+    def training_counts(self) -> NDArray[np.int64]:
+        """Return how often each symbol of the vocabulary occurs in the text that trains, (V,)."""
+        return _count(self.training_ids(), len(self.vocab), self.release)
 
     @abstractmethod
     def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:
@@ -79,7 +90,7 @@ class Holdout(Protocol):
         self.split = dict(zip(("train_chars", "val_chars", "test_chars"), chars, strict=False))
         self.untrained = untrained_symbols(text, chars[0]) if vocab is None else {}
         self.vocab = vocab or Vocab(text.encoded.symbols)
-        self._release = text.encoded.release
+        self.release = text.encoded.release
         self._train = text.encoded.ids[parts[0]]
         self._val, self.unknown_chars = self._known_ids(text, parts[1], "validation")
         self._test = None
@@ -110,17 +121,21 @@ class Holdout(Protocol):
 
     def batches(self, batch_size: int, seq_length: int, seed: int) -> Batches:
         """See Protocol.batches."""
-        return Streams(self._train, batch_size, seq_length, seed, self._release)
+        return Streams(self._train, batch_size, seq_length, seed, self.release)
+
+    def training_ids(self) -> SmallIds:
+        """See Protocol.training_ids."""
+        return self._train
 
     def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:
         """See Protocol.epoch_losses."""
-        return {"val_loss": carried_loss(network, self._val, self._release, engine), "unseen_loss": None}
+        return {"val_loss": carried_loss(network, self._val, self.release, engine), "unseen_loss": None}
 
     def best_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
         """See Protocol.best_losses."""
-        losses = {"val_loss_reset256": reset_loss(network, self._val, self._release, engine)}
+        losses = {"val_loss_reset256": reset_loss(network, self._val, self.release, engine)}
         if self._test is not None:
-            losses["test_loss"] = carried_loss(network, self._test, self._release, engine)
+            losses["test_loss"] = carried_loss(network, self._test, self.release, engine)
         return losses
 
 
@@ -139,14 +154,15 @@ class OverlappingWindows(Protocol):
                 f"the text has only {len(text)} characters; the protocol windows needs {WINDOW + MIN_WINDOWS}"
             )
         present = np.unique(text.encoded.ids[seen])
-        self.vocab = vocab or Vocab("".join(text.encoded.symbols[place] for place in present))
+        seen_symbols = (text.encoded.symbols[place] for place in present)
+        self.vocab = vocab or Vocab("".join(sorted({*seen_symbols, *text.known})))
         self.untrained = {}  # nearly every character of a window that validates is in one that trains, too
         self._seen, unknown_seen = ids_in_vocab(text, seen, self.vocab)
         if len(self._seen) < WINDOW + MIN_WINDOWS:
             raise RequestError(f"the model knows no more than {len(self._seen)} of the characters to measure it on")
         self._unseen, unknown_unseen = ids_in_vocab(text, slice(seen.stop, None), self.vocab)
         self.unknown_chars = unknown_seen + unknown_unseen
-        self._release = text.encoded.release
+        self.release = text.encoded.release
         # the same split in every run, so that a saved model can be measured again
         starts = np.random.default_rng(0).permutation(len(self._seen) - WINDOW)
         train = int(0.8 * len(starts))
@@ -173,9 +189,13 @@ class OverlappingWindows(Protocol):
         """See Protocol.batches."""
         return Windows(self._seen, self._train, batch_size, seq_length, seed)
 
+    def training_ids(self) -> SmallIds:
+        """See Protocol.training_ids: those of all windows, since the ones that validate overlap with them."""
+        return self._seen
+
     def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:
         """See Protocol.epoch_losses."""
-        unseen = carried_loss(network, self._unseen, self._release, engine) if len(self._unseen) > 1 else None
+        unseen = carried_loss(network, self._unseen, self.release, engine) if len(self._unseen) > 1 else None
         val = windows_loss(network, self._seen, self._val, WINDOW, engine=engine)
         return {"val_loss": val, "unseen_loss": unseen}
 
@@ -195,13 +215,23 @@ def split_text(text: Text, protocol: str, split: str, vocab: Vocab | None = None
 
 
 def untrained_symbols(text: Text, train_chars: int) -> dict[str, int]:
-    """Return the symbols that occur only after the first characters of a text, and how often they do."""
-    rest, after = text.encoded.ids[train_chars:], np.zeros(len(text.encoded.symbols), np.int64)
-    for first in range(0, len(rest), IDS_PER_RECODING):  # in pieces: counting takes eight bytes a symbol
-        after += np.bincount(rest[first : first + IDS_PER_RECODING], minlength=len(after))
-        text.encoded.release()
+    """Return the symbols that occur only after the first characters of a text, and how often they do.
+
+    Those that are known from another text are left out.
+    """
+    after = _count(text.encoded.ids[train_chars:], len(text.encoded.symbols), text.encoded.release)
     untrained = np.flatnonzero((after > 0) & (after == text.encoded.counts))
-    return {text.encoded.symbols[place]: int(after[place]) for place in untrained}
+    found = ((text.encoded.symbols[place], int(after[place])) for place in untrained)
+    return {symbol: times for symbol, times in found if symbol not in text.known}
+
+
+def _count(ids: SmallIds, symbols: int, release: Callable[[], None]) -> NDArray[np.int64]:
+    """Return how often each of so many ids occurs, (symbols,)."""
+    counts = np.zeros(symbols, np.int64)
+    for first in range(0, len(ids), IDS_PER_RECODING):  # in pieces: counting takes eight bytes a symbol
+        counts += np.bincount(ids[first : first + IDS_PER_RECODING], minlength=symbols)
+        release()
+    return counts
 
 
 def evaluate(lm: CharLM, text: Text, protocol: str, split: str = DEFAULT_SPLIT) -> tuple[dict[str, float], int]:

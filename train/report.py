@@ -74,6 +74,18 @@ class Report:
             f"{math.log(run['vocab_size']):.2f}, guessing by how often each occurs {unigram_loss:.2f}"
         )
 
+    def start_model(self, run: dict[str, Any], new_symbols: str) -> None:
+        """Print which model a run begins with, and how well it predicts the text before the first step.
+
+        new_symbols: those that the text has and the model had not.
+        """
+        before, name = run["before"], run["init_from"]["name"]
+        new = f"; {len(new_symbols):,} symbols of the text are new to it" if new_symbols else ""
+        self.say(f"begins with {name}: validation loss {before['val_loss']:.4f} before the first step{new}")
+        if "also_text" in run:
+            also = run["also_text"]["name"]
+            self.say(f"{also}: validation loss {before['also_text_loss']:.4f} before the first step")
+
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
         """Begin to show the progress of an epoch of `total` characters, `done` of them read already."""
         self._epoch_name, self._done, self._total = f"{epoch}/{epochs}", done, total

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from charlm.errors import ModelFileError, RequestError, TrainingError
+from charlm.errors import CharLMError, ModelFileError, RequestError, TrainingError
 from charlm.model.config import Weights
 from charlm.model.folder import LEFTOVER_PREFIX, MODEL_FILES, clear_leftovers, make_folder, read_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord
@@ -18,7 +18,9 @@ from charlm.nearest import nearest_path
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
 
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
-MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "extensions"}
+MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions", "before"}
+# What runs had that were begun before there was such a setting.
+FORMER_SETTINGS = {"warm_up": 0.0}
 MOST_LISTED = 5  # names of a folder in a message
 
 
@@ -176,6 +178,17 @@ def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
     return BegunRun(model.history["run"], history=model.history, weights=model.weights)
 
 
+def begun_revision(out: Path) -> str | None:
+    """Return the commit of the model that the run in a folder began with; None if there is no such run."""
+    try:
+        begun = find_begun_run(out, resume=True)
+    except CharLMError:  # `fit` says what is wrong
+        return None
+    start = begun.run.get("init_from") if begun is not None else None
+    revision = start.get("revision") if isinstance(start, dict) else None
+    return revision if isinstance(revision, str) else None
+
+
 def free_name(out: Path) -> Path:
     """Return the path of a folder that does not exist: that of `out` with a number behind it."""
     named = out if out.name not in ("", "..") else out.resolve()
@@ -186,15 +199,22 @@ def free_name(out: Path) -> Path:
 def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, Any]:
     """Return `run` with the `extensions` of a begun run that goes on, one more if it has more epochs than planned.
 
+    And with the losses that were measured before its first step, if there are such.
+
     Raises RequestError if the begun run has another text or setting, more epochs, or neither a checkpoint nor all of
     its epochs.
     """
-    is_longer = _is_longer(begun, run)
+    is_longer, before = _is_longer(begun, run), FORMER_SETTINGS | begun.run
+    if begun.run.get("init_from") != run.get("init_from"):
+        raise RequestError(
+            f"{out} holds a run that began with {_describe_start(begun.run)}, not with {_describe_start(run)}; "
+            "resume with the --init-from that it was started with, or choose another --out"
+        )
     for name in run | begun.run:  # the settings that the user gave come first, then those that follow from them
         may_differ = name in MAY_DIFFER or (name == "epochs" and is_longer)
-        if not may_differ and begun.run.get(name) != run.get(name):
+        if not may_differ and before.get(name) != run.get(name):
             raise RequestError(
-                f"{out} holds a run with {name} {begun.run.get(name)!r}, not {run.get(name)!r}; "
+                f"{out} holds a run with {name} {before.get(name)!r}, not {run.get(name)!r}; "
                 "resume with the settings it was started with (only --epochs may grow), or choose another --out"
             )
     if begun.history is not None and not begun.is_finished:
@@ -205,7 +225,16 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
     extensions = begun.run.get("extensions") or []
     if is_longer:
         extensions = [*extensions, begun.extension()]
-    return run | ({"extensions": extensions} if extensions else {})
+    measured = {"before": begun.run["before"]} if "before" in begun.run else {}
+    return run | measured | ({"extensions": extensions} if extensions else {})
+
+
+def _describe_start(run: dict[str, Any]) -> str:
+    """Return what the weights of a run began as, for a message."""
+    start = run.get("init_from")
+    if not isinstance(start, dict):
+        return "random weights"
+    return f"{start.get('name')} ({start.get('revision') or start.get('weights_sha256')})"
 
 
 def _is_longer(begun: BegunRun, run: dict[str, Any]) -> bool:

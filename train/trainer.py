@@ -149,12 +149,15 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of this epoch.
 
-        Cosine decay over the whole run (Loshchilov and Hutter, "SGDR", 2017), to FINAL_LR_SHARE of the highest.
+        Cosine decay over the whole run (Loshchilov and Hutter, "SGDR", 2017), to FINAL_LR_SHARE of the highest. In the
+        steps of the warm-up, it rises linearly to that.
         """
         per_epoch = self.batches.steps_per_epoch
-        done = ((self.epoch - 1) * per_epoch + step) / (self._config.epochs * per_epoch)
+        place, total = (self.epoch - 1) * per_epoch + step, self._config.epochs * per_epoch
+        risen = min(1.0, (place + 1) / (self._config.warm_up * total + 1))
         assert self._config.lr is not None
-        return self._config.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * (1 + math.cos(math.pi * done)) / 2)
+        cosine = FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * (1 + math.cos(math.pi * place / total)) / 2
+        return self._config.lr * risen * cosine
 
     def _is_sync_step(self) -> bool:
         """Tell whether all processes look at the all-reduced loss and stop flag after this step.
@@ -215,6 +218,20 @@ class Trainer:
 
     # Measuring and saving
 
+    def begin_with(self, weights: Weights) -> None:
+        """Replace the random weights of a new run."""
+        with torch.no_grad():
+            for name, parameter in self.network.exported_parameters().items():
+                parameter.copy_(torch.from_numpy(weights[name]))
+
+    def measure_before(self, also: Protocol | None = None) -> dict[str, float]:
+        """Return the losses of the model as it is before the first step. also: another text to measure it on."""
+        weights = round_to_bfloat16(self.network.export_weights())
+        lm = CharLM(self._model_config, weights, device=self._config.device)
+        losses = self._protocol.epoch_losses(lm.network)
+        before = {name: loss for name, loss in losses.items() if loss is not None}
+        return before if also is None else before | _also_text_loss(also, lm)
+
     def measure(self, interrupts: Interrupts) -> EpochRecord:
         """Measure the model in the precision it is saved in, and return the epoch's record.
 
@@ -270,15 +287,18 @@ class Trainer:
             self._model_config, self._best_weights, make_history(self._run, self._epochs), device=self._config.device
         )
 
-    def finish(self, out: Path, interrupts: Interrupts) -> HistoryRecord:
+    def finish(self, out: Path, interrupts: Interrupts, also: Protocol | None = None) -> HistoryRecord:
         """Save the best epoch's model with the record of all epochs, and delete the checkpoint.
 
-        Raises KeyboardInterrupt when a signal comes before that.
+        also: another text that the model is measured on. Raises KeyboardInterrupt when a signal comes before that.
         """
         lm = self.best_model()
         assert lm.history is not None
         with interrupts.immediate():
-            lm.history["best"] |= self._protocol.best_losses(lm.network)  # type: ignore[typeddict-item]
+            best = self._protocol.best_losses(lm.network)
+            if also is not None:
+                best |= _also_text_loss(also, lm)
+            lm.history["best"] |= best  # type: ignore[typeddict-item]
         lm.save_pretrained(out)
         delete_checkpoint(out)
         return lm.history
@@ -325,9 +345,7 @@ class Trainer:
 
         Its optimiser's state is gone: the moments begin at zero, as in a new run.
         """
-        with torch.no_grad():
-            for name, parameter in self.network.exported_parameters().items():
-                parameter.copy_(torch.from_numpy(weights[name]))
+        self.begin_with(weights)
         self._epochs, self._best_weights = self._with_short_samples(history["epochs"]), weights
         self._reset_for_epoch(len(self._epochs) + 1)
 
@@ -343,6 +361,12 @@ class Trainer:
         for name in sorted(saved, key=lambda name: [int(place) for place in name.split(".")]):
             layers[int(name.split(".")[0])].append(saved[name][self._share].to(self._config.device))
         return layers
+
+
+def _also_text_loss(also: Protocol, lm: CharLM) -> dict[str, float]:
+    loss = also.epoch_losses(lm.network)["val_loss"]
+    assert loss is not None
+    return {"also_text_loss": loss}
 
 
 def model_config(vocab: Vocab, config: TrainConfig) -> ModelConfig:

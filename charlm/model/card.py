@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from charlm.model.config import ModelConfig
+from charlm.model.config import ModelConfig, is_number
 from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, perplexity
 from charlm.model_name import parse_hub_name
 
@@ -180,8 +180,21 @@ def _results(history: HistoryRecord) -> str:
     lines.append("| --- | --- | --- | --- |")
     lines += [f"| {name} | {loss:.4f} | {bits_per_char(loss):.4f} | {perplexity(loss):.3f} |" for name, loss in rows]
     lines += ["", f"Measured at the best epoch, {best['epoch']} of {len(history['epochs'])}."]
+    lines += _before(history)
     lines += ["", "![training and validation loss by epoch](loss.png)"]
     return "\n".join(lines)
+
+
+def _before(history: HistoryRecord) -> list[str]:
+    """Return the lines about the losses before the first step of a run that began with a model; none without such."""
+    run, best, lines = history["run"], history["best"], []
+    before, also = (value if isinstance(value, dict) else {} for value in (run.get("before"), run.get("also_text")))
+    if is_number(loss := before.get("val_loss")):
+        lines += ["", f"Before the first step, the validation loss of the model that it began with was {loss:.4f}."]
+    if is_number(loss := before.get("also_text_loss")) and "also_text_loss" in best:
+        name = _code(str(also.get("name")))
+        lines += [f"On {name} its validation loss was {loss:.4f}, and is {best['also_text_loss']:.4f} now."]
+    return lines
 
 
 def _samples(samples: Mapping[float, str]) -> str:
@@ -243,10 +256,11 @@ def _training(history: HistoryRecord) -> str:
     run = history["run"]
     text, protocol = run.get("text"), run.get("protocol", "holdout")
     settings = "\n".join(f"| `{name}` | {_cell(name, value)} |" for name, value in run.items() if name != "split")
-    shares = run.get("split", {}).get("shares")
-    asked = ("" if protocol == "holdout" else f" --protocol {protocol}") + (
-        f" --split {_line(shares)}" if shares else ""
-    )
+    asked = "" if protocol == "holdout" else f" --protocol {protocol}"
+    if shares := run.get("split", {}).get("shares"):
+        asked += f" --split {_line(shares)}"
+    asked += " --lowercase" if run.get("lowercase") is True else ""
+    asked += f" --min-count {count}" if type(count := run.get("min_count")) is int else ""
     return f"""## How it was trained and measured
 
 {_windows() if protocol == "windows" else _holdout(history)} The training loss is the mean over an
@@ -290,8 +304,9 @@ def _code(text: str) -> str:
 
 def _cell(name: str, value: object) -> str:
     """Return the Markdown of a table cell that shows the value of a setting literally, on one line."""
-    if name == "texts" and isinstance(value, list) and all(isinstance(each, dict) for each in value):
-        value = "; ".join(" ".join(f"{key} {each[key]}" for key in each).removeprefix("name ") for each in value)
+    entries = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
+    if entries:
+        value = "; ".join(" ".join(f"{key} {each[key]}" for key in each).removeprefix("name ") for each in entries)
     return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", _line(value))
 
 

@@ -32,12 +32,14 @@ class Model:
 
     history: None if there is no record of its training, or if that is damaged.
     record_problem: what is wrong with the record; empty if nothing is.
+    weights_sha256: of the file that the weights were read from, in hex; empty if they were not read from one.
     """
 
     config: ModelConfig
     weights: Weights
     history: HistoryRecord | None
     record_problem: str = ""
+    weights_sha256: str = ""
 
 
 def read_model(folder: Path, name: str | None = None) -> Model:
@@ -76,7 +78,7 @@ def _read_model(folder: Path, name: str | None, *, needs_record: bool) -> Model:
             weights = read_weights(file, config, sha256)
     except ModelFileError as error:
         raise ModelFileError(f"{name or folder}: {_in_one_line(str(error))}") from None
-    return Model(config, weights, history, record_problem)
+    return Model(config, weights, history, record_problem, sha256)
 
 
 def write_model(folder: Path, model: Model, card: str, picture: bytes | None = None) -> None:

@@ -28,7 +28,7 @@ LARGEST_RUN = 64 * 1024  # bytes of `run`; a path takes up to 4 KB
 LONGEST_TITLE = 70  # characters
 LARGEST_DRAWN = 10**9  # larger numbers are drawn as this one: their labels do not fit, and matplotlib overflows
 PARTS = ("train", "val", "test")  # of a text; few records have the last
-FURTHER_LOSSES = ("val_loss_reset256", "test_loss")  # of the best epoch, which not every record has
+FURTHER_LOSSES = ("val_loss_reset256", "test_loss", "also_text_loss")  # of the best epoch, which not every record has
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
 
 
@@ -52,6 +52,7 @@ class BestRecord(TypedDict):
     val_loss: float
     val_loss_reset256: NotRequired[float]
     test_loss: NotRequired[float]
+    also_text_loss: NotRequired[float]
 
 
 class HistoryRecord(TypedDict):

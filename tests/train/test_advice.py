@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from charlm.model.config import ModelConfig
-from train.advice import SUITABLE, advise, core_seconds, explain_untrained, suitable_hidden_size
+from train.advice import SUITABLE, advise, core_seconds, explain_rare, explain_untrained, suitable_hidden_size
 
 LARGE = ModelConfig("lstm", "".join(map(chr, range(32, 92))), 512, 512, 2, 0.4)
 RUN = {
@@ -83,3 +83,15 @@ def test_symbols_that_nothing_trains_are_counted_with_what_they_cost():
     assert "11 symbols stand" in many and many.count("'") == 20 and ", …)" in many
     assert "1 symbol stands only" in explain_untrained({"é": 1}, split)
     assert explain_untrained({}, split) is None
+
+
+def test_symbols_that_were_too_rare_are_counted():
+    run = RUN | {"min_count": 5, "rare": {"symbols": 1_200, "chars": 3}}
+    assert explain_rare(run) == (
+        "note: 1,200 symbols occur fewer than 5 times, 3 characters in all: they are read as U+FFFD"
+    )
+    assert explain_rare(run | {"rare": {"symbols": 0, "chars": 0}}) is explain_rare(RUN) is None
+
+
+def test_a_model_that_a_training_begins_with_has_its_size():
+    assert advise(RUN | {"init_from": {"name": "poems"}}, LARGE) is None

@@ -189,6 +189,75 @@ def test_texts_in_a_folder_and_behind_it_are_split_in_three_and_measured_again(t
 
 
 @pytest.mark.slow
+def test_small_letters_and_few_symbols_are_trained_on_and_measured_again(train, tmp_path):
+    path, asked = tmp_path / "names.txt", ["--lowercase", "--min-count", "3"]
+    path.write_text("Ann and Ben met Zoë; XII. " * 40 + "Ça va? Çava, Ω." * 2, encoding="utf-8")
+    trained = train("fit", "--cell", "rnn", "--text", path, "--out", tmp_path / "out", *asked, *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    assert "note: 3 symbols occur fewer than 3 times, 6 characters in all: they are read as U+FFFD" in trained.stderr
+    model = read_model(tmp_path / "out")
+    assert set(model.config.vocab) == set("ann and ben met zoë; xii. ça v") | {"\ufffd"}
+    run = model.history["run"]
+    assert (run["lowercase"], run["min_count"], run["rare"]) == (True, 3, {"symbols": 3, "chars": 6})
+    losses = json.loads(train("evaluate", tmp_path / "out", "--text", path, *asked, "--json").stdout)
+    assert losses["val_loss"] == pytest.approx(model.history["best"]["val_loss"], abs=1e-3)
+    noted = train("evaluate", tmp_path / "out", "--text", path, "--json").stderr
+    assert "note: the figures of the model's record are those of --lowercase --min-count 3\n" in noted
+    refused = train("fit", "--text", path, "--out", tmp_path / "other", "--min-count", "0")
+    assert (refused.returncode, refused.stderr) == (2, "error: min_count is 0; it must be from 1 to 1,000,000,000\n")
+
+
+@pytest.mark.slow
+def test_a_training_can_begin_with_a_model_of_the_hub_go_on_though_that_has_changed_and_be_published(
+    train, hub, hub_environment, tmp_path, text
+):
+    hub.add_user("ada", token="hf_ada")
+    hub_environment(HF_TOKEN="hf_ada")
+    old = tmp_path / "old.txt"
+    old.write_text("나는 봄을\n" * 100, encoding="utf-8")
+    repo = hub.add_repo("ada/spring", contents(save(make_model("gru", vocab="\n 나는봄을q"), tmp_path / "model")))
+    first = repo.refs["main"]
+    asked = ["fit", "--text", text, "--init-from", "hf://ada/spring", "--also-text", old, "--out", tmp_path / "out"]
+    asked += ["--seq-length", "16", "--device", "cpu"]
+    begun = train(*asked, "--epochs", "1")
+    assert begun.returncode == 0, begun.stderr
+    assert "begins with ada/spring: validation loss " in begun.stderr
+    assert "old: validation loss " in begun.stderr and "\nforgotten: validation loss " in begun.stderr
+
+    repo.commit(contents(save(make_model("gru", seed=1), tmp_path / "other")))
+    resumed = train(*asked, "--epochs", "2", "--resume", "--push-to-hub", "ada/summer")
+    assert resumed.returncode == 0, resumed.stderr
+    history = read_model(tmp_path / "out").history
+    sha256 = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))["weights_sha256"]
+    assert history["run"]["init_from"] == {"name": "ada/spring", "revision": first, "weights_sha256": sha256}
+    assert len(history["epochs"]) == 2 and history["run"]["hidden_size"] == 8
+    assert "\nbase_model: ada/spring\n" in hub.repos["ada/summer"].files["README.md"].decode()
+    before, after = history["run"]["before"]["also_text_loss"], history["best"]["also_text_loss"]
+    assert f"forgotten: validation loss {after:.4f} on old, {abs(after - before):.4f} " in resumed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--init-from", "model", "--hidden-size", "9"],
+            "--hidden-size 9 contradicts model, which has 8: leave it out",
+        ),
+        (["--init-from", "model", "--cell", "lstm"], "--cell lstm contradicts model, which has gru: leave it out"),
+        (["--init-from", "modle"], "there is no folder modle here; did you mean model?"),
+        (["--also-text", "봄.txt"], "--also-text measures what the model of --init-from forgets; give both"),
+    ],
+    ids=str,
+)
+def test_what_contradicts_the_model_to_begin_with_is_refused_in_one_line(train, in_folder, arguments, message):
+    save(make_model("gru"), in_folder / "model")
+    ended = train("fit", "--text", "봄.txt", *arguments)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert message in ended.stderr
+    assert not (in_folder / "runs").exists()
+
+
+@pytest.mark.slow
 def test_a_model_of_windows_is_measured_again_with_the_text_after_them(tmp_path, text, monkeypatch, capsys):
     monkeypatch.setattr("train.protocols.WINDOWS_TEXT", 500)  # of some 900 characters
     small = [*SMALL[: SMALL.index("--seq-length")], "--device", "cpu", "--protocol", "windows"]
@@ -395,7 +464,7 @@ def test_the_help_of_fit_has_its_options_in_groups_each_with_its_default(train):
     for default in ("runs/<text>-<cell>", "lstm", "holdout", "0.9,0.1", "24", "512", "0", "1.0", "auto"):
         assert f"(default {default})" in one_line
     assert "(default by cell: rnn 0.2, lstm 0.4, gru 0.4)" in one_line
-    assert one_line.count("(default ") == 18  # all options but --text, and those that are off
+    assert one_line.count("(default ") == 19  # all options but --text, and those that are off
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from charlm import text as text_module
 from charlm.errors import RequestError
 from train import data, encode
 from train.data import TINYSHAKESPEARE, load_text, make_text, text_name
-from train.encode import encode_text
+from train.encode import Folding, encode_text
 
 STAND_IN = b"To be, or not to be\n"
 
@@ -219,6 +219,23 @@ def test_a_single_file_has_no_list_of_sources(book):
 )
 def test_a_text_is_named_after_its_sources(words, name):
     assert text_name(words) == name
+
+
+def test_symbols_can_be_replaced_and_others_be_known(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("To Be, to be¡", encoding="utf-8")
+    text = load_text(str(path), folding=Folding(lowercase=True, min_count=2), known="xT")
+    assert content(text) == "to be\ufffd to be\ufffd"
+    assert text.encoded.symbols == " Tbeotx\ufffd"
+    assert (text.folding, text.known) == (Folding(True, 2), "xT")
+    assert text.encoded.replaced == (2, 2)
+
+
+def test_a_symbol_that_is_only_known_is_none_to_learn_from(tmp_path):
+    path = tmp_path / "short.txt"
+    path.write_text("aaaa")
+    with pytest.raises(RequestError, match="short has only one symbol"):
+        load_text(str(path), known="abc")
 
 
 def test_parts_that_make_the_built_in_text_are_that_text(stand_in, tmp_path):

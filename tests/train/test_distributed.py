@@ -19,6 +19,7 @@ from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.data import load_text
 from train.distributed import SINGLE_PROCESS, ProcessGroup, join_process_group
+from train.init_from import load_start_model
 from train.loop import fit
 from train.report import Report
 
@@ -136,6 +137,24 @@ def test_two_processes_go_on_where_two_have_stopped_to_the_losses_of_one(stopped
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("resuming at epoch 2, step ") == ended.stderr.count("done: ") == 1
     assert losses(read_history(out)) == pytest.approx(losses(alone), abs=SAME_LOSS)
+
+
+@pytest.mark.slow
+def test_two_processes_that_begin_with_a_model_have_the_losses_of_one(text, tmp_path):
+    model = save(make_model(SETTINGS["cell"], vocab="\n a;.ctz"), tmp_path / "model")
+    given = {name: SETTINGS[name] for name in ("batch_size", "seq_length", "device", "precision")}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    ended = torchrun("-m", "train", "fit", "--text", text, "--out", tmp_path / "two", "--init-from", model, *flags)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("begins with model: validation loss ") == 1
+    start = load_start_model(str(model))
+    known = start.lm.vocab.symbols
+    config = TrainConfig(**start.settings(given))
+    one = fit(load_text(str(text), known=known), tmp_path / "one", config, Report(), start=start)
+    two = read_history(tmp_path / "two")
+    assert two["run"]["init_from"] == one["run"]["init_from"]
+    assert two["run"]["before"] == pytest.approx(one["run"]["before"], abs=SAME_LOSS)
+    assert losses(two) == pytest.approx(losses(one), abs=SAME_LOSS)
 
 
 @pytest.mark.slow

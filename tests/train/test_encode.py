@@ -19,7 +19,7 @@ from charlm.errors import RequestError
 from charlm.text import stream_text
 from charlm.vocab import Vocab
 from train import encode
-from train.encode import encode_pieces, encode_text
+from train.encode import Folding, encode_pieces, encode_text
 
 IN_MEMORY, IN_A_FILE = 64 << 20, 1
 
@@ -132,6 +132,62 @@ def test_ids_are_those_of_the_vocabulary_of_the_text(path, workspace, cut_work, 
 def test_what_a_chunk_cuts_in_two_is_read_as_one(path, cut_work, chunk_bytes, content, text):
     cut_work(chunk_bytes)
     assert_encodes(encode_bytes(path, content), text)
+
+
+# Symbols that are replaced, or known before
+
+
+def fold(text, lowercase, min_count, known=""):
+    """What the characters of a text become, by Python's own strings."""
+    if lowercase:
+        text = "".join(symbol.lower() if len(symbol.lower()) == 1 else symbol for symbol in text)
+    rare = {symbol for symbol, times in Counter(text).items() if times < min_count} - set(known)
+    return "".join("\ufffd" if symbol in rare else symbol for symbol in text), rare
+
+
+@laws
+@given(
+    st.text(st.sampled_from("aAbBéÉßẞσΣςİıǅ한\ufffd😀") | symbols),
+    st.booleans(),
+    st.integers(1, 4),
+    st.text(st.sampled_from("aAzZ\ufffd😀"), max_size=4),
+    st.integers(1, 9),
+    st.sampled_from([IN_MEMORY, IN_A_FILE]),
+)
+def test_symbols_are_replaced_as_pythons_strings_would_and_known_ones_have_ids(
+    tmp_path_factory, text, lowercase, min_count, known, rewrite_ids, in_memory_bytes
+):
+    expected, rare = fold(text, lowercase, min_count, known)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(encode, "IDS_PER_REWRITE", rewrite_ids)
+        monkeypatch.setattr(encode, "IN_MEMORY_BYTES", in_memory_bytes)
+        folding = Folding(lowercase, min_count)
+        pieces = [text[:3], text[3:4], "", text[4:]]
+        encoded = encode_pieces(pieces, "a text", tmp_path_factory.getbasetemp(), folding, known)
+    assert encoded.symbols == "".join(sorted(set(expected) | set(known)))
+    assert "".join(encoded.symbols[index] for index in encoded.ids.tolist()) == expected
+    counted = zip(encoded.symbols, encoded.counts.tolist(), strict=True)
+    assert {symbol: times for symbol, times in counted if times} == Counter(expected)
+    lower, _ = fold(text, lowercase, 1)
+    assert encoded.replaced == (len(rare), sum(map(lower.count, rare)))
+    assert encoded.sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_memory_bytes", [IN_MEMORY, IN_A_FILE])
+@pytest.mark.parametrize(
+    ("count", "min_count", "known", "bits"),
+    [(300, 1, "", 16), (300, 2, "", 8), (70_000, 2, "", 8), (70_000, 1, "", 32), (200, 1, many_symbols(300), 16)],
+)
+def test_ids_take_the_smallest_type_for_what_is_left_of_the_symbols(
+    workspace, cut_work, in_memory_bytes, count, min_count, known, bits
+):
+    cut_work(rewrite_ids=777, in_memory_bytes=in_memory_bytes)
+    text = many_symbols(count)
+    encoded = encode_pieces([text[:400], text[400:]], "a text", workspace, Folding(min_count=min_count), known)
+    expected, _ = fold(text, False, min_count, known)
+    assert "".join(encoded.symbols[index] for index in encoded.ids.tolist()) == expected
+    assert encoded.ids.dtype == f"uint{bits}" and len(encoded.ids) == len(text)
 
 
 # What is refused

@@ -61,3 +61,20 @@ def test_a_text_that_cannot_be_learnt_is_the_last_event(text, tmp_path):
 def test_what_nobody_expects_is_raised(text, tmp_path):
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         list(fit_events(text, tmp_path / "run", SETTINGS | {"colour": "blue"}, 600))
+
+
+@pytest.mark.slow
+def test_a_training_can_begin_with_a_model(text, tmp_path):
+    list(fit_events(text, tmp_path / "run", SETTINGS, 600))
+    given = {"init_from": str(tmp_path / "run"), "epochs": 1, "device": "cpu"}
+    text.write_text(VERSE.replace("cat", "猫"), encoding="utf-8")
+    start, *_, last = fit_events(text, tmp_path / "more", given, 600)
+    assert (start["run"]["init_from"]["name"], start["run"]["hidden_size"], start["run"]["cell"]) == ("run", 8, "gru")
+    assert last["record"]["val_loss"] < start["run"]["before"]["val_loss"]
+    vocab = CharLM.from_pretrained(tmp_path / "more").config.vocab
+    assert vocab == "".join(sorted({*VERSE, "猫"}))
+    (event,) = fit_events(text, tmp_path / "other", given | {"cell": "rnn"}, 600)
+    assert event == {
+        "event": "failed",
+        "message": "--cell rnn contradicts run, which has gru: leave it out, or train without --init-from",
+    }

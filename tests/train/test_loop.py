@@ -543,6 +543,16 @@ def test_the_learning_rate_falls_along_half_a_cosine_to_its_last_share():
     assert 0.01 * FINAL_LR_SHARE < rates[-1] < 0.01 * FINAL_LR_SHARE * 1.1
 
 
+def test_in_a_warm_up_the_learning_rate_rises_in_equal_steps_to_what_it_is_without_one():
+    plain, warmed = make_trainer(epochs=2, lr=0.01), make_trainer(epochs=2, lr=0.01, warm_up=0.25)
+    per_epoch = plain.batches.steps_per_epoch
+    rising = per_epoch // 2  # a quarter of two epochs
+    assert per_epoch == 2 * rising
+    shares = [warmed.learning_rate(step) / plain.learning_rate(step) for step in range(per_epoch)]
+    assert shares[:rising] == pytest.approx([(step + 1) / (rising + 1) for step in range(rising)])
+    assert shares[rising:] == [1.0] * (per_epoch - rising)
+
+
 def plain_steps(trainer, steps, carries_state, clip_norm):
     """Make the first steps of a run with torch's own layers; return the parameters by name, and the state."""
     plain = PlainModel(json.loads(trainer._model_config.to_json("")))

@@ -1,7 +1,9 @@
 import errno
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,15 @@ def test_a_model_whose_record_is_damaged_is_not_trained_further(tmp_path):
         RequestError, match=r"history\.json .* no checkpoint to resume from either: choose another --out"
     ):
         find_begun_run(tmp_path / "out", resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_begun_before_there_was_a_warm_up_goes_on(tmp_path):
+    history = fit(TEXT, tmp_path / "out", CONFIG, Report())
+    path = tmp_path / "out" / "history.json"
+    del history["run"]["warm_up"]
+    path.write_text(json.dumps(history))
+    resumed = fit(TEXT, tmp_path / "out", replace(CONFIG, epochs=2), Report(), resume=True)
+    assert len(resumed["epochs"]) == 2 and resumed["run"]["warm_up"] == 0
+    with pytest.raises(RequestError, match="holds a run with warm_up 0.0, not 0.5"):
+        fit(TEXT, tmp_path / "out", replace(CONFIG, epochs=3, warm_up=0.5), Report(), resume=True)

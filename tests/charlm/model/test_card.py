@@ -282,6 +282,34 @@ def test_a_test_part_is_told_with_its_loss_and_with_the_command_that_measures_it
     assert "python -m charlm evaluate USER/MODEL --text FILE --split 0.8,0.1,0.1" in in_one_line
 
 
+def test_a_model_that_began_with_another_tells_which_and_what_was_learnt_and_forgotten():
+    start = {"name": "my`model", "revision": None, "weights_sha256": "0a"}
+    run = {"before": {"val_loss": 2.25, "also_text_loss": 1.5}, "also_text": {"name": "old", "val_chars": 7}}
+    card = card_of(init_from=start, best={"also_text_loss": 1.75}, **run)
+    in_one_line = " ".join(card.split())
+    assert "Before the first step, the validation loss of the model that it began with was 2.2500." in in_one_line
+    assert "On `old` its validation loss was 1.5000, and is 1.7500 now." in in_one_line
+    assert ["init_from", "my`model revision None weights_sha256 0a"] in rows(card, ["setting", "value"])
+    assert "base_model" not in ModelCard(card).data.to_dict()
+    of_the_hub = card_of(init_from=start | {"name": "ada/poems", "revision": "a" * 40}, **run)
+    assert ModelCard(of_the_hub).data.base_model == "ada/poems"
+    assert "the weights of [ada/poems](https://huggingface.co/ada/poems)." in of_the_hub
+    assert "On `old`" not in of_the_hub  # it was not measured again
+
+
+@pytest.mark.parametrize("strange", [5, [], "x", {"val_loss": "2"}, {"val_loss": None, "also_text_loss": []}])
+def test_a_strange_record_of_what_a_run_began_with_is_left_out(strange):
+    card = card_of(before=strange, also_text=strange, best={"also_text_loss": 1.75})
+    assert "Before the first step" not in card and "is 1.7500 now" not in card
+
+
+def test_the_command_that_measures_again_reads_the_text_as_the_training_did():
+    card = " ".join(card_of(text="letters", lowercase=True, min_count=3).split())
+    assert "--text FILE --lowercase --min-count 3 | setting" in card
+    strange = " ".join(card_of(text="letters", lowercase="rm", min_count="3; rm").split())
+    assert "--text FILE | setting" in strange
+
+
 def test_the_texts_that_were_put_together_are_in_the_table():
     texts = [{"name": "a|b.txt", "chars": 1024}, {"name": "poems", "files": 3, "chars": 77}]
     table = rows(card_of(text="a|b+poems", texts=texts), ["setting", "value"])
