@@ -5,6 +5,7 @@ The Space, the Hub and the store that the Hub redirects to are three hosts. Ever
 
 import json
 import re
+from threading import Event
 
 import pytest
 from browser import Visit
@@ -206,7 +207,8 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     size = sum(len(files["ada/three"][name]) for name in ("config.json", "history.json", WEIGHTS))
     lines = visitor.page.locator("#load-card").inner_text().splitlines()
     assert lines[0] == f"ada/three, commit {commit[:7]}: {size / 1e6:.1f} MB to download."
-    assert "validation loss (nats per character): 1.5000" in lines and lines[-1] == "licence: mit"
+    assert lines[1].startswith("validation loss (nats per character): 1.5000 · ")
+    assert lines[1].endswith(" · licence: mit")
     assert downloads(hub) == []
     visitor.page.locator("#load-go").click()
     name = f"ada/three@{commit[:7]}"
@@ -217,6 +219,19 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     visitor.choose_view("Learn")
     assert name in visitor.page.locator("#learn-models").inner_text()
     assert visitor.errors == []
+
+
+def test_a_download_that_is_cancelled_leaves_the_page_as_it_was(hub, visit):
+    held = Event()
+    hub.on("GET /cdn/", lambda answer: answer() if held.wait() else None)
+    visitor = visit("/?model=ada/three")
+    visitor.page.locator("#load-go").click()
+    visitor.page.get_by_role("button", name="Cancel").click()
+    visitor.page.get_by_role("button", name="Load", exact=True).wait_for()
+    held.set()
+    assert visitor.page.evaluate("window.charlm.names") == ["ada/one", "ada/two"]
+    visitor.page.locator("#load-go").click()
+    assert "is loaded" in visitor.said_of_loading()
 
 
 def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, visit):
@@ -325,10 +340,8 @@ def test_what_the_hub_says_of_a_model_is_shown_as_text(hub, visit):
     hub.on("GET /api/models/ada/three", answer)
     visitor = visit("/?model=ada/three")
     visitor.page.locator("#load-go").wait_for()
-    assert visitor.page.locator("#load-card").inner_text().splitlines()[1:] == [
-        f"{markup}: 1.0000",
-        f"licence: {markup}",
-    ]
+    shown = visitor.page.locator("#load-card").inner_text().splitlines()[1]
+    assert shown == f"{markup}: 1.0000 · licence: {markup}"
     assert visitor.page.locator("#load-card img").count() == 0 and visitor.errors == []
 
 
@@ -340,7 +353,7 @@ def test_the_page_describes_a_loaded_model_as_python_does(hub, visit, files):
     source = f"ada/three@{commit}"
     model = PageModel("ada/three", MODELS["ada/three"].config, 0, "", MODELS["ada/three"].history, "mit", source)
     (described,) = page_data([model])["models"]
-    assert visitor.text("about-a") == f"{described['about']} · {source}"
+    assert visitor.text("about-a") == f"{described['about']} · ada/three@{commit[:7]}"
     visitor.choose_view("About")
     card = visitor.page.locator("#about-models .card").last
     assert [line.inner_text() for line in card.locator(".line").all()] == described["card"]

@@ -45,12 +45,10 @@ class LoadPanel {
   describe(found) {
     this.found = found;
     const { repo, commit, size, figures, license } = found;
-    const lines = [
-      `${repo}, commit ${commit.slice(0, 7)}: ${megabytes(size)} to download.`,
-      ...Object.entries(figures).map(([figure, value]) => `${figure}: ${value.toFixed(4)}`),
-      ...(license ? [`licence: ${license}`] : []),
-    ];
-    this.card.replaceChildren(...lines.map(makeLine));
+    const known = Object.entries(figures).map(([figure, value]) => `${figure}: ${value.toFixed(4)}`);
+    if (license) known.push(`licence: ${license}`);
+    const lines = [`${repo}, commit ${commit.slice(0, 7)}: ${megabytes(size)} to download.`, known.join(" · ")];
+    this.card.replaceChildren(...lines.filter(Boolean).map(makeLine));
     this.button.hidden = false;
   }
 

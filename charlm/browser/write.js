@@ -156,7 +156,8 @@ class WriteView {
 
   tellModel(side) {
     const { about, source } = entryOf(byId(`model-${side}`).value);
-    byId(`about-${side}`).textContent = readable([about, source].filter(Boolean).join(" · "));
+    const shortened = source.replace(/(?<=@[0-9a-f]{7})[0-9a-f]{33}$/, ""); // the commit, as it is usually written
+    byId(`about-${side}`).textContent = readable([about, shortened].filter(Boolean).join(" · "));
   }
 
   async generate() {
