@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 from browser import Visit
 from hub_server import HubServer, Response
-from models import contents, make_lm, make_model, save
+from models import contents, make_config, make_lm, make_model, make_record, save
 
 from charlm.browser.page import PageModel, page_data
 from charlm.publishing import push_folder
@@ -20,6 +20,12 @@ WEIGHTS = "model.safetensors"
 PROMPT, SEED, LENGTH = "a bad ", "7", 60
 CELLS = {"ada/one": "lstm", "ada/two": "gru", "ada/three": "rnn"}
 MODELS = {name: make_model(cell) for name, cell in CELLS.items()}
+
+
+def unseen_record():
+    """A record of the windows protocol with the loss on text that the model never saw."""
+    record = make_record(protocol="windows")
+    return record | {"epochs": [epoch | {"unseen_loss": 1.9876543} for epoch in record["epochs"]]}
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +222,7 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     visitor.write()
     assert visitor.written() == expected("ada/three", "ada/two")
     assert visitor.page.evaluate("window.charlm.names") == ["ada/one", "ada/two", name]
+    assert visitor.text("about-a").endswith(f" parameters · {name}")
     visitor.choose_view("Learn")
     assert name in visitor.page.locator("#learn-models").inner_text()
     assert visitor.errors == []
@@ -345,18 +352,27 @@ def test_what_the_hub_says_of_a_model_is_shown_as_text(hub, visit):
     assert visitor.page.locator("#load-card img").count() == 0 and visitor.errors == []
 
 
-def test_the_page_describes_a_loaded_model_as_python_does(hub, visit, files):
-    visitor = visit("/?model=ada/three")
-    commit = hub.repos["ada/three"].commits[-1].id
-    visitor.page.locator("#load-go").click()
-    visitor.said_of_loading()
-    source = f"ada/three@{commit}"
-    model = PageModel("ada/three", MODELS["ada/three"].config, 0, "", MODELS["ada/three"].history, "mit", source)
-    (described,) = page_data([model])["models"]
-    assert visitor.text("about-a") == f"{described['about']} · ada/three@{commit[:7]}"
-    visitor.choose_view("About")
-    card = visitor.page.locator("#about-models .card").last
-    assert [line.inner_text() for line in card.locator(".line").all()] == described["card"]
+RECORDS = {
+    "holdout": make_record((2.0, 1.2345678, 1.75)),
+    "windows": make_record(text="a book", protocol="windows"),
+    "unseen": unseen_record(),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("license", ["mit", "", "not-stated"])
+def test_the_page_describes_a_loaded_model_as_python_does(visit, license):
+    visitor, commit = visit(), "5" * 40
+    for cell, record in zip(("rnn", "lstm", "gru", "lstm"), RECORDS.values(), strict=True):
+        config = make_config(cell)
+        found = {"repo": "ada/tiny", "commit": commit, "address": "x", "license": license, "sizes": {WEIGHTS: 9}}
+        fields = json.loads(config.to_json("f" * 64))
+        lm = {"config": fields, "history": record, "parameters": config.parameters, "vocab": list(config.vocab)}
+        script = "async ([found, lm]) => (await import('./load.js')).describeModel(found, lm)"
+        described = visitor.page.evaluate(script, [found, lm])
+        model = PageModel("ada/tiny", config, 9, "f" * 64, record, license, f"ada/tiny@{commit}", address="x")
+        (expected_entry,) = page_data([model])["models"]
+        assert described == expected_entry | {"name": "ada/tiny@5555555", "loadedAs": f"ada/tiny@{commit}"}
 
 
 def test_the_lines_in_the_card_put_the_model_into_any_page(hub, context, tmp_path):

@@ -7,6 +7,7 @@ import { byId, make, makeLine, readable } from "./components/text.js";
 import { sentence } from "./write.js";
 
 const LABELS = { rnn: "CharRNN", lstm: "CharLSTM", gru: "CharGRU" };
+const UNSTATED = ["", "not-stated"]; // the second by the card of a model whose author has stated none
 const grouped = (number) => number.toLocaleString("en");
 
 /** Describe a model below the notices and offer to load it; one that this browser has kept is loaded at once. */
@@ -115,9 +116,9 @@ function makeCardLines(label, { config, history, parameters, vocab }, license, s
     "It writes text in the style of its training text, and may repeat passages of it. It knows no facts and follows no " +
       "instructions.",
     `From the Hub: ${source}.`,
-    license
-      ? `Licence: ${license}.`
-      : "Its author has stated no licence: ask before you use it for more than a trial.",
+    UNSTATED.includes(license)
+      ? "Its author has stated no licence: ask before you use it for more than a trial."
+      : `Licence: ${license}.`,
   ];
 }
 
