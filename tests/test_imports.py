@@ -90,6 +90,7 @@ ORDER = [
     "train.launcher",
     "train.distributed",
     "train.report",
+    "train.tracking",
     "train.advice",
     "train.run_folder",
     "train.deploy",

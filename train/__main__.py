@@ -26,6 +26,7 @@ from .config import GROUPS, MODEL, PROTOCOL_NAMES, PUBLISHING, START_DEFAULTS, T
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
 from .report import JsonReport, Report
 from .split import DEFAULT_SPLIT
+from .tracking import TRACKERS, tracked
 
 if TYPE_CHECKING:
     from charlm.model.history import HistoryRecord
@@ -103,12 +104,14 @@ def run_fit(args: argparse.Namespace) -> None:
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
     known = "" if start is None else start.lm.vocab.symbols
-    text = load_text(*args.text, workspace=workspace, folding=folding, known=known)
-    also_text = load_text(*args.also_text, workspace=workspace, folding=folding) if args.also_text else None
-    try:
-        history = fit(text, out, config, report, resume=args.resume, start=start, also_text=also_text)
-    except NothingToResumeError as error:
-        raise RequestError(f"{error}{command_to_begin(args)}") from None
+    tracker = args.report_to if is_main_process() else None
+    with tracked(report, tracker, out, resumes=args.resume) as watched:
+        text = load_text(*args.text, workspace=workspace, folding=folding, known=known)
+        also_text = load_text(*args.also_text, workspace=workspace, folding=folding) if args.also_text else None
+        try:
+            history = fit(text, out, config, watched, resume=args.resume, start=start, also_text=also_text)
+        except NothingToResumeError as error:
+            raise RequestError(f"{error}{command_to_begin(args)}") from None
     report.say(describe_end(out, history))
     if not args.json_lines:
         report.say(next_steps(out, text.beginning(), is_published=args.push_to_hub is not None))
@@ -327,6 +330,11 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     publishing = groups[PUBLISHING]
     publishing.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
     publishing.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
+    publishing.add_argument(
+        "--report-to",
+        choices=TRACKERS,
+        help="also store the progress for a tracker on this computer, if it is installed",
+    )
     less_memory = "train with a lower --batch-size, --seq-length or --hidden-size"
     command.set_defaults(run=run_fit, exit=exit_rank, less_memory=less_memory, prog=command.prog.removesuffix(" fit"))
 
