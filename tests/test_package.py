@@ -288,6 +288,13 @@ def test_what_is_told_about_the_project_outside_of_it_agrees():
     tested = {f"Programming Language :: Python :: {version}" for version in workflow["strategy"]["matrix"]["python"]}
     assert tested == {each for each in project["classifiers"] if re.search(r"Python :: 3\.", each)}
     assert workflow["steps"][-1]["run"] == "bash .ci/run"
+    wheels = yaml.safe_load((ROOT / ".github" / "workflows" / "wheels.yml").read_text(encoding="utf-8"))["jobs"]
+    builder = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cibuildwheel"]
+    assert [f"cp{version.replace('.', '')}-*" for version in workflow["strategy"]["matrix"]["python"]] == builder[
+        "build"
+    ]
+    assert (ROOT / builder["test-command"].split("{project}/")[1]).is_file()
+    assert "python -m cibuildwheel" in [step.get("run") for step in wheels["compiled"]["steps"]]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["version"], citation["license"]) == (__version__, project["license"])
     assert [each["name"] for each in citation["authors"]] == [each["name"] for each in project["authors"]]

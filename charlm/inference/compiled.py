@@ -26,7 +26,6 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -70,14 +69,6 @@ class Kernels:
         return self._library[f"{name}_{self.lanes}"]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """kernels: None if numpy does the work. reason: why, for people."""
-
-    kernels: Kernels | None
-    reason: str = ""
-
-
 class _UnusableError(Exception):
     """What was compiled cannot be used, or nothing was; the message says why."""
 
@@ -88,13 +79,13 @@ def load_kernels() -> Kernels | None:
     The first call takes half a second where they must be compiled. What fails is told in one warning, except that there
     is no compiler. Raises RequestError if CHARLM_KERNELS has a wrong value, or one that this processor cannot run.
     """
-    return _find().kernels
+    return _find()[0]
 
 
 def describe_engine() -> str:
     """Return what does the arithmetic here, as `charlm --version` prints it."""
-    found = _find()
-    return found.kernels.description if found.kernels else f"numpy ({found.reason})"
+    kernels, reason = _find()
+    return kernels.description if kernels else f"numpy ({reason})"
 
 
 def compile_for_all_processors() -> bytes | None:
@@ -110,7 +101,8 @@ def compile_for_all_processors() -> bytes | None:
         return None
 
 
-def _find() -> _Found:
+def _find() -> tuple[Kernels | None, str]:
+    """Return the kernels, or None and the reason why numpy does the work."""
     word = os.environ.get(VARIABLE) or "auto"
     if word not in (*LANES, "numpy"):
         raise RequestError(f"{VARIABLE} is {word!r}; it must be auto, avx512, avx2, plain or numpy")
@@ -119,24 +111,24 @@ def _find() -> _Found:
 
 
 @cache
-def _find_once(word: str) -> _Found:
+def _find_once(word: str) -> tuple[Kernels | None, str]:
     if word == "numpy":
-        return _Found(None, f"{VARIABLE}=numpy")
+        return None, f"{VARIABLE}=numpy"
     if not MAY_COMPILE:
-        return _Found(None, "there are no compiled kernels for this system")
+        return None, "there are no compiled kernels for this system"
     library = _open(SHIPPED)
     if library is not None:
-        return _Found(_choose(library, word))
+        return _choose(library, word), ""
     compiler = _find_compiler()
     if compiler is None:
-        return _Found(None, "no C compiler found")
+        return None, "no C compiler found"
     flags = [*FLAGS, *(FOR_THIS_PROCESSOR if word == "auto" and _processor() else ())]
     try:
         library = _open_cached(compiler, flags) or _compile_and_keep(compiler, flags)
     except _UnusableError as problem:
         warnings.warn(f"{problem}; {WAY_OUT}", stacklevel=4)
-        return _Found(None, "the C compiler fails")
-    return _Found(_choose(library, word))
+        return None, "the C compiler fails"
+    return _choose(library, word), ""
 
 
 def _choose(library: ctypes.CDLL, word: str) -> Kernels:
@@ -159,10 +151,8 @@ def _instruction_set(lanes: int) -> str:
 
 def _find_compiler() -> list[str] | None:
     """Return the command of the first compiler that is there."""
-    import shlex
-
     for command in (os.environ.get("CC", ""), *COMPILERS):
-        words = shlex.split(command)
+        words = command.split()
         if words and (program := shutil.which(words[0])):
             return [program, *words[1:]]
     return None
@@ -217,6 +207,8 @@ def _computes_exactly(library: ctypes.CDLL) -> bool:
     for row, k, j in itertools.product(range(rows), range(terms), range(outputs)):
         # a double holds the product exactly, and c_float rounds it
         sums[row * outputs + j] += ctypes.c_float(weights[k * outputs + j] * x[row * terms + k]).value
+    if not hasattr(library, "widest_lanes"):  # it is not ours
+        return False
     for lanes in (4, 8, 16):
         if lanes <= library.widest_lanes() and hasattr(library, f"add_product_{lanes}"):
             out = (ctypes.c_float * (rows * outputs))()

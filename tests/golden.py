@@ -1,0 +1,54 @@
+"""The golden texts: what each bundled model writes with the compiled kernels, on every processor.
+
+    python tests/golden.py            compares what is written here with golden.json
+    python tests/golden.py --write    stores it there
+
+It needs nothing but the package, so that the wheels can be tested with it on the systems that they are for.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from charlm import CharLM
+from charlm.inference.compiled import describe_engine
+from charlm.installation import bundled_models
+
+STORED = Path(__file__).with_name("golden.json")
+SEED, TEXTS, LENGTH = 1, 3, 2000
+SETTINGS = (
+    {"temperature": 1.0},
+    {"temperature": 0.5},
+    {"temperature": 1.0, "top_k": 10},
+    {"temperature": 0.8, "top_p": 0.9},
+)
+
+
+def texts(model, settings, length=LENGTH):
+    """The texts of a bundled model, of the seeds from SEED on."""
+    samples = CharLM.from_pretrained(bundled_models() / model).generate_many("", TEXTS, length, **settings, seed=SEED)
+    return [sample.text for sample in samples]
+
+
+def digests(model):
+    """The SHA-256 of each text of a bundled model, by its settings."""
+    return {
+        json.dumps(settings): [hashlib.sha256(text.encode()).hexdigest() for text in texts(model, settings)]
+        for settings in SETTINGS
+    }
+
+
+def main():
+    models = sorted(folder.name for folder in bundled_models().iterdir() if folder.is_dir())
+    written = {model: digests(model) for model in models}
+    if "--write" in sys.argv:
+        STORED.write_text(json.dumps(written, indent=1) + "\n")
+    wrong = [model for model, stored in json.loads(STORED.read_text()).items() if written.get(model) != stored]
+    if wrong:
+        sys.exit(f"{describe_engine()}: {', '.join(wrong)} did not write the golden texts")
+    print(f"{describe_engine()}: {', '.join(models)} wrote the golden texts")
+
+
+if __name__ == "__main__":
+    main()
