@@ -154,7 +154,7 @@ def test_without_the_hub_the_page_works_with_what_is_kept_and_says_what_is_missi
     assert visitor.written()[0] == expected("ada/one")[0]
     assert visitor.notice() == (
         "The Hub cannot be reached, and this browser has not kept ada/two: check the network and load it again; "
-        "without it there is ada/one."
+        "ada/one is kept and works without the Hub."
     )
     hub.heal()
     visitor.write()

@@ -21,7 +21,8 @@ const COMMIT = /^[0-9a-f]{40}$/;
 /** What is wrong with a model on the Hub or with the way to it, and what to do, in one sentence. */
 export class HubError extends Error {}
 
-class UnreachableHubError extends HubError {}
+/** The Hub gives no usable answer: what is kept is used in its place. */
+class HubUnavailableError extends HubError {}
 
 /** Read USER/REPO, USER/REPO@REVISION or hf://USER/REPO[@REVISION]; return {repo, revision}, revision null for none. */
 export function parseHubName(name) {
@@ -73,16 +74,18 @@ export class Hub {
     try {
       return await download(url, model.name, model.size, options);
     } catch (error) {
-      if (!(error instanceof UnreachableHubError)) throw error;
+      if (!(error instanceof HubUnavailableError)) throw error;
       const kept = await Promise.all(this.pinned.map(async (each) => ((await this.hasKept(each)) ? each.name : null)));
       const names = kept.filter(Boolean);
-      throw names.length ? new UnreachableHubError(`${error.message}; without it there is ${names.join(", ")}`) : error;
+      if (!names.length) throw error;
+      const work = names.length === 1 ? "is kept and works" : "are kept and work";
+      throw new HubUnavailableError(`${error.message}; ${names.join(", ")} ${work} without the Hub`);
     }
   }
 
   /** Tell whether this browser has kept the weights of a model. */
   async hasKept(model) {
-    return Boolean(await recall(`${model.address}/${WEIGHTS}`));
+    return (await recall(`${model.address}/${WEIGHTS}`)) !== null;
   }
 
   /** Ask the Hub, once, which commit a name means and what it holds, before anything is downloaded.
@@ -94,16 +97,14 @@ export class Hub {
     const { repo, revision } = parseHubName(name);
     const url = `${this.endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision ?? "main")}?blobs=true`;
     const shown = revision === null ? repo : `${repo}@${revision}`;
-    let answer;
+    let found;
     try {
-      answer = await ask(url, signal);
+      found = this.readDescription(shown, repo, url, readAnswer(await ask(url, shown, signal), repo, revision));
     } catch (error) {
-      const kept = signal?.aborted ? null : await recall(url);
-      if (!kept) throw signal?.aborted ? error : unreachable(shown);
-      const found = JSON.parse(new TextDecoder().decode(kept));
-      return { ...found, isKept: await this.hasKept(found) };
+      const kept = error instanceof HubUnavailableError ? await recall(url) : null;
+      if (!kept) throw error;
+      found = JSON.parse(new TextDecoder().decode(kept));
     }
-    const found = this.readDescription(shown, repo, url, await readAnswer(answer, repo, revision));
     return { ...found, isKept: await this.hasKept(found) };
   }
 
@@ -167,7 +168,8 @@ export class Hub {
     const cache = await openCache();
     const repository = address.slice(0, address.lastIndexOf("/") + 1);
     const needed = [address, ...this.pinned.map((model) => model.address)];
-    for (const { url } of (await cache?.keys()) ?? []) {
+    const kept = (await cache?.keys().catch(() => [])) ?? [];
+    for (const { url } of kept) {
       const isNeeded = needed.some((each) => url.startsWith(`${each}/`));
       if (url.startsWith(repository) && !isNeeded) await forget(url);
     }
@@ -249,7 +251,7 @@ function makeRoom(name, size) {
 /** Return what is wrong if the Hub refuses a file that it listed, or that it had when the page was made. */
 function refused(status, file, name) {
   if (status === 408 || status === 429 || status >= 500) {
-    return new HubError(`the Hub answered ${status} for ${file} of ${name}; try again later`);
+    return new HubUnavailableError(`the Hub answered ${status} for ${file} of ${name}; try again later`);
   }
   return new HubError(`the Hub does not give ${file} of ${name} (${status}): its owner may have removed or closed it`);
 }
@@ -268,8 +270,8 @@ function request(url, signal) {
   return fetch(url, { credentials: "omit", referrerPolicy: "no-referrer", cache: "no-store", signal });
 }
 
-/** Ask the Hub's API, with a time limit. */
-async function ask(url, signal) {
+/** Ask the Hub's API about a model, with a time limit. */
+async function ask(url, name, signal) {
   const limit = new AbortController();
   const stop = () => limit.abort();
   const timer = setTimeout(stop, QUESTION_MS);
@@ -277,6 +279,8 @@ async function ask(url, signal) {
   try {
     const answer = await request(url, limit.signal);
     return { status: answer.status, code: answer.headers.get("X-Error-Code"), text: await answer.text() };
+  } catch (error) {
+    throw signal?.aborted ? error : unreachable(name);
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", stop);
@@ -292,7 +296,7 @@ function readAnswer({ status, code, text }, repo, revision) {
     throw new HubError(`the Hub has no public model ${repo}: check the name; a private one cannot be loaded here`);
   }
   if (status === 408 || status === 429 || status >= 500) {
-    throw new HubError(`the Hub answered ${status} for ${repo}; try again later`);
+    throw new HubUnavailableError(`the Hub answered ${status} for ${repo}; try again later`);
   }
   if (status !== 200) throw new HubError(`the Hub refused the request for ${repo} (${status}); check the name`);
   try {
@@ -303,13 +307,13 @@ function readAnswer({ status, code, text }, repo, revision) {
 }
 
 function unreachable(name) {
-  return new UnreachableHubError(
+  return new HubUnavailableError(
     `the Hub cannot be reached, and this browser has not kept ${name}: check the network and load it again`,
   );
 }
 
 function unusable(repo) {
-  return new HubError(`the Hub gave no usable answer for ${repo}; try again later`);
+  return new HubUnavailableError(`the Hub gave no usable answer for ${repo}; try again later`);
 }
 
 /** Return the size of each file that loading needs, of those that a repository has. */
