@@ -30,6 +30,7 @@ machine slows both. Times are those of the best turn.
 """
 
 import argparse
+import ctypes
 import json
 import math
 import os
@@ -58,7 +59,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from charlm.inference.batching import measure_chars_per_second, write_alone
-from charlm.inference.engine import Array, Engine, Product, count_rows
+from charlm.inference.compiled import load_kernels
+from charlm.inference.compiled_model import PANEL, pack
+from charlm.inference.engine import Array
 from charlm.inference.gpu import STEPS_PER_CALL, GpuBackend
 from charlm.inference.sampling import Sampler, SamplingSettings
 from charlm.lm import CharLM
@@ -164,29 +167,40 @@ class Plain(nn.Module):
             SYMBOLS[self._written.item()]
 
 
-def products(weights: Weights, engine: Engine) -> dict[str, list[Callable[[], object]]]:
-    """Return the calls that compute the products of a step, by the layout of the weights."""
+def products(weights: Weights) -> dict[str, list[Callable[[], object]]]:
+    """Return the calls that compute the products of a step, by what computes them."""
     names = "recurrent.weight_hh_l0", "recurrent.weight_ih_l1", "recurrent.weight_hh_l1", "head.weight"
     matrices = [weights[name] for name in names]
     random = np.random.default_rng(0)
     vectors = [random_array(random, matrix.shape[1]) for matrix in matrices]
-    rows = random_array(random, 2, engine.chunks, count_rows(1, alone=True), engine.chunk)
-    return {
-        "as they are": [product(np.dot, *pair) for pair in zip(matrices, vectors, strict=True)],
-        "transposed": [
-            product(np.dot, vector, np.ascontiguousarray(matrix.T))
-            for matrix, vector in zip(matrices, vectors, strict=True)
-        ],
-        "ours": [
-            Product(rows[: len(blocks)], blocks, wanted=1).make
-            for blocks in (*(layer.matrices for layer in engine.layers), engine.head)
-        ],
+    pairs = list(zip(matrices, vectors, strict=True))
+    calls = {
+        "BLAS, as they are": [product(np.dot, *pair) for pair in pairs],
+        "BLAS, transposed": [product(np.dot, vector, np.ascontiguousarray(matrix.T)) for matrix, vector in pairs],
     }
+    return calls | ({} if load_kernels() is None else {"kernels": [kernel_product(*pair) for pair in pairs]})
 
 
 def product(multiplies: Callable[..., Array], left: Array, right: Array) -> Callable[[], object]:
     """Return a call that computes a product into an array that is there already."""
     return partial(multiplies, left, right, multiplies(left, right))
+
+
+def kernel_product(matrix: Array, vector: Array) -> Callable[[], object]:
+    """Return a call that adds a product to an array by the compiled kernels."""
+    kernels = load_kernels()
+    assert kernels is not None, "this is called where they are"
+    rows = -(-len(matrix) // PANEL) * PANEL
+    packed, sums = pack(matrix[None], rows, len(vector), is_bfloat16=False), np.zeros(rows, np.float32)
+    arrays = packed, vector, sums  # kept alive by the call
+    addresses = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+    sizes = [ctypes.c_int64(number) for number in (rows // PANEL, len(vector), 1)]
+    add = kernels.function("add_product")
+
+    def call(_arrays: object = arrays) -> None:
+        add(addresses[0], 0, *sizes, *addresses[1:])
+
+    return call
 
 
 def make_stretch(step: Sequence[Callable[[], object]]) -> None:
@@ -256,7 +270,7 @@ def measure_writing(lm: CharLM, weights: Weights, threads: int, seconds: float, 
     """Return the figures of one text."""
     ours, plain = Ours(lm), Plain(lm.config, weights)
     plains = {str(count): partial(plain.write, count) for count in sorted({1, threads})}
-    limits = {name: partial(make_stretch, step) for name, step in products(weights, lm.engine).items()}
+    limits = {name: partial(make_stretch, step) for name, step in products(weights).items()}
     works = [ours.write, *plains.values(), *limits.values()]
     ours_time, *times = (1e6 * best / STRETCH for best in best_seconds(works, TURNS, seconds / TURNS, bar))
     by_threads = dict(zip(plains, times[: len(plains)], strict=True))

@@ -19,8 +19,8 @@ from charlm.device import has_cuda, pick_device
 from charlm.errors import HubError, ModelFileError, RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, measure_chars_per_second, write_alone
-from charlm.inference.engine import Engine, Reader
-from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
+from charlm.inference.engine import Engine
+from charlm.inference.sampling import Sampler, SamplingSettings
 from charlm.inference.scoring import EngineReader, surprisals
 from charlm.inference.streams import StopFinder, check_stop, cut_at_stop, read_in_turns
 from charlm.installation import optional_packages
@@ -297,7 +297,7 @@ class CharLM:
         ids, stops = self._continue_after(after, ids, sampler), self._check_stop(stop)
         if shared:
             return (text for text, _ in self._write_shared(ids, length, sampler, stops))
-        drawn = self._write_on_cpu if self.device == "cpu" else partial(write_alone, self._backend)
+        drawn = partial(write_alone, self._backend)
         symbols = (self.vocab.symbols[id] for id in drawn(ids, length, sampler))
         return cut_at_stop(symbols, stops) if stops else symbols
 
@@ -457,18 +457,6 @@ class CharLM:
                 return
         if rest := finder.rest():
             yield rest, held
-
-    def _write_on_cpu(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
-        if length == 0:
-            return
-        reader, batch_sampler = Reader(self.engine, alone=True), BatchSampler([sampler])
-        reader.prefill(prompt[:, None])
-        logits = reader.logits()
-        for left in range(length - 1, -1, -1):
-            (drawn,) = batch_sampler.draw(logits)
-            yield drawn
-            if left:
-                logits = reader.step([drawn])
 
     def _score_on_gpu(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
         with optional_packages():

@@ -118,14 +118,14 @@ def _draw_others(ids: Ids, places: Ids, random: np.random.Generator) -> Ids:
 
 def _read_around(engine: Engine, ids: Ids, places: Ids) -> State:
     """Return the states before places of a text, ids (T,), each read from WARM_UP_SYMBOLS before it, side by side."""
-    reader = Reader(engine, len(places), alone=True)
+    reader = Reader(engine, len(places))
     reader.prefill(ids[places - WARM_UP_SYMBOLS + np.arange(WARM_UP_SYMBOLS)[:, None]])
     return reader.state
 
 
 def _read_once(engine: Engine, ids: Ids, places: Ids) -> State:
     """Return the states before places of a text, ids (T,), read from its beginning. The places ascend, from 1."""
-    reader, states, last = Reader(engine, alone=True), [], 0
+    reader, states, last = Reader(engine), [], 0
     for place in places.tolist():
         if place > last:
             reader.prefill(ids[last:place, None])

@@ -85,8 +85,8 @@ def read_units(
     """
     steps, texts = ids.shape
     reader = Reader(engine, texts)
-    hidden = np.empty((steps, len(engine.layers), texts, engine.units), np.float32)
-    cell = np.empty_like(hidden) if engine.cell.has_cell_state else None
+    hidden = np.empty((steps, engine.num_layers, texts, engine.units), np.float32)
+    cell = np.empty_like(hidden) if engine.has_cell_state else None
     for part in cut(steps, INSPECTIONS_AT_ONCE * texts * engine.symbols):
         logits = np.empty((part.stop - part.start, texts, engine.symbols), np.float32)
         for step in range(part.start, part.stop):

@@ -27,6 +27,7 @@ from charlm.vocab import Ids
 Surprisals = NDArray[np.float64]
 Piece = tuple[list[int], Surprisals]  # N ids of a stream, and their surprisals (N,) in nats
 
+WORK_PER_CALL = 20e6  # multiplications of the steps that the engine writes in one call, about a millisecond
 DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and people read no faster
 
 # For `measure_chars_per_second`
@@ -251,7 +252,7 @@ class _Worker(Generic[P]):
 
 
 class EngineBackend:
-    """The numpy engine as a backend."""
+    """The engine as a backend."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -276,11 +277,7 @@ class EngineBackend:
 
 
 class _EngineBatch:
-    """See Batch.
-
-    The streams keep their states and no logits. Logits are computed when symbols are drawn, MOST_LOGITS at a time or
-    those of some 16 streams: however many streams there are and however large the vocabulary, about 50 MB.
-    """
+    """See Batch. The streams keep their states and no logits."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -296,35 +293,17 @@ class _EngineBatch:
         self._batch_sampler = BatchSampler(self._samplers)
 
     def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
-        """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain.
-
-        The logits of all N steps are kept for the surprisals, at most MOST_LOGITS.
-        """
-        logits_per_step = len(self._samplers) * self._engine.symbols
-        if logits_per_step > MOST_LOGITS:
-            return self._write_one()
-        most = min(*left, MOST_LOGITS // logits_per_step)
-        logits = self._reader.logits()
-        drawn, drawn_from = [self._batch_sampler.draw(logits)], [logits]
-        while len(drawn) < most and not should_stop():
-            logits = self._reader.step(drawn[-1])
-            drawn.append(self._batch_sampler.draw(logits))
-            drawn_from.append(logits)
-        self._last_drawn = drawn[-1]
-        ids = np.array(drawn)
-        return ids, surprisals_of(ids, np.stack(drawn_from))
-
-    def _write_one(self) -> tuple[Ids, Surprisals]:
-        """Write one symbol of each stream, in one part of the streams after another."""
-        ids = np.empty(len(self._samplers), np.int64)
-        surprisals = np.empty(len(self._samplers))
-        for part, logits in self._reader.logits_in_parts():
-            ids[part] = BatchSampler(self._samplers[part]).draw(logits)
-            for rows in cut(*logits.shape):
-                surprisals[part][rows] = surprisals_of(ids[part][rows], logits[rows])
-            del logits  # before those of the next part are computed
-        self._last_drawn = ids.tolist()
-        return ids[None], surprisals[None]
+        """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain."""
+        steps = max(1, int(WORK_PER_CALL / (self._engine.work * len(left))))
+        most, parts = max(1, min(left)), []
+        while not parts or (most > 0 and not should_stop()):
+            if parts:
+                self._reader.advance(parts[-1][0][-1])
+            parts.append(self._reader.write(min(steps, most), self._batch_sampler))
+            most -= len(parts[-1][0])
+        ids, surprisals = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        self._last_drawn = ids[-1].tolist()
+        return ids, surprisals
 
     def keep(self, slots: Sequence[int]) -> None:
         """See Batch. Then reads the last ids that were drawn, only now because nothing follows in a dropped stream."""

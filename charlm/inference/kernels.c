@@ -29,7 +29,7 @@ place, without moving numbers between lanes. */
 #define WIDE 4         /* panels that are read side by side for a single row */
 #define PASS_TEXTS 64  /* texts that go through the layers together */
 #define PASS_ROWS 128  /* rows that go through a layer together, if the texts are fewer */
-#define DRAW_ROWS 16   /* texts whose logits are kept at a time when symbols are drawn */
+#define HEAD_ROWS 16   /* rows whose logits are kept at a time when symbols are drawn or scored */
 
 enum cell { RNN, LSTM, GRU };
 
@@ -465,6 +465,28 @@ static double NAME(surprisal)(const float *logits, int64_t symbols, float highes
   return log(sum) - (logits[id] - highest);
 }
 
+/* Compute the surprisals in nats (R) of ids (R), predicted by hidden states (R, U) of the last layer. NaN or infinite
+   where a logit is not finite. Returns 0, or -1 if there is no memory. */
+int NAME(score)(const Model *model, int64_t rows, const float *hidden, const int64_t *ids, double *surprisals) {
+  const int64_t padded = model->padded_symbols, group = smaller(rows, HEAD_ROWS);
+  float *logits = allocate(group * padded + PANEL * model->units, sizeof *logits);
+  if (!logits) return -1;
+  BEGIN_IEEE;
+  for (int64_t first = 0; first < rows; first += group) {
+    const int64_t part = smaller(group, rows - first);
+    NAME(head)(model, part, hidden + first * model->units, logits, logits + group * padded);
+    for (int64_t r = 0; r < part; r++) {
+      const float *row = logits + r * padded;
+      float highest = row[0];
+      for (int64_t id = 1; id < model->symbols; id++) highest = row[id] > highest ? row[id] : highest;
+      surprisals[first + r] = NAME(surprisal)(row, model->symbols, highest, ids[first + r]);
+    }
+  }
+  END_IEEE;
+  free(logits);
+  return 0;
+}
+
 /* Draw a symbol of a text. Returns its id, or -1 if a logit is not finite. weights, kept, heap: room for V each. */
 static int64_t NAME(draw)(const float *logits, int64_t symbols, const Draws *draws, int64_t text, double random,
                           double *surprisal, double *weights, double *kept, int32_t *heap) {
@@ -493,7 +515,7 @@ static int64_t NAME(draw)(const float *logits, int64_t symbols, const Draws *dra
    Returns 0, -1 if there is no memory, or -2 if a logit is not finite. */
 int NAME(write)(const Model *model, int64_t steps, int64_t texts, float *hidden, float *cell_state,
                 const Draws *draws) {
-  const int64_t symbols = model->symbols, group = smaller(texts, DRAW_ROWS);
+  const int64_t symbols = model->symbols, group = smaller(texts, HEAD_ROWS);
   const float *top = hidden + (model->layers - 1) * texts * model->units;
   float *logits = allocate(group * model->padded_symbols + PANEL * model->units, sizeof *logits);
   float *wide = logits + group * model->padded_symbols;

@@ -24,7 +24,6 @@ BELOW_ONE = 1 - 2**-52  # a random number times this, times a sum, is below the 
 # Logits (symbols read, or streams, times symbols of the vocabulary) that any operation holds at a time, in each of some
 # arrays: 4 MB in float32. Texts are read, and draws made, in parts of so many; a part is at least one row.
 MOST_LOGITS = 2**20
-MOST_SORTED = 512  # symbols: up to so many, top-k and top-p sort the whole vocabulary, for all rows in one call
 FIRST_NUCLEUS, NUCLEUS_GROWTH = 128, 4  # likeliest symbols that top-p sorts first, and by which factor it takes more
 
 Probabilities = NDArray[np.float64]
@@ -85,18 +84,30 @@ class Sampler:
 
 
 class BatchSampler:
-    """Draws for a batch of S streams; each gets the ids that its own sampler would draw."""
+    """Draws for a batch of S streams; each gets the ids that its own sampler would draw.
+
+    scales: 1 / temperature, (S,); 0 takes the likeliest symbol. top_k, top_p: (S,), as in SamplingSettings, but
+        ANY_COUNT for all symbols.
+    """
 
     def __init__(self, samplers: Sequence[Sampler]) -> None:
         self._samplers = samplers
         self._randoms = [sampler.randoms for sampler in samplers]
         settings = [sampler.settings for sampler in samplers]
-        self._greedy = [row for row, one in enumerate(settings) if one.temperature == 0]
-        self._scales = np.array([[1 / max(one.temperature, LOWEST_TEMPERATURE)] for one in settings])  # (S, 1)
-        limited = [row for row, one in enumerate(settings) if one.is_limited]
-        self._limited = np.array(limited, np.int64)
-        self._top_k = np.array([[min(settings[row].top_k or ANY_COUNT, ANY_COUNT)] for row in limited])
-        self._top_p = np.array([[settings[row].top_p] for row in limited])
+        self.scales = np.array([one.temperature and 1 / max(one.temperature, LOWEST_TEMPERATURE) for one in settings])
+        self.top_k = np.array([min(one.top_k or ANY_COUNT, ANY_COUNT) for one in settings], np.int64)
+        self.top_p = np.array([one.top_p for one in settings], np.float64)
+        self._greedy = np.flatnonzero(self.scales == 0).tolist()
+        self._limited = [row for row, one in enumerate(settings) if one.is_limited]
+
+    def part(self, rows: slice) -> "BatchSampler":
+        """Return what draws for some of the streams."""
+        return self if len(self._samplers[rows]) == len(self._samplers) else BatchSampler(self._samplers[rows])
+
+    def random_numbers(self, draws: int) -> NDArray[np.float64]:
+        """Return the next random numbers of each stream, (N, S)."""
+        numbers = [list(islice(randoms, draws)) for randoms in self._randoms]
+        return np.array(numbers, np.float64).reshape(-1, draws).T.copy()
 
     def draw(self, logits: NDArray[np.float32]) -> list[int]:
         """Return an id for each row of logits (S, V). Raises ModelFileError if they are not finite.
@@ -104,15 +115,11 @@ class BatchSampler:
         Rows of over MOST_LOGITS logits are drawn from one part after another.
         """
         if logits.size > MOST_LOGITS and len(logits) > 1:
-            parts = cut(*logits.shape)
-            return [id for part in parts for id in BatchSampler(self._samplers[part]).draw(logits[part])]
+            return [id for rows in cut(*logits.shape) for id in self.part(rows).draw(logits[rows])]
         weights = self.weights(logits)
         cumulative = np.add.accumulate(weights, 1, None, weights)
-        if len(cumulative) == 1:  # the same result; faster for one row and slower for many
-            ids = [int(cumulative[0].searchsorted(next(self._randoms[0]) * BELOW_ONE * cumulative.item(-1), "right"))]
-        else:
-            targets = np.array([*map(next, self._randoms)]) * BELOW_ONE * cumulative[:, -1]
-            ids = (cumulative > targets[:, None]).argmax(axis=1).tolist()  # the first that exceeds its target
+        targets = np.array([*map(next, self._randoms)]) * BELOW_ONE * cumulative[:, -1]
+        ids: list[int] = (cumulative > targets[:, None]).argmax(axis=1).tolist()  # the first that exceeds its target
         for row in self._greedy:
             ids[row] = int(logits[row].argmax())
         return ids
@@ -120,34 +127,17 @@ class BatchSampler:
     def weights(self, logits: NDArray[np.float32]) -> Probabilities:
         """Return unnormalised probabilities (S, V) for logits (S, V)."""
         scaled = logits.astype(np.float64)
-        scaled *= self._scales
-        lowest, highest = scaled.item(scaled.argmin()), scaled.item(scaled.argmax())
-        if not (lowest > -LARGEST_EXPONENT and highest < LARGEST_EXPONENT):  # NaN goes this way too
-            for row, top in zip(scaled, scaled.max(axis=1).tolist(), strict=True):
-                if not -LARGEST_EXPONENT < top < LARGEST_EXPONENT:
-                    row -= check_finite(top)
+        scaled *= self.scales[:, None]
+        for row, top in zip(scaled, scaled.max(axis=1).tolist(), strict=True):
+            if not -LARGEST_EXPONENT < top < LARGEST_EXPONENT:  # NaN is neither
+                row -= check_finite(top)
         weights: Probabilities = np.exp(scaled, scaled)
-        if len(self._limited):
-            weights[self._limited] = self._limit(weights[self._limited])
+        for row in self._limited:
+            kept = _kept(weights[row], int(self.top_k[row]), float(self.top_p[row]))
+            left = weights[row, kept]
+            weights[row] = 0
+            weights[row, kept] = left
         return weights
-
-    def _limit(self, weights: Probabilities) -> Probabilities:
-        """Set to 0 what top-k and top-p exclude."""
-        if weights.shape[1] > MOST_SORTED:
-            limited = np.zeros_like(weights)
-            for row, out, top_k, top_p in zip(weights, limited, self._top_k[:, 0], self._top_p[:, 0], strict=True):
-                kept = _kept(row, int(top_k), float(top_p))
-                out[kept] = row[kept]
-            return limited
-        order = np.argsort(-weights, axis=1, kind="stable")
-        ranked = np.take_along_axis(weights, order, 1)
-        ranked[np.arange(ranked.shape[1]) >= self._top_k] = 0
-        cumulative = np.cumsum(ranked, axis=1)
-        reached = (cumulative >= self._top_p * cumulative[:, -1:]) & (self._top_p < 1)
-        ranked[:, 1:][reached[:, :-1]] = 0
-        limited = np.empty_like(weights)
-        np.put_along_axis(limited, order, ranked, 1)
-        return limited
 
 
 def cut(rows: int, logits_per_row: int, most: int | None = None) -> Iterator[slice]:
@@ -157,9 +147,19 @@ def cut(rows: int, logits_per_row: int, most: int | None = None) -> Iterator[sli
 
 
 def _kept(weights: Probabilities, top_k: int, top_p: float) -> Ids:
-    """Return the ids that top-k and top-p leave of weights (V,): the same as sorting them all would, ties included."""
+    """Return the ids that top-k and top-p leave of weights (V,), of equals the first."""
     kept = _largest(weights, top_k)
-    return kept[_nucleus(weights[kept], top_p)] if top_p < 1 else kept
+    if top_p >= 1:
+        return kept
+    total = np.cumsum(weights[kept])[-1]  # one after another, as the kernels do; sum() pairs them
+    count = FIRST_NUCLEUS
+    while True:
+        likeliest = kept[_largest(weights[kept], count)]
+        ranked = likeliest[np.argsort(-weights[likeliest], kind="stable")]
+        reached = np.cumsum(weights[ranked]) >= top_p * total
+        if reached[-1] or len(ranked) == len(kept):
+            return ranked[: int(reached.argmax()) + 1 if reached.any() else len(ranked)]
+        count *= NUCLEUS_GROWTH
 
 
 def _largest(weights: Probabilities, count: int) -> Ids:
@@ -169,32 +169,6 @@ def _largest(weights: Probabilities, count: int) -> Ids:
     smallest = np.partition(weights, -count)[-count]
     larger, equal = np.flatnonzero(weights > smallest), np.flatnonzero(weights == smallest)
     return np.sort(np.concatenate([larger, equal[: count - len(larger)]]))
-
-
-def _nucleus(weights: Probabilities, top_p: float) -> Ids:
-    """Return the places of the fewest largest of weights (N,) whose sum reaches top_p times that of all."""
-    # 1) The sum of all depends on their order by at most this factor. In the order of size it is known after sorting.
-    error = 2 * len(weights) * np.finfo(np.float64).eps
-    least, most = (top_p * float(weights.sum()) * factor for factor in (1 - error, 1 + error))
-    # 2) sort only as many of the largest as are needed
-    count = FIRST_NUCLEUS
-    while count < len(weights):
-        order, cumulative = _rank(weights, _largest(weights, count))
-        if cumulative[-1] >= most:
-            end = int(cumulative.searchsorted(least))
-            if end == int(cumulative.searchsorted(most)):
-                return order[: end + 1]
-            break  # it is rounding that decides
-        count *= NUCLEUS_GROWTH
-    # 3) or sort all
-    order, cumulative = _rank(weights, np.arange(len(weights)))
-    return order[: int(cumulative.searchsorted(top_p * cumulative[-1])) + 1]
-
-
-def _rank(weights: Probabilities, places: Ids) -> tuple[Ids, Probabilities]:
-    """Return places in the order of their weights, the largest first, and the sums of the weights up to each."""
-    order = places[np.argsort(-weights[places], kind="stable")]
-    return order, np.cumsum(weights[order])
 
 
 def _random_numbers(seed: int) -> Iterator[float]:

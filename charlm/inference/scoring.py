@@ -180,23 +180,22 @@ class EngineReader:
     def __init__(self, engine: Engine, release: Callable[[], None] = lambda: None) -> None:
         """release: called after each pass, to give back the memory of a text that is mapped from a file."""
         self._engine, self._release = engine, release
-        most = min(UNITS_PER_THREAD // engine.padded_units, MOST_LOGITS // engine.symbols)
+        most = min(UNITS_PER_THREAD // engine.units, MOST_LOGITS // engine.symbols)
         per_thread = min(MOST_STRETCHES_PER_THREAD, max(1, most))
         self.stretches = count_scoring_threads() * per_thread
 
     def zero_state(self) -> State:
         """See BlockReader."""
-        return Reader(self._engine).state
+        return self._engine.zero_state(1)
 
     def join(self, states: Sequence[State]) -> State:
         """See BlockReader."""
         return State.join(states)
 
     def read(self, ids: Ids, state: State) -> tuple[Surprisals, State]:
-        """See BlockReader. Each thread has at most MOST_LOGITS logits at a time."""
-        reader, scores = Reader(self._engine, state), np.empty((len(ids) - 1, ids.shape[1]))
-        for part in cut(len(scores), ids.shape[1] * self._engine.symbols):
-            scores[part] = surprisals_of(ids[1:][part], reader.read(ids[:-1][part]))
+        """See BlockReader."""
+        reader = Reader(self._engine, state)
+        scores = reader.score(ids)
         self._release()
         return scores, reader.state
 
