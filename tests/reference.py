@@ -157,8 +157,8 @@ def limit_by_sorting(weights, top_k=0, top_p=1.0):
     if top_k:
         ranked[top_k:] = 0
     if top_p < 1:
-        sums = np.cumsum(ranked)
-        ranked[1:][sums[:-1] >= top_p * sums[-1]] = 0
+        total = np.cumsum(np.where(np.isin(np.arange(len(weights)), order[: top_k or None]), weights, 0))[-1]
+        ranked[1:][np.cumsum(ranked)[:-1] >= top_p * total] = 0
     limited = np.empty_like(weights)
     limited[order] = ranked
     return limited

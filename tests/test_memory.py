@@ -10,7 +10,8 @@ import pytest
 from models import make_config, make_weights
 
 from charlm.inference.batching import EngineBackend
-from charlm.inference.engine import BLOCK, LARGEST_TABLE, Engine
+from charlm.inference.compiled_model import PANEL
+from charlm.inference.engine import LARGEST_TABLE, Engine
 from charlm.inference.sampling import MOST_LOGITS, BatchSampler, Sampler, SamplingSettings
 from charlm.lm import CharLM
 from charlm.model.config import MOST_SYMBOLS
@@ -72,7 +73,7 @@ def test_the_largest_vocabulary_takes_its_head_and_a_table_of_bounded_size(cell)
     vocab = "".join(chr(0x10000 + number) for number in range(MOST_SYMBOLS))
     config = make_config(cell, vocab, embedding_size=1, hidden_size=1, num_layers=1)
     weights = {name: np.ones(shape, np.float32) for name, shape in config.tensor_shapes.items()}
-    head, spare = 4 * BLOCK * MOST_SYMBOLS, 20e6
+    head, spare = 4 * PANEL * MOST_SYMBOLS, 20e6
     assert peak_bytes(lambda: Engine(config, weights)) < head + 4 * LARGEST_TABLE + spare
     lm = CharLM(config, weights, device="cpu")
     text = vocab[:200]  # 40 times MOST_LOGITS

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.inference.engine import Engine, Reader, State
-from charlm.inference.sampling import MOST_LOGITS, BatchSampler, Sampler, SamplingSettings, cut, surprisals_of
+from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
 from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]
@@ -108,13 +108,15 @@ class BatchScheduler(Generic[P]):
 
 def write_alone(backend: Backend[Any], prompt: Ids, length: int, sampler: Sampler) -> Iterator[int]:
     """Yield the ids of a stream in a batch of its own, on the thread that asks for them and no sooner."""
-    batch = backend.start_batch()
-    batch.join([backend.prefill(prompt)], [sampler])
+    if length > 0:
+        batch = backend.start_batch()
+        batch.join([backend.prefill(prompt)], [sampler])
     while length > 0:
-        ids, _ = batch.write([length], lambda: False)
+        ids, _ = batch.write([length], lambda: True)
         yield from ids[:length, 0].tolist()
         length -= len(ids)
-        batch.keep([0])
+        if length > 0:
+            batch.keep([0])
 
 
 def measure_chars_per_second(backend: Backend[Any]) -> float:
@@ -295,12 +297,13 @@ class _EngineBatch:
     def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
         """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain."""
         steps = max(1, int(WORK_PER_CALL / (self._engine.work * len(left))))
-        most, parts = max(1, min(left)), []
-        while not parts or (most > 0 and not should_stop()):
+        most, written = max(1, min(left)), 0
+        parts: list[tuple[Ids, Surprisals]] = []
+        while not parts or (written < most and not should_stop()):
             if parts:
                 self._reader.advance(parts[-1][0][-1])
-            parts.append(self._reader.write(min(steps, most), self._batch_sampler))
-            most -= len(parts[-1][0])
+            parts.append(self._reader.write(min(steps, most - written), self._batch_sampler))
+            written += len(parts[-1][0])
         ids, surprisals = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         self._last_drawn = ids[-1].tolist()
         return ids, surprisals

@@ -106,7 +106,7 @@ class CompiledModel:
 
         cell_state: of cells without one, an array without numbers. top: takes the last layer's outputs, (T, S, U).
         """
-        ids = np.ascontiguousarray(ids, np.int64)
+        ids = self._checked(ids)
         steps, texts = ids.shape
         self._call("read", steps, texts, _address(ids), _address(hidden), _address(cell_state), _address(top))
 
@@ -121,7 +121,7 @@ class CompiledModel:
 
         Raises ModelFileError if a logit is not finite.
         """
-        ids, surprisals = np.ascontiguousarray(ids, np.int64), np.empty(ids.shape)
+        ids, surprisals = self._checked(ids), np.empty(ids.shape)
         self._call("score", ids.size, _address(hidden), _address(ids), _address(surprisals))
         if not np.isfinite(surprisals).all():
             check_finite(math.nan)
@@ -130,7 +130,7 @@ class CompiledModel:
     def write(
         self, steps: int, hidden: Array, cell_state: Array, sampler: BatchSampler
     ) -> tuple[Ids, NDArray[np.float64]]:
-        """Draw N = `steps` symbols of each text, the first from the present states (L, S, U), and read all but the last.
+        """Draw N = `steps` symbols of each text, the first from the present states (L, S, U); read all but the last.
 
         Return their ids (N, S) and surprisals (N, S) in nats. Raises ModelFileError if a logit is not finite.
         """
@@ -146,6 +146,13 @@ class CompiledModel:
         )
         self._call("write", steps, random.shape[1], _address(hidden), _address(cell_state), byref(draws))
         return ids, surprisals
+
+    def _checked(self, ids: Ids) -> Ids:
+        """Return ids as the kernels take them. Raises IndexError for those with which they would read other memory."""
+        ids = np.ascontiguousarray(ids, np.int64)
+        if ids.size and not 0 <= ids.min() <= ids.max() < self._symbols:
+            raise IndexError(f"ids are from 0 to {self._symbols - 1}, not from {ids.min()} to {ids.max()}")
+        return ids
 
     def _call(self, name: str, *arguments: object) -> None:
         failure = self._functions[name](self._pointer, *arguments)

@@ -73,7 +73,9 @@ class Engine:
     def zero_state(self, texts: int) -> "State":
         """Return the state before the first symbol."""
         shape = self.num_layers, texts, self.model.units
-        return State(np.zeros(shape, np.float32), np.zeros(shape if self.has_cell_state else (0, *shape[1:]), np.float32))
+        return State(
+            np.zeros(shape, np.float32), np.zeros(shape if self.has_cell_state else (0, *shape[1:]), np.float32)
+        )
 
     def count_threads(self, texts: int, most: int) -> int:
         """Return over how many threads, at most `most`, to spread texts that are read side by side."""
@@ -126,13 +128,13 @@ class Reader:
 
     def __init__(self, engine: Engine, start: State | int = 1) -> None:
         """start: the state to begin with, or how many texts begin from the zero state."""
-        self._engine, self._model = engine, engine.model
+        self._engine = engine
         self._state = engine.zero_state(start) if isinstance(start, int) else State(*map(np.array, start.parts))
 
     @property
     def texts(self) -> int:
         """How many texts are read, S."""
-        return self._state.hidden.shape[1]
+        return int(self._state.hidden.shape[1])
 
     @property
     def state(self) -> State:
@@ -146,19 +148,19 @@ class Reader:
 
     def advance(self, ids: Ids | Sequence[int]) -> None:
         """Read a symbol of each text, ids (S,), without predicting the next."""
-        self.prefill(np.asarray(ids, np.int64)[None])
+        self._engine.model.read(np.asarray(ids, np.int64)[None], *self._state.parts)
 
     def prefill(self, ids: Ids) -> None:
         """Read several symbols of each text, ids (T, S), without predicting any."""
-        self._model.read(ids, *self._state.parts)
+        self._engine.model.read(ids, *self._state.parts)
 
     def logits(self) -> Array:
         """Return the logits (S, V) of the present state."""
-        return self._model.logits(self._state.hidden[-1])
+        return self._engine.model.logits(self._state.hidden[-1])
 
     def read(self, ids: Ids) -> Array:
         """Read several symbols of each text, ids (T, S); return the logits (T, S, V)."""
-        return self._model.logits(self._read(ids))
+        return self._engine.model.logits(self._read(ids))
 
     def score(self, ids: Ids) -> NDArray[np.float64]:
         """Read all but the last of ids (T + 1, S); return the surprisals (T, S) in nats of all but the first.
@@ -170,7 +172,7 @@ class Reader:
         for first in range(0, len(surprisals), steps):
             part = ids[first : first + steps + 1]
             top = self._read(part[:-1])
-            surprisals[first : first + steps] = self._model.score(top, part[1:])
+            surprisals[first : first + steps] = self._engine.model.score(top, part[1:])
         return surprisals
 
     def write(self, steps: int, sampler: BatchSampler) -> tuple[Ids, NDArray[np.float64]]:
@@ -178,10 +180,10 @@ class Reader:
 
         Return their ids (N, S) and surprisals (N, S) in nats. Raises ModelFileError if a logit is not finite.
         """
-        return self._model.write(steps, *self._state.parts, sampler)
+        return self._engine.model.write(steps, *self._state.parts, sampler)
 
     def _read(self, ids: Ids) -> Array:
         """Read ids (T, S); return the outputs of the last layer, (T, S, U)."""
-        top = np.empty((*ids.shape, self._model.units), np.float32)
-        self._model.read(ids, *self._state.parts, top)
+        top = np.empty((*ids.shape, self._engine.model.units), np.float32)
+        self._engine.model.read(ids, *self._state.parts, top)
         return top

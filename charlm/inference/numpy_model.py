@@ -19,6 +19,7 @@ from charlm.vocab import Ids
 Array = NDArray[np.float32]
 
 BLOCK = 64  # outputs
+HALF = np.float32(0.5)
 NAMES = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 ROWS_PER_PASS = 128  # symbols that are taken through a layer at a time: their arrays, about 1 MB, stay in the cache
 
@@ -46,9 +47,9 @@ class NumpyModel:
         steps = max(1, ROWS_PER_PASS // max(1, ids.shape[1]))
         for first in range(0, len(ids), steps):
             part = np.asarray(ids[first : first + steps])
-            x = self._embedding[part] if self._table is None else part
+            x = self._embedding[part]
             for number, (w, b, u, d) in enumerate(self._layers):
-                before = self._table[x] if number == 0 and self._table is not None else _multiply(x, w, b)
+                before = self._table[part] if self._table is not None and number == 0 else _multiply(x, w, b)
                 x = np.empty((*part.shape, self.units), np.float32)
                 for step in range(len(part)):
                     from_hidden = _multiply(hidden[number], u, d)
@@ -94,16 +95,17 @@ def _multiply(x: Array, blocks: Array, bias: Array) -> Array:
     """Return bias + W x for x (..., columns), (..., rows), with the blocks of W (rows, columns)."""
     rows = x.reshape(-1, x.shape[-1])
     product = np.matmul(rows, blocks).transpose(1, 0, 2).reshape(len(rows), len(blocks) * BLOCK)
-    return (product[:, : len(bias)] + bias).reshape(*x.shape[:-1], -1)
+    sums: Array = product[:, : len(bias)] + bias
+    return sums.reshape(*x.shape[:-1], len(bias))
 
 
 def _rnn(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
-    """h' = tanh(W x + U h + b)."""
+    """H' = tanh(W x + U h + b)."""
     np.tanh(before + from_hidden, out=h)
 
 
 def _lstm(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
-    """c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')."""
+    """C' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')."""
     i, f, g, o = np.split(before + from_hidden, 4, axis=-1)
     c *= _sigmoid(f)
     c += _sigmoid(i) * np.tanh(g)
@@ -111,7 +113,7 @@ def _lstm(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
 
 
 def _gru(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
-    """n = tanh(W x + b + r ∘ (U h + d)), h' = n + z ∘ (h - n)."""
+    """N = tanh(W x + b + r ∘ (U h + d)), h' = n + z ∘ (h - n)."""
     r, z, n = np.split(before, 3, axis=-1)
     ur, uz, un = np.split(from_hidden, 3, axis=-1)
     n = np.tanh(n + _sigmoid(r + ur) * un)
@@ -121,7 +123,8 @@ def _gru(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.float32(0.5) * np.tanh(np.float32(0.5) * x) + np.float32(0.5)  # exp(-x) could overflow
+    sigmoid: Array = HALF * np.tanh(HALF * x) + HALF  # exp(-x) could overflow
+    return sigmoid
 
 
 Step = Callable[[Array, Array, Array, Array], None]  # before, U h + d, h (S, U) and c (1, S, U), both overwritten

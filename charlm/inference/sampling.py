@@ -127,7 +127,7 @@ class BatchSampler:
     def weights(self, logits: NDArray[np.float32]) -> Probabilities:
         """Return unnormalised probabilities (S, V) for logits (S, V)."""
         scaled = logits.astype(np.float64)
-        scaled *= self.scales[:, None]
+        scaled *= np.where(self.scales, self.scales, 1)[:, None]  # at temperature 0 the weights are not used
         for row, top in zip(scaled, scaled.max(axis=1).tolist(), strict=True):
             if not -LARGEST_EXPONENT < top < LARGEST_EXPONENT:  # NaN is neither
                 row -= check_finite(top)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.inference.engine import Engine, Reader, State
-from charlm.inference.sampling import MOST_LOGITS, cut, surprisals_of
+from charlm.inference.sampling import MOST_LOGITS
 from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]

@@ -10,7 +10,6 @@ from reference import forward_by_hand, log_softmax
 from charlm.analysis import context
 from charlm.analysis.context import ROUNDING, WARM_UP_SYMBOLS, context_length, measure_effective_context
 from charlm.errors import ModelFileError, RequestError, VocabError
-from charlm.inference import engine as engine_module
 from charlm.inference import sampling
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
@@ -58,15 +57,6 @@ def test_of_a_long_text_only_what_lies_around_the_places_is_read(cell):
         around = ids[place - WARM_UP_SYMBOLS : place + longest]
         expected += divergences(lm, around, WARM_UP_SYMBOLS, other, longest) / 5
     assert curve == pytest.approx(expected, rel=1e-3, abs=1e-7)
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_curve_is_the_same_where_a_product_depends_on_its_number_of_rows(cell, monkeypatch):
-    lm = make_lm(cell)
-    ids = lm.vocab.encode(TEXT)
-    expected = measure_effective_context(lm.engine, ids, 30, 20)
-    monkeypatch.setattr(engine_module, "rows_are_independent", lambda: False)
-    assert measure_effective_context(lm.engine, ids, 30, 20) == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
 @pytest.mark.parametrize("cell", CELLS)

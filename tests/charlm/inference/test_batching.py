@@ -12,11 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import VOCAB, laws, make_lm, make_sampler
 
-from charlm import CharLM
 from charlm.errors import ModelFileError
-from charlm.inference import batching, engine, sampling
 from charlm.inference.batching import BatchScheduler, EngineBackend, _Worker
-from charlm.inference.engine import Reader
+from charlm.inference.engine import Engine, Reader
 from charlm.model.cells import CELLS
 
 WAIT = 60  # seconds until a test gives up
@@ -51,13 +49,6 @@ def workers_threads(monkeypatch, scheduler_threads):
     monkeypatch.setattr("charlm.inference.batching.SimpleQueue", Impatient)
     yield scheduler_threads
     await_end(scheduler_threads)
-
-
-@pytest.fixture(params=[False, True], ids=["as_this_machine_multiplies", "padded"])
-def _padding(request, monkeypatch):
-    """Once as on this machine, once as where a row of a product depends on their number."""
-    if request.param:
-        monkeypatch.setattr(engine, "rows_are_independent", lambda: False)
 
 
 class Gate:
@@ -136,9 +127,10 @@ def on_a_thread(call):
 
 
 @pytest.fixture(autouse=True)
-def busy_threads(monkeypatch):
-    """Spread streams over threads however small the model is."""
+def small_calls(monkeypatch):
+    """Spread streams over threads, and write a symbol in each call of the engine, however small the model is."""
     monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 1)
+    monkeypatch.setattr("charlm.inference.batching.WORK_PER_CALL", 1)
 
 
 def scheduled(workers, cell="lstm", **sizes):
@@ -159,10 +151,7 @@ def together(lm, arguments):
 
 def alone(lm, arguments):
     """The text that a model writes without other streams."""
-    if engine.rows_are_independent():
-        return lm.generate(**arguments)
-    # a product for one text is another there than one for many: only batches can be compared
-    return together(CharLM(lm.config, lm._weights, device="cpu"), arguments)
+    return lm.generate(**arguments)
 
 
 def requests(lm, count, longest, seed=0):
@@ -183,11 +172,12 @@ def requests(lm, count, longest, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_padding")
 @pytest.mark.parametrize("cell", CELLS)
-def test_streams_whose_logits_come_in_parts_are_the_same_to_the_last_bit(monkeypatch, cell):
+@pytest.mark.parametrize("work", [1, 3_000, 10**9])
+def test_streams_are_the_same_to_the_last_bit_however_many_symbols_a_call_writes(monkeypatch, cell, work):
     lm = make_lm(cell)
     asked = requests(lm, 40, longest=12)
+    monkeypatch.setattr("charlm.inference.batching.WORK_PER_CALL", work)
 
     def write():
         """The ids and surprisals of all texts, written in one batch."""
@@ -196,20 +186,19 @@ def test_streams_whose_logits_come_in_parts_are_the_same_to_the_last_bit(monkeyp
         settings = [{name: each[name] for name in each if name not in ("prompt", "length")} for each in asked]
         prompts = [backend.prefill(lm.vocab.encode(each["prompt"] or "\n")) for each in asked]
         batch.join(prompts, [make_sampler(**each) for each in settings])
-        for _ in range(12):
-            yield batch.write([1] * len(asked), lambda: False)
+        for length in (1, 1, 7, 3):
+            yield batch.write([length] * len(asked), lambda: False)
             batch.keep(range(len(asked)))
 
-    whole = list(write())
-    for module in (batching, engine, sampling):
-        monkeypatch.setattr(module, "MOST_LOGITS", 1)
-    for (ids, surprisals), (expected_ids, expected) in zip(write(), whole, strict=True):
-        assert np.array_equal(ids, expected_ids)
-        np.testing.assert_allclose(surprisals, expected, rtol=1e-6)
+    ids, surprisals = (np.concatenate(parts) for parts in zip(*write(), strict=True))
+    assert ids.shape == (12, 40)
+    for place, each in enumerate(asked):
+        text = lm.generate(**each | {"length": 12})
+        assert lm.vocab.decode(ids[:, place]) == text
+        np.testing.assert_allclose(surprisals[:, place], lm.score((each["prompt"] or "\n") + text)[-12:], atol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_padding")
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_stream_is_the_same_text_whichever_others_join_and_leave_its_batch(monkeypatch, model, workers):
@@ -255,7 +244,6 @@ def test_a_stream_is_the_same_text_whichever_others_join_and_leave_its_batch(mon
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_padding")
 @pytest.mark.parametrize("cell", CELLS)
 def test_64_texts_are_written_in_as_many_steps_as_the_longest_takes(closed_gate, workers_threads, cell):
     lm = scheduled(1, cell)
@@ -365,9 +353,7 @@ def test_texts_spread_over_the_workers(closed_gate):
 
 def test_as_many_workers_write_as_the_texts_keep_busy(monkeypatch, closed_gate):
     lm = scheduled(3)
-    # multiplications of a step: of 8 units in 4 gates with 3 vectors of as many, and of the head; all padded to 64
-    work = 3 * 4 * 64 * 64 + 64 * 16
-    monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 3 * work)
+    monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 3 * lm.engine.work)
     gate = closed_gate()
     futures, seen = [], []
     for _ in range(11):
@@ -460,7 +446,9 @@ def test_a_prompt_is_read_once_by_the_thread_that_asks(monkeypatch):
 
 def broken_outputs(lm, monkeypatch):
     """From now on until undone, the model's logits are not finite numbers."""
-    monkeypatch.setattr(lm.engine, "head_bias", np.full_like(lm.engine.head_bias, math.inf))
+    monkeypatch.setattr("charlm.inference.engine.LARGEST_WEIGHT", math.inf)
+    bias = np.full_like(lm._weights["head.bias"], math.inf)
+    monkeypatch.setattr(lm.engine, "model", Engine(lm.config, lm._weights | {"head.bias": bias}).model)
 
 
 def test_an_error_of_the_model_reaches_every_reader_and_the_next_stream_starts_afresh(closed_gate, workers_threads):
