@@ -31,6 +31,8 @@ ORDER = [
     "charlm.model.network",
     "charlm.inference.sampling",
     "charlm.inference.compiled",
+    "charlm.inference.compiled_model",
+    "charlm.inference.numpy_model",
     "charlm.inference.engine",
     "charlm.inference.scoring",
     "charlm.inference.batching",
