@@ -91,6 +91,7 @@ ORDER = [
     "train.interrupts",
     "train.launcher",
     "train.distributed",
+    "train.curve",
     "train.report",
     "train.tracking",
     "train.advice",

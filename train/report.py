@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import sys
 import textwrap
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 from charlm import cli
 from charlm.model.cells import CELLS
 
+from .curve import draw_curves
+
 if TYPE_CHECKING:
     from charlm.model.history import EpochRecord
 
 SAMPLE_LINES = 8
 SECONDS_BETWEEN_STEP_EVENTS = 0.5  # the web page redraws its curves at each
 FIRST_LINE_SECONDS, LINE_SECONDS = 10.0, 30.0  # in a log file: to the first line of progress, and from each to the next
+SECONDS_BETWEEN_CURVES = 5.0  # on a terminal; after the last epoch they are shown in any case
 # A bar for terminals of at least WIDE columns, and what fits into 40: the loss and the time left must be seen.
 WIDE = 80
 WIDE_BAR = "epoch {desc}: {percentage:3.0f}%|{bar}| {rate_fmt}{postfix}"
@@ -28,8 +32,9 @@ NARROW_BAR = "{desc} {percentage:3.0f}%{postfix}"
 class Report:
     """Progress for people: what is trained, a progress bar during each epoch, its figures and a sample after it.
 
-    Where standard error is no terminal, lines stand in place of the bar, the first after FIRST_LINE_SECONDS. If it
-    cannot be written (its reader has ended, the disk of a log file is full), nothing more is printed.
+    The loss curves so far follow them. Where standard error is no terminal, there are none, and lines stand in place of
+    the bar, the first after FIRST_LINE_SECONDS. If it cannot be written (its reader has ended, the disk of a log file
+    is full), nothing more is printed.
     """
 
     def __init__(self) -> None:
@@ -40,6 +45,8 @@ class Report:
         self._next_line_at = 0.0
         self._epoch_name, self._done, self._total = "", 0, 1
         self._is_first_step = True
+        self._losses = list[tuple[int, float, float]]()  # of each epoch
+        self._curves_shown_at = -math.inf
 
     def say(self, message: str) -> None:
         """Print a line."""
@@ -137,6 +144,19 @@ class Report:
             f"{format_time(record['seconds'])}, {record['chars_per_second']:,.0f} characters/s"
         )
         self.say(textwrap.indent("\n".join(record["sample"].splitlines()[:SAMPLE_LINES]), "    │ ", lambda _: True))
+        self._losses.append((record["epoch"], record["train_loss"], record["val_loss"]))
+        if record["epoch"] == epochs or time.monotonic() - self._curves_shown_at >= SECONDS_BETWEEN_CURVES:
+            self._show_curves(epochs)
+
+    def _show_curves(self, epochs: int) -> None:
+        """Show the loss curves on a terminal that has braille letters, in colour unless NO_COLOR is set."""
+        if not sys.stderr.isatty() or not _can_encode("⣿│"):
+            return
+        coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        columns = shutil.get_terminal_size().columns - 1  # a full line would be followed by an empty one
+        if lines := draw_curves(self._losses, epochs, columns, coloured=coloured):
+            self.say("\n".join(lines))
+            self._curves_shown_at = time.monotonic()
 
 
 def print_json(event: dict[str, Any]) -> None:
@@ -196,6 +216,15 @@ def format_time(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _can_encode(text: str) -> bool:
+    """Tell whether standard error can show a text."""
+    try:
+        text.encode(getattr(sys.stderr, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -138,6 +138,10 @@ class TrackedReport(Report):
         self._has_started = True
         self._tell(lambda tracker: tracker.start(self._folder, run, resumes=self._resumes))
 
+    def start_model(self, run: dict[str, Any], new_symbols: str) -> None:
+        """See Report."""
+        self._report.start_model(run, new_symbols)
+
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
         """See Report."""
         self._report.start_epoch(epoch, epochs, done, total)

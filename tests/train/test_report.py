@@ -7,6 +7,7 @@ import pytest
 from browser import ROOT
 
 from charlm.model.folder import read_model
+from train.curve import draw_curves
 from train.report import Report, format_time
 
 SMALL = ["--cell=rnn", "--epochs=2", "--hidden-size=4", "--embedding-size=4", "--seq-length=16", "--device=cpu"]
@@ -71,6 +72,8 @@ def test_a_single_stream_is_called_one(capsys):
 
 
 class Terminal(io.StringIO):
+    encoding = "utf-8"
+
     def isatty(self):
         return True
 
@@ -124,3 +127,61 @@ def test_a_bar_shows_the_loss_and_the_time_left_on_a_narrow_terminal_too(monkeyp
     assert all(part in last for part in shown)
     assert " h " not in terminal.getvalue()  # what the warm-up lets one expect
     assert len(last) <= columns
+
+
+def report_epochs(monkeypatch, terminal, columns=79, last=4, seconds=10.0, **environment):
+    """What a report prints about the first epochs of 4 that take some seconds each, on such a standard error."""
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+    monkeypatch.setattr(sys, "stderr", terminal)
+    now = 0.0
+    monkeypatch.setattr("train.report.time.monotonic", lambda: now)
+    report = Report()
+    for epoch in range(1, last + 1):
+        now += seconds
+        losses = {"train_loss": 3.0 / epoch, "val_loss": 3.5 / epoch, "unseen_loss": None}
+        record = {"epoch": epoch, "learning_rate": 0.1, "seconds": 1.0, "chars_per_second": 10.0, "sample": "a"}
+        report.epoch(record | losses, 4, True)
+    return terminal.getvalue()
+
+
+def test_a_terminal_shows_the_curves_after_each_epoch_from_the_second_on(monkeypatch):
+    printed = report_epochs(monkeypatch, Terminal(), last=3, NO_COLOR="1")
+    assert printed.count(" validation\n") == printed.count(" training\n") == 2
+    curves = draw_curves([(epoch, 3.0 / epoch, 3.5 / epoch) for epoch in (1, 2, 3)], 4, 78, coloured=False)
+    assert printed.endswith("\n".join(curves) + "\n")
+    assert max(map(len, printed.splitlines()[-len(curves) :])) < 79
+    assert "\x1b" not in printed
+
+
+def test_short_epochs_show_the_curves_every_five_seconds_and_after_the_last(monkeypatch):
+    printed = report_epochs(monkeypatch, Terminal(), seconds=1.0, NO_COLOR="1")
+    assert printed.count(" validation\n") == 2  # after the second epoch and the last
+    assert printed.splitlines()[-1].endswith(" training")
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_curves_are_coloured_unless_the_environment_says_no(monkeypatch, environment, coloured):
+    assert ("\x1b[" in report_epochs(monkeypatch, Terminal(), **environment)) is coloured
+
+
+class AsciiTerminal(Terminal):
+    encoding = "ascii"
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, AsciiTerminal])
+def test_a_pipe_or_a_terminal_without_such_letters_shows_no_curves(monkeypatch, stream):
+    printed = report_epochs(monkeypatch, stream())
+    assert "validation loss 0.8750" in printed and "validation\n" not in printed
+
+
+def test_forty_columns_are_enough_for_the_curves(monkeypatch):
+    lines = report_epochs(monkeypatch, Terminal(), columns=40, NO_COLOR="1").splitlines()[-6:]
+    assert lines[0].startswith("3.50 │") and lines[-1].startswith("0.75 │")
+    assert max(map(len, lines)) < 40

@@ -143,6 +143,11 @@ def test_a_tracker_that_fails_is_left_and_the_training_goes_on(told, monkeypatch
     assert told == [("init", "charlm", "out", {}, "never", False)]
 
 
+def test_everything_that_a_report_is_told_is_passed_on():
+    public = {name for name, member in vars(Report).items() if callable(member) and not name.startswith("_")}
+    assert public <= vars(TrackedReport).keys()
+
+
 def test_a_training_that_never_began_leaves_nothing(told):
     with pytest.raises(ValueError, match="a wrong setting"), tracked(Recorder(), "trackio", Path("out"), resumes=False):
         raise ValueError("a wrong setting")
