@@ -54,13 +54,19 @@ class SpaceVisit(Visit):
         self.asked, self.refused = [], []
         allowed = (hub.space_url("ada/page"), hub.url, hub.cdn_url)
         page.route(lambda url: not url.startswith((*allowed, "blob:", "data:")), self._refuse)
-        page.on("request", lambda request: self.asked.append(request.url))
         super().__init__(page)
         self.open(hub.space_url("ada/page") + query)
 
     def open(self, url):
         self.page.goto(url)  # its policy forbids the eval by which Playwright waits for a function
         self.page.locator("#model-a option").first.wait_for(state="attached")
+
+    def leave(self):
+        self.page.unroute_all()
+        super().leave()
+
+    def _note_foreign(self, request):  # of any host: the route refuses the foreign ones
+        self.asked.append(request.url)
 
     def _refuse(self, route):
         self.refused.append(route.request.url)
@@ -90,7 +96,7 @@ class SpaceVisit(Visit):
 
 
 @pytest.fixture
-def visit(hub, context):
+def visit(hub, context, idle_pages):
     """A function that opens the Space; in the end no page has asked another host.
 
     The Space of each test has an address of its own, for which the browser has kept nothing.
@@ -98,12 +104,15 @@ def visit(hub, context):
     visits = []
 
     def open_page(query=""):
-        visits.append(SpaceVisit(context.new_page(), hub, query))
+        page = idle_pages.pop() if idle_pages else context.new_page()
+        visits.append(SpaceVisit(page, hub, query))
         return visits[-1]
 
     yield open_page
     for each in visits:
-        each.page.close()
+        if not each.page.is_closed():
+            each.leave()
+            idle_pages.append(each.page)
         assert each.refused == []
 
 

@@ -59,21 +59,29 @@ def hub(files):
 
 
 @pytest.fixture
-def open_page(hub, context):
-    """A function that opens the page. That of each test has an address of its own, for which nothing is kept."""
+def open_page(hub, context, idle_pages):
+    """A function that opens the page. That of each test has an address of its own, for which nothing is kept.
+
+    before: a script that runs before those of the page.
+    """
     pages = []
 
-    def open_one(before=""):
-        page = context.new_page()
-        pages.append(page)
-        page.add_init_script(before)
+    def open_one(before=None):
+        page = idle_pages.pop() if idle_pages and before is None else context.new_page()
+        pages.append((page, before is None))
+        if before is not None:
+            page.add_init_script(before)
         page.goto(hub.space_url("ada/site"))
-        page.wait_for_function("window.ready")
+        page.wait_for_function("window.ready", polling=50)
         return page
 
     yield open_one
-    for page in pages:
-        page.close()
+    for page, is_plain in pages:
+        if is_plain:
+            page.goto("about:blank")
+            idle_pages.append(page)
+        else:
+            page.close()
 
 
 def pinned(hub, files, repo="ada/tiny"):
@@ -128,8 +136,10 @@ def test_a_second_visit_transfers_no_weights(hub, open_page, files):
 def test_no_cookie_and_no_address_of_the_page_is_sent(hub, open_page, files):
     sent = []
     page = open_page()
-    page.on("request", lambda request: sent.append(request))
-    fetch(page, hub, pinned(hub, files), files)
+    with page.expect_request("**/cdn/**"):
+        page.on("request", note := lambda request: sent.append(request))
+        fetch(page, hub, pinned(hub, files), files)
+    page.remove_listener("request", note)
     assert len(sent) == 2 and not any({"cookie", "referer"} & request.all_headers().keys() for request in sent)
 
 
