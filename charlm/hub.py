@@ -12,7 +12,7 @@ import re
 import ssl
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from huggingface_hub import (
     get_token,
     hf_hub_download,
     hf_hub_url,
+    try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -47,7 +48,8 @@ from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, Mode
 from charlm.model.folder import Model, read_usable_model, replace_files
 from charlm.model.history import HISTORY_FILE
 from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
-from charlm.model_name import is_repo_id
+from charlm.model_name import DatasetFile, is_repo_id
+from charlm.nearest import nearest
 
 LIBRARY = "charlm"  # the tag in the card of every charlm model
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -63,6 +65,7 @@ LARGEST_FILES = {
     HISTORY_FILE: LARGEST_JSON,
     WEIGHTS_FILE: 4 * MOST_PARAMETERS + LARGEST_HEADER,
 }
+MOST_LISTED = 5  # names of files in a message
 MOST_FOUND = 20  # names that a search returns
 MOST_FIGURES, LONGEST_FIGURE_NAME = 8, 60  # of a card's figures and the characters of their names, which a page shows
 # All that huggingface_hub raises: for an answer with an error status, a failed connection, a cut or missing file, an
@@ -101,6 +104,21 @@ class Description:
 
 
 @dataclass(frozen=True)
+class DatasetDescription:
+    """A file of a data set at a commit, before it is downloaded.
+
+    file: its revision is the commit. requested: the revision that was asked for. size: in bytes. token: what it is read
+        with. cached: its path, where the Hub cannot be reached.
+    """
+
+    file: DatasetFile
+    requested: str | None
+    size: int
+    token: Token = field(repr=False)
+    cached: Path | None = None
+
+
+@dataclass(frozen=True)
 class Fetched:
     """A model from the Hub, the commit it is of, and whether that came from the `hub` now or from the `cache`.
 
@@ -123,22 +141,106 @@ def describe(repo_id: str, revision: str | None = None, token: Token = None) -> 
     usable answer.
     """
     _check_repo_id(repo_id)
-    path = f"models/{repo_id}" + (f"/revision/{quote(revision, safe='')}" if revision is not None else "")
-    parameters = {"blobs": "true"}  # with the size of each file
     try:
-        if token is not None or get_token() is None:
-            answer = ask(path, parameters, token)
-        else:
-            try:
-                answer = ask(path, parameters, False)
-                # anyone may see what a gated repository holds, but its files need the token
-                token = isinstance(answer, dict) and bool(answer.get("gated"))
-            except RepositoryNotFoundError:  # it may be private, and the stored token open it
-                token = True
-                answer = ask(path, parameters, token)
-        return _read_description(repo_id, revision, token, answer)
+        return _read_description(repo_id, revision, *_ask_about(f"models/{repo_id}", revision, token))
     except CLIENT_ERRORS as error:
         raise explain(error, repo_id, revision) from None
+
+
+def _ask_about(path: str, revision: str | None, token: Token) -> tuple[Token, Any]:
+    """Return what to read the files of a repository with, and what the Hub says of it; raises one of CLIENT_ERRORS.
+
+    path: models/USER/NAME or datasets/USER/NAME.
+    """
+    path += f"/revision/{quote(revision, safe='')}" if revision is not None else ""
+    parameters = {"blobs": "true"}  # with the size of each file
+    if token is not None or get_token() is None:
+        return token, ask(path, parameters, token)
+    try:
+        answer = ask(path, parameters, False)
+        # anyone may see what a gated repository holds, but its files need the token
+        return isinstance(answer, dict) and bool(answer.get("gated")), answer
+    except RepositoryNotFoundError:  # it may be private, and the stored token open it
+        return True, ask(path, parameters, True)
+
+
+def describe_dataset_file(file: DatasetFile) -> DatasetDescription:
+    """Ask the Hub which commit a file of a data set is of, and how large it is.
+
+    Raises HubError if there is no such file, or the Hub refuses, HubUnavailableError if the Hub gives no usable answer
+    and the cache has no copy; if it has one, that is described, with a warning.
+    """
+    path = f"datasets/{file.repo_id}"
+    try:
+        token, answer = _ask_about(path, file.revision, None)
+        about = json_object(answer)
+        commit = read_commit(about)
+    except CLIENT_ERRORS as error:
+        reason = explain(error, path, file.revision)
+        cached = _cached_dataset_file(file) if isinstance(reason, HubUnavailableError) else None
+        if cached is None:
+            raise reason from None
+        if not constants.is_offline_mode():
+            warnings.warn(f"{reason}; using the copy in the cache", stacklevel=4)
+        return cached
+    sizes = {entry.get("rfilename"): entry.get("size") for entry in json_objects(about.get("siblings"))}
+    if file.path not in sizes:
+        names = [name for name in sizes if isinstance(name, str)]
+        raise HubError(_no_such_file(file, names))
+    size = sizes[file.path]
+    if type(size) is not int or size < 0:
+        raise HubError(f"the Hub does not tell the size of {file.path} in {path}; try again or tell its owner")
+    return DatasetDescription(replace(file, revision=commit), file.revision, size, token)
+
+
+def _no_such_file(file: DatasetFile, names: list[str]) -> str:
+    """Return the message about a file that a data set does not have. names: of those that it has."""
+    texts = [name for name in names if name.lower().endswith(".txt")] or names
+    shown = ", ".join(texts[:MOST_LISTED]) + (
+        f" and {len(texts) - MOST_LISTED:,} more" if len(texts) > MOST_LISTED else ""
+    )
+    similar = nearest(file.path, names) if file.path else None
+    has = f"has no file {file.path}" if file.path else "is a data set, of which one file is the text"
+    hint = (
+        f"did you mean {replace(file, path=similar)}?"
+        if similar
+        else f"name one of its files: {shown or 'it has none'}"
+    )
+    return f"datasets/{file.repo_id} {has}; {hint}"
+
+
+def _cached_dataset_file(file: DatasetFile) -> DatasetDescription | None:
+    """Describe the copy of a file that is in the cache; None if there is none."""
+    found = try_to_load_from_cache(file.repo_id, file.path, revision=file.revision, repo_type="dataset")
+    if not isinstance(found, str):
+        return None
+    commit = Path(found).parents[file.path.count("/")].name
+    size = os.path.getsize(found)
+    return DatasetDescription(replace(file, revision=commit), file.revision, size, False, Path(found))
+
+
+def download_dataset_file(described: DatasetDescription) -> Path:
+    """Return the path of the file that was described; it comes from the cache where that has it.
+
+    Raises HubError if the Hub refuses, HubUnavailableError if it gives no usable answer.
+    """
+    file = described.file
+    if described.cached is not None:
+        return described.cached
+    _check_cache(file.repo_id)
+    try:
+        path = hf_hub_download(
+            file.repo_id,
+            file.path,
+            repo_type="dataset",
+            revision=file.revision,
+            token=described.token,
+            etag_timeout=QUESTION_SECONDS,
+        )
+    except CLIENT_ERRORS as error:
+        raise explain(error, f"datasets/{file.repo_id}", file.revision) from None
+    _remember(_refs(file.repo_id, described.requested, "dataset"), file.revision)
+    return Path(path)
 
 
 def describe_public(repo_id: str, revision: str | None = None) -> Description:
@@ -171,7 +273,7 @@ def download(described: Description) -> Fetched:
             model = read_usable_model(folder, described.repo_id)
     except CLIENT_ERRORS as error:
         raise explain(error, described.repo_id, described.requested) from None
-    _remember(described)
+    _remember(_refs(described.repo_id, described.requested), described.revision)
     return Fetched(model, described.revision, "hub", folder, described.license)
 
 
@@ -340,8 +442,7 @@ def _download_files(described: Description, afresh: Collection[str] = ()) -> Pat
     Raises ModelFileError before a file is downloaded that is larger than that of any sound model.
     """
     repo_id, sizes = described.repo_id, described.sizes
-    if constants.HF_HUB_CACHE.startswith("~"):  # without a home directory, it would be a folder of that name here
-        raise HubError(f"there is no home directory to keep {repo_id} in; set HF_HOME to a folder")
+    _check_cache(repo_id)
     for name, most in LARGEST_FILES.items():
         if sizes.get(name, 0) > most:
             raise ModelFileError(f"{repo_id}: {name} has {sizes[name]:,} bytes, more than any charlm model needs")
@@ -366,17 +467,24 @@ def _download_files(described: Description, afresh: Collection[str] = ()) -> Pat
     return download_file(WEIGHTS_FILE).parent
 
 
-def _refs(repo_id: str, revision: str | None) -> Path:
-    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"))
+def _check_cache(repo_id: str) -> None:
+    if constants.HF_HUB_CACHE.startswith("~"):  # without a home directory, it would be a folder of that name here
+        raise HubError(f"there is no home directory to keep {repo_id} in; set HF_HOME to a folder")
+
+
+def _refs(repo_id: str, revision: str | None, kind: str = "model") -> Path:
+    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type=kind))
     return cached / "refs" / (revision or constants.DEFAULT_REVISION)
 
 
-def _remember(described: Description) -> None:
-    """Note in the cache which commit a branch was at, as the client does only for a download by the branch's name."""
-    ref = _refs(described.repo_id, described.requested)
-    if described.requested != described.revision:
+def _remember(ref: Path, commit: str | None) -> None:
+    """Note in the cache which commit a branch was at, as the client does only for a download by the branch's name.
+
+    ref: the place of the note, see `_refs`; for a commit there is none.
+    """
+    if commit is not None and ref.name != commit:
         with contextlib.suppress(OSError, RequestError):  # a read-only cache is no reason to fail
-            replace_files(ref.parent, {ref.name: described.revision.encode()})
+            replace_files(ref.parent, {ref.name: commit.encode()})
 
 
 def _cached_folder(repo_id: str, revision: str | None) -> Path | None:

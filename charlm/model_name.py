@@ -1,4 +1,4 @@
-"""What the name of a model means: a folder here, or a repository on the Hub at one of its revisions."""
+"""What the name of a model means: a folder here, or a repository on the Hub at a revision; and that of a data set."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from charlm.errors import CharLMError, HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.nearest import nearest_path, path_in_subfolder
@@ -21,6 +21,7 @@ REVISION = re.compile(
     r"(?!.*\.\.)[^\s\\^~:?*\[,@\x00-\x1f\x7f]{1,255}"
 )  # what git allows in the name of a branch, nearly
 MAIN_BRANCH = "main"
+DATASETS = "hf://datasets/"
 NOT_MODELS = ("datasets", "spaces")  # with one of these, a name is that of another kind of repository
 
 
@@ -34,6 +35,23 @@ class HubName:
     def __str__(self) -> str:
         """Return USER/REPO, or USER/REPO@REVISION."""
         return self.repo_id if self.revision is None else f"{self.repo_id}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """A file of a data set on the Hub, and the branch, tag or commit that it is of; None is the main branch.
+
+    path: in the repository; empty for none.
+    """
+
+    repo_id: str
+    revision: str | None
+    path: str
+
+    def __str__(self) -> str:
+        """Return hf://datasets/USER/NAME/FILE, or hf://datasets/USER/NAME@REVISION/FILE."""
+        at = "" if self.revision is None else f"@{quote(self.revision, safe='')}"
+        return f"{DATASETS}{self.repo_id}{at}/{self.path}"
 
 
 def is_repo_id(name: str) -> bool:
@@ -59,6 +77,40 @@ def parse_hub_name(name: str) -> HubName | None:
     if not is_repo_id(repo_id) or repo_id.split("/")[0] in NOT_MODELS or (at and not REVISION.fullmatch(revision)):
         return None
     return HubName(repo_id, revision if at else None)
+
+
+def parse_dataset_file(name: str) -> DatasetFile | None:
+    """Read hf://datasets/USER/NAME[@REVISION]/FILE, or the web address of such a file; None for another form.
+
+    A / in a revision is written as %2F.
+    """
+    found = _dataset_address(name)
+    if found is None:
+        return None
+    owner, dataset, *path = found.split("/")
+    dataset, at, revision = dataset.partition("@")
+    revision = unquote(revision)
+    if not is_repo_id(f"{owner}/{dataset}") or (at and not REVISION.fullmatch(revision)):
+        return None
+    return DatasetFile(f"{owner}/{dataset}", revision if at else None, "/".join(path).strip("/"))
+
+
+def _dataset_address(name: str) -> str | None:
+    """Return USER/NAME[@REVISION]/FILE of the address of a data set, None for another form."""
+    if name.lower().startswith(DATASETS):
+        address = name[len(DATASETS) :]
+    else:
+        scheme, separator, rest = name.partition("://")
+        host, _, address = rest.partition("/")
+        if not separator or scheme.lower() not in ("http", "https") or not _is_hub_host(host):
+            return None
+        folder, *parts = address.split("?")[0].split("/")
+        if folder != "datasets" or len(parts) < 2:
+            return None
+        owner, dataset, *page = parts
+        at = f"@{page[1]}" if len(page) > 1 and page[0] in ("blob", "resolve", "raw", "tree") else ""
+        address = "/".join([owner, dataset + at, *map(unquote, page[2:])])
+    return address if "/" in address else None
 
 
 def _parse_address(address: str) -> HubName | None:

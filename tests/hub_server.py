@@ -8,8 +8,8 @@
         hub.requests                        # the requests so far, in order: method, path, token, status
         hub.fail("GET .*safetensors", 503)  # how to answer requests that match
 
-It speaks the part of the Hub's HTTP protocol that models and Spaces need, with uploads by LFS. Spaces get the hardware
-that the plan of their owner includes. It refuses with the Hub's statuses and error codes:
+It speaks the part of the Hub's HTTP protocol that models, Spaces and data sets need, with uploads by LFS. Spaces get
+the hardware that the plan of their owner includes. It refuses with the Hub's statuses and error codes:
 https://huggingface.co/docs/hub/api, https://github.com/git-lfs/git-lfs/tree/main/docs/api.
 
 For browsers it sends the Hub's CORS headers. `hub.space_url("ada/page")` is the address of a static Space, on a port
@@ -167,7 +167,10 @@ class RefusedError(Exception):
 
 
 class HubServer:
-    """The server; it runs between `with` and `close`. `repos` is keyed by USER/NAME, Spaces by spaces/USER/NAME."""
+    """The server; it runs between `with` and `close`.
+
+    `repos` is keyed by USER/NAME, Spaces by spaces/USER/NAME, data sets by datasets/USER/NAME.
+    """
 
     def __init__(self, cdn=False):
         self.repos: dict[str, Repo] = {}
@@ -538,8 +541,8 @@ class HubServer:
         return _json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
 
 
-API = r"/api/(?P<kind>model|space)s/(?P<name>[^/]+/[^/]+)"
-PAGE = r"/(?P<kind>spaces/)?(?P<name>[^/]+/[^/]+)"
+API = r"/api/(?P<kind>model|space|dataset)s/(?P<name>[^/]+/[^/]+)"
+PAGE = r"/(?P<kind>spaces/|datasets/)?(?P<name>[^/]+/[^/]+)"
 ROUTES = [
     (f"GET {HARNESSES}", HubServer._harnesses),
     (r"GET /api/whoami-v2", HubServer._whoami),
@@ -584,7 +587,8 @@ def _part(content, wanted, headers) -> Response:
 
 
 def _key(kind, name):
-    return f"spaces/{name}" if kind in ("space", "spaces/") else name
+    folder = {"space": "spaces/", "dataset": "datasets/", "model": ""}
+    return folder.get(kind, kind) + name  # `kind` is the folder itself in the address of a page
 
 
 def _commit(repo, revision) -> Commit:

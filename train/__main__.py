@@ -104,10 +104,11 @@ def run_fit(args: argparse.Namespace) -> None:
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
     known = "" if start is None else start.lm.vocab.symbols
+    read = functools.partial(load_text, workspace=workspace, folding=folding, say=report.say)
     tracker = args.report_to if is_main_process() else None
     with tracked(report, tracker, out, resumes=args.resume) as watched:
-        text = load_text(*args.text, workspace=workspace, folding=folding, known=known)
-        also_text = load_text(*args.also_text, workspace=workspace, folding=folding) if args.also_text else None
+        text = read(*args.text, known=known)
+        also_text = read(*args.also_text) if args.also_text else None
         try:
             history = fit(text, out, config, watched, resume=args.resume, start=start, also_text=also_text)
         except NothingToResumeError as error:
@@ -182,7 +183,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from .data import load_text
     from .protocols import evaluate
 
-    text = load_text(*args.text, folding=parse_folding(args))
+    text = load_text(*args.text, folding=parse_folding(args), say=lambda message: print(message, file=sys.stderr))
     lm = CharLM.from_pretrained(args.model)
     run = lm.history["run"] if lm.history else {}
     if run.get("text_sha256") not in (None, text.encoded.sha256):
@@ -347,7 +348,8 @@ def add_text(parser: "cli.Parser | argparse._ArgumentGroup") -> None:
         nargs="+",
         action="extend",
         metavar="TEXT",
-        help="tinyshakespeare, a UTF-8 file or a folder of *.txt files; several are put together in their order",
+        help="tinyshakespeare, a UTF-8 file, a folder of *.txt files, or hf://datasets/USER/NAME[@REVISION]/FILE; "
+        "several are put together in their order",
     )
     parser.add_argument("--lowercase", action="store_true", help="read capitals as small letters")
     parser.add_argument(

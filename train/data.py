@@ -1,4 +1,4 @@
-"""Texts by built-in name, file or folder, put together and encoded as ids."""
+"""Texts by built-in name, file, folder or data set on the Hub, put together and encoded as ids."""
 
 import hashlib
 import http.client
@@ -6,7 +6,7 @@ import os
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from charlm.errors import RequestError
+from charlm.model_name import DATASETS, parse_dataset_file
 from charlm.nearest import PATH_CUTOFF, nearest
 from charlm.text import stream_text
 
@@ -61,22 +62,31 @@ class Text:
         return -float((shares * np.log(shares)).sum())
 
 
-def load_text(*words: str, workspace: Path | None = None, folding: Folding = NO_FOLDING, known: str = "") -> Text:
+def load_text(
+    *words: str,
+    workspace: Path | None = None,
+    folding: Folding = NO_FOLDING,
+    known: str = "",
+    say: Callable[[str], None] = lambda message: None,
+) -> Text:
     """Return the text that these words name together, one behind the other in their order.
 
-    words: each the built-in name, a UTF-8 file, or a folder, which stands for its *.txt files in order of name. Of each
-        file a byte-order mark is dropped, and CRLF is read as LF.
+    words: each the built-in name, a UTF-8 file, a folder, which stands for its *.txt files in order of name, or a file
+        of a data set on the Hub, hf://datasets/USER/NAME[@REVISION]/FILE. Of each file a byte-order mark is dropped,
+        and CRLF is read as LF.
     workspace: an existing folder, by default the system's temporary folder. The ids of a text too large for memory are
         kept there in an unnamed temporary file.
     folding, known: see Text.
+    say: is told the size of what will be downloaded.
 
-    Raises RequestError if there is no such file, it is not UTF-8 text, or there are fewer than two different symbols.
+    Raises RequestError if there is no such file, it is not UTF-8 text, or there are fewer than two different symbols;
+    HubError if the Hub refuses, HubUnavailableError if it gives no usable answer.
     """
-    sources = [_find_source(word) for word in words]
+    sources = [_find_source(word, say) for word in words]
     pieces = (piece for source in sources for piece in source.stream())
     encoded = encode_pieces(pieces, " ".join(words), workspace, folding, known)
     records = [source.record() for source in sources]
-    has_parts = len(sources) > 1 or any("files" in record for record in records)
+    has_parts = len(sources) > 1 or any({"files", "revision"} & record.keys() for record in records)
     return replace(make_text(text_name(words), encoded, records if has_parts else []), folding=folding, known=known)
 
 
@@ -87,6 +97,8 @@ def text_name(words: Sequence[str]) -> str:
 
 
 def _source_name(word: str) -> str:
+    if (dataset := parse_dataset_file(word)) is not None:
+        return dataset.repo_id.split("/")[1]
     if os.path.isdir(word):
         return Path(word).resolve().name or "text"
     path = Path(word)
@@ -98,12 +110,12 @@ def _source_name(word: str) -> str:
 class Source:
     """One of the sources of a text. `chars`: how many characters of it have been read.
 
-    files: of a folder; None for a single text.
+    about: what its entry in `texts` of history.json has besides: the `files` of a folder, the `revision` on the Hub.
     """
 
     name: str
     pieces: Callable[[], Iterator[str]]
-    files: int | None = None
+    about: dict[str, Any] = field(default_factory=dict)
     chars: int = 0
 
     def stream(self) -> Iterator[str]:
@@ -115,16 +127,21 @@ class Source:
 
     def record(self) -> dict[str, Any]:
         """Return its entry in `texts` of history.json, after it was read."""
-        return {"name": self.name} | ({} if self.files is None else {"files": self.files}) | {"chars": self.chars}
+        return {"name": self.name, **self.about, "chars": self.chars}
 
 
-def _find_source(word: str) -> Source:
-    """Return what a word names. Raises RequestError if that is a folder without a text."""
+def _find_source(word: str, say: Callable[[str], None]) -> Source:
+    """Return what a word names; download it if it is on the Hub. say: is told its size before.
+
+    Raises RequestError if it is a folder without a text, and what the Hub raises.
+    """
+    if word.lower().startswith(DATASETS) or ("://" in word and parse_dataset_file(word)):
+        return _dataset_source(word, say)
     if word == TINYSHAKESPEARE:
         return Source(word, lambda: iter([_tinyshakespeare().decode()]))
     if os.path.isdir(word):
         files = _text_files(Path(word))
-        return Source(_source_name(word), lambda: chain.from_iterable(map(stream_text, files)), len(files))
+        return Source(_source_name(word), lambda: chain.from_iterable(map(stream_text, files)), {"files": len(files)})
     path = Path(word)
     if not os.path.lexists(path) and nearest(word, [TINYSHAKESPEARE], PATH_CUTOFF):
         raise RequestError(
@@ -132,6 +149,20 @@ def _find_source(word: str) -> Source:
         )
     way_out = f"give a UTF-8 text file, a folder of such files or the built-in name {TINYSHAKESPEARE}"
     return Source(path.name, lambda: stream_text(path, way_out))
+
+
+def _dataset_source(word: str, say: Callable[[str], None]) -> Source:
+    """Download a file of a data set. say: is told its size and its commit before."""
+    from charlm import hub  # here, because files of one's own need no huggingface_hub
+
+    asked = parse_dataset_file(word)
+    if asked is None:
+        raise RequestError(f"{word!r:.200} names no file of a data set; write {DATASETS}USER/NAME/FILE")
+    described = hub.describe_dataset_file(asked)
+    name, commit = str(replace(asked, revision=None)), described.file.revision
+    say(f"{name}: {described.size:,} bytes, of commit {commit}")
+    path = hub.download_dataset_file(described)
+    return Source(name, lambda: stream_text(path, "name a UTF-8 text file of it", name), {"revision": commit})
 
 
 def _text_files(folder: Path) -> list[Path]:

@@ -1,15 +1,17 @@
 """The model card: the README.md of a model folder, made from its configuration, training record and samples alone."""
 
 import re
+import shlex
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from charlm.model.config import ModelConfig, is_number
 from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, perplexity
-from charlm.model_name import parse_hub_name
+from charlm.model_name import DatasetFile, parse_dataset_file, parse_hub_name
 
 # The name of the repository in a card that is not published yet; `published_card` puts the right one in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
@@ -87,9 +89,11 @@ def _metadata(config: ModelConfig, history: HistoryRecord | None, samples: Mappi
     """Return what the Hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
     run = history["run"] if history else {}
     known = HUB_TEXTS.get(run.get("text"), {})
+    datasets = known.get("datasets") or list(dict.fromkeys(file.repo_id for file in _dataset_files(run) if file))
     base_model = _base_model(run)
     values: dict[str, Any] = {} if base_model is None else {"base_model": base_model}
-    values |= {name: known[name] for name in ("datasets", "language") if name in known}
+    values |= {"datasets": datasets} if datasets else {}
+    values |= {"language": known["language"]} if known else {}
     values |= {"library_name": "charlm"} | ({"license": known["license"]} if known else NO_LICENSE)
     values |= {
         "pipeline_tag": "text-generation",
@@ -100,10 +104,29 @@ def _metadata(config: ModelConfig, history: HistoryRecord | None, samples: Mappi
     if history and (metrics := _metrics(history)):
         text = str(run.get("text", "text"))
         # a data set on the Hub has splits of its own, none of which is ours
-        dataset = {"name": text, "type": known["datasets"][0]} if known else {"name": text, "type": text}
+        dataset = {"name": text, "type": datasets[0] if len(datasets) == 1 else text}
         result = {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics}
         values["model-index"] = [{"name": config.kind.label, "results": [result]}]
     return values
+
+
+def _dataset_files(run: Mapping[str, Any]) -> list[DatasetFile | None]:
+    """Return the texts that were put together, each as a file of a data set at a commit; None for one that is not."""
+    files: list[DatasetFile | None] = []
+    texts = run.get("texts")
+    for text in texts if isinstance(texts, list) else []:
+        about = text if isinstance(text, dict) else {}
+        file = parse_dataset_file(str(about.get("name")))
+        files.append(None if file is None or not file.path else replace(file, revision=str(about.get("revision"))))
+    return files
+
+
+def _text_words(run: Mapping[str, Any]) -> str:
+    """Return what names the text of a run in a command: FILE if that is not known from the record."""
+    if run.get("text") == "tinyshakespeare":
+        return "tinyshakespeare"
+    files = _dataset_files(run)
+    return " ".join(shlex.quote(_line(file)) for file in files) if files and all(files) else "FILE"
 
 
 def _base_model(run: Mapping[str, Any]) -> str | None:
@@ -254,7 +277,7 @@ print(lm.generate(length=500, temperature=0.8, seed=7))
 
 def _training(history: HistoryRecord) -> str:
     run = history["run"]
-    text, protocol = run.get("text"), run.get("protocol", "holdout")
+    protocol = run.get("protocol", "holdout")
     settings = "\n".join(f"| `{name}` | {_cell(name, value)} |" for name, value in run.items() if name != "split")
     asked = "" if protocol == "holdout" else f" --protocol {protocol}"
     if shares := run.get("split", {}).get("shares"):
@@ -267,7 +290,7 @@ def _training(history: HistoryRecord) -> str:
 epoch in which dropout was on and the weights changed: it does not measure the final weights. With the same text, this
 command measures the figures above again:
 
-    python -m charlm evaluate {REPO_PLACEHOLDER} --text {text if text == "tinyshakespeare" else "FILE"}{asked}
+    python -m charlm evaluate {REPO_PLACEHOLDER} --text {_text_words(run)}{asked}
 
 | setting | value |
 | --- | --- |

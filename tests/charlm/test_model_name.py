@@ -10,10 +10,12 @@ from models import laws
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.model_name import (
+    DatasetFile,
     HubName,
     check_folder,
     explain_missing,
     is_repo_id,
+    parse_dataset_file,
     parse_hub_name,
     parse_model_name,
     parse_push_target,
@@ -252,3 +254,39 @@ def test_an_archive_or_a_file_in_the_place_of_the_folder_is_told(here):
         parse_model_name("my-model.zip")
     with pytest.raises(ModelFileError, match=r"config\.json is a file: name the folder .*, perhaps my-model$"):
         parse_model_name("my-model/config.json")
+
+
+# Files of data sets
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("hf://datasets/ada/poems/a.txt", DatasetFile("ada/poems", None, "a.txt")),
+        ("HF://datasets/ada/poems@v1/a/b c.txt", DatasetFile("ada/poems", "v1", "a/b c.txt")),
+        ("hf://datasets/ada/poems@refs%2Fpr%2F1/a.txt", DatasetFile("ada/poems", "refs/pr/1", "a.txt")),
+        ("hf://datasets/ada/poems", DatasetFile("ada/poems", None, "")),
+        ("https://huggingface.co/datasets/ada/poems/blob/v1/a/b%20c.txt", DatasetFile("ada/poems", "v1", "a/b c.txt")),
+        (
+            "https://huggingface.co/datasets/ada/poems/resolve/main/a.txt?download=true",
+            DatasetFile("ada/poems", "main", "a.txt"),
+        ),
+        ("https://huggingface.co/datasets/ada/poems", DatasetFile("ada/poems", None, "")),
+        ("hf://datasets/poems", None),
+        ("hf://datasets/ada/poems@/a.txt", None),
+        ("hf://datasets/a--b/poems/a.txt", None),
+        ("hf://ada/poems/a.txt", None),
+        ("https://example.com/datasets/ada/poems/blob/v1/a.txt", None),
+        ("https://huggingface.co/ada/poems/blob/v1/a.txt", None),
+        ("https://huggingface.co/datasets", None),
+        ("datasets/ada/poems/a.txt", None),
+        ("", None),
+    ],
+)
+def test_the_name_of_a_file_of_a_data_set_is_read(name, found):
+    assert parse_dataset_file(name) == found
+
+
+def test_what_a_file_of_a_data_set_is_called_names_it_again():
+    for file in (DatasetFile("ada/poems", None, "a.txt"), DatasetFile("ada/poems", "refs/pr/1", "a/b.txt")):
+        assert parse_dataset_file(str(file)) == file

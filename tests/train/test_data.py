@@ -12,7 +12,7 @@ import pytest
 from models import contents
 
 from charlm import text as text_module
-from charlm.errors import RequestError
+from charlm.errors import CharLMError, HubError, HubUnavailableError, RequestError
 from train import data, encode
 from train.data import TINYSHAKESPEARE, load_text, make_text, text_name
 from train.encode import Folding, encode_text
@@ -236,6 +236,95 @@ def test_a_symbol_that_is_only_known_is_none_to_learn_from(tmp_path):
     path.write_text("aaaa")
     with pytest.raises(RequestError, match="short has only one symbol"):
         load_text(str(path), known="abc")
+
+
+# Data sets on the Hub
+
+WEB_PAGE = "https://huggingface.co/datasets/ada/poems"
+
+
+@pytest.fixture
+def poems(hub):
+    """A data set with two texts and a table, and its commit before the last."""
+    repo = hub.add_repo(
+        "ada/poems", {"a/spring.txt": "\ufeff봄\r\n".encode(), "train.parquet": b"PAR1\x15"}, kind="dataset"
+    )
+    before = repo.refs["main"]
+    more = {"a/spring.txt": "봄 봄\n", "a/winter.txt": "겨울\n"}
+    repo.commit({name: text.encode() for name, text in more.items()} | {"notes.txt": "café".encode("latin-1")})
+    return repo, before
+
+
+@pytest.mark.parametrize("name", ["hf://datasets/ada/poems/a/spring.txt", f"{WEB_PAGE}/blob/main/a/spring.txt"])
+def test_a_file_of_a_data_set_is_a_text_whose_size_is_told_before_and_whose_commit_is_recorded(
+    poems, hub, tmp_path, name
+):
+    repo, before = poems
+    (tmp_path / "own.txt").write_text("own")
+    told = []
+
+    def say(message):
+        told.append((message, len(hub.asked("GET .*/resolve/"))))
+
+    text = load_text(name, str(tmp_path / "own.txt"), say=say)
+    assert content(text) == "봄 봄\nown" and text.name == "poems+own"
+    assert told == [(f"hf://datasets/ada/poems/a/spring.txt: 8 bytes, of commit {repo.refs['main']}", 0)]
+    assert text.sources == (
+        {"name": "hf://datasets/ada/poems/a/spring.txt", "revision": repo.refs["main"], "chars": 4},
+        {"name": "own.txt", "chars": 3},
+    )
+    old = load_text(f"hf://datasets/ada/poems@{before}/a/spring.txt")
+    assert (content(old), old.name, old.sources[0]["revision"]) == ("봄\n", "poems", before)
+
+
+def test_a_file_of_a_data_set_comes_from_the_cache_when_the_hub_is_gone(poems, hub):
+    name = "hf://datasets/ada/poems/a/spring.txt"
+    first = load_text(name)
+    hub.close()
+    with pytest.warns(
+        UserWarning, match="the Hub gave no usable answer for datasets/ada/poems .*; using the copy in the"
+    ):
+        again = load_text(name)
+    assert (content(again), again.sources) == (content(first), first.sources)
+    with pytest.raises(HubUnavailableError, match="no usable answer for datasets/ada/poems"):
+        load_text("hf://datasets/ada/poems/a/winter.txt")
+
+
+def test_a_private_data_set_opens_to_the_token_of_its_owner(hub, hub_environment):
+    hub.add_user("ada", token="hf_ada")
+    hub.add_repo("ada/diary", {"diary.txt": b"Dear diary"}, kind="dataset", private=True)
+    with pytest.raises(HubError, match="the Hub has no repository datasets/ada/diary, or it is private"):
+        load_text("hf://datasets/ada/diary/diary.txt")
+    hub_environment(HF_TOKEN="hf_ada")
+    assert content(load_text("hf://datasets/ada/diary/diary.txt")) == "Dear diary"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "hf://datasets/ada/poems/a/sprin.txt",
+            "datasets/ada/poems has no file a/sprin.txt; did you mean hf://datasets/ada/poems/a/spring.txt?",
+        ),
+        (
+            "hf://datasets/ada/poems/",
+            "datasets/ada/poems is a data set, of which one file is the text; "
+            "name one of its files: a/spring.txt, a/winter.txt, notes.txt",
+        ),
+        ("hf://datasets/ada/poems@v9/a/spring.txt", "datasets/ada/poems has no revision 'v9'; name a branch, tag or"),
+        ("hf://datasets/ada/none/a.txt", "the Hub has no repository datasets/ada/none, or it is private"),
+        (
+            "hf://datasets/poems",
+            "'hf://datasets/poems' names no file of a data set; write hf://datasets/USER/NAME/FILE",
+        ),
+        ("hf://datasets/ada/poems/train.parquet", "ada/poems/train.parquet is not a text: it is a table in Parquet"),
+        ("hf://datasets/ada/poems/notes.txt", "hf://datasets/ada/poems/notes.txt is not UTF-8 text (byte 4 is 0xe9)"),
+    ],
+)
+def test_what_is_wrong_with_the_name_of_a_data_set_or_its_file_is_told(poems, name, message):
+    with pytest.raises(CharLMError) as caught:
+        load_text(name)
+    assert message in str(caught.value)
 
 
 def test_parts_that_make_the_built_in_text_are_that_text(stand_in, tmp_path):

@@ -3,6 +3,7 @@ import io
 import json
 import math
 import re
+import shlex
 
 import pytest
 import torch
@@ -308,6 +309,28 @@ def test_the_command_that_measures_again_reads_the_text_as_the_training_did():
     assert "--text FILE --lowercase --min-count 3 | setting" in card
     strange = " ".join(card_of(text="letters", lowercase="rm", min_count="3; rm").split())
     assert "--text FILE | setting" in strange
+
+
+def test_data_sets_that_were_trained_on_are_in_the_metadata_and_in_the_command():
+    texts = [
+        {"name": f"hf://datasets/ada/{name}", "revision": "a" * 40, "chars": 9}
+        for name in ("poems/a b.txt", "songs/b.txt")
+    ]
+    card = card_of(text="poems+songs", texts=[texts[0], *texts])
+    assert ModelCard(card).data.datasets == ["ada/poems", "ada/songs"]
+    pinned = [f"hf://datasets/ada/poems@{'a' * 40}/a b.txt", f"hf://datasets/ada/songs@{'a' * 40}/b.txt"]
+    (line,) = re.findall("(?m)^    python -m charlm evaluate (.*)$", card)
+    assert shlex.split(line) == ["USER/MODEL", "--text", pinned[0], *pinned]
+    mixed = card_of(text="poems+own", texts=[texts[0], {"name": "own.txt", "chars": 9}])
+    assert ModelCard(mixed).data.datasets == ["ada/poems"] and "--text FILE\n" in mixed
+    (result,) = {result.dataset_type for result in ModelCard(mixed).data.eval_results}
+    assert result == "ada/poems"
+
+
+@pytest.mark.parametrize("strange", [5, [5], [{"name": 5}], [{"name": "hf://datasets/ada/poems\n# x"}], {"name": "x"}])
+def test_a_strange_list_of_texts_names_none(strange):
+    card = card_of(text="letters", texts=strange)
+    assert "--text FILE\n" in card and "\n# x" not in card
 
 
 def test_the_texts_that_were_put_together_are_in_the_table():
