@@ -94,13 +94,11 @@ def run_fit(args: argparse.Namespace) -> None:
     from .run_folder import NothingToResumeError, begun_revision
 
     report = JsonReport() if args.json_lines and is_main_process() else Report()
-    start = None
-    if args.init_from is not None:
-        start = load_start_model(args.init_from)
-        config = TrainConfig(**start.settings(given))
+    start = load_start_model(args.init_from) if args.init_from is not None else None
+    config = config if start is None else TrainConfig(**start.settings(given))
     out = args.out or default_folder(args.text, config.cell)
-    if start is not None and args.resume and (revision := begun_revision(out)) not in (None, start.revision):
-        start = load_start_model(args.init_from, revision)  # the repository has changed since
+    if start is not None and args.resume:
+        start = start.at(begun_revision(out))  # the repository may have changed since
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
     known = "" if start is None else start.lm.vocab.symbols

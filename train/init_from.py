@@ -39,6 +39,12 @@ class StartModel:
         """Return the `init_from` of history.json."""
         return {"name": self.name, "revision": self.revision, "weights_sha256": self.lm.weights_sha256}
 
+    def at(self, revision: str | None) -> "StartModel":
+        """Return the model at a commit of its repository; this one if that is None or its own, or it is a folder."""
+        if revision is None or self.revision in (None, revision):
+            return self
+        return load_start_model(f"hf://{self.name}@{revision}")
+
     def settings(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of TrainConfig for a training that begins with this model.
 
@@ -79,17 +85,11 @@ class StartModel:
         return weights
 
 
-def load_start_model(name: str, revision: str | None = None) -> StartModel:
-    """Load the model that a training begins with, by a name that `CharLM.from_pretrained` knows.
-
-    revision: the commit to load in place of the one that the name means. Raises what `from_pretrained` does.
-    """
+def load_start_model(name: str) -> StartModel:
+    """Load the model that a training begins with, named and refused as `CharLM.from_pretrained` does."""
     found, _ = parse_model_name(name)
-    if isinstance(found, HubName):
-        pinned = name if revision is None else f"hf://{found.repo_id}@{revision}"
-        lm = CharLM.from_pretrained(pinned, device="cpu")
-        return StartModel(lm, found.repo_id, lm.revision)
-    return StartModel(CharLM.from_pretrained(name, device="cpu"), found.resolve().name, None)
+    lm = CharLM.from_pretrained(name, device="cpu")
+    return StartModel(lm, found.repo_id if isinstance(found, HubName) else found.resolve().name, lm.revision)
 
 
 def _read(config: ModelConfig, weights: Weights, ids: SmallIds) -> NDArray[np.float64]:

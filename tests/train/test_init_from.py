@@ -284,7 +284,8 @@ def test_a_model_of_the_hub_is_recorded_with_its_repository_and_commit(hub, tmp_
     repo.commit(contents(save(make_model("gru", seed=1), tmp_path / "other")))
     start = load_start_model("hf://ada/poems")
     assert (start.name, start.revision) == ("ada/poems", repo.refs["main"])
-    pinned = load_start_model("ada/poems", first)
+    pinned = start.at(first)
+    assert start.at(None) is start.at(start.revision) is start
     sha256 = hashlib.sha256(files["model.safetensors"]).hexdigest()
     assert pinned.record() == {"name": "ada/poems", "revision": first, "weights_sha256": sha256}
 
