@@ -1,7 +1,7 @@
 """The golden texts: what each bundled model writes with the compiled kernels, on every processor.
 
-    python tests/golden.py            compares what is written here with golden.json
-    python tests/golden.py --write    stores it there
+    PYTHONPATH=. python tests/golden.py            compares what is written here with golden.json
+    PYTHONPATH=. python tests/golden.py --write    stores it there
 
 It needs nothing but the package, so that the wheels can be tested with it on the systems that they are for.
 """
