@@ -168,7 +168,10 @@ class Guard:
             async with self._receive_body(scope, receiver, route.largest_body) as body:
                 if not route.writes_completions:
                     self._check_body(route, match, body)
-                with self._count_reader(self._read_session(route, scope, match)):
+                    with self._count_reader(self._read_session(route, scope, match)):
+                        await self._app(scope, _replay(body, receiver), send)
+            if route.writes_completions:  # not inside: while it waits and writes, its body must not keep others out
+                with self._count_reader(completions.PATH):  # which is no name of a session
                     await self._app(scope, _replay(body, receiver), send)
         except RefusedError as refusal:
             await send.refuse(refusal, in_openai_form=scope["path"].startswith(completions.PATH))
@@ -270,8 +273,6 @@ class Guard:
 
     def _read_session(self, route: Route, scope: Scope, match: re.Match[str]) -> str | None:
         """Return the session whose results a request reads, if any. Raises RefusedError if there are none to read."""
-        if route.writes_completions:
-            return completions.PATH  # which is no name of a session
         if not route.reads_results:
             return None
         query = parse_qs(scope["query_string"].decode("latin-1"))

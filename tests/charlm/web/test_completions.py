@@ -362,6 +362,24 @@ def test_a_request_waits_for_its_slots_and_the_others_behind_it(monkeypatch):
     run_async(connect())
 
 
+def test_the_body_of_a_text_that_is_being_written_does_not_count_among_those_that_arrive(monkeypatch):
+    make_endless(monkeypatch)
+    monkeypatch.setattr("charlm.web.guard.MOST_BODY_BYTES", 1000)
+    body = {"model": "small", "stream": True, "user": "a" * 600}
+
+    async def connect():
+        guard = make_guard()
+        requests = [Exchange(guard, body) for _ in range(3)]
+        for request in requests:
+            await request.begin()
+            assert request.sent[0]["status"] == 200
+        for request in requests:
+            request.left.set()
+            await request.task
+
+    run_async(connect())
+
+
 def test_slots_are_given_in_turn_and_never_more_than_there_are():
     async def work():
         slots, order, most, taken = StreamSlots(5, 100), [], 0, 0
