@@ -14,7 +14,7 @@ DISTRIBUTION = "charlm-rnn"  # `charlm` on the Python Package Index is another p
 # The packages that our code imports beyond those that charlm always brings, by the extra of pyproject.toml.
 EXTRAS = {
     "train": ("torch", "matplotlib", "tqdm"),
-    "app": ("gradio", "uvicorn", "h11", "fastapi", "orjson", "pandas"),
+    "app": ("gradio", "uvicorn", "h11", "fastapi", "orjson"),
 }
 PACKAGE = Path(__file__).parent
 

@@ -371,7 +371,8 @@ class TestTrain:
             timeout=3000 * PATIENCE,  # it has the lowest priority, and waits for whatever else this machine does
         )
         for curve in ("training", "validation"):
-            visitor.page.locator("#train-curves svg").get_by_text(curve, exact=True).wait_for()
+            visitor.page.locator("#train-curves").get_by_role("button", name=curve).wait_for()
+        assert visitor.page.locator("#train-curves .curves-plot path[stroke-linejoin][d^=M]").count() == 2
         visitor.wait_until("document.querySelector('#train-sample .heat-text').children.length > 100")
         take_picture(visitor, "train")
         assert visitor.text("train-changed").strip() == ""

@@ -1,10 +1,13 @@
 /* The view *About*: the cards of the models in short, with their licences. */
 
 import { byId, make, makeLine, readable } from "./components/text.js";
-import { models, whenAdded } from "./models.js";
+import { hasHub, models, whenAdded } from "./models.js";
 
 /** Open the view. */
 export function openAbout() {
+  byId("about-network").textContent = hasHub()
+    ? "The models come from the Hugging Face Hub, at commits that were fixed when the page was made, and this browser keeps them."
+    : "This file holds everything that it needs, and works without a network.";
   showCards();
   whenAdded(showCards);
 }

@@ -303,10 +303,10 @@ export function offerModels(select, chosen) {
   select.value = chosen;
 }
 
-/** Return the first of PROMPTS whose symbols all models know, or an empty prompt. */
-function firstPrompt() {
+/** Return those of PROMPTS whose symbols all models know. */
+function knownPrompts() {
   const knows = (prompt) => models.every(({ config }) => Array.from(prompt).every((each) => config.vocab.includes(each)));
-  return PROMPTS.find(knows) ?? "";
+  return PROMPTS.filter(knows);
 }
 
 /** Open the view. settings: of a shared text, which is written at once. */
@@ -314,7 +314,8 @@ export function openWrite(tell, settings) {
   offerModels(byId("model-a"), models[0].name);
   offerModels(byId("model-b"), models[Math.min(1, models.length - 1)].name);
   const view = new WriteView(tell);
-  for (const prompt of PROMPTS) {
+  const prompts = knownPrompts();
+  for (const prompt of prompts) {
     const button = make("button", "quiet", prompt.trim());
     button.type = "button";
     button.addEventListener("click", () => {
@@ -323,7 +324,7 @@ export function openWrite(tell, settings) {
     });
     byId("examples").append(button);
   }
-  view.fill({ ...DEFAULTS, prompt: firstPrompt(), ...settings });
+  view.fill({ ...DEFAULTS, prompt: prompts[0] ?? "", ...settings });
   if (settings) view.generate();
   whenAdded(({ name }) => {
     for (const side of "ab") offerModels(byId(`model-${side}`), byId(`model-${side}`).value);

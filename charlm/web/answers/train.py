@@ -121,13 +121,18 @@ class Progress:
                 self.epochs.append(event["record"])
 
     @property
-    def curves(self) -> list[dict[str, Any]]:
-        """The losses as rows: epoch, loss, curve."""
-        rows = [{"epoch": at, "loss": loss, "curve": CURVES["train_loss"]} for at, loss in self.points]
-        return rows + [
-            {"epoch": float(epoch["epoch"]), "loss": epoch["val_loss"], "curve": CURVES["val_loss"]}
-            for epoch in self.epochs
-        ]
+    def curves(self) -> dict[str, Any]:
+        """The losses as a chart: of the training within the epochs, of the validation after each."""
+        training = [list(point) for point in self.points]
+        validation = [[epoch["epoch"], epoch["val_loss"]] for epoch in self.epochs]
+        return {
+            "x": {"title": "epoch", "one": "epoch"},
+            "y": {"title": "loss (nats per character)"},
+            "series": [
+                {"name": CURVES["train_loss"], "colour": 1, "points": training},
+                {"name": CURVES["val_loss"], "colour": 0, "points": validation},
+            ],
+        }
 
 
 class TrainingQueue:

@@ -5,19 +5,16 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gradio as gr
-import pandas as pd
 
 from charlm.model.cells import CELLS
-from charlm.model.history import CURVES
 from charlm.web.answers.train import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingQueue, no_download
-from charlm.web.components import heat_text, lines, text_file
+from charlm.web.components import curves, heat_text, lines, text_file
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry, prepare_model
 
 # JavaScript of an event, see static/page.js: what is shown belongs to the text and the settings at the start.
 CHANGED = """(started, text, cell, size) =>
     charlm.changes(started ?? undefined, { text, cell, size }, "The results below are those of the training before.")"""
-COLOURS = {CURVES["train_loss"]: "#64748b", CURVES["val_loss"]: "#2563eb"}
 
 
 class Fields(NamedTuple):
@@ -35,7 +32,7 @@ class Results(NamedTuple):
 
     status: gr.HTML
     plots: gr.Row
-    curves: gr.LinePlot
+    curves: gr.HTML
     sample: gr.HTML
     trained: gr.Textbox
     package: gr.DownloadButton
@@ -110,29 +107,19 @@ def _results(queue: TrainingQueue) -> Results:
     on_cpu = gr.Button("Train on the CPU instead", visible=False, elem_id="train-on-cpu", size="md")
     with gr.Row(visible=False) as plots:
         with gr.Column(min_width=300):
-            curves = gr.LinePlot(
-                x="epoch",
-                y="loss",
-                color="curve",
-                color_map=COLOURS,
-                y_title="loss (nats per character)",
-                height=300,
-                elem_id="train-curves",
-            )
+            chart = curves(elem_id="train-curves")
         with gr.Column(min_width=300):
             sample = heat_text("Sample after the last epoch", elem_id="train-sample")
     package = gr.DownloadButton("Download the model folder (.zip)", visible=False, elem_id="train-zip", size="md")
-    return Results(status, plots, curves, sample, gr.Textbox(visible=False), package, on_cpu)
+    return Results(status, plots, chart, sample, gr.Textbox(visible=False), package, on_cpu)
 
 
 def _fill_in(progress: Progress, name: str | None, download: str | None) -> list[Any]:
     """Return the values of `Results`. name: of the model, once it is trained. download: the path of its package."""
-    # gr.LinePlot draws only the series of its first value: that has to include a validation loss
-    rows = progress.curves if progress.epochs else []
     return [
         progress.message if name is None else f"{progress.message}. It is model A of the other views now.",
-        gr.update(visible=bool(rows)),
-        pd.DataFrame(rows, columns=["epoch", "loss", "curve"]) if rows else gr.update(),
+        gr.update(visible=bool(progress.points)),
+        progress.curves,
         {"text": progress.epochs[-1]["sample"] if progress.epochs else "", "name": "sample"},
         gr.update() if name is None else name,
         gr.update(value=download, visible=download is not None),

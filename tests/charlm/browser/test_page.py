@@ -644,6 +644,8 @@ class TestInside:
         export_to([str(folder)], tmp_path / "page.html")
         opened = visit(tmp_path / "page.html", "?view=inside")
         opened.wait_for("seen", 1000)
+        opened.tab.get_by_role("tab", name="Write").click()
+        assert (opened.tab.locator("#prompt").input_value(), opened.tab.locator("#examples button").count()) == ("", 0)
         opened.tab.get_by_role("tab", name="Learn").click()
         assert opened.words("reading") == "Choose a model that has a record."
 
@@ -652,6 +654,7 @@ def test_the_card_and_the_licence_are_on_the_page(visit, exported):
     opened = visit(exported, "?view=about")
     assert "Licence: mit." in opened.words("about-models")
     assert "1,117,249 parameters, 65 symbols" in opened.words("about-models")
+    assert opened.words("about-network") == "This file holds everything that it needs, and works without a network."
 
 
 @pytest.mark.parametrize("view", ["write", "learn", "inside"])

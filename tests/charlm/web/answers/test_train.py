@@ -93,10 +93,13 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_curves_and_samples_come_while_it_trains():
-    values = run(TrainingQueue())
+    values = [*run(TrainingQueue())]
     seen = [len(value.epochs) for value in values]
     assert seen == sorted(seen)
     assert len(set(seen)) > 2
+    training, validation = (series["points"] for series in values[-1].curves["series"])
+    assert [place for place, _ in training] == sorted(place for place, _ in training)
+    assert validation == [[epoch["epoch"], epoch["val_loss"]] for epoch in values[-1].epochs]
 
 
 @pytest.mark.slow
