@@ -93,13 +93,15 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_curves_and_samples_come_while_it_trains():
-    values = [*run(TrainingQueue())]
-    seen = [len(value.epochs) for value in values]
+    seen = []
+    for value in run(TrainingQueue()):
+        seen.append(len(value.epochs))
+        training, validation = (series["points"] for series in value.curves["series"])
+        assert len(training) == len(value.points) and len(validation) == len(value.epochs)
     assert seen == sorted(seen)
     assert len(set(seen)) > 2
-    training, validation = (series["points"] for series in values[-1].curves["series"])
     assert [place for place, _ in training] == sorted(place for place, _ in training)
-    assert validation == [[epoch["epoch"], epoch["val_loss"]] for epoch in values[-1].epochs]
+    assert validation == [[epoch["epoch"], epoch["val_loss"]] for epoch in value.epochs]
 
 
 @pytest.mark.slow
