@@ -29,6 +29,18 @@ def first_sentence(path: Path) -> str:
     return re.split(r"(?<=\.) ", text)[0]
 
 
+def scripts() -> list[Path]:
+    """Return the JavaScript modules of the pages."""
+    return sorted((ROOT / "charlm").rglob("*.js"))
+
+
+def first_sentence_of_script(path: Path) -> str:
+    """Return the first sentence of the comment that a script begins with."""
+    comment = path.read_text(encoding="utf-8").partition("*/")[0]
+    text = " ".join(re.sub(r"^ *(?:/\*+|\*)", "", comment, flags=re.MULTILINE).split("\n\n")[0].split())
+    return re.split(r"(?<=\.) ", text)[0].replace("|", "\\|")
+
+
 def make_map() -> str:
     """Return the map as Markdown: a table with a bold row for each package before the first of its modules."""
     lines = ["| module | what it does |", "| --- | --- |"]
@@ -39,6 +51,8 @@ def make_map() -> str:
             lines.append(f"| **`{path.parent.relative_to(ROOT).as_posix()}/`** | {first_sentence(package)} |")
             named.add(package)
         lines.append(f"| `{path.relative_to(ROOT).as_posix()}` | {first_sentence(path)} |")
+    lines.append("| **JavaScript** | What the pages load, module by module or joined by `charlm/browser/scripts.py`. |")
+    lines += [f"| `{path.relative_to(ROOT).as_posix()}` | {first_sentence_of_script(path)} |" for path in scripts()]
     return "\n".join(lines) + "\n"
 
 

@@ -33,9 +33,8 @@ class Panel {
   async write(name, settings, before, signal) {
     const { text = "", shades = "" } = before;
     this.show({ prompt: before.prompt ?? "", text, shades });
-    this.say(`${name} · loading`);
-    const lm = await getModel(name, (there, whole) => this.say(`${name} · ${percent(there, whole)} loaded`));
-    if (signal.aborted) return;
+    const lm = await this.load(name);
+    if (signal.aborted) return this.say("");
     const skipped = lm.unknown(settings.prompt);
     const prompt = Array.from(settings.prompt).filter((symbol) => !skipped.includes(symbol)).join("");
     this.show({ prompt, text, shades, kind: "surprisal", name: `${name}-${settings.seed}`, run: settings });
@@ -51,6 +50,17 @@ class Panel {
       if (!signal.aborted) throw error;
     }
     this.tellFigures(figures);
+  }
+
+  /** Return a model; meanwhile the line tells how much of it is there. */
+  async load(name) {
+    this.say(`${name} · loading`);
+    try {
+      return await getModel(name, (there, whole) => this.say(`${name} · ${percent(there, whole)} loaded`));
+    } catch (error) {
+      this.say("");
+      throw error;
+    }
   }
 
   append({ text, surprisals }, figures) {
@@ -188,17 +198,18 @@ class WriteView {
   async compareTemperatures() {
     byId("temperatures").hidden = false;
     this.small ??= makeSmallPanels(byId("temperatures"));
-    await this.run(this.read, (settings, signal) =>
+    const write = (settings, signal) =>
       this.small.map(({ panel, side, temperature }) => {
         const length = Math.min(settings.length, LONGEST_AT_TEMPERATURES);
         return panel.write(settings[side], { ...settings, length, temperature }, {}, signal);
-      }),
-    );
-    byId("temperatures").scrollIntoView({ block: "nearest" });
+      });
+    await this.run(this.read, write, byId("temperatures"));
   }
 
-  /** Stop what is being written, and write something else. ask: gives its settings. write: gives its promises. */
-  async run(ask, write) {
+  /** Stop what is being written, and write something else.
+
+      ask: gives its settings. write: gives its promises. place: what to bring into view. */
+  async run(ask, write, place = byId("output-a")) {
     this.stop();
     const running = (this.running = new AbortController());
     try {
@@ -207,7 +218,7 @@ class WriteView {
       byId("shared").hidden = true; // its link belongs to the texts before
       keepModels([settings.model_a, settings.model_b, byId("inspect-model").value]);
       document.body.classList.add("writing");
-      byId("view-write").querySelector(".side").scrollIntoView({ block: "nearest" }); // on a phone
+      place.scrollIntoView({ block: "nearest" });
       const results = await Promise.allSettled(write(settings, running.signal));
       const failed = results.find(({ status, reason }) => status === "rejected" && reason?.name !== "AbortError");
       if (failed && running === this.running) throw failed.reason;

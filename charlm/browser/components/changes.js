@@ -1,4 +1,4 @@
-/* Answers whose questions have changed since. */
+/* Which fields have changed since an answer was given. */
 
 const FIELD_NAMES = { model_a: "model A", model_b: "model B", top_k: "top-k", top_p: "top-p" }; // others: as they are
 

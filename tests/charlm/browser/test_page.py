@@ -109,7 +109,7 @@ def test_weights_of_many_pieces_are_whole(monkeypatch):
     assert b"".join(map(base64.b64decode, pieces)) == model.weights
 
 
-@pytest.mark.parametrize("epochs", [3, 400])
+@pytest.mark.parametrize("epochs", [3, pytest.param(400, marks=pytest.mark.slow)])
 def test_a_page_takes_four_thirds_of_its_weights_and_at_most_200_kb(epochs):
     # samples as a training writes them: 500 symbols that do not repeat
     random = np.random.default_rng(0)
