@@ -86,7 +86,7 @@ def test_record_and_samples(app, visit):
     visitor.page.get_by_text("Table of all epochs").click()
     visitor.wait_for_words("run-settings", "window.ran = 1")
     visitor.wait_for_words("samples", "window.ran = 1")
-    visitor.page.locator("#loss-curves .legendtext").first.wait_for()
+    visitor.page.locator("#loss-curves .curves-entry").first.wait_for()
     check(visitor)
 
 
