@@ -54,10 +54,8 @@ from charlm.nearest import nearest
 LIBRARY = "charlm"  # the tag in the card of every charlm model
 COMMIT = re.compile("[0-9a-f]{40}")
 DEFAULT_ENDPOINT = "https://huggingface.co"
-STORES = (
-    "https://*.hf.co",
-    "https://*.huggingface.co",
-)  # of the files in LFS: https://huggingface.co/.well-known/meta.json
+# Where the Hub keeps files in LFS (https://huggingface.co/.well-known/meta.json), and where it kept them before.
+STORES = ("https://*.hf.co", "https://*.huggingface.co")
 ORIGIN = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-f:.]+\])(?::\d+)?", re.ASCII | re.IGNORECASE)
 QUESTION_SECONDS = 3.0  # time limit of each question; a download has none
 LARGEST_FILES = {

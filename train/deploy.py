@@ -8,6 +8,7 @@ only: https://huggingface.co/docs/hub/spaces-zerogpu.
 import os
 import re
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 
 from charlm.browser.page import PageModel, static_files
@@ -192,6 +193,9 @@ def _page_model(name: HubName, described: Description) -> PageModel:
             "for each model: show a smaller one, or leave --sdk static out"
         )
     fetched = download(described)
+    if fetched.model.record_problem:
+        problem = fetched.model.record_problem
+        warnings.warn(f"{name}: {problem}; the page shows the model without its curves", stacklevel=5)
     _, sha256 = ModelConfig.from_json((fetched.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     return PageModel(
         str(name),

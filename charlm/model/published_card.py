@@ -51,8 +51,8 @@ class Publication:
     """What `published_card` writes into a card; None leaves it as it is.
 
     license: an entry of LICENSES, in any case. language: a code of ISO 639. space: USER/SPACE, a Space that shows the
-    model. installs: whether pip can install charlm from that Space. engine: the path and the commit of charlm.js in it,
-    empty if it has none. revision: of the model, for a web page that loads it.
+    model. installs: whether pip can install charlm from that Space. engine: the commit of that Space and the path of
+    charlm.js in it, COMMIT/PATH; empty if it has none. revision: of the model, for a web page that loads it.
 
     Raises RequestError when built with another licence or language.
     """

@@ -647,6 +647,14 @@ def test_a_model_that_visitors_could_not_load_is_refused_before_a_static_space_i
     assert "spaces/ada/page" not in ada.repos
 
 
+def test_a_static_space_shows_a_model_whose_record_is_damaged_without_its_curves_and_says_so(ada):
+    ada.repos["ada/one"].commit({"history.json": b"{}"})
+    with pytest.warns(UserWarning, match="^ada/one: history.json .*; the page shows the model without its curves$"):
+        deploy("ada/page", ["ada/one"], sdk="static")
+    (model,) = data_of(ada.repos["spaces/ada/page"])["models"]
+    assert model["history"] is None and model["size"] > 0
+
+
 @pytest.mark.parametrize(
     ("status", "line"),
     [
