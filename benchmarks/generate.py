@@ -1,16 +1,17 @@
 """How fast the engine writes and scores, against plain PyTorch and against the limits of the machine, in one run.
 
-    python benchmarks/generate.py [--cells rnn lstm gru] [--sizes 256 512 1024] [--seconds 3] [--chars 300000]
+    python benchmarks/generate.py [--cells rnn lstm gru] [--sizes 256 512 1024] [--symbols 65 5000] [--seconds 3]
 
-Run it on an idle machine. For each cell and size (two layers, an embedding as wide as a layer, 65 symbols, random
-weights) it measures
+Run it on an idle machine. For each cell, size and number of symbols (two layers, an embedding as wide as a layer,
+random weights; of the largest vocabularies only the sizes up to MOST_WITH_SYMBOLS) it measures
 
 - ours: microseconds in which `CharLM.stream` writes a character, drawing it from all symbols included;
 - plain: the same model in nn.Embedding, nn.LSTM (or RNN, GRU) and nn.Linear, which keeps its state from one step to the
   next, softmax and torch.multinomial; with as many threads as torch takes by itself or with one, whatever is faster;
-- limit: the matrix-vector products of a step and nothing else, by the fastest BLAS call at hand: numpy.dot with the
-  weights as they are or transposed, or the call of our engine. The first layer's input is looked up in a table, so it
-  takes no product. `allowed` is how long ours may take in all, given that limit;
+- limit: the matrix-vector products of a step and nothing else, by the fastest call at hand: numpy.dot with the weights
+  as they are or transposed, or the product of our kernels. Where the first layer's input is looked up in a table, it
+  takes no product. `allowed` is how long ours may take in all, given that limit. What a draw needs besides, the
+  exponential of each logit and their running sum, is measured with numpy and allowed in full;
 - batch: characters per second of 64 streams that as many threads ask for at once, as the app's visitors do, from the
   first request to the end of the last stream; alone: the same streams one after another. Each is as long as
   `--seconds` allows; shorter ones gain less, since joining the batch takes a while;
@@ -24,9 +25,10 @@ weights) it measures
 And once: the time and memory that a fresh process takes to load weights/shakespeare-lstm, write 1,000 characters and
 end, and those of a process that only imports torch.
 
-BLAS has one thread here, as in the app, except for the peak and the fresh processes, and it picks the kernels for this
-machine, even where the environment names older ones. What is compared is measured in turns, so that other work of the
-machine slows both. Times are those of the best turn.
+BLAS has one thread here, as in the app, except for the peak and the fresh processes. What is compared is measured in
+turns, so that other work of the machine slows both. Times are those of the best turn. Held to AVX2:
+
+    CHARLM_KERNELS=avx2 OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 python benchmarks/generate.py
 """
 
 import argparse
@@ -46,8 +48,6 @@ from typing import Any, NamedTuple
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.pop("OPENBLAS_CORETYPE", None)
-os.environ.pop("OPENBLAS_L2_SIZE", None)
 
 import numpy as np
 import torch
@@ -58,10 +58,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from charlm.inference.batching import measure_chars_per_second, write_alone
-from charlm.inference.compiled import load_kernels
+from charlm.inference.batching import WORK_PER_CALL, measure_chars_per_second, write_alone
+from charlm.inference.compiled import describe_engine, load_kernels
 from charlm.inference.compiled_model import PANEL, pack
-from charlm.inference.engine import Array
+from charlm.inference.engine import LARGEST_TABLE, Array
 from charlm.inference.gpu import STEPS_PER_CALL, GpuBackend
 from charlm.inference.sampling import Sampler, SamplingSettings
 from charlm.lm import CharLM
@@ -70,7 +70,8 @@ from charlm.model.config import ModelConfig, Weights
 from charlm.model.network import Network
 
 ROOT = Path(__file__).parents[1]
-SYMBOLS = "".join(map(chr, range(ord("A"), ord("A") + 65)))
+FIRST_SYMBOL = "A"
+MOST_WITH_SYMBOLS = {65: 1024, 5000: 512}  # units
 ENDLESS = 10**9  # characters
 STRETCH = 16  # characters between two looks at the clock
 TURNS = 5
@@ -119,9 +120,10 @@ print(json.dumps({"seconds": seconds, "megabytes": peak / 1e6, "imports_torch": 
 """
 
 
-def random_model(cell: str, size: int) -> tuple[ModelConfig, Weights]:
+def random_model(cell: str, size: int, symbols: int) -> tuple[ModelConfig, Weights]:
     """Return an untrained model: the time of a step does not depend on the values of the weights."""
-    config = ModelConfig(cell, SYMBOLS, embedding_size=size, hidden_size=size, num_layers=2, dropout=0.0)
+    vocab = "".join(map(chr, range(ord(FIRST_SYMBOL), ord(FIRST_SYMBOL) + symbols)))
+    config = ModelConfig(cell, vocab, embedding_size=size, hidden_size=size, num_layers=2, dropout=0.0)
     random, scale = np.random.default_rng(0), np.float32(size**-0.5)
     return config, {name: scale * random_array(random, *shape) for name, shape in config.tensor_shapes.items()}
 
@@ -132,14 +134,18 @@ def random_array(random: np.random.Generator, *shape: int) -> Array:
 
 
 class Ours:
-    """The stream of characters that `CharLM` writes."""
+    """The stream of characters that `CharLM` writes.
+
+    length: of a stretch, as many as the engine writes in a call or more.
+    """
 
     def __init__(self, lm: CharLM) -> None:
-        self._characters = lm.stream(SYMBOLS[0], ENDLESS, temperature=1, seed=0)
+        self.length = max(STRETCH, WORK_PER_CALL // lm.engine.work)
+        self._characters = lm.stream(FIRST_SYMBOL, ENDLESS, temperature=1, seed=0)
 
     def write(self) -> None:
         """Write a stretch."""
-        for _ in islice(self._characters, STRETCH):
+        for _ in islice(self._characters, self.length):
             pass
 
 
@@ -149,11 +155,12 @@ class Plain(nn.Module):
     def __init__(self, config: ModelConfig, weights: Weights, device: str = "cpu") -> None:
         super().__init__()
         size = config.hidden_size
-        self.embedding = nn.Embedding(len(SYMBOLS), size)
+        self.embedding = nn.Embedding(len(config.vocab), size)
         self.recurrent = getattr(nn, config.kind.torch_class)(size, size, config.num_layers, batch_first=True)
-        self.head = nn.Linear(size, len(SYMBOLS))
+        self.head = nn.Linear(size, len(config.vocab))
         self.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
         self.eval().to(device)
+        self._vocab = config.vocab
         self._written, self._state = torch.zeros(1, 1, dtype=torch.long, device=device), None
 
     @torch.inference_mode()
@@ -164,12 +171,14 @@ class Plain(nn.Module):
             hidden, self._state = self.recurrent(self.embedding(self._written), self._state)
             probabilities = torch.softmax(self.head(hidden[:, -1]), dim=-1)
             self._written = torch.multinomial(probabilities, 1)
-            SYMBOLS[self._written.item()]
+            self._vocab[self._written.item()]
 
 
 def products(weights: Weights) -> dict[str, list[Callable[[], object]]]:
     """Return the calls that compute the products of a step, by what computes them."""
-    names = "recurrent.weight_hh_l0", "recurrent.weight_ih_l1", "recurrent.weight_hh_l1", "head.weight"
+    names = ["recurrent.weight_hh_l0", "recurrent.weight_ih_l1", "recurrent.weight_hh_l1", "head.weight"]
+    if weights["embedding.weight"].shape[0] * weights["recurrent.bias_ih_l0"].size > LARGEST_TABLE:
+        names.append("recurrent.weight_ih_l0")
     matrices = [weights[name] for name in names]
     random = np.random.default_rng(0)
     vectors = [random_array(random, matrix.shape[1]) for matrix in matrices]
@@ -203,6 +212,17 @@ def kernel_product(matrix: Array, vector: Array) -> Callable[[], object]:
     return call
 
 
+def draw_plainly(symbols: int) -> Callable[[], object]:
+    """Return a call that computes what a draw from so many symbols needs: exponentials, and their running sum."""
+    logits = np.random.default_rng(0).normal(size=symbols)
+    weights = np.empty(symbols)
+
+    def draw() -> None:
+        np.add.accumulate(np.exp(logits, weights), out=weights)
+
+    return draw
+
+
 def make_stretch(step: Sequence[Callable[[], object]]) -> None:
     """Compute the products of a step as often as a stretch has characters."""
     for _ in range(STRETCH):
@@ -224,7 +244,7 @@ class Requests:
 
     def write(self, seed: int = 0, *, shared: bool = False) -> None:
         """Have one text written."""
-        for _ in self._lm.stream(SYMBOLS[0], self.length, temperature=1, seed=seed, shared=shared):
+        for _ in self._lm.stream(FIRST_SYMBOL, self.length, temperature=1, seed=seed, shared=shared):
             pass
 
 
@@ -271,12 +291,15 @@ def measure_writing(lm: CharLM, weights: Weights, threads: int, seconds: float, 
     ours, plain = Ours(lm), Plain(lm.config, weights)
     plains = {str(count): partial(plain.write, count) for count in sorted({1, threads})}
     limits = {name: partial(make_stretch, step) for name, step in products(weights).items()}
-    works = [ours.write, *plains.values(), *limits.values()]
-    ours_time, *times = (1e6 * best / STRETCH for best in best_seconds(works, TURNS, seconds / TURNS, bar))
+    draws = partial(make_stretch, [draw_plainly(len(lm.vocab.symbols))])
+    works = [ours.write, draws, *plains.values(), *limits.values()]
+    ours_seconds, *seconds_of_others = best_seconds(works, TURNS, seconds / TURNS, bar)
+    ours_time = 1e6 * ours_seconds / ours.length
+    draw, *times = (1e6 * best / STRETCH for best in seconds_of_others)
     by_threads = dict(zip(plains, times[: len(plains)], strict=True))
     by_weights = dict(zip(limits, times[len(plains) :], strict=True))
     plain_time, limit = min(by_threads.values()), min(by_weights.values())
-    allowed = TIMES_LIMIT * limit + BESIDE_LIMIT
+    allowed = TIMES_LIMIT * limit + BESIDE_LIMIT + draw
     return {
         "ours_microseconds": ours_time,
         "plain_microseconds": plain_time,
@@ -284,6 +307,7 @@ def measure_writing(lm: CharLM, weights: Weights, threads: int, seconds: float, 
         "times_plain": plain_time / ours_time,
         "limit_microseconds": limit,
         "limit_microseconds_by_weights": by_weights,
+        "draw_microseconds": draw,
         "allowed_microseconds": allowed,
         "is_within_allowed": ours_time <= allowed,
     }
@@ -306,12 +330,13 @@ def measure_scoring(lm: CharLM, chars: int, peak: Peak, seconds: float, bar: "tq
     """Return the figures of reading."""
     size, gates = lm.config.hidden_size, lm.config.kind.gates
     chars = max(2, int(chars * min(1, 512 / size) ** 2))  # in larger layers a character takes longer
-    text = lm.vocab.decode(np.random.default_rng(0).integers(len(SYMBOLS), size=chars))
+    symbols = len(lm.vocab.symbols)
+    text = lm.vocab.decode(np.random.default_rng(0).integers(symbols, size=chars))
     before = peak.measure(seconds / 2)
     speed = chars / mean_seconds(partial(lm.score, text), 0)
     peak_speed = max(before, peak.measure(seconds / 2))
     bar.update()
-    flop = 2 * (3 * gates * size * size + size * len(SYMBOLS))
+    flop = 2 * (3 * gates * size * size + size * symbols)
     return {
         "scored_chars": chars,
         "scored_chars_per_second": speed,
@@ -320,14 +345,16 @@ def measure_scoring(lm: CharLM, chars: int, peak: Peak, seconds: float, bar: "tq
     }
 
 
-def measure(cell: str, size: int, args: argparse.Namespace, peak: Peak, bar: "tqdm[Any]") -> dict[str, Any]:
-    """Return the figures of a cell and a size."""
-    config, weights = random_model(cell, size)
+def measure(case: tuple[str, int, int], args: argparse.Namespace, peak: Peak, bar: "tqdm[Any]") -> dict[str, Any]:
+    """Return the figures of a cell, a size and a number of symbols."""
+    cell, size, symbols = case
+    config, weights = random_model(*case)
     lm = CharLM(config, weights, device="cpu")
     writing = measure_writing(lm, weights, peak.threads, args.seconds, bar)
     return {
         "cell": cell,
         "size": size,
+        "symbols": symbols,
         **writing,
         **measure_batch(lm, writing["ours_microseconds"], args.seconds, bar),
         **measure_scoring(lm, args.chars, peak, args.seconds, bar),
@@ -379,7 +406,7 @@ def demands(report: dict[str, Any]) -> Iterator[Demand]:
     """Yield all demands."""
     rows, start = report["rows"], report["starts"]["write"]
     for row in rows:
-        if row["cell"] == "lstm" and (asked := TIMES_PLAIN.get(row["size"])):
+        if row["cell"] == "lstm" and row["symbols"] == 65 and (asked := TIMES_PLAIN.get(row["size"])):
             times = row["times_plain"]
             yield Demand(f"plain/ours, {name_of(row)}", f"≥ {asked}×", f"{times:.1f}×", times >= asked)
     yield of_all(
@@ -423,13 +450,16 @@ def of_all(
 
 def name_of(row: dict[str, Any]) -> str:
     """Return a model's name."""
-    return f"{row['cell']} 2×{row['size']}"
+    return f"{row['cell']} 2×{row['size']}" + (f", {row['symbols']:,} symbols" if row["symbols"] != 65 else "")
 
 
 def table(report: dict[str, Any]) -> Table:
     """Return the figures as a table."""
     peak = max(row["peak"] for row in report["rows"])
-    laid_out = Table(title=f"Writing and scoring on {report['threads']} threads; matrix peak {peak / 1e9:.0f} GFLOP/s")
+    laid_out = Table(
+        title=f"Writing and scoring on {report['threads']} threads, {report['engine']}; "
+        f"matrix peak {peak / 1e9:.0f} GFLOP/s"
+    )
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "ours, µs": lambda row: f"{row['ours_microseconds']:,.1f}",
         "plain": lambda row: f"{row['plain_microseconds']:,.1f}",
@@ -477,6 +507,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure how fast a CPU writes and scores.")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512, 1024], help="units in a layer")
+    parser.add_argument("--symbols", nargs="+", type=int, default=list(MOST_WITH_SYMBOLS), help="in the vocabulary")
     parser.add_argument("--seconds", type=float, default=3, help="for each figure (%(default)s)")
     parser.add_argument(
         "--chars",
@@ -492,15 +523,21 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure what the command line asks for, and print it."""
     args = parse()
-    cases = [(cell, size) for size in args.sizes for cell in args.cells]
+    cases = [
+        (cell, size, symbols)
+        for symbols in args.symbols
+        for size in args.sizes
+        for cell in args.cells
+        if size <= MOST_WITH_SYMBOLS.get(symbols, size)
+    ]
     with Popen([sys.executable, "-c", PEAK], env=ALL_THREADS, text=True, stdin=PIPE, stdout=PIPE) as process:
         peak = Peak(process)
-        works, gpu_turns = len({1, peak.threads}) + 4, 2 * TURNS * torch.cuda.is_available()
+        works, gpu_turns = len({1, peak.threads}) + 5, 2 * TURNS * torch.cuda.is_available()
         total = len(cases) * (works * TURNS + 2 * BATCH_TURNS + 1 + gpu_turns) + 2 * args.starts
         with tqdm(total=total, file=sys.stderr, desc="measuring", leave=False) as bar:
             starts = measure_starts(args.starts, bar)
-            rows = [measure(cell, size, args, peak, bar) for cell, size in cases]
-    report = {"threads": peak.threads, "starts": starts, "rows": rows}
+            rows = [measure(case, args, peak, bar) for case in cases]
+    report = {"threads": peak.threads, "engine": describe_engine(), "starts": starts, "rows": rows}
     if args.json:
         print(json.dumps(report))
         return

@@ -27,7 +27,7 @@ from charlm.vocab import Ids
 Surprisals = NDArray[np.float64]
 Piece = tuple[list[int], Surprisals]  # N ids of a stream, and their surprisals (N,) in nats
 
-WORK_PER_CALL = 20e6  # multiplications of the steps that the engine writes in one call, about a millisecond
+WORK_PER_CALL = 20_000_000  # multiplications of the steps that the engine writes in one call, about a millisecond
 DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and people read no faster
 
 # For `measure_chars_per_second`
@@ -296,7 +296,7 @@ class _EngineBatch:
 
     def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
         """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain."""
-        steps = max(1, int(WORK_PER_CALL / (self._engine.work * len(left))))
+        steps = max(1, WORK_PER_CALL // (self._engine.work * max(1, len(left))))
         most, written = max(1, min(left)), 0
         parts: list[tuple[Ids, Surprisals]] = []
         while not parts or (written < most and not should_stop()):
