@@ -1047,7 +1047,7 @@ export class Sampler {
     for (let id = 0; id < weights.length; id++) weights[id] = total += weights[id];
     const target = random * BELOW_ONE * total;
     let id = 0;
-    while (!(weights[id] > target)) id++;
+    while (id < weights.length - 1 && weights[id] <= target) id++;
     return id;
   }
 
@@ -1075,33 +1075,57 @@ function largest(numbers) {
 
 /** Set to 0 the weights (V,) that top-k and top-p exclude. */
 function limit(weights, topK, topP) {
-  if (topK > 0 && topK < weights.length) {
-    keep(weights, rankLikeliest(weights, (ids) => ids.length >= topK).slice(0, topK));
+  const ranking = new Ranking(weights);
+  const most = topK > 0 ? Math.min(topK, weights.length) : weights.length;
+  const isCut = most < weights.length;
+  const likeliest = isCut ? Int32Array.from({ length: most }, () => ranking.next()) : null;
+  if (topP >= 1) return likeliest && keep(weights, likeliest);
+  let total = 0; // in the order of ids
+  if (isCut) for (const id of likeliest.slice().sort()) total += weights[id];
+  else for (const weight of weights) total += weight;
+  const kept = [];
+  for (let sum = 0; kept.length < most;) {
+    const id = isCut ? likeliest[kept.length] : ranking.next();
+    kept.push(id);
+    if ((sum += weights[id]) >= topP * total) break; // the symbol that reaches it is kept
   }
-  if (topP >= 1) return;
-  let total = 0;
-  for (const weight of weights) total += weight;
-  let end = 0; // of the ranking: behind the symbol that reaches the share, which is kept
-  const ranking = rankLikeliest(weights, (ids) => {
-    let sum = 0;
-    end = ids.findIndex((id) => (sum += weights[id]) >= topP * total) + 1;
-    return end > 0;
-  });
-  if (end > 0) keep(weights, ranking.slice(0, end));
+  return keep(weights, kept);
 }
 
-/** Return the ids of weights (V,), the likeliest first, of equals the smaller first: as many as `isEnough` asks for. */
-function rankLikeliest(weights, isEnough) {
-  for (let lowest = weights[largest(weights)] / 8; ; lowest /= 64) {
-    const ids = [];
-    for (let id = 0; id < weights.length; id++) if (weights[id] >= lowest) ids.push(id);
-    ids.sort((one, other) => weights[other] - weights[one]); // which is stable
-    if (isEnough(ids) || ids.length === weights.length) return ids;
+/** The ids of weights (V,), the likeliest first, of equals the smaller first. A heap ranks as many as are asked for. */
+class Ranking {
+  constructor(weights) {
+    this.weights = weights;
+    this.heap = Int32Array.from(weights.keys());
+    this.size = weights.length;
+    for (let place = this.size >> 1; place-- > 0;) this.siftDown(place);
+  }
+
+  next() {
+    const id = this.heap[0];
+    this.heap[0] = this.heap[--this.size];
+    this.siftDown(0);
+    return id;
+  }
+
+  siftDown(place) {
+    const { heap, size } = this;
+    for (let child = 2 * place + 1; child < size; child = 2 * place + 1) {
+      if (child + 1 < size && this.precedes(heap[child + 1], heap[child])) child++;
+      if (this.precedes(heap[place], heap[child])) return;
+      [heap[place], heap[child]] = [heap[child], heap[place]];
+      place = child;
+    }
+  }
+
+  precedes(one, other) {
+    const [left, right] = [this.weights[one], this.weights[other]];
+    return left > right || (left === right && one < other);
   }
 }
 
 function keep(weights, ids) {
-  const kept = ids.map((id) => weights[id]);
+  const kept = Float64Array.from(ids, (id) => weights[id]);
   weights.fill(0);
   ids.forEach((id, rank) => (weights[id] = kept[rank]));
 }
@@ -1114,14 +1138,19 @@ function checkFinite(logit) {
   );
 }
 
-/** Return the log of the sum of e to the logits (V,). Throws ModelFileError if they are not finite. */
-function logSumExp(logits) {
+const PARTIAL_SUMS = 16;
+
+/** Return a function that gives the surprisal in nats of each id, for logits (V,) as long as these stay.
+
+    Throws ModelFileError if they are not finite. */
+function surprisalsOf(logits) {
   let top = -Infinity;
   for (const logit of logits) if (logit > top || logit !== logit) top = logit;
   checkFinite(top);
-  let sum = 0;
-  for (const logit of logits) sum += exp64(logit - top);
-  return top + Math.log(sum);
+  const sums = new Float64Array(PARTIAL_SUMS); // as in Python's kernels
+  for (let id = 0; id < logits.length; id++) sums[id % PARTIAL_SUMS] += exp32(fround(logits[id] - top));
+  const total = Math.log(sums.reduce((sum, part) => sum + part, 0));
+  return (id) => total - fround(logits[id] - top);
 }
 
 // ------------------------------------------------------------------------------------- exp and tanh (charlm.inference)
@@ -1129,6 +1158,15 @@ function logSumExp(logits) {
 // Those of Math differ between browsers. These are the ones of kernels.wat and of Python's kernels, to the last bit.
 
 const fround = Math.fround;
+
+/** Return the powers of 2 with the exponents from `lowest` to `highest`. Doubling is exact everywhere. */
+function powersOfTwo(Numbers, lowest, highest) {
+  const powers = new Numbers(highest - lowest + 1);
+  let power = 1;
+  for (let exponent = 0; exponent > lowest; exponent--) power /= 2;
+  for (let place = 0; place < powers.length; place++, power *= 2) powers[place] = power;
+  return powers;
+}
 
 /** Return Horner's sum of coefficients, those of the highest power first, each step rounded to float32. */
 function polynomial32(coefficients, x) {
@@ -1144,7 +1182,7 @@ const LN_2_UPPER_32 = fround(0.693359375); // ln(2) in two parts
 const LN_2_LOWER_32 = fround(-2.1219444e-4);
 const TO_INTEGER_32 = 1.5 * 2 ** 23; // added, then subtracted: rounds to the nearest whole number
 const LOWEST_POWER = -76;
-const POWERS = Float32Array.from({ length: 142 }, (_, place) => 2 ** (place + LOWEST_POWER));
+const POWERS = powersOfTwo(Float32Array, LOWEST_POWER, 65);
 
 /** e^x in float32: 2^n e^r with |r| <= ln(2) / 2, and e^r by its Taylor series. */
 function exp32(x) {
@@ -1175,20 +1213,23 @@ const LOG2_E = 1.4426950408889634;
 const LN_2_UPPER = 0.6931471803691238;
 const LN_2_LOWER = 1.9082149292705877e-10;
 const TO_INTEGER = 1.5 * 2 ** 52;
-const EXP_64 = [6227020800, 479001600, 39916800, 3628800, 362880, 40320, 5040, 720, 120, 24, 6].map((each) => 1 / each);
-const powerWords = new Int32Array(2);
-const power = new Float64Array(powerWords.buffer);
+const [FACTORIAL_13, FACTORIAL_12, FACTORIAL_11, FACTORIAL_10] = [6227020800, 479001600, 39916800, 3628800];
+const LOWEST_POWER_64 = -1022;
+const POWERS_64 = powersOfTwo(Float64Array, LOWEST_POWER_64, 700);
 
 /** e^x in float64, by the same way. Below -708 it is e^-708: nothing beside the weights that it is added to. */
 function exp64(x) {
   const bounded = x < -708 ? -708 : x;
   const n = bounded * LOG2_E + TO_INTEGER - TO_INTEGER;
   const r = bounded - n * LN_2_UPPER - n * LN_2_LOWER;
-  let sum = EXP_64[0];
-  for (let place = 1; place < EXP_64.length; place++) sum = sum * r + EXP_64[place];
-  sum = ((sum * r + 0.5) * r + 1) * r + 1;
-  powerWords[1] = (n + 1023) << 20;
-  return sum * power[0];
+  let sum = (1 / FACTORIAL_13) * r + 1 / FACTORIAL_12;
+  sum = (sum * r + 1 / FACTORIAL_11) * r + 1 / FACTORIAL_10;
+  sum = (sum * r + 1 / 362880) * r + 1 / 40320;
+  sum = (sum * r + 1 / 5040) * r + 1 / 720;
+  sum = (sum * r + 1 / 120) * r + 1 / 24;
+  sum = (sum * r + 1 / 6) * r + 0.5;
+  sum = (sum * r + 1) * r + 1;
+  return sum * POWERS_64[n - LOWEST_POWER_64];
 }
 
 // ------------------------------------------------------------------------------------------------------------- kernels
@@ -1569,7 +1610,7 @@ const TASKS = {
       const logits = reader.predict();
       const id = sampler.draw(logits);
       task.text += engine.config.symbols[id];
-      if (isScored) task.surprisals.push(logSumExp(logits) - logits[id]);
+      if (isScored) task.surprisals.push(surprisalsOf(logits)(id));
       yield;
       if (left > 1) reader.advance(id);
     }
@@ -1582,7 +1623,7 @@ const TASKS = {
     for (let place = 0; place < surprisals.length; place++) {
       reader.advance(ids[place]);
       const logits = reader.predict();
-      surprisals[place] = logSumExp(logits) - logits[ids[place + 1]];
+      surprisals[place] = surprisalsOf(logits)(ids[place + 1]);
       yield;
     }
     return surprisals;
@@ -1596,10 +1637,10 @@ const TASKS = {
     for (let place = 0; place + 1 < ids.length; place++) {
       reader.advance(ids[place]);
       const logits = reader.predict();
-      const sum = logSumExp(logits);
-      surprisals[place + 1] = sum - logits[ids[place + 1]];
+      const surprisal = surprisalsOf(logits);
+      surprisals[place + 1] = surprisal(ids[place + 1]);
       const best = findLargest(logits, SHOWN_SYMBOLS);
-      likeliest.push(best.map((id) => [engine.config.symbols[id], Math.exp(logits[id] - sum)]));
+      likeliest.push(best.map((id) => [engine.config.symbols[id], Math.exp(-surprisal(id))]));
       yield;
     }
     return { surprisals, likeliest };
