@@ -37,6 +37,7 @@ NOT_RUN_HERE = {
     "OMP_NUM_THREADS=1 python benchmarks/train.py --threads 1 --seconds 4": "tests/test_benchmarks.py",
     "python benchmarks/generate.py": "tests/test_benchmarks.py",
     "python benchmarks/page.py": "tests/test_page_benchmark.py",
+    "python benchmarks/browser.py": "tests/test_browser_benchmark.py",
 }
 
 # What a user waits hours for: a tiny model, and a short text in place of tinyshakespeare, which the tests may not have.

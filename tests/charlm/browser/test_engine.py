@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import random
 import re
 from functools import partial
@@ -10,6 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from shutil import copy
 from threading import Thread
 
+import golden
 import numpy as np
 import pytest
 import wasmtime
@@ -26,6 +28,7 @@ from charlm.model.cells import CELLS
 from charlm.model.folder import Model, read_usable_model, write_model
 
 FOLDER = ROOT / "charlm" / "browser"
+MODULE = re.compile(r'(const MODULE =\s*")([^"]+)')
 BUNDLED = sorted(path.name for path in (ROOT / "weights").iterdir())
 
 # What the tests call on the page: all that the module exports, and the following.
@@ -128,9 +131,12 @@ def put_model(site, name, cell, dtype="BF16", scale=0.6, **sizes):
 
 
 def test_the_module_is_what_kernels_wat_assembles_to():
-    held = re.search(r'const MODULE =\s*"([^"]+)"', (FOLDER / "charlm.js").read_text(encoding="utf-8"))[1]
-    text = (FOLDER / "kernels.wat").read_text(encoding="utf-8")
-    assert base64.b64decode(held) == bytes(wasmtime.wat2wasm(text))
+    """Where CHARLM_KERNELS is set, it is put into charlm.js first."""
+    assembled = base64.b64encode(wasmtime.wat2wasm((FOLDER / "kernels.wat").read_text(encoding="utf-8"))).decode()
+    path = FOLDER / "charlm.js"
+    if os.environ.get("CHARLM_KERNELS"):
+        path.write_text(MODULE.sub(rf"\g<1>{assembled}", path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert MODULE.search(path.read_text(encoding="utf-8"))[2] == assembled
 
 
 # Random numbers and sampling
@@ -207,7 +213,7 @@ def read(page, name, ids, *, simd=True):
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_logits_are_those_of_plain_torch_along_10_000_characters(page, site, cell, layers, dtype):
     sizes = {"embedding_size": 7 * layers, "hidden_size": 18 + layers, "num_layers": layers}
     # with larger weights an RNN of random ones is chaotic: rounding errors grow, and no two programs agree for long
@@ -221,7 +227,7 @@ def test_logits_are_those_of_plain_torch_along_10_000_characters(page, site, cel
 
 
 @pytest.mark.parametrize("dtype", ["F32", "BF16"])
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("size", [1, 30, 100])
 def test_plain_javascript_gives_the_same_bits(page, site, cell, dtype, size):
     folder = put_model(site, f"bits-{cell}-{dtype}-{size}", cell, dtype, embedding_size=size, hidden_size=size + 1)
@@ -245,6 +251,27 @@ def test_a_seed_gives_the_text_that_python_gives(page, name):
     )
     lm = CharLM.from_pretrained(ROOT / "weights" / name, device="cpu")
     assert written == [lm.generate("ROMEO:", 500, seed=seed) for seed in range(10)]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_golden_texts_of_the_compiled_kernels_are_written_here_too(page, name):
+    stored = json.loads(golden.STORED.read_text())[name]
+    settings = [(json.loads(each), golden.SEED + text) for each in stored for text in range(golden.TEXTS)]
+    asked = [
+        {"temperature": each["temperature"], "topK": each.get("top_k", 0), "topP": each.get("top_p", 1), "seed": seed}
+        for each, seed in settings
+    ]
+    written = page.evaluate(
+        """async ([name, length, asked]) => {
+            const lm = await CharLM.load(`weights/${name}`);
+            const texts = [];
+            for (const settings of asked) texts.push(await lm.generate("", { ...settings, length }));
+            lm.close();
+            return texts;
+        }""",
+        [name, golden.LENGTH, asked],
+    )
+    assert [sha256(text.encode()).hexdigest() for text in written] == [each for row in stored.values() for each in row]
 
 
 # Texts
