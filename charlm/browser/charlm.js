@@ -1681,7 +1681,7 @@ class Host {
   /** port: the other end of a Link's. */
   constructor(port) {
     this.port = port;
-    this.engines = new Map();
+    this.engines = new Map(); // by the model's key; null while its weights are being checked
     this.tasks = new Map();
     this.isRunning = false;
     port.onmessage = ({ data }) => this.receive(data);
@@ -1699,7 +1699,10 @@ class Host {
   /** Check a model's weights and make its engine. */
   async open(id, model, { config, weights, simd }) {
     try {
-      const engine = new Engine(config, await readWeights(new Uint8Array(weights), config), { simd });
+      this.engines.set(model, null);
+      const tensors = await readWeights(new Uint8Array(weights), config);
+      if (!this.engines.has(model)) return; // it was closed meanwhile
+      const engine = new Engine(config, tensors, { simd });
       this.engines.set(model, engine);
       this.port.postMessage({ id, answer: { kernel: engine.kernels.name } });
     } catch (error) {
@@ -1804,10 +1807,11 @@ class Link {
   }
 
   constructor(port, stop) {
-    Object.assign(this, { port, stop, requests: new Map(), models: new Set(), last: 0 });
+    Object.assign(this, { port, stop, requests: new Map(), models: new Set(), last: 0, failure: null });
     port.onmessage = ({ data }) => this.requests.get(data.id)?.receive(data);
     port.onerror = () => {
-      this.fail(new CharLMError("the Worker in which the model computes has ended; load the model again"));
+      this.failure = new CharLMError("the Worker in which the model computes has failed; load the model again");
+      for (const request of this.requests.values()) request.end(this.failure);
     };
   }
 
@@ -1815,7 +1819,8 @@ class Link {
   send(message, transfer = []) {
     const request = new Request(this, ++this.last, message.model);
     this.requests.set(request.id, request);
-    this.port.postMessage({ ...message, id: request.id }, transfer);
+    if (this.failure) request.end(this.failure);
+    else this.port.postMessage({ ...message, id: request.id }, transfer);
     return request;
   }
 
@@ -1830,10 +1835,6 @@ class Link {
     this.models.delete(model);
     this.port.postMessage({ kind: "close", model });
     if (!this.models.size) this.stop();
-  }
-
-  fail(error) {
-    for (const request of this.requests.values()) request.end(error);
   }
 }
 
@@ -1885,6 +1886,7 @@ class Request {
 }
 
 const OPTIONS = { type: "module", name: WORKER_NAME };
+const START_PATIENCE = 20_000; // milliseconds after which a Worker that says nothing is given up
 const startWorker = () => new Worker(import.meta.url, OPTIONS);
 
 /** Start a Worker of a module that is on another server: a page may start only its own server's. */
@@ -1896,15 +1898,24 @@ function startImportingWorker() {
 /** Return a Worker once it is ready; null where it cannot be started. */
 function tryWorker(make) {
   return new Promise((resolve) => {
+    let worker = null;
+    const giveUp = () => {
+      worker?.terminate();
+      resolve(null);
+    };
+    const timer = setTimeout(giveUp, START_PATIENCE);
     try {
-      const worker = make();
-      worker.onmessage = ({ data }) => resolve(data?.ready === WORKER_NAME ? worker : null);
+      worker = make();
+      worker.onmessage = ({ data }) => {
+        clearTimeout(timer);
+        resolve(data?.ready === WORKER_NAME ? worker : null);
+      };
       worker.onerror = (event) => {
         event.preventDefault?.();
-        resolve(null);
+        giveUp();
       };
     } catch {
-      resolve(null);
+      giveUp();
     }
   });
 }

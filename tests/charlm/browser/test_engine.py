@@ -475,6 +475,20 @@ def test_models_share_a_worker_or_have_one_each(page, folder, site):
         page.evaluate("shared[1].close()")
 
 
+def test_a_worker_that_fails_is_told(page, folder):
+    said = page.evaluate(
+        """async (folder) => {
+            const worker = workerAfter('setTimeout(() => { throw new Error("broken"); }, 100)');
+            const lm = await CharLM.load(folder, { worker });
+            const said = [await told(lm.generate("a", { length: 1e9 })), await told(lm.score("ab"))];
+            lm.close();
+            return said;
+        }""",
+        folder.name,
+    )
+    assert said == ["CharLMError: the Worker in which the model computes has failed; load the model again"] * 2
+
+
 # Browsers that lack something
 
 
