@@ -30,7 +30,7 @@ LONGEST_MESSAGE = 200_000  # bytes
 class Program:
     """`python ARGUMENT...` in a fork, with what the tests need of subprocess.Popen.
 
-    stdin, stdout: a file, subprocess.PIPE for a pipe of texts, or None for what the tests have.
+    stdin, stdout: a file, subprocess.PIPE for a pipe of texts, subprocess.DEVNULL, or None for what the tests have.
     stderr: a file, subprocess.STDOUT for errors among the output, or None.
     """
 
@@ -50,12 +50,20 @@ class Program:
     @staticmethod
     def _pipe(wanted, number):
         """Our end of a stream, if there is a pipe, and the program's."""
+        if wanted == subprocess.DEVNULL:
+            return None, os.open(os.devnull, os.O_RDWR)
         if wanted != subprocess.PIPE:
             return None, os.dup(number if wanted is None else wanted.fileno())
         reading, writing = os.pipe()
         if number == 0:
             return open(writing, "w", encoding="utf-8"), reading
         return open(reading, encoding="utf-8"), writing
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.communicate()
 
     def poll(self):
         """The exit status, None while it runs."""

@@ -3,13 +3,16 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 from commands import run_train
+from forked_programs import Program
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
@@ -43,18 +46,29 @@ def tiny(monkeypatch):
     monkeypatch.setattr(os, "setpriority", lambda *_: None)
 
 
-@pytest.fixture
+class Forked(Program):
+    """A Python program as subprocess.Popen starts it, except that it need not import torch."""
+
+    def __init__(self, command, *, cwd, env, text, encoding, **streams):
+        assert (command[0], text, encoding) == (sys.executable, True, "utf-8")
+        super().__init__(command[1:], folder=cwd, environment=env, **streams)
+        self.environment = env
+
+
+def start_by(monkeypatch, popen):
+    monkeypatch.setattr(training, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": popen}))
+
+
+@pytest.fixture(autouse=True)
 def children(monkeypatch):
     """The processes that were started."""
     started = []
 
-    class Recorded(subprocess.Popen):
-        def __init__(self, *args, **kwargs):
-            started.append(self)
-            self.environment = kwargs["env"]
-            super().__init__(*args, **kwargs)
+    def start(*args, **kwargs):
+        started.append(Forked(*args, **kwargs))
+        return started[-1]
 
-    monkeypatch.setattr(training.subprocess, "Popen", Recorded)
+    start_by(monkeypatch, start)
     return started
 
 
@@ -211,7 +225,16 @@ def test_a_process_that_is_killed_becomes_a_message(monkeypatch, children):
 
 
 @pytest.mark.slow
-def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, children):
+@pytest.mark.parametrize("popen", [Forked, subprocess.Popen])
+def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, popen):
+    children = []
+
+    def start(*args, **kwargs):
+        children.append(popen(*args, **kwargs))
+        children[0].environment = kwargs["env"]
+        return children[0]
+
+    start_by(monkeypatch, start)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setattr(os, "setpriority", SET_PRIORITY)
     endless(monkeypatch)
