@@ -220,6 +220,7 @@ def read_log(path: Path) -> str:
 
 def do_less() -> None:
     """Skip most of the work that is unrelated to files and takes longer than so small a training."""
+    os.fsync = lambda file: None  # a process that is killed loses nothing that it has written
     write = CharLM.generate
     charlm.model.card.draw_curves = lambda history, title: b"picture"
     CharLM.generate = lambda lm, prompt, length, *others, **more: write(lm, prompt, 20, *others, **more)
