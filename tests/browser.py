@@ -103,6 +103,7 @@ class Visit:
         self.page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
         for event, listener in self._listeners.items():
             self.page.remove_listener(event, listener)
+        self.page.set_extra_http_headers({})
         self.page.goto("about:blank")
 
     def wait_until(self, condition: str, arg: object = None, **options: float) -> None:

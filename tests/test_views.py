@@ -282,6 +282,7 @@ class TestInside:
 
     def test_effective_contexts_of_another_text_are_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")
+        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 15)  # hardly more than the fewest characters
         visitor.page.locator("#compare-contexts").click()
         visitor.page.locator("#contexts .curves-plot svg").wait_for()
         assert visitor.text("contexts-changed").strip() == ""
