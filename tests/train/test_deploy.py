@@ -340,9 +340,10 @@ def space_python(tmp_path_factory):
     needed = space_files("ada/page", [described("ada/one")], "zero-a10g")["requirements.txt"].decode()
     torch = re.search(r"^torch==.*", ours, re.MULTILINE)[0]
     (folder / "requirements.txt").write_text(re.sub(r"^torch==.*", torch, needed, flags=re.MULTILINE), encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "venv", folder / "environment"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "environment"], check=True)
     python = folder / "environment" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile"]  # a page needs few modules
+    subprocess.run([*pip, "-r", folder / "requirements.txt"], check=True)
     return python
 
 
