@@ -230,6 +230,10 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     assert visitor.said_of_loading() == f"{name} is loaded, and chosen as model A."
     visitor.write()
     assert visitor.written() == expected("ada/three", "ada/two")
+    for shown in ("ada/one", name):  # the memory of a model that is not shown is freed
+        visitor.page.locator("#model-a").select_option(shown)
+        visitor.write()
+    assert visitor.written() == expected("ada/three", "ada/two") and visitor.notice() == ""
     assert visitor.page.evaluate("window.charlm.names") == ["ada/one", "ada/two", name]
     assert visitor.text("about-a").endswith(f" parameters · {name}")
     visitor.choose_view("Learn")
@@ -376,7 +380,8 @@ def test_the_page_describes_a_loaded_model_as_python_does(visit, license):
         config = make_config(cell)
         found = {"repo": "ada/tiny", "commit": commit, "address": "x", "license": license, "sizes": {WEIGHTS: 9}}
         fields = json.loads(config.to_json("f" * 64))
-        lm = {"config": fields, "history": record, "parameters": config.parameters, "vocab": list(config.vocab)}
+        told = {name: value for name, value in fields.items() if name not in ("model_type", "format_version")}
+        lm = {"config": told, "history": record, "parameters": config.parameters, "vocab": list(config.vocab)}
         script = "async ([found, lm]) => (await import('./load.js')).describeModel(found, lm)"
         described = visitor.page.evaluate(script, [found, lm])
         model = PageModel("ada/tiny", config, 9, "f" * 64, record, license, f"ada/tiny@{commit}", address="x")

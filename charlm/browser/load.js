@@ -7,6 +7,7 @@ import { byId, make, makeLine, readable } from "./components/text.js";
 import { sentence } from "./write.js";
 
 const LABELS = { rnn: "CharRNN", lstm: "CharLSTM", gru: "CharGRU" };
+const FORMAT = { model_type: "charlm", format_version: 1 }; // what config.json says besides the fields of a model
 const UNSTATED = ["", "not-stated"]; // the second by the card of a model whose author has stated none
 const grouped = (number) => number.toLocaleString("en");
 
@@ -100,7 +101,7 @@ export function describeModel(found, lm) {
     address,
     size: sizes["model.safetensors"],
     sha256: config.weights_sha256,
-    config,
+    config: { ...FORMAT, ...config },
     history,
     loadedAs: `${repo}@${commit}`,
   };
