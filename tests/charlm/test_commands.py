@@ -142,7 +142,7 @@ def test_a_prompt_file_that_cannot_be_read_is_refused_in_one_line(charlm, folder
     assert refused(charlm("generate", folder, "--prompt-file", path)) == (
         f"error: cannot read the text {path}: No such file or directory; give a UTF-8 text file\n"
     )
-    assert "is a binary or UTF-16 file" in refused(
+    assert "is a binary or a damaged file" in refused(
         charlm("generate", folder, "--prompt-file", folder / "model.safetensors")
     )
 
