@@ -39,10 +39,11 @@ SHIPPED = Path(__file__).with_name("_kernels.so")  # on macOS, too
 LANES = {"auto": 0, "avx512": 16, "avx2": 8, "plain": 4}  # by the words of VARIABLE; 0: as many as there are
 MAY_COMPILE = os.name == "posix"  # on Windows, gcc does not align the vectors of AVX, and Microsoft's C has none
 COMPILERS = ("cc", "gcc", "clang")
-# Each sum and product is rounded on its own: -ffast-math and fused multiply-add would change the results.
-ROUNDING = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-FLAGS = ("-std=c11", "-O3", *ROUNDING, "-Wno-psabi", "-shared", "-fPIC")
-FOR_THIS_PROCESSOR = ("-DONE_PROCESSOR", "-march=native")  # a third of the time
+# -ffp-contract=off: a product is rounded before it is added. -ffast-math or fused multiply-add would change results;
+# that the C library sets no errno, and that nobody asks for floating-point exceptions, changes none.
+ARITHMETIC = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-std=c11", "-O3", *ARITHMETIC, "-Wno-psabi", "-shared", "-fPIC")
+FOR_THIS_PROCESSOR = ("-DONE_PROCESSOR", "-march=native")  # takes less than half the time
 COMPILE_SECONDS = 60.0  # more means that the compiler hangs
 LONGEST_REASON = 200  # characters of what a compiler says, in a message
 CPUINFO = Path("/proc/cpuinfo")
@@ -195,7 +196,8 @@ def _run(command: Sequence[str], messages: int) -> int:
             ) from None
         finally:
             if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):  # it has just ended
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _computes_exactly(library: ctypes.CDLL) -> bool:

@@ -49,8 +49,10 @@ GPU_FACTOR = 4  # as many characters as on the CPU, if there is time for them
 # priority hardly computes while visitors write. On a GPU, for the call to end: not long, since it may wait for a GPU.
 INTERRUPT_SECONDS, INTERRUPT_GPU_SECONDS = 60.0, 10.0
 
-# The child gets only these variables of the app's environment; in particular not the owner's token for the Hub.
-ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
+# The child gets only these variables of the app's environment; in particular not the owner's token for the Hub. With
+# those of KERNELS it finds the kernels that the app has compiled.
+KERNELS = ("XDG_CACHE_HOME", "CC", "CHARLM_KERNELS")
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", *KERNELS)
 
 
 Settings = dict[str, Any]  # fields of TrainConfig

@@ -226,7 +226,7 @@ def test_a_process_that_is_killed_becomes_a_message(monkeypatch, children):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("popen", [Forked, subprocess.Popen])
-def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, popen):
+def test_a_training_has_no_token_the_lowest_priority_and_the_kernels_of_the_app(monkeypatch, popen):
     children = []
 
     def start(*args, **kwargs):
@@ -236,11 +236,13 @@ def test_a_training_has_no_token_and_the_lowest_priority(monkeypatch, popen):
 
     start_by(monkeypatch, start)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("CHARLM_KERNELS", "plain")
     monkeypatch.setattr(os, "setpriority", SET_PRIORITY)
     endless(monkeypatch)
     values = run(TrainingQueue())
     until(values, lambda value: value.epochs)
     assert not any("hf_secret" in value for value in children[0].environment.values())
+    assert children[0].environment["CHARLM_KERNELS"] == "plain"
     assert os.getpriority(os.PRIO_PROCESS, children[0].pid) == 19
     values.close()
 
