@@ -8,11 +8,11 @@ import re
 from threading import Event
 
 import pytest
-from browser import Visit
+from browser import Visit, serious_violations
 from hub_server import HubServer, Response
 from models import contents, make_config, make_lm, make_model, make_record, save
 
-from charlm.browser.page import PageModel, page_data
+from charlm.browser.page import PageModel, export_html, page_data
 from charlm.publishing import push_folder
 from train.deploy import deploy
 
@@ -224,7 +224,7 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     assert lines[0] == f"ada/three, commit {commit[:7]}: {size / 1e6:.1f} MB to download."
     assert lines[1].startswith("validation loss (nats per character): 1.5000 · ")
     assert lines[1].endswith(" · licence: mit")
-    assert downloads(hub) == []
+    assert downloads(hub) == [] and serious_violations(visitor.page) == []
     visitor.page.locator("#load-go").click()
     name = f"ada/three@{commit[:7]}"
     assert visitor.said_of_loading() == f"{name} is loaded, and chosen as model A."
@@ -399,6 +399,17 @@ def test_the_lines_in_the_card_put_the_model_into_any_page(hub, context, tmp_pat
     page.goto(hub.space_url("ada/blog"))
     text = make_lm("lstm").generate("", 300, temperature=0.8, seed=7)
     page.wait_for_function("(text) => document.body.textContent.includes(text)", arg=text)
+    page.close()
+
+
+def test_a_page_from_the_disk_says_that_it_loads_no_other_model(context, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_bytes(export_html([PageModel.from_model("one", MODELS["ada/one"])]))
+    page = context.new_page()
+    page.goto(f"{file.as_uri()}?model=ada/three")
+    said = "This page is a file that holds its models: it loads no other from the Hub."
+    page.locator("#notices").get_by_text(said).wait_for()
+    assert page.locator("#load").count() == 0
     page.close()
 
 
