@@ -6,7 +6,7 @@ import { hasHub, models, whenAdded } from "./models.js";
 /** Open the view. */
 export function openAbout() {
   byId("about-network").textContent = hasHub()
-    ? "The models come from the Hugging Face Hub, at commits that were fixed when the page was made, and this browser keeps them."
+    ? "The models come from the Hugging Face Hub, at commits fixed when the page was made; this browser keeps them."
     : "This file holds everything that it needs, and works without a network.";
   showCards();
   whenAdded(showCards);

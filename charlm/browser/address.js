@@ -1,4 +1,6 @@
-/* The page's address: which view it opens, and the settings of a shared text, as in the Gradio page (charlm/web/address.py). */
+/* The page's address: which view it opens, and the settings of a shared text.
+
+   Names and meanings are those of the Gradio page, charlm/web/address.py. */
 
 import { entryOf, models } from "./models.js";
 
@@ -14,8 +16,14 @@ const SEED_DIGITS = 40;
 
 /** The parameters of a share link, and the setting that each is. */
 const PARAMETERS = {
-  a: "model_a", b: "model_b", prompt: "prompt", length: "length", temperature: "temperature", top_k: "top_k",
-  top_p: "top_p", seed: "seed",
+  a: "model_a",
+  b: "model_b",
+  prompt: "prompt",
+  length: "length",
+  temperature: "temperature",
+  top_k: "top_k",
+  top_p: "top_p",
+  seed: "seed",
 };
 
 /** Return {view, embedded, settings, problem} of an address; settings are undefined unless it shares a text. */
@@ -28,7 +36,8 @@ export function readAddress(query) {
   for (const [name, setting] of Object.entries(PARAMETERS)) settings[setting] = query.get(name);
   for (const name of ["length", "temperature", "top_k", "top_p"]) {
     const number = settings[name].trim() === "" ? NaN : Number(settings[name]);
-    if (!Number.isFinite(number)) return { ...found, problem: "The link is damaged: one of its numbers cannot be read." };
+    if (!Number.isFinite(number))
+      return { ...found, problem: "The link is damaged: one of its numbers cannot be read." };
     settings[name] = number;
   }
   try {
@@ -42,7 +51,8 @@ export function readAddress(query) {
 export function checkSettings(settings) {
   const { model_a, model_b, prompt, length, temperature, top_k, top_p } = settings;
   for (const name of [model_a, model_b]) entryOf(name);
-  if (Array.from(prompt).length > LONGEST_PROMPT) throw new Error(`prompt has over ${LONGEST_PROMPT} characters; shorten it`);
+  if (Array.from(prompt).length > LONGEST_PROMPT)
+    throw new Error(`prompt has over ${LONGEST_PROMPT} characters; shorten it`);
   checkNumber("length", length, 1, LONGEST_TEXT, true);
   checkNumber("temperature", temperature, 0, HIGHEST_TEMPERATURE);
   checkNumber("top_k", top_k, 0, LARGEST_TOP_K, true);

@@ -10,10 +10,12 @@ const LONGEST_INSPECTED = 5000; // characters, as in the Gradio page
 const WRITTEN = 1500; // characters of the text that a model writes to be looked into
 const SURPRISAL = "surprisal";
 const HINT =
-  "Point at a character, or move there with the arrow keys, to see which characters the model held likeliest in its place.";
+  "Point at a character, or move there with the arrow keys, to see which characters the model held likeliest there.";
 
-/** The view. seen: what it shows, {name, inspection, text, units}: of which model, of which text, and the activations of the
-    units once they were asked for. */
+/** The view.
+
+    seen: what it shows, {name, inspection, text, units}: by which model, of which text, and the activations of the
+      units once they were asked for. */
 class InsideView {
   constructor(tell) {
     this.tell = tell;
@@ -152,7 +154,7 @@ function surprisals(inspection) {
   return Array.from(inspection.surprisals, (nats) => nats / MOST_NATS);
 }
 
-/** Return the activations of a unit after each symbol, scaled from [-a, a] to [0, 1], where a is the largest absolute one. */
+/** Return the activations of a unit after each symbol, scaled from [-a, a] to [0, 1]; a is the largest in size. */
 function activations(read, state, layer, unit) {
   const found = read.symbols.map((_, place) => read[state][(place * read.layers + layer) * read.units + unit]);
   const largest = found.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-12);

@@ -1,4 +1,4 @@
-/* The view *Learn*: the loss curves of the training records, what they show, and what the models wrote as they learnt. */
+/* The view *Learn*: the loss curves of the training records, what they show, what the models wrote meanwhile. */
 
 import { AXES, Curves, LOSS_UNITS, LOSSES } from "./components/curves.js";
 import { byId, make, makeCard, makeLine, readable, save } from "./components/text.js";
@@ -30,7 +30,7 @@ function comparable(recorded) {
   return recorded.filter(({ history }) => history.run.protocol === protocol).slice(0, SHOWN_FIRST);
 }
 
-/** Return sentences about the models of these names: of each alone, then of those next to each other by their losses. */
+/** Return sentences about the models of these names: of each alone, then of neighbours by their losses. */
 function readingOf(shown) {
   const ranked = [...shown].sort((one, other) => one.history.best.val_loss - other.history.best.val_loss);
   const compared = ranked.slice(1).flatMap(({ name }, place) => {
@@ -40,7 +40,7 @@ function readingOf(shown) {
   return [...shown.map(({ name }) => reading.own[name]), ...new Set(compared)].filter(Boolean);
 }
 
-/** Return what each model wrote after an epoch, or after its last one before that of which a sample is kept, as cards. */
+/** Return as cards what each model wrote after an epoch, or after the last one before it that has a sample. */
 function samplesAt(shown, epoch) {
   return shown.map(({ name, history }) => {
     const written = history.epochs.filter((each) => each.sample !== "");
@@ -69,7 +69,8 @@ function csvOf(shown) {
 export function openLearn() {
   const recorded = models.filter(({ history }) => history);
   const first = comparable(recorded);
-  const offerRecord = (model, isChosen) => byId("learn-models").append(makeChoice("checkbox", "model", model.name, isChosen));
+  const offerRecord = (model, isChosen) =>
+    byId("learn-models").append(makeChoice("checkbox", "model", model.name, isChosen));
   for (const model of recorded) offerRecord(model, first.includes(model));
   whenAdded((model) => {
     if (!model.history) return;
@@ -95,7 +96,9 @@ export function openLearn() {
   const showModels = () => {
     draw();
     const sentences = readingOf(shown());
-    byId("reading").replaceChildren(...(sentences.length ? sentences : ["Choose a model that has a record."]).map(makeLine));
+    byId("reading").replaceChildren(
+      ...(sentences.length ? sentences : ["Choose a model that has a record."]).map(makeLine),
+    );
     const last = Math.max(1, ...shown().map(({ history }) => history.epochs.at(-1).epoch));
     byId("epoch").max = last;
     byId("epoch").value = last;

@@ -1,4 +1,4 @@
-/* The models of the page: what it says of them, the engine that runs them, and their weights, loaded when first used. */
+/* The models of the page: what it says of them, the engine that runs them, their weights, loaded when first used. */
 
 import { byId } from "./components/text.js";
 
@@ -99,7 +99,10 @@ export function keepModels(names) {
   for (const [name, loading] of loaded) {
     if (names.includes(name) || lent.has(name)) continue;
     loaded.delete(name);
-    loading.then((lm) => lm.close(), () => {});
+    loading.then(
+      (lm) => lm.close(),
+      () => {},
+    );
   }
 }
 
@@ -127,7 +130,8 @@ async function decodeWeights(place, size, onProgress) {
       await nextTask();
     }
   }
-  if (done !== size) throw new Error(`this page is not whole: ${done} of ${size} bytes of a model are in it; get it again`);
+  if (done !== size)
+    throw new Error(`this page is not whole: ${done} of ${size} bytes of a model are in it; get it again`);
   return weights;
 }
 

@@ -70,5 +70,7 @@ async function openPage() {
 }
 
 openPage().catch((error) => {
-  tell(`The models cannot run in this browser (${error.message}); a current Chrome, Edge, Firefox or Safari runs them.`);
+  tell(
+    `The models cannot run in this browser (${error.message}); a current Chrome, Edge, Firefox or Safari runs them.`,
+  );
 });

@@ -36,10 +36,21 @@ class Panel {
     const lm = await this.load(name);
     if (signal.aborted) return this.say("");
     const skipped = lm.unknown(settings.prompt);
-    const prompt = Array.from(settings.prompt).filter((symbol) => !skipped.includes(symbol)).join("");
+    const prompt = Array.from(settings.prompt)
+      .filter((symbol) => !skipped.includes(symbol))
+      .join("");
     this.show({ prompt, text, shades, kind: "surprisal", name: `${name}-${settings.seed}`, run: settings });
     const count = Array.from(text).length;
-    const figures = { name, seed: settings.seed, skipped, kernel: lm.kernel, count, fresh: 0, nats: 0, begin: performance.now() };
+    const figures = {
+      name,
+      seed: settings.seed,
+      skipped,
+      kernel: lm.kernel,
+      count,
+      fresh: 0,
+      nats: 0,
+      begin: performance.now(),
+    };
     const length = settings.length - count;
     try {
       for await (const piece of lm.write(settings.prompt, { ...requestOf(settings), length, after: text, signal })) {
@@ -83,7 +94,8 @@ class Panel {
       `${(nats / Math.max(fresh, 1) / Math.LN2).toFixed(2)} bits per character`,
       `seed ${seed}`,
     ];
-    if (figures.kernel === "javascript") parts.push("slower than it could be: this browser has no WebAssembly with SIMD");
+    if (figures.kernel === "javascript")
+      parts.push("slower than it could be: this browser has no WebAssembly with SIMD");
     if (skipped) parts.push(`skipped in the prompt, as the model does not know it: '${skipped}'`);
     this.say(parts.join(" · "));
   }
@@ -247,9 +259,16 @@ class WriteView {
     if (!run) return;
     const value = (id) => byId(id).value;
     const now = {
-      model_a: value("model-a"), model_b: value("model-b"), prompt: value("prompt"),
-      temperature: Number(value("temperature")), top_k: Number(value("top-k")), top_p: Number(value("top-p")),
-      seed: value("seed").trim().replace(/^0+(?=.)/, "") || run.seed,
+      model_a: value("model-a"),
+      model_b: value("model-b"),
+      prompt: value("prompt"),
+      temperature: Number(value("temperature")),
+      top_k: Number(value("top-k")),
+      top_p: Number(value("top-p")),
+      seed:
+        value("seed")
+          .trim()
+          .replace(/^0+(?=.)/, "") || run.seed,
     };
     byId("texts-changed").textContent = changes(run, now, REMEDY);
   }
@@ -298,7 +317,7 @@ function showValue(id) {
 /** Return an error as a sentence. */
 export function sentence(error) {
   const words = String(error?.message || error);
-  const start = words.replace(/^[a-z](?=[a-z]*[ ,])/, (letter) => letter.toUpperCase()); // but not of a name, a/b or a.b
+  const start = words.replace(/^[a-z](?=[a-z]*[ ,])/, (letter) => letter.toUpperCase()); // not a/b or a.b, names
   return start + (/[.!?]$/.test(words) ? "" : ".");
 }
 
@@ -316,7 +335,8 @@ export function offerModels(select, chosen) {
 
 /** Return those of PROMPTS whose symbols all models know. */
 function knownPrompts() {
-  const knows = (prompt) => models.every(({ config }) => Array.from(prompt).every((each) => config.vocab.includes(each)));
+  const knows = (prompt) =>
+    models.every(({ config }) => Array.from(prompt).every((each) => config.vocab.includes(each)));
   return PROMPTS.filter(knows);
 }
 

@@ -12,7 +12,11 @@ const MOST_TICKS = 6; // as many as a phone has room for
 const STAR = "M0-8 2-2.8 7.6-2.5 3.2 1 4.7 6.5 0 3.4-4.7 6.5-3.2 1-7.6-2.5-2-2.8Z";
 
 /** The losses of an epoch, with their names and how their curves are drawn. */
-export const LOSSES = { train_loss: ["training", "dot"], val_loss: ["validation", "solid"], unseen_loss: ["unseen text", "dash"] };
+export const LOSSES = {
+  train_loss: ["training", "dot"],
+  val_loss: ["validation", "solid"],
+  unseen_loss: ["unseen text", "dash"],
+};
 
 /** How losses in nats per character are converted, by the name of the unit. */
 export const LOSS_UNITS = {
@@ -49,7 +53,9 @@ export function lossChart(records, { unit, axis, scale }) {
   records.forEach(([name, { epochs, best }], colour) => {
     const places = AXES[axis](epochs);
     for (const [loss, [label, dash]] of Object.entries(LOSSES)) {
-      const known = epochs.flatMap((epoch, place) => (epoch[loss] == null ? [] : [[places[place], convert(epoch[loss])]]));
+      const known = epochs.flatMap((epoch, place) =>
+        epoch[loss] == null ? [] : [[places[place], convert(epoch[loss])]],
+      );
       if (known.length) chart.series.push({ name: `${name}, ${label}`, colour, dash, points: known });
     }
     const place = places[epochs.findIndex(({ epoch }) => epoch === best.epoch)];
@@ -70,7 +76,7 @@ function tickStep(span, most) {
   return [1, 2, 5, 10].map((digit) => digit * power).find((step) => span / step <= most * (1 + 1e-9)) ?? 10 * power;
 }
 
-/** An axis from the lowest to the highest of its values: `at` gives a value's place from 0 to 1, `ticks` round values. */
+/** An axis from the lowest to the highest of its values: `at` gives a value's place, 0 to 1, `ticks` round values. */
 export class Axis {
   constructor(values, { log = false, whole = false } = {}) {
     this.log = log;
@@ -200,8 +206,19 @@ export class Curves {
     const best = marks.map(({ at }) => at);
     const places = points.map(([place]) => place).filter(Number.isFinite);
     this.places = [...new Set(places)].sort((one, other) => one - other);
-    this.axes = [new Axis(this.places, x), new Axis([...points, ...best].map(([, value]) => value ?? NaN), y)];
-    this.drawing = svg("svg", { viewBox: `0 0 ${this.width} ${HEIGHT}`, width: this.width, height: HEIGHT, fill: "none" });
+    this.axes = [
+      new Axis(this.places, x),
+      new Axis(
+        [...points, ...best].map(([, value]) => value ?? NaN),
+        y,
+      ),
+    ];
+    this.drawing = svg("svg", {
+      viewBox: `0 0 ${this.width} ${HEIGHT}`,
+      width: this.width,
+      height: HEIGHT,
+      fill: "none",
+    });
     this.drawing.setAttribute("font-size", "12");
     this.drawing.setAttribute("aria-hidden", "true");
     this.drawAxes();
@@ -209,7 +226,9 @@ export class Curves {
     for (const { colour, at } of marks) {
       if (!at.every((value, side) => this.axes[side].shows(value))) continue;
       const [left, top] = this.spot(at);
-      this.drawing.append(svg("path", { d: STAR, transform: `translate(${left} ${top})`, fill: tint(colour), stroke: "#fff" }));
+      this.drawing.append(
+        svg("path", { d: STAR, transform: `translate(${left} ${top})`, fill: tint(colour), stroke: "#fff" }),
+      );
     }
     this.needle = svg("g", {});
     this.drawing.append(this.needle);
@@ -223,7 +242,9 @@ export class Curves {
   spot([place, value]) {
     const { left, right, top, bottom } = MARGIN;
     const across = left + this.axes[0].at(place) * (this.width - left - right);
-    return [across, HEIGHT - bottom - this.axes[1].at(value) * (HEIGHT - top - bottom)].map((pixel) => pixel.toFixed(1));
+    return [across, HEIGHT - bottom - this.axes[1].at(value) * (HEIGHT - top - bottom)].map((pixel) =>
+      pixel.toFixed(1),
+    );
   }
 
   drawAxes() {
@@ -247,7 +268,12 @@ export class Curves {
     }
     text(this.chart.x.title ?? "", { x: (left + end) / 2, y: HEIGHT - 6, "text-anchor": "middle" });
     const middle = (top + floor) / 2;
-    text(this.chart.y.title ?? "", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` });
+    text(this.chart.y.title ?? "", {
+      x: 0,
+      y: 0,
+      "text-anchor": "middle",
+      transform: `translate(13 ${middle}) rotate(-90)`,
+    });
   }
 
   drawCurve({ points, colour, dash }) {
@@ -293,7 +319,9 @@ export class Curves {
     const place = this.places[this.cursor];
     const across = this.pixel(place);
     const where = `${this.chart.x.one ?? ""} ${tickLabel(place)}`.trim();
-    this.needle.append(svg("path", { d: `M${across.toFixed(1)} ${MARGIN.top}V${HEIGHT - MARGIN.bottom}`, stroke: GREY }));
+    this.needle.append(
+      svg("path", { d: `M${across.toFixed(1)} ${MARGIN.top}V${HEIGHT - MARGIN.bottom}`, stroke: GREY }),
+    );
     const label = svg("text", { x: across, y: MARGIN.top - 3, "text-anchor": "middle", fill: "currentColor" });
     label.textContent = where;
     this.needle.append(label);
@@ -317,7 +345,12 @@ export class Curves {
     copy.setAttribute("font-family", "sans-serif");
     copy.prepend(svg("rect", { width: "100%", height: "100%", fill: "#fff" }));
     this.chart.series.forEach(({ name: label, colour }, row) => {
-      const text = svg("text", { x: this.width - MARGIN.right, y: MARGIN.top + 12 + 15 * row, "text-anchor": "end", fill: tint(colour) });
+      const text = svg("text", {
+        x: this.width - MARGIN.right,
+        y: MARGIN.top + 12 + 15 * row,
+        "text-anchor": "end",
+        fill: tint(colour),
+      });
       text.textContent = readable(label);
       copy.append(text);
     });

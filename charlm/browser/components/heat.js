@@ -2,8 +2,8 @@
 
 import { MOST_MARKS, make, named, readable, save, toClipboard, visible } from "./text.js";
 
-/* A shade, from 0 to 1, is one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them. MOST_NATS is the
-   surprisal that has shade 1. charlm/web/heat.py has the same numbers. */
+/* A shade, from 0 to 1, is one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them. MOST_NATS is
+   the surprisal that has shade 1. charlm/web/heat.py has the same numbers. */
 export const LOWEST = 48;
 export const HIGHEST = 126;
 export const MOST_NATS = 7.8;
@@ -35,8 +35,8 @@ function placeOf(element) {
 
 /** A text whose characters have shades, in an element that holds a `div` of the class `heat`.
 
-    props: heading, explained (a hint below the text; with one, pointing at a character explains it), paced, and value, a
-      Heat of charlm/web/heat.py. After a change of the value, `update` shows it.
+    props: heading, explained (a hint below the text; with one, pointing at a character explains it), paced, and value,
+      a Heat of charlm/web/heat.py. After a change of the value, `update` shows it.
     trigger: called with "select" and {index} when a character is chosen.
     text, detail: the elements of the text and of the explanation below it.
     symbols: the characters of the value. shown: how many of them are on the page.

@@ -358,8 +358,12 @@ class Opened:
         self.wait_until("window.charlm?.isOpen()")
 
     def wait_until(self, condition, arg=None):
-        """Wait until a condition in JavaScript holds: asked at each frame, as is the default, it costs a frame each."""
-        self.tab.wait_for_function(condition, arg=arg, polling=50)
+        """Wait until a condition in JavaScript holds; `arg` is its argument, if it is a function.
+
+        It is asked every 50 ms. Playwright would evaluate anything but a function at each time, which the page forbids.
+        """
+        function = condition if "=>" in condition else f"() => {condition}"
+        self.tab.wait_for_function(function, arg=arg, polling=50)
 
     def fill(self, **values):
         for name, value in values.items():
