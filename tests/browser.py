@@ -110,8 +110,10 @@ class Visit:
         """Wait until a condition in JavaScript holds; `arg` is its argument, if it is a function.
 
         It is asked every 50 ms. Asking at each frame, as Playwright does by default, makes the browser draw each.
+        Anything but a function would be evaluated each time, which the policy of the page without a server forbids.
         """
-        self.page.wait_for_function(condition, arg=arg, polling=50, **options)
+        function = condition if "=>" in condition else f"() => {condition}"
+        self.page.wait_for_function(function, arg=arg, polling=50, **options)
 
     def _note_foreign(self, request):
         url = urllib.parse.urlsplit(request.url)
