@@ -4,17 +4,22 @@ import json
 import shutil
 import struct
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
 import numpy as np
 import pytest
 from browser import ROOT
-from golden import SETTINGS, STORED, digests
+from golden import LENGTH, SEED, SETTINGS, STORED, TEXTS, digests
 
+from charlm import CharLM
 from charlm.errors import RequestError
 from charlm.inference import compiled
+from charlm.inference.batching import BatchScheduler, EngineBackend
 from charlm.inference.compiled import FLAGS, load_kernels
 from charlm.inference.compiled_model import CompiledModel
 from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
+from charlm.installation import bundled_models
 from charlm.model.folder import read_usable_model
 
 GOLDEN = json.loads(STORED.read_text())
@@ -111,3 +116,17 @@ def test_an_emulated_aarch64_writes_the_same_ids(on_aarch64, name, steps, scale)
     hidden, cell_state = (np.zeros((saved.config.num_layers, len(SETTINGS), model.units), np.float32) for _ in range(2))
     ids, _ = model.write(steps, hidden, cell_state, sampler())
     assert (on_aarch64(model, steps, sampler()) == ids).all()
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("model", GOLDEN)
+def test_a_text_among_64_streams_is_the_golden_text(model, workers):
+    lm = CharLM.from_pretrained(bundled_models() / model, device="cpu")
+    lm._scheduler = BatchScheduler(EngineBackend(lm.engine), workers)
+    with ThreadPoolExecutor(64) as threads:
+        others = [threads.submit(lm.generate_many, "A", 1, 300, seed=seed) for seed in range(61)]
+        written = lm.generate_many("", TEXTS, LENGTH, **SETTINGS[-1], seed=SEED)
+    assert [sha256(sample.text.encode()).hexdigest() for sample in written] == GOLDEN[model][json.dumps(SETTINGS[-1])]
+    assert all(len(other.result()[0].text) == 300 for other in others)
