@@ -22,7 +22,8 @@ from reference import load_plain, plain_logits
 
 from charlm.analysis.inspection import name_likeliest
 from charlm.errors import CharLMError
-from charlm.inference.engine import Engine
+from charlm.inference.compiled import describe_engine
+from charlm.inference.engine import Engine, Reader
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model, read_usable_model, write_model
@@ -235,6 +236,17 @@ def test_plain_javascript_gives_the_same_bits(page, site, cell, dtype, size):
     kernels, logits = read(page, folder.name, ids, simd=False)
     assert kernels == "javascript"
     assert logits.tobytes() == read(page, folder.name, ids)[1].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_logits_are_to_the_last_bit_those_of_the_compiled_kernels(page, site, cell, dtype):
+    if not describe_engine().startswith("compiled"):
+        pytest.skip("Python computes with numpy here, whose sums have another order")
+    folder = put_model(site, f"compiled-{cell}-{dtype}", cell, dtype, embedding_size=13, hidden_size=45)
+    lm = CharLM.from_pretrained(folder, device="cpu")
+    ids = np.random.default_rng(0).integers(len(VOCAB), size=1000)
+    np.testing.assert_array_equal(read(page, folder.name, ids)[1], Reader(lm.engine).read(ids[:, None])[:, 0])
 
 
 @pytest.mark.parametrize("name", BUNDLED)
