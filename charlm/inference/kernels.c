@@ -491,12 +491,13 @@ int NAME(score)(const Model *model, int64_t rows, const float *hidden, const int
 static int64_t NAME(draw)(const float *logits, int64_t symbols, const Draws *draws, int64_t text, double random,
                           double *surprisal, double *weights, double *kept, int32_t *heap) {
   int64_t likeliest = 0;
-  float lowest = logits[0], highest = logits[0];
+  int is_finite = 1;
+  float highest = logits[0];
   for (int64_t id = 0; id < symbols; id++) {
-    lowest = logits[id] < lowest ? logits[id] : lowest;
+    is_finite &= logits[id] - logits[id] == 0; /* NaN if it is infinite or NaN */
     highest = logits[id] > highest ? logits[id] : highest;
   }
-  if (!(lowest > -INFINITY && highest < INFINITY)) return -1;
+  if (!is_finite) return -1;
   while (logits[likeliest] < highest) likeliest++;
   int64_t id = likeliest;
   if (draws->scale[text] > 0) {
