@@ -401,6 +401,20 @@ class TestTrain:
         other.page.locator("#model-a input").click()  # nobody else sees it
         assert not any("my-lstm" in name for name in other.page.get_by_role("option").all_inner_texts())
 
+    def test_a_training_can_start_from_a_served_model_which_keeps_its_cell_and_size(self, app, visit):
+        visitor = visit(f"{app}/?view=train")
+        visitor.fill("train-text", "the cat sat on the mat, and the dog ran to the man.\n" * 40)
+        assert visitor.page.locator("#train-cell").is_visible()
+        visitor.choose("train-start", "shakespeare-rnn")
+        visitor.page.locator("#train-cell").wait_for(state="hidden")
+        visitor.page.locator("#train-go").click()
+        visitor.wait_for_words("train-status", " epochs, loss ")
+        visitor.choose("train-start", "random weights")
+        visitor.page.locator("#train-cell").wait_for()
+        visitor.wait_for_words("train-changed", "Changed since: start.")
+        visitor.page.locator("#train-stop").click()
+        visitor.wait_for_words("train-status", "stopped")
+
     def test_a_text_that_is_too_short_is_refused(self, app, visit):
         visitor = visit(f"{app}/?view=train")
         visitor.fill("train-text", "short")

@@ -1,6 +1,5 @@
 """Advice before a training: the size of model that suits a short text, and what symbols cost that no text trains."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from charlm.model.config import ModelConfig
 # more, memorises early and takes twice as long; on 100 KB, 512 units learn more than 256.
 SUITABLE = ((10_000, 128), (50_000, 256))
 MOST_SHOWN = 10  # symbols in a message
+UNTRAINED_NATS = 12  # that a symbol costs which nothing trains: 11.0 to 12.3 in the runs in docs/log.md
 # Seconds of one CPU core, fitted to the runs in docs/log.md. At each position of a sequence the weights are read once
 # for all streams of the batch; for each character of each stream there are products with them.
 PER_POSITION, PER_POSITION_AND_PARAMETER = 3.9e-4, 2.0e-10
@@ -50,11 +50,12 @@ def explain_untrained(symbols: dict[str, int], split: dict[str, Any]) -> str | N
         return None
     rest = split["val_chars"] + split.get("test_chars", 0)
     shown = ", ".join(map(repr, list(symbols)[:MOST_SHOWN])) + (", …" if len(symbols) > MOST_SHOWN else "")
-    chars, nats = sum(symbols.values()), math.log(split["train_chars"])
+    chars = sum(symbols.values())
+    cost = chars * UNTRAINED_NATS / rest
     stand = "symbol stands" if len(symbols) == 1 else "symbols stand"
     return (
         f"note: {len(symbols):,} {stand} only in the text that validates or tests, {chars:,} times ({shown}): in the "
-        f"vocabulary, but untrained; each time costs about {nats:.0f} nats, in all {chars * nats / rest:.4f} of a loss"
+        f"vocabulary, but untrained; each time costs about {UNTRAINED_NATS} nats, in all {cost:.4f} of a loss"
     )
 
 

@@ -8,6 +8,7 @@ is a call that borrows a GPU, and a child process only if the visitor chooses th
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,9 +31,14 @@ from charlm.model.cells import CELLS
 from charlm.model.config import CONFIG_FILE
 from charlm.model.folder import MODEL_FILES
 from charlm.model.history import CURVES, EpochRecord
+from charlm.web.models import ServedModel
 
 ROOT = PACKAGE.parent  # the folder that Python has to search for charlm and for the training package
-TEXT_FILE, RUN_FOLDER = "my-text.txt", "run"  # relative to the training's folder, so that messages show no path of ours
+TEXT_FILE, RUN_FOLDER, START_FOLDER = (
+    "my-text.txt",
+    "run",
+    "start",
+)  # relative to the training's folder, so that messages show no path of ours
 
 LARGEST_TEXT = 1_000_000  # bytes of UTF-8
 SHORTEST_TEXT = 1_000  # characters
@@ -88,6 +94,8 @@ PRESETS = {
     "large": Preset("large: 2 × 256", 2, 256, 4_000_000, "about four minutes", 60),
 }
 SHORTEST_RUN, LONGEST_RUN = 3, 100  # epochs
+# A training that begins with a model has few epochs, as many as a core can do in about two minutes, and at least one.
+MOST_EPOCHS, START_WORK = 5, 1.6e12  # parameters times characters read
 # The best of what was tried on short texts: a higher learning rate than the recipe of the long runs, little dropout.
 LEARNING_RATE_FACTOR, DROPOUT = 2.0, 0.1
 
@@ -99,6 +107,7 @@ class Progress:
     message: a line about it.
     epochs: the records so far.
     points: how many epochs are done, as a fraction, and the training loss there.
+    before: the validation loss before the first step, of a training that begins with a model.
     lm: the finished model, None before.
     package: a zip of its folder, None before; the file exists until the next value of the stream is asked for.
     offers_cpu: whether no GPU was to be had, and the CPU is left.
@@ -107,6 +116,7 @@ class Progress:
     message: str
     epochs: list[EpochRecord] = field(default_factory=list)
     points: list[tuple[float, float]] = field(default_factory=list)
+    before: float | None = None
     lm: CharLM | None = None
     package: Path | None = None
     offers_cpu: bool = False
@@ -114,6 +124,8 @@ class Progress:
     def take(self, event: FitEvent) -> None:
         """Update it with an event of the training, as train/report.py explains them."""
         match event["event"]:
+            case "start":
+                self.before = event["run"].get("before", {}).get("val_loss")
             case "step":
                 done = event["epoch"] - 1 + event["done"]
                 self.points.append((done, event["loss"]))
@@ -124,9 +136,11 @@ class Progress:
 
     @property
     def curves(self) -> dict[str, Any]:
-        """The losses as a chart: of the training within the epochs, of the validation after each."""
+        """The losses as a chart: of the training within the epochs, of the validation before the first and after each."""
         training = [list(point) for point in self.points]
         validation = [[epoch["epoch"], epoch["val_loss"]] for epoch in self.epochs]
+        if self.before is not None:
+            validation.insert(0, [0, self.before])
         return {
             "x": {"title": "epoch", "one": "epoch"},
             "y": {"title": "loss (nats per character)"},
@@ -163,15 +177,26 @@ class TrainingQueue:
         return self._fit_on_gpu is not None
 
     def train(
-        self, text: object, cell: object, size: object, visitor: str, *, on_cpu: bool = False
+        self,
+        text: object,
+        cell: object,
+        size: object,
+        visitor: str,
+        *,
+        on_cpu: bool = False,
+        start: ServedModel | None = None,
     ) -> Iterator[Progress]:
         """Train a model; yield its progress every PROGRESS_SECONDS and at the end. Closing the iterator kills it.
 
-        visitor: whose `stop` ends the training early. on_cpu: even where a GPU can be borrowed. Raises RequestError for
-        a text, cell or size that cannot be trained, if the visitor trains already, or if the queue is full.
+        visitor: whose `stop` ends the training early. on_cpu: even where a GPU can be borrowed. start: the model to
+        begin with, which has a cell and a size of its own; None for random weights.
+        Raises RequestError for a text, cell or size that cannot be trained, if the visitor trains already, or if the
+        queue is full.
         """
-        text = check_training_text(text)
-        if self.borrows_gpu and not on_cpu:
+        text, on_gpu = check_training_text(text), self.borrows_gpu and not on_cpu
+        if start is not None:
+            settings, seconds = start_settings(len(text), start, on_gpu=on_gpu)
+        elif on_gpu:
             settings, seconds = gpu_settings(len(text), cell, size)
         else:
             settings, seconds = fit_settings(len(text), cell, size), 0
@@ -181,7 +206,7 @@ class TrainingQueue:
             if stop.is_set():
                 yield Progress("stopped in the queue, before it began")
                 return
-            with _training_folder(text) as folder:
+            with _training_folder(text, start) as folder:
                 yield from self._run(folder, settings, seconds, stop)
 
     def stop(self, visitor: str) -> None:
@@ -233,6 +258,8 @@ class TrainingQueue:
     ) -> AbstractContextManager["ChildProcess | BorrowedGpu"]:
         if self._fit_on_gpu is None or gpu_seconds == 0:
             return _training_process(folder, fit_arguments(settings), progress)
+        if "init_from" in settings:
+            settings = settings | {"init_from": str(folder / settings["init_from"])}
         call = partial(self._fit_on_gpu, folder / TEXT_FILE, folder / RUN_FOLDER, settings, gpu_seconds)
         return _training_call(call, gpu_seconds, progress)
 
@@ -315,12 +342,41 @@ def gpu_settings(characters: int, cell: object, size: object) -> tuple[Settings,
     Raises RequestError for a cell or a size that does not exist.
     """
     settings, preset = fit_settings(characters, cell, size), PRESETS[str(size)]
-    epoch = GPU_EPOCH_SECONDS + GPU_STEP_SECONDS * max(characters / STEP_CHARACTERS, FEWEST_STEPS)
     wanted = min(max(GPU_FACTOR * preset.characters // characters, SHORTEST_RUN), LONGEST_RUN)
+    return _on_gpu(settings | {"epochs": wanted}, characters, preset)
+
+
+def _on_gpu(settings: Settings, characters: int, preset: Preset) -> tuple[Settings, int]:
+    """Return settings with no more epochs than there is time for on a borrowed GPU, and the seconds that they take."""
+    epoch = GPU_EPOCH_SECONDS + GPU_STEP_SECONDS * max(characters / STEP_CHARACTERS, FEWEST_STEPS)
     most = preset.gpu_seconds - GPU_START_SECONDS
-    epochs = max(min(wanted, int(most / epoch)), 1)
+    epochs = max(min(settings["epochs"], int(most / epoch)), 1)
     # in the call CUDA is there, and auto takes it
     return settings | {"epochs": epochs, "device": "auto"}, math.ceil(min(epochs * epoch, most))
+
+
+def start_settings(characters: int, start: ServedModel, *, on_gpu: bool = False) -> tuple[Settings, int]:
+    """Return the settings of a training that begins with a model, and the seconds that it may take on a borrowed GPU.
+
+    Raises RequestError if one epoch takes too long on the CPU.
+    """
+    settings: Settings = {"init_from": start_folder(start), "epochs": MOST_EPOCHS, "device": "cpu"}
+    if on_gpu:
+        return _on_gpu(settings, characters, PRESETS["large"])
+    parameters = start.lm.config.parameters
+    most = int(START_WORK / parameters)
+    if characters > most:
+        raise RequestError(
+            f"this text is too long to go on from {start.name} here, a model of {parameters:,} parameters: "
+            f"give at most {most:,} characters, or start from random weights"
+        )
+    return settings | {"epochs": min(most // characters, MOST_EPOCHS)}, 0
+
+
+def start_folder(start: ServedModel) -> str:
+    """Return where a training finds the model to begin with, relative to its folder; its record has the last name."""
+    name = re.sub(r"[^\w.-]", "-", start.name.partition("@")[0].rpartition("/")[2]).strip(".-")
+    return f"./{START_FOLDER}/{name or 'model'}"
 
 
 def fit_on_gpu() -> FitOnGpu | None:
@@ -340,12 +396,14 @@ def fit_arguments(settings: Settings) -> list[str]:
 
 
 @contextmanager
-def _training_folder(text: str) -> Iterator[Path]:
-    """Make a folder with the text. Raises RequestError if it cannot be written."""
+def _training_folder(text: str, start: ServedModel | None = None) -> Iterator[Path]:
+    """Make a folder with the text and the model to begin with. Raises RequestError if it cannot be written."""
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             Path(folder, TEXT_FILE).write_text(text, encoding="utf-8", newline="")
+            if start is not None:
+                start.lm.save_pretrained(Path(folder, start_folder(start)), samples={})
         except OSError as error:
             raise RequestError(
                 f"this server cannot write the files of a training ({error.strerror}): tell its owner"

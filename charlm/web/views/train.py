@@ -13,14 +13,15 @@ from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry, prepare_model
 
 # JavaScript of an event, see static/page.js: what is shown belongs to the text and the settings at the start.
-CHANGED = """(started, text, cell, size) =>
-    charlm.changes(started ?? undefined, { text, cell, size }, "The results below are those of the training before.")"""
+CHANGED = """(started, text, start, cell, size) => charlm.changes(
+    started ?? undefined, { text, start, cell, size }, "The results below are those of the training before.")"""
 
 
 class Fields(NamedTuple):
     """The fields and buttons above the line about the training."""
 
     text: gr.Textbox
+    start: gr.Dropdown
     cell: gr.Radio
     size: gr.Radio
     train: gr.Button
@@ -41,20 +42,25 @@ class Results(NamedTuple):
 
 def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
     """Lay out the view and connect it; return a hidden field that takes the name of each model that was trained."""
-    fields = _fields(queue)
+    fields = _fields(registry, queue)
     changed = lines(elem_classes="changed", elem_id="train-changed")
     results = _results(queue)
-    started = gr.JSON(visible=False)  # the text, cell and size of the training that is shown
+    started = gr.JSON(visible=False)  # the text and the settings of the training that is shown
+    settings: list[Any] = [fields.text, fields.start, fields.cell, fields.size]
 
-    def train(text: str, cell: str, size: str, request: gr.Request, on_cpu: bool = False) -> Iterator[list[Any]]:
-        asked: Any = {"text": text, "cell": cell, "size": size}
-        for progress in queue.train(text, cell, size, request.session_hash or "", on_cpu=on_cpu):
-            name = _add_trained(registry, progress, cell)
+    def train(
+        text: str, start: str, cell: str, size: str, request: gr.Request, on_cpu: bool = False
+    ) -> Iterator[list[Any]]:
+        asked: Any = {"text": text, "start": start, "cell": cell, "size": size}
+        model = registry[start] if start else None
+        visitor = request.session_hash or ""
+        for progress in queue.train(text, cell, size, visitor, on_cpu=on_cpu, start=model):
+            name = _add_trained(registry, progress)
             yield [*_fill_in(progress, name, _offer_download(progress, results.package)), asked]
             asked = gr.update()  # the text is sent back once
 
-    def train_on_cpu(text: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
-        yield from train(text, cell, size, request, on_cpu=True)
+    def train_on_cpu(text: str, start: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
+        yield from train(text, start, cell, size, request, on_cpu=True)
 
     def stop(request: gr.Request) -> None:
         queue.stop(request.session_hash or "")
@@ -62,19 +68,19 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
     for button, handler in ((fields.train, train), (results.on_cpu, train_on_cpu)):
         button.click(
             for_page(handler),
-            [fields.text, fields.cell, fields.size],
+            settings,
             [*results, started],
             concurrency_limit=MOST_WAITING + 2,  # one more than run and wait: it is told that the queue is full
             concurrency_id="train",
             **QUIET,
         )
     fields.stop.click(stop, None, None, **QUIET)
-    for field in (started, fields.text, fields.cell, fields.size):
-        field.change(None, [started, fields.text, fields.cell, fields.size], changed, js=CHANGED, **QUIET)
+    for field in (started, *settings):
+        field.change(None, [started, *settings], changed, js=CHANGED, **QUIET)
     return results.trained
 
 
-def _fields(queue: TrainingQueue) -> Fields:
+def _fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
     text = gr.Textbox(
         label="A text of your own",
         info="Give 10,000 characters or more. From 100,000 on, a model learns words and lines.",
@@ -85,7 +91,14 @@ def _fields(queue: TrainingQueue) -> Fields:
     )
     file = text_file(f"or a text file, up to {LARGEST_TEXT / 1e6:g} MB:", LARGEST_TEXT, elem_id="train-file")
     file.change(lambda chosen: chosen.get("text", "") if isinstance(chosen, dict) else "", file, text, **QUIET)
-    with gr.Row(equal_height=True):
+    start = gr.Dropdown(
+        [("random weights", ""), *((name, name) for name in registry.names)],
+        value="",
+        label="Start from",
+        info="A model learns a text like its own sooner, and keeps its cell and size.",
+        elem_id="train-start",
+    )
+    with gr.Row(equal_height=True) as sizes:
         cell = gr.Radio(
             [(kind.label, name) for name, kind in CELLS.items()], value="lstm", label="Cell", elem_id="train-cell"
         )
@@ -98,7 +111,8 @@ def _fields(queue: TrainingQueue) -> Fields:
     with gr.Row(elem_classes="actions"):
         train = gr.Button("Train", variant="primary", elem_id="train-go", size="md", min_width=120)
         stop = gr.Button("Stop", elem_id="train-stop", size="md", min_width=120)
-    return Fields(text, cell, size, train, stop)
+    start.change(lambda chosen: gr.update(visible=not chosen), start, sizes, **QUIET)
+    return Fields(text, start, cell, size, train, stop)
 
 
 def _results(queue: TrainingQueue) -> Results:
@@ -141,10 +155,10 @@ def _offer_download(progress: Progress, button: gr.DownloadButton) -> str | None
         return None
 
 
-def _add_trained(registry: ModelRegistry, progress: Progress, cell: str) -> str | None:
+def _add_trained(registry: ModelRegistry, progress: Progress) -> str | None:
     """Add a finished model to the registry; return its name, which nobody else can guess."""
     if progress.lm is None:
         return None
-    name = f"my-{cell}-{secrets.token_hex(4)}"
+    name = f"my-{progress.lm.config.cell}-{secrets.token_hex(4)}"
     registry.add_visitor_model(prepare_model(name, progress.lm, "trained"))
     return name

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from commands import run_train
 from forked_programs import Program
+from models import make_lm
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
@@ -27,7 +28,10 @@ from charlm.web.answers.train import (
     fit_arguments,
     fit_settings,
     gpu_settings,
+    start_folder,
+    start_settings,
 )
+from charlm.web.models import ServedModel
 from train.events import fit_events
 
 SET_PRIORITY = os.setpriority
@@ -103,6 +107,66 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch
     assert losses(last.epochs) == pytest.approx(losses(record["epochs"]), rel=1e-3)
     assert last.lm.config.cell == cell
     assert last.lm.generate("the ", 20, seed=1) == CharLM.from_pretrained(tmp_path / "run").generate("the ", 20, seed=1)
+
+
+@pytest.fixture
+def poems():
+    """A served model from the Hub that knows some of the verse's symbols."""
+    return ServedModel("ada/poems@v1", make_lm("gru", vocab="\n aetbc"), "hub")
+
+
+@pytest.mark.slow
+def test_a_training_can_start_from_a_served_model(poems):
+    last = list(TrainingQueue().train(VERSE, "lstm", "small", "ada", start=poems))[-1]
+    assert last.message.startswith("done: the model is that of epoch"), last.message
+    run, config = last.lm.history["run"], last.lm.config
+    assert (config.cell, config.hidden_size, config.num_layers) == ("gru", 8, 2)  # its own, not those that were chosen
+    assert set(config.vocab) == set(VERSE) | set("\n aetbc")
+    assert run["init_from"]["name"] == "poems"
+    validation = last.curves["series"][1]["points"]
+    assert validation[0] == [0, run["before"]["val_loss"]] and len(validation) == 1 + len(last.epochs)
+
+
+@pytest.mark.slow
+def test_a_training_on_a_gpu_can_start_from_a_served_model(poems):
+    taken = []
+
+    def fit_on_gpu(text, out, settings, seconds):
+        taken.append((settings, seconds))
+        return fit_events(text, out, settings | {"device": "cpu"}, 600)
+
+    last = list(TrainingQueue(fit_on_gpu=fit_on_gpu).train(VERSE, "lstm", "small", "ada", start=poems))[-1]
+    ((settings, seconds),) = taken
+    assert last.lm.config.cell == "gru" and last.lm.history["run"]["init_from"]["name"] == "poems"
+    assert settings["device"] == "auto" and os.path.isabs(settings["init_from"])
+    assert seconds <= PRESETS["large"].gpu_seconds
+
+
+def test_a_long_text_is_read_fewer_times_and_one_too_long_for_the_model_is_refused(poems, monkeypatch):
+    parameters = poems.lm.config.parameters
+    monkeypatch.setattr(training, "START_WORK", 10_000 * parameters)
+    epochs = [start_settings(length, poems)[0]["epochs"] for length in (1_000, 2_000, 3_000, 10_000)]
+    assert epochs == [5, 5, 3, 1]
+    with pytest.raises(RequestError) as caught:
+        start_settings(10_001, poems)
+    assert str(caught.value) == (
+        f"this text is too long to go on from ada/poems@v1 here, a model of {parameters:,} parameters: "
+        "give at most 10,000 characters, or start from random weights"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("shakespeare-lstm", "./start/shakespeare-lstm"),
+        ("ada/poems@v1", "./start/poems"),
+        ("../..", "./start/model"),
+        ("a b\n$x", "./start/a-b--x"),
+        ("봄", "./start/봄"),
+    ],
+)
+def test_a_model_to_start_from_has_a_folder_within_that_of_the_training(name, folder):
+    assert start_folder(ServedModel(name, make_lm(), "folder")) == folder
 
 
 @pytest.mark.slow
