@@ -136,7 +136,7 @@ class Progress:
 
     @property
     def curves(self) -> dict[str, Any]:
-        """The losses as a chart: of the training within the epochs, of the validation before the first and after each."""
+        """The losses as a chart: of the training within the epochs, of the validation before them and after each."""
         training = [list(point) for point in self.points]
         validation = [[epoch["epoch"], epoch["val_loss"]] for epoch in self.epochs]
         if self.before is not None:
