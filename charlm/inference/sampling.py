@@ -128,9 +128,11 @@ class BatchSampler:
         """Return unnormalised probabilities (S, V) for logits (S, V)."""
         scaled = logits.astype(np.float64)
         scaled *= np.where(self.scales, self.scales, 1)[:, None]  # at temperature 0 the weights are not used
+        if not np.isfinite(scaled).all():
+            check_finite(math.nan)
         for row, top in zip(scaled, scaled.max(axis=1).tolist(), strict=True):
-            if not -LARGEST_EXPONENT < top < LARGEST_EXPONENT:  # NaN is neither
-                row -= check_finite(top)
+            if not -LARGEST_EXPONENT < top < LARGEST_EXPONENT:
+                row -= top
         weights: Probabilities = np.exp(scaled, scaled)
         for row in self._limited:
             kept = _kept(weights[row], int(self.top_k[row]), float(self.top_p[row]))
