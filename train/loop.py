@@ -89,7 +89,7 @@ def fit(
             restore(trainer, begun, config.epochs, report)
         elif start is not None:
             trainer.begin_with(group.broadcast_from_main(partial(start.widened, protocol)))
-            run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(also))
+            run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(interrupts, also))
         report.start(run, text.unigram_loss())
         if begun is None and start is not None:
             report.start_model(run, start.new_symbols(protocol.vocab))

@@ -224,13 +224,17 @@ class Trainer:
             for name, parameter in self.network.exported_parameters().items():
                 parameter.copy_(torch.from_numpy(weights[name]))
 
-    def measure_before(self, also: Protocol | None = None) -> dict[str, float]:
-        """Return the losses of the model as it is before the first step. also: another text to measure it on."""
+    def measure_before(self, interrupts: Interrupts, also: Protocol | None = None) -> dict[str, float]:
+        """Return the losses of the model as it is before the first step. also: another text to measure it on.
+
+        Raises KeyboardInterrupt when a signal comes.
+        """
         weights = round_to_bfloat16(self.network.export_weights())
         lm = CharLM(self._model_config, weights, device=self._config.device)
-        losses = self._protocol.epoch_losses(lm.network)
-        before = {name: loss for name, loss in losses.items() if loss is not None}
-        return before if also is None else before | _also_text_loss(also, lm)
+        with interrupts.immediate():
+            losses = self._protocol.epoch_losses(lm.network)
+            before = {name: loss for name, loss in losses.items() if loss is not None}
+            return before if also is None else before | _also_text_loss(also, lm)
 
     def measure(self, interrupts: Interrupts) -> EpochRecord:
         """Measure the model in the precision it is saved in, and return the epoch's record.
