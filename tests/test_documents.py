@@ -42,7 +42,7 @@ NOT_RUN_HERE = {
 
 # What a user waits hours for: a tiny model, and a short text in place of tinyshakespeare, which the tests may not have.
 # tests/test_weights.py measures the bundled models again on the real one.
-SMALL = " --epochs 1 --hidden-size 16 --embedding-size 16 --seq-length 30"
+SHORT, SMALL = " --epochs 1 --seq-length 30", " --hidden-size 16 --embedding-size 16"
 
 
 def blocks(document, language="sh|python"):
@@ -59,7 +59,9 @@ def steps(document):
 def reduce(command):
     """The same command for a tiny model and a short text."""
     command = command.replace("--text tinyshakespeare", "--text tinyshakespeare.txt")
-    return command + SMALL if "train fit" in command else command
+    if "train fit" not in command:
+        return command
+    return command + SHORT + ("" if "--init-from" in command else SMALL)  # a model to begin with has its size
 
 
 def copy_repository(folder):
