@@ -188,7 +188,7 @@ class CharLM:
 
     @cached_property
     def engine(self) -> Engine:
-        """The model in numpy, which is what runs on a CPU."""
+        """The model as it runs on a CPU, without torch."""
         return Engine(self.config, self._weights)
 
     @cached_property

@@ -59,7 +59,7 @@ class Batch(Protocol[P_contra]):
 
 
 class Backend(Protocol[P]):
-    """What batches are written with: the numpy engine, or a torch network on a GPU. Threads may share one."""
+    """What batches are written with: the engine, or a torch network on a GPU. Threads may share one."""
 
     def prefill(self, prompt: Ids) -> P:
         """Read a prompt (T,) from the zero state."""

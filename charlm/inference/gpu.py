@@ -363,7 +363,7 @@ class NetworkState:
 class NetworkReader:
     """A network as the scorer's BlockReader (`charlm.inference.scoring`).
 
-    stretches, longest_stretch, check_interval: longer than the numpy engine's, since each call of a torch layer takes
+    stretches, longest_stretch, check_interval: longer than the engine's, since each call of a torch layer takes
         a while to begin.
     """
 

@@ -1,4 +1,4 @@
-"""The surprisals of a text of any length, in constant memory: for the numpy engine and for a torch network.
+"""The surprisals of a text of any length, in constant memory: for the engine and for a torch network.
 
 A recurrent network reads one symbol after another, which uses a small part of what a machine can compute. But it
 forgets: two readings of the same text that begin in different states agree after some hundred symbols. So a text is
@@ -28,7 +28,7 @@ SHORTEST_STRETCH = 1024  # symbols, long against the some hundred that are read 
 STATE_TOLERANCE = 5e-5
 LAST_CHECK = 2048  # symbols; a stretch that does not agree until then is read to its end
 
-# Of the numpy engine
+# Of the engine
 LONGEST_ENGINE_STRETCH = 4096  # symbols
 UNITS_PER_THREAD = 16_384  # of all stretches that a thread reads side by side: more stretches of a small model
 MOST_STRETCHES_PER_THREAD = 64
@@ -53,7 +53,7 @@ S = TypeVar("S", bound=ScoringState)
 
 
 class BlockReader(Protocol[S]):
-    """What reads for the scorer: the numpy engine, or a torch network.
+    """What reads for the scorer: the engine, or a torch network.
 
     stretches: how many it reads side by side. longest_stretch: in symbols. check_interval: symbols between two
     comparisons of states.
@@ -96,7 +96,7 @@ def surprisals(reader: BlockReader[S], pieces: Iterable[Ids]) -> Iterator[Surpri
 
 
 def count_scoring_threads() -> int:
-    """Return on how many threads the numpy engine reads."""
+    """Return on how many threads the engine reads."""
     return min(count_cores(), MOST_SCORING_THREADS)
 
 
@@ -172,7 +172,7 @@ class _Block(Generic[S]):
 
 
 class EngineReader:
-    """The numpy engine as a BlockReader, on all cores."""
+    """The engine as a BlockReader, on all cores."""
 
     longest_stretch = LONGEST_ENGINE_STRETCH
     check_interval = ENGINE_CHECK_INTERVAL
