@@ -1,9 +1,15 @@
-"""Advice before a training: the size of model that suits a short text, and what symbols cost that no text trains."""
+"""Advice about a training: before it, the size of model that suits the text; after an epoch, what its curves show.
+
+Also what symbols cost that no text trains.
+"""
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
+from charlm.analysis.diagnosis import STILL_FALLING, find_gap, find_rise, find_slope
 from charlm.model.config import ModelConfig
+from charlm.model.history import HistoryRecord, make_history
 
 # Pairs of (training characters, hidden size): for a text of fewer characters, a larger hidden size is not worth its
 # time, with the other settings at their defaults. docs/log.md has the losses: on 5 and 18 KB a larger model learns no
@@ -15,6 +21,9 @@ UNTRAINED_NATS = 12  # that a symbol costs which nothing trains: 11.0 to 12.3 in
 # for all streams of the batch; for each character of each stream there are products with them.
 PER_POSITION, PER_POSITION_AND_PARAMETER = 3.9e-4, 2.0e-10
 PER_CHAR, PER_CHAR_AND_PARAMETER = 4e-6, 3.1e-11
+
+# Epochs over which a validation loss that rises, or falls no more, is told: in one epoch it also fluctuates.
+RISE_EPOCHS, PLATEAU_EPOCHS = 2, 3
 
 
 def suitable_hidden_size(train_chars: int) -> int | None:
@@ -39,6 +48,57 @@ def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
         f"note: {chars:,} characters are few for {model.parameters:,} parameters; --hidden-size {size} predicts such a "
         f"text as well or better{cost}"
     )
+
+
+class CurveAdvice:
+    """Advice by the curves of a run, each piece at most once, however often it is resumed."""
+
+    def __init__(self, history: HistoryRecord | None = None) -> None:
+        """history: the record of the epochs before those that `after_epoch` is asked about; None if there are none."""
+        self._given = set[str]()
+        for last in range(1, len(history["epochs"]) if history else 0):
+            assert history is not None
+            self.after_epoch(make_history(history["run"], history["epochs"][:last]))
+        if history is not None:
+            self.after_epoch(history)
+
+    def after_epoch(self, history: HistoryRecord) -> list[str]:
+        """Return the lines of advice that the record of the epochs so far gives and no earlier one gave."""
+        if len(history["epochs"]) >= history["run"]["epochs"]:  # too late for this run: the page reads the curves
+            return []
+        found = {name: line for name, line in _read_curves(history).items() if name not in self._given}
+        self._given |= found.keys()
+        return list(found.values())
+
+
+def _read_curves(history: HistoryRecord) -> dict[str, str]:
+    """Return a line of advice for each thing that the curves show, by its name."""
+    epochs, best, found = history["epochs"], history["best"], dict[str, str]()
+    rise = find_rise(epochs)
+    if rise is not None and rise.last - rise.best >= RISE_EPOCHS:
+        rose = f"the validation loss rose from {rise.val[0]:.4f} (epoch {rise.best}) to {rise.val[1]:.4f}"
+        trained = f"{rise.train[0]:.4f} to {rise.train[1]:.4f}"
+        found[rise.kind] = (
+            f"note: {rose} and the training loss from {trained}: the steps are too large; a lower --lr or --clip-norm "
+            "helps"
+            if rise.kind == "divergence"
+            else f"note: {rose} while the training loss went from {trained}: the text is too short for this model; "
+            "more text, a higher --dropout or a smaller --hidden-size helps; the best model so far is saved"
+        )
+    gap = find_gap(history)
+    if gap is not None:
+        found["gap"] = (
+            f"note: the training loss is {gap:.4f} lower than the validation loss (epoch {best['epoch']}): that "
+            "much is memorised training text; if this gap grows and the validation loss stops falling, a higher "
+            "--dropout or more text helps"
+        )
+    slope, recent = find_slope(epochs, PLATEAU_EPOCHS) if len(epochs) > PLATEAU_EPOCHS else (inf, 0)
+    if rise is None and slope < STILL_FALLING:
+        found["plateau"] = (
+            f"note: the validation loss has stopped falling, by less than {STILL_FALLING} an epoch over the last "
+            f"{recent}; the best model so far is saved, so Ctrl-C loses nothing, and fewer --epochs do next time"
+        )
+    return found
 
 
 def explain_untrained(symbols: dict[str, int], split: dict[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from charlm.device import pick_device
 from charlm.errors import RequestError
 from charlm.model.history import HistoryRecord
 
-from .advice import advise, explain_rare, explain_untrained
+from .advice import CurveAdvice, advise, explain_rare, explain_untrained
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .data import Text
@@ -98,6 +98,8 @@ def fit(
             for note in filter(None, (size, explain_rare(run), explain_untrained(protocol.untrained, run["split"]))):
                 report.say(note)
 
+        advice = CurveAdvice(trainer.history if trainer.epoch > 1 else None)
+
         # 5) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
         try:
             while trainer.epoch <= config.epochs:
@@ -106,6 +108,8 @@ def fit(
                 is_best = trainer.end_epoch(record)
                 group.broadcast_from_main(partial(trainer.save, out, is_best))
                 report.epoch(record, config.epochs, is_best)
+                for note in advice.after_epoch(trainer.history):
+                    report.say(note)
             # 6) save the best model once more, with the record of all epochs
             return group.broadcast_from_main(lambda: trainer.finish(out, interrupts, also))
         except KeyboardInterrupt:

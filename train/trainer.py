@@ -281,15 +281,18 @@ class Trainer:
         """
         save_checkpoint(out, self.checkpoint())
         if is_best:
-            model = Model(self._model_config, self._best_weights, make_history(self._run, self._epochs))
+            model = Model(self._model_config, self._best_weights, self.history)
             card = model_card(model.config, model.history)
             write_model(out, model, card, card_picture(model.config, model.history))
 
+    @property
+    def history(self) -> HistoryRecord:
+        """The record of the epochs so far, of which there has to be one."""
+        return make_history(self._run, self._epochs)
+
     def best_model(self) -> CharLM:
         """Return the model of the best epoch so far, with the record up to now."""
-        return CharLM(
-            self._model_config, self._best_weights, make_history(self._run, self._epochs), device=self._config.device
-        )
+        return CharLM(self._model_config, self._best_weights, self.history, device=self._config.device)
 
     def finish(self, out: Path, interrupts: Interrupts, also: Protocol | None = None) -> HistoryRecord:
         """Save the best epoch's model with the record of all epochs, and delete the checkpoint.

@@ -15,6 +15,7 @@ Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
 SEED_NOISE = 0.003  # nats by which runs that differ in their seeds only end apart
 STILL_FALLING = 0.002  # nats per epoch
 SPIKE = 0.1  # nats
+GAP = 0.05  # nats by which the training loss is lower than the validation loss, if training text is memorised
 LEAK = 0.1  # nats by which the loss on unseen text exceeds the validation loss, if validation text was trained on
 LONGEST_SHOWN_NAME = 60  # characters of a name that are shown
 
@@ -78,6 +79,25 @@ def find_spike(epochs: Sequence[EpochRecord]) -> int | None:
     return None
 
 
+def find_slope(epochs: Sequence[EpochRecord], least: int = 2) -> tuple[float, int]:
+    """Return how much the validation loss falls an epoch (nats), and over how many of the last epochs that is.
+
+    They are the last quarter, but at least `least` epochs.
+    """
+    recent = epochs[-max(least, len(epochs) // 4) :]
+    return (recent[0]["val_loss"] - recent[-1]["val_loss"]) / (len(recent) - 1), len(recent)
+
+
+def find_gap(history: HistoryRecord) -> float | None:
+    """Return by how much the training loss is lower than the validation loss at the best epoch (nats), beyond GAP.
+
+    It is None for a validation loss that leaks, in which what is memorised does not show.
+    """
+    best = best_epoch(history)
+    gap = best["val_loss"] - best["train_loss"]
+    return gap if gap > GAP and find_leak(history) is None else None
+
+
 def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
     """Return the losses on validation text and on unseen text (nats) if the first is lower by more than LEAK."""
     best = best_epoch(history)
@@ -103,12 +123,11 @@ def _tell_best(name: str, history: HistoryRecord) -> str:
     begin += f"epoch {best['epoch']} of {epochs[-1]['epoch']}"
     if best["epoch"] != epochs[-1]["epoch"] or len(epochs) < 3:
         return begin + "."
-    recent = epochs[-max(2, len(epochs) // 4) :]
-    slope = (recent[0]["val_loss"] - recent[-1]["val_loss"]) / (len(recent) - 1)
+    slope, recent = find_slope(epochs)
     if slope > STILL_FALLING:
         advice = "" if find_leak(history) else ": more epochs would lower it"
         return f"{begin}, and it was still falling by {_nats(slope)} an epoch{advice}."
-    return f"{begin}; over the last {len(recent)} it changed by less than {_nats(STILL_FALLING)} an epoch."
+    return f"{begin}; over the last {recent} it changed by less than {_nats(STILL_FALLING)} an epoch."
 
 
 def _tell_rise(rise: Rise) -> str:
@@ -130,7 +149,7 @@ def _tell_gap(history: HistoryRecord) -> list[str]:
     best, run = best_epoch(history), history["run"]
     gap = best["val_loss"] - best["train_loss"]
     drops = any(isinstance(run.get(name), float) and run[name] > 0 for name in ("dropout", "embedding_dropout"))
-    if gap > 0.05 and find_leak(history) is None:
+    if find_gap(history) is not None:
         measured = ", though measured with dropout on," if drops else ""
         return [f"Its training loss{measured} is {_nats(gap)} lower: that much is memorised training text."]
     if gap < -SEED_NOISE and drops:

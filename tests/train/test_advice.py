@@ -1,9 +1,19 @@
 from dataclasses import replace
 
 import pytest
+from browser import ROOT
 
 from charlm.model.config import ModelConfig
-from train.advice import SUITABLE, advise, core_seconds, explain_rare, explain_untrained, suitable_hidden_size
+from charlm.model.history import make_history, read_history
+from train.advice import (
+    SUITABLE,
+    CurveAdvice,
+    advise,
+    core_seconds,
+    explain_rare,
+    explain_untrained,
+    suitable_hidden_size,
+)
 
 LARGE = ModelConfig("lstm", "".join(map(chr, range(32, 92))), 512, 512, 2, 0.4)
 RUN = {
@@ -93,3 +103,88 @@ def test_symbols_that_were_too_rare_are_counted():
 
 def test_a_model_that_a_training_begins_with_has_its_size():
     assert advise(RUN | {"init_from": {"name": "poems"}}, LARGE) is None
+
+
+def record(losses, epochs=24):
+    """The record of a run whose epochs had these training and validation losses."""
+    rest = {"unseen_loss": None, "learning_rate": 0.001, "seconds": 1.0, "chars_per_second": 10.0, "sample": "a"}
+    made = [
+        {"epoch": number, "train_loss": train, "val_loss": val, **rest} for number, (train, val) in enumerate(losses, 1)
+    ]
+    return make_history(RUN | {"epochs": epochs}, made)
+
+
+def follow(history, resumed_after=()):
+    """The lines of advice after each epoch of a run, by epoch."""
+    advice, given = CurveAdvice(), {}
+    for last in range(1, len(history["epochs"]) + 1):
+        so_far = make_history(history["run"], history["epochs"][:last])
+        if lines := advice.after_epoch(so_far):
+            given[last] = lines
+        if last in resumed_after:
+            advice = CurveAdvice(so_far)
+    return given
+
+
+FALLING = [(2.0, 1.9), (1.8, 1.7), (1.6, 1.5), (1.4, 1.4), (1.3, 1.3)]
+FLAT = [(1.3, 1.3), (1.3, 1.2999), (1.3, 1.2998), (1.3, 1.2997), (1.3, 1.2996)]
+OVERFITTING = [(2.0, 1.9), (1.7, 1.8), (1.4, 1.75), (1.2, 1.9), (1.0, 2.1), (0.8, 2.4), (0.6, 2.8)]
+DIVERGING = [(2.0, 1.9), (1.8, 1.7), (2.2, 2.1), (2.6, 2.5), (2.7, 2.6)]
+
+
+def test_a_loss_that_falls_gets_no_advice():
+    assert follow(record(FALLING)) == {}
+
+
+def test_a_loss_that_stops_falling_is_told_once_after_three_epochs():
+    assert follow(record(FALLING + FLAT)) == {
+        7: [
+            "note: the validation loss has stopped falling, by less than 0.002 an epoch over the last 3; the best "
+            "model so far is saved, so Ctrl-C loses nothing, and fewer --epochs do next time"
+        ]
+    }
+
+
+def test_a_gap_and_a_text_that_is_too_short_are_told_once_each():
+    given = follow(record(OVERFITTING))
+    assert given == {
+        2: [
+            "note: the training loss is 0.1000 lower than the validation loss (epoch 2): that much is memorised "
+            "training text; if this gap grows and the validation loss stops falling, a higher --dropout or more text "
+            "helps"
+        ],
+        5: [
+            "note: the validation loss rose from 1.7500 (epoch 3) to 2.1000 while the training loss went from 1.4000 "
+            "to 1.0000: the text is too short for this model; more text, a higher --dropout or a smaller --hidden-size "
+            "helps; the best model so far is saved"
+        ],
+    }
+
+
+def test_steps_that_are_too_large_are_told_once():
+    (lines,) = follow(record(DIVERGING)).values()
+    assert lines == [
+        "note: the validation loss rose from 1.7000 (epoch 2) to 2.5000 and the training loss from 1.8000 to 2.6000: "
+        "the steps are too large; a lower --lr or --clip-norm helps"
+    ]
+
+
+@pytest.mark.parametrize("losses", [FALLING + FLAT, OVERFITTING, DIVERGING])
+def test_a_resumed_run_gets_the_advice_of_one_that_was_never_interrupted(losses):
+    history = record(losses)
+    assert follow(history, resumed_after=range(1, 20)) == follow(history) != {}
+
+
+def test_after_the_last_epoch_there_is_no_advice_for_the_run():
+    assert follow(record(OVERFITTING, epochs=5)).keys() == {2}
+
+
+def test_the_trainings_of_the_models_here_are_not_told_that_their_text_is_too_short():
+    histories = {
+        path.parent.name: read_history(path.read_text("utf-8")) for path in ROOT.glob("weights/*/history.json")
+    }
+    assert len(histories) == 5
+    for name, history in histories.items():
+        advice = [line for lines in follow(history).values() for line in lines]
+        assert not any("too short" in line or "too large" in line for line in advice), name
+        assert not advice or not name.startswith("homework")  # a loss that leaks shows no gap

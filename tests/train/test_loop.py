@@ -379,6 +379,21 @@ def test_a_record_with_many_more_epochs_keeps_samples_that_fit(tmp_path, monkeyp
     assert [len(epoch["sample"]) for epoch in read_model(out).history["epochs"]] == [10, 10]
 
 
+def test_what_the_curves_show_is_said_once_although_the_run_is_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("charlm.analysis.diagnosis.GAP", -10.0)  # so that every epoch shows one
+
+    class StopBefore(Report):
+        def start_epoch(self, epoch, *others):
+            super().start_epoch(epoch, *others)
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_text(), tmp_path / "out", make_config(epochs=3), StopBefore())
+    fit(make_text(), tmp_path / "out", make_config(epochs=3), Report(), resume=True)
+    assert capsys.readouterr().err.count("note: the training loss is") == 1
+
+
 def interrupted(folder, **changes):
     with pytest.raises(KeyboardInterrupt):
         fit(make_text(), folder, make_config(**changes), StopAt(epochs=1))
