@@ -10,14 +10,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from browser import ROOT
 from forked_programs import run_program
 from models import make_lm
+from torch.distributed.run import get_args_parser
 
 from charlm.lm import CharLM
+from train.__main__ import parse
+from train.checkpoint import CHECKPOINT_FILE
 
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -33,6 +37,9 @@ NOT_RUN_HERE = {
     "python app.py --model ada/my-text": "tests/test_app.py",
     "torchrun --standalone --nproc-per-node 2 -m train fit --cell lstm --text my-text.txt --out runs/together": (
         "tests/train/test_distributed.py"
+    ),
+    "uv run examples/train_and_publish.py hf://datasets/ada/poems/poems.txt ada/poems-lstm --hidden-size 256": (
+        "tests/test_examples.py"
     ),
     "OMP_NUM_THREADS=1 python benchmarks/train.py --threads 1 --seconds 4": "tests/test_benchmarks.py",
     "python benchmarks/generate.py": "tests/test_benchmarks.py",
@@ -57,7 +64,8 @@ def steps(document):
 
 
 def reduce(command):
-    """The same command for a tiny model and a short text."""
+    """The same command for a tiny model and a short text; a job on the Hub is not started."""
+    command = command.replace("hf jobs uv run", "hf jobs uv run --dry-run")
     command = command.replace("--text tinyshakespeare", "--text tinyshakespeare.txt")
     if "train fit" not in command:
         return command
@@ -102,7 +110,7 @@ def run_document(document, folder, page=None):
         elif code.startswith("python -m "):
             printed.append(run_python(shlex.split(reduce(code))[1:], folder, environment))
         else:
-            printed.append(run(["bash", "-c", code], folder, environment))
+            printed.append(run(["bash", "-c", reduce(code)], folder, environment))
     return printed
 
 
@@ -173,6 +181,34 @@ RUN_ABOVE = {"README.md", "docs/python.md", "docs/spaces.md"}
 def test_every_command_of_the_other_documents_works_as_written(trained, document):
     shutil.rmtree(trained / "runs")  # these commands train it themselves
     run_document(document, trained)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_batch_script_for_slurm_starts_a_training_and_goes_on_with_a_stopped_one(tmp_path, monkeypatch, stopped):
+    (script,) = re.findall(r"^    #!/bin/bash\n(?:    .*\n|\n(?=    ))+", DOCUMENTS["docs/training.md"], re.MULTILINE)
+    (tmp_path / "train.sh").write_text(textwrap.dedent(script), encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    programs = {
+        "scontrol": '[ "$*" = "show hostnames gpu[1-2]" ] && printf "gpu1\\ngpu2\\n"',
+        "srun": 'shift 2 && "$@"',  # without its option --cpus-per-task
+        "torchrun": 'printf "%s\\n" "$@"',
+    }
+    for name, does in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{does}\n", encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    if stopped:
+        (tmp_path / "runs" / "my-text").mkdir(parents=True)
+        (tmp_path / "runs" / "my-text" / CHECKPOINT_FILE).touch()
+    slurm = {"SLURM_JOB_NODELIST": "gpu[1-2]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "7"}
+    environment = os.environ | slurm | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    run(["bash", "-n", "train.sh"], tmp_path, environment)
+    started = get_args_parser().parse_args(run(["bash", "train.sh"], tmp_path, environment).splitlines())
+    assert (started.nnodes, started.nproc_per_node, started.module) == ("2", "4", True)
+    assert (started.rdzv_id, started.rdzv_backend, started.rdzv_endpoint) == ("7", "c10d", "gpu1:29500")
+    monkeypatch.setattr(sys, "argv", ["train", *started.training_script_args])
+    args = parse()
+    assert (started.training_script, args.text, args.out) == ("train", ["my-text.txt"], Path("runs/my-text"))
+    assert args.resume == stopped
 
 
 def test_every_block_is_one_that_is_run():

@@ -1,6 +1,13 @@
-"""The scripts of examples/, run as their users run them."""
+"""The scripts and the notebook of examples/, run as their users run them."""
 
+import ast
+import json
 import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -11,14 +18,24 @@ from forked_programs import run_program
 from models import make_lm, make_model
 
 from charlm import CharLM
+from charlm.installation import DISTRIBUTION, EXTRAS
 
-EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_file())
 LSTM = str(ROOT / "weights" / "shakespeare-lstm")
 
 
-def run(name, *arguments):
+TEXT_ON_THE_HUB = "hf://datasets/ada/poems/poems.txt"
+TINY = ["--hidden-size", "16", "--embedding-size", "16", "--epochs", "1", "--seq-length", "30"]
+
+
+def run(*arguments, folder=None):
+    """What a script, which is the first argument, printed."""
+    return start(ROOT / "examples" / arguments[0], *arguments[1:], folder=folder)
+
+
+def start(*arguments, folder=None):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = run_program([ROOT / "examples" / name, *arguments], None, environment)
+    ended = run_program(arguments, folder, environment)
     assert ended.returncode == 0, ended.stderr
     return ended
 
@@ -96,5 +113,91 @@ def test_the_app_answers_a_script():
     assert all(" nats for " in line and line.count("%") == 5 for line in surprising.splitlines())
 
 
+@pytest.fixture
+def poems(hub, hub_environment):
+    """A data set on the Hub of a user who is logged in, as the secret of a job does it."""
+    hub.add_user("ada", token="hf_ada")
+    hub.add_repo("ada/poems", {"poems.txt": b"Once upon a time a small network read a book.\n" * 60}, kind="dataset")
+    hub_environment(HF_TOKEN="hf_ada")
+    return hub
+
+
+@pytest.mark.slow
+def test_a_script_trains_on_a_text_of_the_hub_and_publishes_and_may_be_run_again(poems, tmp_path):
+    command = "train_and_publish.py", TEXT_ON_THE_HUB, "ada/poems-lstm", *TINY
+    printed = run(*command, folder=tmp_path).stdout
+    commit = poems.repos["ada/poems-lstm"].refs["main"]
+    published = CharLM.from_pretrained("ada/poems-lstm")
+    address = f"{poems.url}/ada/poems-lstm/commit/{commit}\n"
+    assert printed == f"{address}{published.generate(length=300, temperature=0.8, seed=7)}\n"
+    assert published.history["run"]["texts"][0]["revision"] == poems.repos["datasets/ada/poems"].refs["main"]
+    del poems.repos["ada/poems-lstm"]  # as if the training had ended and publishing had failed
+    again = run(*command, folder=tmp_path)
+    assert again.stdout == printed and "runs/poems-lstm is finished already" in again.stderr
+
+
+def script_head(text):
+    """The metadata at the head of a script, as PEP 723 has it read."""
+    (head,) = re.findall(r"^# /// script\n((?:#(?: .*)?\n)+?)# ///$", text, re.MULTILINE)
+    return tomllib.loads(re.sub(r"^# ?", "", head, flags=re.MULTILINE))
+
+
+def test_the_head_of_the_script_names_what_it_imports_and_what_trains():
+    script = ROOT / "examples" / "train_and_publish.py"
+    text = script.read_text(encoding="utf-8")
+    head, project = script_head(text), tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    nodes = list(ast.walk(ast.parse(text)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    imported = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    assert imported == {"charlm"}
+    assert "train" in EXTRAS and "train" in project["optional-dependencies"]
+    assert head["dependencies"] == [f"{DISTRIBUTION}[train]"] and project["name"] == DISTRIBUTION
+    assert head["requires-python"] == project["requires-python"]
+    source = head["tool"]["uv"]["sources"][DISTRIBUTION]
+    assert (script.parent / source["path"]).resolve() == ROOT
+
+
+def test_the_copy_of_the_script_for_a_job_installs_charlm_from_a_repository(tmp_path):
+    document = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (made,) = re.findall(r"^(sed .*) > job.py$", document, re.MULTILINE)
+    text = subprocess.check_output(shlex.split(made), cwd=ROOT, text=True)
+    sources = {DISTRIBUTION: {"git": "https://huggingface.co/spaces/ada/my-page"}}
+    assert script_head(text)["tool"] == {"uv": {"sources": sources}}
+
+
+@pytest.mark.slow
+def test_the_notebook_trains_publishes_and_writes(poems, tmp_path, monkeypatch, capsys):
+    """Jupyter's kernel would bring thirty packages: the cells run here, in order, in one namespace."""
+    notebook = json.loads((ROOT / "examples" / "train.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    monkeypatch.chdir(tmp_path)
+    namespace, commands = {}, []
+    for cell in cells:
+        code = "".join(cell["source"])
+        if code.startswith("%"):  # IPython puts in the values of names in braces
+            commands.append(shlex.split(code.format(**namespace)))
+            if commands[-1][0] == "%run":
+                start(*commands[-1][1:], *TINY, folder=tmp_path)
+        else:
+            exec(compile(code, "train.ipynb", "exec"), namespace)
+            names = {"TEXT": TEXT_ON_THE_HUB, "REPO": "ada/from-a-notebook"}
+            namespace |= {name: value for name, value in names.items() if name in namespace}
+    written = CharLM.from_pretrained("ada/from-a-notebook").generate(length=500, temperature=0.8, seed=7)
+    assert capsys.readouterr().out == f"{written}\n"
+    installed = f"{DISTRIBUTION}[train] @ git+https://huggingface.co/spaces/USER/SPACE"
+    assert commands[0] == ["%pip", "install", "-q", installed]
+    assert [command[0] for command in commands] == ["%pip", "%run"]
+
+
 def test_every_example_is_run_here():
-    assert EXAMPLES == ["ask_the_app.py", "generate.py", "plain_torch.py", "rank_texts.py"]
+    assert EXAMPLES == [
+        "ask_the_app.py",
+        "browser.html",
+        "generate.py",
+        "plain_torch.py",
+        "rank_texts.py",
+        "train.ipynb",
+        "train_and_publish.py",
+    ]
