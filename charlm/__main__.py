@@ -49,7 +49,7 @@ def generate(args: argparse.Namespace) -> None:
     from charlm.text import read_text
 
     prompt = args.prompt if args.prompt_file is None else read_text(Path(args.prompt_file))
-    lm = CharLM.from_pretrained(args.model, device=args.device)
+    lm = CharLM.from_pretrained(args.model, epoch=args.epoch, device=args.device)
     settings = args.length, args.temperature, args.top_k, args.top_p, args.seed
     if args.json:
         for sample in lm.generate_many(prompt, args.num_samples, *settings, stop=args.stop):
@@ -75,7 +75,7 @@ def score(args: argparse.Namespace) -> None:
     from charlm.model.history import bits_per_char, perplexity
     from charlm.text import stream_text
 
-    lm = CharLM.from_pretrained(args.model)
+    lm = CharLM.from_pretrained(args.model, epoch=args.epoch)
     known, skipped, total = 0, 0, 0.0
 
     def read() -> Iterator["Ids"]:
@@ -111,7 +111,7 @@ def units(args: argparse.Namespace) -> None:
     from charlm.text import read_text
 
     text = read_text(Path(args.file))
-    lm = CharLM.from_pretrained(args.model)
+    lm = CharLM.from_pretrained(args.model, epoch=args.epoch)
     known, _ = lm.vocab.keep_known(text)
     found = lm.find_units(known, args.best)
     if args.json:

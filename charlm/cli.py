@@ -94,8 +94,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that names a model."""
+    """Add the argument that names a model, and the option that names an epoch of its training."""
     parser.add_argument("model", metavar="FOLDER_OR_REPO", help="a model folder, or USER/NAME on the Hub")
+    parser.add_argument(
+        "--epoch", type=int, metavar="N", help="the model after that epoch, of those that `fit --keep-epochs` kept"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

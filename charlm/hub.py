@@ -45,8 +45,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
-from charlm.model.folder import Model, read_usable_model, replace_files
+from charlm.model.folder import Model, read_epoch, read_usable_model, replace_files
 from charlm.model.history import HISTORY_FILE
+from charlm.model.kept import KEPT_FILE, kept_file, kept_sha256
 from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
 from charlm.model_name import DatasetFile, is_repo_id
 from charlm.nearest import nearest
@@ -84,6 +85,7 @@ class Description:
     figures: the evaluation figures of its card, losses for example, by name.
     license: as the card says, its name if it is one that the Hub does not list, or empty.
     token: what its files are read with.
+    kept_sizes: the bytes of each file with the weights of an epoch.
     """
 
     repo_id: str
@@ -94,6 +96,7 @@ class Description:
     figures: dict[str, float]
     license: str
     token: Token = field(repr=False)
+    kept_sizes: dict[str, int] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -275,6 +278,31 @@ def download(described: Description) -> Fetched:
     return Fetched(model, described.revision, "hub", folder, described.license)
 
 
+def download_epoch(described: Description, epoch: int) -> Fetched:
+    """Return the model of the commit that was described as it was after an epoch.
+
+    Weights that are not sound are downloaded afresh, once. Raises RequestError if those of the epoch were not kept, and
+    what `download` raises.
+    """
+    fetched = download(described)
+    repo_id, file, sizes = described.repo_id, kept_file(epoch), described.kept_sizes
+    kept_sha256(fetched.model.history, epoch, repo_id)  # before it is asked for
+    if file not in sizes:
+        raise HubError(f"{repo_id} has no {file}, which its record names; leave the epoch out, or tell its owner")
+    if sizes[file] > 4 * fetched.model.config.parameters + LARGEST_HEADER:
+        raise ModelFileError(f"{repo_id}: {file} is larger than the model that {CONFIG_FILE} describes")
+    try:
+        _download_file(described, file)
+        try:
+            model = read_epoch(fetched.folder, fetched.model, epoch, repo_id)
+        except ModelFileError:
+            _download_file(described, file, afresh=True)
+            model = read_epoch(fetched.folder, fetched.model, epoch, repo_id)
+    except CLIENT_ERRORS as error:
+        raise explain(error, repo_id, described.requested) from None
+    return replace(fetched, model=model)
+
+
 def endpoint() -> str:
     """Return the address of the Hub, without the name and the password that HF_ENDPOINT may hold."""
     parts = urlsplit(constants.ENDPOINT)
@@ -312,20 +340,23 @@ def _read_origin(address: str) -> str:
     return origin
 
 
-def fetch(repo_id: str, revision: str | None = None, token: Token = None) -> Fetched:
+def fetch(repo_id: str, revision: str | None = None, token: Token = None, epoch: int | None = None) -> Fetched:
     """Return a model from the Hub, all of its files at one commit; from the cache if the Hub gives no answer.
 
-    Raises HubError if the Hub refuses, HubUnavailableError if it gives no usable answer and the cache has no such
-    model, ModelFileError if the files are not a sound model.
+    epoch: as it was after that epoch.
+    Raises RequestError if the weights of that epoch were not kept, HubError if the Hub refuses, HubUnavailableError if
+    it gives no usable answer and the cache has no such model, ModelFileError if the files are not a sound model.
     """
     try:
-        return download(describe(repo_id, revision, token))
+        described = describe(repo_id, revision, token)
+        return download(described) if epoch is None else download_epoch(described, epoch)
     except HubUnavailableError as reason:
         cached = _cached_folder(repo_id, revision)
         if cached is None:
             raise
         try:
             model = read_usable_model(cached, repo_id)
+            model = model if epoch is None else read_epoch(cached, model, epoch, repo_id)
         except ModelFileError as damage:
             raise HubUnavailableError(f"{reason}; the copy in the cache cannot be used: {damage}") from None
         if not constants.is_offline_mode():
@@ -387,6 +418,7 @@ def _read_description(repo_id: str, requested: str | None, token: Token, answer:
         _figures(card.get("model-index")),
         license[:LONGEST_FIGURE_NAME] if isinstance(license, str) else "",
         token,
+        _kept_sizes(about.get("siblings")),
     )
 
 
@@ -410,6 +442,16 @@ def _sizes(repo_id: str, siblings: object) -> dict[str, int]:
     if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in sizes]:
         raise HubError(f"{repo_id} has no {missing[0]}: it is not a charlm model")
     return sizes
+
+
+def _kept_sizes(siblings: object) -> dict[str, int]:
+    """Return the size of each file with the weights of an epoch, of those whose size the Hub tells."""
+    found = [(file.get("rfilename"), file.get("size")) for file in json_objects(siblings)]
+    return {
+        name: size
+        for name, size in found
+        if isinstance(name, str) and KEPT_FILE.fullmatch(name) and type(size) is int and size >= 0
+    }
 
 
 def _figures(model_index: object) -> dict[str, float]:
@@ -446,15 +488,7 @@ def _download_files(described: Description, afresh: Collection[str] = ()) -> Pat
             raise ModelFileError(f"{repo_id}: {name} has {sizes[name]:,} bytes, more than any charlm model needs")
 
     def download_file(name: str) -> Path:
-        path = hf_hub_download(
-            repo_id,
-            name,
-            revision=described.revision,
-            token=described.token,
-            force_download=name in afresh,
-            etag_timeout=QUESTION_SECONDS,
-        )
-        return Path(path)
+        return _download_file(described, name, afresh=name in afresh)
 
     with open(download_file(CONFIG_FILE), encoding="utf-8", errors="replace") as file:
         config, _ = ModelConfig.from_json(file.read(LARGEST_JSON + 1))  # which refuses what is larger
@@ -463,6 +497,19 @@ def _download_files(described: Description, afresh: Collection[str] = ()) -> Pat
     if HISTORY_FILE in sizes:
         download_file(HISTORY_FILE)
     return download_file(WEIGHTS_FILE).parent
+
+
+def _download_file(described: Description, name: str, *, afresh: bool = False) -> Path:
+    """Return the path of a file of a commit in the cache. afresh: download it although the cache has it."""
+    path = hf_hub_download(
+        described.repo_id,
+        name,
+        revision=described.revision,
+        token=described.token,
+        force_download=afresh,
+        etag_timeout=QUESTION_SECONDS,
+    )
+    return Path(path)
 
 
 def _check_cache(repo_id: str) -> None:

@@ -26,7 +26,7 @@ from charlm.inference.streams import StopFinder, check_stop, cut_at_stop, read_i
 from charlm.installation import optional_packages
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
-from charlm.model.folder import Model, read_usable_model, write_model
+from charlm.model.folder import Model, read_epoch, read_usable_model, write_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord, bits_per_char
 from charlm.model_name import HubName, explain_missing, parse_model_name, parse_push_target
 from charlm.vocab import Ids, Vocab
@@ -64,7 +64,7 @@ class CharLM:
     record_problem: what is wrong with the record that it was loaded with; empty if nothing is.
     source: where it was loaded from: `hub`, `cache` (the Hub's copy on this disk) or `folder`.
     revision: the commit it came from, or None for a folder.
-    weights_sha256: of the model.safetensors that it was loaded from, in hex; empty if it was not loaded.
+    weights_sha256: of the file that its weights were loaded from, in hex; empty if it was not loaded.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class CharLM:
         revision: str | None = None,
         token: str | bool | None = None,
         device: str = "auto",
+        epoch: int | None = None,
     ) -> "CharLM":
         """Load a model from a folder, or from the Hub if no such folder is here.
 
@@ -109,12 +110,16 @@ class CharLM:
             repository needs one.
         device: cpu, cuda, mps, or auto: the one of CPU and CUDA that writes a batch of streams the faster here.
             The attribute `device` says which.
+        epoch: the model as it was after that epoch, of those whose weights `fit --keep-epochs` kept, with its record up
+            to then.
 
         If the Hub cannot be reached, the copy in its cache is used, with a warning. A model whose training record is
         damaged comes without it, with a warning. Raises HubError if the Hub refuses, HubUnavailableError if it cannot
         be reached and nothing is cached, ModelFileError if configuration and weights are not a sound model,
         RequestError for a wrong argument.
         """
+        if epoch is not None:
+            check_whole("epoch", epoch, 1)
         found, warning = parse_model_name(repo_or_folder)
         if warning:
             warnings.warn(warning, stacklevel=2)
@@ -124,9 +129,10 @@ class CharLM:
                     f"revision={revision!r} is that of a repository, and {repo_or_folder} is a folder: leave it out, "
                     "or write hf://USER/NAME for a repository on the Hub"
                 )
-            lm = cls._from_model(read_usable_model(found), device)
+            model = read_usable_model(found)
+            lm = cls._from_model(model if epoch is None else read_epoch(found, model, epoch), device)
         else:
-            lm = cls._from_hub(str(repo_or_folder), found, revision, token, device)
+            lm = cls._from_hub(str(repo_or_folder), found, revision, token, device, epoch)
         if lm.record_problem:
             warnings.warn(
                 f"{repo_or_folder}: {lm.record_problem}; the model is used without its training record until "
@@ -137,7 +143,13 @@ class CharLM:
 
     @classmethod
     def _from_hub(
-        cls, name: str, found: HubName, revision: str | None, token: str | bool | None, device: str
+        cls,
+        name: str,
+        found: HubName,
+        revision: str | None,
+        token: str | bool | None,
+        device: str,
+        epoch: int | None,
     ) -> "CharLM":
         """See from_pretrained. name: as the user wrote it."""
         if None not in (revision, found.revision) and revision != found.revision:
@@ -145,7 +157,7 @@ class CharLM:
         from charlm import hub  # here, because loading a folder needs no huggingface_hub
 
         try:
-            fetched = hub.fetch(found.repo_id, revision if revision is not None else found.revision, token)
+            fetched = hub.fetch(found.repo_id, revision if revision is not None else found.revision, token, epoch)
         except HubError as error:
             raise explain_missing(name, error) from None
         return cls._from_model(fetched.model, device, fetched.source, fetched.revision)

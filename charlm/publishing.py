@@ -1,6 +1,7 @@
 """Publish a model or a Space on the Hub. How the Hub is asked, and what its errors mean, stands in charlm.hub."""
 
 import hashlib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,8 @@ from charlm.hub import (
 from charlm.installation import program
 from charlm.model.card import model_card
 from charlm.model.config import CONFIG_FILE, ModelConfig
-from charlm.model.folder import CARD_FILE, MODEL_FILES, read_model
+from charlm.model.folder import CARD_FILE, MODEL_FILES, is_model_file, read_epoch, read_model
+from charlm.model.kept import kept_epochs, kept_file
 from charlm.model.published_card import Publication, published_card
 from charlm.model.weights import WEIGHTS_FILE
 from charlm.model_name import MAIN_BRANCH, check_folder, parse_push_target, parse_space_name
@@ -90,9 +92,10 @@ def push_folder(
 ) -> str:
     """Publish a model folder as a repository, created if need be, in one commit; return the commit's address.
 
-    Only the files of a model are uploaded; those that the repository has of an earlier model and this one
-    lacks, its training record for example, are deleted. If nothing has changed since the last commit, none is made.
-    If it replaces files that are not as this account's last push left them, a warning names them.
+    Only the files of a model are uploaded; of the weights that were kept of epochs, those that its record names. Files
+    that the repository has of an earlier model and this one lacks, its training record for example, are deleted. If
+    nothing has changed since the last commit, none is made. If it replaces files that are not as this account's last
+    push left them, a warning names them.
 
     repo: named in any way of `parse_hub_name`, without a revision. license, language: written into the metadata of the
         published card; the folder stays as it is. space: USER/SPACE that shows the model, to which the card links.
@@ -118,7 +121,7 @@ def push_folder(
         api.create_repo(repo_id, private=private, exist_ok=True)
         head, present = _list_contents(repo_id, None, token)
         replaced = _find_replaced(repo_id, files, account, head, present, token)
-        outdated = set(present) & (set(MODEL_FILES) - set(files))
+        outdated = set(filter(is_model_file, present)) - set(files)
         operations = _operations(files, outdated)
         commit = api.create_commit(repo_id, operations, commit_message=PUSH_TITLE, parent_commit=head)
     except CLIENT_ERRORS as error:
@@ -141,7 +144,12 @@ def _read_files(folder: Path) -> dict[str, bytes]:
     files = {CARD_FILE: model_card(model.config, model.history).encode()}
     files |= {name: (folder / name).read_bytes() for name in MODEL_FILES if (folder / name).is_file()}
     _, sha256 = ModelConfig.from_json(files[CONFIG_FILE].decode())
-    if hashlib.sha256(files[WEIGHTS_FILE]).hexdigest() != sha256:
+    sha256s = {WEIGHTS_FILE: sha256}
+    for epoch, sha256 in kept_epochs(model.history).items():
+        if os.path.lexists(folder / (path := kept_file(epoch))):
+            read_epoch(folder, model, epoch)
+            files[path], sha256s[path] = (folder / path).read_bytes(), sha256
+    if any(hashlib.sha256(files[path]).hexdigest() != sha256.lower() for path, sha256 in sha256s.items()):
         raise ModelFileError(
             f"{folder} changed while it was read: nothing was published; push it again when no training writes to it"
         )
@@ -226,7 +234,8 @@ def _find_replaced(
 
     head, present: the last commit, and what it holds, as `_list_contents` returns them.
     """
-    replaced = [name for name in MODEL_FILES if name in present and present[name] not in _ids(files.get(name))]
+    found = [*(name for name in MODEL_FILES if name in present), *sorted(set(present) - set(MODEL_FILES))]
+    replaced = [name for name in found if is_model_file(name) and present[name] not in _ids(files.get(name))]
     if not replaced:
         return []
     commits = json_objects(ask(f"models/{repo_id}/commits/main", {}, token))  # the newest first

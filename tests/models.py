@@ -15,7 +15,7 @@ from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig
 from charlm.model.folder import Model, read_model, write_model
 from charlm.model.history import make_history
-from charlm.model.weights import round_to_bfloat16
+from charlm.model.weights import pack_weights, round_to_bfloat16
 
 VOCAB = "\n abcdeé한😀"
 
@@ -80,6 +80,20 @@ def save(model, folder):
     card, picture = model_card(model.config, model.history), card_picture(model.config, model.history)
     write_model(folder, model, card, picture)
     return folder
+
+
+def keep_epochs(folder, *epochs):
+    """Let a saved model keep the weights of some epochs; return them."""
+    config, path = read_config(folder), folder / "history.json"
+    history, kept = json.loads(path.read_text("utf-8")), {}
+    (folder / "epochs").mkdir(exist_ok=True)
+    for epoch in epochs:
+        kept[epoch] = make_weights(config, seed=100 + epoch)
+        packed = pack_weights(kept[epoch])
+        (folder / "epochs" / f"{epoch:04d}.safetensors").write_bytes(packed)
+        history["epochs"][epoch - 1]["weights_sha256"] = hashlib.sha256(packed).hexdigest()
+    path.write_text(json.dumps(history), "utf-8")
+    return kept
 
 
 def assert_refused(folder, message):

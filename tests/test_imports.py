@@ -24,6 +24,7 @@ ORDER = [
     "charlm.model.cells",
     "charlm.model.config",
     "charlm.model.history",
+    "charlm.model.kept",
     "charlm.model.weights",
     "charlm.model.folder",
     "charlm.model.card",

@@ -54,6 +54,7 @@ INIT_FROM_HELP = (
     + ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in START_DEFAULTS.items())
 )
 ALSO_TEXT_HELP = "with --init-from: measure how much of this text, such as that of the model, is forgotten"
+KEEP_EPOCHS_HELP = "also keep the weights of epochs 1, 2, 3, 5, 8, 13 … and the last, in epochs/ of the model folder"
 MOST_COUNT = 10**9  # of a symbol in a text
 RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epochs may change, to more"
 
@@ -108,7 +109,16 @@ def run_fit(args: argparse.Namespace) -> None:
         text = read(*args.text, known=known)
         also_text = read(*args.also_text) if args.also_text else None
         try:
-            history = fit(text, out, config, watched, resume=args.resume, start=start, also_text=also_text)
+            history = fit(
+                text,
+                out,
+                config,
+                watched,
+                resume=args.resume,
+                start=start,
+                also_text=also_text,
+                keep_epochs=args.keep_epochs,
+            )
         except NothingToResumeError as error:
             raise RequestError(f"{error}{command_to_begin(args)}") from None
     report.say(describe_end(out, history))
@@ -182,7 +192,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from .protocols import evaluate
 
     text = load_text(*args.text, folding=parse_folding(args), say=lambda message: print(message, file=sys.stderr))
-    lm = CharLM.from_pretrained(args.model)
+    lm = CharLM.from_pretrained(args.model, epoch=args.epoch)
     run = lm.history["run"] if lm.history else {}
     if run.get("text_sha256") not in (None, text.encoded.sha256):
         print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)
@@ -326,6 +336,7 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     groups[MODEL].add_argument("--init-from", metavar="FOLDER_OR_REPO", help=INIT_FROM_HELP)
     groups[TEXT].add_argument("--also-text", nargs="+", action="extend", metavar="TEXT", help=ALSO_TEXT_HELP)
     groups[TRAINING].add_argument("--resume", action="store_true", help=RESUME_HELP)
+    groups[TEXT].add_argument("--keep-epochs", action="store_true", help=KEEP_EPOCHS_HELP)
     publishing = groups[PUBLISHING]
     publishing.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
     publishing.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from charlm.errors import ModelFileError, TrainingError
 from charlm.model.folder import replace_files
+from charlm.model.kept import kept_file
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -44,6 +45,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         raise TrainingError(
             f"cannot write a checkpoint to {folder} ({error.strerror}); the one before is kept: "
             "make room and go on from it with --resume"
+        ) from None
+
+
+def save_kept_epoch(folder: Path, epoch: int, packed: bytes) -> None:
+    """Write the weights of an epoch into a run's folder, so that they are there completely or not at all.
+
+    Raises TrainingError if they cannot be written.
+    """
+    path = folder / kept_file(epoch)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        replace_files(path.parent, {path.name: packed})
+    except OSError as error:
+        raise TrainingError(
+            f"cannot write {path} ({error.strerror}); the checkpoint before is kept: make room and go on from it with "
+            "--resume"
         ) from None
 
 

@@ -37,6 +37,7 @@ def fit(
     resume: bool = False,
     start: StartModel | None = None,
     also_text: Text | None = None,
+    keep_epochs: bool = False,
 ) -> HistoryRecord:
     """Train a model on a text, leave the model of the best epoch in the folder `out`, and return its record.
 
@@ -46,7 +47,7 @@ def fit(
     Under torchrun, all processes train one model.
 
     start: the model to begin with; `config` has its architecture, and `text.known` its symbols. also_text: another text
-        whose validation loss is measured before and after.
+        whose validation loss is measured before and after. keep_epochs: keep weights as charlm.model.kept says.
 
     Raises RequestError if the text or a setting does not fit, `out` holds another model, or nothing to resume;
     TrainingError if the loss is no longer a number.
@@ -73,6 +74,7 @@ def fit(
         if begun is not None:
             resolved = keep_choices(config, resolved, begun.run)
         run = describe_run(text, protocol, resolved) | describe_start(start, also_text, also, group)
+        run |= {"keep_epochs": True} if keep_epochs else {}
         if begun is not None:
             run = continue_run(begun, run, out)
             if begun.history is not None and run["epochs"] == begun.run["epochs"]:
@@ -84,7 +86,7 @@ def fit(
 
         # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
         trainer = Trainer(resolved, protocol, run, report, group)
-        group.broadcast_from_main(lambda: prepare_folder(out))
+        group.broadcast_from_main(lambda: prepare_folder(out, keeps_epochs=keep_epochs))
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
         elif start is not None:

@@ -13,6 +13,7 @@ from charlm.errors import CharLMError, ModelFileError, RequestError, TrainingErr
 from charlm.model.config import Weights
 from charlm.model.folder import LEFTOVER_PREFIX, MODEL_FILES, clear_leftovers, make_folder, read_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord
+from charlm.model.kept import EPOCHS_FOLDER
 from charlm.nearest import nearest_path
 
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
@@ -75,13 +76,16 @@ class FolderLock:
             self._folder = folder
 
 
-def prepare_folder(out: Path) -> None:
+def prepare_folder(out: Path, *, keeps_epochs: bool = False) -> None:
     """Remove what a killed run left half written, and try to write as `save_checkpoint` will after hours of training.
 
     Raises RequestError if this user cannot write there, TrainingError if the disk is full.
     """
     clear_leftovers(out)
+    clear_leftovers(out / EPOCHS_FOLDER)
     try:
+        if keeps_epochs:
+            (out / EPOCHS_FOLDER).mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=LEFTOVER_PREFIX, dir=out) as folder:
             Path(folder, "new").write_bytes(b"checkpoint")
     except OSError as error:

@@ -1,5 +1,6 @@
 """Trainer: the state of a run, and what is done to it: a step, an epoch, measuring, saving."""
 
+import hashlib
 import math
 import time
 from pathlib import Path
@@ -14,11 +15,12 @@ from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, write_model
 from charlm.model.history import EpochRecord, HistoryRecord, longest_sample, make_history
-from charlm.model.weights import round_to_bfloat16
+from charlm.model.kept import is_kept
+from charlm.model.weights import pack_weights, round_to_bfloat16
 from charlm.vocab import Vocab
 
 from .batches import Batches
-from .checkpoint import Checkpoint, delete_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, delete_checkpoint, save_checkpoint, save_kept_epoch
 from .config import TrainConfig
 from .distributed import ProcessGroup
 from .interrupts import Interrupts
@@ -247,7 +249,7 @@ class Trainer:
             lm = CharLM(self._model_config, self._measured_weights, device=self._config.device)
             losses = self._protocol.epoch_losses(lm.network)
             assert losses["val_loss"] is not None
-            return {
+            record: EpochRecord = {
                 "epoch": self.epoch,
                 "train_loss": train_loss,
                 "val_loss": self._check_loss(losses["val_loss"]),
@@ -257,6 +259,9 @@ class Trainer:
                 "chars_per_second": self.step * self.batches.chars_per_step / self._seconds,
                 "sample": self._write_sample(lm),
             }
+            if self._run.get("keep_epochs") and is_kept(self.epoch, self._config.epochs):
+                record["weights_sha256"] = hashlib.sha256(pack_weights(self._measured_weights)).hexdigest()
+            return record
 
     def _write_sample(self, lm: CharLM) -> str:
         length = min(SAMPLE_LENGTH, longest_sample(self._config.epochs))
@@ -277,8 +282,11 @@ class Trainer:
     def save(self, out: Path, is_best: bool) -> None:
         """Save a checkpoint and then, if the epoch that has ended is the best so far, the model.
 
-        Its card shows the epoch's sample of the record; `finish` writes samples for the final one.
+        If the weights of the epoch are kept, they are written before: a run that resumes from the checkpoint does not
+        have them. The model's card shows the epoch's sample of the record; `finish` writes samples for the final one.
         """
+        if "weights_sha256" in self._epochs[-1]:
+            save_kept_epoch(out, self._epochs[-1]["epoch"], pack_weights(self._measured_weights))
         save_checkpoint(out, self.checkpoint())
         if is_best:
             model = Model(self._model_config, self._best_weights, self.history)

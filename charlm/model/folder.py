@@ -7,7 +7,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +15,7 @@ from charlm.damage import explain_missing_file, explain_text
 from charlm.errors import ModelFileError, RequestError
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, ModelConfig, Weights
 from charlm.model.history import HISTORY_FILE, HistoryRecord, read_history, write_history
+from charlm.model.kept import KEPT_FILE, history_until, kept_file, kept_sha256
 from charlm.model.weights import WEIGHTS_FILE, pack_weights, read_weights
 from charlm.text import printable
 
@@ -79,6 +80,27 @@ def _read_model(folder: Path, name: str | None, *, needs_record: bool) -> Model:
     except ModelFileError as error:
         raise ModelFileError(f"{name or folder}: {_in_one_line(str(error))}") from None
     return Model(config, weights, history, record_problem, sha256)
+
+
+def read_epoch(folder: Path, model: Model, epoch: int, name: str | None = None) -> Model:
+    """Return a model as it was after an epoch, with the record up to then, from the weights that its folder kept.
+
+    model: as it was read from the folder. name: as for `read_model`.
+    Raises RequestError if the weights of that epoch were not kept, ModelFileError if their file is missing or damaged.
+    """
+    sha256, file = kept_sha256(model.history, epoch, name or folder), kept_file(epoch)
+    assert model.history is not None  # it names the SHA-256
+    try:
+        with _open(folder / file, file) as opened:
+            weights = read_weights(opened, model.config, sha256, file, HISTORY_FILE)
+    except ModelFileError as error:
+        raise ModelFileError(f"{name or folder}: {_in_one_line(str(error))}") from None
+    return replace(model, weights=weights, history=history_until(model.history, epoch), weights_sha256=sha256.lower())
+
+
+def is_model_file(path: str) -> bool:
+    """Tell whether a path in a model folder or repository is that of a file of the model."""
+    return path in MODEL_FILES or KEPT_FILE.fullmatch(path) is not None
 
 
 def write_model(folder: Path, model: Model, card: str, picture: bytes | None = None) -> None:
@@ -183,19 +205,24 @@ def _read_text(path: Path) -> str:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file. Raises ModelFileError if it is not one, or if opening it or reading in the block fails."""
+def _open(path: Path, kept: str | None = None) -> Iterator[BinaryIO]:
+    """Open a regular file. Raises ModelFileError if it is not one, or if opening it or reading in the block fails.
+
+    kept: what errors call a file without which the model is whole.
+    """
+    name = kept or path.name
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ModelFileError(f"{path.name} cannot be read: it is a pipe or a device, not a file")
+                raise ModelFileError(f"{name} cannot be read: it is a pipe or a device, not a file")
             yield file
     except FileNotFoundError:
         cause = explain_missing_file(path)
         hint = f"; {cause}" if cause else ""
-        raise ModelFileError(f"{path.name} is missing: this is not a whole model folder{hint}") from None
+        need = "this is not a whole model folder" if kept is None else "get it again, or leave the epoch out"
+        raise ModelFileError(f"{name} is missing: {need}{hint}") from None
     except OSError as error:
-        raise ModelFileError(f"{path.name} cannot be read: {error.strerror}") from None
+        raise ModelFileError(f"{name} cannot be read: {error.strerror}") from None
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import sys
 from itertools import chain
 from reprlib import repr as short_repr
@@ -27,6 +28,7 @@ LARGEST_SYMBOL = 6  # bytes of one symbol in a sample: JSON escapes a control ch
 LARGEST_RUN = 64 * 1024  # bytes of `run`; a path takes up to 4 KB
 LONGEST_TITLE = 70  # characters
 LARGEST_DRAWN = 10**9  # larger numbers are drawn as this one: their labels do not fit, and matplotlib overflows
+SHA256 = re.compile("[0-9a-fA-F]{64}")
 PARTS = ("train", "val", "test")  # of a text; few records have the last
 FURTHER_LOSSES = ("val_loss_reset256", "test_loss", "also_text_loss")  # of the best epoch, which not every record has
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
@@ -43,6 +45,7 @@ class EpochRecord(TypedDict):
     seconds: float
     chars_per_second: float
     sample: str
+    weights_sha256: NotRequired[str]  # of the weights of this epoch, if they were kept: see charlm.model.kept
 
 
 class BestRecord(TypedDict):
@@ -155,6 +158,9 @@ def _check_epoch(epoch: object, place: int) -> None:
         epoch["unseen_loss"] = float(epoch["unseen_loss"])
     if not isinstance(epoch.get("sample"), str):
         raise ModelFileError(f"history.json: {where}.sample must be a string")
+    sha256 = epoch.get("weights_sha256", "0" * 64)
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+        raise ModelFileError(f"history.json: {where}.weights_sha256 must be a string of 64 hexadecimal digits")
 
 
 def bits_per_char(nats_per_char: float) -> float:

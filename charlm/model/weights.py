@@ -50,29 +50,31 @@ def pack_weights(weights: Weights) -> bytes:
     return bytes(safetensors.serialize(specs, {"format": "pt"}))  # transformers refuses files without this note
 
 
-def read_weights(file: BinaryIO, config: ModelConfig, sha256: str) -> Weights:
+def read_weights(
+    file: BinaryIO, config: ModelConfig, sha256: str, name: str = WEIGHTS_FILE, described_in: str = CONFIG_FILE
+) -> Weights:
     """Read model.safetensors into float32 arrays; besides these it takes some MB of memory.
+
+    name: what errors call the file. described_in: the file that names its SHA-256.
 
     Raises ModelFileError unless the file has that SHA-256 (hex) and holds the tensors of `config`, all of them finite.
     """
     fault = None
-    source = _Source(file)
+    source = _Source(file, name)
     most = 4 * config.parameters + LARGEST_HEADER
     if source.bytes_left > most:
-        raise ModelFileError(f"{WEIGHTS_FILE} is larger than the {most:,} bytes that it can need")
+        raise ModelFileError(f"{name} is larger than the {most:,} bytes that it can need")
     try:
         types = _read_header(source, config)
         shapes = config.tensor_shapes
-        weights = {name: _read_tensor(source, name, dtype, shapes[name]) for name, dtype in types.items()}
+        weights = {tensor: _read_tensor(source, tensor, dtype, shapes[tensor]) for tensor, dtype in types.items()}
     except ModelFileError as error:
         fault = error
     except MemoryError:
         raise ModelFileError(f"the model takes {4 * config.parameters:,} bytes of memory, more than is free") from None
     if source.finish() != sha256.lower():  # reported before any other fault, because it says what to do
         cause = _explain(file, config) or "one of the two is damaged or from another model; get both again"
-        raise ModelFileError(
-            f"{WEIGHTS_FILE} is not the file that {CONFIG_FILE} describes (its SHA-256 differs): {cause}"
-        )
+        raise ModelFileError(f"{name} is not the file that {described_in} describes (its SHA-256 differs): {cause}")
     if fault is not None:
         raise fault
     return weights
@@ -95,15 +97,17 @@ def _explain(file: BinaryIO, config: ModelConfig) -> str | None:
 class _Source:
     """A file read once, from its beginning to where it ended when it was opened, and hashed while it is read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        """name: what errors call the file."""
         self._file = file
+        self.name = name
         self.bytes_left = os.fstat(file.fileno()).st_size
         self._sha256 = hashlib.sha256()
 
     def fill(self, array: NDArray[Any]) -> None:
         """Read as many bytes as an array has into it. Raises ModelFileError if the file ends before."""
         if array.nbytes > self.bytes_left or self._file.readinto(array.data) < array.nbytes:  # type: ignore[attr-defined]
-            raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: it ends too early")
+            raise ModelFileError(f"{self.name} cannot be read: it ends too early")
         self.bytes_left -= array.nbytes
         self._sha256.update(array.data)
 
@@ -129,42 +133,42 @@ def _read_header(source: _Source, config: ModelConfig) -> dict[str, str]:
     """
     length = int.from_bytes(source.read(8), "little")
     if length > LARGEST_HEADER:
-        raise ModelFileError(f"{WEIGHTS_FILE} has a header of over {LARGEST_HEADER:,} bytes: not a charlm model")
+        raise ModelFileError(f"{source.name} has a header of over {LARGEST_HEADER:,} bytes: not a charlm model")
     try:
-        header = parse_json_object(source.read(length).decode(), f"the header of {WEIGHTS_FILE}")
+        header = parse_json_object(source.read(length).decode(), f"the header of {source.name}")
     except UnicodeDecodeError:
-        raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: its header is not UTF-8 text") from None
+        raise ModelFileError(f"{source.name} cannot be read: its header is not UTF-8 text") from None
     header.pop("__metadata__", None)  # notes for other loaders
     shapes, place = config.tensor_shapes, 0
     if header.keys() != shapes.keys():
-        raise ModelFileError(f"{WEIGHTS_FILE} holds other tensors than {CONFIG_FILE} describes")
+        raise ModelFileError(f"{source.name} holds other tensors than {CONFIG_FILE} describes")
     for name, shape in shapes.items():
-        _check_entry(name, header[name], shape)
+        _check_entry(source.name, name, header[name], shape)
     in_order = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
     for name, entry in in_order:
         end = place + math.prod(shapes[name]) * np.dtype(NUMPY_TYPES[entry["dtype"]]).itemsize
         if entry["data_offsets"] != [place, end]:
-            raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: the numbers of {name} do not follow those before")
+            raise ModelFileError(f"{source.name} cannot be read: the numbers of {name} do not follow those before")
         place = end
     if place != source.bytes_left:
         raise ModelFileError(
-            f"{WEIGHTS_FILE} cannot be read: it has {source.bytes_left:,} bytes of numbers, not {place:,}"
+            f"{source.name} cannot be read: it has {source.bytes_left:,} bytes of numbers, not {place:,}"
         )
     return {name: entry["dtype"] for name, entry in in_order}
 
 
-def _check_entry(name: str, entry: object, shape: tuple[int, ...]) -> None:
+def _check_entry(file: str, name: str, entry: object, shape: tuple[int, ...]) -> None:
     """Raise ModelFileError unless a header's entry describes a tensor of that shape, of a type that charlm reads."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: its header does not describe {name}")
+        raise ModelFileError(f"{file} cannot be read: its header does not describe {name}")
     if not _are_whole(entry["shape"]) or tuple(entry["shape"]) != shape:
         raise ModelFileError(
-            f"{WEIGHTS_FILE}: {name} has shape {short_repr(entry['shape'])}; {CONFIG_FILE} demands {list(shape)}"
+            f"{file}: {name} has shape {short_repr(entry['shape'])}; {CONFIG_FILE} demands {list(shape)}"
         )
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in NUMPY_TYPES:
-        raise ModelFileError(f"{WEIGHTS_FILE}: {name} is of type {entry['dtype']}; charlm reads F32 and BF16")
+        raise ModelFileError(f"{file}: {name} is of type {entry['dtype']}; charlm reads F32 and BF16")
     if not _are_whole(entry["data_offsets"]):
-        raise ModelFileError(f"{WEIGHTS_FILE} cannot be read: its header does not tell where {name} is")
+        raise ModelFileError(f"{file} cannot be read: its header does not tell where {name} is")
 
 
 def _are_whole(numbers: object) -> TypeGuard[list[int]]:
@@ -183,7 +187,7 @@ def _read_tensor(source: _Source, name: str, dtype: str, shape: tuple[int, ...])
         source.fill(stored)
         piece[:] = _from_bfloat16(stored, piece.shape) if dtype == "BF16" else stored
         if not np.isfinite(piece).all():
-            raise ModelFileError(f"{WEIGHTS_FILE}: {name} holds a NaN or an infinity")
+            raise ModelFileError(f"{source.name}: {name} holds a NaN or an infinity")
     return array
 
 

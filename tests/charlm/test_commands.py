@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run_train
-from models import VOCAB, contents, make_model, save
+from models import VOCAB, contents, keep_epochs, make_model, save
 from reference import load_plain, mean_loss
 
 from charlm import CharLM, __version__, cli
@@ -44,6 +44,14 @@ def charlm(monkeypatch, capsys):
         return caught.value.code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A model folder that has kept the weights of epochs 1 and 3."""
+    folder = save(make_model(), tmp_path / "kept")
+    keep_epochs(folder, 1, 3)
+    return folder
 
 
 @pytest.fixture
@@ -706,3 +714,23 @@ def test_export_needs_a_model_and_a_file(charlm, tmp_path):
     assert "--html" in refused(charlm("export", "model"))
     assert "is neither a folder here nor" in refused(charlm("export", tmp_path / "nothing", "--html", path))
     assert not path.exists()
+
+
+def test_each_command_that_loads_a_model_takes_an_epoch_of_its_training(charlm, kept, text_file, monkeypatch, capsys):
+    path = text_file("a bad cab\n" * 40)
+    lm = CharLM.from_pretrained(kept, epoch=3, device="cpu")
+    status, written, _ = charlm("generate", kept, "--epoch", 3, "--length", 20, "--seed", 7, "--device", "cpu")
+    assert (status, written) == (0, lm.generate("", 20, seed=7) + "\n")
+    status, scored, _ = charlm("score", kept, path, "--epoch", 3, "--json")
+    assert status == 0
+    assert json.loads(scored)["nats_per_char"] == pytest.approx(float(lm.score("a bad cab\n" * 40).mean()), abs=1e-6)
+    run_train(monkeypatch, "evaluate", kept, "--text", path, "--epoch", 3, "--json")
+    at_three = json.loads(capsys.readouterr().out)["val_loss"]
+    run_train(monkeypatch, "evaluate", kept, "--text", path, "--json")
+    assert json.loads(capsys.readouterr().out)["val_loss"] != at_three
+
+
+@pytest.mark.parametrize("command", ["generate", "score"])
+def test_a_command_refuses_an_epoch_that_was_not_kept_in_one_line(charlm, kept, text_file, command):
+    result = charlm(command, kept, *([text_file("a bad cab")] if command == "score" else []), "--epoch", 2)
+    assert refused(result) == f"error: {kept} has not kept the weights of epoch 2; choose one of 1, 3\n"

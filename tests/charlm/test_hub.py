@@ -20,9 +20,9 @@ from huggingface_hub import (
     hf_hub_download,
     snapshot_download,
 )
-from models import contents
+from models import contents, keep_epochs
 
-from charlm.errors import HubError, HubUnavailableError, ModelFileError
+from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.hub import describe, describe_public, search
 from charlm.lm import CharLM
 from charlm.model.folder import Model
@@ -92,6 +92,97 @@ def test_only_three_files_are_downloaded_and_no_pickle_among_them(hub, files):
     CharLM.from_pretrained("ada/tiny")
     asked = [request.path.rsplit("/", 1)[1] for request in hub.asked("GET .*/resolve/")]
     assert sorted(asked) == ["config.json", "history.json", "model.safetensors"]
+
+
+@pytest.fixture
+def kept(hub, folder):
+    """A repository whose model has kept the weights of epochs 1 and 3, by epoch."""
+    kept = keep_epochs(folder, 1, 3)
+    names = [*FIVE, "epochs/0001.safetensors", "epochs/0003.safetensors"]
+    hub.add_repo("ada/kept", {name: (folder / name).read_bytes() for name in names})
+    return kept
+
+
+def has_weights(lm, weights):
+    loaded = lm.network.export_weights()
+    return all(np.array_equal(loaded[name], weights[name]) for name in weights)
+
+
+def test_a_model_at_an_epoch_comes_from_the_hub_and_without_it_from_the_cache(hub, kept):
+    lm = CharLM.from_pretrained("ada/kept", epoch=3)
+    assert has_weights(lm, kept[3]) and lm.history["best"]["epoch"] == 3
+    assert (lm.source, lm.revision) == ("hub", hub.repos["ada/kept"].refs["main"])
+    asked = {request.path.split("/resolve/")[1].split("/", 1)[1] for request in hub.asked("GET .*/resolve/")}
+    assert asked == {"config.json", "history.json", "model.safetensors", "epochs/0003.safetensors"}
+    hub.on(".*", lambda answer: Response(503, b"", {}))
+    with pytest.warns(UserWarning, match="using the copy in the cache"):
+        lm = CharLM.from_pretrained("ada/kept", epoch=3)
+    assert has_weights(lm, kept[3]) and lm.source == "cache"
+    with pytest.raises(
+        HubUnavailableError, match=r"copy in the cache cannot be used: .*epochs/0001.safetensors is miss"
+    ):
+        CharLM.from_pretrained("ada/kept", epoch=1)
+
+
+def test_an_epoch_that_the_hub_has_not_is_refused_with_those_that_it_has(hub, kept):
+    with pytest.raises(RequestError) as caught:
+        CharLM.from_pretrained("ada/kept", epoch=2)
+    assert str(caught.value) == "ada/kept has not kept the weights of epoch 2; choose one of 1, 3"
+    assert not hub.asked("GET .*/epochs/")
+
+
+def test_weights_of_an_epoch_that_arrive_damaged_are_downloaded_once_more(hub, kept):
+    hub.on("GET .*/epochs/", lambda answer: cut(answer()), times=1)
+    assert has_weights(CharLM.from_pretrained("ada/kept", epoch=1), kept[1])
+
+
+def cut(response):
+    return Response(response.status, b"x" * len(response.body), response.headers)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (b"x" * 100, ModelFileError, r"epochs/0001.safetensors is not the file that history.json describes"),
+        (
+            b"x" * 2_000_000,
+            ModelFileError,
+            "epochs/0001.safetensors is larger than the model that",
+        ),
+        (None, HubError, "ada/kept has no epochs/0001.safetensors, which its record names; leave the epoch out"),
+    ],
+    ids=["other", "large", "missing"],
+)
+def test_weights_of_an_epoch_that_no_training_kept_are_refused(hub, kept, change, kind, message):
+    repo = hub.repos["ada/kept"]
+    if change is None:
+        files = {name: content for name, content in repo.files.items() if name != "epochs/0001.safetensors"}
+        hub.add_repo("ada/kept", files)
+    else:
+        repo.commit({"epochs/0001.safetensors": change})
+    with pytest.raises(kind, match=message):
+        CharLM.from_pretrained("ada/kept", epoch=1)
+    if change is None or len(change) > 100:
+        assert not hub.asked("GET .*/epochs/")
+
+
+@pytest.mark.parametrize(
+    "odd", [{"rfilename": ["epochs/0001.safetensors"]}, {"size": -1}, {"size": "1"}, {"size": None}]
+)
+def test_what_the_hub_tells_of_the_weights_of_an_epoch_is_read_field_by_field(hub, kept, odd):
+    def change(info):
+        next(each for each in info["siblings"] if each["rfilename"] == "epochs/0001.safetensors").update(odd)
+
+    change_info(hub, change)
+    assert has_weights(CharLM.from_pretrained("ada/kept", epoch=3), kept[3])
+    with pytest.raises(HubError, match=r"has no epochs/0001.safetensors"):
+        CharLM.from_pretrained("ada/kept", epoch=1)
+
+
+def test_how_much_a_model_transfers_does_not_count_the_weights_of_epochs(hub, kept):
+    described = describe("ada/kept")
+    assert described.sizes.keys() == {"config.json", "history.json", "model.safetensors"}
+    assert described.kept_sizes.keys() == {"epochs/0001.safetensors", "epochs/0003.safetensors"}
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from hub_client import FIVE, TOKEN, write
 from hub_server import Response
 from huggingface_hub import ModelCard
-from models import VOCAB, make_lm, make_model
+from models import VOCAB, keep_epochs, make_lm, make_model
 from reference import load_plain, log_softmax, plain_logits
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
@@ -54,6 +54,53 @@ def test_a_second_push_of_another_model_is_one_commit_that_keeps_foreign_files(a
     assert len(repo.commits) == 4
     assert repo.files["model.safetensors"] == other_files["model.safetensors"]
     assert repo.files["LICENSE"] == b"MIT"
+
+
+def test_the_weights_of_epochs_are_in_the_same_commit_and_no_strangers_files_beside_them(ada, folder):
+    keep_epochs(folder, 1, 3)
+    for name in ("epochs/0002.safetensors", "epochs/notes.txt", "epochs/.writing-x/new/0003.safetensors"):
+        write(folder / name, b"private")
+    push_folder(folder, "ada/tiny")
+    created, pushed = ada.repos["ada/tiny"].commits
+    kept = {"epochs/0001.safetensors", "epochs/0003.safetensors"}
+    assert pushed.files.keys() - created.files.keys() == FIVE | kept
+    assert all(pushed.files[name] == (folder / name).read_bytes() for name in kept)
+    push_folder(folder, "ada/tiny")
+    assert len(ada.repos["ada/tiny"].commits) == 2
+
+
+def test_the_weights_of_epochs_of_an_earlier_model_go_with_that_model(ada, folder, other_files):
+    keep_epochs(folder, 1, 3)
+    push_folder(folder, "ada/tiny")
+    repo = ada.repos["ada/tiny"]
+    repo.commit({"epochs/readme.txt": b"by hand"})
+    for name, content in other_files.items():
+        write(folder / name, content)
+    push_folder(folder, "ada/tiny")
+    assert {name for name in repo.files if name.startswith("epochs/")} == {"epochs/readme.txt"}
+
+
+def test_weights_of_an_epoch_that_somebody_else_put_there_are_told_when_a_push_deletes_them(ada, folder):
+    edit(ada.add_repo("ada/tiny"), {"epochs/0007.safetensors": b"theirs"})
+    with pytest.warns(UserWarning, match=r"this push replaced epochs/0007.safetensors of ada/tiny, which had changed"):
+        push_folder(folder, "ada/tiny")
+    assert "epochs/0007.safetensors" not in ada.repos["ada/tiny"].files
+
+
+def test_damaged_weights_of_an_epoch_are_refused_before_the_hub_is_asked(ada, folder):
+    keep_epochs(folder, 1)
+    write(folder / "epochs/0001.safetensors", b"damaged")
+    with pytest.raises(ModelFileError, match=r"epochs/0001.safetensors is not the file that history.json describes"):
+        push_folder(folder, "ada/tiny")
+    assert not ada.requests
+
+
+def test_a_folder_without_the_weights_that_its_record_names_is_published_without_them(ada, folder):
+    keep_epochs(folder, 1, 3)
+    (folder / "epochs/0001.safetensors").unlink()
+    push_folder(folder, "ada/tiny")
+    assert "epochs/0003.safetensors" in ada.repos["ada/tiny"].files.keys() - {"epochs/0001.safetensors"}
+    assert "epochs/0001.safetensors" not in ada.repos["ada/tiny"].files
 
 
 def test_the_record_of_an_earlier_model_goes_with_that_model(ada, folder):

@@ -32,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 import charlm.model.card
@@ -62,6 +63,7 @@ CONFIG = TrainConfig(
     device="cpu",
     precision="fp32",
 )
+KEPT = ("epochs/0001.safetensors", "epochs/0002.safetensors")
 TIMES = {"seconds", "chars_per_second"}
 
 Crash = Callable[[int, int, str, tuple[Any, ...]], None]
@@ -87,6 +89,21 @@ def digest(value: object, arrays: dict[str, Any]) -> str:
     for name, array in sorted(arrays.items()):
         whole.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
     return whole.hexdigest()
+
+
+def list_files(folder: Path) -> list[str]:
+    """Return the paths of all that is in a folder and its folders."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def check_kept_epochs(out: Path) -> None:
+    """Fail if weights of an epoch are there in part, or missing although the record of the checkpoint names them."""
+    checkpoint, kept = load_checkpoint(out), {}
+    for path in (out / "epochs").glob("*.safetensors"):
+        safetensors.torch.load(path.read_bytes())
+        kept[int(path.stem)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for epoch in checkpoint.values["epochs"] if checkpoint is not None else []:
+        assert kept.get(epoch["epoch"]) == epoch["weights_sha256"], f"{out} lacks the weights of {epoch['epoch']}"
 
 
 def read_model_state(out: Path) -> str | None:
@@ -158,6 +175,7 @@ class UninterruptedRun:
 
         Fails if what a reader finds there is something that the uninterrupted run has never written.
         """
+        check_kept_epochs(out)
         model, checkpoint = read_model_state(out), read_checkpoint_state(out)
         assert model in [None, *self.models], f"{out} holds a model that the uninterrupted run never wrote"
         if checkpoint is None:
@@ -167,8 +185,8 @@ class UninterruptedRun:
 
     def check_same(self, out: Path) -> None:
         """Fail unless a finished run left the same files as the uninterrupted one."""
-        assert sorted(os.listdir(out)) == sorted(os.listdir(self.out))
-        for name in ("model.safetensors", "config.json"):
+        assert list_files(out) == list_files(self.out)
+        for name in ("model.safetensors", "config.json", *KEPT):
             assert (out / name).read_bytes() == (self.out / name).read_bytes(), f"{name} of {out} differs"
         records = [json.loads((place / "history.json").read_text()) for place in (out, self.out)]
         assert without_times(records[0]) == without_times(records[1]), f"history.json of {out} differs"
@@ -181,7 +199,7 @@ def train(out: Path, report: Report) -> int:
     """Train to the end, resuming what is in the folder if there is a run, and return the exit status of the command."""
 
     def command() -> None:
-        fit(TEXT, out, CONFIG, report, resume=holds_run(out))
+        fit(TEXT, out, CONFIG, report, resume=holds_run(out), keep_epochs=True)
 
     return cli.run(command)
 

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from models import contents, make_model, save
+from models import contents, make_model, save, unpack_safetensors
 from reference import PlainModel, load_plain, mean_loss
 
 from charlm.errors import RequestError, TrainingError
@@ -379,19 +379,89 @@ def test_a_record_with_many_more_epochs_keeps_samples_that_fit(tmp_path, monkeyp
     assert [len(epoch["sample"]) for epoch in read_model(out).history["epochs"]] == [10, 10]
 
 
+@pytest.mark.slow
 def test_what_the_curves_show_is_said_once_although_the_run_is_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("charlm.analysis.diagnosis.GAP", -10.0)  # so that every epoch shows one
-
-    class StopBefore(Report):
-        def start_epoch(self, epoch, *others):
-            super().start_epoch(epoch, *others)
-            if epoch == 2:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        fit(make_text(), tmp_path / "out", make_config(epochs=3), StopBefore())
+        fit(make_text(), tmp_path / "out", make_config(epochs=3), StopInEpoch(2))
     fit(make_text(), tmp_path / "out", make_config(epochs=3), Report(), resume=True)
     assert capsys.readouterr().err.count("note: the training loss is") == 1
+
+
+class StopInEpoch(Report):
+    """Raise KeyboardInterrupt before the first step of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.stop_in = epoch
+
+    def start_epoch(self, epoch, *others):
+        super().start_epoch(epoch, *others)
+        if epoch == self.stop_in:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_kept_epochs_are_those_that_the_record_names_and_the_best_of_them_is_the_model(tmp_path):
+    out = tmp_path / "out"
+    history = fit(make_text(), out, make_config(epochs=4), Report(), keep_epochs=True)
+    names = sorted(os.listdir(out / "epochs"))
+    assert names == ["0001.safetensors", "0002.safetensors", "0003.safetensors", "0004.safetensors"]
+    assert history["run"]["keep_epochs"] is True
+    for name, epoch in zip(names, history["epochs"], strict=True):
+        packed = (out / "epochs" / name).read_bytes()
+        assert hashlib.sha256(packed).hexdigest() == epoch["weights_sha256"]
+        assert {kind for kind, _, _ in unpack_safetensors(packed).values()} == {"BF16"}
+    best = history["best"]["epoch"]
+    assert (out / "epochs" / f"000{best}.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    lm = CharLM.from_pretrained(out, epoch=1, device="cpu")
+    assert lm.generate("", 100, 0.8, seed=0) == history["epochs"][0]["sample"][:100]
+
+
+def test_a_run_that_keeps_nothing_has_no_folder_for_it(tmp_path):
+    history = fit(make_text(), tmp_path / "out", make_config(epochs=1), Report())
+    assert "epochs" not in os.listdir(tmp_path / "out")
+    assert "keep_epochs" not in history["run"] and "weights_sha256" not in history["epochs"][0]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_same_epochs_bit_for_bit(tmp_path):
+    config = make_config(epochs=4)
+    straight = fit(make_text(), tmp_path / "straight", config, Report(), keep_epochs=True)
+    for epoch in (2, 4):
+        with pytest.raises(KeyboardInterrupt):
+            fit(make_text(), tmp_path / "out", config, StopInEpoch(epoch), keep_epochs=True, resume=epoch > 2)
+    history = fit(make_text(), tmp_path / "out", config, Report(), keep_epochs=True, resume=True)
+    assert without_times(history["epochs"]) == without_times(straight["epochs"])
+    assert contents(tmp_path / "out" / "epochs") == contents(tmp_path / "straight" / "epochs")
+
+
+def test_a_run_that_was_begun_without_keeping_epochs_is_not_resumed_with_it(tmp_path):
+    out = interrupted(tmp_path / "out")
+    with pytest.raises(RequestError, match="holds a run with keep_epochs None, not True; resume with the settings"):
+        fit(make_text(), out, make_config(), Report(), resume=True, keep_epochs=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_the_weights_of_an_epoch_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    write, out = folder._write_flushed, tmp_path / "out"
+
+    def fail_at_the_second(path, content):
+        if path.name == "0002.safetensors":
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "_write_flushed", fail_at_the_second)
+        with pytest.raises(TrainingError) as caught:
+            fit(make_text(), out, make_config(), Report(), keep_epochs=True)
+    assert str(caught.value) == (
+        f"cannot write {out}/epochs/0002.safetensors (No space left on device); the checkpoint before is kept: make "
+        "room and go on from it with --resume"
+    )
+    assert os.listdir(out / "epochs") == ["0001.safetensors"]
+    fit(make_text(), out, make_config(), Report(), keep_epochs=True, resume=True)
+    assert sorted(os.listdir(out / "epochs")) == ["0001.safetensors", "0002.safetensors"]
 
 
 def interrupted(folder, **changes):
