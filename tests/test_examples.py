@@ -19,6 +19,8 @@ from models import make_lm, make_model
 
 from charlm import CharLM
 from charlm.installation import DISTRIBUTION, EXTRAS
+from charlm.model.history import HISTORY_FILE
+from train.checkpoint import CHECKPOINT_FILE
 
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_file())
 LSTM = str(ROOT / "weights" / "shakespeare-lstm")
@@ -142,7 +144,7 @@ def script_head(text):
     return tomllib.loads(re.sub(r"^# ?", "", head, flags=re.MULTILINE))
 
 
-def test_the_head_of_the_script_names_what_it_imports_and_what_trains():
+def test_the_script_names_in_its_head_what_it_imports_and_below_the_files_of_a_begun_training():
     script = ROOT / "examples" / "train_and_publish.py"
     text = script.read_text(encoding="utf-8")
     head, project = script_head(text), tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -154,6 +156,7 @@ def test_the_head_of_the_script_names_what_it_imports_and_what_trains():
     assert "train" in EXTRAS and "train" in project["optional-dependencies"]
     assert head["dependencies"] == [f"{DISTRIBUTION}[train]"] and project["name"] == DISTRIBUTION
     assert head["requires-python"] == project["requires-python"]
+    assert f'BEGUN = ("{CHECKPOINT_FILE}", "{HISTORY_FILE}")' in text
     source = head["tool"]["uv"]["sources"][DISTRIBUTION]
     assert (script.parent / source["path"]).resolve() == ROOT
 
