@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, repeat
 from pathlib import Path
 from threading import Lock, Thread
@@ -12,7 +13,8 @@ from threading import Lock, Thread
 from charlm.errors import CharLMError, HubUnavailableError, ModelFileError, RequestError
 from charlm.installation import program
 from charlm.lm import CharLM
-from charlm.model_name import choose_names
+from charlm.model.kept import kept_epochs
+from charlm.model_name import choose_names, parse_hub_name
 from charlm.text import printable
 
 # What the page says about where weights came from.
@@ -26,16 +28,33 @@ SOURCES = {
 
 FROM_HUB = ("hub", "cache")
 MOST_VISITOR_MODELS = 8
+MOST_LOADED_EPOCHS = 6  # models as they were after an epoch that stay in memory
 FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between the retries of `retry_hub`
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model under the name that visitors choose it by. source: a key of SOURCES."""
+    """A model under the name that visitors choose it by. source: a key of SOURCES.
+
+    place: where it was loaded from, a folder or a name on the Hub; None for a visitor's model.
+    """
 
     name: str
     lm: CharLM
     source: str
+    place: Path | str | None = None
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs of its training after which it can write, since their weights were kept."""
+        return list(kept_epochs(self.lm.history)) if self.place is not None else []
+
+    def at_epoch(self, epoch: int) -> CharLM:
+        """Return the model as it was after one of its `epochs`. Raises what `CharLM.from_pretrained` does."""
+        assert self.place is not None
+        found = parse_hub_name(self.place) if isinstance(self.place, str) else None
+        place = self.place if found is None else f"hf://{found.repo_id}"
+        return _load_epoch(place, self.lm.revision, epoch, self.lm.device)
 
     def __str__(self) -> str:
         """Return the line about the model: cell, size, where its weights came from, device."""
@@ -50,6 +69,11 @@ class ServedModel:
                 f"runs on {self.lm.device.upper()}",
             ]
         )
+
+
+@lru_cache(maxsize=MOST_LOADED_EPOCHS)
+def _load_epoch(place: Path | str, revision: str | None, epoch: int, device: str) -> CharLM:
+    return CharLM.from_pretrained(place, revision=revision, epoch=epoch, device=device)
 
 
 class ModelRegistry:
@@ -206,15 +230,15 @@ def _load(name: str, place: Path | str, bundled: Path, device: str) -> ServedMod
     try:
         lm = CharLM.from_pretrained(place, device=device)
         is_bundled = isinstance(place, Path) and place.resolve().parent == bundled.resolve()
-        return prepare_model(name, lm, "bundled" if is_bundled else lm.source)
+        return prepare_model(name, lm, "bundled" if is_bundled else lm.source, place)
     except CharLMError as error:
         return error
     except MemoryError:
         return ModelFileError(f"{name} needs more memory than is free; close other programs, or serve fewer models")
 
 
-def prepare_model(name: str, lm: CharLM, source: str) -> ServedModel:
-    """Build the engine of a model, so that the first visitor does not wait for it. source: a key of SOURCES."""
+def prepare_model(name: str, lm: CharLM, source: str, place: Path | str | None = None) -> ServedModel:
+    """Build the engine of a model, so that the first visitor does not wait for it. source, place: of ServedModel."""
     if lm.device == "cpu":
         _ = lm.engine
-    return ServedModel(printable(name), lm, source)
+    return ServedModel(printable(name), lm, source, place)

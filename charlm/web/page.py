@@ -48,7 +48,7 @@ def build_page(registry: ModelRegistry, device: str = "auto") -> gr.Blocks:
             with _tab("write"):
                 writing = write.build(registry)
             with _tab("learn"):
-                learn_models = learn.build(registry)
+                learn_models = learn.build(registry, writing.settings)
             with _tab("inside"):
                 inside_models = inside.build(registry)
             with _tab("train"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from charlm.analysis.diagnosis import Records
 from charlm.errors import RequestError
-from charlm.model.history import CURVES, EpochRecord
+from charlm.model.history import CURVES, EpochRecord, HistoryRecord
 from charlm.text import printable
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
@@ -94,12 +94,16 @@ def _epochs(records: Records) -> Iterator[tuple[str, EpochRecord]]:
     return ((name, epoch) for name, history in records for epoch in history["epochs"])
 
 
+def epoch_at(history: HistoryRecord, epoch: int) -> EpochRecord:
+    """Return the record of an epoch, or of the last before it, or of the first."""
+    return ([each for each in history["epochs"] if each["epoch"] <= epoch] or history["epochs"][:1])[-1]
+
+
 def samples_at(records: Records, epoch: int) -> list[dict[str, str]]:
     """Return each model's sample after an epoch, or after its last epoch before that, as cards: title, about, text."""
     found = []
     for name, history in records:
-        so_far = [each for each in history["epochs"] if each["epoch"] <= epoch] or history["epochs"][:1]
-        record = so_far[-1]
+        record = epoch_at(history, epoch)
         losses = ", ".join(
             f"{label} {record[curve]:.4f}"  # type: ignore[literal-required]
             for curve, label in CURVES.items()

@@ -1,9 +1,11 @@
-"""The answers of the view *Learn*: the stored training records of some models.
+"""The answers of the view *Learn*: the stored training records of some models, and what they write at kept epochs.
 
 All functions raise RequestError for names that are no choice of models.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,14 +13,17 @@ from weakref import WeakKeyDictionary
 from charlm.analysis import diagnosis
 from charlm.analysis.diagnosis import Records
 from charlm.checks import check_whole
+from charlm.errors import CharLMError
 from charlm.lm import CharLM
 from charlm.model.history import HistoryRecord
 from charlm.text import printable
+from charlm.web.answers.write import WriteSettings
 from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.plots import (
     COLUMNS,
     PlotSettings,
     draw_plot,
+    epoch_at,
     samples_at,
     settings_of,
     tabulate,
@@ -26,6 +31,7 @@ from charlm.web.plots import (
 )
 
 MOST_MODELS = 20
+LONGEST_SAMPLE, MOST_WRITTEN = 500, 5_000  # characters that models write for one position of the slider: each, and all
 LARGEST_WHOLE = 2**53  # up to which JavaScript's numbers hold every whole number
 
 _faults: WeakKeyDictionary[CharLM, str] = WeakKeyDictionary()  # of the records that were shown once, "" if none
@@ -63,9 +69,65 @@ def last_epoch(registry: ModelRegistry, names: object) -> int:
     return max((epoch["epoch"] for _, history in records for epoch in history["epochs"]), default=1)
 
 
-def samples(registry: ModelRegistry, names: object, epoch: object) -> list[dict[str, str]]:
-    """Return what the models wrote after an epoch, as cards."""
-    return samples_at(_records(registry, names)[0], check_whole("epoch", epoch, 0))
+def samples(
+    registry: ModelRegistry, names: object, epoch: object, fields: Mapping[str, Any] | None = None
+) -> list[dict[str, str]]:
+    """Return what the models wrote after an epoch, as cards.
+
+    fields: of the view *Write*, but for its models. A model that has kept the weights of the epoch writes with them
+    now, as these fields say, and beside it with those of its best epoch; the others show the samples of their records.
+    Raises RequestError for fields that cannot be, if a model writes.
+    """
+    records, _ = _records(registry, names)
+    samples = samples_at(records, check_whole("epoch", epoch, 0))
+    if fields is None:
+        return samples
+    shown = [(registry[name], epoch_at(history, epoch)["epoch"]) for name, history in records]  # type: ignore[arg-type]
+    writers = sum(number in model.epochs for model, number in shown)
+    if not writers:
+        return samples
+    settings = WriteSettings.from_fields({"model_a": "", "model_b": "", **fields})  # which draws a seed for all
+    settings = replace(settings, length=min(settings.length, LONGEST_SAMPLE, MOST_WRITTEN // (2 * writers)))
+    cards = list[dict[str, str]]()
+    for (model, number), sample in zip(shown, samples, strict=True):
+        cards += _write_at(model, number, sample, settings) if number in model.epochs else [sample]
+    return cards
+
+
+def _write_at(model: ServedModel, epoch: int, sample: dict[str, str], settings: WriteSettings) -> list[dict[str, str]]:
+    """Let a model write as it was after an epoch, and as it is; return a card for each.
+
+    sample: the card of that epoch's sample, which is returned with the reason if the weights cannot be used.
+    """
+    assert model.lm.history is not None
+    best = model.lm.history["best"]["epoch"]
+    try:
+        cards = [_written(model.at_epoch(epoch), sample, settings)]
+        if epoch != best:
+            (late,) = samples_at([(model.name, model.lm.history)], best)
+            cards.append(_written(model.lm, {**late, "about": f"the best, {late['about']}"}, settings))
+    except CharLMError as error:
+        return [{**sample, "about": f"{sample['about']}. Its record's sample, since it cannot write: {error}"}]
+    return cards
+
+
+def _written(lm: CharLM, card: dict[str, str], settings: WriteSettings) -> dict[str, str]:
+    """Return a card with a text that the model writes, in place of the sample."""
+    sampling, (prompt, _) = settings.sampling, lm.vocab.keep_known(settings.prompt)
+    pieces = lm.stream(
+        prompt, settings.length, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed, shared=True
+    )
+    return {**card, "about": f"{card['about']} · written now, seed {sampling.seed}", "text": prompt + "".join(pieces)}
+
+
+def kept(registry: ModelRegistry, names: object) -> list[str]:
+    """Return a sentence about each model that can write after some of its epochs."""
+    return [
+        f"{model.name} has kept epochs {', '.join(map(str, model.epochs))}: there it writes now, with the prompt, the "
+        "seed and the settings of Write, and its best epoch beside it."
+        for model in registry.choose(names, MOST_MODELS)
+        if model.epochs and not record_fault(model)
+    ]
 
 
 def table(registry: ModelRegistry, names: object) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """The view *Learn*: the loss curves of the training records, what they show, and the samples of each epoch."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.components import Component
 
 from charlm.web.answers import learn as answers
+from charlm.web.answers.write import FIELDS
 from charlm.web.components import cards, curves, lines
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
@@ -32,19 +35,20 @@ class Details(NamedTuple):
     """What the curves show, in words, samples and tables."""
 
     reading: gr.HTML
+    kept: gr.HTML
     epoch: gr.Slider
     samples: gr.HTML
     table: gr.Dataframe
     settings: gr.Dataframe
 
 
-def build(registry: ModelRegistry) -> gr.Dropdown:
-    """Lay out the view and connect it; return the picker of models."""
+def build(registry: ModelRegistry, write_settings: Sequence[Component]) -> gr.Dropdown:
+    """Lay out the view and connect it; return the picker of models. write_settings: those of the view *Write*."""
     names = answers.comparable(registry, SHOWN_FIRST)
     models = gr.Dropdown(registry.names, value=names, multiselect=True, label="Models", elem_id="learn-models")
     charts = _curves(registry, names)
     details = _details(registry, names)
-    _connect(registry, models, charts, details)
+    _connect(registry, models, charts, details, write_settings)
     return models
 
 
@@ -65,6 +69,7 @@ def _details(registry: ModelRegistry, names: list[str]) -> Details:
     gr.Markdown("### What the curves show")
     reading = lines(answers.read_curves(registry, names), elem_id="reading", elem_classes="reading")
     gr.Markdown("### Samples by epoch\nWhat each model wrote after an epoch. Move the slider to see it learn.")
+    kept = lines(answers.kept(registry, names), elem_id="kept-epochs", elem_classes="hint")
     last = answers.last_epoch(registry, names)
     epoch = gr.Slider(1, max(last, 2), last, step=1, label="Epoch", elem_id="epoch")
     samples = cards(value=answers.samples(registry, names, last), elem_id="samples")
@@ -74,10 +79,16 @@ def _details(registry: ModelRegistry, names: list[str]) -> Details:
         settings = gr.Dataframe(
             answers.run_settings(registry, names), interactive=False, show_label=False, elem_id="run-settings"
         )
-    return Details(reading, epoch, samples, table, settings)
+    return Details(reading, kept, epoch, samples, table, settings)
 
 
-def _connect(registry: ModelRegistry, models: gr.Dropdown, charts: Curves, details: Details) -> None:
+def _connect(
+    registry: ModelRegistry,
+    models: gr.Dropdown,
+    charts: Curves,
+    details: Details,
+    write_settings: Sequence[Component],
+) -> None:
     def draw(names: Any, *plot_settings: Any) -> Any:
         return answers.plot(registry, names, PlotSettings(*plot_settings))
 
@@ -85,13 +96,14 @@ def _connect(registry: ModelRegistry, models: gr.Dropdown, charts: Curves, detai
         last = answers.last_epoch(registry, names)
         return [
             answers.read_curves(registry, names),
+            answers.kept(registry, names),
             gr.update(maximum=max(last, 2), value=last),
             answers.table(registry, names),
             answers.run_settings(registry, names),
         ]
 
-    def show_samples(names: Any, epoch: Any) -> list[dict[str, str]]:
-        return answers.samples(registry, names, epoch)
+    def show_samples(names: Any, epoch: Any, *settings: Any) -> list[dict[str, str]]:
+        return answers.samples(registry, names, epoch, dict(zip(FIELDS[-len(settings) :], settings, strict=True)))
 
     def csv(names: Any) -> str:
         return answers.csv(registry, names)
@@ -100,12 +112,13 @@ def _connect(registry: ModelRegistry, models: gr.Dropdown, charts: Curves, detai
     inputs = [models, *plot_settings]
     # each output has one event, which runs again if its inputs change meanwhile: so it ends with what is chosen last
     last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
-    models.change(for_page(show), models, [details.reading, details.epoch, details.table, details.settings], **last)
+    shown = [details.reading, details.kept, details.epoch, details.table, details.settings]
+    models.change(for_page(show), models, shown, **last)
     gr.on([models.change, *(each.input for each in plot_settings)], for_page(draw), inputs, charts.plot, **last)
     gr.on(
         [models.change, details.epoch.change],
         for_page(show_samples),
-        [models, details.epoch],
+        [models, details.epoch, *write_settings],
         details.samples,
         **last,
     )

@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from models import make_lm, make_model, save
+from hub_client import FIVE
+from models import keep_epochs, make_lm, make_model, save
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.lm import CharLM
@@ -245,3 +246,25 @@ def test_a_hub_that_gave_everything_is_not_asked_again(bundled):
     thread = retry_hub(registry, "cpu", iter([0.0]))
     thread.join(60)
     assert not thread.is_alive() and registry.names == ["small-lstm", "small-rnn"]
+
+
+@pytest.mark.parametrize("name", ["ada/kept", "ada/kept@v1"])
+def test_a_model_of_the_hub_is_had_at_an_epoch_of_the_commit_that_is_served(hub, tmp_path, name):
+    folder = save(make_model(), tmp_path / "kept")
+    keep_epochs(folder, 1, 3)
+    names = [*FIVE, "epochs/0001.safetensors", "epochs/0003.safetensors"]
+    repo = hub.add_repo("ada/kept", {name: (folder / name).read_bytes() for name in names})
+    served = repo.refs["v1"] = repo.refs["main"]
+    (model,) = load_registry([name], tmp_path / "none", "cpu")
+    repo.commit({"history.json": b"{}"})
+    assert (model.epochs, model.lm.revision) == ([1, 3], served)
+    lm = model.at_epoch(3)
+    assert lm.revision == served
+    assert lm.generate(length=30, seed=1) == CharLM.from_pretrained(folder, epoch=3).generate(length=30, seed=1)
+    assert model.at_epoch(3) is lm
+
+
+def test_a_visitors_model_writes_at_no_epoch(tmp_path):
+    folder = save(make_model(), tmp_path / "kept")
+    keep_epochs(folder, 1)
+    assert ServedModel("mine", CharLM.from_pretrained(folder), "trained").epochs == []

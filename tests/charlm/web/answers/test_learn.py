@@ -4,14 +4,14 @@ from itertools import product
 import orjson
 import pytest
 from loops import run_async
-from models import make_model, make_record
+from models import keep_epochs, make_model, make_record, save
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model.history import draw_curves, read_history
 from charlm.web.answers import learn
 from charlm.web.answers.learn import MOST_MODELS
-from charlm.web.models import ModelRegistry, ServedModel
+from charlm.web.models import ModelRegistry, ServedModel, load_registry
 from charlm.web.page import build_page
 from charlm.web.plots import AXES, COLUMNS, LOSS_UNITS, SCALES, PlotSettings
 
@@ -167,3 +167,112 @@ def test_every_record_that_is_accepted_can_be_shown(values):
     assert len(learn.table(registry, names)["data"]) == 6
     assert learn.read_curves(registry, names) and learn.csv(registry, names) and learn.run_settings(registry, names)
     assert draw_curves(registry["odd"].lm.history, "")
+
+
+FIELDS = {"prompt": "a bad", "length": 40, "temperature": 0.7, "top_k": 3, "top_p": 0.9, "seed": "7"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model of three epochs, the second of them the best, that has kept the weights of epochs 1 and 3."""
+    folder = save(make_model("lstm"), tmp_path / "kept")
+    keep_epochs(folder, 1, 3)
+    return folder
+
+
+@pytest.fixture
+def registry(folder, tmp_path):
+    save(make_model("gru"), tmp_path / "plain")
+    return load_registry([str(folder), str(tmp_path / "plain")], tmp_path / "none", "cpu")
+
+
+def names(registry):
+    (kept, plain) = registry.names
+    return kept, plain
+
+
+def test_at_a_kept_epoch_a_model_writes_as_it_was_then_and_as_it_is_with_the_settings_of_write(registry, folder):
+    kept, plain = names(registry)
+    early, late, stored = learn.samples(registry, [kept, plain], 1, FIELDS)
+    for card, epoch in ((early, 1), (late, None)):
+        lm = CharLM.from_pretrained(folder, epoch=epoch, device="cpu")
+        assert card["title"] == kept
+        assert card["text"] == "a bad" + lm.generate("a bad", 40, 0.7, top_k=3, top_p=0.9, seed=7)
+    assert early["text"] != late["text"]
+    assert early["about"] == "after epoch 1: training 1.8000, validation 2.0000 · written now, seed 7"
+    assert late["about"] == "the best, after epoch 2: training 1.3500, validation 1.5000 · written now, seed 7"
+    assert stored == learn.samples(registry, [plain], 1)[0]
+
+
+def test_at_other_epochs_and_without_the_settings_of_write_the_samples_of_the_record_are_shown(registry):
+    kept, plain = names(registry)
+    assert learn.samples(registry, [kept, plain], 2, FIELDS) == learn.samples(registry, [kept, plain], 2)
+    assert [card["text"] for card in learn.samples(registry, [kept], 1)] == ["a cab\nbade"]
+
+
+def test_the_last_epoch_writes_where_the_slider_goes_beyond_it(registry):
+    kept, _ = names(registry)
+    assert learn.samples(registry, [kept], 9, FIELDS) == learn.samples(registry, [kept], 3, FIELDS)
+    assert learn.samples(registry, [kept], 3, FIELDS)[0]["about"].startswith("after epoch 3: ")
+
+
+def test_without_a_seed_both_texts_are_drawn_with_the_same_one(registry):
+    kept, _ = names(registry)
+    early, late = learn.samples(registry, [kept], 1, FIELDS | {"seed": ""})
+    assert early["about"].split("seed ")[1] == late["about"].split("seed ")[1]
+
+
+def test_at_the_best_epoch_a_model_writes_once(folder, tmp_path):
+    keep_epochs(folder, 2)
+    registry = load_registry([str(folder)], tmp_path / "none", "cpu")
+    assert len(learn.samples(registry, registry.names, 2, FIELDS)) == 1
+
+
+def test_what_is_written_for_a_position_of_the_slider_has_a_bound(registry, monkeypatch):
+    kept, _ = names(registry)
+    early, late = learn.samples(registry, [kept], 1, FIELDS | {"length": 5000, "prompt": ""})
+    assert len(early["text"]) == len(late["text"]) == learn.LONGEST_SAMPLE
+    monkeypatch.setattr(learn, "MOST_WRITTEN", 20)
+    assert len(learn.samples(registry, [kept], 1, FIELDS | {"prompt": ""})[0]["text"]) == 10
+
+
+def test_symbols_of_the_prompt_that_a_model_does_not_know_are_left_out(registry):
+    kept, _ = names(registry)
+    assert learn.samples(registry, [kept], 1, FIELDS | {"prompt": "a Zbad"}) == learn.samples(
+        registry, [kept], 1, FIELDS
+    )
+
+
+def test_weights_that_cannot_be_used_leave_the_sample_of_the_record_and_say_why(registry, folder):
+    kept, _ = names(registry)
+    (folder / "epochs" / "0003.safetensors").write_bytes(b"damaged")
+    (card,) = learn.samples(registry, [kept], 3, FIELDS)
+    assert card["text"] == "a cab\nbade"
+    assert "Its record's sample, since it cannot write: " in card["about"]
+    assert "epochs/0003.safetensors is not the file that history.json describes" in card["about"]
+
+
+@pytest.mark.parametrize("wrong", [{"seed": "x"}, {"length": 0}, {"temperature": "hot"}, {"prompt": None}])
+def test_settings_of_write_that_cannot_be_are_refused_only_where_a_model_writes(registry, wrong):
+    kept, plain = names(registry)
+    with pytest.raises(RequestError):
+        learn.samples(registry, [kept], 1, FIELDS | wrong)
+    assert learn.samples(registry, [plain], 1, FIELDS | wrong) == learn.samples(registry, [plain], 1)
+
+
+@pytest.mark.slow
+def test_the_page_says_which_epochs_were_kept_and_passes_the_settings_of_write(registry):
+    kept, plain = names(registry)
+    assert learn.kept(registry, [plain]) == []
+    (said,) = learn.kept(registry, [kept, plain])
+    assert said.startswith(f"{kept} has kept epochs 1, 3: there it writes now")
+
+    async def build():
+        return build_page(registry, "cpu")
+
+    page = run_async(build())
+    (event,) = [each for each in page.fns.values() if "samples" in [out.elem_id for out in each.outputs]]
+    fields = ["prompt", "length", "temperature", "top-k", "top-p", "seed"]
+    assert [each.elem_id for each in event.inputs] == ["learn-models", "epoch", *fields]
+    # for_page and Gradio wrap the function; the settings in the order of the fields
+    assert learn.samples(registry, [kept], 1, FIELDS) == event.fn([kept], 1, *FIELDS.values())
