@@ -45,9 +45,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
-from charlm.model.folder import Model, read_epoch, read_usable_model, replace_files
+from charlm.model.folder import Model, check_epoch, read_epoch, read_usable_model, replace_files
 from charlm.model.history import HISTORY_FILE
-from charlm.model.kept import KEPT_FILE, kept_file, kept_sha256
+from charlm.model.kept import KEPT_FILE, kept_file
 from charlm.model.weights import LARGEST_HEADER, WEIGHTS_FILE
 from charlm.model_name import DatasetFile, is_repo_id
 from charlm.nearest import nearest
@@ -286,7 +286,7 @@ def download_epoch(described: Description, epoch: int) -> Fetched:
     """
     fetched = download(described)
     repo_id, file, sizes = described.repo_id, kept_file(epoch), described.kept_sizes
-    kept_sha256(fetched.model.history, epoch, repo_id)  # before it is asked for
+    check_epoch(fetched.model, epoch, repo_id)  # before its weights are asked for
     if file not in sizes:
         raise HubError(f"{repo_id} has no {file}, which its record names; leave the epoch out, or tell its owner")
     if sizes[file] > 4 * fetched.model.config.parameters + LARGEST_HEADER:

@@ -3,7 +3,7 @@
 import re
 import shlex
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 
 from charlm.model.config import ModelConfig, is_number
 from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, perplexity
+from charlm.model.kept import kept_epochs
 from charlm.model_name import DatasetFile, parse_dataset_file, parse_hub_name
 
 # The name of the repository in a card that is not published yet; `published_card` puts the right one in its place.
@@ -54,6 +55,8 @@ def model_card(config: ModelConfig, history: HistoryRecord | None, samples: Mapp
     elif history is not None:
         parts.append("## What it writes\n\n" + _verbatim(best_epoch(history)["sample"]))
     parts.append(_usage(config))
+    if kept := list(kept_epochs(history)):
+        parts.append(_kept(kept))
     if history is not None:
         parts.append(_training(history))
     if metadata["license"] == NO_LICENSE["license"]:
@@ -273,6 +276,13 @@ from charlm import CharLM
 lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}")  # or the path of this folder
 print(lm.generate(length=500, temperature=0.8, seed=7))
 ```"""
+
+
+def _kept(epochs: Sequence[int]) -> str:
+    """Tell that the weights of some epochs were kept, and how to load the first of them."""
+    return f"""The weights after epochs {", ".join(map(str, epochs))} are in the folder `epochs`, to see how it learnt:
+
+    lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}", epoch={epochs[0]})"""
 
 
 def _training(history: HistoryRecord) -> str:

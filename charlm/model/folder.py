@@ -86,9 +86,9 @@ def read_epoch(folder: Path, model: Model, epoch: int, name: str | None = None) 
     """Return a model as it was after an epoch, with the record up to then, from the weights that its folder kept.
 
     model: as it was read from the folder. name: as for `read_model`.
-    Raises RequestError if the weights of that epoch were not kept, ModelFileError if their file is missing or damaged.
+    Raises what `check_epoch` does, and ModelFileError if the file with the weights is missing or damaged.
     """
-    sha256, file = kept_sha256(model.history, epoch, name or folder), kept_file(epoch)
+    sha256, file = check_epoch(model, epoch, name or folder), kept_file(epoch)
     assert model.history is not None  # it names the SHA-256
     try:
         with _open(folder / file, file) as opened:
@@ -96,6 +96,18 @@ def read_epoch(folder: Path, model: Model, epoch: int, name: str | None = None) 
     except ModelFileError as error:
         raise ModelFileError(f"{name or folder}: {_in_one_line(str(error))}") from None
     return replace(model, weights=weights, history=history_until(model.history, epoch), weights_sha256=sha256.lower())
+
+
+def check_epoch(model: Model, epoch: int, name: object) -> str:
+    """Return the SHA-256 of the weights that were kept of an epoch. name: of the model, for the message.
+
+    Raises RequestError if they were not kept, ModelFileError if the record that would say so is damaged.
+    """
+    if model.record_problem:
+        raise ModelFileError(
+            f"{name}: {model.record_problem}; it names the weights of epochs: mend it, or leave the epoch out"
+        )
+    return kept_sha256(model.history, epoch, name)
 
 
 def is_model_file(path: str) -> bool:

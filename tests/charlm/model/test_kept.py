@@ -10,6 +10,7 @@ from reference import load_plain, log_softmax, plain_logits
 
 from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
+from charlm.model.card import model_card
 from charlm.model.folder import is_model_file, read_epoch, read_model
 from charlm.model.history import read_history
 from charlm.model.kept import is_kept
@@ -69,6 +70,25 @@ def test_a_model_without_a_record_has_kept_nothing(tmp_path):
     folder = save(make_model(history=False), tmp_path / "model")
     with pytest.raises(RequestError, match="has not kept the weights of epoch 1"):
         CharLM.from_pretrained(folder, epoch=1)
+
+
+def test_without_a_sound_record_no_epoch_can_be_loaded(folder):
+    keep_epochs(folder, 1)
+    (folder / "history.json").write_text("{}", "utf-8")
+    with pytest.raises(ModelFileError) as caught:
+        CharLM.from_pretrained(folder, epoch=1)
+    assert str(caught.value) == (
+        f"{folder}: history.json says format_version None; it must be a whole number from 1; it names the weights of "
+        "epochs: mend it, or leave the epoch out"
+    )
+
+
+def test_the_card_names_the_epochs_that_were_kept(folder):
+    assert "epoch=" not in model_card(read_config(folder), read_model(folder).history)
+    keep_epochs(folder, 1, 3)
+    card = model_card(read_config(folder), read_model(folder).history)
+    assert "The weights after epochs 1, 3 are in the folder `epochs`" in card
+    assert 'CharLM.from_pretrained("USER/MODEL", epoch=1)' in card
 
 
 @pytest.mark.parametrize("epoch", [0, -1, 1.5, "1", True])
