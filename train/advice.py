@@ -95,8 +95,9 @@ def _read_curves(history: HistoryRecord) -> dict[str, str]:
     slope, recent = find_slope(epochs, PLATEAU_EPOCHS) if len(epochs) > PLATEAU_EPOCHS else (inf, 0)
     if rise is None and slope < STILL_FALLING:
         found["plateau"] = (
-            f"note: the validation loss has stopped falling, by less than {STILL_FALLING} an epoch over the last "
-            f"{recent}; the best model so far is saved, so Ctrl-C loses nothing, and fewer --epochs do next time"
+            f"note: the validation loss has stopped falling: over the last {recent} epochs it fell by less than "
+            f"{STILL_FALLING} an epoch; the best model so far is saved, so Ctrl-C loses nothing, and fewer --epochs do "
+            "next time"
         )
     return found
 

@@ -11,7 +11,7 @@ import yaml
 
 from charlm.model.config import ModelConfig, is_number
 from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, perplexity
-from charlm.model.kept import kept_epochs
+from charlm.model.kept import kept_epochs, list_epochs
 from charlm.model_name import DatasetFile, parse_dataset_file, parse_hub_name
 
 # The name of the repository in a card that is not published yet; `published_card` puts the right one in its place.
@@ -280,7 +280,7 @@ print(lm.generate(length=500, temperature=0.8, seed=7))
 
 def _kept(epochs: Sequence[int]) -> str:
     """Tell that the weights of some epochs were kept, and how to load the first of them."""
-    return f"""The weights after epochs {", ".join(map(str, epochs))} are in the folder `epochs`, to see how it learnt:
+    return f"""The weights after epochs {list_epochs(epochs)} are in the folder `epochs`, to see how it learnt:
 
     lm = CharLM.from_pretrained("{REPO_PLACEHOLDER}", epoch={epochs[0]})"""
 

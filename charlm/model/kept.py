@@ -5,11 +5,14 @@ each in its epoch. The files are optional: a model is whole without them.
 """
 
 import re
+from collections.abc import Iterable
+from itertools import islice
 
 from charlm.errors import RequestError
 from charlm.model.history import HistoryRecord
 
 EPOCHS_FOLDER = "epochs"
+MOST_LISTED = 30  # epochs in a sentence: a run keeps fewer, but the record may be anybody's
 KEPT_FILE = re.compile(rf"{EPOCHS_FOLDER}/[0-9]{{4}}\.safetensors")
 
 
@@ -40,12 +43,18 @@ def kept_sha256(history: HistoryRecord | None, epoch: int, name: object) -> str:
     kept = kept_epochs(history)
     if epoch not in kept:
         there = (
-            f"choose one of {', '.join(map(str, kept))}"
+            f"choose one of {list_epochs(kept)}"
             if kept
             else "leave the epoch out, or train with --keep-epochs: none was kept"
         )
         raise RequestError(f"{name} has not kept the weights of epoch {epoch}; {there}")
     return kept[epoch]
+
+
+def list_epochs(epochs: Iterable[int]) -> str:
+    """Return epochs as a sentence names them, up to MOST_LISTED."""
+    named = [str(epoch) for epoch in islice(epochs, MOST_LISTED + 1)]
+    return ", ".join([*named[:MOST_LISTED], "…"] if len(named) > MOST_LISTED else named)
 
 
 def history_until(history: HistoryRecord, epoch: int) -> HistoryRecord:

@@ -139,8 +139,8 @@ def test_a_loss_that_falls_gets_no_advice():
 def test_a_loss_that_stops_falling_is_told_once_after_three_epochs():
     assert follow(record(FALLING + FLAT)) == {
         7: [
-            "note: the validation loss has stopped falling, by less than 0.002 an epoch over the last 3; the best "
-            "model so far is saved, so Ctrl-C loses nothing, and fewer --epochs do next time"
+            "note: the validation loss has stopped falling: over the last 3 epochs it fell by less than 0.002 an "
+            "epoch; the best model so far is saved, so Ctrl-C loses nothing, and fewer --epochs do next time"
         ]
     }
 

@@ -16,6 +16,7 @@ from charlm.checks import check_whole
 from charlm.errors import CharLMError
 from charlm.lm import CharLM
 from charlm.model.history import HistoryRecord
+from charlm.model.kept import list_epochs
 from charlm.text import printable
 from charlm.web.answers.write import WriteSettings
 from charlm.web.models import ModelRegistry, ServedModel
@@ -123,7 +124,7 @@ def _written(lm: CharLM, card: dict[str, str], settings: WriteSettings) -> dict[
 def kept(registry: ModelRegistry, names: object) -> list[str]:
     """Return a sentence about each model that can write after some of its epochs."""
     return [
-        f"{model.name} has kept epochs {', '.join(map(str, model.epochs))}: there it writes now, with the prompt, the "
+        f"{model.name} has kept epochs {list_epochs(model.epochs)}: there it writes now, with the prompt, the "
         "seed and the settings of Write, and its best epoch beside it."
         for model in registry.choose(names, MOST_MODELS)
         if model.epochs and not record_fault(model)

@@ -2,10 +2,11 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from models import contents, keep_epochs, make_model, put_weights, read_config, save
+from models import contents, keep_epochs, make_model, make_record, put_weights, read_config, save
 from reference import load_plain, log_softmax, plain_logits
 
 from charlm.errors import ModelFileError, RequestError
@@ -81,6 +82,16 @@ def test_without_a_sound_record_no_epoch_can_be_loaded(folder):
         f"{folder}: history.json says format_version None; it must be a whole number from 1; it names the weights of "
         "epochs: mend it, or leave the epoch out"
     )
+
+
+def test_a_record_that_names_very_many_epochs_makes_no_long_message(tmp_path):
+    record = make_record([2.0] * 1000)
+    for epoch in record["epochs"]:
+        epoch["weights_sha256"] = "0" * 64
+    folder = save(replace(make_model(), history=record), tmp_path / "many")
+    with pytest.raises(RequestError) as caught:
+        CharLM.from_pretrained(folder, epoch=1001)
+    assert str(caught.value).endswith("; choose one of " + ", ".join(map(str, range(1, 31))) + ", …")
 
 
 def test_the_card_names_the_epochs_that_were_kept(folder):
