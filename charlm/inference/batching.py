@@ -2,8 +2,8 @@
 
 A stream joins the batch between two steps, as soon as its prompt is read, and leaves when its text is complete or its
 reader closes it. The streams of a batch share each reading of the weights. What a stream writes depends on its prompt
-and its sampler alone: on the CPU the rows of a product do not depend on each other, to the last bit (see
-`charlm.inference.engine`); `charlm.inference.gpu` says what holds on a GPU.
+and its sampler alone, to the last bit, where the compiled kernels do the arithmetic (see `charlm.inference.engine`);
+`charlm.inference.numpy_model` and `charlm.inference.gpu` say what holds elsewhere.
 """
 
 import time
