@@ -184,10 +184,10 @@ def describe_dataset_file(file: DatasetFile) -> DatasetDescription:
         if not constants.is_offline_mode():
             warnings.warn(f"{reason}; using the copy in the cache", stacklevel=4)
         return cached
-    sizes = {entry.get("rfilename"): entry.get("size") for entry in json_objects(about.get("siblings"))}
+    found = [(entry.get("rfilename"), entry.get("size")) for entry in json_objects(about.get("siblings"))]
+    sizes = {name: size for name, size in found if isinstance(name, str)}
     if file.path not in sizes:
-        names = [name for name in sizes if isinstance(name, str)]
-        raise HubError(_no_such_file(file, names))
+        raise HubError(_no_such_file(file, list(sizes)))
     size = sizes[file.path]
     if type(size) is not int or size < 0:
         raise HubError(f"the Hub does not tell the size of {file.path} in {path}; try again or tell its owner")

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import http.client
 import io
+import json
 import math
 import os
 import re
@@ -9,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from hub_server import Response
 from models import contents
 
 from charlm import text as text_module
@@ -275,6 +277,24 @@ def test_a_file_of_a_data_set_is_a_text_whose_size_is_told_before_and_whose_comm
     )
     old = load_text(f"hf://datasets/ada/poems@{before}/a/spring.txt")
     assert (content(old), old.name, old.sources[0]["revision"]) == ("봄\n", "poems", before)
+
+
+@pytest.mark.parametrize(
+    ("siblings", "message"),
+    [
+        ([{"rfilename": ["a/spring.txt"]}], "datasets/ada/poems has no file a/spring.txt"),
+        (5, "datasets/ada/poems has no file a/spring.txt"),
+        ([{"rfilename": "a/spring.txt", "size": "8"}], "the Hub does not tell the size of a/spring.txt"),
+    ],
+    ids=str,
+)
+def test_a_description_of_a_data_set_that_is_no_use_is_refused(poems, hub, siblings, message):
+    def changed(answer):
+        return Response(200, json.dumps(json.loads(answer().body) | {"siblings": siblings}).encode(), {})
+
+    hub.on("GET /api/datasets/", changed)
+    with pytest.raises(HubError, match=message):
+        load_text("hf://datasets/ada/poems/a/spring.txt")
 
 
 def test_a_file_of_a_data_set_comes_from_the_cache_when_the_hub_is_gone(poems, hub):
