@@ -58,7 +58,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from charlm.inference.batching import WORK_PER_CALL, measure_chars_per_second, write_alone
+from charlm.inference.batching import measure_chars_per_second, write_alone
 from charlm.inference.compiled import describe_engine, load_kernels
 from charlm.inference.compiled_model import PANEL, pack
 from charlm.inference.engine import LARGEST_TABLE, Array
@@ -74,6 +74,7 @@ FIRST_SYMBOL = "A"
 MOST_WITH_SYMBOLS = {65: 1024, 5000: 512}  # units
 ENDLESS = 10**9  # characters
 STRETCH = 16  # characters between two looks at the clock
+STRETCH_WORK = 200_000_000  # multiplications of our stretches: of small models they are longer
 TURNS = 5
 STREAMS, BATCH_TURNS = 64, 2
 ALL_THREADS = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
@@ -136,11 +137,11 @@ def random_array(random: np.random.Generator, *shape: int) -> Array:
 class Ours:
     """The stream of characters that `CharLM` writes.
 
-    length: of a stretch, as many as the engine writes in a call or more.
+    length: of a stretch, about as many as the engine writes in a call.
     """
 
     def __init__(self, lm: CharLM) -> None:
-        self.length = max(STRETCH, WORK_PER_CALL // lm.engine.work)
+        self.length = max(STRETCH, STRETCH_WORK // lm.engine.work)
         self._characters = lm.stream(FIRST_SYMBOL, ENDLESS, temperature=1, seed=0)
 
     def write(self) -> None:

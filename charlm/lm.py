@@ -273,12 +273,14 @@ class CharLM:
         ids, length = self._check_prompt(prompt, length)
         stops = self._check_stop(stop)
         streams = [self._write_shared(ids, length, Sampler(replace(settings, seed=each)), stops) for each in seeds]
-        texts, nats = [""] * len(streams), [0.0] * len(streams)
+        texts = [""] * len(streams)
+        nats: list[list[NDArray[np.float64]]] = [[] for _ in streams]
         for number, piece in read_in_turns(streams):
             if piece:
                 texts[number] += piece[0]
-                nats[number] += float(piece[1].sum())
-        means = [bits_per_char(cost / len(text)) if text else None for text, cost in zip(texts, nats, strict=True)]
+                nats[number].append(piece[1])
+        # summed as a whole, since the sum of the sums of the pieces depends on where these end
+        means = [bits_per_char(float(np.concatenate(costs).mean())) if costs else None for costs in nats]
         return list(map(Sample, texts, seeds, means))
 
     def stream(

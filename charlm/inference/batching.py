@@ -27,8 +27,8 @@ from charlm.vocab import Ids
 Surprisals = NDArray[np.float64]
 Piece = tuple[list[int], Surprisals]  # N ids of a stream, and their surprisals (N,) in nats
 
-WORK_PER_CALL = 20_000_000  # multiplications of the steps that the engine writes in one call, about a millisecond
-DELIVERY_SECONDS = 0.03  # between two deliveries to a reader: each costs time, and people read no faster
+CALL_SECONDS = 0.01  # that a call of the engine takes: in each, many steps share what Python does for a call
+DELIVERY_SECONDS = 0.05  # between two deliveries to a reader: each costs time, and people read no faster
 
 # For `measure_chars_per_second`
 MEASURED_STREAMS, MEASURED_LENGTH, MEASURED_ROUNDS = 16, 128, 3
@@ -112,7 +112,8 @@ def write_alone(backend: Backend[Any], prompt: Ids, length: int, sampler: Sample
         batch = backend.start_batch()
         batch.join([backend.prefill(prompt)], [sampler])
     while length > 0:
-        ids, _ = batch.write([length], lambda: True)
+        should_stop = iter((False, True)).__next__  # after one call of the engine
+        ids, _ = batch.write([length], should_stop)
         yield from ids[:length, 0].tolist()
         length -= len(ids)
         if length > 0:
@@ -287,6 +288,7 @@ class _EngineBatch:
         self._samplers: list[Sampler] = []
         self._batch_sampler = BatchSampler([])
         self._last_drawn: list[int] = []  # the ids (S,) that `keep` will read
+        self._steps_per_call = 1  # by the speed of the last call
 
     def join(self, prefilled: Sequence[State], samplers: Sequence[Sampler]) -> None:
         """See Batch."""
@@ -296,14 +298,16 @@ class _EngineBatch:
 
     def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
         """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain."""
-        steps = max(1, WORK_PER_CALL // (self._engine.work * max(1, len(left))))
         most, written = max(1, min(left)), 0
+        steps = 1 if should_stop() else self._steps_per_call
         parts: list[tuple[Ids, Surprisals]] = []
         while not parts or (written < most and not should_stop()):
             if parts:
                 self._reader.advance(parts[-1][0][-1])
-            parts.append(self._reader.write(min(steps, most - written), self._batch_sampler))
-            written += len(parts[-1][0])
+            begin, steps = time.perf_counter(), min(steps, most - written)
+            parts.append(self._reader.write(steps, self._batch_sampler))
+            self._steps_per_call = max(1, int(steps * CALL_SECONDS / (time.perf_counter() - begin)))
+            written, steps = written + steps, self._steps_per_call
         ids, surprisals = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         self._last_drawn = ids[-1].tolist()
         return ids, surprisals

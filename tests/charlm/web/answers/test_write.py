@@ -70,7 +70,7 @@ def test_surprisals_are_those_of_the_model_itself_at_any_temperature():
 def test_each_value_of_a_stream_extends_text_and_shades(monkeypatch):
     monkeypatch.setattr(writing, "UPDATE_SECONDS", -1)
     monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", -1)
-    monkeypatch.setattr("charlm.inference.batching.WORK_PER_CALL", 1)  # so a call of the engine writes one symbol
+    monkeypatch.setattr("charlm.inference.batching.CALL_SECONDS", 0)  # so a call of the engine writes one symbol
     values = write(length=40)
     assert len(values) > 2
     for earlier, later in itertools.pairwise(values):
