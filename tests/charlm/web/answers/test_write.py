@@ -71,7 +71,7 @@ def test_each_value_of_a_stream_extends_text_and_shades(monkeypatch):
     monkeypatch.setattr(writing, "UPDATE_SECONDS", -1)
     monkeypatch.setattr("charlm.inference.batching.DELIVERY_SECONDS", -1)
     monkeypatch.setattr("charlm.inference.batching.CALL_SECONDS", 0)  # so a call of the engine writes one symbol
-    values = write(length=40)
+    values = write(length=3000)
     assert len(values) > 2
     for earlier, later in itertools.pairwise(values):
         for side in (0, 1):
