@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from charlm.inference.compiled import Kernels
 from charlm.inference.sampling import BatchSampler, check_finite
-from charlm.model.config import ModelConfig, Weights
+from charlm.model.config import LAYER_TENSORS, ModelConfig, Weights
+from charlm.model.weights import fits_bfloat16
 from charlm.vocab import Ids
 
 Array = NDArray[np.float32]
 
 PANEL = 16  # outputs that lie side by side, as in kernels.c
 CACHE_LINE = 64  # bytes
-CELLS = ("rnn", "lstm", "gru")  # by their number in kernels.c
+CELL_NUMBERS = {"rnn": 0, "lstm": 1, "gru": 2}  # in kernels.c
 NO_MEMORY, NOT_FINITE = -1, -2  # what a function returns that failed
 PACKED_AT_ONCE = 2**20  # numbers of a matrix that are padded and copied at a time
 
@@ -82,14 +83,14 @@ class CompiledModel:
         self.units = _round_up(config.hidden_size)
         self._config = config
         self._symbols = len(config.vocab)
-        self.is_bfloat16 = all(_fits_bfloat16(array) for name, array in weights.items() if array.ndim == 2)
+        self.is_bfloat16 = all(fits_bfloat16(array) for array in weights.values() if array.ndim == 2)
         self.arrays: list[NDArray[np.generic]] = []  # what the structures point to
         layers = (_Layer * config.num_layers)(
             *(self._layer(number, weights, largest_table) for number in range(config.num_layers))
         )
         head = pack(weights["head.weight"][None], _round_up(self._symbols), self.units, self.is_bfloat16)
         self._model = _Model(
-            cell=CELLS.index(config.cell),
+            cell=CELL_NUMBERS[config.cell],
             is_bfloat16=self.is_bfloat16,
             layers=config.num_layers,
             units=self.units,
@@ -155,15 +156,18 @@ class CompiledModel:
         return ids
 
     def _call(self, name: str, *arguments: object) -> None:
-        failure = self._functions[name](self._pointer, *arguments)
+        """Call a function about this model. Raises MemoryError or ModelFileError if it fails."""
+        self._check(self._functions[name](self._pointer, *arguments))
+
+    @staticmethod
+    def _check(failure: int) -> None:
         if failure == NO_MEMORY:
             raise MemoryError("there is no memory left for the arrays of a step")
         if failure == NOT_FINITE:
             check_finite(math.nan)
 
     def _layer(self, number: int, weights: Weights, largest_table: int) -> _Layer:
-        names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
-        w, u, b, d = (weights[f"recurrent.{name}_l{number}"] for name in names)
+        w, u, b, d = (weights[f"recurrent.{name}_l{number}"] for name in LAYER_TENSORS)
         gates = self._config.kind.gates
         w, u, b, d = (tensor.reshape(gates, self._config.hidden_size, -1) for tensor in (w, u, b, d))
         bias = b + d
@@ -189,9 +193,9 @@ class CompiledModel:
         sums = aligned(len(rows), bias.size)
         sums[...] = bias.ravel()
         panels = bias.size // PANEL
-        self._functions["add_product"](
-            _address(packed), self.is_bfloat16, panels, rows.shape[1], len(rows), _address(rows), _address(sums)
-        )
+        sizes = panels, rows.shape[1], len(rows)
+        add_product = self._functions["add_product"]
+        self._check(add_product(_address(packed), self.is_bfloat16, *sizes, _address(rows), _address(sums)))
         return sums
 
     def _keep(self, array: NDArray[np.generic]) -> int | None:
@@ -224,10 +228,6 @@ def pack(matrix: Array, rows: int, columns: int, is_bfloat16: bool) -> NDArray[n
             else:
                 out[...] = part.transpose(0, 2, 1)
     return packed
-
-
-def _fits_bfloat16(array: Array) -> bool:
-    return not (np.ascontiguousarray(array).view(np.uint32) & 0xFFFF).any()
 
 
 def _pad(array: Array, columns: int) -> Array:

@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, MOST_LOGITS, Sampler, check_finite, cut
 from charlm.inference.scoring import surprisals
+from charlm.model.config import LAYER_TENSORS
 from charlm.model.network import Network, State
 from charlm.vocab import Ids
 
@@ -257,7 +258,7 @@ def _single_step_cell(network: Network, layer: int) -> nn.Module:
     kind: type[nn.RNNCellBase] = getattr(nn, config.kind.torch_class + "Cell")
     with torch.device("meta"):
         cell = kind(config.hidden_size if layer else config.embedding_size, config.hidden_size)  # type: ignore[call-arg]
-    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+    for name in LAYER_TENSORS:
         setattr(cell, name, getattr(network.recurrent, f"{name}_l{layer}"))
     return cell
 

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.inference.sampling import BatchSampler, cut, surprisals_of
-from charlm.model.config import ModelConfig, Weights
+from charlm.model.config import LAYER_TENSORS, ModelConfig, Weights
 from charlm.vocab import Ids
 
 Array = NDArray[np.float32]
 
 BLOCK = 64  # outputs
 HALF = np.float32(0.5)
-NAMES = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 ROWS_PER_PASS = 128  # symbols that are taken through a layer at a time: their arrays, about 1 MB, stay in the cache
 
 
@@ -36,7 +35,7 @@ class NumpyModel:
         self._embedding = weights["embedding.weight"]
         self._layers = []
         for layer in range(config.num_layers):
-            w, u, b, d = (weights[f"recurrent.{name}_l{layer}"] for name in NAMES)
+            w, u, b, d = (weights[f"recurrent.{name}_l{layer}"] for name in LAYER_TENSORS)
             self._layers.append((_cut(w), b, _cut(u), d))
         # W x + b of the first layer for each symbol, (V, G·H)
         is_small = len(self._embedding) * len(self._layers[0][1]) <= largest_table
@@ -100,12 +99,12 @@ def _multiply(x: Array, blocks: Array, bias: Array) -> Array:
 
 
 def _rnn(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
-    """H' = tanh(W x + U h + b)."""
+    """Compute h' = tanh(W x + U h + b)."""
     np.tanh(before + from_hidden, out=h)
 
 
 def _lstm(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
-    """C' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')."""
+    """Compute c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')."""
     i, f, g, o = np.split(before + from_hidden, 4, axis=-1)
     c *= _sigmoid(f)
     c += _sigmoid(i) * np.tanh(g)
@@ -113,7 +112,7 @@ def _lstm(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
 
 
 def _gru(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
-    """N = tanh(W x + b + r ∘ (U h + d)), h' = n + z ∘ (h - n)."""
+    """Compute n = tanh(W x + b + r ∘ (U h + d)), h' = n + z ∘ (h - n)."""
     r, z, n = np.split(before, 3, axis=-1)
     ur, uz, un = np.split(from_hidden, 3, axis=-1)
     n = np.tanh(n + _sigmoid(r + ur) * un)

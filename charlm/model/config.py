@@ -20,6 +20,7 @@ from charlm.model.cells import CELLS, Cell
 from charlm.vocab import Vocab
 
 Weights = dict[str, NDArray[np.float32]]  # with the names and shapes of `ModelConfig.tensor_shapes`
+LAYER_TENSORS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"  # of each recurrent layer, as torch.nn names them
 
 CONFIG_FILE = "config.json"
 MODEL_TYPE = "charlm"

@@ -30,9 +30,14 @@ def round_to_bfloat16(weights: Weights) -> Weights:
     return {name: _from_bfloat16(_to_bfloat16(array), array.shape) for name, array in weights.items()}
 
 
+def fits_bfloat16(array: NDArray[np.float32]) -> bool:
+    """Tell whether every number of an array fits bfloat16 exactly."""
+    return not (np.ascontiguousarray(array).view(np.uint32) & 0xFFFF).any()
+
+
 def pack_weights(weights: Weights) -> bytes:
     """Return the bytes of model.safetensors: bfloat16 if every number fits it exactly, else float32."""
-    fits = all(not (array.view(np.uint32) & 0xFFFF).any() for array in weights.values())
+    fits = all(map(fits_bfloat16, weights.values()))
     # a TensorSpec holds a bare pointer, so the arrays must stay alive in this variable until all is packed
     arrays = {
         name: np.ascontiguousarray(_to_bfloat16(array) if fits else array.astype("<f4"))
