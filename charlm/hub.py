@@ -188,9 +188,7 @@ def describe_dataset_file(file: DatasetFile) -> DatasetDescription:
     sizes = {name: size for name, size in found if isinstance(name, str)}
     if file.path not in sizes:
         raise HubError(_no_such_file(file, list(sizes)))
-    size = sizes[file.path]
-    if type(size) is not int or size < 0:
-        raise HubError(f"the Hub does not tell the size of {file.path} in {path}; try again or tell its owner")
+    size = _check_size(sizes[file.path], file.path, path)
     return DatasetDescription(replace(file, revision=commit), file.revision, size, token)
 
 
@@ -436,12 +434,17 @@ def _sizes(repo_id: str, siblings: object) -> dict[str, int]:
     for file in json_objects(siblings):
         name, size = file.get("rfilename"), file.get("size")
         if isinstance(name, str) and name in LARGEST_FILES:
-            if type(size) is not int or size < 0:
-                raise HubError(f"the Hub does not tell the size of {name} in {repo_id}; try again or tell its owner")
-            sizes[name] = size
+            sizes[name] = _check_size(size, name, repo_id)
     if missing := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in sizes]:
         raise HubError(f"{repo_id} has no {missing[0]}: it is not a charlm model")
     return sizes
+
+
+def _check_size(size: object, name: str, repo_id: str) -> int:
+    """Return the bytes of a file that the Hub describes. Raises HubError if that is no number of bytes."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise HubError(f"the Hub does not tell the size of {name} in {repo_id}; try again or tell its owner")
+    return size
 
 
 def _kept_sizes(siblings: object) -> dict[str, int]:

@@ -41,6 +41,7 @@ The page is part of [charlm](https://huggingface.co/models?library=charlm), whos
 variable `CHARLM_MODELS` in the settings names the models that it shows, with commas between them.
 """
 
+LOOK = {"emoji": "📜", "colorFrom": "blue", "colorTo": "yellow"}  # of the Space in a list of Spaces
 STATIC_CARD = """# {name}
 
 Character-level recurrent networks continue a text, two side by side: {models}. They run in your browser, which fetches
@@ -213,9 +214,7 @@ def _static_card(space: str, models: Sequence[Description]) -> str:
     name, repositories = space.split("/")[1], list(dict.fromkeys(model.repo_id for model in models))
     data = {
         "title": name,
-        "emoji": "📜",
-        "colorFrom": "blue",
-        "colorTo": "yellow",
+        **LOOK,
         "sdk": "static",
         "app_file": "index.html",
         "short_description": "Character-level language models in your browser",
@@ -260,9 +259,7 @@ def _card(space: str, models: Sequence[Description], hardware: str, requirements
     name, repositories = space.split("/")[1], list(dict.fromkeys(model.repo_id for model in models))
     data = {
         "title": name,
-        "emoji": "📜",
-        "colorFrom": "blue",
-        "colorTo": "yellow",
+        **LOOK,
         "sdk": "gradio",
         "sdk_version": gradio[1],
         "python_version": PYTHON_VERSION,
