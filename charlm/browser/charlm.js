@@ -883,7 +883,7 @@ function plainSha256(bytes) {
   return digest.buffer;
 }
 
-/** Return the first 32 bits behind the point of a root of a prime. */
+/** Return the first 32 bits of the fractional part of the power-th root of a prime. */
 function rootBits(prime, power) {
   const target = BigInt(prime) << BigInt(32 * power);
   let root = 0n;

@@ -255,7 +255,7 @@ def _style() -> str:
 
 
 def _hash(content: str) -> str:
-    """Return the source expression that allows an inline element with this content."""
+    """Return the hash by which a Content-Security-Policy allows an inline element with this content."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 

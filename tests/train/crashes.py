@@ -92,7 +92,7 @@ def digest(value: object, arrays: dict[str, Any]) -> str:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the paths of all that is in a folder and its folders."""
+    """Return the paths of everything below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
