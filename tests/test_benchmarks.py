@@ -3,6 +3,8 @@
 import importlib.util
 import io
 import json
+import os
+import platform
 import subprocess
 import sys
 
@@ -169,6 +171,16 @@ def test_what_is_asked_of_writing_is_printed_for_people():
         "torch not imported",
     ):
         assert shown in printed
+
+
+@pytest.mark.slow
+def test_another_processor_can_be_measured_as_the_document_about_speed_does():
+    less = {"CHARLM_KERNELS": "plain", "OPENBLAS_CORETYPE": "Haswell", "ATEN_CPU_CAPABILITY": "avx2"}
+    small = ["--cells", "rnn", "--sizes", "8", "--symbols", "65"]
+    printed = subprocess.check_output([*GENERATE, *small, "--json"], cwd=ROOT, text=True, env=os.environ | less)
+    measured = json.loads(printed)
+    assert measured["engine"] == "compiled kernels (SSE2)" or platform.machine() != "x86_64"
+    assert len(measured["rows"]) == 1
 
 
 @pytest.fixture(scope="module")
