@@ -98,6 +98,7 @@ ORDER = [
     "train.advice",
     "train.run_folder",
     "train.deploy",
+    "train.teachers",
     "train.trainer",
     "train.loop",
     "train.events",

@@ -55,6 +55,11 @@ INIT_FROM_HELP = (
 )
 ALSO_TEXT_HELP = "with --init-from: measure how much of this text, such as that of the model, is forgotten"
 KEEP_EPOCHS_HELP = "also keep the weights of epochs 1, 2, 3, 5, 8, 13 … and the last, in epochs/ of the model folder"
+TEACHER_HELP = (
+    "also learn what this model predicts, for example a larger one of the same text; repeat the flag, and the mean of "
+    "their predictions is learnt"
+)
+TEACHER_WEIGHT_HELP = "share of the teachers in what is learnt; the rest is that of the text (default 0.5)"
 MOST_COUNT = 10**9  # of a symbol in a text
 RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epochs may change, to more"
 
@@ -84,6 +89,8 @@ def run_fit(args: argparse.Namespace) -> None:
     folding = parse_folding(args)
     if args.also_text and args.init_from is None:
         raise RequestError("--also-text measures what the model of --init-from forgets; give both, or leave both out")
+    if args.teacher_weight is not None and not args.teacher:
+        raise RequestError("--teacher-weight says how much --teacher counts; give both, or leave both out")
     if args.push_to_hub is not None:
         from charlm.publishing import check_can_push
 
@@ -93,9 +100,12 @@ def run_fit(args: argparse.Namespace) -> None:
     from .init_from import load_start_model
     from .loop import fit
     from .run_folder import NothingToResumeError, begun_revision
+    from .teachers import DEFAULT_WEIGHT, load_teachers
 
     report = JsonReport() if args.json_lines and is_main_process() else Report()
     start = load_start_model(args.init_from) if args.init_from is not None else None
+    weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
+    teachers = load_teachers(args.teacher, weight) if args.teacher else None
     config = config if start is None else TrainConfig(**start.settings(given))
     out = args.out or default_folder(args.text, config.cell)
     if start is not None and args.resume:
@@ -118,6 +128,7 @@ def run_fit(args: argparse.Namespace) -> None:
                 start=start,
                 also_text=also_text,
                 keep_epochs=args.keep_epochs,
+                teachers=teachers,
             )
         except NothingToResumeError as error:
             raise RequestError(f"{error}{command_to_begin(args)}") from None
@@ -335,6 +346,8 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
         add_setting(groups[spec.metadata["group"]], spec)
     groups[MODEL].add_argument("--init-from", metavar="FOLDER_OR_REPO", help=INIT_FROM_HELP)
     groups[TEXT].add_argument("--also-text", nargs="+", action="extend", metavar="TEXT", help=ALSO_TEXT_HELP)
+    groups[TRAINING].add_argument("--teacher", action="append", metavar="FOLDER_OR_REPO", help=TEACHER_HELP)
+    groups[TRAINING].add_argument("--teacher-weight", type=float, metavar="X", help=TEACHER_WEIGHT_HELP)
     groups[TRAINING].add_argument("--resume", action="store_true", help=RESUME_HELP)
     groups[TEXT].add_argument("--keep-epochs", action="store_true", help=KEEP_EPOCHS_HELP)
     publishing = groups[PUBLISHING]

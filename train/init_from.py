@@ -1,4 +1,4 @@
-"""The model that a training begins with: its architecture, and its weights for a vocabulary with more symbols."""
+"""Models that a training is given by name; the one that it begins with is widened to the symbols of the text."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,8 +25,8 @@ BIAS_LIMIT, HALVINGS = 100.0, 60  # nats between which a bias is sought, and how
 
 
 @dataclass(frozen=True)
-class StartModel:
-    """A model that a training begins with.
+class NamedModel:
+    """A model, and what history.json calls it.
 
     name: the repository, or the folder without the path to it. revision: the commit; None for a folder.
     """
@@ -36,8 +36,13 @@ class StartModel:
     revision: str | None
 
     def record(self) -> dict[str, Any]:
-        """Return the `init_from` of history.json."""
+        """Return how history.json names it."""
         return {"name": self.name, "revision": self.revision, "weights_sha256": self.lm.weights_sha256}
+
+
+@dataclass(frozen=True)
+class StartModel(NamedModel):
+    """A model that a training begins with."""
 
     def at(self, revision: str | None) -> "StartModel":
         """Return the model at a commit of its repository; this one if that is None or its own, or it is a folder."""
@@ -85,11 +90,17 @@ class StartModel:
         return weights
 
 
-def load_start_model(name: str) -> StartModel:
-    """Load the model that a training begins with, named and refused as `CharLM.from_pretrained` does."""
+def load_named_model(name: str) -> NamedModel:
+    """Load a model, named and refused as `CharLM.from_pretrained` does."""
     found, _ = parse_model_name(name)
     lm = CharLM.from_pretrained(name, device="cpu")
-    return StartModel(lm, found.repo_id if isinstance(found, HubName) else found.resolve().name, lm.revision)
+    return NamedModel(lm, found.repo_id if isinstance(found, HubName) else found.resolve().name, lm.revision)
+
+
+def load_start_model(name: str) -> StartModel:
+    """Load the model that a training begins with, as `load_named_model` does."""
+    model = load_named_model(name)
+    return StartModel(model.lm, model.name, model.revision)
 
 
 def _read(config: ModelConfig, weights: Weights, ids: SmallIds) -> NDArray[np.float64]:

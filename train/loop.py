@@ -25,6 +25,7 @@ from .protocols import Holdout, Protocol, split_text
 from .report import Report
 from .run_folder import BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
 from .split import DEFAULT_SHARES, parse_split
+from .teachers import Teachers
 from .trainer import Trainer, model_config
 
 
@@ -38,6 +39,7 @@ def fit(
     start: StartModel | None = None,
     also_text: Text | None = None,
     keep_epochs: bool = False,
+    teachers: Teachers | None = None,
 ) -> HistoryRecord:
     """Train a model on a text, leave the model of the best epoch in the folder `out`, and return its record.
 
@@ -48,6 +50,7 @@ def fit(
 
     start: the model to begin with; `config` has its architecture, and `text.known` its symbols. also_text: another text
         whose validation loss is measured before and after. keep_epochs: keep weights as charlm.model.kept says.
+    teachers: the models whose predictions are learnt, too; each process lets them read the text.
 
     Raises RequestError if the text or a setting does not fit, `out` holds another model, or nothing to resume;
     TrainingError if the loss is no longer a number.
@@ -75,6 +78,7 @@ def fit(
             resolved = keep_choices(config, resolved, begun.run)
         run = describe_run(text, protocol, resolved) | describe_start(start, also_text, also, group)
         run |= {"keep_epochs": True} if keep_epochs else {}
+        run |= {} if teachers is None else teachers.record()
         if begun is not None:
             run = continue_run(begun, run, out)
             if begun.history is not None and run["epochs"] == begun.run["epochs"]:
@@ -85,8 +89,9 @@ def fit(
                 return begun.history
 
         # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
-        trainer = Trainer(resolved, protocol, run, report, group)
         group.broadcast_from_main(lambda: prepare_folder(out, keeps_epochs=keep_epochs))
+        taught = None if teachers is None else teachers.read(protocol, out, report.say, interrupts)
+        trainer = Trainer(resolved, protocol, run, report, group, taught)
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
         elif start is not None:

@@ -66,28 +66,43 @@ class TrainingNetwork(nn.Module):
         outputs, after = self._read(ids, states)
         return self._predict(outputs), after  # (T, B, H) → (T, B, V)
 
-    def mean_loss(self, ids: Tensor, targets: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
-        """Return the mean cross-entropy of the logits for ids (T, B) and their targets (T, B), (); and the states.
+    def mean_losses(
+        self, ids: Tensor, targets: Tensor, states: LayerStates, taught: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, LayerStates]:
+        """Return two mean cross-entropies of the logits for ids (T, B), () each, and the states.
 
-        It is that of the logits that `forward` returns. More than MOST_TRAINING_LOGITS are computed in parts of at most
+        The first has the gradients: it is that for the distributions `taught`, (T, B, V), if there are any. The second
+        is that for the targets, (T, B); without `taught` both are the same.
+
+        The logits are those that `forward` returns. More than MOST_TRAINING_LOGITS are computed in parts of at most
         so many (or of one symbol), and each part again for its gradients: gradient checkpointing (Chen et al.,
         "Training Deep Nets with Sublinear Memory Cost", 2016).
         """
         outputs, after = self._read(ids, states)
-        symbols = self.head.out_features
+        rows, symbols = outputs.flatten(0, 1), self.head.out_features  # (T, B, H) → (T B, H)
+        wanted = [targets.flatten()] if taught is None else [taught.flatten(0, 1), targets.flatten()]
         if targets.numel() * symbols <= MOST_TRAINING_LOGITS:
-            logits = self._predict(outputs)  # (T, B, V)
-            return cross_entropy(logits.flatten(0, 1), targets.flatten()), after  # (T B, V) and (T B,) → ()
-        rows, wanted = outputs.flatten(0, 1), targets.flatten()  # (T, B, H) → (T B, H)
-        loss = rows.new_zeros((), dtype=torch.float32)
-        for part in cut(len(rows), symbols, MOST_TRAINING_LOGITS):
-            loss = loss + checkpoint(
-                self._summed_loss, rows[part], wanted[part], use_reentrant=False, preserve_rng_state=False
-            )
-        return loss / len(rows), after
+            losses = self._sum_losses(rows, *wanted)
+        else:
+            losses = rows.new_zeros(2, dtype=torch.float32)
+            for part in cut(len(rows), symbols, MOST_TRAINING_LOGITS):
+                these = [each[part] for each in wanted]
+                losses = losses + checkpoint(
+                    self._sum_losses, rows[part], *these, use_reentrant=False, preserve_rng_state=False
+                )
+        learnt, loss = losses / len(rows)
+        return learnt, loss.detach(), after
 
-    def _summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(self._predict(outputs), targets, reduction="sum")
+    def _sum_losses(self, outputs: Tensor, *wanted: Tensor) -> Tensor:
+        """Return the summed cross-entropies of N outputs (N, H) for the first and for the last of `wanted`, (2,).
+
+        wanted: what each output predicts, as ids (N,) or as distributions (N, V).
+        """
+        logits = self._predict(outputs)  # (N, H) → (N, V)
+        learnt = cross_entropy(logits, wanted[0], reduction="sum")
+        with torch.no_grad():
+            loss = learnt if len(wanted) == 1 else cross_entropy(logits, wanted[-1], reduction="sum")
+        return torch.stack([learnt, loss])
 
     def _read(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
         """Return the outputs of the last layer (T, B, H) for ids (T, B) and states; and the states, as `forward`."""

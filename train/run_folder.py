@@ -214,6 +214,11 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
             f"{out} holds a run that began with {_describe_start(begun.run)}, not with {_describe_start(run)}; "
             "resume with the --init-from that it was started with, or choose another --out"
         )
+    if begun.run.get("teachers") != run.get("teachers"):
+        raise RequestError(
+            f"{out} holds a run taught by {_describe_teachers(begun.run)}, not by {_describe_teachers(run)}; "
+            "resume with each --teacher that it was started with, or choose another --out"
+        )
     for name in run | begun.run:  # the settings that the user gave come first, then those that follow from them
         may_differ = name in MAY_DIFFER or (name == "epochs" and is_longer)
         if not may_differ and before.get(name) != run.get(name):
@@ -236,9 +241,18 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
 def _describe_start(run: dict[str, Any]) -> str:
     """Return what the weights of a run began as, for a message."""
     start = run.get("init_from")
-    if not isinstance(start, dict):
-        return "random weights"
-    return f"{start.get('name')} ({start.get('revision') or start.get('weights_sha256')})"
+    return _describe_model(start) if isinstance(start, dict) else "random weights"
+
+
+def _describe_teachers(run: dict[str, Any]) -> str:
+    """Return the teachers of a run, for a message."""
+    teachers = run.get("teachers")
+    models = [each for each in teachers if isinstance(each, dict)] if isinstance(teachers, list) else []
+    return " and ".join(map(_describe_model, models)) or "no model"
+
+
+def _describe_model(record: dict[str, Any]) -> str:
+    return f"{record.get('name')} ({record.get('revision') or record.get('weights_sha256')})"
 
 
 def _is_longer(begun: BegunRun, run: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from charlm.errors import ModelFileError, TrainingError
@@ -28,6 +29,7 @@ from .network import LayerStates, TrainingNetwork
 from .optimizer import AdamW
 from .protocols import Protocol
 from .report import Report
+from .teachers import TaughtTargets
 
 FINAL_LR_SHARE = 0.02  # of the highest learning rate, at the end of the cosine
 SAMPLE_LENGTH = 500
@@ -45,13 +47,23 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, protocol: Protocol, run: dict[str, Any], report: Report, group: ProcessGroup
+        self,
+        config: TrainConfig,
+        protocol: Protocol,
+        run: dict[str, Any],
+        report: Report,
+        group: ProcessGroup,
+        taught: TaughtTargets | None = None,
     ) -> None:
-        """config: with every choice made. run: for history.json. group: the processes that train this model."""
+        """config: with every choice made. run: for history.json. group: the processes that train this model.
+
+        taught: what the steps learn, if there are teachers.
+        """
         assert config.batch_size is not None and config.seq_length is not None and config.embedding_dropout is not None
         assert config.weight_decay is not None
         self._config = config
         self._protocol = protocol
+        self._taught = taught
         self._run = run
         self._report = report
         self._group = group
@@ -74,10 +86,10 @@ class Trainer:
         self.epoch: int
         self.step: int
         self.states: LayerStates | None
-        self.loss_sum: torch.Tensor
+        self.loss_sum: Tensor
         self._seconds: float  # spent on the steps of the epoch
         self._shown_loss: float
-        self._pending_copy: tuple[torch.cuda.Event, torch.Tensor, int] | None  # of loss_sum, after that many steps
+        self._pending_copy: tuple[torch.cuda.Event, Tensor, int] | None  # of loss_sum, after that many steps
         self._warm_up: tuple[float, int] | None = None  # `_seconds` and `step` when progress was first shown
         self._reset_for_epoch(1)
 
@@ -130,14 +142,15 @@ class Trainer:
         inputs, targets = inputs[:, self._share], targets[:, self._share]  # (T, B) → (T, B / processes)
         if self.states is None or not self.batches.carries_state:
             self.states = self.network.zero_states(inputs.shape[1])
-        # 2) forward: the mean cross-entropy in nats; the states come back detached, so the next step's gradients end
-        # where its batch begins
-        loss, self.states = self.network.mean_loss(inputs, targets, self.states)
+        # 2) forward: the mean cross-entropies in nats, for what is learnt and for the text; the states come back
+        # detached, so the next step's gradients end where its batch begins
+        taught = self._teach(targets)
+        learnt, loss, self.states = self.network.mean_losses(inputs, targets, self.states, taught)
         # 3) backward
-        loss.backward()  # type: ignore[no-untyped-call]
+        learnt.backward()  # type: ignore[no-untyped-call]
         # 4) all-reduce: means over the processes
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        loss, stop_flag = loss.detach(), loss.new_full((), float(stop))
+        stop_flag = loss.new_full((), float(stop))
         self._group.all_reduce_mean([*gradients, loss, stop_flag])
         self.loss_sum += loss
         # 5) scale the gradient down to a norm of at most clip_norm
@@ -147,6 +160,12 @@ class Trainer:
         self._optimizer.step(self.learning_rate(self.step))
         self.step += 1
         return stop if self._group.world_size == 1 else self._is_sync_step() and bool(stop_flag > 0)
+
+    def _teach(self, targets: Tensor) -> Tensor | None:
+        """Return the distributions that this step learns in place of its targets (T, B); None without teachers."""
+        if self._taught is None:
+            return None
+        return self._taught.at(self.batches.positions(self.epoch, self.step)[:, self._share], targets)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of this epoch.
@@ -369,7 +388,7 @@ class Trainer:
         longest = longest_sample(self._config.epochs)
         return [{**epoch, "sample": epoch["sample"][:longest]} for epoch in epochs]
 
-    def _restore_states(self, saved: dict[str, torch.Tensor]) -> LayerStates | None:
+    def _restore_states(self, saved: dict[str, Tensor]) -> LayerStates | None:
         if not saved:
             return None
         layers: LayerStates = [[] for _ in range(self._config.num_layers)]
@@ -392,5 +411,5 @@ def model_config(vocab: Vocab, config: TrainConfig) -> ModelConfig:
     )
 
 
-def _strip_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _strip_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -134,11 +134,22 @@ def _text_words(run: Mapping[str, Any]) -> str:
 
 def _base_model(run: Mapping[str, Any]) -> str | None:
     """Return the repository of the model that a run began with; None if there was none, or it was a folder."""
-    begun_with = run.get("init_from")
-    if not isinstance(begun_with, dict) or begun_with.get("revision") is None:  # a folder has no revision
+    return _repository(run.get("init_from"))
+
+
+def _repository(model: object) -> str | None:
+    """Return the repository of a model that a record names; None if it names none, or it was a folder."""
+    if not isinstance(model, dict) or model.get("revision") is None:  # a folder has no revision
         return None
-    named = parse_hub_name(str(begun_with.get("name")))
+    named = parse_hub_name(str(model.get("name")))
     return None if named is None else named.repo_id
+
+
+def _teachers(run: Mapping[str, Any]) -> str:
+    """Return the names of a run's teachers, linked where they are repositories; empty if there were none."""
+    models = run.get("teachers") if isinstance(run.get("teachers"), list) else []
+    named = [(each.get("name"), _repository(each)) for each in models or [] if isinstance(each, dict)]
+    return ", ".join(f"[{repo}](https://huggingface.co/{repo})" if repo else _code(str(name)) for name, repo in named)
 
 
 def _widget_example(config: ModelConfig, temperature: float, text: str) -> dict[str, Any]:
@@ -187,6 +198,8 @@ def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
     ]
     if base_model := _base_model(run):
         parts.append(f"Its training began with the weights of [{base_model}](https://huggingface.co/{base_model}).")
+    if teachers := _teachers(run):
+        parts.append(f"It learnt from its text and from what other models predict there: {teachers}.")
     return "\n\n".join(parts)
 
 

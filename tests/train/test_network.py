@@ -66,7 +66,7 @@ def test_undropped_logits_and_states_are_those_of_the_model_that_is_exported(cel
 
 def losses_and_gradients(network, ids, targets, states):
     network.zero_grad(set_to_none=True)
-    loss, after = network.mean_loss(ids, targets, states)
+    loss, _, after = network.mean_losses(ids, targets, states)
     loss.backward()
     return loss.detach(), {name: each.grad.clone() for name, each in network.exported_parameters().items()}, after
 
@@ -116,7 +116,7 @@ def test_a_step_of_training_holds_the_logits_of_a_part_at_a_time(monkeypatch):
     saved, made, predict = [], [], network._predict
     monkeypatch.setattr(network, "_predict", lambda outputs: made.append(len(outputs)) or predict(outputs))
     with torch.autograd.graph.saved_tensors_hooks(lambda each: saved.append(each.shape) or each, lambda each: each):
-        loss, _ = network.mean_loss(random_ids(network), random_ids(network, seed=6), random_states(network))
+        loss, *_ = network.mean_losses(random_ids(network), random_ids(network, seed=6), random_states(network))
         assert not [shape for shape in saved if shape[-1:] == (32,) and shape[0] > 2]
         loss.backward()
     assert made == [2] * 24  # each of 12 parts twice

@@ -1,0 +1,153 @@
+"""Distillation: what is learnt, from which predictions, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from models import make_lm
+from reference import load_plain, plain_logits
+
+from charlm.errors import RequestError
+from charlm.model.card import model_card
+from charlm.model.folder import read_model
+from train import teachers as teachers_module
+from train.config import TrainConfig
+from train.data import make_text
+from train.encode import encode_text
+from train.init_from import NamedModel
+from train.interrupts import Interrupts
+from train.loop import fit
+from train.protocols import Holdout, OverlappingWindows
+from train.report import Report
+from train.teachers import TaughtTargets, Teachers, load_teachers
+
+CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 30
+SYMBOLS = "".join(sorted(set(CONTENT)))
+GIVEN = {
+    "hidden_size": 12,
+    "embedding_size": 6,
+    "device": "cpu",
+    "seq_length": 16,
+    "batch_size": 4,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("charlm.model.card.draw_curves", lambda history, title: b"picture")
+
+
+def text_of(content=CONTENT):
+    return make_text("cats", encode_text(content))
+
+
+def named(lm, name="teacher"):
+    return NamedModel(lm, name, None)
+
+
+def read(models, tmp_path, content=CONTENT, weight=1.0):
+    protocol = Holdout(text_of(content))
+    with Interrupts() as interrupts:
+        taught = Teachers(models, weight).read(protocol, tmp_path, lambda line: None, interrupts)
+    return protocol, taught
+
+
+@pytest.mark.parametrize("more", ["", "#é"], ids=["the same symbols", "more symbols in another order"])
+def test_the_targets_are_the_mean_of_the_teachers_predictions(tmp_path, monkeypatch, more):
+    monkeypatch.setattr(teachers_module, "STREAMS", 1)  # one reading from the beginning, as below
+    monkeypatch.setattr(teachers_module, "MOST_LOGITS", 1000)
+    lms = [make_lm("lstm", vocab=more + SYMBOLS[::-1], seed=1), make_lm("gru", vocab=SYMBOLS, seed=2)]
+    protocol, taught = read([named(lm) for lm in lms], tmp_path)
+    ids, expected = protocol.training_ids(), 0
+    for place, lm in enumerate(lms):
+        lm.save_pretrained(tmp_path / str(place))
+        plain, _ = load_plain(tmp_path / str(place))
+        symbols = [lm.vocab.symbols.index(SYMBOLS[id]) for id in ids]
+        order = [lm.vocab.symbols.index(symbol) for symbol in SYMBOLS]
+        logits = plain_logits(plain, symbols)[:, order]
+        expected = expected + torch.softmax(torch.as_tensor(logits), 1).numpy() / 2
+    np.testing.assert_allclose(taught.probabilities, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("streams", [2, 7, 16, 5000])
+def test_every_place_of_the_text_is_predicted_once_however_it_is_cut(tmp_path, monkeypatch, streams):
+    monkeypatch.setattr(teachers_module, "STREAMS", streams)
+    protocol, taught = read([named(make_lm("rnn", vocab=SYMBOLS))] * 2, tmp_path, CONTENT[:400])
+    assert taught.probabilities.shape == (len(protocol.training_ids()), len(SYMBOLS))
+    np.testing.assert_allclose(taught.probabilities.sum(axis=1, dtype=np.float64), 1, atol=2e-3)
+
+
+def test_a_step_learns_the_mean_of_what_is_taught_and_what_stands_there():
+    probabilities = np.array([[0.5, 0.25, 0.25], [0, 0, 1], [1, 0, 0], [0.25, 0.5, 0.25]], np.float16)
+    at = TaughtTargets(probabilities, 0.5).at(np.array([[3, 1], [0, 2]]), torch.tensor([[0, 1], [1, 0]]))
+    expected = [[[0.625, 0.25, 0.125], [0, 0.5, 0.5]], [[0.25, 0.625, 0.125], [1, 0, 0]]]
+    assert at.tolist() == expected
+
+
+def run(out, teachers=None, resume=False, **given):
+    config = TrainConfig("rnn", **{**GIVEN, "epochs": 2, "lr": 0.01, "dropout": 0, "embedding_dropout": 0, **given})
+    return fit(text_of(), out, config, Report(), resume=resume, teachers=teachers)
+
+
+def test_teachers_of_weight_0_change_nothing_and_the_losses_are_those_of_the_text(tmp_path):
+    teachers = Teachers([named(make_lm("lstm", vocab=SYMBOLS))], 0)
+    alone, taught = run(tmp_path / "alone"), run(tmp_path / "taught", teachers)
+    for one, other in zip(alone["epochs"], taught["epochs"], strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], abs=1e-4)
+        assert other["val_loss"] == pytest.approx(one["val_loss"], abs=1e-4)
+
+
+def test_a_student_comes_close_to_its_teacher_where_the_teacher_alone_counts(tmp_path):
+    """The teacher has learnt nothing, so the text would lead elsewhere."""
+    lm = make_lm("gru", vocab=SYMBOLS, seed=3)
+    history = run(tmp_path / "student", Teachers([named(lm)], 1), epochs=8)
+    val = text_of().encoded.ids[int(0.9 * len(CONTENT)) :]
+    teacher = lm.score("".join(SYMBOLS[id] for id in val)).mean()
+    assert history["epochs"][-1]["val_loss"] == pytest.approx(teacher, abs=0.1)
+    assert run(tmp_path / "alone", epochs=8)["epochs"][-1]["val_loss"] < teacher - 0.5
+
+
+def test_the_record_and_the_card_name_the_teachers_and_a_resumed_run_needs_them(tmp_path):
+    make_lm("lstm", vocab=SYMBOLS).save_pretrained(tmp_path / "big")
+    teachers = load_teachers([str(tmp_path / "big")], 0.25)
+    run(tmp_path / "out", teachers)
+    record = json.loads((tmp_path / "out" / "history.json").read_text())["run"]
+    sha256 = json.loads((tmp_path / "big" / "config.json").read_text())["weights_sha256"]
+    assert record["teachers"] == [{"name": "big", "revision": None, "weights_sha256": sha256}]
+    assert record["teacher_weight"] == 0.25
+    model = read_model(tmp_path / "out")
+    assert "from what other models predict there: `big`." in model_card(model.config, model.history)
+    model.history["run"]["teachers"] = [{"name": "ada/big", "revision": "c" * 40}]
+    linked = "from what other models predict there: [ada/big](https://huggingface.co/ada/big)."
+    assert linked in model_card(model.config, model.history)
+    with pytest.raises(RequestError, match=rf"taught by big \({sha256}\), not by no model; resume with each --teacher"):
+        run(tmp_path / "out", resume=True, epochs=3)
+    assert run(tmp_path / "out", teachers, resume=True, epochs=3)["run"]["teachers"] == record["teachers"]
+
+
+def test_a_teacher_that_lacks_a_symbol_is_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"^teacher does not know 1 of the 16 symbols of the text \('t'\): choose"):
+        read([named(make_lm("rnn", vocab=SYMBOLS.replace("t", "")))], tmp_path)
+
+
+def test_windows_are_refused(tmp_path):
+    windows, teacher = OverlappingWindows(text_of()), named(make_lm("rnn", vocab=SYMBOLS))
+    with Interrupts() as interrupts, pytest.raises(RequestError, match="--teacher needs the protocol holdout"):
+        Teachers([teacher]).read(windows, tmp_path, lambda line: None, interrupts)
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(teachers_module.np, "memmap", full)
+    with pytest.raises(RequestError, match=r"cannot be written to .* \(No space left on device\): it takes 0.0 GB"):
+        read([named(make_lm("rnn", vocab=SYMBOLS))], tmp_path)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan"), "much"])
+def test_a_wrong_weight_is_refused(weight):
+    with pytest.raises(RequestError, match="teacher_weight"):
+        Teachers([], weight)
