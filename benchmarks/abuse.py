@@ -66,7 +66,8 @@ import json
 from pathlib import Path
 from charlm.web.models import load_registry
 from charlm.web import server
-from charlm.web.page import THEME, build_page
+from charlm.web.page import build_page
+from charlm.web.theme import make_theme
 
 registry = load_registry(sys.argv[1:], Path("weights"), "cpu")
 page = build_page(registry, "cpu")
@@ -91,7 +92,7 @@ out = sys.stdout
 sys.stdout = sys.stderr
 print(json.dumps({"port": port}), file=out, flush=True)
 threading.Thread(target=tell, daemon=True).start()
-server.serve(page, registry, THEME, "127.0.0.1", port)
+server.serve(page, registry, make_theme(), "127.0.0.1", port)
 """
 
 

@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-COMPONENTS_STYLE = (FOLDER / "components" / "components.css").read_text(encoding="utf-8")
+# the tokens of both pages, and the style of the components that they share
+COMPONENTS_STYLE = "".join(
+    (FOLDER / "components" / name).read_text(encoding="utf-8") for name in ("theme.css", "components.css")
+)
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "(\.[^"]+)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=async |class |const |function |let )", re.MULTILINE)

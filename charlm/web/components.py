@@ -14,7 +14,8 @@ from charlm.browser.scripts import COMPONENTS_STYLE, join_modules
 
 STATIC = Path(__file__).parent / "static"
 SCRIPT = f"<script>{join_modules(STATIC / 'page.js')}</script>"
-STYLE = COMPONENTS_STYLE + (STATIC / "page.css").read_text(encoding="utf-8")
+# in the head, not in Gradio's `css`, which rewrites selectors: it splits `:is(a, b)` at the comma
+STYLE = f"<style>{COMPONENTS_STYLE}{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>"
 
 
 def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs: Any) -> gr.HTML:

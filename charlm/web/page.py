@@ -17,20 +17,11 @@ from charlm.web.models import ModelRegistry
 from charlm.web.views import inside, learn, load, train, write
 
 TITLE = "charlm: character-level language models"
-INTRODUCTION = """# charlm
-Small recurrent networks that predict a text one character at a time. Let them write, see how they learnt, look inside
-them, or train one on a text of your own."""
+NAME = '<h1 title="Small recurrent networks that predict a text one character at a time">charlm</h1>'
 
 STREAMS_AT_ONCE = 64  # texts written at the same time: the models write them in batches
 MOST_WAITING = 64  # events waiting for one of those
 KEPT_SECONDS = 3600  # for which visitors can download the models that they trained
-
-THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", spacing_size="sm").set(
-    body_text_color_subdued="*neutral_600",  # the theme's own has too little contrast
-    body_text_color_subdued_dark="*neutral_400",
-    button_primary_background_fill="*primary_600",
-    button_primary_background_fill_hover="*primary_700",
-)
 
 
 def build_page(registry: ModelRegistry, device: str = "auto") -> gr.Blocks:
@@ -38,13 +29,14 @@ def build_page(registry: ModelRegistry, device: str = "auto") -> gr.Blocks:
 
     device: where models run that visitors load or train.
     """
-    page = gr.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS))
+    page = gr.Blocks(title=TITLE, fill_width=True, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS))
     with page:
         # 1) the components, view by view
-        gr.Markdown(INTRODUCTION)
+        with gr.Row(elem_classes="top"):
+            gr.HTML(NAME, apply_default_css=False)
+            new_models = [load.build(Downloader(registry, device))] if may_load(os.environ) else []
         notices = lines(_notices(registry), elem_id="notices")
-        new_models = [load.build(Downloader(registry, device))] if may_load(os.environ) else []
-        with gr.Tabs(elem_id="views") as tabs:
+        with gr.Tabs(elem_id="views", overflow_behavior="wrap") as tabs:
             with _tab("write"):
                 writing = write.build(registry)
             with _tab("learn"):

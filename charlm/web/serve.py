@@ -62,7 +62,8 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
         with optional_packages():
             from charlm.web import server
             from charlm.web.guard import read_root_path
-            from charlm.web.page import THEME, build_page
+            from charlm.web.page import build_page
+            from charlm.web.theme import make_theme
 
         root_path = read_root_path(args.root_path)
         registry = loading.result()
@@ -75,4 +76,4 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     # what is loaded by now is kept until the end; searching it for garbage took a fifth of the time of the start
     gc.freeze()
     gc.enable()
-    server.serve(page, registry, THEME, args.host, args.port, root_path=root_path, share=args.share)
+    server.serve(page, registry, make_theme(), args.host, args.port, root_path=root_path, share=args.share)

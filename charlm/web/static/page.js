@@ -8,6 +8,10 @@ import { Curves } from "../../browser/components/curves.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
 
+// light or dark as the address says, else as the system prefers, like Gradio itself
+const theme = new URLSearchParams(location.search).get("__theme");
+if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
+
 let isOpen = false; // whether the page shows what its address says
 
 /** Return a component that shows a value, or each value of a list, as an element. */

@@ -19,13 +19,12 @@ SAVE_PICTURE = """() => charlm.savePicture("loss-curves", "curves.png")"""
 SAVE_TABLE = """(text) => { charlm.save(text, "curves.csv", "text/csv"); return text; }"""
 
 
-class Curves(NamedTuple):
-    """The plot of the loss curves, and what changes or saves it."""
+class Controls(NamedTuple):
+    """What changes or saves the plot of the loss curves."""
 
     unit: gr.Radio
     axis: gr.Radio
     scale: gr.Radio
-    plot: gr.HTML
     picture: gr.Button
     table_file: gr.Button
     csv: gr.Textbox
@@ -45,33 +44,35 @@ class Details(NamedTuple):
 def build(registry: ModelRegistry, write_settings: Sequence[Component]) -> gr.Dropdown:
     """Lay out the view and connect it; return the picker of models. write_settings: those of the view *Write*."""
     names = answers.comparable(registry, SHOWN_FIRST)
-    models = gr.Dropdown(registry.names, value=names, multiselect=True, label="Models", elem_id="learn-models")
-    charts = _curves(registry, names)
-    details = _details(registry, names)
-    _connect(registry, models, charts, details, write_settings)
+    with gr.Row(elem_classes="view"):
+        with gr.Column(elem_classes="controls", scale=0, min_width=288):
+            models = gr.Dropdown(registry.names, value=names, multiselect=True, label="Models", elem_id="learn-models")
+            controls = _controls()
+        with gr.Column(elem_classes="stage"):
+            plot = curves(answers.plot(registry, names, PlotSettings()), elem_id="loss-curves")
+            details = _details(registry, names)
+    _connect(registry, models, plot, controls, details, write_settings)
     return models
 
 
-def _curves(registry: ModelRegistry, names: list[str]) -> Curves:
+def _controls() -> Controls:
     default = PlotSettings()
-    with gr.Row():
-        unit = gr.Radio(list(LOSS_UNITS), value=default.unit, label="Loss in", elem_id="unit", min_width=260)
-        axis = gr.Radio(list(AXES), value=default.axis, label="Over", elem_id="axis", min_width=260)
-        scale = gr.Radio(SCALES, value=default.scale, label="Scale", elem_id="scale", min_width=140)
-    plot = curves(answers.plot(registry, names, default), elem_id="loss-curves")
+    unit = gr.Radio(list(LOSS_UNITS), value=default.unit, label="Loss in", elem_id="unit")
+    axis = gr.Radio(list(AXES), value=default.axis, label="Over", elem_id="axis")
+    scale = gr.Radio(SCALES, value=default.scale, label="Scale", elem_id="scale")
     with gr.Row(elem_classes="actions"):
-        picture = gr.Button("Save as PNG", size="sm", elem_id="save-png", min_width=120)
-        table_file = gr.Button("Save as CSV", size="sm", elem_id="save-csv", min_width=120)
-    return Curves(unit, axis, scale, plot, picture, table_file, gr.Textbox(visible=False))
+        picture = gr.Button("Save as PNG", elem_id="save-png", size="md")
+        table_file = gr.Button("Save as CSV", elem_id="save-csv", size="md")
+    return Controls(unit, axis, scale, picture, table_file, gr.Textbox(visible=False))
 
 
 def _details(registry: ModelRegistry, names: list[str]) -> Details:
-    gr.Markdown("### What the curves show")
+    gr.Markdown("## What the curves show")
     reading = lines(answers.read_curves(registry, names), elem_id="reading", elem_classes="reading")
-    gr.Markdown("### Samples by epoch\nWhat each model wrote after an epoch. Move the slider to see it learn.")
+    gr.Markdown("## What the models wrote as they learnt")
     kept = lines(answers.kept(registry, names), elem_id="kept-epochs", elem_classes="hint")
     last = answers.last_epoch(registry, names)
-    epoch = gr.Slider(1, max(last, 2), last, step=1, label="Epoch", elem_id="epoch")
+    epoch = gr.Slider(1, max(last, 2), last, step=1, label="After epoch", elem_id="epoch")
     samples = cards(value=answers.samples(registry, names, last), elem_id="samples")
     with gr.Accordion("Table of all epochs", open=False):
         table = gr.Dataframe(answers.table(registry, names), interactive=False, show_label=False, elem_id="figures")
@@ -85,7 +86,8 @@ def _details(registry: ModelRegistry, names: list[str]) -> Details:
 def _connect(
     registry: ModelRegistry,
     models: gr.Dropdown,
-    charts: Curves,
+    plot: gr.HTML,
+    controls: Controls,
     details: Details,
     write_settings: Sequence[Component],
 ) -> None:
@@ -108,13 +110,13 @@ def _connect(
     def csv(names: Any) -> str:
         return answers.csv(registry, names)
 
-    plot_settings = [charts.unit, charts.axis, charts.scale]
+    plot_settings = [controls.unit, controls.axis, controls.scale]
     inputs = [models, *plot_settings]
     # each output has one event, which runs again if its inputs change meanwhile: so it ends with what is chosen last
     last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
     shown = [details.reading, details.kept, details.epoch, details.table, details.settings]
     models.change(for_page(show), models, shown, **last)
-    gr.on([models.change, *(each.input for each in plot_settings)], for_page(draw), inputs, charts.plot, **last)
+    gr.on([models.change, *(each.input for each in plot_settings)], for_page(draw), inputs, plot, **last)
     gr.on(
         [models.change, details.epoch.change],
         for_page(show_samples),
@@ -122,6 +124,6 @@ def _connect(
         details.samples,
         **last,
     )
-    charts.picture.click(None, js=SAVE_PICTURE, **QUIET)
-    saved = charts.table_file.click(for_page(csv), models, charts.csv, **QUIET)
-    saved.then(None, charts.csv, charts.csv, js=SAVE_TABLE, **QUIET)
+    controls.picture.click(None, js=SAVE_PICTURE, **QUIET)
+    saved = controls.table_file.click(for_page(csv), models, controls.csv, **QUIET)
+    saved.then(None, controls.csv, controls.csv, js=SAVE_TABLE, **QUIET)

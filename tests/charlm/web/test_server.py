@@ -24,7 +24,8 @@ environment.prepare()
 from pathlib import Path
 from charlm.web import gradio_internals, server
 from charlm.web.models import load_registry
-from charlm.web.page import THEME, build_page
+from charlm.web.page import build_page
+from charlm.web.theme import make_theme
 
 gradio_internals.TimeoutProtocol.head_seconds = server.UNREAD_SECONDS = float(sys.argv[1])
 server.CLOSING_SECONDS = 1000  # on a busy machine a text takes longer than a user would wait
@@ -45,7 +46,7 @@ def tell():  # how many events there are, how many sessions Gradio keeps a state
 out, sys.stdout = sys.stdout, sys.stderr
 print(port, file=out, flush=True)
 threading.Thread(target=tell, daemon=True).start()
-server.serve(page, registry, THEME, "127.0.0.1", port)
+server.serve(page, registry, make_theme(), "127.0.0.1", port)
 """
 LONG = ["homework-rnn", "A", 5000, 1, 0, 1, 3]
 
