@@ -85,6 +85,7 @@ ORDER = [
     "train.split",
     "train.protocols",
     "train.config",
+    "train.control",
     "train.init_from",
     "train.recurrence",
     "train.network",

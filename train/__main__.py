@@ -61,6 +61,7 @@ TEACHER_HELP = (
 )
 TEACHER_WEIGHT_HELP = "share of the teachers in what is learnt; the rest is that of the text (default 0.5)"
 MOST_COUNT = 10**9  # of a symbol in a text
+CONTROL_HELP = 'a JSON file that is read before each step: {"paused": true, "learning_rates": [0.001]}'
 RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epochs may change, to more"
 
 
@@ -82,7 +83,11 @@ def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[
 @in_each_process
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
-    read_launch()  # refuses what would only be noticed after the text is read
+    launch = read_launch()  # refuses what would only be noticed after the text is read
+    if args.control is not None and launch.world_size > 1:
+        raise RequestError(
+            f"--control is for a training in one process, and torchrun has started {launch.world_size}: leave it out"
+        )
     given = {spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)}
     given = {name: value for name, value in given.items() if value is not None}
     config = TrainConfig(**given)  # refuses a wrong setting before a model is loaded
@@ -96,6 +101,7 @@ def run_fit(args: argparse.Namespace) -> None:
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
     load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
+    from .control import ControlFile
     from .data import load_text
     from .init_from import load_start_model
     from .loop import fit
@@ -129,6 +135,7 @@ def run_fit(args: argparse.Namespace) -> None:
                 also_text=also_text,
                 keep_epochs=args.keep_epochs,
                 teachers=teachers,
+                control=None if args.control is None else ControlFile(args.control),
             )
         except NothingToResumeError as error:
             raise RequestError(f"{error}{command_to_begin(args)}") from None
@@ -353,6 +360,7 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     publishing = groups[PUBLISHING]
     publishing.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
     publishing.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
+    publishing.add_argument("--control", type=Path, metavar="FILE", help=CONTROL_HELP)
     publishing.add_argument(
         "--report-to",
         choices=TRACKERS,

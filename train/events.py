@@ -11,10 +11,13 @@ from typing import Any
 from charlm.errors import CharLMError
 
 from .config import TrainConfig
+from .control import ControlFile
 from .data import load_text
 from .init_from import load_start_model
 from .loop import fit
 from .report import JsonReport
+
+CONTROL_FILE = "control.json"  # beside the text, see train/control.py
 
 
 class InterruptibleReport(JsonReport):
@@ -40,6 +43,8 @@ class InterruptibleReport(JsonReport):
 def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
     """Train a model on a file and leave it in the folder `out`; yield the events of JsonReport meanwhile.
 
+    While it runs, a CONTROL_FILE beside the text may change its learning rate. It is not paused, since the machine may
+    be lent for `seconds`.
     settings: fields of TrainConfig, and perhaps `init_from`, the model to begin with. seconds: the time limit. After
     it, or if the iterator is closed, the training is interrupted. The folder holds the model of the best epoch so far.
     The last event of a training that did not finish is `time is over`, or `failed` with the `message` of a CharLMError.
@@ -54,7 +59,9 @@ def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) 
             start = load_start_model(settings["init_from"]) if "init_from" in settings else None
             config = TrainConfig(**(given if start is None else start.settings(given)))
             known = "" if start is None else start.lm.vocab.symbols
-            fit(load_text(str(text), workspace=text.parent, known=known), out, config, report, start=start)
+            content = load_text(str(text), workspace=text.parent, known=known)
+            control = ControlFile(text.parent / CONTROL_FILE, may_pause=False)
+            fit(content, out, config, report, start=start, control=control)
         except KeyboardInterrupt:
             events.put({"event": "time is over"})
         except CharLMError as error:

@@ -16,6 +16,7 @@ from charlm.model.history import HistoryRecord
 from .advice import CurveAdvice, advise, explain_rare, explain_untrained
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
+from .control import ControlFile
 from .data import Text
 from .distributed import ProcessGroup, join_process_group
 from .init_from import StartModel
@@ -40,6 +41,7 @@ def fit(
     also_text: Text | None = None,
     keep_epochs: bool = False,
     teachers: Teachers | None = None,
+    control: ControlFile | None = None,
 ) -> HistoryRecord:
     """Train a model on a text, leave the model of the best epoch in the folder `out`, and return its record.
 
@@ -51,6 +53,7 @@ def fit(
     start: the model to begin with; `config` has its architecture, and `text.known` its symbols. also_text: another text
         whose validation loss is measured before and after. keep_epochs: keep weights as charlm.model.kept says.
     teachers: the models whose predictions are learnt, too; each process lets them read the text.
+    control: the file that may pause the run and change its learning rate, where one process trains.
 
     Raises RequestError if the text or a setting does not fit, `out` holds another model, or nothing to resume;
     TrainingError if the loss is no longer a number.
@@ -91,7 +94,7 @@ def fit(
         # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
         group.broadcast_from_main(lambda: prepare_folder(out, keeps_epochs=keep_epochs))
         taught = None if teachers is None else teachers.read(protocol, out, report.say, interrupts)
-        trainer = Trainer(resolved, protocol, run, report, group, taught)
+        trainer = Trainer(resolved, protocol, run, report, group, taught, control)
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
         elif start is not None:

@@ -128,6 +128,15 @@ class Report:
             self._next_line_at = time.monotonic() + LINE_SECONDS
             self.say(f"epoch {self._epoch_name}, {self._done / self._total:.0%}: {figures}")
 
+    def paused(self, seconds: float) -> None:
+        """Show that the run has been paused for so long; told again and again while it is."""
+        if seconds == 0:
+            self.say(f"paused in epoch {self._epoch_name}, as the control file asks")
+
+    def edit(self, edit: dict[str, Any]) -> None:
+        """Print a learning rate that was asked for. edit: an entry of `lr_edits` in history.json."""
+        self.say(f"learning rate {edit['lr']:g} from epoch {edit['epoch']}, step {edit['step']} on")
+
     def end_epoch(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
@@ -171,6 +180,8 @@ class JsonReport(Report):
     start: `run` as in history.json.
     step, every half a second: the share `done` of `epoch`, its mean training `loss` so far, and the `seconds_left` of
         the run.
+    paused, every half a second while the run is paused: for how many `seconds`.
+    edit: the learning rate `lr` that was asked for, with the `epoch` and `step` from which on.
     epoch: `record` as in history.json; `is_best`, whether its model is the best so far, and saved in the folder.
 
     Messages still go to standard error. If standard output is closed, BrokenPipeError ends the run: the program that
@@ -200,6 +211,17 @@ class JsonReport(Report):
             share = self._done / self._total
             step = {"epoch": self._epoch, "done": share, "loss": loss, "seconds_left": run_seconds_left}
             self._send({"event": "step", **step})
+
+    def paused(self, seconds: float) -> None:
+        """See Report.paused. Told again and again, so that a reader that is gone is noticed."""
+        now = time.monotonic()
+        if seconds == 0 or now - self._printed_at >= SECONDS_BETWEEN_STEP_EVENTS:
+            self._printed_at = now
+            self._send({"event": "paused", "seconds": seconds})
+
+    def edit(self, edit: dict[str, Any]) -> None:
+        """See Report.edit."""
+        self._send({"event": "edit", **edit})
 
     def epoch(self, record: "EpochRecord", epochs: int, is_best: bool) -> None:
         """See Report.epoch."""

@@ -19,7 +19,7 @@ from charlm.nearest import nearest_path
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
 
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
-MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions", "before"}
+MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions", "before", "lr_edits"}
 # What runs had that were begun before there was such a setting.
 FORMER_SETTINGS = {"warm_up": 0.0}
 MOST_LISTED = 5  # names of a folder in a message
@@ -203,7 +203,8 @@ def free_name(out: Path) -> Path:
 def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, Any]:
     """Return `run` with the `extensions` of a begun run that goes on, one more if it has more epochs than planned.
 
-    And with the losses that were measured before its first step, if there are such.
+    And with the losses that were measured before its first step, and the learning rates that were asked for meanwhile,
+    if there are such.
 
     Raises RequestError if the begun run has another text or setting, more epochs, or neither a checkpoint nor all of
     its epochs.
@@ -234,8 +235,8 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
     extensions = begun.run.get("extensions") or []
     if is_longer:
         extensions = [*extensions, begun.extension()]
-    measured = {"before": begun.run["before"]} if "before" in begun.run else {}
-    return run | measured | ({"extensions": extensions} if extensions else {})
+    noted = {name: begun.run[name] for name in ("before", "lr_edits") if name in begun.run}
+    return run | noted | ({"extensions": extensions} if extensions else {})
 
 
 def _describe_start(run: dict[str, Any]) -> str:

@@ -155,6 +155,14 @@ class TrackedReport(Report):
             self._next_loss_at = time.monotonic() + SECONDS_BETWEEN_LOSSES
             self._tell(lambda tracker: tracker.log({"epoch_loss_so_far": loss}, self._read))
 
+    def paused(self, seconds: float) -> None:
+        """See Report."""
+        self._report.paused(seconds)
+
+    def edit(self, edit: dict[str, Any]) -> None:
+        """See Report."""
+        self._report.edit(edit)
+
     def end_epoch(self) -> None:
         """See Report."""
         self._report.end_epoch()

@@ -23,6 +23,7 @@ from charlm.vocab import Vocab
 from .batches import Batches
 from .checkpoint import Checkpoint, delete_checkpoint, save_checkpoint, save_kept_epoch
 from .config import TrainConfig
+from .control import ControlFile
 from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .network import LayerStates, TrainingNetwork
@@ -36,6 +37,7 @@ SAMPLE_LENGTH = 500
 SAMPLE_TEMPERATURE = 0.8
 SECONDS_BETWEEN_PROGRESS = 0.2
 STEPS_BETWEEN_SYNCS = 16  # where several processes train on GPUs
+PAUSE_SECONDS = 0.1  # between two looks at the control file while the run is paused
 
 
 class Trainer:
@@ -54,11 +56,14 @@ class Trainer:
         report: Report,
         group: ProcessGroup,
         taught: TaughtTargets | None = None,
+        control: ControlFile | None = None,
     ) -> None:
         """config: with every choice made. run: for history.json. group: the processes that train this model.
 
         taught: what the steps learn, if there are teachers.
+        control: the file that may pause the run and change its learning rate, where one process trains.
         """
+        assert control is None or group.world_size == 1, "several processes would read the file at different steps"
         assert config.batch_size is not None and config.seq_length is not None and config.embedding_dropout is not None
         assert config.weight_decay is not None
         self._config = config
@@ -67,6 +72,7 @@ class Trainer:
         self._run = run
         self._report = report
         self._group = group
+        self._control = control
         self._share = group.share(config.batch_size)
         self._model_config = model_config(protocol.vocab, config)
         self.batches: Batches = protocol.batches(config.batch_size, config.seq_length, config.seed)
@@ -116,6 +122,7 @@ class Trainer:
         shown_at, shown_step, stopped = time.perf_counter(), self.step, False
         try:
             while self.step < total and not stopped:
+                shown_at += self._apply_controls(interrupts)
                 stopped = self.train_step(stop=interrupts.received is not None)
                 # check the loss after a stop, too: a state with a NaN must not replace the last checkpoint
                 is_last = stopped or self.step == total
@@ -171,14 +178,44 @@ class Trainer:
         """Return the learning rate of a step of this epoch.
 
         Cosine decay over the whole run (Loshchilov and Hutter, "SGDR", 2017), to FINAL_LR_SHARE of the highest. In the
-        steps of the warm-up, it rises linearly to that.
+        steps of the warm-up, it rises linearly to that. A rate that was asked for meanwhile holds at that step, and
+        falls along the rest of the same cosine.
         """
         per_epoch = self.batches.steps_per_epoch
-        place, total = (self.epoch - 1) * per_epoch + step, self._config.epochs * per_epoch
+        total = self._config.epochs * per_epoch
+
+        def cosine(place: int) -> float:
+            return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * (1 + math.cos(math.pi * place / total)) / 2
+
+        place = (self.epoch - 1) * per_epoch + step
+        if self._lr_edits:
+            edit = self._lr_edits[-1]
+            rate: float = edit["lr"]
+            return rate * (cosine(place) / cosine((edit["epoch"] - 1) * per_epoch + edit["step"]))
         risen = min(1.0, (place + 1) / (self._config.warm_up * total + 1))
         assert self._config.lr is not None
-        cosine = FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * (1 + math.cos(math.pi * place / total)) / 2
-        return self._config.lr * risen * cosine
+        return self._config.lr * risen * cosine(place)
+
+    @property
+    def _lr_edits(self) -> list[dict[str, Any]]:
+        """The learning rates that were asked for during the run, each with the epoch and step from which it holds."""
+        edits: list[dict[str, Any]] = self._run.get("lr_edits", [])
+        return edits
+
+    def _apply_controls(self, interrupts: Interrupts) -> float:
+        """Do what the control file asks for before the next step; return for how many seconds the run was paused."""
+        if self._control is None:
+            return 0.0
+        begun, seconds, say = time.perf_counter(), 0.0, self._report.say
+        while self._control.read(say).paused and interrupts.received is None:
+            self._report.paused(seconds)
+            time.sleep(PAUSE_SECONDS)
+            seconds = time.perf_counter() - begun
+        for rate in self._control.read(say).learning_rates[len(self._lr_edits) :]:
+            edit = {"epoch": self.epoch, "step": self.step, "lr": rate}
+            self._run["lr_edits"] = [*self._lr_edits, edit]
+            self._report.edit(edit)
+        return seconds
 
     def _is_sync_step(self) -> bool:
         """Tell whether all processes look at the all-reduced loss and stop flag after this step.

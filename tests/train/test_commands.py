@@ -13,6 +13,7 @@ from browser import ROOT
 from models import contents, make_model, save
 
 from charlm import cli
+from charlm.errors import RequestError
 from charlm.model.folder import read_model
 from train.__main__ import default_folder, main, next_steps, parse, run_evaluate, run_fit, run_push
 from train.config import GROUPS
@@ -255,6 +256,17 @@ def test_what_contradicts_the_model_to_begin_with_is_refused_in_one_line(train, 
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert message in ended.stderr
     assert not (in_folder / "runs").exists()
+
+
+def test_a_control_file_is_refused_where_torchrun_has_started_several_processes(text, monkeypatch):
+    launch = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RequestError) as refused:  # not through the command: it ends one process of several at once
+        call(monkeypatch, "fit", "--text", text, "--control", "control.json")
+    assert str(refused.value) == (
+        "--control is for a training in one process, and torchrun has started 2: leave it out"
+    )
 
 
 @pytest.mark.slow

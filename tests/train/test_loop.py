@@ -18,6 +18,7 @@ from charlm.model.folder import MODEL_FILES, read_model
 from train import loop, protocols
 from train.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
+from train.control import ControlFile
 from train.data import Text
 from train.distributed import SINGLE_PROCESS
 from train.encode import encode_text
@@ -636,6 +637,104 @@ def test_in_a_warm_up_the_learning_rate_rises_in_equal_steps_to_what_it_is_witho
     shares = [warmed.learning_rate(step) / plain.learning_rate(step) for step in range(per_epoch)]
     assert shares[:rising] == pytest.approx([(step + 1) / (rising + 1) for step in range(rising)])
     assert shares[rising:] == [1.0] * (per_epoch - rising)
+
+
+def controlled(path, **asked):
+    """Return a control file that asks for something."""
+    path.write_text(json.dumps(asked), encoding="utf-8")
+    return ControlFile(path)
+
+
+def test_a_learning_rate_that_is_asked_for_holds_at_the_next_step_and_falls_along_the_rest_of_the_cosine(tmp_path):
+    plain, edited = make_trainer(epochs=2, lr=0.01), make_trainer(epochs=2, lr=0.01, warm_up=0.5)
+    per_epoch, begin = plain.batches.steps_per_epoch, 5
+    edited._control = controlled(tmp_path / "control.json", learning_rates=[0.003])
+    edited.step = begin
+    with Interrupts() as interrupts:
+        edited._apply_controls(interrupts)
+        edited._apply_controls(interrupts)  # it is asked for once
+    assert edited._run["lr_edits"] == [{"epoch": 1, "step": begin, "lr": 0.003}]
+    for trainer in (plain, edited):
+        trainer.rates = []
+        for trainer.epoch in (1, 2):
+            trainer.rates += [trainer.learning_rate(step) for step in range(per_epoch)]
+    assert edited.rates[begin] == 0.003
+    factor = 0.003 / plain.rates[begin]
+    assert edited.rates[begin:] == pytest.approx([factor * rate for rate in plain.rates[begin:]])
+
+
+@pytest.mark.slow
+def test_a_run_whose_rate_is_changed_before_its_first_step_is_that_with_this_rate_bit_for_bit(tmp_path):
+    expected = fit(make_text(), tmp_path / "plain", make_config(lr=0.004), Report())
+    control = controlled(tmp_path / "control.json", learning_rates=[0.004])
+    history = fit(make_text(), tmp_path / "edited", make_config(), Report(), control=control)
+    assert history["run"]["lr_edits"] == [{"epoch": 1, "step": 0, "lr": 0.004}]
+    assert without_times(history["epochs"]) == without_times(expected["epochs"])
+    assert json.loads((tmp_path / "edited" / "history.json").read_text(encoding="utf-8")) == history
+
+
+@pytest.mark.slow
+def test_a_run_whose_rate_was_changed_goes_on_from_a_checkpoint_as_without_a_break(tmp_path):
+    class Edit(Report):
+        """Ask for a rate after the first epoch, and interrupt the run in the second if asked to."""
+
+        def __init__(self, path, interrupts):
+            super().__init__()
+            self.path, self.interrupts = path, interrupts
+
+        def epoch(self, record, epochs, is_best):
+            if record["epoch"] == 1:
+                controlled(self.path, learning_rates=[0.002])
+
+        def edit(self, edit):
+            if self.interrupts:
+                signal.raise_signal(signal.SIGINT)
+
+    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
+    expected = fit(make_text(), tmp_path / "whole", make_config(), Edit(whole, False), control=ControlFile(whole))
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_text(), tmp_path / "cut", make_config(), Edit(cut, True), control=ControlFile(cut))
+    assert load_checkpoint(tmp_path / "cut").values["step"] == 1
+    history = fit(make_text(), tmp_path / "cut", make_config(), Report(), resume=True, control=ControlFile(cut))
+    assert history["run"]["lr_edits"] == expected["run"]["lr_edits"] == [{"epoch": 2, "step": 0, "lr": 0.002}]
+    assert without_times(history["epochs"]) == without_times(expected["epochs"])
+    fit(make_text(), tmp_path / "cut", make_config(), Report(), resume=True)  # finished, and without the file
+
+
+def test_a_paused_run_waits_between_two_steps_and_the_time_is_not_counted(tmp_path, monkeypatch):
+    path, clock, shown = tmp_path / "control.json", [0.0], []
+
+    class Pauses(Report):
+        def step(self, chars, loss, run_seconds_left):
+            if trainer.step == 1:
+                controlled(path, paused=True)
+
+        def paused(self, seconds):
+            shown.append((trainer.step, seconds))
+            if seconds == 60:
+                controlled(path, paused=False)
+
+    trainer = make_trainer()
+    trainer._control, trainer._report = ControlFile(path), Pauses()
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)  # after each step
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: clock.__setitem__(0, clock[0] + 30))
+    with Interrupts() as interrupts:
+        trainer.train_epoch(interrupts)
+    assert shown == [(1, 0), (1, 30), (1, 60)]
+    assert trainer.step == trainer.batches.steps_per_epoch and trainer._seconds == 0
+
+
+def test_a_paused_run_ends_at_a_signal(tmp_path):
+    class Interrupting(Report):
+        def paused(self, seconds):
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer = make_trainer()
+    trainer._control, trainer._report = controlled(tmp_path / "control.json", paused=True), Interrupting()
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+        trainer.train_epoch(interrupts)
+    assert trainer.step == 1
 
 
 def plain_steps(trainer, steps, carries_state, clip_norm):

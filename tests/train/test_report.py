@@ -8,7 +8,7 @@ from browser import ROOT
 
 from charlm.model.folder import read_model
 from train.curve import draw_curves
-from train.report import Report, format_time
+from train.report import JsonReport, Report, format_time
 
 SMALL = ["--cell=rnn", "--epochs=2", "--hidden-size=4", "--embedding-size=4", "--seq-length=16", "--device=cpu"]
 
@@ -127,6 +127,26 @@ def test_a_bar_shows_the_loss_and_the_time_left_on_a_narrow_terminal_too(monkeyp
     assert all(part in last for part in shown)
     assert " h " not in terminal.getvalue()  # what the warm-up lets one expect
     assert len(last) <= columns
+
+
+def test_a_pause_and_a_changed_learning_rate_are_said_once_and_a_pause_is_sent_again_and_again(monkeypatch, capsys):
+    clock, sent = [100.0], []
+    monkeypatch.setattr("train.report.time.monotonic", lambda: clock[0])
+    edit = {"epoch": 2, "step": 31, "lr": 0.001}
+    for report in (Report(), JsonReport(sent.append)):
+        report.start_epoch(2, 9, 0, 10)
+        for seconds in (0, 0.25, 0.5, 0.75):
+            clock[0] += 0.25
+            report.paused(seconds)
+        report.edit(edit)
+    assert capsys.readouterr().err.splitlines() == [
+        "paused in epoch 2/9, as the control file asks",
+        "learning rate 0.001 from epoch 2, step 31 on",
+    ]
+    paused = [
+        {"event": "paused", "seconds": seconds} for seconds in (0, 0.5)
+    ]  # else nobody notices a reader that is gone
+    assert sent == [*paused, {"event": "edit", **edit}]  # a reader that is gone is noticed only by sending
 
 
 def report_epochs(monkeypatch, terminal, columns=79, last=4, seconds=10.0, **environment):

@@ -1,0 +1,77 @@
+"""Control of a run from outside: a file that the training loop reads between steps, to pause it or to change its rate.
+
+Another program replaces the file as a whole, by renaming, while the run goes on. It is a JSON object:
+`paused`, whether the run shall wait; `learning_rates`, all that were asked for so far, of which each further one takes
+effect at the next step. Both may be missing, and so may the file.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm.errors import RequestError
+
+from .config import TrainConfig
+
+MOST_RATES = 100  # of a run: history.json records each
+LARGEST_FILE = 10_000  # bytes
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the control file asks for."""
+
+    paused: bool = False
+    learning_rates: tuple[float, ...] = ()
+
+
+class ControlFile:
+    """The file, as the loop asks for it before each step.
+
+    A file that makes no sense changes nothing, and a message says so.
+    """
+
+    def __init__(self, path: Path, *, may_pause: bool = True) -> None:
+        """may_pause: False for a machine that is lent for a time: `paused` is then left out."""
+        self._path, self._may_pause = path, may_pause
+        self._seen: tuple[int, int] | None = None  # the file that was read last, by its number and time
+        self._controls = Controls()
+
+    def read(self, say: Callable[[str], None]) -> Controls:
+        """Return what the file asks for; it is read only if it was replaced since the last call.
+
+        say: is given the message about a file that makes no sense.
+        """
+        try:
+            status = self._path.stat()
+            if (found := (status.st_ino, status.st_mtime_ns)) == self._seen:
+                return self._controls
+            self._controls = _parse(self._path.read_bytes()[: LARGEST_FILE + 1], self._may_pause)
+            self._seen = found
+        except OSError:
+            pass  # not there, or being replaced just now
+        except RequestError as error:
+            self._seen = found
+            say(f"{self._path} is left out: {error}")
+        return self._controls
+
+
+def _parse(content: bytes, may_pause: bool) -> Controls:
+    """Return what the content of a file asks for. Raises RequestError if it makes no sense."""
+    try:
+        values = json.loads(content) if len(content) <= LARGEST_FILE else None
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise RequestError(f"it must be a JSON object of at most {LARGEST_FILE:,} bytes")
+    paused, rates = values.get("paused", False), values.get("learning_rates", [])
+    if not isinstance(paused, bool):
+        raise RequestError(f"paused is {paused!r:.40}; it must be true or false")
+    if not isinstance(rates, list) or len(rates) > MOST_RATES:
+        raise RequestError(f"learning_rates must be a list of at most {MOST_RATES} numbers")
+    if None in rates:
+        raise RequestError("learning_rates holds null; each must be a number")
+    for rate in rates:
+        TrainConfig(lr=rate)
+    return Controls(paused and may_pause, tuple(map(float, rates)))
