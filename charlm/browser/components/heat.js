@@ -1,6 +1,6 @@
 /* Texts with a background colour for each character: by its surprisal, by a unit's activation, by its influence. */
 
-import { MOST_MARKS, make, named, readable, save, toClipboard, visible } from "./text.js";
+import { label, make, named, percentOf, readable, save, toClipboard, visible } from "./text.js";
 
 /* A shade, from 0 to 1, is one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them. MOST_NATS is
    the surprisal that has shade 1. charlm/web/heat.py has the same numbers. */
@@ -38,14 +38,20 @@ function placeOf(element) {
     props: heading, explained (a hint below the text; with one, pointing at a character explains it), paced, and value,
       a Heat of charlm/web/heat.py. After a change of the value, `update` shows it.
     trigger: called with "select" and {index} when a character is chosen.
+    onPoint: called with the place of a character when it is pointed at or reached with the arrow keys.
+    onChoose: called with its place when it is clicked, or Enter is pressed at it. It is then held: pointing elsewhere
+      does not call onPoint until it is chosen again, or Escape is pressed, so that the pointer can go to what is known
+      of it. The characters that `run.forced` of the value lists, [[place, symbol], …], are marked as choices.
+
     text, detail: the elements of the text and of the explanation below it.
     symbols: the characters of the value. shown: how many of them are on the page.
-    cursor: the place of the character that is explained, -1 if there is none.
+    cursor: the place of the character that is explained, -1 if there is none. isHeld: whether it is held.
     whole, shades, prompt, kind: of the value that was last shown.
     marks: the combining marks at the end of what is shown. due: the time of the last paced step. */
 export class HeatText {
-  constructor(element, props, trigger) {
-    Object.assign(this, { props, trigger, shown: 0, symbols: [], cursor: -1, marks: 0, due: 0 });
+  constructor(element, props, trigger, { onPoint, onChoose } = {}) {
+    Object.assign(this, { props, trigger, onPoint, onChoose, isHeld: false });
+    Object.assign(this, { shown: 0, symbols: [], forced: new Map(), cursor: -1, marks: 0, due: 0 });
     this.build(element.querySelector(".heat"));
     element.heatText = this;
     this.update();
@@ -69,7 +75,7 @@ export class HeatText {
     this.text.tabIndex = 0;
     const aria = { role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": heading };
     for (const [name, value] of Object.entries(aria)) this.text.setAttribute(name, value);
-    this.text.addEventListener("mouseover", (event) => this.point(placeOf(event.target)));
+    this.text.addEventListener("mouseover", (event) => this.isHeld || this.point(placeOf(event.target)));
     this.text.addEventListener("click", (event) => this.choose(placeOf(event.target)));
     this.text.addEventListener("keydown", (event) => this.type(event));
     frame.replaceChildren(head, this.text);
@@ -88,13 +94,16 @@ export class HeatText {
     return this.props.paced ? pace : 0;
   }
 
-  /** Show the value: append if it continues what is shown, else start anew. */
+  /** Show the value: what it has in common with what is shown stays, and the rest is appended. */
   update() {
-    const { prompt, text, shades, kind, details } = this.value;
-    const isSameKind = kind === this.kind && prompt === this.prompt && !details;
-    if (!(isSameKind && text.startsWith(this.whole) && shades.startsWith(this.shades))) this.clear();
-    Object.assign(this, { whole: text, shades, kind, prompt });
-    this.symbols = Array.from(text);
+    const { prompt, text, shades, kind, details, run } = this.value;
+    const forced = new Map(run?.forced ?? []);
+    const symbols = Array.from(text);
+    if (kind !== this.kind || prompt !== this.prompt || details) this.clear();
+    else if (!(text.startsWith(this.whole) && shades.startsWith(this.shades))) {
+      this.cut(this.countCommon(symbols, shades, forced));
+    }
+    Object.assign(this, { whole: text, shades, kind, prompt, symbols, forced });
     this.text.dataset.prompt = readable(prompt);
     this.text.dataset.kind = kind;
     if (this.pace) this.reveal();
@@ -103,8 +112,28 @@ export class HeatText {
 
   clear() {
     this.text.replaceChildren();
-    Object.assign(this, { shown: 0, marks: 0, cursor: -1, due: 0 });
+    Object.assign(this, { shown: 0, marks: 0, cursor: -1, isHeld: false, due: 0 });
     if (this.detail) this.detail.replaceChildren();
+  }
+
+  /** Return how many of the characters that are shown are those of another text, in the same colours. */
+  countCommon(symbols, shades, forced) {
+    const isSame = (place) =>
+      symbols[place] === this.symbols[place] &&
+      shades[place] === this.shades[place] &&
+      forced.has(place) === this.forced.has(place);
+    let count = 0;
+    while (count < this.shown && isSame(count)) count++;
+    return count;
+  }
+
+  /** Leave the first characters, and drop those after them. */
+  cut(count) {
+    if (!count) return this.clear();
+    while (this.text.children.length > count) this.text.lastChild.remove();
+    this.shown = count;
+    this.marks = /\p{M}*$/u.exec(this.symbols.slice(0, count).join(""))[0].length;
+    if (this.cursor > count) Object.assign(this, { cursor: -1, isHeld: false });
   }
 
   /** Append characters at the chosen pace until all are shown. */
@@ -149,6 +178,8 @@ export class HeatText {
       this.marks = isMark ? this.marks + 1 : 0;
       if (span.textContent !== symbol) span.className = "escape";
       span.dataset.place = place;
+      span.classList.toggle("forced", this.forced.has(place));
+      if (place === this.cursor) this.mark(span);
       const shade = this.shade(shades, place);
       if (shade !== null) this.paint(span, shade);
       added.append(span);
@@ -177,11 +208,31 @@ export class HeatText {
     const shade = this.shade(this.value.shades, place);
     const words = shade === null ? "" : `: ${DESCRIPTIONS[this.kind](shade)}`;
     this.text.children[place].title = named(this.symbols[place]) + words;
-    if (!this.detail) return;
-    this.text.children[this.cursor]?.classList.remove("cursor");
-    this.text.children[place].classList.add("cursor");
+    if (!this.detail && !this.onPoint) return;
+    this.text.children[this.cursor]?.classList.remove("cursor", "held");
     this.cursor = place;
-    this.explain(place, words);
+    this.mark(this.text.children[place]);
+    if (this.detail) this.explain(place, words);
+    this.onPoint?.(place);
+  }
+
+  /** Mark the character at the cursor. */
+  mark(span) {
+    span.classList.add("cursor");
+    span.classList.toggle("held", this.isHeld);
+  }
+
+  /** Hold the character at a place, or let go of the one that is held (place -1). */
+  hold(place) {
+    this.isHeld = place >= 0;
+    if (this.isHeld) this.point(place);
+    else if (this.cursor >= 0) this.text.children[this.cursor]?.classList.remove("held");
+  }
+
+  /** Take the mark from the character that was pointed at. */
+  leave() {
+    this.text.children[this.cursor]?.classList.remove("cursor", "held");
+    Object.assign(this, { cursor: -1, isHeld: false });
   }
 
   /** List below the text which characters the model held likeliest at a place. */
@@ -192,29 +243,49 @@ export class HeatText {
       bar.style.width = `${(100 * probability).toFixed(1)}%`;
       const track = make("span", "bar-track");
       track.append(bar);
-      const label = make("span", "bar-symbol", { "\n": "↵", " ": "␣" }[symbol] ?? visible(symbol, MOST_MARKS));
-      row.append(label, track, make("span", "bar-figure", `${(100 * probability).toFixed(1)} %`));
+      row.append(make("span", "bar-symbol", label(symbol)), track, make("span", "bar-figure", percentOf(probability)));
       return row;
     });
     this.detail.replaceChildren(make("div", "detail-line", named(this.symbols[place]) + words), ...rows);
   }
 
-  /** Send the place of a chosen character to the server. */
+  /** Send the place of a chosen character to the server, and hold the character where somebody waits for its place. */
   choose(place) {
-    if (place === undefined) return;
-    this.point(place);
+    if (place === undefined || place >= this.shown) return;
+    const isLetGo = this.isHeld && place === this.cursor;
+    if (this.onChoose) this.hold(isLetGo ? -1 : place);
+    else this.point(place);
     this.trigger("select", { index: place });
+    if (!isLetGo) this.onChoose?.(place);
   }
 
   /** Move the cursor with the keyboard. */
   type(event) {
-    if (!this.detail) return;
+    if (!this.detail && !this.onPoint) return;
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -this.shown, End: this.shown }[event.key];
     if (step !== undefined) this.point(Math.min(Math.max(this.cursor + step, 0), this.shown - 1));
+    else if (event.key === "ArrowDown" || event.key === "ArrowUp") this.point(this.besides(event.key === "ArrowDown"));
     else if (event.key === "Enter" && this.cursor >= 0) this.choose(this.cursor);
+    else if (event.key === "Escape" && this.isHeld) this.hold(-1);
     else return;
     event.preventDefault();
     this.text.children[this.cursor]?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Return the place of the character below or above the one at the cursor; undefined if there is none. */
+  besides(isBelow) {
+    const here = this.text.children[this.cursor]?.getBoundingClientRect();
+    if (!here) return 0;
+    const step = isBelow ? 1 : -1;
+    let line; // the upper edge of the next line
+    for (let place = this.cursor + step; place >= 0 && place < this.shown; place += step) {
+      const box = this.text.children[place].getBoundingClientRect();
+      if (line === undefined && Math.abs(box.top - here.top) > here.height / 2) line = box.top;
+      if (line === undefined) continue;
+      if (Math.abs(box.top - line) > here.height / 2) return place - step; // the line was shorter
+      if (isBelow ? box.left >= here.left - 1 : box.left <= here.left + 1) return place;
+    }
+    return line === undefined ? undefined : isBelow ? this.shown - 1 : 0;
   }
 
   async copy(button) {

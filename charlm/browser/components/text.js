@@ -31,6 +31,16 @@ export function named(symbol) {
   return { "\n": "line break", "\t": "tab", " ": "space" }[symbol] ?? `“${visible(symbol, MOST_MARKS)}”`;
 }
 
+/** Return a character as a label of one letter's width. */
+export function label(symbol) {
+  return { "\n": "↵", "\t": "⇥", " ": "␣" }[symbol] ?? visible(symbol, MOST_MARKS);
+}
+
+/** Return a share, 0 to 1, in per cent. */
+export function percentOf(share) {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
 export function byId(id) {
   return document.getElementById(id);
 }

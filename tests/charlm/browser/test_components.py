@@ -4,14 +4,11 @@ import json
 import math
 
 import pytest
-from browser import ROOT
 from models import make_record
 
 from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
 from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings, draw_plot
 
-FOLDER = ROOT / "charlm" / "browser"
-SITE = "http://components.test"
 DRAW = """async (value) => {
     const { Curves } = await import("/components/curves.js");
     const element = document.createElement("div");
@@ -19,24 +16,6 @@ DRAW = """async (value) => {
     document.body.replaceChildren(element);
     window.curves = new Curves(element, { value });
 }"""
-
-
-@pytest.fixture(scope="module")
-def page(browser):
-    """A page that can import the modules of charlm/browser; no server is asked."""
-    page = browser.new_page()
-
-    def answer(route):
-        path = FOLDER / route.request.url.removeprefix(f"{SITE}/")
-        if path.is_file():
-            route.fulfill(body=path.read_bytes(), content_type="text/javascript")
-        else:
-            route.fulfill(body="<!doctype html><title>components</title>", content_type="text/html")
-
-    page.route("**/*", answer)
-    page.goto(f"{SITE}/")
-    yield page
-    page.close()
 
 
 @pytest.fixture

@@ -1,0 +1,25 @@
+"""A page for the tests of the components."""
+
+import pytest
+from browser import ROOT
+
+FOLDER = ROOT / "charlm" / "browser"
+SITE = "http://components.test"
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    """A page that can import the modules of charlm/browser; no server is asked."""
+    page = browser.new_page()
+
+    def answer(route):
+        path = FOLDER / route.request.url.removeprefix(f"{SITE}/")
+        if path.is_file():
+            route.fulfill(body=path.read_bytes(), content_type="text/javascript")
+        else:
+            route.fulfill(body="<!doctype html><title>components</title>", content_type="text/html")
+
+    page.route("**/*", answer)
+    page.goto(f"{SITE}/")
+    yield page
+    page.close()

@@ -1,0 +1,240 @@
+"""The components for taking part in the writing: alternatives, how a character was drawn, branches, unknown symbols."""
+
+import math
+
+import numpy as np
+import pytest
+from models import make_sampler
+
+from charlm.inference.sampling import log_softmax
+
+STEPS = """async ([details, settings, randoms]) => {
+    const { drawnPlace, stepsOfDraw, surprisalAt } = await import("/components/sampling.js");
+    const steps = stepsOfDraw(details, settings);
+    const drawn = randoms.map((random) => drawnPlace(steps, random));
+    return { ...steps, drawn, surprisal: surprisalAt(details, 0) };
+}"""
+
+
+@pytest.fixture
+def show(page):
+    """A function that shows the details of a character in the components; `chosen` on the page has what was chosen."""
+
+    def call(name, details, settings=None):
+        page.evaluate(
+            """async ([file, name, details, settings]) => {
+                const module = await import(`/components/${file}.js`);
+                const element = document.createElement("div");
+                document.body.replaceChildren(element);
+                window.chosen = [];
+                const onChoose = (symbol) => chosen.push(symbol);
+                const onNext = () => chosen.push("next");
+                window.component = new module[name](element, { onChoose, onNext, onLeave: () => chosen.push("left") });
+                component.show(details, settings, "a");
+            }""",
+            [name.lower(), name, details, {"temperature": 1, "top_k": 0, "top_p": 1} | (settings or {})],
+        )
+
+    return call
+
+
+def details(logits, symbol="a", **more):
+    symbols = [chr(ord("a") + place) for place in range(len(logits))]
+    made = {"place": 4, "symbol": symbol, "symbols": symbols, "logits": logits, "forced": False, "random": 0.5}
+    return made | more
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1, 0, 1), (0, 0, 1), (0.3, 5, 1), (1.5, 0, 0.9), (0.8, 40, 0.5), (1e-300, 0, 1), (2, 1, 1), (1, 0, 0)],
+)
+def test_the_steps_of_a_draw_are_those_of_python(page, temperature, top_k, top_p):
+    random = np.random.default_rng(5)
+    for symbols, scale in ((3, 1), (65, 3), (65, 30), (300, 3000)):
+        logits = (scale * random.standard_normal(symbols)).astype(np.float32)
+        logits[random.integers(symbols, size=symbols // 2)] = logits[0]  # ties
+        sampler = make_sampler(temperature, top_k, top_p, 11)
+        randoms = np.random.Generator(np.random.PCG64(11)).random(100).tolist()
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        found = page.evaluate(STEPS, [{"logits": logits.tolist()}, settings, randoms])
+        assert found["drawn"] == [sampler.draw(logits) for _ in randoms]
+        assert found["surprisal"] == pytest.approx(-log_softmax(logits)[0], abs=1e-6)
+        if temperature:
+            assert found["probabilities"] == pytest.approx(sampler.probabilities(logits), rel=1e-9, abs=1e-12)
+            assert found["cumulative"] == pytest.approx(np.cumsum(sampler.probabilities(logits)), abs=1e-9)
+        if top_p == 1 and temperature:
+            assert sum(found["kept"]) == min(top_k or symbols, symbols)
+
+
+def test_the_symbols_with_the_highest_logits_are_enough_for_the_probabilities(page):
+    logits = np.random.default_rng(1).standard_normal(40).astype(np.float32)
+    listed = np.sort(np.argsort(-logits)[:10])
+    unlisted = np.delete(logits, listed)
+    told = {"logits": logits[listed].tolist(), "rest": float(np.logaddexp.reduce(unlisted)), "others": len(unlisted)}
+    whole = make_sampler(1, 0, 1, 0).probabilities(logits)
+    found = page.evaluate(STEPS, [told, {"temperature": 1, "top_k": 0, "top_p": 1}, [0.5]])
+    assert found["probabilities"] == pytest.approx(whole[listed], rel=1e-5)
+    assert found["rest"] == pytest.approx(1 - whole[listed].sum(), rel=1e-5)
+    assert found["drawn"] == [-1]  # it may be one that is not listed
+    cut = page.evaluate(STEPS, [told, {"temperature": 0.7, "top_k": 10, "top_p": 0.9}, [0.5]])
+    assert cut["probabilities"] == pytest.approx(make_sampler(0.7, 10, 0.9, 0).probabilities(logits)[listed], rel=1e-6)
+    assert cut["rest"] == 0 and cut["drawn"] != [-1]
+
+
+def test_the_ten_likeliest_are_offered_as_they_were_sampled_and_the_one_that_stands_there(page, show):
+    logits = [math.log(weight) for weight in (2, 8, 4, *([1] * 20))]
+    show("Alternatives", details(logits, "w"), {"top_k": 2})
+    buttons = page.locator(".alternative")
+    words = [button.get_attribute("aria-label") for button in buttons.all()]
+    assert words[:3] == ["“b”, 66.7 %", "“c”, 33.3 %", "“a”, cut by top-k or top-p"]
+    assert len(words) == 11 and words[10] == "“w”, cut by top-k or top-p, stands there"
+    assert page.locator(".alternatives-line").inner_text() == f"“w”, character 5 · surprisal {math.log2(34):.2f} bits"
+    buttons.nth(1).click()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    assert page.evaluate("chosen") == ["c", "a", "left"]
+
+
+def test_sliders_redraw_the_draw_at_once_and_next_asks_for_a_symbol(page, show):
+    show("Drawn", details([math.log(3), math.log(1)], "a", random=0.8), {"temperature": 2})
+    line, slider = page.locator(".drawn-line"), page.locator(".drawn-slider input")
+    share = math.sqrt(3) / (math.sqrt(3) + 1)
+    assert line.inner_text() == f"random number 0.8000 → “b”, from {share:.4f} to 1.0000 ({100 * (1 - share):.1f} %)"
+    show("Drawn", details([math.log(3), math.log(1)], "a", random=0.7))
+    assert line.inner_text() == "random number 0.7000 → “a”, from 0.0000 to 0.7500 (75.0 %)"
+    take = page.locator(".drawn-head button").first
+    assert not take.is_visible()
+    slider.first.fill("2")
+    assert line.inner_text().endswith(
+        f"“b”, from {share:.4f} to 1.0000 ({100 - 100 * share:.1f} %); in the text stands “a”"
+    )
+    assert page.locator(".drawn-row").nth(2).locator(".drawn-figure").all_inner_texts() == ["0.5", "0.0"]
+    take.click()
+    page.get_by_role("button", name="As it was drawn").click()
+    assert line.inner_text() == "random number 0.7000 → “a”, from 0.0000 to 0.7500 (75.0 %)"
+    page.get_by_role("button", name="Next").click()
+    assert page.evaluate("chosen") == ["b", "next"]
+
+
+def test_branches_are_a_tree_with_undo_and_redo(page):
+    found = page.evaluate(
+        """async () => {
+            const { BranchHistory, encodeChoices, withChoice } = await import("/components/branches.js");
+            const history = new BranchHistory();
+            const visit = (side, forced) => {
+                history.record(side, { forced, bits: forced.length });
+                history.visit(side, forced);
+            };
+            visit("a", []);
+            visit("b", []);
+            const one = withChoice([], 12, "A");
+            const two = withChoice(one, 40, "\\n");
+            const other = withChoice(two, 12, "é");
+            for (const forced of [one, two, other]) visit("a", forced);
+            visit("b", withChoice([], 3, "x"));
+            const rows = history.rows("a").map(({ branch, depth, isCurrent }) =>
+                [encodeChoices(branch.forced), depth, isCurrent]);
+            const told = (step) => step && [step.side, encodeChoices(step.branch.forced)];
+            const steps = [-1, -1, -1, 1].map((by) => told(history.step(by)));
+            visit("a", withChoice(one, 13, "z"));
+            steps.push(told(history.step(1)), told(history.step(-1)), history.canUndo);
+            for (let place = 0; place < 100; place++) visit("b", [[place, "y"]]);
+            return { rows, steps, kept: history.branches.b.size, root: history.branches.b.has("") };
+        }"""
+    )
+    assert found["rows"] == [["", 0, False], ["12.41", 1, False], ["12.41-40.a", 2, False], ["12.e9", 1, True]]
+    there, back = ["a", "12.41-40.a"], ["a", "12.41"]
+    assert found["steps"] == [["b", ""], there, back, there, None, there, True]
+    assert (found["kept"], found["root"]) == (64, True)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "substitute"),
+    [
+        ("é", "e"),
+        ("’", "'"),
+        ("“", '"'),
+        ("—", "-"),
+        ("…", "..."),
+        ("É", "E"),
+        ("ß", "ss"),
+        ("ﬁ", "fi"),
+        ("한", ""),
+        ("~", ""),
+    ],
+)
+def test_a_symbol_that_is_not_known_has_a_substitute_that_is(page, symbol, substitute):
+    vocab = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'\"-. "
+    call = "async (given) => (await import('/components/unknown.js')).substituteFor(given[0], new Set(given[1]))"
+    assert page.evaluate(call, [symbol, vocab]) == substitute
+    assert page.evaluate(call, ["É", "e"]) == "e"  # where the model knows no capital letters
+
+
+def test_unknown_symbols_are_marked_while_typing_and_replaced_at_a_click(page):
+    page.evaluate(
+        """async () => {
+            const { UnknownMarks } = await import("/components/unknown.js");
+            document.body.innerHTML = "<div><textarea aria-label='Prompt'></textarea></div><p></p>";
+            const [field, line] = document.querySelectorAll("textarea, p");
+            new UnknownMarks(field, line, () => new Set("cafe's "));
+        }"""
+    )
+    field, marks = page.get_by_label("Prompt"), page.locator("mark")
+    field.press_sequentially("café’s <é한>")
+    assert marks.all_text_contents() == ["é", "’", "<", "é", "한", ">"]
+    page.get_by_role("button", name="Replace “é” by “e”, 2 times").click()
+    assert field.input_value() == "cafe’s <e한>" and marks.count() == 4
+    page.get_by_role("button", name="Replace all").click()
+    assert field.input_value() == "cafe's e" and not page.locator("p").is_visible()
+
+
+TEXT = """async (value) => {
+    const { encodeShades, HeatText } = await import("/components/heat.js");
+    if (!window.shown?.isConnected) {
+        window.shown = document.createElement("div");
+        shown.innerHTML = '<div class="heat"></div>';
+        document.body.replaceChildren(shown);
+        window.calls = [];
+        window.props = { heading: "text", value: {} };
+        const onPoint = (place) => calls.push(["point", place]);
+        const onChoose = (place) => calls.push(["choose", place]);
+        new HeatText(shown, props, () => {}, { onPoint, onChoose });
+    }
+    const spans = [...shown.querySelectorAll("span[data-place]")];
+    props.value = { text: value.text, shades: encodeShades(value.shades), run: { forced: value.forced } };
+    shown.heatText.update();
+    const now = [...shown.querySelectorAll("span[data-place]")];
+    return now.filter((span) => spans.includes(span)).length;
+}"""
+
+
+def test_a_text_that_is_cut_keeps_what_it_has_in_common_and_marks_the_choices(page):
+    page.evaluate("window.shown?.remove()")
+    page.evaluate(TEXT, {"text": "abcdef", "shades": [0.1] * 6, "forced": []})
+    shown, spans = page.locator(".heat-text"), page.locator(".heat-text span")
+    spans.nth(3).click()
+    kept = page.evaluate(TEXT, {"text": "abcXe\u0301", "shades": [0.1] * 6, "forced": [[3, "X"]]})
+    assert (kept, shown.text_content()) == (3, "abcXe\u0301")
+    assert [each.text_content() for each in page.locator(".forced").all()] == ["X"]
+    assert spans.nth(3).get_attribute("class") == "forced cursor held"
+    assert page.evaluate(TEXT, {"text": "abcXe\u0301gh", "shades": [0.1] * 8, "forced": [[3, "X"]]}) == 6
+    assert page.evaluate(TEXT, {"text": "ab", "shades": [0.1] * 2, "forced": []}) == 2
+
+
+def test_a_character_is_held_until_it_is_chosen_again_and_the_keys_reach_all(page):
+    page.evaluate("window.shown?.remove()")
+    page.evaluate(TEXT, {"text": "one two\nthree\nfour", "shades": [0.1] * 18, "forced": []})
+    page.mouse.move(0, 700)
+    page.evaluate("calls.length = 0")
+    spans = page.locator(".heat-text span")
+    spans.nth(1).hover()
+    spans.nth(2).click()
+    spans.nth(5).hover()  # on the way to what is known of the third
+    page.locator(".heat-text").focus()
+    for key in ("ArrowRight", "Enter", "Escape", "Home", "End", "Escape"):
+        page.keyboard.press(key)
+    spans.nth(4).hover()
+    point, choose = (lambda place: ["point", place]), (lambda place: ["choose", place])
+    expected = [point(1), point(2), point(2), choose(2), point(3), point(0), point(17), point(4)]
+    assert page.evaluate("calls") == expected
