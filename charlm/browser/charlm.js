@@ -95,10 +95,13 @@ function show(value) {
   return shown.length <= LONGEST_SHOWN ? shown.join("") : `${shown.slice(0, LONGEST_SHOWN - 1).join("")}…`;
 }
 
-function checkWhole(name, value, low) {
+function checkWhole(name, value, low, high = Infinity) {
   const isWhole = typeof value === "bigint" || Number.isInteger(value);
   if (!isWhole) throw new RequestError(`${name} is ${show(value)}; it must be a whole number`);
-  if (value < low) throw new RequestError(`${name} is ${show(value)}; it must be from ${low}`);
+  if (value < low || value > high) {
+    const bounds = high === Infinity ? "" : ` to ${high}`;
+    throw new RequestError(`${name} is ${show(value)}; it must be from ${low}${bounds}`);
+  }
   return value;
 }
 
@@ -1335,10 +1338,12 @@ function widen(numbers) {
   return new Float32Array(bits.buffer);
 }
 
-/** The step of each cell, from what a layer computes of its input, at the place `before`, to its next hidden state.
+/** The step of each cell, from what a layer computes of its input, at the place `before`, to its next hidden state; and
+    the numbers of a unit's gates after that step, by name, as torch.nn names them.
 
     blocks: the gates of the recurrent weights that are multiplied in one go. The GRU's last gate is apart, because its
-    sums of the hidden state start from a bias of their own. */
+    sums of the hidden state start from a bias of their own. gates: gets `at`, which returns the unit's number at a
+    place, and `sum`, which returns a gate's sum. */
 const CELL_STEPS = {
   rnn: {
     blocks: [[0]],
@@ -1346,6 +1351,7 @@ const CELL_STEPS = {
       engine.multiply(layer.recurrent[0], layer.hidden, before, engine.sums);
       engine.kernels.rnn(engine.sums, layer.hidden, engine.units);
     },
+    gates: (at, sum, layer) => ({ sum: sum(0), h: at(layer.hidden) }),
   },
   lstm: {
     blocks: [[0, 1, 2, 3]],
@@ -1353,6 +1359,14 @@ const CELL_STEPS = {
       engine.multiply(layer.recurrent[0], layer.hidden, before, engine.sums);
       engine.kernels.lstm(engine.sums, layer.hidden, layer.cellState, engine.units);
     },
+    gates: (at, sum, layer) => ({
+      i: sigmoid32(sum(0)),
+      f: sigmoid32(sum(1)),
+      g: tanh32(sum(2)),
+      o: sigmoid32(sum(3)),
+      c: at(layer.cellState),
+      h: at(layer.hidden),
+    }),
   },
   gru: {
     blocks: [[0, 1], [2]],
@@ -1361,6 +1375,11 @@ const CELL_STEPS = {
       engine.multiply(layer.recurrent[0], layer.hidden, before, engine.sums);
       engine.multiply(layer.recurrent[1], layer.hidden, layer.hiddenBias, engine.sums + n);
       engine.kernels.gru(engine.sums, before + n, layer.hidden, engine.units);
+    },
+    gates: (at, sum, layer, input) => {
+      const r = sigmoid32(sum(0));
+      const n = tanh32(fround(at(input) + fround(r * sum(2))));
+      return { r, z: sigmoid32(sum(1)), n, h: at(layer.hidden) };
     },
   },
 };
@@ -1394,6 +1413,7 @@ export class Engine {
     plan.fill(this.kernels.buffer);
     this.logits = new Float32Array(this.kernels.buffer, this.logitsPlace, config.symbols.length);
     this.states = new Float32Array(this.kernels.buffer, this.statesPlace, this.stateSize);
+    this.numbers = new Float32Array(this.kernels.buffer);
   }
 
   /** Decide where everything lies in the memory. */
@@ -1441,13 +1461,14 @@ export class Engine {
     this.kernels[kind](place, x, from, to, panels, terms);
   }
 
-  /** Read a symbol. */
-  advance(id) {
+  /** Read a symbol. watch: called after the step of each layer, with the layer and the place `before`. */
+  advance(id, watch) {
     let below = null;
     for (const layer of this.layers) {
       const before = below === null ? this.lookUp(layer, id) : this.before;
       if (below !== null) this.multiply(layer.inputs, below, layer.bias, before);
       this.cellStep(this, layer, before);
+      watch?.(layer, before);
       below = layer.hidden;
     }
   }
@@ -1460,6 +1481,13 @@ export class Engine {
       this.isInTable[id] = this.table === null ? 0 : 1;
     }
     return place;
+  }
+
+  /** Return the numbers of a unit's gates by name, within `watch` of `advance`. */
+  gatesOf(unit, layer, before) {
+    const at = (place) => this.numbers[place / 4 + unit];
+    const sum = (gate) => at(this.sums + 4 * gate * this.units);
+    return CELL_STEPS[this.config.cell].gates(at, sum, layer, before + 8 * this.units);
   }
 
   /** Return the logits (V,) of the present state, which the next call overwrites. */
@@ -1552,10 +1580,10 @@ export class Reader {
     this.states = new Float32Array(engine.stateSize); // while another reader has the engine
   }
 
-  /** Read a symbol. */
-  advance(id) {
+  /** Read a symbol. watch: see `Engine.advance`. */
+  advance(id, watch) {
     this.enter();
-    this.engine.advance(id);
+    this.engine.advance(id, watch);
   }
 
   /** Return the logits (V,) of the present state, which the next call to the engine overwrites. */
@@ -1597,6 +1625,10 @@ const SLICE = 10; // milliseconds of computing between two looks at the messages
 const DELIVERY = 30; // milliseconds between two pieces of a text: each costs time, and people read no faster
 const MOST_AHEAD = 8; // pieces that a text may be ahead of its reader
 const SHOWN_SYMBOLS = 5; // of the likeliest, in each place
+const LONGEST_SEARCHED = 20_000; // symbols in which a pattern is searched
+const DEFAULT_THRESHOLD = 0.3; // of a hidden state, above which a unit is on
+const LEAST_SHARE = 0.5; // of a pattern's units that are on all along another place
+const MOST_PLACES = 50;
 
 /** What a task does for a request: a generator that reads or writes a symbol at each step, and returns the answer. */
 const TASKS = {
@@ -1629,13 +1661,17 @@ const TASKS = {
     return surprisals;
   },
 
-  /** Return the surprisals of ids, (N,), and what was likeliest in each place; NaN and nothing for the first. */
-  *inspect(engine, { ids }) {
+  /** Return the surprisals of ids, (N,), and what was likeliest in each place; NaN and nothing for the first.
+
+      unit: {layer, unit} whose gates after each of ids are returned, too, (N,) by name; or undefined. */
+  *inspect(engine, { ids, unit }) {
     const reader = new Reader(engine);
     const surprisals = new Float64Array(ids.length).fill(NaN);
     const likeliest = ids.length ? [[]] : [];
-    for (let place = 0; place + 1 < ids.length; place++) {
-      reader.advance(ids[place]);
+    const record = unit && new GateRecord(engine, unit, ids.length);
+    for (let place = 0; place < ids.length; place++) {
+      reader.advance(ids[place], record?.watchAt(place));
+      if (place + 1 === ids.length) break; // nothing follows
       const logits = reader.predict();
       const surprisal = surprisalsOf(logits);
       surprisals[place + 1] = surprisal(ids[place + 1]);
@@ -1643,7 +1679,7 @@ const TASKS = {
       likeliest.push(best.map((id) => [engine.config.symbols[id], Math.exp(-surprisal(id))]));
       yield;
     }
-    return { surprisals, likeliest };
+    return { surprisals, likeliest, ...(unit && { gates: record.result }) };
   },
 
   /** Return the hidden states after each of ids, (N, L, H), and the cell states of an LSTM (else null). */
@@ -1661,7 +1697,69 @@ const TASKS = {
     }
     return { hidden, cell };
   },
+
+  /** Return the units of a stretch of ids, and where else they are on, as `CharLM.findPattern` does. */
+  *pattern(engine, { ids, start, end, threshold }) {
+    const reader = new Reader(engine);
+    const { num_layers: layers, hidden_size: size } = engine.config;
+    const words = Math.ceil((layers * size) / 32);
+    const on = new Uint32Array(ids.length * words); // a bit for each unit after each of ids
+    for (let place = 0; place < ids.length; place++) {
+      reader.advance(ids[place]);
+      reader.unitStates().hidden.forEach((state, unit) => {
+        if (state > threshold) on[place * words + (unit >>> 5)] |= 1 << (unit & 31);
+      });
+      yield;
+    }
+    const isOn = (place, unit) => (on[place * words + (unit >>> 5)] >>> (unit & 31)) & 1;
+    const found = unitsOfStretch(isOn, layers * size, start, end, ids.length);
+    const units = found.map((unit) => [Math.floor(unit / size), unit % size]);
+    return { units, places: found.length ? placesOf(isOn, found, start, end, ids.length) : [] };
+  },
 };
+
+/** Records the gates of a unit while a text of `length` symbols is read. */
+class GateRecord {
+  constructor(engine, { layer, unit }, length) {
+    const gates = {};
+    this.result = { cell: engine.config.cell, gates };
+    this.watchAt = (place) => (watched, before) => {
+      if (watched !== engine.layers[layer]) return;
+      for (const [name, number] of Object.entries(engine.gatesOf(unit, watched, before))) {
+        gates[name] ??= new Float32Array(length);
+        gates[name][place] = number;
+      }
+    };
+  }
+}
+
+/** Return the units that are on from `start` to `end`, and off just before and after. */
+function unitsOfStretch(isOn, units, start, end, length) {
+  const inside = Array.from({ length: end - start }, (_, step) => start + step);
+  const outside = [start - 1, end].filter((place) => place >= 0 && place < length);
+  return Array.from({ length: units }, (_, unit) => unit).filter(
+    (unit) => inside.every((place) => isOn(place, unit)) && !outside.some((place) => isOn(place, unit)),
+  );
+}
+
+/** Return the other places of a text at which some units are on, [start, end, share], as `CharLM.findPattern` does. */
+function placesOf(isOn, units, start, end, length) {
+  const shares = Array.from(
+    { length },
+    (_, place) => units.reduce((sum, unit) => sum + isOn(place, unit), 0) / units.length,
+  );
+  const places = [];
+  for (let first = 0, place = 0; place <= length; place++) {
+    if (shares[place] >= LEAST_SHARE) continue;
+    const isOther = place <= start || first >= end;
+    if (isOther && 2 * (place - first) >= end - start && place > first) {
+      const sum = shares.slice(first, place).reduce((total, share) => total + share, 0);
+      places.push([first, place, sum / (place - first)]);
+    }
+    first = place + 1;
+  }
+  return places.sort((one, other) => other[2] - one[2] || one[0] - other[0]).slice(0, MOST_PLACES);
+}
 
 /** Return the places of the largest numbers, the largest first, of equals the first. */
 function findLargest(numbers, count) {
@@ -2112,17 +2210,22 @@ export class CharLM {
 
       Throws VocabError if the text holds a symbol that the model does not know. */
   async score(text, { signal } = {}) {
-    return this.#ask("score", this.#encode("text", text), signal);
+    return this.#ask("score", { ids: this.#encode("text", text) }, signal);
   }
 
   /** Read a text; return what the model expected at each of its N characters.
 
       symbols: the characters that the model knows. skipped: the distinct other ones, in a string.
       surprisals: in nats, a Float64Array (N,); NaN for the first, which nothing predicts.
-      likeliest: for each place five symbols with their probabilities, [symbol, probability]; none for the first. */
-  async inspect(text, { signal } = {}) {
+      likeliest: for each place five symbols with their probabilities, [symbol, probability]; none for the first.
+
+      gates: a unit, {layer, unit}, both from 0, whose gates are wanted, too. They are returned as `gates`:
+          {cell, gates: {name: Float32Array (N,)}}, after each character, with the names of torch.nn: i, f, g, o, c and h
+          of an LSTM, r, z, n and h of a GRU; sum, whose tanh is h, and h of an RNN. */
+  async inspect(text, { gates, signal } = {}) {
+    const unit = gates === undefined ? undefined : this.#checkUnit(gates);
     const { ids, symbols, skipped } = this.#encodeKnown("text", text);
-    return { symbols, skipped, ...(await this.#ask("inspect", ids, signal)) };
+    return { symbols, skipped, ...(await this.#ask("inspect", { ids, unit }, signal)) };
   }
 
   /** Read a text; return the activations of all units.
@@ -2133,7 +2236,33 @@ export class CharLM {
   async units(text, { signal } = {}) {
     const { ids, symbols, skipped } = this.#encodeKnown("text", text);
     const { num_layers: layers, hidden_size: units } = this.config;
-    return { symbols, skipped, layers, units, ...(await this.#ask("units", ids, signal)) };
+    return { symbols, skipped, layers, units, ...(await this.#ask("units", { ids }, signal)) };
+  }
+
+  /** Find the units that are on in a stretch of a text and off just before and after it, and the other places of the
+      text where they are on (Strobelt et al., "LSTMVis", 2018).
+
+      start, end: of the stretch, among the characters that the model knows. threshold: a unit is on where its hidden
+      state is above this number, from -1 to 1.
+
+      units: those of the stretch, each [layer, unit]. places: [start, end, share] of stretches in which, at each
+          character, at least half of the units are on; share is the mean of that share. They lie outside the stretch,
+          are at least half as long, and come with the largest share first; 50 at most.
+
+      Throws RequestError for an argument out of bounds, and for a text of over 20,000 characters. */
+  async findPattern(text, { start, end, threshold = DEFAULT_THRESHOLD, signal } = {}) {
+    const { ids } = this.#encodeKnown("text", text);
+    if (ids.length > LONGEST_SEARCHED) {
+      throw new RequestError(
+        `the text has ${grouped(ids.length)} characters, and a pattern is searched in at most ` +
+          `${grouped(LONGEST_SEARCHED)}; shorten it`,
+      );
+    }
+    if (!ids.length) throw new RequestError("the text has no character that this model knows; enter one that has");
+    const first = Number(checkWhole("start", start, 0, ids.length - 1));
+    const last = Number(checkWhole("end", end, first + 1, ids.length));
+    const request = { ids, start: first, end: last, threshold: checkNumber("threshold", threshold, -1, 1) };
+    return this.#ask("pattern", request, signal);
   }
 
   /** Return the distinct symbols of a text that the model does not know, in a string. */
@@ -2168,8 +2297,16 @@ export class CharLM {
     })();
   }
 
-  #ask(kind, ids, signal) {
-    return this.#send({ kind, ids }).result(signal);
+  #checkUnit({ layer, unit }) {
+    const { num_layers: layers, hidden_size: units } = this.config;
+    return {
+      layer: Number(checkWhole("layer", layer, 0, layers - 1)),
+      unit: Number(checkWhole("unit", unit, 0, units - 1)),
+    };
+  }
+
+  #ask(kind, request, signal) {
+    return this.#send({ kind, ...request }).result(signal);
   }
 
   #send(message) {

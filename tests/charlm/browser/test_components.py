@@ -185,3 +185,109 @@ def test_shades_are_encoded_as_in_python(page):
         json.dumps([None if math.isnan(number) else number for number in numbers]),
     )
     assert encoded == [shades(numbers), LOWEST, HIGHEST, MOST_NATS]
+
+
+CELLS_BY_HAND = {
+    "lstm": (
+        {"i": [0.5, 0.05], "f": [0.95, 0.25], "g": [0.8, -1], "o": [0.5, 0.5], "c": [0.4, 0.05], "h": [0.19, 0.025]},
+        ["c 0.050 = f 0.250 · c before 0.400 + i 0.050 · g −1.000", "h 0.025 = o 0.500 · tanh c 0.050"],
+        {"i": (50, 0), "f": (0, 50), "o": (0, 0)},
+    ),
+    "gru": (
+        {"r": [0.01, 0.02], "z": [0.75, 0.95], "n": [0.4, -0.5], "h": [0.1, 0.07]},
+        ["h 0.070 = (1 − z 0.950 ) · n −0.500 + z 0.950 · h before 0.100"],
+        {"r": (100, 0), "z": (0, 50)},
+    ),
+    "rnn": ({"sum": [2, -0.1], "h": [0.964, -0.0997]}, ["h −0.100 = tanh sum −0.100"], {}),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS_BY_HAND)
+def test_a_cell_shows_its_equations_with_the_numbers_of_a_step_and_how_often_its_gates_are_saturated(page, cell):
+    gates, equations, shares = CELLS_BY_HAND[cell]
+    page.evaluate(
+        """async (value) => {
+            const { CellPanel } = await import("/components/cell.js");
+            const element = document.createElement("div");
+            document.body.replaceChildren(element);
+            window.went = [];
+            const panel = new CellPanel(element, { onPlace: (place) => went.push(place) });
+            panel.show({ title: "small, layer 0, unit 1", symbols: ["a", "\\n"], ...value });
+            element.focus();
+        }""",
+        {"cell": cell, "gates": gates},
+    )
+
+    def words(selector):
+        return [" ".join(text.split()) for text in page.locator(selector).all_text_contents()]
+
+    first = words(".cell-where"), words(".cell-equation")
+    assert first[0] == ["at “a”, character 1 of 2"] and first[1] != equations
+    if cell != "rnn":
+        assert "before 0.000" in first[1][0]  # the text begins from the zero state
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("went") == [1] and words(".cell-where") == ["at line break, character 2 of 2"]
+    assert words(".cell-equation") == equations
+    assert "character 2 of 2" in words(".cell-said")[0]
+    numbers = dict(zip(words(".cell-name b"), words(".cell-here"), strict=True))
+    assert numbers == {name: f"{each[1]:.3f}".replace("-", "−") for name, each in gates.items()}
+    saturated = [words(f"tr:has(b:text-is('{name}')) .cell-saturated > :not(.cell-shares)") for name in gates]
+    assert saturated == [[f"{share} %" for share in shares.get(name, ())] for name in gates]
+    page.get_by_role("button", name="Previous character").click()
+    assert page.evaluate("went") == [1, 0] and words(".cell-equation") == first[1]
+    page.locator(".cell-plot svg").first.click(position={"x": 1, "y": 5})
+    page.keyboard.press("ArrowLeft")  # there is nothing before the first
+    assert page.evaluate("went") == [1, 0, 0]
+
+
+PATTERN = """async (text) => {
+    const { HeatText } = await import("/components/heat.js");
+    const { PatternPanel, StretchPicker } = await import("/components/pattern.js");
+    const [seen, panel] = [document.createElement("div"), document.createElement("div")];
+    seen.innerHTML = '<div class="heat"></div>';
+    document.body.replaceChildren(seen, panel);
+    const symbols = Array.from(text);
+    const heat = new HeatText(seen, { heading: "seen", explained: "hint", value: { text } }, () => {});
+    window.asked = [];
+    window.chosen = [];
+    const pattern = new PatternPanel(panel, {
+        search: async (request) => {
+            asked.push(request);
+            if (request.threshold > 0.9) return { error: "the search failed; try again" };
+            return { units: [[0, 3], [1, 5]], places: [[10, 14, 0.875], [0, 1, 0.5]] };
+        },
+        onPlace: (start, end) => chosen.push([start, end]),
+        onUnit: (unit) => chosen.push(unit),
+    });
+    new StretchPicker(heat, (stretch) => pattern.show({ title: "small", symbols, ...stretch, units: 8 }));
+}"""
+
+
+def test_a_stretch_is_selected_by_keyboard_and_mouse_and_its_units_and_places_can_be_chosen(page):
+    page.evaluate(PATTERN, "one two\nsix ten two")
+    assert page.locator(".pattern-line").inner_text().startswith("Select a stretch of the text")
+    page.locator(".heat-text").focus()
+    for key in [*["ArrowRight"] * 5, *["Shift+ArrowRight"] * 3, "Shift+ArrowLeft"]:
+        page.keyboard.press(key)
+    page.wait_for_function("() => window.asked.length")
+    assert page.evaluate("asked") == [{"start": 4, "end": 7, "threshold": 0.3}]
+    assert page.locator(".picked").all_inner_texts() == list("two")
+    page.locator(".pattern-place").first.wait_for()
+    said = "2 of 8 units are on all along, and off just before and after it; 2 other places of the text."
+    assert page.locator(".pattern-line").inner_text() == said
+    assert page.locator(".pattern-place").all_text_contents() == ["one two↵six ten two88 %", "one two↵six ten50 %"]
+    assert page.locator("mark").all_text_contents() == ["x te", "o"]
+    page.locator(".pattern-place").first.click()
+    page.get_by_role("button", name="Look at unit 5 of layer 1").click()
+    assert page.evaluate("chosen") == [[10, 14], [1, 5]]
+
+    first, last = (page.locator(f"[data-place='{place}']").bounding_box() for place in (8, 10))
+    page.mouse.move(first["x"] + 1, first["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(last["x"] + last["width"] - 1, last["y"] + 5, steps=4)
+    page.mouse.up()
+    page.wait_for_function("() => window.asked.length === 2")
+    assert page.evaluate("asked[1]") == {"start": 8, "end": 11, "threshold": 0.3}
+    page.locator(".pattern input").fill("0.95")
+    page.wait_for_function("() => document.querySelector('.pattern-line').textContent.startsWith('the search failed')")
+    assert page.evaluate("asked[2].threshold") == 0.95 and page.locator(".pattern-place").count() == 0

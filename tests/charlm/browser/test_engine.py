@@ -14,6 +14,7 @@ from threading import Thread
 import golden
 import numpy as np
 import pytest
+import torch
 import wasmtime
 from browser import ROOT
 from models import VOCAB, change_config, contents, make_config, make_model, make_sampler, make_weights, save
@@ -330,6 +331,78 @@ def test_surprisals_predictions_and_units_are_those_of_python(page, folder):
     np.testing.assert_allclose(floats(cell).reshape(-1, 2, 9), expected.cell, atol=1e-5)
 
 
+def plain_gates(model, cell, ids):
+    """Return for each layer the gates after each of ids, by name, (N, H), from the equations in torch's documentation.
+
+    That h is what torch.nn computes is checked.
+    """
+    layers, below = [], model.embedding(torch.as_tensor(ids))
+    for layer in range(model.recurrent.num_layers):
+        parts = [
+            getattr(model.recurrent, f"{name}_l{layer}") for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+        ]
+        h = c = torch.zeros(model.recurrent.hidden_size, dtype=torch.float64)
+        record = []
+        for x in below:
+            inputs, recurrent = parts[0] @ x + parts[1], parts[2] @ h + parts[3]
+            if cell == "rnn":
+                names = {"sum": inputs + recurrent, "h": (h := torch.tanh(inputs + recurrent))}
+            elif cell == "lstm":
+                i, f, g, o = (inputs + recurrent).chunk(4)
+                i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+                c = f * c + i * g
+                names = {"i": i, "f": f, "g": g, "o": o, "c": c, "h": (h := o * c.tanh())}
+            else:
+                (r, z, n), (to_r, to_z, to_n) = inputs.chunk(3), recurrent.chunk(3)
+                r, z = (r + to_r).sigmoid(), (z + to_z).sigmoid()
+                n = torch.tanh(n + r * to_n)
+                names = {"r": r, "z": z, "n": n, "h": (h := (1 - z) * n + z * h)}
+            record.append(names)
+        below = torch.stack([names["h"] for names in record])
+        layers.append({name: torch.stack([names[name] for names in record]).numpy() for name in record[0]})
+    np.testing.assert_allclose(below, model.recurrent(model.embedding(torch.as_tensor(ids)))[0], atol=1e-12)
+    return layers
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, site, cell):
+    folder = put_model(site, f"gates-{cell}", cell, num_layers=3, embedding_size=6, hidden_size=9)
+    model, vocab = load_plain(folder)
+    ids = np.random.default_rng(0).integers(len(vocab), size=200)
+    text = "".join(vocab[id] for id in ids)
+    expected, units = plain_gates(model, cell, ids), [(0, 0), (1, 8), (2, 3)]
+    on = np.stack([layer["h"] for layer in expected], axis=1) > 0.05  # (N, L, H)
+    stretches = on[1:-2] & on[2:-1] & ~on[:-3] & ~on[3:]  # two characters on, off before and after
+    start = int(stretches.sum(axis=(1, 2)).argmax()) + 1
+    gates, pattern = page.evaluate(
+        """async ([folder, text, units, start]) => {
+            const lm = await CharLM.load(folder);
+            const gates = [];
+            for (const [layer, unit] of units) {
+                const read = await lm.inspect(text, { gates: { layer, unit } });
+                const numbers = Object.entries(read.gates.gates).map(([name, each]) => [name, Array.from(each)]);
+                gates.push([read.gates.cell, Object.fromEntries(numbers)]);
+            }
+            const pattern = await lm.findPattern(text, { start, end: start + 2, threshold: 0.05 });
+            lm.close();
+            return [gates, pattern];
+        }""",
+        [folder.name, text, units, start],
+    )
+    for (layer, unit), (told, found) in zip(units, gates, strict=True):
+        assert told == cell and [*found] == [*expected[layer]]
+        for name, numbers in found.items():
+            np.testing.assert_allclose(numbers, expected[layer][name][:, unit], atol=1e-4)
+
+    wanted = stretches[start - 1]
+    assert pattern["units"] == np.argwhere(wanted).tolist() != []
+    shares = on[:, wanted].mean(axis=1)
+    runs = [match.span() for match in re.finditer("1+", "".join("01"[int(share >= 0.5)] for share in shares))]
+    others = [(begin, end, shares[begin:end].mean()) for begin, end in runs if end <= start or begin >= start + 2]
+    best = sorted(others, key=lambda place: (-place[2], place[0]))[:50]
+    np.testing.assert_allclose(pattern["places"], best)
+
+
 def test_a_text_is_the_same_in_pieces_continued_and_with_its_surprisals(page, folder):
     whole, pieces, continued, written, surprisals, score = page.evaluate(
         """async (folder) => {
@@ -396,6 +469,23 @@ def test_an_empty_prompt_starts_a_line_and_unknown_symbols_are_skipped_and_named
             "score('ab€')",
             "VocabError: '€' (character 3) is not among this model's 10 symbols; "
             "leave it out or train on a text that has it",
+        ),
+        ("inspect('ab', { gates: { layer: 2, unit: 0 } })", "RequestError: layer is 2; it must be from 0 to 1"),
+        ("inspect('ab', { gates: { layer: 0, unit: -1 } })", "RequestError: unit is -1; it must be from 0 to 8"),
+        ("inspect('ab', { gates: { layer: 0 } })", "RequestError: unit is undefined; it must be a whole number"),
+        ("findPattern('abc', { start: 3, end: 4 })", "RequestError: start is 3; it must be from 0 to 2"),
+        ("findPattern('abc', { start: 1, end: 1 })", "RequestError: end is 1; it must be from 2 to 3"),
+        (
+            "findPattern('abc', { start: 0, end: 1, threshold: 2 })",
+            "RequestError: threshold is 2; it must be from -1 to 1",
+        ),
+        (
+            "findPattern('x', { start: 0, end: 1 })",
+            "RequestError: the text has no character that this model knows; enter one that has",
+        ),
+        (
+            "findPattern('a'.repeat(20001), { start: 0, end: 1 })",
+            "RequestError: the text has 20,001 characters, and a pattern is searched in at most 20,000; shorten it",
         ),
         ("generate('a', { after: 'x' })", "VocabError: 'x' (character 1) is not among this model's 10 symbols"),
     ],
