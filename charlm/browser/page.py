@@ -26,6 +26,7 @@ from charlm.model.weights import pack_weights
 from charlm.text import printable
 
 ENGINE, SCRIPT, STYLE, TEMPLATE = (FOLDER / name for name in ("charlm.js", "page.js", "page.css", "page.html"))
+STARTER = FOLDER / "start.js"  # runs the script of an exported page, which stands in it packed
 LOADER = FOLDER / "load.js"  # the part of a page on a static Space that loads models from the Hub
 MARK = '<meta name="generator" content="charlm export">'  # by which an exported page is known
 MOST_MODELS = 20
@@ -69,17 +70,19 @@ def export_html(models: Sequence[PageModel]) -> bytes:
     be. Raises RequestError if there are no models, too many, or more weights than a browser holds.
     """
     _check(models)
-    script = join_modules(SCRIPT)
+    starter = STARTER.read_text(encoding="utf-8")
     style = _style()
     policy = {
         "default-src": "'none'",
-        "script-src": f"{_hash(script)} blob: 'wasm-unsafe-eval'",  # blob: the engine, and the Worker that it runs in
+        # blob: the page's script, the engine, and the Worker that it runs in
+        "script-src": f"{_hash(starter)} blob: 'wasm-unsafe-eval'",
         "worker-src": "blob:",
         "style-src": _hash(style),
         "img-src": "data: blob:",  # the icon, and the curves on their way to a PNG
     }
     before, after = _template(_head(models, policy, f"<style>{style}</style>"))
-    scripts = f"{_pack('engine', ENGINE.read_bytes())}<script>{script}</script>\n{after}"
+    packed = _pack("engine", ENGINE.read_bytes()) + _pack("script", join_modules(SCRIPT).encode())
+    scripts = f"{packed}<script>{starter}</script>\n{after}"
     weights = b"".join(part for place, model in enumerate(models) for part in _pieces(place, model.weights or b""))
     most = LARGEST_REST + sum(model.size for model in models) * 4 // 3
     data = _fit(page_data(models), most - len(before.encode()) - len(weights) - len(scripts.encode()))
