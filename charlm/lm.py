@@ -1,5 +1,6 @@
 """CharLM: a trained model as its users hold it."""
 
+import math
 import tempfile
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.analysis.context import LONGEST_DISTANCE, measure_effective_context, measure_influence
-from charlm.analysis.inspection import Inspection, inspect
+from charlm.analysis.context import LONGEST_DISTANCE, measure_effective_context
+from charlm.analysis.influence import measure_influence, trace_influence
+from charlm.analysis.inspection import Inspection, UnitGates, inspect, read_all_gates, read_unit_gates
+from charlm.analysis.pattern import THRESHOLD, Pattern, find_places, units_on
 from charlm.analysis.units import TrackingUnit, find_units
 from charlm.checks import check_string, check_whole, show
 from charlm.device import has_cuda, pick_device
@@ -368,12 +371,49 @@ class CharLM:
         """
         return surprisals(EngineReader(self.engine), pieces) if self.device == "cpu" else self._score_on_gpu(pieces)
 
-    def inspect(self, text: str) -> Inspection:
+    def inspect(self, text: str, *, gates: bool = False) -> Inspection:
         """Read a text; return the model's predictions at each character and the activations of its units.
+
+        gates: also of all gates, each of which takes as much memory as the hidden states: 2 KB for a character and
+            512 units. `unit_gates` computes those of one unit of what was inspected without them.
 
         Raises VocabError if the text holds a symbol that the model does not know.
         """
-        return inspect(self.engine, self.vocab, self.vocab.encode(check_string("text", text)))
+        ids = self.vocab.encode(check_string("text", text))
+        seen = inspect(self.engine, self.vocab, ids)
+        return read_all_gates(self.config, self._weights, ids, seen) if gates else seen
+
+    def unit_gates(self, seen: Inspection, layer: int, unit: int) -> UnitGates:
+        """Return the gates of one unit at each character of an inspected text, and how often they are saturated.
+
+        layer, unit: from 0. Raises RequestError if there is no such unit.
+        """
+        return read_unit_gates(self.config, self._weights, self.vocab.encode(seen.text), seen, layer, unit)
+
+    def find_pattern(
+        self,
+        seen: Inspection,
+        start: int,
+        end: int,
+        threshold: float = THRESHOLD,
+        *,
+        within: str | None = None,
+        seconds: float = math.inf,
+    ) -> Pattern:
+        """Return the units that are on in a stretch of an inspected text and off around it, and where else they are on.
+
+        start, end: of the stretch, from 0, the end not included. A unit is on where its hidden state is above
+            `threshold`, from -1 to 1. `charlm.analysis.pattern` says which places are found.
+        within: the text to search, by default the one that was inspected. seconds: after which the search ends.
+
+        Raises VocabError if the text to search holds a symbol that the model does not know, RequestError for a stretch
+        outside of the text that was inspected, or too long a one.
+        """
+        units = units_on(seen.hidden, start, end, threshold)
+        is_same = within is None or within == seen.text
+        ids = self.vocab.encode(seen.text if within is None else check_string("within", within))
+        besides = (start, end) if is_same else (0, 0)
+        return Pattern(units, *find_places(self.engine, ids, units, end - start, threshold, besides, seconds))
 
     def find_units(self, text: str, best: int = 5) -> dict[str, list[TrackingUnit]]:
         """Return for each feature of a text, e.g. `inside quotes`, the units that track it best (`analysis.units`).
@@ -399,7 +439,17 @@ class CharLM:
         Raises VocabError if the text holds a symbol that the model does not know, RequestError if it has fewer than
         two, ModelFileError if a gradient is not finite.
         """
-        return measure_influence(self.network, self.vocab.encode(check_string("text", text)))
+        ids = self.vocab.encode(check_string("text", text))
+        return measure_influence(self.engine, self.config.cell, self._weights, ids)
+
+    def influence_at(self, seen: Inspection, place: int, farthest: int) -> NDArray[np.float64]:
+        """Return how strongly each of the `farthest` characters before a place moved its prediction, or all before it.
+
+        seen: what `inspect` returned of the text, so that nothing is read again. place: of a character, from 1.
+        Raises RequestError if there is no such place, ModelFileError if a gradient is not finite.
+        """
+        ids = self.vocab.encode(seen.text)
+        return trace_influence(self.config.cell, self._weights, ids, seen.hidden, seen.cell, place, farthest)
 
     def save_pretrained(self, folder: str | Path, *, samples: Mapping[float, str] | None = None) -> None:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced.

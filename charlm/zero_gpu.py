@@ -2,11 +2,10 @@
 
 The package `spaces` lends it: a call of a function that it has marked asks for a GPU in the name of the visitor, and
 runs in a fork of this process, where CUDA works. Two things follow. Everywhere else CUDA seems to be there, and is not.
-And this process must not use torch's autograd itself: its engine counts the GPUs once, at its first use, and its forks
-would go on with that count.
+And nothing in this process may use torch's autograd: its engine counts the GPUs once, at its first use, and its forks
+would go on with that count. Trainings use it, in their forks alone.
 """
 
-import multiprocessing
 import os
 import sys
 import traceback
@@ -17,8 +16,6 @@ from threading import Event, Thread
 from typing import Generic, ParamSpec, TypeVar
 
 from charlm.errors import RequestError
-
-FORK_SECONDS = 60.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,26 +85,3 @@ def explain(error: Exception) -> str:
         return f"ZeroGPU gave no GPU ({type(error).__name__})"
     title = getattr(error, "title", "ZeroGPU")
     return f"{title}: {' '.join(str(message).split()).rstrip('.')}"
-
-
-def in_fork(compute: Callable[[], T]) -> T:
-    """Return what a function computes, from a fork of this process: the place for what uses autograd here.
-
-    Raises RuntimeError if it ends without a result, or has none after FORK_SECONDS.
-    """
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(compute()), daemon=True)
-    process.start()
-    sender.close()  # so that the fork's end is the end of the pipe
-    try:
-        if not receiver.poll(FORK_SECONDS):  # a lock that another thread held is never released in a fork
-            raise RuntimeError(f"the fork had no result after {FORK_SECONDS:g} s")
-        result: T = receiver.recv()
-        return result
-    except EOFError:
-        raise RuntimeError("the fork ended without a result") from None
-    finally:
-        process.kill()
-        process.join()
-        receiver.close()

@@ -1,7 +1,6 @@
-"""The effective context of a model: what a changed symbol does to later predictions, and what moved one prediction."""
+"""The effective context of a model: what a changed symbol does to later predictions."""
 
 import sys
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +8,8 @@ from numpy.typing import NDArray
 from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Engine, Reader, State
-from charlm.inference.sampling import check_finite, cut, log_softmax
+from charlm.inference.sampling import cut, log_softmax
 from charlm.vocab import Ids
-from charlm.zero_gpu import in_fork, on_zero_gpu
-
-if TYPE_CHECKING:
-    from charlm.model.network import Network
 
 Curve = NDArray[np.float64]
 
@@ -76,35 +71,6 @@ def context_length(curve: Curve, threshold: float = FORGOTTEN) -> int:
     """Return the largest distance at which the curve is above a threshold in nats; 0 if it is nowhere."""
     above = np.flatnonzero(curve > threshold)
     return int(above[-1]) + 1 if len(above) else 0
-
-
-def measure_influence(network: "Network", ids: Ids) -> NDArray[np.float64]:
-    """Return how strongly each symbol moved the prediction of the last of ids (T,), (T - 1,).
-
-    That is the norm of the gradient of the last symbol's log-probability with respect to the embedding of each earlier
-    one, read from the zero state (Madsen, "Visualizing memorization in RNNs", Distill, 2019, takes the logit's).
-
-    Raises RequestError for fewer than two symbols, ModelFileError if a gradient is not finite.
-    """
-    if len(ids) < 2:
-        raise RequestError("there is nothing that could have moved the prediction of a first character")
-    norms = in_fork(lambda: _gradient_norms(network, ids)) if on_zero_gpu() else _gradient_norms(network, ids)
-    check_finite(float(norms.max()))  # NaN if any of them is
-    return norms
-
-
-def _gradient_norms(network: "Network", ids: Ids) -> NDArray[np.float64]:
-    import torch
-
-    # in double precision: in single, an RNN's gradient underflows to 0 after some 200 symbols, and on the way there
-    # its denormal numbers are slow on a CPU
-    double = type(network).from_weights(network.config, network.export_weights()).double()
-    inputs = double.embedding(torch.from_numpy(ids[:-1, None])).requires_grad_()  # (T - 1, 1, E)
-    hidden, _ = double.recurrent(inputs)
-    log_probability = double.head(hidden[-1, 0]).log_softmax(-1)[int(ids[-1])]
-    (gradient,) = torch.autograd.grad(log_probability, inputs)
-    norms: NDArray[np.float64] = gradient[:, 0].norm(dim=-1).numpy()
-    return norms
 
 
 def _draw_others(ids: Ids, places: Ids, random: np.random.Generator) -> Ids:

@@ -1,13 +1,16 @@
 """What a model computes while it reads a text: its predictions, and the activations of its units."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.analysis.gates import GatesByName, read_gates, saturation
+from charlm.checks import check_whole
 from charlm.inference.engine import Array, Engine, Reader
 from charlm.inference.sampling import cut, log_softmax, surprisals_of
+from charlm.model.config import ModelConfig, Weights
 from charlm.vocab import Ids, Vocab
 
 SHOWN_SYMBOLS = 5  # of the likeliest, in each place
@@ -24,6 +27,8 @@ class Inspection:
     probabilities: of those, (N, 5). For the first place, ids are 0 and probabilities NaN.
     hidden: the hidden state after each symbol, (N, L, H), between -1 and 1.
     cell: the cell state of an LSTM, (N, L, H); None for other cells.
+    gates: if they were asked for, (N, L, H) each, by the names of torch's documentation: i, f, g, o, c and h of an
+        LSTM; r, z, n and h of a GRU; of an RNN the sum before the tanh, `sum`, and h. c and h are `cell` and `hidden`.
     """
 
     text: str
@@ -32,6 +37,24 @@ class Inspection:
     probabilities: NDArray[np.float64]
     hidden: Array
     cell: Array | None
+    gates: GatesByName | None = None
+
+
+@dataclass(frozen=True)
+class UnitGates:
+    """What one unit computed at each of N symbols.
+
+    cell: the kind of cell, `rnn`, `lstm` or `gru`. layer, unit: from 0.
+    gates: (N,) each, by the names of `Inspection.gates`.
+    saturation: for each gate between 0 and 1, in which share of the symbols it is below 0.1, left-saturated, and in
+        which above 0.9, right-saturated (Karpathy, Johnson and Fei-Fei, 2015).
+    """
+
+    cell: str
+    layer: int
+    unit: int
+    gates: GatesByName
+    saturation: dict[str, tuple[float, float]]
 
 
 def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
@@ -63,6 +86,32 @@ def inspect(engine: Engine, vocab: Vocab, ids: Ids) -> Inspection:
     )
 
 
+def read_all_gates(config: ModelConfig, weights: Weights, ids: Ids, seen: Inspection) -> Inspection:
+    """Return what was seen at ids (N,) with the gates of all units, which take as much memory each as `hidden`."""
+    layers = [read_gates(config.cell, weights, layer, ids, seen.hidden) for layer in range(config.num_layers)]
+    gates = {name: np.stack([layer[name] for layer in layers], axis=1) for name in layers[0]}
+    return replace(seen, gates=gates | _states_by_name(seen))
+
+
+def read_unit_gates(
+    config: ModelConfig, weights: Weights, ids: Ids, seen: Inspection, layer: int, unit: int
+) -> UnitGates:
+    """Return the gates of one unit at each of ids (N,), which takes memory for some numbers for each of them.
+
+    Raises RequestError if there is no such unit.
+    """
+    layer = check_whole("layer", layer, 0, config.num_layers - 1)
+    unit = check_whole("unit", unit, 0, config.hidden_size - 1)
+    gates = read_gates(config.cell, weights, layer, ids, seen.hidden, units=slice(unit, unit + 1))
+    states = {name: state[:, layer, unit] for name, state in _states_by_name(seen).items()}
+    named = {name: values[:, 0] for name, values in gates.items()} | states
+    return UnitGates(config.cell, layer, unit, named, saturation(config.cell, named))
+
+
+def _states_by_name(seen: Inspection) -> GatesByName:
+    return {"h": seen.hidden} if seen.cell is None else {"c": seen.cell, "h": seen.hidden}
+
+
 def name_likeliest(inspection: Inspection, vocab: Vocab) -> list[list[tuple[str, float]]]:
     """Return the likeliest symbols in each of N places with their probabilities; an empty list for the first."""
     expected = zip(inspection.likeliest[1:].tolist(), inspection.probabilities[1:].tolist(), strict=True)
@@ -74,27 +123,30 @@ def name_likeliest(inspection: Inspection, vocab: Vocab) -> list[list[tuple[str,
 
 
 def read_units(
-    engine: Engine, ids: Ids, reduce: Callable[[int, Array], object] = lambda first, logits: None
+    engine: Engine, ids: Ids, reduce: Callable[[int, Array], object] | None = None
 ) -> tuple[Array, Array | None]:
     """Read texts side by side from the zero state, ids (T, S).
 
     Return after each step the hidden states (T, L, S, H) and the LSTM's cell states.
 
     reduce: called for one part of the steps after another with the place of its first step and its logits (T', S, V),
-        of which there are at most `sampling.MOST_LOGITS`, unless one step has more.
+        of which there are at most `sampling.MOST_LOGITS`, unless one step has more. None: nothing is predicted.
     """
     steps, texts = ids.shape
     reader = Reader(engine, texts)
     hidden = np.empty((steps, engine.num_layers, texts, engine.units), np.float32)
     cell = np.empty_like(hidden) if engine.has_cell_state else None
     for part in cut(steps, INSPECTIONS_AT_ONCE * texts * engine.symbols):
-        logits = np.empty((part.stop - part.start, texts, engine.symbols), np.float32)
+        logits = np.empty((part.stop - part.start if reduce else 0, texts, engine.symbols), np.float32)
         for step in range(part.start, part.stop):
-            logits[step - part.start] = reader.step(ids[step])
+            reader.advance(ids[step])
+            if reduce:
+                logits[step - part.start] = reader.logits()
             hidden[step], cells = engine.units_of(reader.state)
             if cell is not None:
                 cell[step] = cells
-        reduce(part.start, logits)
+        if reduce:
+            reduce(part.start, logits)
     return hidden, cell
 
 

@@ -1,6 +1,7 @@
 """The recurrent cells, as far as the files of a model and its training settings depend on them.
 
-A new cell takes an entry in CELLS here, in the tables of the engine and of the training layers, and nothing else.
+A new cell takes an entry in CELLS here, in the tables of the engine, of `charlm.analysis.gates` and of the training
+layers, and nothing else.
 """
 
 from dataclasses import dataclass

@@ -1,16 +1,12 @@
-import os
 import sys
 import threading
 from contextvars import ContextVar
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
-from models import make_lm
 
 from charlm.errors import RequestError
-from charlm.zero_gpu import Call, in_fork, mark, on_zero_gpu
+from charlm.zero_gpu import Call, mark, on_zero_gpu
 
 VISITOR = ContextVar("VISITOR", default="nobody")
 
@@ -100,34 +96,3 @@ def test_stop_closes_the_call_at_its_next_value():
     proceed.set()
     assert finished(call).problem == ""
     assert closed.is_set()
-
-
-def test_a_fork_computes_and_this_process_does_not():
-    assert in_fork(lambda: (os.getpid(), 42)) != (os.getpid(), 42)
-    assert in_fork(lambda: np.arange(3)).tolist() == [0, 1, 2]
-
-
-def test_a_fork_that_ends_without_a_result_is_an_error(capfd):
-    with pytest.raises(RuntimeError, match="the fork ended without a result"):
-        in_fork(lambda: os._exit(1))
-
-
-def test_a_fork_without_an_end_is_ended(monkeypatch):
-    monkeypatch.setattr("charlm.zero_gpu.FORK_SECONDS", 0.1)
-    with pytest.raises(RuntimeError, match="the fork had no result after 0.1 s"):
-        in_fork(threading.Event().wait)
-
-
-def test_on_zero_gpu_only_a_fork_uses_autograd(monkeypatch):
-    lm = make_lm("lstm")
-    text = lm.config.vocab[:3] * 3
-    expected = lm.influence(text)
-    here, grad = os.getpid(), torch.autograd.grad
-
-    def only_elsewhere(*arguments):
-        assert os.getpid() != here
-        return grad(*arguments)
-
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    monkeypatch.setattr(torch.autograd, "grad", only_elsewhere)
-    assert lm.influence(text).tolist() == expected.tolist()

@@ -9,7 +9,7 @@ from reference import forward_by_hand, log_softmax
 
 from charlm.analysis import context
 from charlm.analysis.context import ROUNDING, WARM_UP_SYMBOLS, context_length, measure_effective_context
-from charlm.errors import ModelFileError, RequestError, VocabError
+from charlm.errors import RequestError, VocabError
 from charlm.inference import sampling
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
@@ -191,66 +191,3 @@ CharLM.from_pretrained("weights/shakespeare-rnn", device="cpu").effective_contex
 print("torch" in sys.modules)
 """
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"
-
-
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_influence_is_the_length_of_the_gradient_that_small_changes_show(cell, layers, small_steps):
-    lm = make_lm(cell, num_layers=layers)
-    *read, last = lm.vocab.encode("bad cab").tolist()
-    # an embedding for each place rather than symbol, so that they can be changed one by one
-    weights = {name: array.astype(np.float64) for name, array in lm._weights.items()}
-    embeddings = weights["embedding.weight"][read]
-
-    def log_probability(change):
-        by_place = weights | {"embedding.weight": embeddings + change}
-        return log_softmax(forward_by_hand(cell, by_place, range(len(read))))[-1, last]
-
-    step, slopes = 1e-5, np.zeros_like(embeddings)
-    for place, direction in np.ndindex(*slopes.shape):
-        change = np.zeros_like(embeddings)
-        change[place, direction] = step
-        slopes[place, direction] = (log_probability(change) - log_probability(-change)) / (2 * step)
-    assert lm.influence("bad cab") == pytest.approx(np.linalg.norm(slopes, axis=1), rel=1e-5)
-
-
-def test_what_was_forgotten_has_no_influence():
-    norms = with_one_symbol_of_context("rnn").influence("abcde")
-    assert (norms[:-1] == 0).all()
-    assert norms[-1] > 0
-
-
-def test_influence_that_fades_is_told_where_single_precision_has_no_number_left():
-    config = make_config("rnn", num_layers=1)
-    weights = make_weights(config)
-    weights["recurrent.weight_hh_l0"] = 0.5 * np.eye(config.hidden_size, dtype=np.float32)
-    norms = CharLM(config, weights, device="cpu").influence(TEXT[:250])
-    assert (norms > 0).all()
-    assert norms[0] < np.finfo(np.float32).smallest_subnormal
-
-
-def test_influence_leaves_the_network_as_it_is():
-    lm = make_lm()
-    lm.influence("bad cab")
-    assert all(weight.dtype.itemsize == 4 and not weight.requires_grad for weight in lm.network.parameters())
-
-
-@pytest.mark.parametrize("text", ["", "a"])
-def test_nothing_moves_the_prediction_of_a_first_character(text):
-    with pytest.raises(RequestError, match="first character"):
-        make_lm().influence(text)
-
-
-@pytest.mark.parametrize(("text", "error", "message"), [("a☃", VocabError, "☃"), (7, RequestError, "must be a string")])
-def test_a_text_that_is_none_of_the_models_has_no_influence(text, error, message):
-    with pytest.raises(error, match=message):
-        make_lm().influence(text)
-
-
-def test_a_gradient_that_is_no_finite_number_is_refused():
-    config = make_config("rnn", vocab="ab", embedding_size=1, hidden_size=1, num_layers=1)
-    weights = {name: np.zeros(shape, np.float32) for name, shape in config.tensor_shapes.items()}
-    weights["recurrent.weight_ih_l0"][:] = weights["recurrent.weight_hh_l0"][:] = 1e30  # times 1e30 for each step
-    weights["head.weight"][:] = [[1], [-1]]
-    with pytest.raises(ModelFileError, match="not finite numbers"):
-        CharLM(config, weights, device="cpu").influence("ab" * 10)

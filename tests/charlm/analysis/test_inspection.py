@@ -115,3 +115,75 @@ def test_log_probabilities_are_finite_where_probabilities_are_0():
     lm._weights["head.bias"][:] = [0, -2000, -3000]
     chosen, _, log_probs = PredictionReader(lm.engine, lm.vocab.encode("a")).read(lm.vocab.encode("cab"))
     assert chosen[0] == pytest.approx(-3000, rel=0.01) and np.isfinite(log_probs).all()
+
+
+def gates_by_hand(cell, plain, ids):
+    """The gates of the documentation of torch.nn, (N, L, H) each, from its weights and the states that it returns."""
+    states = plain_reading(plain, ids)[1]
+    hidden = states[0]
+    x, found = plain.embedding.weight[torch.tensor(ids)], []
+    for layer in range(hidden.shape[1]):
+        w, u, b, d = (
+            getattr(plain.recurrent, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        h = torch.tensor(np.concatenate([np.zeros_like(hidden[:1, layer]), hidden[:-1, layer]]))
+        wx, uh = x @ w.T + b, h @ u.T + d
+        if cell == "rnn":
+            found.append({"sum": wx + uh})
+        elif cell == "lstm":
+            i, f, g, o = (wx + uh).chunk(4, dim=1)
+            found.append(
+                {"i": i.sigmoid(), "f": f.sigmoid(), "g": g.tanh(), "o": o.sigmoid(), "c": states[1][:, layer]}
+            )
+        else:
+            (wr, wz, wn), (ur, uz, un) = wx.chunk(3, dim=1), uh.chunk(3, dim=1)
+            r = (wr + ur).sigmoid()
+            found.append({"r": r, "z": (wz + uz).sigmoid(), "n": (wn + r * un).tanh()})
+        found[-1]["h"] = hidden[:, layer]
+        x = torch.tensor(hidden[:, layer])
+    return {name: np.stack([np.asarray(layer[name]) for layer in found], axis=1) for name in found[0]}
+
+
+def test_the_gates_are_those_of_torch(pair):
+    lm, plain = pair
+    expected = gates_by_hand(lm.config.cell, plain, lm.vocab.encode(TEXT))
+    found = lm.inspect(TEXT, gates=True).gates
+    assert found.keys() == expected.keys()
+    for name, gate in expected.items():
+        np.testing.assert_allclose(found[name], gate, atol=1e-4)
+
+    one = lm.unit_gates(lm.inspect(TEXT), 2, 69)
+    assert (one.cell, one.layer, one.unit) == (lm.config.cell, 2, 69)
+    for name, gate in expected.items():
+        np.testing.assert_allclose(one.gates[name], gate[:, 2, 69], atol=1e-4)
+
+
+def test_the_gates_of_one_step_give_the_next_state():
+    lm = make_lm("lstm")
+    gate = lm.unit_gates(lm.inspect(TEXT), 1, 3).gates
+    c = np.concatenate([[0], gate["c"][:-1]])
+    np.testing.assert_allclose(gate["f"] * c + gate["i"] * gate["g"], gate["c"], atol=1e-5)
+    np.testing.assert_allclose(gate["o"] * np.tanh(gate["c"]), gate["h"], atol=1e-5)
+    lm = make_lm("gru")
+    gate = lm.unit_gates(lm.inspect(TEXT), 1, 3).gates
+    h = np.concatenate([[0], gate["h"][:-1]])
+    np.testing.assert_allclose((1 - gate["z"]) * gate["n"] + gate["z"] * h, gate["h"], atol=1e-5)
+
+
+def test_saturation_is_the_share_of_the_text_where_a_gate_is_nearly_shut_or_open():
+    lm = make_lm("lstm")
+    one = lm.unit_gates(lm.inspect(TEXT), 0, 5)
+    assert list(one.saturation) == ["i", "f", "o"]
+    for name, (shut, open_) in one.saturation.items():
+        values = one.gates[name].tolist()
+        assert shut == pytest.approx(sum(value < 0.1 for value in values) / len(TEXT))
+        assert open_ == pytest.approx(sum(value > 0.9 for value in values) / len(TEXT))
+    assert any(0 < share < 1 for shares in one.saturation.values() for share in shares)
+    assert make_lm("rnn").unit_gates(make_lm("rnn").inspect(TEXT), 0, 0).saturation == {}
+
+
+@pytest.mark.parametrize(("layer", "unit"), [(2, 0), (-1, 0), (0, 8), (0, None), ("0", 0)])
+def test_a_unit_that_the_model_lacks_has_no_gates(layer, unit):
+    lm = make_lm()
+    with pytest.raises(RequestError, match=r"(layer|unit) is .*; it must be (from 0 to|a whole number)"):
+        lm.unit_gates(lm.inspect("abc"), layer, unit)

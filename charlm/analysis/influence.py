@@ -1,0 +1,158 @@
+"""What moved one prediction: the gradient of its log-probability with respect to each symbol that was read before it.
+
+The backward pass goes through the layers from the last to the first. In a layer, the gradient goes from step to step
+through the recurrent matrix; what it leaves at the layer's inputs is then one product for all steps.
+
+It is computed in single precision, with a power of 2 apart for each step: a gradient fades by many orders of magnitude
+over some hundred symbols, an RNN's beyond what a float32 can hold.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.analysis.gates import GATES, Slopes, before, sums
+from charlm.analysis.inspection import read_units
+from charlm.checks import check_whole
+from charlm.errors import RequestError
+from charlm.inference.engine import Array, Engine
+from charlm.inference.sampling import check_finite, log_softmax
+from charlm.model.config import Weights
+from charlm.vocab import Ids
+
+# BLAS wakes threads for larger products of a vector and a matrix, which takes much longer where other programs run
+LARGEST_PRODUCT = 32_768
+# gradients are scaled anew when they are farther from 1 than 2 to this
+FARTHEST_FROM_1 = 20
+SMALLEST_EXPONENT = 126  # of a float32
+NOTHING = -(2**40)  # the exponent of 0, below all others
+
+
+def measure_influence(engine: Engine, cell: str, weights: Weights, ids: Ids) -> NDArray[np.float64]:
+    """Return how strongly each symbol moved the prediction of the last of ids (T,), (T - 1,).
+
+    That is the norm of the gradient of the last symbol's log-probability with respect to the embedding of each earlier
+    one, read from the zero state (Madsen, "Visualizing memorization in RNNs", Distill, 2019, takes the logit's).
+
+    Raises RequestError for fewer than two symbols, ModelFileError if a gradient is not finite.
+    """
+    if len(ids) < 2:
+        raise RequestError("there is nothing that could have moved the prediction of a first character")
+    hidden, cell_state = read_units(engine, ids[:-1, None])
+    states = None if cell_state is None else cell_state[:, :, 0]
+    return _trace(cell, weights, ids, hidden[:, :, 0], states, None, None)
+
+
+def trace_influence(
+    cell: str, weights: Weights, ids: Ids, hidden: Array, cell_state: Array | None, place: int, farthest: int
+) -> NDArray[np.float64]:
+    """Return how strongly each of the `farthest` symbols before a place moved its prediction, or all before it.
+
+    hidden, cell_state: the states after each of ids (T,), (T, L, H). Raises RequestError if nothing was read before the
+    place, or there is no such place, ModelFileError if a gradient is not finite.
+    """
+    place = check_whole("place", place, 0, max(len(ids) - 1, 0))
+    if place == 0:
+        raise RequestError("nothing was read before the first character: choose a later one")
+    first = max(0, place - check_whole("farthest", farthest, 1))
+    cells = None if cell_state is None else cell_state[first:place]
+    first_hidden = hidden[first - 1] if first else None
+    first_cell = cell_state[first - 1] if first and cell_state is not None else None
+    return _trace(cell, weights, ids[first : place + 1], hidden[first:place], cells, first_hidden, first_cell)
+
+
+def _trace(
+    cell: str,
+    weights: Weights,
+    ids: Ids,
+    hidden: Array,
+    cell_state: Array | None,
+    first_hidden: Array | None,
+    first_cell: Array | None,
+) -> NDArray[np.float64]:
+    """Return what `measure_influence` returns, where the states after each symbol but the last are known.
+
+    hidden, cell_state: (T - 1, L, H). first_hidden, first_cell: those before the first symbol, (L, H); None if they
+    are zero.
+    """
+    # 1) from the log-probability to the last hidden state
+    head = weights["head.weight"]
+    slope = -np.exp(log_softmax(head @ hidden[-1, -1] + weights["head.bias"]))
+    slope[ids[-1]] += 1
+    at_hidden, exponents = np.zeros_like(hidden[:, -1]), np.zeros(len(hidden), np.int64)
+    at_hidden[-1] = slope @ head
+    # 2) through the layers
+    for layer in reversed(range(hidden.shape[1])):
+        both_sums = sums(weights, layer, ids[:-1], hidden, first_hidden)
+        states = before(hidden[:, layer], 0.0 if first_hidden is None else first_hidden[layer])
+        new_cells = hidden[:0, 0] if cell_state is None else cell_state[:, layer]
+        cells = before(new_cells, 0.0 if first_cell is None else first_cell[layer])
+        slopes = GATES[cell].slopes(*both_sums, states, cells, new_cells)
+        at_sums, exponents = _through_time(slopes, weights[f"recurrent.weight_hh_l{layer}"], at_hidden, exponents)
+        at_hidden = at_sums @ weights[f"recurrent.weight_ih_l{layer}"]
+    # 3) the norms
+    with np.errstate(over="ignore"):  # what has become infinite is refused
+        norms: NDArray[np.float64] = np.ldexp(np.linalg.norm(at_hidden.astype(np.float64), axis=1), exponents)
+    check_finite(float(norms.max()))  # NaN if any of them is
+    return norms
+
+
+def _through_time(
+    slopes: Slopes, recurrent: Array, above: Array, exponents: NDArray[np.int64]
+) -> tuple[Array, NDArray[np.int64]]:
+    """Return the gradients at the sums of a layer, (N, G·H).
+
+    above: the gradients that come to its hidden states from above, (N, H). recurrent: U, (G·H, H).
+    exponents: of the powers of 2 by which the gradients of each step, given and returned, are to be multiplied, (N,).
+    """
+    steps, units = above.shape
+    at_sums, scales = np.empty((steps, *slopes.hidden.shape[1:]), np.float32), np.zeros(steps, np.int64)
+    sizes = [_size(row) for row in above]
+    sizes = [NOTHING if size == NOTHING else size + int(more) for size, more in zip(sizes, exponents, strict=True)]
+    h, c, scale = np.zeros(units, np.float32), np.zeros(units, np.float32), max(sizes)  # the gradients at the states
+    for step in reversed(range(steps)):
+        # 1) what comes from the step after, and from above, on the same scale
+        largest = max(sizes[step], scale + max(_size(h), _size(c)))
+        if abs(largest - scale) > FARTHEST_FROM_1 and largest > NOTHING // 2:
+            h, c, scale = _times_2_to(h, scale - largest), _times_2_to(c, scale - largest), largest
+        if sizes[step] > scale - SMALLEST_EXPONENT:
+            h += _times_2_to(above[step], int(exponents[step]) - scale)
+        scales[step] = scale
+        # 2) to the sums, and from there through U to the state before
+        gradient = np.multiply(slopes.hidden[step], h, out=at_sums[step])
+        if slopes.cell is not None and slopes.into_cell is not None:
+            c += h * slopes.into_cell[step]
+            gradient += slopes.cell[step] * c
+        back = gradient if slopes.recurrent is None else gradient * slopes.recurrent[step]
+        below = _multiply(back.ravel(), recurrent)
+        if slopes.kept is not None and slopes.cell is not None:
+            c *= slopes.kept[step]
+        elif slopes.kept is not None:
+            below += slopes.kept[step] * h
+        h = below
+    return at_sums.reshape(steps, -1), scales
+
+
+def _size(values: Array) -> int:
+    """Return the exponent of a power of 2 that is about the size of a vector; NOTHING if it is 0."""
+    square = float(values @ values)
+    if 0 < square < np.inf:
+        return int(math.frexp(square)[1] // 2)
+    largest = float(np.abs(values).max())
+    return int(math.frexp(largest)[1]) if largest > 0 else NOTHING
+
+
+def _times_2_to(values: Array, exponent: int) -> Array:
+    """Return values times a power of 2, which may be one that a float32 does not hold."""
+    scaled: Array = np.ldexp(values, min(max(exponent, -(2**20)), 2**20))
+    return scaled
+
+
+def _multiply(vector: Array, matrix: Array) -> Array:
+    """Return vector (R,) times matrix (R, C), in parts of some rows."""
+    rows = max(1, LARGEST_PRODUCT // matrix.shape[1])
+    whole = len(vector) // rows * rows
+    parts = np.matmul(vector[:whole].reshape(-1, 1, rows), matrix[:whole].reshape(-1, rows, matrix.shape[1]))
+    product: Array = parts.sum(axis=(0, 1)) + vector[whole:] @ matrix[whole:]
+    return product
