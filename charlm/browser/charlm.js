@@ -1627,8 +1627,9 @@ const MOST_AHEAD = 8; // pieces that a text may be ahead of its reader
 const SHOWN_SYMBOLS = 5; // of the likeliest, in each place
 const LONGEST_SEARCHED = 20_000; // symbols in which a pattern is searched
 const DEFAULT_THRESHOLD = 0.3; // of a hidden state, above which a unit is on
-const LEAST_SHARE = 0.5; // of a pattern's units that are on all along another place
-const MOST_PLACES = 50;
+const LONGEST_PATTERN = 200;
+const LEAST_SHARE = 0.5; // of a pattern's units that are on in all of another place
+const MOST_PLACES = 20;
 
 /** What a task does for a request: a generator that reads or writes a symbol at each step, and returns the answer. */
 const TASKS = {
@@ -1744,21 +1745,22 @@ function unitsOfStretch(isOn, units, start, end, length) {
 
 /** Return the other places of a text at which some units are on, [start, end, share], as `CharLM.findPattern` does. */
 function placesOf(isOn, units, start, end, length) {
-  const shares = Array.from(
-    { length },
-    (_, place) => units.reduce((sum, unit) => sum + isOn(place, unit), 0) / units.length,
-  );
-  const places = [];
-  for (let first = 0, place = 0; place <= length; place++) {
-    if (shares[place] >= LEAST_SHARE) continue;
-    const isOther = place <= start || first >= end;
-    if (isOther && 2 * (place - first) >= end - start && place > first) {
-      const sum = shares.slice(first, place).reduce((total, share) => total + share, 0);
-      places.push([first, place, sum / (place - first)]);
+  const size = end - start;
+  const counts = new Float64Array(Math.max(length - size + 1, 0)); // of the units that are on from each place on
+  for (const unit of units) {
+    for (let place = 0, run = 0; place < length; place++) {
+      run = isOn(place, unit) ? run + 1 : 0;
+      if (run >= size) counts[place + 1 - size]++;
     }
-    first = place + 1;
   }
-  return places.sort((one, other) => other[2] - one[2] || one[0] - other[0]).slice(0, MOST_PLACES);
+  const most = [...counts.keys()].filter((place) => counts[place] >= LEAST_SHARE * units.length);
+  const places = [[start, end]]; // which is no other place
+  for (const first of most.sort((one, other) => counts[other] - counts[one] || one - other)) {
+    const isFree = places.every(([begin, close]) => first + size <= begin || first >= close);
+    if (isFree) places.push([first, first + size, counts[first] / units.length]);
+    if (places.length > MOST_PLACES) break;
+  }
+  return places.slice(1);
 }
 
 /** Return the places of the largest numbers, the largest first, of equals the first. */
@@ -2245,11 +2247,11 @@ export class CharLM {
       start, end: of the stretch, among the characters that the model knows. threshold: a unit is on where its hidden
       state is above this number, from -1 to 1.
 
-      units: those of the stretch, each [layer, unit]. places: [start, end, share] of stretches in which, at each
-          character, at least half of the units are on; share is the mean of that share. They lie outside the stretch,
-          are at least half as long, and come with the largest share first; 50 at most.
+      units: those of the stretch, each [layer, unit]. places: [start, end, share] of at most 20 others of the same
+          length, with the share of the units that are on in all of it, at least half of them. The largest share comes
+          first, of equals the first place, and no two overlap.
 
-      Throws RequestError for an argument out of bounds, and for a text of over 20,000 characters. */
+      Throws RequestError for an argument out of bounds, a text of over 20,000 characters or a stretch of over 200. */
   async findPattern(text, { start, end, threshold = DEFAULT_THRESHOLD, signal } = {}) {
     const { ids } = this.#encodeKnown("text", text);
     if (ids.length > LONGEST_SEARCHED) {
@@ -2261,6 +2263,9 @@ export class CharLM {
     if (!ids.length) throw new RequestError("the text has no character that this model knows; enter one that has");
     const first = Number(checkWhole("start", start, 0, ids.length - 1));
     const last = Number(checkWhole("end", end, first + 1, ids.length));
+    if (last - first > LONGEST_PATTERN) {
+      throw new RequestError(`the stretch has ${grouped(last - first)} characters; select at most ${LONGEST_PATTERN}`);
+    }
     const request = { ids, start: first, end: last, threshold: checkNumber("threshold", threshold, -1, 1) };
     return this.#ask("pattern", request, signal);
   }

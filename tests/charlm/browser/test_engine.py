@@ -396,11 +396,13 @@ def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, sit
 
     wanted = stretches[start - 1]
     assert pattern["units"] == np.argwhere(wanted).tolist() != []
-    shares = on[:, wanted].mean(axis=1)
-    runs = [match.span() for match in re.finditer("1+", "".join("01"[int(share >= 0.5)] for share in shares))]
-    others = [(begin, end, shares[begin:end].mean()) for begin, end in runs if end <= start or begin >= start + 2]
-    best = sorted(others, key=lambda place: (-place[2], place[0]))[:50]
-    np.testing.assert_allclose(pattern["places"], best)
+    shares = {place: float((on[place] & on[place + 1])[wanted].mean()) for place in range(199)}
+    taken, best = {start, start + 1}, []
+    for place in sorted(shares, key=lambda place: -shares[place]):  # of equals the first
+        if shares[place] >= 0.5 and not taken & {place, place + 1} and len(best) < 20:
+            taken |= {place, place + 1}
+            best.append([place, place + 2, shares[place]])
+    assert pattern["places"] == best != []
 
 
 def test_a_text_is_the_same_in_pieces_continued_and_with_its_surprisals(page, folder):
@@ -486,6 +488,10 @@ def test_an_empty_prompt_starts_a_line_and_unknown_symbols_are_skipped_and_named
         (
             "findPattern('a'.repeat(20001), { start: 0, end: 1 })",
             "RequestError: the text has 20,001 characters, and a pattern is searched in at most 20,000; shorten it",
+        ),
+        (
+            "findPattern('a'.repeat(201), { start: 0, end: 201 })",
+            "RequestError: the stretch has 201 characters; select at most 200",
         ),
         ("generate('a', { after: 'x' })", "VocabError: 'x' (character 1) is not among this model's 10 symbols"),
     ],
