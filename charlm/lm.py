@@ -23,7 +23,8 @@ from charlm.errors import HubError, ModelFileError, RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, measure_chars_per_second, write_alone
 from charlm.inference.engine import Engine
-from charlm.inference.sampling import Sampler, SamplingSettings
+from charlm.inference.prefixes import PrefixCache
+from charlm.inference.sampling import Sampler, SamplingSettings, check_finite
 from charlm.inference.scoring import EngineReader, surprisals
 from charlm.inference.streams import StopFinder, check_stop, cut_at_stop, read_in_turns
 from charlm.installation import optional_packages
@@ -191,7 +192,7 @@ class CharLM:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle and copy keep: without what is made when it is needed, such as threads and locks."""
-        made = {"engine", "network", "_backend", "_scheduler"}
+        made = {"engine", "network", "_backend", "_prefixes", "_scheduler"}
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __repr__(self) -> str:
@@ -214,11 +215,15 @@ class CharLM:
     def _backend(self) -> Backend[Any]:
         """What writes on `device`."""
         if self.device == "cpu":
-            return EngineBackend(self.engine)
+            return EngineBackend(self.engine, self._prefixes)
         with optional_packages():
             from charlm.inference.gpu import GpuBackend
 
         return GpuBackend(self.network)
+
+    @cached_property
+    def _prefixes(self) -> PrefixCache:
+        return PrefixCache(self.engine)
 
     @cached_property
     def network(self) -> "Network":
@@ -319,16 +324,39 @@ class CharLM:
         return cut_at_stop(symbols, stops) if stops else symbols
 
     def stream_scored(
-        self, prompt: str, length: int, settings: SamplingSettings, *, stop: Stop = None, after: str = ""
+        self,
+        prompt: str,
+        length: int,
+        settings: SamplingSettings,
+        *,
+        stop: Stop = None,
+        after: str = "",
+        forced: Mapping[int, str] | None = None,
     ) -> Generator[tuple[str, NDArray[np.float64]]]:
         """Yield the pieces of a shared `stream`, each with the surprisals of its N characters in nats, (N,).
 
         They are those of the model itself, at temperature 1 and without limits: what `score` would give for the text.
+
+        forced: symbols by place, from 0 at the first character behind the prompt, that stand there whatever is drawn.
+            Their random numbers are used up all the same. Places within `after` change nothing.
         """
         sampler = Sampler(settings)
         ids, length = self._check_prompt(prompt, length)
         ids, stops = self._continue_after(after, ids, sampler), self._check_stop(stop)
-        return self._write_shared(ids, length, sampler, stops)
+        chosen = {place - len(after): int(self.vocab.encode(symbol)[0]) for place, symbol in (forced or {}).items()}
+        return self._write_shared(ids, length, sampler, stops, chosen)
+
+    def logits(self, prompt: str = "", after: str = "") -> NDArray[np.float32]:
+        """Return the logits (V,) from which the character behind `prompt` and `after` is drawn.
+
+        prompt, after: as in `stream`. Always computed on the CPU. Raises VocabError if `after` holds a symbol that the
+        model does not know, ModelFileError if a logit is not finite.
+        """
+        ids, _ = self._check_prompt(prompt, 0)
+        read = np.concatenate([ids, self.vocab.encode(check_string("after", after))])
+        logits: NDArray[np.float32] = self._prefixes.read(read).logits()[0]
+        check_finite(float(np.abs(logits).max()))
+        return logits
 
     def _check_prompt(self, prompt: str, length: int) -> tuple[Ids, int]:
         """Return the ids to read and the checked length. Warns about symbols that are skipped."""
@@ -509,10 +537,15 @@ class CharLM:
         return self.vocab.encode(self.config.start)
 
     def _write_shared(
-        self, prompt: Ids, length: int, sampler: Sampler, stops: Sequence[str]
+        self,
+        prompt: Ids,
+        length: int,
+        sampler: Sampler,
+        stops: Sequence[str],
+        forced: Mapping[int, int] | None = None,
     ) -> Generator[tuple[str, NDArray[np.float64]]]:
         finder, held = StopFinder(stops), np.zeros(0)  # the surprisals of what the finder holds back
-        for ids, costs in self._scheduler.write(prompt, length, sampler):
+        for ids, costs in self._scheduler.write(prompt, length, sampler, forced):
             text, costs = finder.feed(self.vocab.decode(np.array(ids))), np.concatenate([held, costs])
             held = costs[len(text) :]
             if text:

@@ -35,6 +35,7 @@ ORDER = [
     "charlm.inference.compiled_model",
     "charlm.inference.numpy_model",
     "charlm.inference.engine",
+    "charlm.inference.prefixes",
     "charlm.inference.scoring",
     "charlm.inference.batching",
     "charlm.inference.gpu",

@@ -6,8 +6,9 @@ and its sampler alone, to the last bit, where the compiled kernels do the arithm
 `charlm.inference.numpy_model` and `charlm.inference.gpu` say what holds elsewhere.
 """
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.inference.engine import Engine, Reader, State
+from charlm.inference.prefixes import PrefixCache
 from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
 from charlm.vocab import Ids
 
@@ -52,6 +54,12 @@ class Batch(Protocol[P_contra]):
         left: how many symbols each stream needs, (S,). N is at most the largest of them; what a stream has beyond its
             own number means nothing.
         should_stop: asked between two symbols; a backend that writes many in one call need not ask.
+        """
+
+    def force(self, slot: int, id: int) -> float:
+        """Write this id in a slot instead of the one that would be drawn next; return its surprisal in nats.
+
+        The random number of that draw is used up all the same. To be called before `write`.
         """
 
     def keep(self, slots: Sequence[int]) -> None:
@@ -87,12 +95,15 @@ class BatchScheduler(Generic[P]):
         """How many streams are being written."""
         return sum(map(len, self._workers))
 
-    def write(self, prompt: Ids, length: int, sampler: Sampler) -> Iterator[Piece]:
+    def write(
+        self, prompt: Ids, length: int, sampler: Sampler, forced: Mapping[int, int] | None = None
+    ) -> Iterator[Piece]:
         """Read a prompt (T,), then yield `length` ids in pieces with their surprisals, the first id at once.
 
+        forced: ids by place, from 0, that are written there whatever is drawn.
         Threads may call this at the same time. Closing the iterator ends the stream.
         """
-        stream = _Stream(self._backend.prefill(prompt), length, sampler)
+        stream = _Stream(self._backend.prefill(prompt), length, sampler, forced or {})
         with self._lock:
             count = self._backend.count_workers(len(self) + 1, len(self._workers))
             min(self._workers[:count], key=len).join(stream)
@@ -143,10 +154,12 @@ class _Stream(Generic[P]):
     left: how many symbols are still to be written.
     """
 
-    def __init__(self, prefilled: P, length: int, sampler: Sampler) -> None:
+    def __init__(self, prefilled: P, length: int, sampler: Sampler, forced: Mapping[int, int]) -> None:
         self.prefilled = prefilled
         self.sampler = sampler
         self.left = length
+        # forced ids with how many symbols are left before each; the next one is the last
+        self._forced = sorted((length - place, id) for place, id in forced.items() if 0 <= place < length)
         self.is_wanted = True
         self.has_begun = False
         self._undelivered: list[Piece] = []
@@ -156,6 +169,15 @@ class _Stream(Generic[P]):
     def goes_on(self) -> bool:
         """Whether there is more to write."""
         return self.is_wanted and self.left > 0
+
+    @property
+    def before_forced(self) -> int | None:
+        """How many symbols are drawn before the next forced one; None if none is forced."""
+        return self.left - self._forced[-1][0] if self._forced else None
+
+    def take_forced(self) -> int:
+        """Return the next forced id, for which it is time now."""
+        return self._forced.pop()[1]
 
     def add(self, piece: Piece, *, is_due: bool) -> None:
         """Add symbols. The first and the last are delivered at once, the others when a delivery is due."""
@@ -234,21 +256,32 @@ class _Worker(Generic[P]):
     def _write(self, batch: Batch[P]) -> None:
         """Write until another stream wants to join, or none is left."""
         while self._streams and not self._joining:
-            # 1) write until a delivery is due, or a stream ends, or only one symbol if a reader waits for its first
+            # 1) write what is forced, then draw until a delivery is due, a stream ends or has its next forced symbol;
+            # only one symbol if a reader waits for its first
+            most = self._force(batch)
             reader_waits = not all(stream.has_begun for stream in self._streams)
-            left = [stream.left for stream in self._streams]
+            left = [max(1, min(stream.left, most)) for stream in self._streams]
             ids, surprisals = batch.write(left, partial(self._should_stop, reader_waits))
             # 2) deliver
             is_due = time.perf_counter() >= self._next_delivery
             if is_due:
                 self._next_delivery = time.perf_counter() + DELIVERY_SECONDS
             for stream, drawn, costs in zip(self._streams, ids.T.tolist(), surprisals.T, strict=True):
-                stream.add((drawn[: stream.left], costs[: stream.left]), is_due=is_due)
+                if stream.left:
+                    stream.add((drawn[: stream.left], costs[: stream.left]), is_due=is_due)
             # 3) drop the streams that have ended
             staying = [slot for slot, stream in enumerate(self._streams) if stream.goes_on]
             if len(staying) < len(self._streams):
                 self._streams = [self._streams[slot] for slot in staying]
             batch.keep(staying)
+
+    def _force(self, batch: Batch[P]) -> int:
+        """Write the symbols that are forced now; return how many may be drawn until the next one is."""
+        for slot, stream in enumerate(self._streams):
+            while stream.before_forced == 0:
+                id = stream.take_forced()
+                stream.add(([id], np.array([batch.force(slot, id)])), is_due=False)
+        return min((stream.before_forced or sys.maxsize for stream in self._streams), default=sys.maxsize)
 
     def _should_stop(self, reader_waits: bool) -> bool:
         return reader_waits or bool(self._joining) or time.perf_counter() >= self._next_delivery
@@ -257,14 +290,14 @@ class _Worker(Generic[P]):
 class EngineBackend:
     """The engine as a backend."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, prefixes: PrefixCache | None = None) -> None:
+        """prefixes: of the engine, which reads the prompts; by default one of its own."""
         self.engine = engine
+        self._prefixes = prefixes or PrefixCache(engine)
 
     def prefill(self, prompt: Ids) -> State:
         """See Backend."""
-        reader = Reader(self.engine)
-        reader.prefill(prompt[:, None])
-        return reader.state
+        return self._prefixes.read(prompt).state
 
     def start_batch(self) -> "_EngineBatch":
         """See Backend."""
@@ -311,6 +344,17 @@ class _EngineBatch:
         ids, surprisals = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         self._last_drawn = ids[-1].tolist()
         return ids, surprisals
+
+    def force(self, slot: int, id: int) -> float:
+        """See Batch."""
+        self._samplers[slot].skip(1)
+        state = self._reader.state
+        alone = Reader(self._engine, state.take([slot]))
+        surprisal = float(alone.surprisals(np.array([id]))[0])
+        alone.advance([id])
+        state.put([slot], alone.state)
+        self._reader = Reader(self._engine, state)
+        return surprisal
 
     def keep(self, slots: Sequence[int]) -> None:
         """See Batch. Then reads the last ids that were drawn, only now because nothing follows in a dropped stream."""

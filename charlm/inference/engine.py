@@ -158,6 +158,13 @@ class Reader:
         """Return the logits (S, V) of the present state."""
         return self._engine.model.logits(self._state.hidden[-1])
 
+    def surprisals(self, ids: Ids) -> NDArray[np.float64]:
+        """Return the surprisals (S,) in nats that ids (S,) would have as the next symbols.
+
+        Raises ModelFileError if a logit is not finite.
+        """
+        return self._engine.model.score(self._state.hidden[-1], ids)
+
     def read(self, ids: Ids) -> Array:
         """Read several symbols of each text, ids (T, S); return the logits (T, S, V)."""
         return self._engine.model.logits(self._read(ids))

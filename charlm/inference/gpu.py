@@ -70,14 +70,18 @@ class GpuBackend:
     @torch.inference_mode()
     def prefill(self, prompt: Ids) -> GpuState:
         """See Backend."""
-        state: State = None
         with _gpu_lock:
-            for start in range(0, len(prompt), MOST_PREFILLED):
-                ids = torch.from_numpy(prompt[start : start + MOST_PREFILLED, None]).to(self.network.device)
-                # only the last position is predicted from: (T, 1, E) → (T, 1, H), then (1, H) → (1, V)
-                hidden, state = _run_in_float32(self.network.recurrent, self.network.embedding(ids), state)
-            assert state is not None, "a prompt has at least one symbol"
-            return GpuState(self.network.head(hidden[-1]), state if isinstance(state, tuple) else (state,))
+            return self.read(prompt)
+
+    def read(self, prompt: Ids, before: tuple[Tensor, ...] | None = None) -> GpuState:
+        """Read ids (T,) of one stream, from the zero state or the one before them. The caller has the lock."""
+        state: State = before if before is None or len(before) > 1 else before[0]
+        for start in range(0, len(prompt), MOST_PREFILLED):
+            ids = torch.from_numpy(prompt[start : start + MOST_PREFILLED, None]).to(self.network.device)
+            # only the last position is predicted from: (T, 1, E) → (T, 1, H), then (1, H) → (1, V)
+            hidden, state = _run_in_float32(self.network.recurrent, self.network.embedding(ids), state)
+        assert state is not None, "a prompt has at least one symbol"
+        return GpuState(self.network.head(hidden[-1]), state if isinstance(state, tuple) else (state,))
 
     def start_batch(self) -> "_GpuBatch":
         """See Backend."""
@@ -142,6 +146,21 @@ class _GpuBatch:
         if not np.isfinite(surprisals).all():
             check_finite(math.nan)
         return ids, surprisals
+
+    @torch.inference_mode()
+    def force(self, slot: int, id: int) -> float:
+        """See Batch."""
+        assert self._streams is not None, "a batch without streams has nothing to write"
+        self._samplers[slot].skip(1)
+        with _gpu_lock:
+            alone = self._streams.take([slot])
+            surprisal = -float(alone.logits.log_softmax(1)[0, id])
+            after = self._backend.read(np.array([id]), alone.state)
+            index = torch.tensor([slot], device=after.logits.device)
+            self._streams.logits.index_copy_(0, index, after.logits)
+            for here, there in zip(self._streams.state, after.state, strict=True):
+                here.index_copy_(1, index, there)
+        return check_finite(surprisal)
 
     @torch.inference_mode()
     def keep(self, slots: Sequence[int]) -> None:

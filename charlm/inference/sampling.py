@@ -180,6 +180,11 @@ def _random_numbers(seed: int) -> Iterator[float]:
         yield from random(RANDOM_NUMBERS_PER_CALL).tolist()
 
 
+def random_number(seed: int, place: int) -> float:
+    """Return the random number that a Sampler with this seed draws the symbol in a place with, from 0."""
+    return float(np.random.Generator(np.random.PCG64(seed).advance(place)).random())
+
+
 def log_softmax(logits: NDArray[np.float32]) -> Probabilities:
     """Return the logarithms of the probabilities (..., V) for logits (..., V).
 

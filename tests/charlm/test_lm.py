@@ -198,6 +198,40 @@ def test_the_prompt_is_read_once_and_then_each_symbol_but_the_last(lms, monkeypa
     assert symbols == ids_of(text[:-1])
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_logits_are_those_of_torch_behind_the_prompt_and_what_was_written(tmp_path, cell):
+    lm = make_lm(cell)
+    lm.save_pretrained(tmp_path)
+    plain, vocab = load_plain(tmp_path)
+    text = "a bad cab\n" * 20
+    for prompt, place in (("bad", 0), ("", 7), ("cab\n", 199)):
+        ids = [vocab.index(symbol) for symbol in (prompt or "\n") + text[:place]]
+        np.testing.assert_allclose(lm.logits(prompt, text[:place]), plain_logits(plain, ids)[-1], atol=1e-4)
+
+
+def test_logits_behind_symbols_that_the_model_does_not_know_or_of_a_model_that_diverged_are_refused(lm):
+    with pytest.raises(VocabError, match="'x'"):
+        lm.logits("a", "ax")
+    model = make_model()
+    model.weights["head.weight"][:] = 3e38
+    with pytest.raises(ModelFileError, match="use another model"):
+        CharLM(model.config, model.weights, device="cpu").logits("a")
+
+
+def test_forced_symbols_stand_in_their_places_and_what_was_written_before_is_kept(lm):
+    settings, forced = SamplingSettings(1.0, seed=4), {3: "é", 30: "한"}
+
+    def written(length, **more):
+        return "".join(text for text, _ in lm.stream_scored("a", length, settings, **more))
+
+    whole = written(50, forced=forced)
+    assert (whole[3], whole[30]) == ("é", "한") and whole[:3] == written(50)[:3]
+    assert whole[31:] == written(19, after=whole[:31])  # the random numbers of forced places are used up
+    assert whole[20:] == written(30, after=whole[:20], forced=forced)
+    with pytest.raises(VocabError, match="'x'"):
+        written(5, forced={2: "x"})
+
+
 def test_an_empty_prompt_starts_a_new_line(lm):
     for seed in range(5):
         assert lm.generate("", 30, seed=seed) == lm.generate("\n", 30, seed=seed)

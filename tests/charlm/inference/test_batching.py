@@ -538,3 +538,39 @@ def test_after_a_thread_could_not_be_started_the_next_text_starts_one(monkeypatc
     assert counts(lm) == [0]
     arguments = {"prompt": "a cab", "length": 40, "seed": 3}
     assert together(lm, arguments) == alone(lm, arguments)
+
+
+# Forced symbols
+
+
+def pieces_of(lm, length, settings, forced, prompt="a cab"):
+    ids = lm.vocab.encode(prompt)
+    pieces = list(lm._scheduler.write(ids, length, make_sampler(**settings), forced))
+    return [id for ids, _ in pieces for id in ids], np.concatenate([costs for _, costs in pieces])
+
+
+@pytest.mark.parametrize("forced", [{0: 3}, {39: 2}, {5: 1, 6: 4, 7: 1}, {0: 5, 20: 0, 39: 6}, {17: 2, 99: 1, -3: 4}])
+def test_a_forced_symbol_stands_in_its_place_and_the_text_goes_on_with_the_same_random_numbers(forced):
+    lm, settings = scheduled(1), {"temperature": 1.2, "top_p": 0.95, "seed": 5}
+    written, costs = pieces_of(lm, 40, settings, forced)
+    sampler, reader = make_sampler(**settings), Reader(lm.engine)
+    logits = reader.read(lm.vocab.encode("a cab")[:, None])[-1]
+    for place, (id, cost) in enumerate(zip(written, costs, strict=True)):
+        drawn = sampler.draw(logits[0])
+        assert id == forced.get(place, drawn)
+        exact = logits[0].astype(float)
+        assert cost == pytest.approx(np.log(np.exp(exact - exact[id]).sum()), abs=1e-5)
+        logits = reader.step([id])
+
+
+def test_forced_symbols_of_one_stream_change_no_other(closed_gate):
+    lm, forced = scheduled(1), {10: 1, 30: 2, 59: 3}
+    asked = [(60, {"temperature": 1.0, "seed": seed}, None) for seed in range(3)]
+    asked.append((60, {"temperature": 1.0, "seed": 1}, forced))
+    expected = [pieces_of(lm, *each)[0] for each in asked]
+    gate = closed_gate()
+    futures = [on_a_thread(lambda each=each: pieces_of(lm, *each)[0]) for each in asked]
+    gate.await_texts(4)
+    gate.open()
+    assert [future.result(WAIT) for future in futures] == expected
+    assert [expected[3][place] for place in forced] == [1, 2, 3] and expected[3][:10] == expected[1][:10]

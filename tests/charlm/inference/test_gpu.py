@@ -15,7 +15,7 @@ from reference import load_plain, sampling_distribution
 
 from charlm import CharLM
 from charlm.errors import ModelFileError
-from charlm.inference.batching import BatchScheduler, measure_chars_per_second, write_alone
+from charlm.inference.batching import BatchScheduler, EngineBackend, measure_chars_per_second, write_alone
 from charlm.inference.gpu import MOST_CANDIDATES, STEPS_PER_CALL, GpuBackend, _DecodingLoop, draw
 from charlm.inference.sampling import ANY_COUNT
 from charlm.model.cells import CELLS
@@ -337,6 +337,22 @@ def test_a_stream_becomes_the_same_text_whatever_joins_and_leaves_its_batch(lms,
     for seed, length in lengths.items():
         alone = write(lms[cell], PROMPT[: 1 + seed % 9], length, seed, **SETTINGS[seed % 6])
         assert batch.texts[seed] == alone and len(alone) == length
+
+
+@every_cell
+def test_forced_symbols_stand_in_their_places_as_on_the_cpu(lms, cell):
+    lm, forced = lms[cell], {0: 2, 30: 1, 31: 4, STEPS_PER_CALL + 5: 3, STEPS_PER_CALL + 8: 0}
+
+    def pieces(backend, seed, forced=None):
+        sampler = make_sampler(**SETTINGS[seed], seed=seed)
+        written = list(BatchScheduler(backend).write(lm.vocab.encode(PROMPT), STEPS_PER_CALL + 9, sampler, forced))
+        return [id for ids, _ in written for id in ids], np.concatenate([costs for _, costs in written])
+
+    for seed in range(6):
+        ids, costs = pieces(GpuBackend(lm.network), seed, forced)
+        expected, expected_costs = pieces(EngineBackend(lm.engine), seed, forced)
+        assert ids == expected and {place: ids[place] for place in forced} == forced
+        np.testing.assert_allclose(costs, expected_costs, atol=1e-4)
 
 
 @every_cell

@@ -12,7 +12,7 @@ from reference import chi_square_p_value, limit_by_sorting, sampling_distributio
 
 from charlm.errors import ModelFileError, RequestError
 from charlm.inference import sampling
-from charlm.inference.sampling import BatchSampler, SamplingSettings, log_softmax, surprisals_of
+from charlm.inference.sampling import BatchSampler, SamplingSettings, log_softmax, random_number, surprisals_of
 
 LOGITS = np.array([1.0, -0.5, 2.5, 0.25, 2.25, -2.0, 0.75, 1.5], np.float32)
 DRAWS = 200_000
@@ -371,6 +371,12 @@ def test_log_softmax_worked_by_hand():
 
 
 # Seeds and settings
+
+
+@pytest.mark.parametrize("place", [0, 1, 63, 64, 20_000])
+def test_the_random_number_of_a_place_is_the_one_that_numpys_generator_gives_there(place):
+    for seed in (0, 7, 10**39):
+        assert random_number(seed, place) == np.random.default_rng(seed).random(place + 1)[-1]
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63, 10**30])
