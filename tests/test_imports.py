@@ -51,6 +51,7 @@ ORDER = [
     "charlm.publishing",
     "charlm.lm",
     "charlm.browser.scripts",
+    "charlm.browser.lesson",
     "charlm.browser.page",
     "charlm.browser.export",
     "charlm.web.models",

@@ -11,6 +11,7 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 
+from charlm.browser.lesson import BUNDLED, chosen_lesson, lesson_file
 from charlm.browser.page import PageModel, static_files
 from charlm.errors import HubError, RequestError, SpaceRefusedError
 from charlm.hub import Description, describe, download, download_hosts, endpoint, folder_address
@@ -59,10 +60,12 @@ def deploy(space: str, models: Sequence[str], sdk: str = "gradio", hardware: str
     space, models: named as `parse_space_name` and `parse_hub_name` read them. sdk: gradio for the page with its server,
         static for the one that needs none. hardware: of a Gradio Space, as the Hub names it. None keeps that of a Space
         that exists; a new one gets what its owner can have free.
+    The Space has the lesson of `charlm.browser.lesson.chosen_lesson`.
     Raises HubError if the Hub refuses or a repository holds no charlm model, ModelFileError if that of a static Space
-    is not sound, RequestError for hardware of a static Space.
+    is not sound, RequestError for hardware of a static Space, or a lesson that cannot be read.
     """
     space = parse_space_name(space)
+    chosen_lesson()  # before the Hub is asked for anything
     if sdk == "static":
         return _deploy_static(space, models, hardware)
     owner = check_can_push(space)
@@ -174,7 +177,7 @@ def static_space_files(space: str, models: Mapping[HubName, Description]) -> dic
     hosts = {host: None for described in models.values() for host in download_hosts(described)}
     card = _static_card(space, list(models.values()))
     licence = source_folders()[""] / "LICENSE"
-    return static_files(pages, endpoint(), list(hosts)) | {
+    return static_files(pages, endpoint(), list(hosts), chosen_lesson()) | {
         "README.md": card.encode(),
         "LICENSE": licence.read_bytes(),
     }
@@ -238,7 +241,8 @@ def space_files(space: str, models: Sequence[Description], hardware: str) -> dic
     package = source_files("charlm", SUFFIXES) | source_files("train", SUFFIXES)  # visitors of the page train, too
     weights = {f"weights/{name}/{file}": here["weights"] / name / file for name in FALLBACKS for file in MODEL_FILES}
     others = {name: here[""] / name for name in ("app.py", *BUILT_BY, "LICENSE")}  # pip can install from the Space
-    files = {path: source.read_bytes() for path, source in (package | weights | others).items()}
+    lesson = {f"charlm/browser/{BUNDLED.name}": lesson_file()}  # a teacher's own takes the place of ours
+    files = {path: source.read_bytes() for path, source in (package | weights | others | lesson).items()}
     requirements = (here[""] / "requirements.txt").read_text(encoding="utf-8")
     return files | {
         "requirements.txt": _requirements(requirements, hardware).encode(),

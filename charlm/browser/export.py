@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from charlm.browser.lesson import chosen_lesson
 from charlm.browser.page import PageModel, export_html, is_page
 from charlm.errors import HubError, ModelFileError, RequestError
 from charlm.model.folder import CARD_FILE, Model, read_usable_model, replace_files
@@ -19,11 +20,14 @@ def export(wanted: Sequence[str], path: Path) -> list[PageModel]:
 
     wanted: named as `charlm.model_name` reads them. path: of a new file, or of a page that an export wrote before,
         which is replaced once the new one is whole.
-    Raises RequestError if the path is that of anything else, ModelFileError and HubError as `CharLM.from_pretrained`.
+    The page has the lesson of `charlm.browser.lesson.chosen_lesson`.
+    Raises RequestError if the path is that of anything else or the lesson cannot be read, ModelFileError and HubError
+    as `CharLM.from_pretrained`.
     """
     _check_place(path)  # before models are downloaded
+    lesson = chosen_lesson()
     models = [_read(name, place) for name, place in choose_names(wanted).items()]
-    content = export_html(models)
+    content = export_html(models, lesson)
     _check_place(path)  # what came there meanwhile is not lost, either
     replace_files(path.parent, {path.name: content})
     return models

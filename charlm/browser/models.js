@@ -8,11 +8,15 @@ export const models = [];
 /** What the curves of the models show: `own` paragraphs by name, and `pairs`, each [name, name, sentences]. */
 export const reading = { own: {}, pairs: [] };
 
+/** The lesson of the page, as charlm/browser/lesson.py reads it, if there is one. */
+export let lesson;
+
 /** Read what the page knows of its models. Throws what the browser throws if it cannot. */
 export async function readPage() {
   const data = JSON.parse(await contentOf(byId("data")));
   models.push(...data.models);
   Object.assign(reading, data.reading);
+  lesson = data.lesson;
   hubAddress = data.hub;
 }
 

@@ -4,8 +4,9 @@ import { openAbout } from "./about.js";
 import { readAddress, setAddress } from "./address.js";
 import { openInside } from "./inside.js";
 import { openLearn } from "./learn.js";
-import { hasHub, lendModel, loadEngine, models, readPage } from "./models.js";
+import { hasHub, lendModel, lesson, loadEngine, models, readPage } from "./models.js";
 import { openWrite } from "./write.js";
+import { openLesson } from "./components/lesson.js";
 import { byId, makeLine } from "./components/text.js";
 
 /** Show what went wrong above the views. */
@@ -66,6 +67,7 @@ async function openPage() {
     isOpen: () => true,
   };
   showView(address.view, address.settings);
+  openLesson({ lesson, names: window.charlm.names });
   await loadEngine();
 }
 

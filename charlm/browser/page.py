@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.analysis.diagnosis import read_curves
+from charlm.browser.lesson import Lesson
 from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, imported, join_modules
 from charlm.errors import RequestError
 from charlm.model.card import NO_LICENSE
@@ -63,7 +64,7 @@ class PageModel:
         return cls(printable(name), model.config, len(packed), sha256, model.history, license, source, packed)
 
 
-def export_html(models: Sequence[PageModel]) -> bytes:
+def export_html(models: Sequence[PageModel], lesson: Lesson | None = None) -> bytes:
     """Return the page as one file that holds these models, and that asks for nothing else.
 
     It takes 4/3 of their weights and at most LARGEST_REST bytes, for which samples of some epochs are left out if need
@@ -85,11 +86,13 @@ def export_html(models: Sequence[PageModel]) -> bytes:
     scripts = f"{packed}<script>{starter}</script>\n{after}"
     weights = b"".join(part for place, model in enumerate(models) for part in _pieces(place, model.weights or b""))
     most = LARGEST_REST + sum(model.size for model in models) * 4 // 3
-    data = _fit(page_data(models), most - len(before.encode()) - len(weights) - len(scripts.encode()))
+    data = _fit(page_data(models, lesson), most - len(before.encode()) - len(weights) - len(scripts.encode()))
     return b"".join([before.encode(), data.encode(), weights, scripts.encode()])
 
 
-def static_files(models: Sequence[PageModel], hub: str, hosts: Sequence[str]) -> dict[str, bytes]:
+def static_files(
+    models: Sequence[PageModel], hub: str, hosts: Sequence[str], lesson: Lesson | None = None
+) -> dict[str, bytes]:
     """Return the files of a static Space, by path, whose page fetches the models from their addresses.
 
     hub: the address of the Hub, from which a visitor may load other models. hosts: from which the page may fetch, as a
@@ -106,24 +109,25 @@ def static_files(models: Sequence[PageModel], hub: str, hosts: Sequence[str]) ->
     }
     head = _head(models, policy, '<link rel="stylesheet" href="page.css">')
     before, after = _template(head)
-    data = f'<script type="application/json" id="data">{_to_json(page_data(models) | {"hub": hub})}</script>'
+    data = f'<script type="application/json" id="data">{_to_json(page_data(models, lesson) | {"hub": hub})}</script>'
     index = f'{before}{data}\n<script type="module" src="page.js"></script>\n{after}'
     modules = [*imported(SCRIPT), *imported(LOADER), ENGINE]
     content = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in modules}
     return {"index.html": index.encode(), "page.css": _style().encode(), **content}
 
 
-def page_data(models: Sequence[PageModel]) -> dict[str, Any]:
+def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict[str, Any]:
     """Return what the page knows of its models, as JSON holds it: `models`, and `reading`, what their curves show.
 
     Of each model it has `name`, `about` (a line), `card` (the card in short, in sentences), `license`, `source`,
     `address`, `size`, `sha256`, `config` (the content of config.json) and `history`. The reading has a paragraph for
-    each model by name, `own`, and comparisons of any two, `pairs`.
+    each model by name, `own`, and comparisons of any two, `pairs`. `lesson` is there if there is one.
     """
     records = [(model.name, model.history) for model in models if model.history is not None]
     own = {name: read_curves([(name, history)])[0] for name, history in records}
     pairs = [[a, b, read_curves([(a, one), (b, other)])[2:]] for (a, one), (b, other) in combinations(records, 2)]
-    return {"models": [_describe(model) for model in models], "reading": {"own": own, "pairs": pairs}}
+    data = {"models": [_describe(model) for model in models], "reading": {"own": own, "pairs": pairs}}
+    return data | ({"lesson": lesson.to_json()} if lesson else {})
 
 
 def _fit(data: dict[str, Any], most: int) -> str:

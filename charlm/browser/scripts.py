@@ -6,7 +6,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 # the tokens of both pages, and the style of the components that they share
 COMPONENTS_STYLE = "".join(
-    (FOLDER / "components" / name).read_text(encoding="utf-8") for name in ("theme.css", "components.css")
+    (FOLDER / "components" / name).read_text(encoding="utf-8") for name in ("theme.css", "components.css", "lesson.css")
 )
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "(\.[^"]+)";\n', re.MULTILINE)

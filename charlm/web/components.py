@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from charlm.browser.lesson import Lesson
 from charlm.browser.scripts import COMPONENTS_STYLE, join_modules
 
 STATIC = Path(__file__).parent / "static"
@@ -49,6 +50,15 @@ def lines(value: str | Sequence[str] = "", **kwargs: Any) -> gr.HTML:
 def cards(value: Sequence[dict[str, str]] = (), **kwargs: Any) -> gr.HTML:
     """Return a component for a list of cards, each `{title, about, text}`."""
     return _component('<div class="cards"></div>', "charlm.cards(element, props, watch)", value=value, **kwargs)
+
+
+def lesson(lesson: Lesson, names: Sequence[str], **kwargs: Any) -> gr.HTML:
+    """Return a component that shows a lesson in a panel of its own, if the page's address asks for it.
+
+    names: of the models that the page serves.
+    """
+    value = {"lesson": lesson.to_json(), "names": list(names)}
+    return _component("<div></div>", "charlm.lesson(props.value)", value=value, **kwargs)
 
 
 def text_file(label: str, most_bytes: int, **kwargs: Any) -> gr.HTML:

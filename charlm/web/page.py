@@ -5,12 +5,14 @@ from typing import Any
 
 import gradio as gr
 
+from charlm.browser.lesson import Lesson
 from charlm.web.address import VIEWS, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.load import Downloader, may_load
 from charlm.web.answers.train import TrainingQueue, fit_on_gpu
 from charlm.web.answers.write import FIELDS
+from charlm.web.components import lesson as lesson_panel
 from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_api
 from charlm.web.models import ModelRegistry
@@ -24,10 +26,10 @@ MOST_WAITING = 64  # events waiting for one of those
 KEPT_SECONDS = 3600  # for which visitors can download the models that they trained
 
 
-def build_page(registry: ModelRegistry, device: str = "auto") -> gr.Blocks:
+def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | None = None) -> gr.Blocks:
     """Build the page that serves the models of a registry, and the API behind it.
 
-    device: where models run that visitors load or train.
+    device: where models run that visitors load or train. lesson: that the page shows if its address asks for it.
     """
     page = gr.Blocks(title=TITLE, fill_width=True, delete_cache=(KEPT_SECONDS // 6, KEPT_SECONDS))
     with page:
@@ -45,6 +47,8 @@ def build_page(registry: ModelRegistry, device: str = "auto") -> gr.Blocks:
                 inside_models = inside.build(registry)
             with _tab("train"):
                 new_models.append(train.build(registry, TrainingQueue(device=device, fit_on_gpu=fit_on_gpu())))
+        if lesson is not None:
+            lesson_panel(lesson, registry.names, elem_classes="unseen")
         pickers = [*writing.pickers, learn_models, *inside_models]
 
         # 2) the events that concern several views

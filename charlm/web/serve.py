@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from charlm.browser.lesson import chosen_lesson
 from charlm.device import DEVICES
 from charlm.installation import bundled_models, optional_packages
 from charlm.web import environment
@@ -49,10 +50,11 @@ def models_to_show(args: argparse.Namespace) -> list[str]:
 def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     """Load the models and serve the page until the process is ended.
 
-    Raises MissingPackageError without the packages of the extra `app`.
+    Raises MissingPackageError without the packages of the extra `app`, RequestError for a lesson that cannot be read.
     """
     gc.disable()  # until the page is built, see below
     environment.prepare()
+    lesson = chosen_lesson()
     from charlm.web.models import load_registry, retry_hub
 
     with ThreadPoolExecutor(1) as thread:  # models are read while Gradio is imported, which takes two seconds
@@ -72,7 +74,7 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     for model in registry:
         print(f"{model.name}: {model}", file=sys.stderr)
     retry_hub(registry, args.device)
-    page = build_page(registry, args.device)
+    page = build_page(registry, args.device, lesson)
     # what is loaded by now is kept until the end; searching it for garbage took a fifth of the time of the start
     gc.freeze()
     gc.enable()

@@ -6,6 +6,7 @@
 import { changes } from "../../browser/components/changes.js";
 import { Curves } from "../../browser/components/curves.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
+import { openLesson } from "../../browser/components/lesson.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
 
 // light or dark as the address says, else as the system prefers, like Gradio itself
@@ -124,6 +125,7 @@ window.charlm = {
   },
   lines: listOf(makeLine),
   cards: listOf(makeCard),
+  lesson: openLesson,
   isOpen: () => isOpen,
   textFile, stopAll, stopped, shown, changes, setPace: paceTexts, setView, opened, save, savePicture, link,
 };

@@ -1,0 +1,85 @@
+"""The figures of docs/teaching.md: how far back a speaker counts, where words end, how often the likeliest is right."""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from charlm import CharLM
+from charlm.text import read_text
+from train.data import load_text
+
+ROOT = Path(__file__).parents[1]
+SCENE = ROOT / "charlm" / "web" / "static" / "scene.txt"  # written for the page: no model was trained on it
+CELLS = ("rnn", "gru", "lstm")
+SPEAKERS = ("KING RICHARD III", "JULIET")
+DISTANCES = (0, 10, 20, 30, 40, 80, 160, 320, 640)  # characters of speech between the speaker and the text
+COMPARED = 50  # characters of two texts that are the same or not
+TEMPERATURES = (0.2, 0.5, 0.8, 1.0, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7)
+WRITTEN = 2000  # characters at each temperature and seed
+WORD = re.compile(r"[A-Za-z']{4,}")  # a shorter one is often a word by chance
+
+
+def same_texts(lm: CharLM, distance: int, seeds: int) -> float:
+    """Return how often a model writes the same after two speakers who say the same.
+
+    distance: characters of the speech, which begins elsewhere in the scene for each seed. seeds: one a text.
+    """
+    speech = re.sub(r"^[A-Z ]*:?\n", "", read_text(SCENE), flags=re.MULTILINE)
+    same = 0
+    for seed in range(seeds):
+        said = speech[seed * 37 % 300 :][:distance]
+        texts = {lm.generate(f"{name}:\n{said}", COMPARED, seed=seed) for name in SPEAKERS}
+        same += len(texts) == 1
+    return same / seeds
+
+
+def share_of_words(lm: CharLM, temperature: float, known: set[str], seeds: int) -> float:
+    """Return the share of the words that a model writes which are among the known ones."""
+    words = [
+        word
+        for seed in range(seeds)
+        for word in WORD.findall(lm.generate("ROMEO:\n", WRITTEN, temperature=temperature, seed=seed))[:-1]
+    ]
+    return float(np.mean([word.lower() in known for word in words]))
+
+
+def share_of_guesses(lm: CharLM, text: str) -> float:
+    """Return how often the symbol that a model holds likeliest is the next one of a text."""
+    return float(np.mean(lm.inspect(text).likeliest[1:, 0] == lm.vocab.encode(text)[1:]))
+
+
+def report(seeds: int, text: str) -> Iterator[str]:
+    """Yield the lines of three tables. seeds: for each of their figures. text: whose words are known ones."""
+    encoded = load_text(text).encoded
+    whole = "".join(encoded.symbols[index] for index in encoded.ids)
+    known = {word.lower() for word in WORD.findall(whole)}
+    lms = {cell: CharLM.from_pretrained(ROOT / "weights" / f"shakespeare-{cell}") for cell in CELLS}
+    yield f"the same {COMPARED} characters after {' and '.join(SPEAKERS)}, by the characters between"
+    for cell, lm in lms.items():
+        yield f"{cell:<6}" + "".join(f"{n:>5}: {same_texts(lm, n, seeds):4.0%}" for n in DISTANCES)
+    yield f"words of four letters or more that are words of {text}, by temperature"
+    for cell, lm in lms.items():
+        yield f"{cell:<6}" + "".join(f"{t:>5}: {share_of_words(lm, t, known, seeds // 10):4.0%}" for t in TEMPERATURES)
+    yield "how often the likeliest symbol is the next one of the scene"
+    for cell, lm in lms.items():
+        yield f"{cell:<6}{share_of_guesses(lm, read_text(SCENE)):5.0%}"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=40, help="texts for each figure, a tenth of them longer (40)")
+    parser.add_argument("--text", default="tinyshakespeare", help="the text whose words count as words (%(default)s)")
+    args = parser.parse_args()
+    for line in report(args.seeds, args.text):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

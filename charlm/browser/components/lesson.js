@@ -1,0 +1,363 @@
+/* A lesson: a panel at the bottom of the page whose steps say what to do. It finds by looking at the page that it was
+   done, so that no view knows of it. charlm/browser/lesson.py reads the file of a lesson and lists the checks. */
+
+import { HIGHEST, LOWEST } from "./heat.js";
+import { byId, make, named, readable } from "./text.js";
+
+const LOOKS = 250; // milliseconds between two looks at the page
+const DEEDS = ["click", "input", "change", "keydown"];
+const PASSING = ["Tab", "Shift", "Control", "Alt", "Meta"]; // keys that do nothing to what has the focus
+const FEWEST_PLACES = 100; // characters by which a unit is judged
+const SIDES = ["a", "b"];
+const QUESTIONS = ["number", "bits", "loss", "predict"]; // the kinds of checks for which something is typed
+
+// What the page shows
+
+/** Return the values of a field: of a group of choices those that are chosen. */
+function valuesOf(id) {
+  const element = byId(id);
+  if (!element) return [];
+  if (element.matches("input, select, textarea")) return [element.value];
+  const choices = [...element.querySelectorAll("input:is([type=radio], [type=checkbox])")];
+  if (choices.length) return choices.filter(({ checked }) => checked).map(({ value }) => value);
+  const field = element.querySelector("textarea, select, input:not([type=range])") ?? element.querySelector("input");
+  return field ? [field.value] : [];
+}
+
+/** Return the Heat of a text that a model has written, and `key`, which is that of all texts with its settings. */
+function writtenBy(side) {
+  const value = byId(`output-${side}`)?.querySelector(".heat")?.parentElement.heatText?.value;
+  if (!value?.run) return { text: "", key: "" };
+  const { length, forced, ...settings } = value.run;
+  return { ...value, key: JSON.stringify([side, settings]) };
+}
+
+/** Return what the line about a text says of its bits per character; NaN if it says nothing. */
+function bitsOf(side) {
+  return Number(/([\d.]+) bits per character/.exec(byId(`progress-${side}`)?.textContent)?.[1] ?? NaN);
+}
+
+/** Return a loss of a model after an epoch, in nats; NaN if the curves do not show it. */
+function recordedLoss({ model, curve, epoch }) {
+  const { curves } = byId("loss-curves")?.querySelector(".curves")?.parentElement ?? {};
+  const [, record] = curves?.props.value?.records?.find(([name]) => isCalled(name, model)) ?? [];
+  return record?.epochs.find((each) => each.epoch === epoch)?.[curve] ?? NaN;
+}
+
+/** Return whether the name of a model, USER/NAME@REVISION on a Space, is one that a lesson gives in short. */
+function isCalled(name, wanted) {
+  return name === wanted || name.replace(/@.*$/, "").endsWith(`/${wanted}`);
+}
+
+/** Return R² of the position in the line and the activations that colour a text: 1 if one line explains all. */
+export function followsLine({ text, shades }) {
+  let position = 0;
+  const pairs = [];
+  Array.from(text).forEach((symbol, place) => {
+    position = symbol === "\n" ? 0 : position + 1;
+    const code = shades.charCodeAt(place);
+    if (code >= LOWEST && code <= HIGHEST) pairs.push([position, code]);
+  });
+  if (pairs.length < FEWEST_PLACES) return 0;
+  const mean = (which) => pairs.reduce((sum, pair) => sum + pair[which], 0) / pairs.length;
+  const means = [mean(0), mean(1)];
+  const product = (one, other) =>
+    pairs.reduce((sum, pair) => sum + (pair[one] - means[one]) * (pair[other] - means[other]), 0);
+  return product(0, 1) ** 2 / Math.max(product(0, 0) * product(1, 1), 1e-12);
+}
+
+/** Return the Heats on the page that show a unit. */
+function unitsShown() {
+  return [...document.querySelectorAll(".heat")]
+    .filter((element) => element.checkVisibility())
+    .map((element) => element.parentElement.heatText?.value)
+    .filter((value) => value?.kind === "activation");
+}
+
+/** Return whether a model wrote the same to two prompts that differ in their first lines, the speakers. */
+function hasForgotten(texts, side, count) {
+  const rest = (prompt) => prompt.slice(prompt.indexOf("\n") + 1);
+  const start = (text) => Array.from(text).slice(0, count).join("");
+  const long = texts.filter((each) => each.side === side && Array.from(each.text).length >= count);
+  const settings = ({ run: { prompt, length, forced, ...others } }) => JSON.stringify(others);
+  return long.some((one) =>
+    long.some(
+      (other) =>
+        one.run.prompt !== other.run.prompt &&
+        one.run.prompt.includes("\n") &&
+        rest(one.run.prompt) === rest(other.run.prompt) &&
+        settings(one) === settings(other) &&
+        start(one.text) === start(other.text),
+    ),
+  );
+}
+
+// The checks
+
+const isWithin = (number, low, high) => number >= low && number <= high;
+const isNear = (typed, number, tolerance) => Math.abs(typed - number) <= tolerance * (1 + 1e-9);
+
+/** For each kind of check, whether it is done. deeds: what was done since the step began. typed: in its field. */
+export const CHECKS = {
+  view: ({ name }) => byId(`view-${name}`)?.checkVisibility() ?? false,
+  set: ({ id, low, high }) => valuesOf(id).some((value) => value !== "" && isWithin(Number(value), low, high)),
+  choose: ({ id, value }) => valuesOf(id).some((chosen) => isCalled(chosen, value)),
+  use: ({ id }, { used }) => used.has(id),
+  written: ({ setting, low, high }, { texts }) =>
+    [...texts.values()].some(({ text, run }) =>
+      isWithin(setting === "length" ? Array.from(text).length : run[setting], low, high),
+    ),
+  force: ({ count }) => SIDES.some((side) => (writtenBy(side).run?.forced?.length ?? 0) >= count),
+  predict: ({ count }, { guesses }) => guesses.length >= count,
+  forget: ({ side, count }, { texts }) => hasForgotten([...texts.values()], side, count),
+  track: ({ score }) => unitsShown().some((value) => followsLine(value) >= score),
+  number: ({ value, tolerance }, _, typed) => isNear(typed, value, tolerance),
+  bits: ({ side, tolerance }, _, typed) => isNear(typed, bitsOf(side), tolerance),
+  loss: (wanted, _, typed) => isNear(typed, recordedLoss(wanted), wanted.tolerance),
+};
+
+/** What was done since a step began.
+
+    used: the ids of the elements in which something was clicked, typed or chosen.
+    texts: the texts that were written, by their settings, each {side, text, run}.
+    before: the texts that stood there when the step began.
+    seen: how much of model A's text was there at the last look. guesses: of its next symbols, {symbol, isRight}. */
+class Deeds {
+  constructor() {
+    Object.assign(this, { used: new Set(), texts: new Map(), guesses: [] });
+    this.before = SIDES.map((side) => writtenBy(side));
+    this.seen = this.before[0];
+  }
+
+  use(event) {
+    if (event.type === "keydown" && PASSING.includes(event.key)) return;
+    for (const { id } of event.composedPath()) if (id) this.used.add(id);
+  }
+
+  /** Look at the texts. guess: the symbol that is expected next in model A's, if one was typed. */
+  look(guess) {
+    SIDES.forEach((side, place) => {
+      const { text, key, run } = writtenBy(side);
+      const { before } = this;
+      if (text === "" || (key === before[place].key && text === before[place].text)) return;
+      this.texts.set(key, { side, text, run });
+    });
+    const { text, key } = writtenBy("a");
+    const start = key === this.seen.key && text.startsWith(this.seen.text) ? this.seen.text.length : 0;
+    const symbol = Array.from(text.slice(start))[0];
+    if (symbol !== undefined && guess) this.guesses.push({ symbol, isRight: symbol === guess });
+    this.seen = { text, key };
+    return symbol !== undefined;
+  }
+}
+
+// The panel
+
+/** A lesson on the page.
+
+    lesson: as charlm/browser/lesson.py reads it. names: of the page's models. number: of the step that is shown, from 1.
+    items: its checks on the page, each {check, element, input, said, isDone}. */
+class Lesson {
+  constructor(lesson, names) {
+    Object.assign(this, { lesson, names, number: 1, items: [] });
+    this.build();
+    this.listen = (event) => this.deeds.use(event);
+    for (const deed of DEEDS) document.addEventListener(deed, this.listen, true);
+    this.show(Number(new URLSearchParams(location.search).get("lesson")) || 1);
+    this.timer = setInterval(() => this.look(), LOOKS);
+  }
+
+  build() {
+    const panel = make("aside", "lesson");
+    panel.id = "lesson";
+    panel.setAttribute("aria-label", `Lesson: ${readable(this.lesson.title)}`);
+    const head = make("div", "lesson-head");
+    this.title = make("h2", "lesson-title");
+    this.state = make("span", "lesson-state");
+    this.state.setAttribute("role", "status");
+    const buttons = make("div", "lesson-buttons");
+    this.back = button("lesson-back", "Back", () => this.show(this.number - 1));
+    this.next = button("lesson-next", "Next step", () => this.show(this.number + 1));
+    this.fold = button("lesson-fold", "Fold", () => this.toggle());
+    this.fold.setAttribute("aria-controls", "lesson-body");
+    buttons.append(this.back, this.next, this.fold, button("lesson-end", "End the lesson", () => this.end()));
+    head.append(this.title, this.state, buttons);
+    this.body = make("div", "lesson-body");
+    this.body.id = "lesson-body";
+    panel.append(head, this.body);
+    this.panel = panel;
+    this.toggle(true);
+    document.body.append(panel);
+  }
+
+  toggle(isOpen = this.body.hidden) {
+    this.body.hidden = !isOpen;
+    this.fold.textContent = isOpen ? "Fold" : "Unfold";
+    this.fold.setAttribute("aria-expanded", String(isOpen));
+  }
+
+  /** Show a step, the nearest one there is, and begin to look for what is done. */
+  show(number) {
+    const { steps, models } = this.lesson;
+    this.number = Math.min(Math.max(Math.trunc(number), 1), steps.length);
+    const step = steps[this.number - 1];
+    this.deeds = new Deeds();
+    this.title.textContent = readable(`${this.number} of ${steps.length}: ${step.title}`);
+    this.back.disabled = this.number === 1;
+    this.next.disabled = this.number === steps.length;
+    const text = make("div", "lesson-text");
+    const paragraph = make("p", "", readable(`${step.text} `));
+    if (step.open) paragraph.append(this.makeLink(step.open));
+    text.append(paragraph);
+    const missing = models.filter((model) => !this.names.some((name) => isCalled(name, model)));
+    if (missing.length) {
+      text.append(make("p", "hint", readable(`The lesson uses models that this page lacks: ${missing.join(", ")}.`)));
+    }
+    const list = make("ul", "lesson-checks");
+    this.items = step.checks.map((check) => this.makeItem(check));
+    list.append(...this.items.map(({ element }) => element));
+    this.result = make("p", "lesson-result", readable(step.done));
+    this.result.hidden = true;
+    const outcome = make("div");
+    outcome.append(list, this.result);
+    this.body.replaceChildren(text, outcome);
+    this.tell();
+    this.keepAddress();
+  }
+
+  makeLink(open) {
+    const [query, fragment = ""] = open.split("#");
+    const address = new URL(location.href);
+    const theme = address.searchParams.get("__theme");
+    address.search = query;
+    address.hash = fragment;
+    for (const [name, value] of [...address.searchParams]) {
+      const resolved = value.split(",").map((each) => this.nameOf(each));
+      address.searchParams.set(name, resolved.join(","));
+    }
+    if (theme) address.searchParams.set("__theme", theme);
+    address.searchParams.set("lesson", this.number);
+    const link = make("a", "lesson-open", "Open what this step needs");
+    link.id = "lesson-open";
+    link.href = address.href;
+    return link;
+  }
+
+  /** Return the name that a model of the lesson has on this page; any other word as it is. */
+  nameOf(word) {
+    if (!this.lesson.models.includes(word) || this.names.includes(word)) return word;
+    return this.names.find((name) => isCalled(name, word)) ?? word;
+  }
+
+  makeItem(check) {
+    const element = make("li", "lesson-check");
+    const mark = make("span", "lesson-mark");
+    const words = make(QUESTIONS.includes(check.kind) ? "label" : "span", "", readable(check.words));
+    element.append(mark, words);
+    const item = { check, element, mark, isDone: false };
+    if (words.tagName === "LABEL") {
+      item.input = make("input", "lesson-field");
+      Object.assign(item.input, { type: "text", autocomplete: "off", maxLength: 20, spellcheck: false });
+      if (check.kind !== "predict") item.input.inputMode = "decimal";
+      item.said = make("span", "hint lesson-said");
+      item.said.setAttribute("role", "status");
+      words.append(item.input);
+      element.append(item.said);
+    }
+    return item;
+  }
+
+  /** Look at the page once: what of the step has been done? */
+  look() {
+    this.keepAddress();
+    const guessing = this.items.find(({ check, isDone }) => check.kind === "predict" && !isDone);
+    const guess = guessing?.input.value.replace(/^(\\n|↵)$/, "\n").slice(0, 2) ?? "";
+    const hasGrown = this.deeds.look(Array.from(guess)[0]);
+    if (guessing && hasGrown) tellGuess(guessing, this.deeds.guesses, guess);
+    let isChanged = false;
+    for (const item of this.items) {
+      if (item.isDone) continue;
+      const typed = item.input?.value.trim() ? Number(item.input.value.trim().replace(",", ".")) : NaN;
+      item.isDone = CHECKS[item.check.kind](item.check.arguments, this.deeds, typed);
+      isChanged ||= item.isDone;
+      if (item.input && item.check.kind !== "predict") tellNumber(item, typed);
+    }
+    if (isChanged) this.tell();
+  }
+
+  /** Show which checks are done. */
+  tell() {
+    const done = this.items.filter(({ isDone }) => isDone).length;
+    for (const { element, mark, isDone } of this.items) {
+      element.classList.toggle("done", isDone);
+      mark.textContent = isDone ? "✓" : "○";
+      mark.setAttribute("role", "img");
+      mark.setAttribute("aria-label", isDone ? "done" : "to do");
+    }
+    const isDone = done === this.items.length;
+    this.state.textContent = isDone ? "Done" : `${done} of ${this.items.length} done`;
+    this.panel.classList.toggle("done", isDone);
+    this.result.hidden = !(isDone && this.result.textContent);
+    this.next.classList.toggle("primary", isDone);
+  }
+
+  /** Keep the step in the address, whatever else the page puts there. */
+  keepAddress() {
+    const address = new URL(location.href);
+    if (address.searchParams.get("lesson") === String(this.number)) return;
+    address.searchParams.set("lesson", this.number);
+    replaceAddress(address);
+  }
+
+  end() {
+    clearInterval(this.timer);
+    for (const deed of DEEDS) document.removeEventListener(deed, this.listen, true);
+    this.panel.remove();
+    const address = new URL(location.href);
+    address.searchParams.delete("lesson");
+    replaceAddress(address);
+  }
+}
+
+function button(id, words, action) {
+  const element = make("button", "quiet", words);
+  Object.assign(element, { id, type: "button" });
+  element.addEventListener("click", action);
+  return element;
+}
+
+/** Say after the text has grown how good the guess was, and make room for the next one. */
+function tellGuess({ input, said }, guesses, guess) {
+  if (!guess) {
+    said.textContent = "Type your guess before the model writes.";
+    return;
+  }
+  const { symbol } = guesses.at(-1);
+  const right = guesses.filter(({ isRight }) => isRight).length;
+  said.textContent = `The model wrote ${named(symbol)}. Right: ${right} of ${guesses.length}.`;
+  input.value = "";
+}
+
+function tellNumber({ check, input, said, isDone }, typed) {
+  const isUnknown = check.kind === "loss" && Number.isNaN(recordedLoss(check.arguments));
+  let words = "";
+  if (!isDone && input.value.trim() !== "" && document.activeElement !== input) {
+    if (isUnknown) words = `The curves of ${readable(check.arguments.model)} are not shown in this view.`;
+    else words = Number.isNaN(typed) ? "Type a number." : "Not this number: look again.";
+  }
+  if (said.textContent !== words) said.textContent = words;
+}
+
+/** Put an address into the bar; not every browser allows it to a page from disk. */
+function replaceAddress(address) {
+  try {
+    history.replaceState(history.state, "", address);
+  } catch {
+    // the address then stays that of the first step
+  }
+}
+
+/** Show a lesson if the address asks for one: `lesson=N` is its step. names: of the page's models. */
+export function openLesson({ lesson, names }) {
+  if (lesson && new URLSearchParams(location.search).has("lesson")) new Lesson(lesson, names);
+}

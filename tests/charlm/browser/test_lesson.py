@@ -1,0 +1,144 @@
+"""The file of a lesson: what is read, and which line is named when it cannot be."""
+
+import re
+import urllib.parse
+
+import pytest
+from browser import ROOT
+from models import make_model
+
+from charlm.browser.export import export as export_to
+from charlm.browser.lesson import CHECKS, LONGEST, chosen_lesson, parse_lesson, read_lesson
+from charlm.browser.page import PageModel, page_data
+from charlm.errors import RequestError
+from charlm.model.folder import Model
+from charlm.web import address
+
+HEAD = "title: A lesson\nstep: One\ntext: Do it.\n"
+WHOLE = """# for the second year
+
+title: Two things to do
+models: ada/poems, shakespeare-lstm
+
+step: The first
+text: Type a number,
+  and look at it.
+open: https://ada.example/page?view=write&temperature=1.5
+check: number 1.4 0.2 The temperature, in nothing:
+check: use drawn Look at the drawing
+done: So it is.
+
+step: The second
+text: Open a view.
+check: view learn It is open
+"""
+
+
+def test_a_lesson_is_read():
+    lesson = parse_lesson(WHOLE)
+    assert (lesson.title, lesson.models) == ("Two things to do", ("ada/poems", "shakespeare-lstm"))
+    first, second = lesson.steps
+    assert first.text == "Type a number, and look at it."
+    assert first.open == "view=write&temperature=1.5"  # of an address, what stands behind the ?
+    assert first.done == "So it is."
+    number, use = first.checks
+    assert (number.kind, number.arguments) == ("number", {"value": 1.4, "tolerance": 0.2})
+    assert number.words == "The temperature, in nothing:"
+    assert (use.arguments, use.words) == ({"id": "drawn"}, "Look at the drawing")
+    assert (second.open, second.done) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("", 1, "the lesson has no step; begin one with step: WORDS"),
+        ("title: A lesson\n", 2, "the lesson has no step"),
+        ("step: One\n", 1, "the lesson has no title; begin the file with title: WORDS"),
+        ("# a comment\nTitle: A lesson", 2, "'Title: A lesson' is no entry; write KEY: VALUE with a key among title,"),
+        ("  title: A lesson", 1, "an indented line goes on with the line before, and there is none"),
+        (
+            "titel: A lesson",
+            1,
+            "'titel' is not one of title, models, step, text, open, check, done; did you mean",
+        ),
+        ("title:\nstep: One", 1, "nothing stands behind 'title'; write title: WORDS"),
+        ("title: A\ntitle: B\n", 2, "'title' stands once, before the first step"),
+        (HEAD + "models: b\n", 4, "'models' stands once, before the first step"),
+        ("title: A\ntext: Do it.\n", 2, "'text' belongs to a step; begin one with step: WORDS"),
+        (HEAD + "text: Do it again.\n", 4, "the step has two entries 'text'; indent a line that goes on"),
+        (HEAD + "open: nowhere\n", 4, "'nowhere' is no address; write open: view=write&temperature=1.5, as after"),
+        ("title: A\nstep: One\ncheck: use a b\n", 2, "the step 'One' does not say what to do; add text:"),
+        (HEAD + "step: Two\n", 2, "the step 'One' has no check; add check: KIND ARGUMENTS WORDS"),
+        (HEAD, 2, "the step 'One' has no check"),
+        (HEAD + "check: view learn it\n" * 9, 12, "a step has at most 8 checks; make two steps of it"),
+        (
+            "title: A\n" + "step: S\ntext: T\ncheck: use a b\n" * 41,
+            122,
+            "a lesson has at most 40 steps; make two",
+        ),
+        (HEAD + "check: veiw learn it\n", 4, "'veiw' is no kind of check; they are view, set, choose,"),
+        (HEAD + "check: veiw learn it\n", 4, "did you mean 'view'?"),
+        (HEAD + "check: view learn\n", 4, "'view learn' lacks something; write check: view NAME WORDS"),
+        (HEAD + "check: view lern it\n", 4, "NAME is 'lern'; it must be one of write, learn, inside, train, about"),
+        (HEAD + "check: set temperature hot 2 it\n", 4, "LOW is 'hot'; it must be a number: set ID LOW HIGH WORDS"),
+        (HEAD + "check: set temperature 2 nan it\n", 4, "HIGH is 'nan'; it must be a number"),
+        (HEAD + "check: set temperature 2 1 it\n", 4, "LOW 2.0 is above HIGH 1.0"),
+        (HEAD + "check: set #temperature 1 2 it\n", 4, "ID is '#temperature'; it must be the id of an element"),
+        (HEAD + "check: predict 0 it\n", 4, "COUNT is '0'; it must be a whole number from 1 to 1000"),
+        (HEAD + "check: track 1.5 it\n", 4, "SCORE is '1.5'; it must be a number above 0, at most 1"),
+        (HEAD + "check: forget c 50 it\n", 4, "SIDE is 'c'; it must be one of a, b"),
+        (HEAD + "check: loss m loss 10 0.1 it\n", 4, "CURVE is 'loss'; it must be one of train_loss, val_loss, unseen"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_its_line(tmp_path, text, line, said):
+    path = tmp_path / "lesson.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError) as raised:
+        read_lesson(path)
+    assert str(raised.value).startswith(f"{path}, line {line}: ")
+    assert said in str(raised.value)
+
+
+def test_a_lesson_of_ones_own_takes_the_place_of_the_bundled_one(tmp_path, monkeypatch):
+    assert len(chosen_lesson().steps) == 8
+    (tmp_path / "mine.txt").write_text(WHOLE, encoding="utf-8")
+    monkeypatch.setenv("CHARLM_LESSON", str(tmp_path / "mine.txt"))
+    assert chosen_lesson().title == "Two things to do"
+    monkeypatch.setenv("CHARLM_LESSON", str(tmp_path / "mein.txt"))
+    with pytest.raises(RequestError, match=r"cannot read the text .*mein.txt: No such file or directory; did you mean"):
+        chosen_lesson()
+    (tmp_path / "long.txt").write_text(WHOLE + "#" * LONGEST, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"long.txt has 50,\d+ characters, and a lesson at most 50,000; make it"):
+        read_lesson(tmp_path / "long.txt")
+    with pytest.raises(RequestError, match="mein.txt"):
+        export_to([str(ROOT / "weights" / "shakespeare-rnn")], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_the_addresses_of_the_bundled_lesson_can_be_opened():
+    lesson = chosen_lesson()
+    models = {path.name for path in (ROOT / "weights").iterdir()}
+    assert set(lesson.models) <= models
+    for step in lesson.steps:
+        query = dict(urllib.parse.parse_qsl(step.open, strict_parsing=True))
+        found = address.read_address(query, dict.fromkeys(models))
+        assert (found.view, found.problems) == (query["view"], [])
+        assert ("seed" in query) == (found.settings is not None)
+
+
+def test_the_page_has_a_function_for_each_kind_of_check():
+    script = (ROOT / "charlm" / "browser" / "components" / "lesson.js").read_text(encoding="utf-8")
+    table = re.search(r"const CHECKS = \{\n(.*?)\n\};", script, re.DOTALL)[1]
+    assert re.findall(r"^  (\w+):", table, re.MULTILINE) == list(CHECKS)
+
+
+def test_a_page_holds_the_lesson_as_it_was_read():
+    model = make_model("rnn")
+    lesson = parse_lesson(WHOLE)
+    data = page_data([PageModel.from_model("small", Model(model.config, model.weights, None))], lesson)
+    assert data["lesson"] == lesson.to_json()
+    assert data["lesson"]["steps"][0]["checks"][0] == {
+        "kind": "number",
+        "arguments": {"value": 1.4, "tolerance": 0.2},
+        "words": "The temperature, in nothing:",
+    }
