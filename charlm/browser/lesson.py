@@ -1,7 +1,7 @@
 """A lesson: a plain text file of steps, each with something to do on the page and checks that it was done.
 
-docs/teaching.md describes the format. charlm/browser/components/lesson.js shows a lesson and makes its checks; all that
-a file says is shown as text.
+docs/teaching.md describes the format. charlm/browser/components/lesson.js shows a lesson, as text alone, and deeds.js
+beside it makes the checks.
 """
 
 import math
@@ -248,7 +248,7 @@ def _model(given: str) -> str:
 
 _SIDE = _one_of("a", "b")
 
-# The kinds of checks: the arguments of each by name, with what reads them. lesson.js has a function for each.
+# The kinds of checks: the arguments of each by name, with what reads them. components/deeds.js has a function for each.
 CHECKS: dict[str, dict[str, Callable[[str], str | float]]] = {
     "view": {"name": _one_of("write", "learn", "inside", "train", "about")},
     "set": {"id": _elem_id, "low": _number, "high": _number},

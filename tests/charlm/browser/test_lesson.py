@@ -3,6 +3,7 @@
 import re
 import urllib.parse
 
+import numpy as np
 import pytest
 from browser import ROOT
 from models import make_model
@@ -13,6 +14,7 @@ from charlm.browser.page import PageModel, page_data
 from charlm.errors import RequestError
 from charlm.model.folder import Model
 from charlm.web import address
+from charlm.web.heat import shades
 
 HEAD = "title: A lesson\nstep: One\ntext: Do it.\n"
 WHOLE = """# for the second year
@@ -127,7 +129,7 @@ def test_the_addresses_of_the_bundled_lesson_can_be_opened():
 
 
 def test_the_page_has_a_function_for_each_kind_of_check():
-    script = (ROOT / "charlm" / "browser" / "components" / "lesson.js").read_text(encoding="utf-8")
+    script = (ROOT / "charlm" / "browser" / "components" / "deeds.js").read_text(encoding="utf-8")
     table = re.search(r"const CHECKS = \{\n(.*?)\n\};", script, re.DOTALL)[1]
     assert re.findall(r"^  (\w+):", table, re.MULTILINE) == list(CHECKS)
 
@@ -142,3 +144,112 @@ def test_a_page_holds_the_lesson_as_it_was_read():
         "arguments": {"value": 1.4, "tolerance": 0.2},
         "words": "The temperature, in nothing:",
     }
+
+
+# In a browser
+
+
+SITE = "http://components.test"
+HOSTILE = "<img src=x onerror=alert(1)> ${7*7} \u202egnp"
+LESSON = {
+    "title": "Hostile " + HOSTILE,
+    "models": ["poems"],
+    "steps": [
+        {
+            "title": HOSTILE,
+            "text": HOSTILE,
+            "open": "view=write&a=poems&prompt=%3Cb%3E#text",
+            "done": HOSTILE,
+            "checks": [
+                {"kind": "set", "arguments": {"id": "temperature", "low": 1.3, "high": 2}, "words": HOSTILE},
+                {"kind": "choose", "arguments": {"id": "colour", "value": "gate f"}, "words": "choose"},
+                {"kind": "bits", "arguments": {"side": "b", "tolerance": 0.05}, "words": "bits"},
+                {"kind": "number", "arguments": {"value": 1.4, "tolerance": 0.2}, "words": "number"},
+            ],
+        },
+        {
+            "title": "Last",
+            "text": "Open it.",
+            "open": "",
+            "done": "",
+            "checks": [{"kind": "view", "arguments": {"name": "learn"}, "words": "view"}],
+        },
+    ],
+}
+PAGE = """<div id="temperature"><input type="number" value="0.8"><input type="range" value="0.8"></div>
+    <fieldset id="colour"><input type="radio" name="c" value="surprisal" checked>
+    <input type="radio" name="c" value="gate f"></fieldset>
+    <p id="progress-b">poems · 1.98 bits per character</p><div id="view-learn" hidden>curves</div>"""
+
+
+def test_a_lesson_sees_what_is_done_and_keeps_its_place_in_the_address(page):
+    """The checks that no step of the bundled lesson makes; the others are made in the tests of both pages."""
+    page.goto(f"{SITE}/?a=1&lesson=7")
+    page.evaluate(
+        """async ([lesson, html]) => {
+            document.body.innerHTML = html;
+            (await import("/components/lesson.js")).openLesson({ lesson, names: ["ada/poems@0123"] });
+        }""",
+        [LESSON, PAGE],
+    )
+    assert page.locator(".lesson-title").inner_text() == "2 of 2: Last"  # the nearest step there is
+    page.wait_for_url("**/?a=1&lesson=2")
+    page.locator("#lesson-back").click()
+    page.wait_for_url("**/?a=1&lesson=1")
+
+    # what the file says is text; its models are those of the page
+    assert page.locator("#lesson :is(img, b, script)").count() == 0
+    assert "<img src=x" in page.locator(".lesson-text").inner_text()
+    query = urllib.parse.urlsplit(page.locator("#lesson-open").get_attribute("href"))
+    assert dict(urllib.parse.parse_qsl(query.query)) == {
+        "view": "write",
+        "a": "ada/poems@0123",
+        "prompt": "<b>",
+        "lesson": "1",
+    }
+    assert query.fragment == "text"
+
+    done = page.locator(".lesson-check.done")
+    state = page.locator(".lesson-state")
+    assert state.inner_text() == "0 of 4 done"
+    page.locator("#temperature [type=number]").fill("1.3")
+    page.locator("#colour input").nth(1).check()
+    bits, number = page.get_by_label("bits"), page.get_by_label("number")
+    number.fill("1,61")  # a decimal comma; beyond the tolerance
+    bits.fill("2.02")
+    bits.blur()
+    page.get_by_text("3 of 4 done").wait_for()
+    assert [each.inner_text() for each in done.locator("> :nth-child(2)").all()][1:] == ["choose", "bits"]
+    page.get_by_text("Not this number: look again.").wait_for()
+    page.locator("#temperature [type=number]").fill("0.1")  # what was done stays done
+    number.fill("1.6")
+    page.locator(".lesson.done").wait_for()
+    assert state.inner_text() == "Done"
+    assert page.locator(".lesson-result").is_visible()
+
+    # by the keyboard: the next step, fold, end
+    page.locator("#lesson-next").press("Enter")
+    page.locator("#view-learn").evaluate("view => view.hidden = false")
+    page.get_by_text("Done", exact=True).wait_for()
+    assert not page.locator(".lesson-result").is_visible()
+    page.locator("#lesson-fold").press("Enter")
+    assert page.locator("#lesson-body").is_hidden()
+    assert page.locator("#lesson-fold").get_attribute("aria-expanded") == "false"
+    page.locator("#lesson-end").press("Enter")
+    assert page.locator("#lesson").count() == 0
+    assert page.url == f"{SITE}/?a=1"
+
+
+def test_a_unit_follows_the_line_if_a_straight_line_explains_its_activation(page):
+    text = "a line of verse,\nand another, longer one,\nand short\n" * 4
+    positions = [len(text[:place].rpartition("\n")[2]) + (symbol != "\n") for place, symbol in enumerate(text)]
+    positions = [0 if symbol == "\n" else position for position, symbol in zip(positions, text, strict=True)]
+    noise = np.random.default_rng(0).normal(size=len(text))
+    for amount in (0, 0.5, 100):
+        values = np.array(positions) / 25 + amount * noise
+        values = (values - values.min()) / np.ptp(values)
+        found = page.evaluate(
+            'async (value) => (await import("/components/deeds.js")).followsLine(value)',
+            {"text": text, "shades": shades(values)},
+        )
+        assert found == pytest.approx(np.corrcoef(positions, values)[0, 1] ** 2, abs=0.02)
