@@ -472,6 +472,20 @@ def test_without_a_hub_the_uploaded_page_shows_what_came_with_it(tmp_path):
     ]
 
 
+def test_a_lesson_of_ones_own_goes_onto_both_kinds_of_space(ada, tmp_path, monkeypatch):
+    own = tmp_path / "lesson.txt"
+    monkeypatch.setenv("CHARLM_LESSON", str(own))
+    own.write_text("title: Mine\nstep: One\ntext: Draw.\n")
+    with pytest.raises(RequestError, match="line 2: the step 'One' has no check"):
+        deploy("ada/page", ["ada/one"])
+    assert "spaces/ada/page" not in ada.repos
+    own.write_text("title: Mine\nstep: One\ntext: Draw.\ncheck: use drawn Drawn\n")
+    deploy("ada/page", ["ada/one"], sdk="static")
+    assert data_of(ada.repos["spaces/ada/page"])["lesson"]["title"] == "Mine"
+    files = space_files("ada/page", [described("ada/one")], "cpu-basic")
+    assert files["charlm/browser/lesson.txt"] == own.read_bytes()  # in the place of ours, which the page shows
+
+
 # Static Spaces
 
 
