@@ -435,7 +435,7 @@ class CharLM:
         within: the text to search, by default the one that was inspected. seconds: after which the search ends.
 
         Raises VocabError if the text to search holds a symbol that the model does not know, RequestError for a stretch
-        outside of the text that was inspected.
+        outside of the text that was inspected, or too long a one.
         """
         units = units_on(seen.hidden, start, end, threshold)
         is_same = within is None or within == seen.text

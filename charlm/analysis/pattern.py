@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.checks import check_number, check_whole
+from charlm.errors import RequestError
 from charlm.inference.engine import Array, Engine, Reader, State
 from charlm.vocab import Ids
 
 THRESHOLD = 0.3  # of a hidden state, which is between -1 and 1; the one that LSTMVis begins with
-LEAST_SHARE = 0.5  # of the units, that are on at each symbol of a place
-MOST_PLACES = 50
+LONGEST_PATTERN = 200  # characters
+MOST_PLACES = 20
+SMALLEST_SHARE = 0.5  # of the units, that are on in a place that is returned
 READ_ALONE = 5_000  # symbols that are read one after another from the zero state
 STRETCHES = 16  # of a longer text, read side by side
 # read before each of them but the first, so that its states do not depend on beginning at zero
@@ -31,9 +33,7 @@ class Pattern:
     """Units that are on together, and places where they are.
 
     units: layer and unit, from 0, in this order.
-    places: start, end and share of stretches in which at least half of the units are on at each character; the share is
-        the mean over the stretch. They lie outside the stretch that was selected and are at least half as long. The
-        largest share comes first; there are 50 at most.
+    places: start, end, and the share of the units that are on in all of it; the largest share first, no two overlap.
     searched: how many characters were searched for them, fewer than the text has if there was no time for more.
     """
 
@@ -46,11 +46,14 @@ def units_on(hidden: Array, start: int, end: int, threshold: float) -> list[tupl
     """Return the units whose hidden state is above the threshold in all of a stretch and not just before and after it.
 
     hidden: after each symbol, (N, L, H). start, end: of the stretch, from 0, the end not included. Before the text and
-    after it no unit is on. Raises RequestError for a stretch outside of the text, or a threshold out of bounds.
+    after it no unit is on. Raises RequestError for a stretch outside of the text or too long, or a threshold that no
+    hidden state is above.
     """
     start = check_whole("start", start, 0, max(len(hidden) - 1, 0))
     end = check_whole("end", end, start + 1, max(len(hidden), start + 1))
     threshold = check_number("threshold", threshold, -1, 1)
+    if end - start > LONGEST_PATTERN:
+        raise RequestError(f"the stretch has {end - start:,} characters; select at most {LONGEST_PATTERN}")
     on = (hidden[start:end] > threshold).all(axis=0)
     for outside in (start - 1, end):
         if 0 <= outside < len(hidden):
@@ -67,49 +70,55 @@ def find_places(
     besides: tuple[int, int] = (0, 0),
     seconds: float = float("inf"),
 ) -> tuple[Places, int]:
-    """Return the `Pattern.places` of units in ids (N,), and how many symbols were searched.
+    """Return the places of `length` symbols in ids (N,) where most of the units are on, and how many were searched.
 
-    length: of the stretch that was selected. besides: start and end of it if it is one of ids.
-    seconds: after which the search ends.
+    besides: start and end of a stretch of ids that is not to be found. seconds: after which the search ends.
 
-    The memory that this takes is a number for each symbol, however many units the model has. A text of over READ_ALONE
-    symbols is cut into stretches that are read side by side.
+    The memory that this takes is some numbers for each symbol and unit of a step, however long the text is. A text of
+    over READ_ALONE symbols is cut into stretches that are read side by side.
     """
-    if not units:
+    if not units or len(ids) < length:
         return [], 0
-    shares = _shares_on(engine, ids, units, threshold, time.monotonic() + seconds)
-    is_in = np.zeros(len(ids) + 2, bool)
-    is_in[1:-1] = shares >= LEAST_SHARE  # not where a share is NaN
-    edges = np.flatnonzero(is_in[1:] != is_in[:-1]).reshape(-1, 2).tolist()  # starts and ends, alternately
-    places = [
-        (start, end, float(shares[start:end].mean()))
-        for start, end in edges
-        if (end <= besides[0] or start >= besides[1]) and 2 * (end - start) >= length
-    ]
-    places.sort(key=lambda place: (-place[2], place[0]))
-    return places[:MOST_PLACES], int((~np.isnan(shares)).sum())
+    shares = _shares_on(engine, ids, units, length, threshold, time.monotonic() + seconds)
+    is_searched = ~np.isnan(shares)
+    searched = int(is_searched.sum()) + length - 1 if is_searched.any() else 0
+    is_taken = np.zeros(len(ids), bool)
+    is_taken[besides[0] : besides[1]] = True
+    shares = np.nan_to_num(shares)
+    places: Places = []
+    for start in np.argsort(-shares, kind="stable").tolist():
+        if len(places) == MOST_PLACES or shares[start] < SMALLEST_SHARE:
+            break
+        if not is_taken[start : start + length].any():
+            places.append((start, start + length, float(shares[start])))
+            is_taken[start : start + length] = True
+    return places, searched
 
 
 def _shares_on(
-    engine: Engine, ids: Ids, units: list[tuple[int, int]], threshold: float, deadline: float
+    engine: Engine, ids: Ids, units: list[tuple[int, int]], length: int, threshold: float, deadline: float
 ) -> NDArray[np.float64]:
-    """Return which share of the units is on after each symbol, (N,); NaN where there was no time to read."""
-    # 1) cut the text into stretches of equal length
+    """Return which share of the units is on in all of the `length` symbols from each one on; NaN if not searched.
+
+    The result is (N - length + 1,).
+    """
+    # 1) cut the text into stretches of as many places, each read on to where its last place ends
     stretches = 1 if len(ids) <= READ_ALONE else STRETCHES
-    steps = -(-len(ids) // stretches)
-    begins = np.arange(stretches) * steps
+    step = -(-(len(ids) - length + 1) // stretches)
+    begins = np.arange(stretches) * step
     reader = Reader(engine, State.join([engine.zero_state(1), *_warm_up(engine, ids, begins[1:])]))
-    # 2) read them side by side
+    # 2) read them side by side; count for each unit for how many symbols it has been on
     layers, numbers = np.array(units).T
-    shares = np.full(len(ids), np.nan)
-    for step in range(steps):
-        if step % STEPS_BETWEEN_LOOKS == 0 and time.monotonic() > deadline:
+    shares, runs = np.full(len(ids) - length + 1, np.nan), np.zeros((stretches, len(units)), np.int64)
+    for offset in range(step + length - 1):
+        if offset % STEPS_BETWEEN_LOOKS == 0 and time.monotonic() > deadline:
             break
-        places = begins + step
-        reader.advance(ids[np.minimum(places, len(ids) - 1)])  # beyond the text something is read and not looked at
-        on = engine.units_of(reader.state)[0][layers, :, numbers] > threshold  # (units, S)
-        is_place = places < len(ids)
-        shares[places[is_place]] = on.mean(axis=0)[is_place]
+        reader.advance(ids[np.minimum(begins + offset, len(ids) - 1)])  # what is read beyond the text is not looked at
+        states = engine.units_of(reader.state)[0][layers, :, numbers]  # (units, S)
+        runs = (runs + 1) * (threshold < states.T)
+        starts = begins + offset + 1 - length
+        is_place = (starts >= begins) & (starts < len(shares))
+        shares[starts[is_place]] = (runs[is_place] >= length).mean(axis=1)
     return shares
 
 

@@ -3,7 +3,7 @@ import pytest
 from models import VOCAB, make_config, make_lm, make_weights
 
 from charlm.analysis import pattern
-from charlm.analysis.pattern import find_places, units_on
+from charlm.analysis.pattern import LONGEST_PATTERN, find_places, units_on
 from charlm.errors import RequestError, VocabError
 from charlm.lm import CharLM
 
@@ -40,24 +40,22 @@ def test_other_places_are_those_where_the_same_units_are_on_the_largest_share_fi
     text = "ccaacc" + "bbb" + "ccaac"
     found = lm.find_pattern(lm.inspect("caac"), 1, 3, 0.3, within=text)
     assert found.units == [(0, 0), (0, 1), (0, 2)]
-    assert found.places == [(2, 4, 1.0), (11, 13, 1.0), (6, 9, pytest.approx(2 / 3))]
+    assert found.places == [(2, 4, 1.0), (11, 13, 1.0), (6, 8, pytest.approx(2 / 3))]
     assert found.searched == len(text)
     # the stretch itself is no other place
     same = lm.find_pattern(lm.inspect(text), 2, 4, 0.3)
-    assert [place[:2] for place in same.places] == [(11, 13), (6, 9)]
-    # one of less than half its length is none either
-    assert lm.find_pattern(lm.inspect("caaaaac"), 1, 6, 0.3, within=text).places == [(6, 9, pytest.approx(2 / 3))]
+    assert [place[:2] for place in same.places] == [(11, 13), (6, 8)]
 
 
 def places_by_hand(hidden, units, length, threshold):
-    on = [np.mean([hidden[place, layer, unit] > threshold for layer, unit in units]) for place in range(len(hidden))]
-    places, start = [], 0
-    for place, share in enumerate([*on, 0]):
-        if share < 0.5:
-            if place > start and place - start >= length / 2:
-                places.append((start, place, pytest.approx(np.mean(on[start:place]))))
-            start = place + 1
-    return sorted(places, key=lambda place: -place[2].expected)[: pattern.MOST_PLACES]
+    on = np.array([hidden[:, layer, unit] > threshold for layer, unit in units])
+    shares = np.array([on[:, start : start + length].all(axis=1).mean() for start in range(len(hidden) - length + 1)])
+    places, taken = [], set()
+    for start in sorted(range(len(shares)), key=lambda start: -shares[start]):
+        if shares[start] >= 0.5 and taken.isdisjoint(range(start, start + length)):
+            places.append((start, start + length, pytest.approx(shares[start])))
+            taken |= set(range(start, start + length))
+    return places[: pattern.MOST_PLACES]
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -67,11 +65,11 @@ def test_the_places_are_those_that_all_hidden_states_show(cell, alone, monkeypat
     monkeypatch.setattr(pattern, "WARM_UP_SYMBOLS", 50)
     config = make_config(cell)
     lm = CharLM(config, make_weights(config, scale=0.3), device="cpu")  # it forgets within the warm-up
+    units = [(0, 1), (1, 2), (1, 5), (0, 7)]
     hidden = lm.inspect(TEXT).hidden
-    often_changing = np.argsort(np.abs(hidden.mean(axis=0) / hidden.std(axis=0)).ravel())[:3].tolist()
-    units = [divmod(unit, 8) for unit in often_changing]
-    expected = places_by_hand(hidden, units, 5, 0)
-    found, searched = find_places(lm.engine, lm.vocab.encode(TEXT), units, 5, 0)
+    threshold = float(np.median([hidden[:, layer, unit] for layer, unit in units]))
+    expected = places_by_hand(hidden, units, 2, threshold)
+    found, searched = find_places(lm.engine, lm.vocab.encode(TEXT), units, 2, threshold)
     assert len(expected) > 5
     assert found == expected
     assert searched == len(TEXT)
@@ -89,6 +87,7 @@ def test_a_search_ends_in_time_and_says_how_far_it_came():
         ((-1, 2), RequestError, "start is -1"),
         ((2, 2), RequestError, "end is 2; it must be from 3 to 400"),
         ((2, 401), RequestError, "end is 401"),
+        ((0, LONGEST_PATTERN + 1), RequestError, "the stretch has 201 characters; select at most 200"),
         ((0, 2, 1.5), RequestError, "threshold is 1.5; it must be from -1 to 1"),
         ((0, 2, None), RequestError, "threshold is None"),
     ],
