@@ -9,11 +9,12 @@ const QUESTIONS = ["number", "bits", "loss", "predict"]; // the kinds of checks 
 
 /** A lesson on the page.
 
-    lesson: as charlm/browser/lesson.py reads it. names: of the page's models. number: of the step that is shown, from 1.
+    lesson: as charlm/browser/lesson.py reads it. names: of the page's models. onEnd: called when it has been ended.
+    number: of the step that is shown, from 1.
     items: its checks on the page, each {check, element, input, said, isDone}. */
 class Lesson {
-  constructor(lesson, names) {
-    Object.assign(this, { lesson, names, number: 1, items: [] });
+  constructor(lesson, names, onEnd) {
+    Object.assign(this, { lesson, names, onEnd, number: 1, items: [] });
     this.build();
     this.listen = (event) => this.deeds.use(event);
     for (const deed of DEEDS) document.addEventListener(deed, this.listen, true);
@@ -170,6 +171,7 @@ class Lesson {
     const address = new URL(location.href);
     address.searchParams.delete("lesson");
     replaceAddress(address);
+    this.onEnd();
   }
 }
 
@@ -211,7 +213,18 @@ function replaceAddress(address) {
   }
 }
 
-/** Show a lesson if the address asks for one: `lesson=N` is its step. names: of the page's models. */
+/** Offer a lesson in the bar at the top, and show it if the address asks for it: `lesson=N` is its step.
+
+    names: of the page's models. */
 export function openLesson({ lesson, names }) {
-  if (lesson && new URLSearchParams(location.search).has("lesson")) new Lesson(lesson, names);
+  if (!lesson) return;
+  const begin = () => {
+    start.hidden = true;
+    return new Lesson(lesson, names, () => (start.hidden = false));
+  };
+  const start = button("lesson-start", "Lesson", () => begin().next.focus());
+  start.className = "lesson-start";
+  start.title = readable(lesson.title);
+  document.querySelector(".top")?.append(start);
+  if (new URLSearchParams(location.search).has("lesson")) begin();
 }

@@ -176,7 +176,8 @@ LESSON = {
         },
     ],
 }
-PAGE = """<div id="temperature"><input type="number" value="0.8"><input type="range" value="0.8"></div>
+PAGE = """<header class="top"></header>
+    <div id="temperature"><input type="number" value="0.8"><input type="range" value="0.8"></div>
     <fieldset id="colour"><input type="radio" name="c" value="surprisal" checked>
     <input type="radio" name="c" value="gate f"></fieldset>
     <p id="progress-b">poems · 1.98 bits per character</p><div id="view-learn" hidden>curves</div>"""
@@ -238,6 +239,9 @@ def test_a_lesson_sees_what_is_done_and_keeps_its_place_in_the_address(page):
     page.locator("#lesson-end").press("Enter")
     assert page.locator("#lesson").count() == 0
     assert page.url == f"{SITE}/?a=1"
+    page.locator("#lesson-start").press("Enter")  # in the bar at the top
+    page.wait_for_url("**/?a=1&lesson=1")
+    assert page.locator("#lesson-start").is_hidden()
 
 
 def test_a_unit_follows_the_line_if_a_straight_line_explains_its_activation(page):
