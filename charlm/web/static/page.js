@@ -14,6 +14,7 @@ const theme = new URLSearchParams(location.search).get("__theme");
 if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
 
 let isOpen = false; // whether the page shows what its address says
+let lesson = {}; // of the page, and the names of its models, until the page is open
 
 /** Return a component that shows a value, or each value of a list, as an element. */
 function listOf(makeElement) {
@@ -103,6 +104,7 @@ function inspectAtFirst(view) {
 /** Called once the page shows what its address says. A share link whose seed was accepted is written at once. */
 function opened() {
   isOpen = true;
+  openLesson(lesson);
   const query = new URLSearchParams(location.search);
   inspectAtFirst(query.get("view"));
   const filled = document.querySelector("#seed textarea, #seed input")?.value;
@@ -125,7 +127,7 @@ window.charlm = {
   },
   lines: listOf(makeLine),
   cards: listOf(makeCard),
-  lesson: openLesson,
+  lesson: (value) => (isOpen ? openLesson(value) : (lesson = value)), // Gradio still builds the bar when it comes
   isOpen: () => isOpen,
   textFile, stopAll, stopped, shown, changes, setPace: paceTexts, setView, opened, save, savePicture, link,
 };
