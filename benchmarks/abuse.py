@@ -19,7 +19,9 @@ that SECURITY.md has them under:
 14. of a model of 6,000 symbols, 16 visitors inspect the longest text and 16 send the longest prompt, all at once. The
     limit is what 65 symbols take, some 260 MB, and half of that;
 15. 500 requests to /v1/completions at once, each for 5,000 characters in one text or in 16, with log-probabilities or
-    without. Two of three clients vanish while they wait or read.
+    without. Two of three clients vanish while they wait or read;
+17. 500 calls at once of the function that tells how a character was drawn, each at the end of a text of 20,000
+    characters of its own, while somebody writes.
 
 What takes no load is tested once: of the rows 7, 9, 10, 12 and 13 the tests run that SECURITY.md names.
 """
@@ -722,6 +724,44 @@ async def completions(app: App, args: argparse.Namespace) -> list[Figure]:
     ]
 
 
+async def function_calls(app: App, args: argparse.Namespace) -> list[Figure]:
+    """Row 17."""
+    statuses, details, first, dice = Counter[int](), set[str](), list[float](), random.Random(0)
+    async with visitor(app) as client:
+        components = (await client.get("/config")).json()["components"]
+    number = next(each["id"] for each in components if "look_at" in each["props"].get("server_fns", []))
+    run = {"model_a": LSTM, "model_b": RNN, "length": LONGEST, "temperature": 1, "top_k": 0, "top_p": 1, "seed": "7"}
+    before = app.forget_peak()
+
+    async def point(caller: int) -> None:
+        written = "".join(dice.choices("abcdefghij \n", k=LONGEST_PROMPT))  # which nobody has read before
+        heat = {"text": written, "shades": "", "run": run | {"prompt": "", "forced": []}}
+        call = {"component_id": number, "fn_name": "look_at", "session_hash": f"caller{caller}"}
+        async with visitor(app) as client:
+            body = call | {"data": ["a", LONGEST_PROMPT - 1, heat]}
+            answer = await client.post(f"{API}/component_server/", json=body, timeout=None)
+        statuses[answer.status_code] += 1
+        if answer.status_code != 200:
+            details.add(reason(answer))
+
+    async def write_meanwhile() -> None:
+        await asyncio.sleep(1)
+        async with visitor(app) as client:
+            begin = time.perf_counter()
+            answer = await post(client, "generate", LSTM, "", 200, 0.8, 0, 1, 0)
+            async for _ in read(client, "generate", answer.json()["event_id"]):
+                first.append(time.perf_counter() - begin)
+
+    await asyncio.gather(write_meanwhile(), *(point(caller) for caller in range(500)))
+    others = {status for status in statuses if status not in (200, 503)}
+    says = ", ".join(details) or "nothing"
+    return [
+        Figure(17, f"answers: {dict(statuses)}", "200 or 503", says[:60], not others and bool(details)),
+        at_most(17, "first text of a visitor meanwhile", first[0], 2, "s"),
+        at_most(17, "memory", app.peak() - before, 100, "MB"),
+    ]
+
+
 def large_vocab() -> str:
     """Return the vocabulary of row 14."""
     return "".join(chr(0x4E00 + number) for number in range(LARGE_VOCABULARY))
@@ -766,6 +806,7 @@ ROWS: dict[int, Callable[[App, argparse.Namespace], Awaitable[list[Figure]]]] = 
     11: told_to_end,
     14: large_vocabulary,
     15: completions,
+    17: function_calls,
 }
 
 

@@ -58,6 +58,7 @@ ORDER = [
     "charlm.web.heat",
     "charlm.web.plots",
     "charlm.web.answers.write",
+    "charlm.web.answers.draws",
     "charlm.web.answers.learn",
     "charlm.web.answers.inside",
     "charlm.web.answers.train",

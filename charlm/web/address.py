@@ -1,11 +1,11 @@
 """The page's address: which view it opens, and the settings of a shared text."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from charlm.errors import CharLMError
-from charlm.web.answers.write import FIELDS, WriteSettings
+from charlm.errors import CharLMError, RequestError
+from charlm.web.answers.write import FIELDS, SIDES, Choices, WriteSettings, check_choices, check_known
 from charlm.web.models import ModelRegistry
 
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
@@ -48,4 +48,23 @@ def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
         return Address(view, problems=["The link is damaged: one of its numbers cannot be read."])
     except CharLMError as error:
         return Address(view, problems=[f"The link cannot be opened here: {error}."])
-    return Address(view, settings)
+    try:
+        choices = tuple(_read_choices(query.get(f"f{side}", "")) for side in SIDES)
+        for name, each in zip(settings.models, choices, strict=True):
+            check_known(registry[name], each)
+            if each and each[-1][0] >= settings.length:
+                raise RequestError(f"one is for character {each[-1][0] + 1}, behind the end of the text")
+    except (ValueError, OverflowError):
+        return Address(view, settings, ["The link's choices are damaged; the texts are shown without them."])
+    except CharLMError as error:
+        return Address(view, settings, [f"The link's choices cannot be applied: {error}. The texts are without them."])
+    return Address(view, replace(settings, choices=choices))
+
+
+def _read_choices(text: str) -> Choices:
+    """Return the choices of a text as an address has them: PLACE.CODEPOINT in hexadecimal, joined by `-`.
+
+    Raises ValueError or OverflowError for what cannot be read, RequestError for what `check_choices` refuses.
+    """
+    pairs = [part.split(".") for part in text.split("-")] if text else []
+    return check_choices([[int(place), chr(int(code, 16))] for place, code in pairs])

@@ -4,7 +4,8 @@ Each is a `gr.HTML` with a constant template; a function of static/page.js puts 
 is not put into the template, because Gradio evaluates a filled template as JavaScript, `${…}` in the value included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,36 @@ import gradio as gr
 
 from charlm.browser.lesson import Lesson
 from charlm.browser.scripts import COMPONENTS_STYLE, join_modules
+from charlm.errors import CharLMError
 
 STATIC = Path(__file__).parent / "static"
 SCRIPT = f"<script>{join_modules(STATIC / 'page.js')}</script>"
 # in the head, not in Gradio's `css`, which rewrites selectors: it splits `:is(a, b)` at the comma
 STYLE = f"<style>{COMPONENTS_STYLE}{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>"
+
+
+def server_function(name: str, handler: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return a function for the `server_functions` of a component, by which its script asks without the queue.
+
+    In js_on_load `await server.name(…)` gives what the handler returns, or {error: a sentence} if it raises a
+    CharLMError; undefined if the guard refuses the request. Anyone can call it with anything that JSON has: the handler
+    checks each argument, and takes a time and a memory that its arguments bound. The guard bounds the size of a request
+    and how many run at a time.
+    """
+    count = len(signature(handler).parameters)
+
+    def answer(data: Any) -> Any:
+        arguments = [data] if count == 1 else data  # Gradio sends a single argument as it is, several as a list
+        if not isinstance(arguments, list) or len(arguments) != count:
+            return {"error": f"{name} takes {count} arguments."}
+        try:
+            return handler(*arguments)
+        except CharLMError as error:
+            message = str(error)
+            return {"error": f"{message[:1].upper()}{message[1:]}."}
+
+    answer.__name__ = name
+    return answer
 
 
 def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs: Any) -> gr.HTML:

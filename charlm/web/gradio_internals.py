@@ -60,6 +60,12 @@ def page_events(page: gr.Blocks) -> Mapping[int, int]:
     return {number: len(event.inputs) for number, event in page.fns.items() if event.fn is not None}
 
 
+def component_functions(page: gr.Blocks) -> dict[int, list[str]]:
+    """Return the numbers of the components whose scripts can call functions of ours, each with the names of these."""
+    functions = {number: block.server_fns for number, block in page.blocks.items() if isinstance(block, gr.HTML)}
+    return {number: [function.__name__ for function in own] for number, own in functions.items() if own}
+
+
 class EventQueue:
     """Gradio's queue of events, seen by session.
 

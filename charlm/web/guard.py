@@ -8,7 +8,7 @@ see `charlm.web.answers`.
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 BODY_SECONDS = 10.0  # in which the body of a request has to arrive
 DRAIN_SECONDS = 2.0  # for which a refused body is still received: closing earlier would reset the connection
 MOST_OPEN_REQUESTS = 1_000
+MOST_FUNCTION_CALLS = 16  # that run at a time, of functions of components, which have no queue
 MOST_BODY_BYTES = 16_000_000  # of all bodies that are being received
 # Bytes that a body may have. In JSON a quotation mark or a line break takes two.
 SMALL_BODY, CALL_BODY, EVENT_BODY = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 150_000
@@ -67,6 +68,7 @@ class Route:
     largest_body: in bytes.
     reads_results: whether the response is a stream of the results of events.
     has_argument_list: whether the body has the arguments as a list, `data`.
+    calls_function: whether the body names a function of a component, which a script of the page asks without the queue.
     writes_completions: whether the response is of `charlm.web.completions`, which checks the body itself. It may be
         completed when the server is about to end.
     """
@@ -76,6 +78,7 @@ class Route:
     largest_body: int = 0
     reads_results: bool = False
     has_argument_list: bool = False
+    calls_function: bool = False
     writes_completions: bool = False
 
 
@@ -95,6 +98,7 @@ ROUTES = [
         Route("POST", rf"{API}/queue/join", EVENT_BODY, has_argument_list=True),
         Route("POST", rf"{API}/call/(?P<name>{WORD})/?", CALL_BODY, has_argument_list=True),
         Route("POST", rf"{API}/call/v2/(?P<name>{WORD})/?", CALL_BODY),
+        Route("POST", rf"{API}/component_server/?", CALL_BODY, calls_function=True),
         Route("POST", rf"{API}/(cancel|reset)/?", SMALL_BODY),
         Route("GET POST DELETE", rf"{API}/mcp(/{WORD})*/?", CALL_BODY),
         Route("POST", rf"{completions.PATH}completions/?", CALL_BODY, writes_completions=True),
@@ -123,6 +127,7 @@ class Guard:
         app: App,
         endpoints: Mapping[str, Mapping[str, bool]],
         events: Mapping[int, int],
+        functions: Mapping[int, Collection[str]],
         has_session: Callable[[str], bool],
         root_path: str = "",
     ) -> None:
@@ -130,14 +135,15 @@ class Guard:
 
         endpoints: those of the API by name, each with its arguments and whether an argument is required.
         events: the numbers of the events that the page may send, each with the number of its arguments.
+        functions: the numbers of the components with functions for their scripts, each with the names of these.
         has_session: tells whether a session has an event, or results that were not read yet.
         root_path: under which a proxy offers the app, as `read_root_path` returns it. Paths are served with that prefix
             and without, since some proxies take it off.
         """
-        self._app, self._endpoints, self._events = app, endpoints, events
+        self._app, self._endpoints, self._events, self._functions = app, endpoints, events, functions
         self._has_session = has_session
         self._prefix = urlsplit(root_path).path
-        self._open_requests = self._body_bytes = 0
+        self._open_requests = self._body_bytes = self._function_calls = 0
         self.readers: Counter[str] = Counter()
         self.is_closing = False
 
@@ -168,7 +174,10 @@ class Guard:
             async with self._receive_body(scope, receiver, route.largest_body) as body:
                 if not route.writes_completions:
                     self._check_body(route, match, body)
-                    with self._count_reader(self._read_session(route, scope, match)):
+                    if route.calls_function:
+                        self._check_media_type(scope)
+                    session = self._read_session(route, scope, match)
+                    with self._count_reader(session), self._count_function_call(route):
                         await self._app(scope, _replay(body, receiver), send)
             if route.writes_completions:  # not inside: while it waits and writes, its body must not keep others out
                 with self._count_reader(completions.PATH):  # which is no name of a session
@@ -232,7 +241,7 @@ class Guard:
         name = match.groupdict().get("name")
         if name is not None and name not in self._endpoints:
             raise RefusedError(404, f"There is no such endpoint; choose {', '.join(self._endpoints)}.")
-        if not body:
+        if not body and not route.calls_function:
             return
         try:
             content = orjson.loads(body)  # which refuses NaN, infinite numbers and lone surrogates
@@ -245,7 +254,9 @@ class Guard:
             raise RefusedError(422, "session_hash must be a word of at most 100 letters and digits.")
         if session is not None and is_api_call(session):
             raise RefusedError(422, "session_hash must not look like the name of an event.")
-        if route.has_argument_list:
+        if route.calls_function:
+            self._check_function_call(content)
+        elif route.has_argument_list:
             self._check_argument_list(content, name)
         elif name is not None:
             self._check_named_arguments(content, self._endpoints[name])
@@ -264,6 +275,18 @@ class Guard:
                 raise RefusedError(422, f"data must have {len(expected)} arguments: {', '.join(expected) or 'none'}.")
         elif not isinstance(number, int) or self._events.get(number) != len(data):
             raise RefusedError(422, "fn_index is the number of no event that takes so many arguments.")
+
+    def _check_function_call(self, content: dict[str, Any]) -> None:
+        if content.keys() != {"component_id", "fn_name", "session_hash", "data"} or content["session_hash"] is None:
+            raise RefusedError(422, "The body must hold component_id, fn_name, session_hash and data.")
+        number, name = content["component_id"], content["fn_name"]
+        if not isinstance(number, int) or name not in list(self._functions.get(number, ())):
+            raise RefusedError(422, "component_id is the number of no component that has such a function.")
+
+    def _check_media_type(self, scope: Scope) -> None:
+        """Refuse what Gradio would read as a form with files. Raises RefusedError."""
+        if not dict(scope["headers"]).get(b"content-type", b"").startswith(b"application/json"):
+            raise RefusedError(415, "The content type must be application/json.")
 
     def _check_named_arguments(self, content: dict[str, Any], expected: Mapping[str, bool]) -> None:
         unknown = [name for name in content if name not in expected]
@@ -293,6 +316,20 @@ class Guard:
         finally:
             self.readers[session] -= 1
             self.readers += Counter()  # removes the sessions whose count is 0
+
+    @contextmanager
+    def _count_function_call(self, route: Route) -> Iterator[None]:
+        """Count a call of a component's function, while the block runs. Raises RefusedError if there are too many."""
+        if not route.calls_function:
+            yield
+            return
+        if self._function_calls >= MOST_FUNCTION_CALLS:
+            raise RefusedError(503, "Too many requests at once: try again in some seconds.")
+        self._function_calls += 1
+        try:
+            yield
+        finally:
+            self._function_calls -= 1
 
 
 class Receiver:

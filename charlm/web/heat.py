@@ -21,8 +21,10 @@ class Heat(TypedDict, total=False):
         activation in the text; `influence`, 0 to the largest in the text.
     details: for each symbol of the text, the symbols that the model held likeliest there, with their probabilities.
     name: of the file that the text is saved as, without its ending.
-    run: the fields of the page that the text answers to, as they were: of a written text `WriteSettings.to_fields`, of
-        an inspected one its model, text and colour.
+    run: the fields of the page that the text answers to, as they were: of a written text `WriteSettings.to_fields`
+        and `forced`, the visitor's choices in it, [[place, symbol], …]; of an inspected one its model, text and colour.
+    bits: the mean surprisal of a written text, in bits per character. What was written before it was cut counts by its
+        shades.
     """
 
     prompt: str
@@ -32,6 +34,7 @@ class Heat(TypedDict, total=False):
     details: list[list[tuple[str, float]]]
     name: str
     run: dict[str, Any]
+    bits: float
 
 
 def shades(fractions: NDArray[Any] | Sequence[float]) -> str:
@@ -39,3 +42,9 @@ def shades(fractions: NDArray[Any] | Sequence[float]) -> str:
     numbers = np.asarray(fractions, np.float64)
     steps = np.rint(np.clip(np.nan_to_num(numbers), 0, 1) * (HIGHEST - LOWEST))
     return np.where(np.isnan(numbers), ord(" "), LOWEST + steps).astype(np.uint8).tobytes().decode()
+
+
+def fractions(shades: str) -> NDArray[np.float64]:
+    """Return the numbers from 0 to 1, to half a step, that N shades encode, (N,); NaN for any other symbol."""
+    codes = np.frombuffer(shades.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.float64)
+    return np.where((codes >= LOWEST) & (codes <= HIGHEST), (codes - LOWEST) / (HIGHEST - LOWEST), np.nan)

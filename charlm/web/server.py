@@ -18,6 +18,7 @@ from charlm.web.components import SCRIPT, STYLE
 from charlm.web.gradio_internals import (
     EventQueue,
     TimeoutProtocol,
+    component_functions,
     mount_page,
     open_share_link,
     page_events,
@@ -80,7 +81,9 @@ def serve(
     )
     events = EventQueue(page)
     api = CompletionsApi(app, registry)
-    guard = Guard(api, public_endpoints(page), page_events(page), events.has_session, root_path)
+    guard = Guard(
+        api, public_endpoints(page), page_events(page), component_functions(page), events.has_session, root_path
+    )
     if on_zero_gpu():
         report_zero_gpu_start()
     PageServer(page, guard, events, host, port, share=share).run([listener])

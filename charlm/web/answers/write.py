@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.checks import check_number, check_text, check_whole
-from charlm.errors import RequestError
+from charlm.checks import check_number, check_text, check_whole, show
+from charlm.errors import RequestError, VocabError
 from charlm.inference.sampling import SamplingSettings
 from charlm.inference.streams import check_stop
 from charlm.model.history import bits_per_char
-from charlm.web.heat import MOST_NATS, Heat, shades
+from charlm.web.heat import MOST_NATS, Heat, fractions, shades
 from charlm.web.models import ModelRegistry, ServedModel
 
 # The bounds of what can be asked for: on the page (its sliders end there), in a share link and over the API.
@@ -37,7 +37,11 @@ LONGEST_AT_TEMPERATURES = 1_000  # characters of each of its six texts
 # The fields of the page that a text depends on, in their order there.
 FIELDS = ("model_a", "model_b", "prompt", "length", "temperature", "top_k", "top_p", "seed")
 
+MOST_CHOICES = 64  # of one text
+SIDES = "ab"
+
 T = TypeVar("T")
+Choices = tuple[tuple[int, str], ...]  # the symbols of a text that a visitor chose, by place, in the order of places
 BothTexts = tuple[Heat, Heat, str, str]  # of model A and model B: their texts, and a line about each
 
 
@@ -45,6 +49,7 @@ BothTexts = tuple[Heat, Heat, str, str]  # of model A and model B: their texts, 
 class WriteSettings:
     """What is to be written: by which models, after which prompt, how many characters, how drawn.
 
+    choices: for each model, the symbols that stand in its text whatever is drawn; without them, none for each.
     Raises RequestError for a value out of the bounds above.
     """
 
@@ -52,6 +57,7 @@ class WriteSettings:
     prompt: str
     length: int
     sampling: SamplingSettings
+    choices: tuple[Choices, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.models:
@@ -61,16 +67,18 @@ class WriteSettings:
         check_number("temperature", self.sampling.temperature, 0, HIGHEST_TEMPERATURE)
         check_whole("top_k", self.sampling.top_k, 0, LARGEST_TOP_K)
         check_whole("seed", self.sampling.seed, 0, 10**SEED_DIGITS - 1)
+        object.__setattr__(self, "choices", self.choices or ((),) * len(self.models))
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "WriteSettings":
         """Build the settings from the fields of the page, by name, as `to_fields` gives them; nothing is trusted.
 
-        The seed may be empty: then one is drawn.
+        The seed may be empty: then one is drawn. `choices_a` and `choices_b` may be there besides, as JSON has them.
         """
         given: dict[str, Any] = dict.fromkeys(FIELDS) | dict(fields)
         sampling = SamplingSettings(given["temperature"], given["top_k"], given["top_p"], read_seed(given["seed"]))
-        return cls((given["model_a"], given["model_b"]), given["prompt"], given["length"], sampling)
+        choices = tuple(check_choices(given.get(f"choices_{side}")) for side in SIDES)
+        return cls((given["model_a"], given["model_b"]), given["prompt"], given["length"], sampling, choices)
 
     def to_fields(self) -> dict[str, Any]:
         """Return the settings of two models as the fields of the page, in their order there.
@@ -92,9 +100,34 @@ def continue_texts(registry: ModelRegistry, heat_a: object, heat_b: object, leng
 
     Raises RequestError if there is nothing that could be continued, VocabError if a model cannot have written it.
     """
-    written = [_check_heat(heat) for heat in (heat_a, heat_b)]
-    settings = WriteSettings.from_fields(written[0]["run"] | {"length": length})
+    written = [check_heat(heat) for heat in (heat_a, heat_b)]
+    choices = {f"choices_{side}": heat["run"].get("forced") for side, heat in zip(SIDES, written, strict=True)}
+    settings = WriteSettings.from_fields(written[0]["run"] | choices | {"length": length})
     yield from _write_both(registry, settings, written)
+
+
+def branch(
+    registry: ModelRegistry, side: str, heat: object, place: object, choices: object
+) -> Iterator[tuple[Heat, str]]:
+    """Cut a text, as a browser sent it back, before a place and write on with other choices; yield text and line.
+
+    side: of SIDES, whose model wrote it. place: from 0. choices: of the whole text, [[place, symbol], …] as JSON has
+        them.
+
+    The text gets its whole length again. Raises RequestError if there is no such place, or the choices are not in the
+    order of their places, VocabError if the model does not know one.
+    """
+    before = check_heat(heat)
+    text = before["text"]
+    cut = check_place(place, text)
+    settings = WriteSettings.from_fields(before["run"])
+    length = min(max(settings.length, len(text)) - cut, LONGEST_TEXT)
+    written: Heat = before | {"text": text[:cut], "shades": before["shades"][:cut]}
+    model = registry[settings.models[SIDES.index(side)]]
+    whole = min(cut + length, LONGEST_TEXT)
+    panel = Panel(model, replace(settings, length=length), written, whole, check_choices(choices))
+    for _ in _write_together([panel]):
+        yield panel.heat, panel.line
 
 
 def write_at_temperatures(registry: ModelRegistry, settings: WriteSettings) -> Iterator[list[Heat]]:
@@ -113,17 +146,23 @@ class Panel:
     """The text that one model writes, and the line about it."""
 
     def __init__(
-        self, model: ServedModel, settings: WriteSettings, written: Heat | None = None, whole: int | None = None
+        self,
+        model: ServedModel,
+        settings: WriteSettings,
+        written: Heat | None = None,
+        whole: int | None = None,
+        choices: Choices = (),
     ) -> None:
         """written: the text that is continued. whole: the length that, asked for at once, gives the continued text too.
 
-        Raises VocabError if the model cannot have written the text.
+        Raises VocabError if the model cannot have written the text, or does not know one of the choices.
         """
         sampling = settings.sampling
         prompt, self._skipped = model.lm.vocab.keep_known(settings.prompt)
         written = written or {}
         text = written.get("text", "")
-        self.pieces = model.lm.stream_scored(prompt, settings.length, sampling, after=text)
+        check_known(model, choices)
+        self.pieces = model.lm.stream_scored(prompt, settings.length, sampling, after=text, forced=dict(choices))
         self._model, self._seed = model.name, sampling.seed
         self._written = len(text)
         self.heat: Heat = {
@@ -132,16 +171,21 @@ class Panel:
             "shades": written.get("shades", "").ljust(len(text)),
             "kind": "surprisal",
             "name": f"{model.name}-{sampling.seed}",
-            "run": replace(settings, length=whole or settings.length).to_fields(),
+            "run": replace(settings, length=whole or settings.length).to_fields()
+            | {"forced": list(map(list, choices))},
         }
+        self._choices = choices
         self._nats, self._begin = 0.0, time.perf_counter()
+        self._nats_before = MOST_NATS * float(np.nansum(fractions(self.heat["shades"])))
 
     def add(self, piece: str, surprisals: NDArray[np.float64]) -> None:
         """Append a piece of N symbols with their surprisals, (N,) nats."""
         self._nats += float(surprisals.sum())
+        text = self.heat["text"] + piece
         self.heat = self.heat | {
-            "text": self.heat["text"] + piece,
+            "text": text,
             "shades": self.heat["shades"] + shades(surprisals / MOST_NATS),
+            "bits": round(bits_per_char((self._nats_before + self._nats) / len(text)), 3),
         }
 
     @property
@@ -155,6 +199,8 @@ class Panel:
             f"{bits_per_char(self._nats / max(new, 1)):.2f} bits per character",
             f"seed {self._seed}",
         ]
+        if self._choices:
+            parts.append(f"{len(self._choices)} chosen by you")
         if self._skipped:
             parts.append(f"skipped in the prompt, as the model does not know it: {self._skipped!r}")
         return " · ".join(parts)
@@ -163,7 +209,8 @@ class Panel:
 def _write_both(registry: ModelRegistry, settings: WriteSettings, written: Sequence[Heat]) -> Iterator[BothTexts]:
     whole = min(settings.length + max(len(heat.get("text", "")) for heat in written), LONGEST_TEXT)
     panel_a, panel_b = (
-        Panel(registry[name], settings, heat, whole) for name, heat in zip(settings.models, written, strict=True)
+        Panel(registry[name], settings, heat, whole, choices)
+        for name, heat, choices in zip(settings.models, written, settings.choices, strict=True)
     )
     for _ in _write_together([panel_a, panel_b]):
         yield panel_a.heat, panel_b.heat, panel_a.line, panel_b.line
@@ -212,7 +259,46 @@ def read_seed(text: object) -> int | None:
     return int(text) if text.strip() else None
 
 
-def _check_heat(heat: object) -> Heat:
+def check_choices(choices: object) -> Choices:
+    """Return the choices of a text, which JSON has as [[place, symbol], …] or null for none.
+
+    Raises RequestError if they are anything else, more than MOST_CHOICES, or not in the order of their places.
+    """
+    pairs = choices if choices is not None else []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise RequestError(f"the choices are {show(choices)}; they must be a list of pairs, a place and a symbol")
+    if len(pairs) > MOST_CHOICES:
+        raise RequestError(f"these are {len(pairs)} choices; a text has at most {MOST_CHOICES}: start a new one")
+    for _, symbol in pairs:
+        if not isinstance(symbol, str) or len(symbol) != 1:
+            raise RequestError(f"a choice is {show(symbol)}; it must be one character")
+    checked = tuple(
+        (check_whole("the place of a choice", place, 0, LONGEST_CONTINUED - 1), one) for place, one in pairs
+    )
+    places = [place for place, _ in checked]
+    if places != sorted(set(places)):
+        raise RequestError(f"the choices are at {show(places)}; their places must ascend")
+    return tuple(zip(places, (symbol for _, symbol in pairs), strict=True))
+
+
+def check_known(model: ServedModel, choices: Choices) -> None:
+    """Raise VocabError if a model does not know one of the choices."""
+    for place, symbol in choices:
+        if symbol not in model.lm.vocab:
+            raise VocabError(
+                f"{symbol!r}, chosen for character {place + 1}, is not among the {len(model.lm.vocab)} symbols of "
+                f"{model.name}; choose one that it knows, or the model that the text was made with"
+            )
+
+
+def check_place(place: object, text: str) -> int:
+    """Return the place of a character, from 0. Raises RequestError if the text has none there."""
+    if not text:
+        raise RequestError("there is no text yet: let the models write one first")
+    return check_whole("place", place, 0, len(text) - 1)
+
+
+def check_heat(heat: object) -> Heat:
     """Return a text that a browser sent back. Raises RequestError if it is none that can be continued."""
     fields = heat if isinstance(heat, dict) else {}
     text, encoded, run = fields.get("text"), fields.get("shades"), fields.get("run")

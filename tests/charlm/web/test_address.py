@@ -65,3 +65,36 @@ def test_a_link_that_cannot_be_opened_says_why_and_fills_in_nothing(change, mess
 def test_a_link_with_a_part_missing_fills_in_nothing():
     part = {name: value for name, value in LINK.items() if name != "seed"}
     assert read_address(part, REGISTRY).settings is None
+
+
+def test_a_link_holds_the_choices_of_both_texts():
+    address = read_address(LINK | {"fa": "0.61-299.d55c", "fb": ""}, REGISTRY)
+    assert address.settings.choices == (((0, "a"), (299, "한")), ())
+    assert address.problems == []
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ("5", "are damaged"),
+        ("5.61.7", "are damaged"),
+        ("x.61", "are damaged"),
+        ("5.110000", "are damaged"),
+        ("5.-1", "are damaged"),
+        ("5.", "are damaged"),
+        ("5.fffffffffff", "are damaged"),
+        ("7.61-5.61", "cannot be applied: the choices are at [7, 5]; their places must ascend."),
+        ("5.61-5.62", "their places must ascend"),
+        ("5.78", "cannot be applied: 'x', chosen for character 6, is not among the 10 symbols of two"),
+        ("5.d800", "is not among the 10 symbols"),
+        ("300.61", "cannot be applied: one is for character 301, behind the end of the text."),
+        ("90000.61", "the place of a choice is 90000; it must be from 0 to 19,999"),
+        ("-".join(f"{place}.61" for place in range(65)), "these are 65 choices; a text has at most 64"),
+    ],
+)
+def test_choices_that_cannot_be_applied_are_told_and_left_out(choices, message):
+    address = read_address(LINK | {"fa": choices}, REGISTRY)
+    assert address.settings == read_address(LINK, REGISTRY).settings
+    (problem,) = address.problems
+    assert problem.startswith("The link's choices ") and message in problem
+    assert len(problem) < 300

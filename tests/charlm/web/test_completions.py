@@ -29,7 +29,7 @@ async def gradio(scope, receive, send):
 def make_guard(lm=None, root_path=""):
     served = [ServedModel("small", lm or make_lm(), "folder"), ServedModel("ada/rnn", make_lm("rnn"), "hub")]
     api = CompletionsApi(gradio, ModelRegistry(served))
-    return Guard(api, {}, {}, lambda session: False, root_path)
+    return Guard(api, {}, {}, {}, lambda session: False, root_path)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from charlm.web.gradio_internals import (
     EventQueue,
     SharedApiState,
     TimeoutProtocol,
+    component_functions,
     mount_page,
     open_share_link,
     page_events,
@@ -89,6 +90,20 @@ def test_the_queue_of_a_page_that_nobody_visits_looks_for_events_a_hundred_times
 def test_the_public_endpoints_and_the_events_are_those_of_the_page(page):
     assert public_endpoints(page) == {"greet": {"name": True, "times": False}}
     assert sorted(page_events(page).values()) == [1, 2]
+
+
+def test_the_functions_of_components_are_those_that_we_gave_them():
+    def build():
+        with gr.Blocks(analytics_enabled=False) as page:
+            gr.HTML("")
+            gr.FileExplorer()  # which has a function of Gradio's own, to list files
+            gr.HTML("", js_on_load="", server_functions=[greet])
+        return page
+
+    page = in_loop(build)
+    assert list(component_functions(page).values()) == [["greet"]]
+    (number,) = component_functions(page)
+    assert page.blocks[number].greet._is_server_fn
 
 
 @pytest.mark.slow

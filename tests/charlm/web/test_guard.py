@@ -31,7 +31,8 @@ class Behind:
 
 
 def make_guard(app, root_path=""):
-    return Guard(app, ENDPOINTS, {4: 2}, lambda session: session in ("visitor", EVENT_ID), root_path)
+    has_session = ("visitor", EVENT_ID).__contains__
+    return Guard(app, ENDPOINTS, {4: 2}, {9: ["look_at"]}, has_session, root_path)
 
 
 def ask(method, target, *chunks, app=None, guard=None, headers=(), ends=True):
@@ -113,9 +114,7 @@ def test_nothing_else_does(target):
     assert app.bodies == []
 
 
-@pytest.mark.parametrize(
-    "path", ["upload", "run/generate", "api/generate", "component_server", "stream/a", "vibe-edit"]
-)
+@pytest.mark.parametrize("path", ["upload", "run/generate", "api/generate", "stream/a", "vibe-edit"])
 def test_nothing_can_be_posted_to_the_routes_that_are_not_used(path):
     assert ask("POST", f"/gradio_api/{path}", b"x" * 100)[0] == 404
 
@@ -171,7 +170,13 @@ def test_an_event_that_nobody_knows_is_not_waited_for():
 
 
 @pytest.mark.parametrize(
-    ("path", "largest"), [("queue/join", EVENT_BODY), ("call/generate", CALL_BODY), ("mcp/", CALL_BODY)]
+    ("path", "largest"),
+    [
+        ("queue/join", EVENT_BODY),
+        ("call/generate", CALL_BODY),
+        ("mcp/", CALL_BODY),
+        ("component_server/", CALL_BODY),
+    ],
 )
 def test_a_body_that_is_too_large_is_refused_by_its_declared_size_and_by_its_real_one(path, largest):
     app = Behind()
@@ -283,3 +288,66 @@ def test_too_many_large_bodies_at_once_are_told_so(monkeypatch):
     monkeypatch.setattr(guard_module, "MOST_BODY_BYTES", 100)
     answer = ask("POST", "/gradio_api/call/generate", b"x" * 101)
     assert answer[0] == 503 and "Too many large requests" in detail(answer)
+
+
+FUNCTION_CALL = {"component_id": 9, "fn_name": "look_at", "session_hash": "visitor", "data": ["a", 1]}
+JSON_HEADER = {"content-type": "application/json"}
+
+
+def call_function(guard, headers=JSON_HEADER, **change):
+    body = json.dumps(FUNCTION_CALL | change).encode()
+    return ask("POST", "/gradio_api/component_server/", body, guard=guard, headers=headers)
+
+
+def test_a_function_of_a_component_can_be_called_by_its_name():
+    app = Behind()
+    assert call_function(make_guard(app))[0] == 200
+    assert json.loads(app.bodies[0]) == FUNCTION_CALL
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"component_id": 8},
+        {"component_id": "9"},
+        {"component_id": None},
+        {"fn_name": "get_config"},
+        {"fn_name": "__init__"},
+        {"fn_name": ["look_at"]},
+        {"fn_name": {}},
+        {"session_hash": None},
+        {"session_hash": 5},
+        {"session_hash": EVENT_ID},
+        {"trigger_id": 1},
+    ],
+    ids=str,
+)
+def test_nothing_else_of_a_component_can(change):
+    app = Behind()
+    assert call_function(make_guard(app), **change)[0] == 422
+    assert app.bodies == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "multipart/form-data; boundary=x"}])
+def test_a_call_of_a_function_carries_no_files(headers):
+    answer = call_function(make_guard(Behind()), headers)
+    assert answer[0] == 415 and detail(answer) == "The content type must be application/json."
+    assert ask("POST", "/gradio_api/component_server", headers=JSON_HEADER)[0] == 422  # an empty body
+
+
+def test_more_calls_of_functions_than_run_at_a_time_are_told_so(monkeypatch):
+    monkeypatch.setattr(guard_module, "MOST_FUNCTION_CALLS", 2)
+    answers, depth = [], 0
+
+    async def behind(scope, receive, send):
+        nonlocal depth
+        depth += 1
+        if depth < 4:
+            answers.append(await asyncio.to_thread(call_function, guard))
+        await Behind()(scope, receive, send)
+
+    guard = make_guard(behind)
+    assert call_function(guard)[0] == 200
+    assert [answer[0] for answer in answers] == [503, 200]
+    assert detail(answers[0]).startswith("Too many requests at once")
+    assert call_function(guard)[0] == 200  # those that have ended do not count

@@ -228,6 +228,107 @@ def test_shades_from_a_browser_never_outgrow_their_text():
     assert [len(heat["shades"]) for heat in value[:2]] == [7, 7]
 
 
+# Choices of the visitor
+
+CUTTABLE = SOUND | {"run": SOUND["run"] | {"length": 9}}
+
+
+def branch(heat, place, choices, side="a"):
+    return list(writing.branch(make_registry(), side, through_a_browser(heat), place, choices))[-1]
+
+
+@pytest.mark.parametrize(("side", "lm"), [("a", LSTM), ("b", RNN)])
+def test_a_branch_keeps_what_is_before_the_choice_and_goes_on_as_if_it_had_been_drawn(side, lm):
+    heat = write(prompt="abc", length=60, temperature=1.3)[-1]["ab".index(side)]
+    symbol = next(each for each in "abcde" if each != heat["text"][25])
+    branched, line = branch(heat, 25, [[25, symbol]], side)
+    start = heat["text"][:25] + symbol
+    rest = "".join(lm.stream("abc", 34, 1.3, seed=7, after=start))
+    assert branched["text"] == start + rest
+    surprisals = lm.score("abc" + branched["text"])[-60:]
+    assert branched["shades"] == shades(surprisals / MOST_NATS)
+    assert branched["run"] == heat["run"] | {"forced": [[25, symbol]]}
+    assert branched["bits"] == pytest.approx(bits_per_char(surprisals.mean()), abs=0.05)
+    assert "60 characters" in line and "1 chosen by you" in line
+
+
+def test_bits_of_a_text_that_was_written_at_once_are_those_of_its_surprisals():
+    heat = write(prompt="abc", length=60)[-1][0]
+    assert heat["bits"] == pytest.approx(bits_per_char(LSTM.score("abc" + heat["text"])[-60:].mean()), abs=6e-4)
+
+
+def test_a_branch_of_a_branch_is_written_at_once_by_its_settings_seed_and_choices():
+    heat = write(prompt="ab", length=50)[-1][0]
+    heat, _ = branch(heat, 10, [[10, "é"]])
+    heat, _ = branch(heat, 30, [[10, "é"], [30, "한"]])
+    fields = through_a_browser(heat["run"]) | {"choices_a": [[10, "é"], [30, "한"]]}
+    again = list(writing.write(make_registry(), WriteSettings.from_fields(fields)))[-1]
+    assert again[0]["text"] == heat["text"] and again[0]["run"] == heat["run"]
+    assert again[1]["text"] == write(prompt="ab", length=50)[-1][1]["text"]
+    assert (again[0]["text"][10], again[0]["text"][30]) == ("é", "한")
+
+
+def test_a_branch_without_its_last_choice_is_the_text_before():
+    whole = write(prompt="ab", length=50)[-1][0]
+    heat, _ = branch(whole, 10, [[10, "é"]])
+    assert branch(heat, 10, [])[0]["text"] == whole["text"]
+
+
+def test_a_branch_of_a_stopped_text_has_the_whole_length_again():
+    heat_a, _ = stopped(write(prompt="ab", length=50)[-1], 20, 0)
+    assert len(branch(heat_a, 19, [[19, "é"]])[0]["text"]) == 50
+
+
+def test_branches_are_continued_with_their_choices():
+    first = write(prompt="ab", length=50)[-1]
+    heat, _ = branch(first[0], 10, [[10, "é"]])
+    more = list(writing.continue_texts(make_registry(), *map(through_a_browser, (heat, first[1])), 30))[-1]
+    assert more[0]["text"].startswith(heat["text"]) and len(more[0]["text"]) == 80
+    assert more[0]["run"]["forced"] == [[10, "é"]] and more[1]["run"]["forced"] == []
+    assert more[1]["text"] == write(prompt="ab", length=80)[-1][1]["text"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ("ab", "they must be a list of pairs"),
+        ([[1]], "they must be a list of pairs"),
+        ([1, "a"], "they must be a list of pairs"),
+        ([[1, "ab"]], "a choice is 'ab'; it must be one character"),
+        ([[1, 5]], "a choice is 5; it must be one character"),
+        ([["1", "a"]], "the place of a choice is '1'; it must be a whole number"),
+        ([[True, "a"]], "the place of a choice is True"),
+        ([[-1, "a"]], "the place of a choice is -1; it must be from 0"),
+        ([[3, "a"], [3, "b"]], r"the choices are at \[3, 3\]; their places must ascend"),
+        ([[n, "a"] for n in range(65)], "these are 65 choices; a text has at most 64: start a new one"),
+    ],
+)
+def test_choices_that_mean_nothing_are_refused(choices, message):
+    with pytest.raises(RequestError, match=message):
+        branch(CUTTABLE, 1, choices)
+
+
+@pytest.mark.parametrize(
+    ("heat", "place", "message"),
+    [
+        (CUTTABLE, 2, "place is 2; it must be from 0 to 1"),
+        (CUTTABLE, None, "place is None; it must be a whole number"),
+        (CUTTABLE | {"text": "", "shades": ""}, 0, "there is no text yet: let the models write one first"),
+        ({}, 0, "there is no text to continue yet"),
+    ],
+)
+def test_a_text_that_cannot_be_cut_there_is_refused(heat, place, message):
+    with pytest.raises(RequestError, match=message):
+        branch(heat, place, [])
+
+
+def test_a_choice_that_the_model_does_not_know_is_refused_by_name():
+    with pytest.raises(
+        VocabError, match="^'x', chosen for character 2, is not among the 10 symbols of small-lstm; choose"
+    ):
+        branch(CUTTABLE, 1, [[1, "x"]])
+
+
 def test_one_click_has_both_models_at_three_temperatures():
     heats = list(writing.write_at_temperatures(make_registry(), settings(prompt="ab", length=25, temperature=0.3)))[-1]
     expected = [lm.generate("ab", 25, temperature, seed=7) for temperature in TEMPERATURES for lm in (LSTM, RNN)]
