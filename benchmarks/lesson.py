@@ -1,4 +1,4 @@
-"""The figures of docs/teaching.md: how far back a speaker counts, where words end, how often the likeliest is right."""
+"""The figures of docs/teaching.md: how far back a speaker counts, where words end, how often a guess is right."""
 
 import argparse
 import re
@@ -11,6 +11,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from charlm import CharLM
+from charlm.inference import DEFAULT_TEMPERATURE
+from charlm.inference.sampling import SamplingSettings
+from charlm.model.history import bits_per_char
 from charlm.text import read_text
 from train.data import load_text
 
@@ -21,6 +24,9 @@ SPEAKERS = ("KING RICHARD III", "JULIET")
 DISTANCES = (0, 10, 20, 30, 40, 80, 160, 320, 640)  # characters of speech between the speaker and the text
 COMPARED = 50  # characters of two texts that are the same or not
 TEMPERATURES = (0.2, 0.5, 0.8, 1.0, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7)
+CHOSEN = 20  # the place of the symbol that is replaced
+PROMPT = "ROMEO:\n"
+QUESTIONS = ("or the court", "who was last to draw")  # ends of two in the scene
 WRITTEN = 2000  # characters at each temperature and seed
 WORD = re.compile(r"[A-Za-z']{4,}")  # a shorter one is often a word by chance
 
@@ -44,18 +50,39 @@ def share_of_words(lm: CharLM, temperature: float, known: set[str], seeds: int) 
     words = [
         word
         for seed in range(seeds)
-        for word in WORD.findall(lm.generate("ROMEO:\n", WRITTEN, temperature=temperature, seed=seed))[:-1]
+        for word in WORD.findall(lm.generate(PROMPT, WRITTEN, temperature=temperature, seed=seed))[:-1]
     ]
     return float(np.mean([word.lower() in known for word in words]))
 
 
-def share_of_guesses(lm: CharLM, text: str) -> float:
-    """Return how often the symbol that a model holds likeliest is the next one of a text."""
-    return float(np.mean(lm.inspect(text).likeliest[1:, 0] == lm.vocab.encode(text)[1:]))
+def same_after_choice(lm: CharLM, seeds: int) -> float:
+    """Return how often the next symbol is the same although one before it was replaced by the next likeliest one."""
+    same = 0
+    for seed in range(seeds):
+        settings = SamplingSettings(DEFAULT_TEMPERATURE, 0, 1.0, seed)
+        text = lm.generate(PROMPT, CHOSEN + 2, seed=seed)
+        likeliest = lm.vocab.decode(lm.inspect(PROMPT + text[: CHOSEN + 1]).likeliest[-1])
+        forced = text[:CHOSEN] + next(symbol for symbol in likeliest if symbol != text[CHOSEN])
+        ((symbol, _),) = lm.stream_scored(PROMPT, 1, settings, after=forced)
+        same += symbol == text[CHOSEN + 1]
+    return same / seeds
+
+
+def read_scene(lm: CharLM) -> tuple[float, float, dict[str, float]]:
+    """Return how a model reads the scene.
+
+    The share of the places where the symbol that it holds likeliest is the next one; its bits per character; its nats
+    for the question mark behind each of QUESTIONS.
+    """
+    text = read_text(SCENE)
+    read = lm.inspect(text)
+    right = float(np.mean(read.likeliest[1:, 0] == lm.vocab.encode(text)[1:]))
+    marks = {question: float(read.surprisals[text.index(f"{question}?") + len(question)]) for question in QUESTIONS}
+    return right, bits_per_char(float(read.surprisals[1:].mean())), marks
 
 
 def report(seeds: int, text: str) -> Iterator[str]:
-    """Yield the lines of three tables. seeds: for each of their figures. text: whose words are known ones."""
+    """Yield the lines of four tables. seeds: for each of their figures. text: whose words are known ones."""
     encoded = load_text(text).encoded
     whole = "".join(encoded.symbols[index] for index in encoded.ids)
     known = {word.lower() for word in WORD.findall(whole)}
@@ -66,9 +93,13 @@ def report(seeds: int, text: str) -> Iterator[str]:
     yield f"words of four letters or more that are words of {text}, by temperature"
     for cell, lm in lms.items():
         yield f"{cell:<6}" + "".join(f"{t:>5}: {share_of_words(lm, t, known, seeds // 10):4.0%}" for t in TEMPERATURES)
-    yield "how often the likeliest symbol is the next one of the scene"
+    yield "the same next symbol after a forced one"
     for cell, lm in lms.items():
-        yield f"{cell:<6}{share_of_guesses(lm, read_text(SCENE)):5.0%}"
+        yield f"{cell:<6}{same_after_choice(lm, seeds):5.0%}"
+    yield "the scene: the likeliest symbol is the next one, bits per character, nats for question marks"
+    for cell, lm in lms.items():
+        right, bits, marks = read_scene(lm)
+        yield f"{cell:<6}{right:5.0%}{bits:7.3f}   " + ", ".join(f"{each}? {nats:.1f}" for each, nats in marks.items())
 
 
 def main() -> None:
