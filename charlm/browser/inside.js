@@ -1,137 +1,193 @@
-/* The view *Look inside*: what a model expected at each character of a text, and what one of its units did. */
+/* The view *Look inside*: what two models expected at each character of a text, and what a unit of one of them did. */
 
-import { changes } from "./components/changes.js";
-import { encodeShades, HeatText, MOST_NATS } from "./components/heat.js";
-import { byId, make, readable } from "./components/text.js";
-import { entryOf, getModel, keepModels, models, whenAdded } from "./models.js";
+import { CellPanel } from "./components/cell.js";
+import { HeatText } from "./components/heat.js";
+import { PatternPanel, StretchPicker } from "./components/pattern.js";
+import { byId, readable } from "./components/text.js";
+import { coloursOfGate, Inspected } from "./inspected.js";
+import { entryOf, getModel, keepModels, models, scene, whenAdded } from "./models.js";
+import { DIFFERENCE, SURPRISAL, UnitFields } from "./unit.js";
 import { offerModels, sentence } from "./write.js";
 
-const LONGEST_INSPECTED = 5000; // characters, as in the Gradio page
+const LETTERS = ["a", "b"]; // of the models
 const WRITTEN = 1500; // characters of the text that a model writes to be looked into
-const SURPRISAL = "surprisal";
-const HINT =
-  "Point at a character, or move there with the arrow keys, to see which characters the model held likeliest there.";
+const MOST_UNKNOWN = 0.02; // share of the scene's characters that a model may lack, or it begins with another text
+const HINT = "Point at a character, or go to it with the arrow keys.";
 
 /** The view.
 
-    seen: what it shows, {name, inspection, text, units}: by which model, of which text, and the activations of the
-      units once they were asked for. */
+    seen: the text that the models have read, an Inspected. place: of the character that is looked at.
+    isHeld: whether it was chosen, so that pointing at another one changes nothing until it is let go.
+    searched: the model, A being 0, whose pattern is shown. */
 class InsideView {
   constructor(tell) {
     this.tell = tell;
-    this.props = { heading: "What the model expected", explained: HINT, value: {} };
-    this.heat = new HeatText(byId("seen"), this.props, () => {});
+    Object.assign(this, { place: 0, isHeld: false });
     this.asked = 0; // questions; an answer is shown if it is that to the last
+    this.fields = new UnitFields({
+      configs: () => this.names.map((name) => entryOf(name).config),
+      onChange: () => this.paint(),
+    });
+    this.texts = LETTERS.map((side, model) => this.makeText(side, model));
+    this.pickers = this.texts.map(
+      (text, model) => new StretchPicker(text, (stretch) => this.showPattern(model, stretch)),
+    );
+    this.cell = new CellPanel(byId("cell"), { onPlace: (place) => this.goTo(place, true) });
+    this.pattern = new PatternPanel(byId("pattern"), {
+      search: (request) => this.search(request),
+      onPlace: (start) => this.goTo(start, true),
+      onUnit: ([layer, unit]) => {
+        this.fields.choose({ model: this.searched, layer, unit });
+        this.paint();
+      },
+    });
+    this.connect();
+  }
+
+  makeText(side, model) {
+    const props = { heading: `What model ${side.toUpperCase()} expected`, explained: HINT, value: {} };
+    const point = (place) => this.goTo(place, this.texts[model].isHeld);
+    const select = (_, { index }) => point(index); // it is held now, or let go
+    return new HeatText(byId(`seen-${side}`), props, select, { onPoint: point, onChoose: () => {} });
+  }
+
+  connect() {
     byId("inside-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.inspect();
     });
+    byId("inspect-text").addEventListener("keydown", (event) => {
+      if (event.key === "Escape" || (event.key === "Enter" && (event.ctrlKey || event.metaKey))) this.inspect();
+    });
+    byId("edit-text").addEventListener("click", () => this.edit());
     byId("write-text").addEventListener("click", () => this.writeText());
-    byId("inspect-model").addEventListener("change", () => {
-      this.offerUnits();
-      this.inspect();
-    });
-    byId("colour").addEventListener("change", () => this.paint());
-    byId("unit-number").addEventListener("input", () => this.paint());
-    byId("inspect-text").addEventListener("input", () => this.compare());
+    for (const side of LETTERS) byId(`inspect-model-${side}`).addEventListener("change", () => this.inspect());
   }
 
-  get model() {
-    return entryOf(byId("inspect-model").value);
+  get names() {
+    return LETTERS.map((side) => byId(`inspect-model-${side}`).value);
   }
 
-  /** Offer the states of the chosen model, layer by layer. */
-  offerUnits() {
-    const { cell, num_layers: layers, hidden_size: units } = this.model.config;
-    const states = cell === "lstm" ? ["hidden", "cell"] : ["hidden"];
-    const names = states.flatMap((state) => Array.from({ length: layers }, (_, layer) => `${state} ${layer}`));
-    const options = [SURPRISAL, ...names].map((name) => {
-      const option = make("option", "", name === SURPRISAL ? name : `a unit of ${name.replace(" ", " layer ")}`);
-      option.value = name;
-      return option;
-    });
-    byId("colour").replaceChildren(...options);
-    byId("unit-number").max = units - 1;
-    byId("unit-number").value = Math.min(Number(byId("unit-number").value), units - 1);
-    this.showField();
-  }
-
-  showField() {
-    byId("unit-field").hidden = byId("colour").value === SURPRISAL;
-    byId("unit-value").textContent = `${byId("colour").value}:${byId("unit-number").value}`;
-  }
-
-  /** Read the text with the model, and show what it expected. */
+  /** Let both models read the text, and show what they expected. */
   async inspect() {
     const asked = ++this.asked;
-    const { name } = this.model;
-    const whole = Array.from(byId("inspect-text").value);
-    const text = whole.slice(0, LONGEST_INSPECTED).join("");
+    const { names } = this;
+    const lines = LETTERS.map((side) => byId(`seen-line-${side}`));
+    const say = (model, words) => (lines[model].textContent = readable(words));
+    names.forEach((name, model) => {
+      byId(`inspect-about-${LETTERS[model]}`).textContent = readable(inShort(entryOf(name)));
+      say(model, "reading");
+    });
+    keepModels([...names, ...LETTERS.map((side) => byId(`model-${side}`).value)]);
     try {
-      if (text === "") throw new Error("there is nothing to read: enter a text of characters that the model knows");
-      byId("seen-line").textContent = readable(`${name} · reading`);
-      keepModels([name, byId("model-a").value, byId("model-b").value]);
-      const lm = await getModel(name);
-      const inspection = await lm.inspect(text);
+      const seen = await Inspected.read(names, byId("inspect-text").value, (model, there, whole) => {
+        if (asked === this.asked) say(model, `${Math.round((100 * there) / whole)} % loaded`);
+      });
       if (asked !== this.asked) return;
-      if (!inspection.symbols.length) {
-        throw new Error("there is nothing to read: enter a text of characters that the model knows");
-      }
-      this.seen = { name, inspection, text: byId("inspect-text").value };
+      this.seen = seen;
+      this.place = Math.min(this.place, seen.symbols.length - 1);
       this.tell("");
+      this.stopEditing();
+      names.forEach((_, model) => say(model, seen.describe(model)));
+      this.pattern.show(null);
+      this.fields.choose(this.fields.unit);
       this.paint();
-      byId("seen-line").textContent = readable(describe(inspection, whole.length));
     } catch (error) {
       if (asked !== this.asked) return;
-      byId("seen-line").textContent = "";
+      for (const line of lines) line.textContent = "";
       this.tell(sentence(error));
     }
   }
 
-  /** Colour what was read by surprisal, or by the activation of the chosen unit. */
+  /** Show what is known of a character, in both texts and of the unit. isHeld: whether it stays when the pointer leaves. */
+  goTo(place, isHeld) {
+    if (!this.seen || place >= this.seen.symbols.length) return;
+    Object.assign(this, { place, isHeld });
+    for (const text of this.texts) {
+      if (place >= text.shown || (text.cursor === place && text.isHeld === isHeld)) continue;
+      text.isHeld = isHeld;
+      text.point(place); // which comes back here, and changes nothing then
+      reveal(text.text, text.text.children[place]);
+    }
+    if (this.cell.place !== place) this.cell.point(place);
+  }
+
+  /** Colour the texts, and show the unit step by step once its gates are known. */
   async paint() {
-    this.showField();
     const { seen } = this;
-    if (!seen || seen.name !== this.model.name) return;
-    const [state, layer] = byId("colour").value.split(" ");
-    const isUnit = state !== SURPRISAL;
-    if (isUnit && !(await this.readUnits(seen))) return;
-    const unit = Number(byId("unit-number").value); // now, as it may have been moved meanwhile
-    const { symbols, likeliest } = seen.inspection;
-    this.props.value = {
-      text: symbols.join(""),
-      shades: encodeShades(isUnit ? activations(seen.units, state, Number(layer), unit) : surprisals(seen.inspection)),
-      kind: isUnit ? "activation" : SURPRISAL,
-      details: likeliest,
-      name: `${seen.name}-${isUnit ? `${state}-${layer}-${unit}` : SURPRISAL}`,
-    };
-    this.heat.update();
-    this.compare();
-  }
-
-  /** Have the activations of all units in what is shown; return whether they are there and still wanted. */
-  async readUnits(seen) {
+    const { unit, colour } = this.fields;
+    if (!seen) return;
+    if ([SURPRISAL, DIFFERENCE].includes(colour)) this.colour({});
     try {
-      seen.reading ??= getModel(seen.name).then((lm) => lm.units(seen.inspection.symbols.join("")));
-      seen.units ??= await seen.reading;
+      const { cell, gates } = await seen.gatesOf(unit);
+      if (seen !== this.seen || unit !== this.fields.unit) return; // another one was chosen meanwhile
+      const title = `${seen.names[unit.model]}, layer ${unit.layer}, unit ${unit.unit}`;
+      byId("cell").dataset.side = LETTERS[unit.model];
+      this.cell.place = this.place;
+      this.cell.show({ title, symbols: seen.symbols, cell, gates });
+      this.colour(gates);
     } catch (error) {
-      seen.reading = undefined;
-      this.tell(sentence(error));
+      if (unit === this.fields.unit) this.tell(sentence(error));
     }
-    return seen.units && seen === this.seen && byId("colour").value !== SURPRISAL;
   }
 
-  /** Say whether the text or the model is another one than what is shown. */
-  compare() {
-    if (!this.seen) return;
-    const now = { model: this.model.name, text: byId("inspect-text").value };
-    const asked = { model: this.seen.name, text: this.seen.text };
-    byId("seen-changed").textContent = changes(asked, now, "“Look inside” reads the text as it is now.");
+  /** Colour the texts. gates: of the unit, by name, as far as they are known. */
+  colour(gates) {
+    const { seen } = this;
+    const { unit, colour } = this.fields;
+    this.texts.forEach((text, model) => {
+      const isOfUnit = colour in gates && model === unit.model;
+      let colours = isOfUnit ? coloursOfGate(gates[colour], this.fields.isSigmoid(colour)) : seen.surprisal(model);
+      if (colour === DIFFERENCE) colours = seen.difference();
+      text.props.value = seen.heatOf(model, colours);
+      text.update();
+    });
+    this.goTo(this.place, this.isHeld);
   }
 
+  /** Search for what a stretch of a model's text has in common with other places. */
+  showPattern(model, { start, end }) {
+    const { seen } = this;
+    if (!seen) return;
+    this.searched = model;
+    this.pickers[1 - model].mark(-1, -1);
+    byId("pattern").dataset.side = LETTERS[model];
+    const { num_layers: layers, hidden_size: units } = seen.lms[model].config;
+    this.pattern.show({ title: seen.names[model], symbols: seen.searched, start, end, units: layers * units });
+  }
+
+  async search(request) {
+    this.searching?.abort();
+    const { signal } = (this.searching = new AbortController());
+    try {
+      return await this.seen.findPattern(this.searched, { ...request, signal });
+    } catch (error) {
+      return signal.aborted ? undefined : { error: sentence(error) };
+    }
+  }
+
+  /** Put the text into a field in its own place. */
+  edit() {
+    byId("view-inside").classList.add("editing");
+    byId("inspect-text").hidden = false;
+    byId("seen").hidden = true;
+    const before = (this.seen?.symbols ?? []).slice(0, this.place).join("").length;
+    byId("inspect-text").focus();
+    byId("inspect-text").setSelectionRange(before, before);
+  }
+
+  stopEditing() {
+    const hadFocus = document.activeElement === byId("inspect-text");
+    byId("view-inside").classList.remove("editing");
+    byId("inspect-text").hidden = true;
+    byId("seen").hidden = false;
+    if (hadFocus) this.texts[0].text.focus();
+  }
+
+  /** Let model A write a text to look into. */
   async writeText() {
     try {
-      const lm = await getModel(this.model.name);
+      const lm = await getModel(this.names[0]);
       byId("inspect-text").value = await lm.generate("", { length: WRITTEN });
     } catch (error) {
       return this.tell(sentence(error));
@@ -139,46 +195,36 @@ class InsideView {
     await this.inspect();
   }
 
-  /** Begin with what the model wrote when it was best: a text that it was not trained on. */
+  /** Begin with the scene that no model was trained on, or with a text of model A's own, if its alphabet is another. */
   async open() {
-    const { history } = this.model;
+    const { history, config } = entryOf(this.names[0]);
+    const symbols = Array.from(scene.text);
+    const unknown = symbols.filter((symbol) => !config.vocab.includes(symbol)).length;
     const best = history?.epochs.find(({ epoch }) => epoch === history.best.epoch);
-    this.offerUnits();
-    if (!best?.sample) return this.writeText();
-    byId("inspect-text").value = best.sample;
+    const text = unknown <= MOST_UNKNOWN * symbols.length ? scene.text : best?.sample;
+    if (!text) return this.writeText();
+    byId("inspect-text").value = text;
     return this.inspect();
   }
 }
 
-function surprisals(inspection) {
-  return Array.from(inspection.surprisals, (nats) => nats / MOST_NATS);
+/** Say what a model is: its cell, its size, and its validation loss. */
+function inShort({ about, history }) {
+  const loss = history ? ` · validation loss ${history.best.val_loss.toFixed(2)}` : "";
+  return about.replace(/^Char| · [\d,]+ parameters$/g, "") + loss;
 }
 
-/** Return the activations of a unit after each symbol, scaled from [-a, a] to [0, 1]; a is the largest in size. */
-function activations(read, state, layer, unit) {
-  const found = read.symbols.map((_, place) => read[state][(place * read.layers + layer) * read.units + unit]);
-  const largest = found.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-12);
-  return found.map((value) => (value / largest + 1) / 2);
+/** Scroll a text so that a character of it is in sight; the page stays where it is. */
+function reveal(text, span) {
+  const [outer, inner] = [text.getBoundingClientRect(), span.getBoundingClientRect()];
+  if (inner.top < outer.top) text.scrollTop += inner.top - outer.top - 8;
+  else if (inner.bottom > outer.bottom) text.scrollTop += inner.bottom - outer.bottom + 8;
 }
 
-function describe(inspection, length) {
-  const read = inspection.symbols.length;
-  const parts = [`${read.toLocaleString("en")} characters`];
-  if (read > 1) {
-    const nats = Array.from(inspection.surprisals).slice(1);
-    const bits = nats.reduce((sum, each) => sum + each, 0) / nats.length / Math.LN2;
-    parts.push(`${bits.toFixed(2)} bits per character, perplexity ${(2 ** bits).toFixed(1)}`);
-  }
-  if (length > LONGEST_INSPECTED) {
-    parts.push(`the first ${LONGEST_INSPECTED.toLocaleString("en")} of ${length.toLocaleString("en")} are shown`);
-  }
-  if (inspection.skipped) parts.push(`skipped, as the model does not know it: '${inspection.skipped}'`);
-  return parts.join(" · ");
-}
-
-/** Open the view. */
+/** Open the view, with the models of *Write*. */
 export function openInside(tell) {
-  offerModels(byId("inspect-model"), models[0].name);
-  whenAdded(() => offerModels(byId("inspect-model"), byId("inspect-model").value));
+  const offer = (side, name) => offerModels(byId(`inspect-model-${side}`), name);
+  LETTERS.forEach((side, number) => offer(side, byId(`model-${side}`).value || models[Math.min(number, models.length - 1)].name));
+  whenAdded(() => LETTERS.forEach((side) => offer(side, byId(`inspect-model-${side}`).value)));
   new InsideView(tell).open();
 }

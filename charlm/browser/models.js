@@ -11,11 +11,15 @@ export const reading = { own: {}, pairs: [] };
 /** The lesson of the page, as charlm/browser/lesson.py reads it, if there is one. */
 export let lesson;
 
+/** A text to look into that no model was trained on. */
+export const scene = { text: "" };
+
 /** Read what the page knows of its models. Throws what the browser throws if it cannot. */
 export async function readPage() {
   const data = JSON.parse(await contentOf(byId("data")));
   models.push(...data.models);
   Object.assign(reading, data.reading);
+  scene.text = data.scene;
   lesson = data.lesson;
   hubAddress = data.hub;
 }

@@ -28,6 +28,7 @@ from charlm.text import printable
 
 ENGINE, SCRIPT, STYLE, TEMPLATE = (FOLDER / name for name in ("charlm.js", "page.js", "page.css", "page.html"))
 STARTER = FOLDER / "start.js"  # runs the script of an exported page, which stands in it packed
+SCENE = FOLDER.parent / "web" / "static" / "scene.txt"  # a text to look into, which no model was trained on
 LOADER = FOLDER / "load.js"  # the part of a page on a static Space that loads models from the Hub
 MARK = '<meta name="generator" content="charlm export">'  # by which an exported page is known
 MOST_MODELS = 20
@@ -117,7 +118,7 @@ def static_files(
 
 
 def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict[str, Any]:
-    """Return what the page knows of its models, as JSON holds it: `models`, and `reading`, what their curves show.
+    """Return what the page knows, as JSON holds it: `models`, `reading`, what their curves show, and `scene`, a text.
 
     Of each model it has `name`, `about` (a line), `card` (the card in short, in sentences), `license`, `source`,
     `address`, `size`, `sha256`, `config` (the content of config.json) and `history`. The reading has a paragraph for
@@ -126,7 +127,8 @@ def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict
     records = [(model.name, model.history) for model in models if model.history is not None]
     own = {name: read_curves([(name, history)])[0] for name, history in records}
     pairs = [[a, b, read_curves([(a, one), (b, other)])[2:]] for (a, one), (b, other) in combinations(records, 2)]
-    data = {"models": [_describe(model) for model in models], "reading": {"own": own, "pairs": pairs}}
+    scene = SCENE.read_text(encoding="utf-8")
+    data = {"models": [_describe(model) for model in models], "reading": {"own": own, "pairs": pairs}, "scene": scene}
     return data | ({"lesson": lesson.to_json()} if lesson else {})
 
 

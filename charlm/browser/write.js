@@ -228,7 +228,7 @@ class WriteView {
       const settings = ask.call(this);
       this.tell("");
       byId("shared").hidden = true; // its link belongs to the texts before
-      keepModels([settings.model_a, settings.model_b, byId("inspect-model").value]);
+      keepModels([settings.model_a, settings.model_b, byId("inspect-model-a").value, byId("inspect-model-b").value]);
       document.body.classList.add("writing");
       place.scrollIntoView({ block: "nearest" });
       const results = await Promise.allSettled(write(settings, running.signal));

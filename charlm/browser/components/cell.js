@@ -7,7 +7,7 @@ import { make, MOST_MARKS, named, readable, visible } from "./text.js";
    lets everything through. */
 const LEFT = 0.1;
 const RIGHT = 0.9;
-const CHARACTER_WIDTH = 8; // pixels at least of a character below the plots
+const CHARACTER_WIDTH = 7; // pixels at least of a character below the plots
 const [FEWEST_SHOWN, MOST_SHOWN] = [16, 72]; // characters of a line
 const BEFORE = "before"; // a state of the step before, 0 at the first character
 
@@ -143,7 +143,7 @@ export class CellPanel {
     this.place = place;
     const { symbols } = this.value;
     const count = symbols.length.toLocaleString("en");
-    this.where.textContent = `at ${named(symbols[place])}, character ${(place + 1).toLocaleString("en")} of ${count}`;
+    this.where.textContent = `at ${named(symbols[place])}, ${(place + 1).toLocaleString("en")} of ${count}`;
     this.equations.replaceChildren(...this.parts.equations.map((equation) => this.makeEquation(equation)));
     this.width ||= this.line.clientWidth || 40 * CHARACTER_WIDTH;
     const shown = Math.min(Math.max(Math.floor(this.width / CHARACTER_WIDTH), FEWEST_SHOWN), MOST_SHOWN);

@@ -1,4 +1,4 @@
-/* Texts with a background colour for each character: by its surprisal, by a unit's activation, by its influence. */
+/* Texts with a background colour for each character: by its surprisal, by what a unit or a gate did, by its influence. */
 
 import { label, make, named, percentOf, readable, save, toClipboard, visible } from "./text.js";
 
@@ -8,7 +8,18 @@ export const LOWEST = 48;
 export const HIGHEST = 126;
 export const MOST_NATS = 7.8;
 
+/* The difference of two models' surprisals, that of A minus that of B, which has shade 1; its negative has shade 0. */
+export const MOST_DIFFERENCE = 5;
+
+const SIGNED = ["activation", "difference"]; // kinds whose shades below 0.5 are of negative numbers
+
 const DESCRIPTIONS = {
+  difference: (shade) => {
+    const nats = (2 * shade - 1) * MOST_DIFFERENCE;
+    if (Math.abs(nats) < MOST_DIFFERENCE / (HIGHEST - LOWEST)) return "as surprising to model A as to B";
+    return `${Math.abs(nats).toFixed(1)} nats less surprising to model ${nats < 0 ? "A" : "B"}`;
+  },
+  gate: (shade) => `gate ${shade.toFixed(2)}`,
   surprisal: (shade) => `surprisal ${(shade * MOST_NATS).toFixed(1)} nats`,
   activation: (shade) => `activation ${(2 * shade - 1).toFixed(2)} of the strongest`,
   influence: (shade) => `influence ${(100 * shade).toFixed(0)} % of the strongest`,
@@ -46,7 +57,7 @@ function placeOf(element) {
     text, detail: the elements of the text and of the explanation below it.
     symbols: the characters of the value. shown: how many of them are on the page.
     cursor: the place of the character that is explained, -1 if there is none. isHeld: whether it is held.
-    whole, shades, prompt, kind: of the value that was last shown.
+    whole, shades, prompt, kind, details: of the value that was last shown.
     marks: the combining marks at the end of what is shown. due: the time of the last paced step. */
 export class HeatText {
   constructor(element, props, trigger, { onPoint, onChoose } = {}) {
@@ -99,15 +110,30 @@ export class HeatText {
     const { prompt, text, shades, kind, details, run } = this.value;
     const forced = new Map(run?.forced ?? []);
     const symbols = Array.from(text);
+    const isShown = text === this.whole && prompt === this.prompt && this.shown === symbols.length;
+    if (isShown && details && details === this.details) return this.recolour(kind, shades);
     if (kind !== this.kind || prompt !== this.prompt || details) this.clear();
     else if (!(text.startsWith(this.whole) && shades.startsWith(this.shades))) {
       this.cut(this.countCommon(symbols, shades, forced));
     }
-    Object.assign(this, { whole: text, shades, kind, prompt, symbols, forced });
+    Object.assign(this, { whole: text, shades, kind, prompt, symbols, forced, details });
     this.text.dataset.prompt = readable(prompt);
     this.text.dataset.kind = kind;
     if (this.pace) this.reveal();
     else this.show(this.symbols.length);
+  }
+
+  /** Show the same characters in other colours. */
+  recolour(kind, shades) {
+    Object.assign(this, { kind, shades });
+    this.text.dataset.kind = kind;
+    Array.from(this.text.children, (span, place) => {
+      const shade = this.shade(shades, place);
+      span.style.removeProperty("--shade");
+      span.classList.remove("negative");
+      if (shade !== null) this.paint(span, shade);
+    });
+    if (this.detail && this.cursor >= 0) this.explain(this.cursor, this.describe(this.cursor));
   }
 
   clear() {
@@ -195,18 +221,23 @@ export class HeatText {
     return code >= LOWEST && code <= HIGHEST ? (code - LOWEST) / (HIGHEST - LOWEST) : null;
   }
 
-  /** Colour a character. Activations below 0, whose shades are below 0.5, have their own colour. */
+  /** Colour a character. Negative numbers have their own colour. */
   paint(span, shade) {
-    if (this.kind !== "activation") return span.style.setProperty("--shade", shade.toFixed(3));
+    if (!SIGNED.includes(this.kind)) return span.style.setProperty("--shade", shade.toFixed(3));
     span.style.setProperty("--shade", Math.abs(2 * shade - 1).toFixed(3));
     span.classList.toggle("negative", shade < 0.5);
+  }
+
+  /** Say in words what the colour of a character means. */
+  describe(place) {
+    const shade = this.shade(this.value.shades, place);
+    return shade === null ? "" : `: ${DESCRIPTIONS[this.kind](shade)}`;
   }
 
   /** Describe the character at a place. */
   point(place) {
     if (place === undefined || place >= this.shown) return;
-    const shade = this.shade(this.value.shades, place);
-    const words = shade === null ? "" : `: ${DESCRIPTIONS[this.kind](shade)}`;
+    const words = this.describe(place);
     this.text.children[place].title = named(this.symbols[place]) + words;
     if (!this.detail && !this.onPoint) return;
     this.text.children[this.cursor]?.classList.remove("cursor", "held");

@@ -222,13 +222,13 @@ def test_a_cell_shows_its_equations_with_the_numbers_of_a_step_and_how_often_its
         return [" ".join(text.split()) for text in page.locator(selector).all_text_contents()]
 
     first = words(".cell-where"), words(".cell-equation")
-    assert first[0] == ["at “a”, character 1 of 2"] and first[1] != equations
+    assert first[0] == ["at “a”, 1 of 2"] and first[1] != equations
     if cell != "rnn":
         assert "before 0.000" in first[1][0]  # the text begins from the zero state
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("went") == [1] and words(".cell-where") == ["at line break, character 2 of 2"]
+    assert page.evaluate("went") == [1] and words(".cell-where") == ["at line break, 2 of 2"]
     assert words(".cell-equation") == equations
-    assert "character 2 of 2" in words(".cell-said")[0]
+    assert "line break, 2 of 2" in words(".cell-said")[0]
     numbers = dict(zip(words(".cell-name b"), words(".cell-here"), strict=True))
     assert numbers == {name: f"{each[1]:.3f}".replace("-", "−") for name, each in gates.items()}
     saturated = [words(f"tr:has(b:text-is('{name}')) .cell-saturated > :not(.cell-shares)") for name in gates]

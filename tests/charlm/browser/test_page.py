@@ -617,33 +617,98 @@ class TestLearn:
 
 
 class TestInside:
-    def test_the_likeliest_symbols_and_the_units_are_those_of_python(self, visit, exported, lms):
+    def test_two_models_read_a_text_and_a_unit_and_a_pattern_are_looked_into(self, visit, exported, lms):
+        rnn, lstm = lms.values()
         opened = visit(exported, "?view=inside")
-        opened.tab.locator("#seen .heat-text span").first.wait_for()
-        text = "ROMEO:\nWhat light is this?\n"
-        opened.fill(inspect_text=text + "한")
-        assert opened.words("seen-changed").startswith("Changed since: text.")
-        opened.tab.locator("#inspect").click()
-        opened.wait_for_words("seen-line", f"{len(text)} characters")
-        assert "skipped, as the model does not know it: '한'" in opened.words("seen-line")
-        assert opened.text("seen") == text and opened.words("seen-changed") == ""
-        found = lms["shakespeare-rnn"].inspect(text)
-        opened.tab.locator("#seen .heat-text span").nth(12).hover()
-        figures = opened.tab.locator("#seen .bar-row .bar-figure")
-        assert figures.all_inner_texts() == [f"{100 * p:.1f} %" for p in found.probabilities[12]]
-        opened.tab.locator("#seen .heat-text").focus()
-        opened.tab.keyboard.press("ArrowRight")
-        assert figures.all_inner_texts() == [f"{100 * p:.1f} %" for p in found.probabilities[13]]
+        opened.wait_until("document.querySelectorAll('#cell .cell-here').length === 2")  # of the RNN
+        assert opened.words("seen-line-a").startswith("2,155 characters")
+        for name in ("seen-a", "seen-b", "seen-line-b", "cell", "pattern", "colour", "unit-number"):
+            box = opened.tab.locator(f"#{name}").bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= 720
 
-        opened.tab.locator("#colour").select_option("hidden 1")
-        opened.slide("unit-number", "17")
-        opened.wait_until("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
-        activations = found.hidden[:, 1, 17]
-        spans = opened.tab.locator("#seen .heat-text span")
-        for place in (0, 5, 20):
-            shade = float(spans.nth(place).evaluate("span => span.style.getPropertyValue('--shade')"))
-            assert shade == pytest.approx(abs(activations[place]) / np.abs(activations).max(), abs=0.02)
-            assert ("negative" in (spans.nth(place).get_attribute("class") or "")) == (activations[place] < 0)
+        # 1) another text
+        text = "ROMEO:\nWhat light is this?\n\nJULIET:\nWhat light?\n"
+        opened.tab.locator("#edit-text").click()
+        assert not opened.tab.locator("#seen").is_visible()
+        opened.fill(inspect_text=text + "한")
+        opened.tab.keyboard.press("Control+Enter")
+        opened.wait_for_words("seen-line-b", f"{len(text)} characters")
+        for side in "ab":
+            assert "skipped, as the model does not know it: '한'" in opened.words(f"seen-line-{side}")
+            assert opened.text(f"seen-{side}") == text
+
+        # 2) what both expected at a character of one of them
+        seen = [lm.inspect(text) for lm in (rnn, lstm)]
+        figures = [opened.tab.locator(f"#seen-{side} .bar-row .bar-figure") for side in "ab"]
+
+        def expected(place):
+            return [[f"{100 * p:.1f} %" for p in each.probabilities[place]] for each in seen]
+
+        spans = [opened.tab.locator(f"#seen-{side} .heat-text span") for side in "ab"]
+        spans[1].nth(12).hover()
+        assert [each.all_inner_texts() for each in figures] == expected(12)
+        opened.tab.locator("#seen-a .heat-text").focus()
+        opened.tab.keyboard.press("ArrowRight")
+        assert [each.all_inner_texts() for each in figures] == expected(13)
+        assert opened.words("cell").splitlines()[1] == "at “i”, 14 of 48"
+
+        # 3) the colours
+        def shades(side):
+            shown = spans[side].evaluate_all(
+                "all => all.map(each => (each.className.includes('negative') ? -1 : 1) * "
+                "parseFloat(each.style.getPropertyValue('--shade')))"
+            )
+            return np.array(shown, float)  # NaN for the first, which nothing predicts
+
+        opened.tab.locator("#colour").select_option("difference")
+        difference = np.clip((seen[0].surprisals - seen[1].surprisals) / 5, -1, 1)
+        for side in (0, 1):
+            np.testing.assert_allclose(shades(side), difference, atol=0.02)
+        opened.tab.locator("#unit-layer").select_option("1")
+        opened.fill(unit_number="17")
+        opened.tab.locator("#colour").select_option("h")
+        opened.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'activation'")
+        activations = seen[0].hidden[:, 1, 17]
+        np.testing.assert_allclose(shades(0), activations / np.abs(activations).max(), atol=0.02)
+        np.testing.assert_allclose(shades(1), np.minimum(seen[1].surprisals / 7.8, 1), atol=0.01)
+
+        # 4) a unit of the LSTM, step by step
+        opened.tab.locator("#unit-model").select_option("1")
+        opened.fill(unit_number="5")
+        opened.wait_for_words("cell", "homework-lstm, layer 1, unit 5")
+        opened.tab.locator("#cell").focus()
+        opened.tab.keyboard.press("ArrowRight")
+        gates = lstm.unit_gates(seen[1], 1, 5).gates
+        here = opened.tab.locator("#cell .cell-here").all_inner_texts()
+        names = opened.tab.locator("#cell .cell-name b").all_inner_texts()
+        for name, number in zip(names, here, strict=True):
+            assert float(number.replace("−", "-")) == pytest.approx(gates[name][14], abs=1e-3)
+        assert names == ["i", "f", "g", "o", "c", "h"]
+        assert [each.all_inner_texts() for each in figures] == expected(14)
+        opened.tab.locator("#colour").select_option("f")
+        opened.wait_until("document.querySelector('#seen-b .heat-text').dataset.kind === 'gate'")
+        np.testing.assert_allclose(shades(1), gates["f"], atol=0.01)
+
+        # 5) a stretch, and where the same units are on
+        opened.tab.locator("#seen-b .heat-text").focus()
+        for key in ["Home", *["ArrowRight"] * 12, *["Shift+ArrowRight"] * 4]:
+            opened.tab.keyboard.press(key)
+        opened.tab.locator("#pattern .pattern-place").first.wait_for()
+        pattern = lstm.find_pattern(seen[1], 12, 17, 0.3)
+        assert f"{len(pattern.units)} of 512 units are on all along, and off just before and after it" in opened.words(
+            "pattern"
+        )
+        marked = opened.tab.locator("#pattern mark").all_text_contents()
+        assert marked == [text[start:end].replace("\n", "↵") for start, end, _ in pattern.places] != []
+        opened.tab.locator("#pattern .pattern-place").first.click()
+        start = pattern.places[0][0]
+        assert [each.all_inner_texts() for each in figures] == expected(start)
+        spans[0].nth(2).hover()  # the chosen character is held
+        assert [each.all_inner_texts() for each in figures] == expected(start)
+        layer, unit = pattern.units[0]
+        opened.tab.locator("#pattern .pattern-unit").first.click()
+        opened.wait_for_words("cell", f"homework-lstm, layer {layer}, unit {unit}")
+        assert serious_violations(opened.tab) == []
 
     def test_a_model_without_a_record_writes_the_text_that_is_looked_into(self, visit, tmp_path):
         folder = save(make_model("gru", history=False), tmp_path / "bare")
@@ -703,7 +768,7 @@ def test_axe_finds_nothing_serious(visit, exported, view, scheme):
         opened.tab.locator("#share").click()
     if view == "inside":
         opened.wait_for("seen", 100)
-        opened.tab.locator("#seen .heat-text span").nth(50).hover()
+        opened.tab.locator("#seen-a .heat-text span").nth(50).hover()
     assert serious_violations(opened.tab) == []
 
 
@@ -821,7 +886,7 @@ def test_strangers_strings_are_text_in_every_view(visit, tmp_path):
         opened.tab.get_by_role("tab", name=view).click()
         if view == "Look inside":
             opened.wait_for("seen", 20)
-            opened.tab.locator("#seen .heat-text span").nth(5).hover()
+            opened.tab.locator("#seen-a .heat-text span").nth(5).hover()
         seen = opened.tab.evaluate(LOOK)
         assert seen["ran"] is None and seen["elements"] == []
         assert not re.search("[\u202a-\u202e\u2066-\u2069]", seen["text"])

@@ -1,0 +1,94 @@
+/* A text that two models have read: what each expected at each character, what their units did, and the colours of both. */
+
+import { encodeShades, MOST_DIFFERENCE, MOST_NATS } from "./components/heat.js";
+import { getModel } from "./models.js";
+
+const LONGEST_INSPECTED = 5000; // characters, as in the Gradio page
+const LONGEST_SEARCHED = 20000; // characters in which a pattern is searched
+const NOTHING = "there is nothing to read: enter a text of characters that both models know";
+
+/** A text as two models read it. It is made of the characters that both know, so that a place is the same in both.
+
+    names: of model A and model B. text: as it was entered. symbols: the N characters that are shown; `searched` has more
+      of a longer text. skipped: for each model, the distinct characters that it does not know, in a string.
+    inspections: for each model, what `CharLM.inspect` returns. */
+export class Inspected {
+  /** Read a text. onProgress: called with the number of the model, and the bytes of it that are there and of the whole.
+
+      Throws Error if neither character of the text is known, and what loading a model throws. */
+  static async read(names, text, onProgress) {
+    const load = (name, model) => getModel(name, (...progress) => onProgress(model, ...progress));
+    const lms = await Promise.all(names.map(load));
+    const entered = Array.from(text).slice(0, LONGEST_SEARCHED);
+    const skipped = lms.map((lm) => lm.unknown(entered.join("")));
+    const unknown = new Set(skipped.join(""));
+    const searched = entered.filter((symbol) => !unknown.has(symbol));
+    if (!searched.length) throw new Error(NOTHING);
+    const symbols = searched.slice(0, LONGEST_INSPECTED);
+    const inspections = await Promise.all(lms.map((lm) => lm.inspect(symbols.join(""))));
+    return new Inspected({ names, text, lms, symbols, searched, skipped, inspections });
+  }
+
+  constructor(read) {
+    Object.assign(this, read, { key: "", gates: undefined, asking: new AbortController() });
+  }
+
+  /** Return a promise of {cell, gates}, the numbers of a unit's gates: see `CharLM.inspect`. The last ones are kept, and
+      a unit that is asked for ends the wait for the one before. */
+  gatesOf({ model, layer, unit }) {
+    const key = [model, layer, unit].join();
+    if (key !== this.key) {
+      this.asking.abort();
+      this.asking = new AbortController();
+      const { signal } = this.asking;
+      const asked = this.lms[model].inspect(this.symbols.join(""), { gates: { layer, unit }, signal });
+      Object.assign(this, { key, gates: asked.then(({ gates }) => gates) });
+      asked.catch(() => (this.key = this.key === key ? "" : this.key));
+    }
+    return this.gates;
+  }
+
+  /** Return what `CharLM.findPattern` returns of a stretch. */
+  findPattern(model, request) {
+    return this.lms[model].findPattern(this.searched.join(""), request);
+  }
+
+  /** Return the Heat of a model's text. coloured: {kind, shades} of it. */
+  heatOf(model, { kind, shades }) {
+    const { likeliest } = this.inspections[model];
+    const name = `${this.names[model]}-${kind}`;
+    return { text: this.symbols.join(""), shades: encodeShades(shades), kind, details: likeliest, name };
+  }
+
+  /** Return the colours of a model's text by its surprisal. */
+  surprisal(model) {
+    return { kind: "surprisal", shades: this.inspections[model].surprisals.map((nats) => nats / MOST_NATS) };
+  }
+
+  /** Return the colours of both texts by how much more surprising a character was to model A. */
+  difference() {
+    const [a, b] = this.inspections.map(({ surprisals }) => surprisals);
+    return { kind: "difference", shades: a.map((nats, place) => ((nats - b[place]) / MOST_DIFFERENCE + 1) / 2) };
+  }
+
+  /** Say in a line how well a model read the text. */
+  describe(model) {
+    const { surprisals } = this.inspections[model];
+    const parts = [`${this.symbols.length.toLocaleString("en")} characters`];
+    if (surprisals.length > 1) {
+      const bits = surprisals.slice(1).reduce((sum, nats) => sum + nats, 0) / (surprisals.length - 1) / Math.LN2;
+      parts.push(`${bits.toFixed(2)} bits per character, perplexity ${(2 ** bits).toFixed(1)}`);
+    }
+    const whole = Array.from(this.text).length;
+    if (whole > LONGEST_INSPECTED) parts.push(`the first of ${whole.toLocaleString("en")}`);
+    if (this.skipped[model]) parts.push(`skipped, as the model does not know it: '${this.skipped[model]}'`);
+    return parts.join(" · ");
+  }
+}
+
+/** Return the colours of a text by a gate or a state of a unit. A state's largest size in the text has the full shade. */
+export function coloursOfGate(numbers, isSigmoid) {
+  if (isSigmoid) return { kind: "gate", shades: numbers };
+  const largest = numbers.reduce((most, number) => Math.max(most, Math.abs(number)), 1e-12);
+  return { kind: "activation", shades: numbers.map((number) => (number / largest + 1) / 2) };
+}

@@ -1,0 +1,84 @@
+/* The fields of *Look inside* that choose a unit, and by what the texts are coloured. */
+
+import { gatesOfCell } from "./components/cell.js";
+import { MOST_DIFFERENCE, MOST_NATS } from "./components/heat.js";
+import { byId, make } from "./components/text.js";
+
+export const SURPRISAL = "surprisal";
+export const DIFFERENCE = "difference";
+const FIELDS = ["unit-model", "unit-layer", "unit-number", "unit-slider"];
+
+/** The fields.
+
+    configs: returns the configurations of model A and model B. onChange: called when another unit or colour is chosen.
+    unit: the one that is chosen, {model, layer, unit}, model A being 0. */
+export class UnitFields {
+  constructor({ configs, onChange }) {
+    Object.assign(this, { configs, onChange, unit: { model: 0, layer: Infinity, unit: 0 } });
+    byId("colour").addEventListener("change", () => {
+      this.showLegend();
+      onChange();
+    });
+    for (const id of FIELDS) byId(id).addEventListener("input", ({ target }) => this.read(target));
+  }
+
+  /** Return by what the texts are coloured: SURPRISAL, DIFFERENCE, or the name of a gate or state of the unit. */
+  get colour() {
+    return byId("colour").value;
+  }
+
+  /** Return whether a gate of the unit's cell is a sigmoid. */
+  isSigmoid(gate) {
+    return Boolean(this.gates().find(([name]) => name === gate)?.[2]);
+  }
+
+  gates() {
+    return gatesOfCell(this.configs()[this.unit.model].cell);
+  }
+
+  read({ id, value }) {
+    const number = Math.trunc(Number(id === "unit-slider" ? value : byId("unit-number").value));
+    const unit = Math.max(Number.isFinite(number) ? number : 0, 0);
+    this.choose({ model: Number(byId("unit-model").value), layer: Number(byId("unit-layer").value), unit });
+    this.onChange();
+  }
+
+  /** Choose a unit: the last one, of the last layer, if there are not so many. */
+  choose({ model, layer, unit }) {
+    const { num_layers: layers, hidden_size: units } = this.configs()[model];
+    this.unit = { model, layer: Math.min(layer, layers - 1), unit: Math.min(unit, units - 1) };
+    const numbers = Array.from({ length: layers }, (_, number) => [number, `layer ${number}`]);
+    fillSelect(byId("unit-layer"), numbers, this.unit.layer);
+    byId("unit-model").value = model;
+    for (const id of ["unit-number", "unit-slider"]) Object.assign(byId(id), { max: units - 1, value: this.unit.unit });
+    byId("unit-count").textContent = `0 to ${units - 1}`;
+    const ofUnit = this.gates().map(([name, called]) => [name, `${name}, ${called}, of the unit`]);
+    const colours = [[SURPRISAL, "surprisal"], [DIFFERENCE, "difference of the two surprisals"], ...ofUnit];
+    fillSelect(byId("colour"), colours, colours.some(([name]) => name === this.colour) ? this.colour : SURPRISAL);
+    this.showLegend();
+  }
+
+  /** Show what the weakest and the strongest colour stand for. */
+  showLegend() {
+    const { colour, unit } = this;
+    const ofUnit = this.isSigmoid(colour) ? ["gate", "0", "1"] : ["activation", "below 0", "above 0"];
+    const [kind, low, high] = {
+      [SURPRISAL]: ["surprisal", "0", `${MOST_NATS} nats`],
+      [DIFFERENCE]: ["difference", `A expects it, by ${MOST_DIFFERENCE} nats`, "B does"],
+    }[colour] ?? ofUnit;
+    byId("legend").className = `legend ${kind} side ${unit.model ? "b" : "a"}`;
+    byId("legend").replaceChildren(make("span", "", low), make("span", "legend-bar"), make("span", "", high));
+  }
+}
+
+/** Give a list of choices its options, each [value, words], and choose one. */
+function fillSelect(select, options, chosen) {
+  select.replaceChildren(
+    ...options.map(([value, words]) => {
+      const option = make("option", "", words);
+      option.value = value;
+      return option;
+    }),
+  );
+  select.value = chosen;
+}
