@@ -299,6 +299,39 @@ class TestInside:
         take_picture(visitor, "memory")
 
 
+def test_the_first_step_of_the_lesson_is_done_and_noticed(app, visit):
+    visitor = visit(f"{app}/?lesson=1&__theme=dark", 360)
+    lesson = visitor.page.locator("#lesson")
+    assert lesson.is_visible()
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 360
+    visitor.page.set_viewport_size({"width": 1280, "height": 800})
+    with visitor.page.expect_navigation():
+        lesson.get_by_role("link", name="Open what this step needs").click()
+    visitor.wait_until("window.charlm?.isOpen()")
+    assert "__theme=dark" in visitor.page.url
+    for side in "ab":
+        visitor.wait_for_text(f"output-{side}", 150)
+    first = [visitor.text(f"output-{side}") for side in "ab"]
+    assert lesson.get_by_role("status").first.inner_text() == "0 of 1 done"
+    visitor.fill("prompt", visitor.text("prompt").replace("KING RICHARD III", "JULIET"))
+    visitor.page.locator("#generate").click()
+    lesson.get_by_text("Done", exact=True).wait_for()
+    lesson.get_by_text("nothing of the name was left").wait_for()
+    visitor.wait_until("(text) => document.querySelector('#output-b .heat-text').textContent !== text", arg=first[1])
+    visitor.wait_for_text("output-a", 150)
+    assert visitor.text("output-a") == first[0]
+    assert serious_violations(visitor.page) == []
+
+    # the address keeps the step, whatever else stands there
+    visitor.choose_view("Learn")
+    visitor.page.wait_for_url(re.compile(r"view=learn.*&lesson=1|lesson=1.*&view=learn"))
+    lesson.get_by_role("button", name="Next step").click()
+    visitor.page.wait_for_url(re.compile("lesson=2"))
+    lesson.get_by_role("button", name="End the lesson").click()
+    assert "lesson" not in visitor.page.url
+    assert visitor.page.get_by_role("button", name="Lesson", exact=True).is_visible()
+
+
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_nothing_is_wider_than_the_screen(app, visit, view, width):

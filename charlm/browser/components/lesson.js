@@ -28,11 +28,12 @@ class Lesson {
     panel.setAttribute("aria-label", `Lesson: ${readable(this.lesson.title)}`);
     const head = make("div", "lesson-head");
     this.title = make("h2", "lesson-title");
+    this.title.tabIndex = -1;
     this.state = make("span", "lesson-state");
     this.state.setAttribute("role", "status");
     const buttons = make("div", "lesson-buttons");
-    this.back = button("lesson-back", "Back", () => this.show(this.number - 1));
-    this.next = button("lesson-next", "Next step", () => this.show(this.number + 1));
+    this.back = button("lesson-back", "Back", () => this.go(-1));
+    this.next = button("lesson-next", "Next step", () => this.go(1));
     this.fold = button("lesson-fold", "Fold", () => this.toggle());
     this.fold.setAttribute("aria-controls", "lesson-body");
     buttons.append(this.back, this.next, this.fold, button("lesson-end", "End the lesson", () => this.end()));
@@ -49,6 +50,12 @@ class Lesson {
     this.body.hidden = !isOpen;
     this.fold.textContent = isOpen ? "Fold" : "Unfold";
     this.fold.setAttribute("aria-expanded", String(isOpen));
+  }
+
+  /** Show a step before or after this one, and let a screen reader read its heading. */
+  go(steps) {
+    this.show(this.number + steps);
+    this.title.focus();
   }
 
   /** Show a step, the nearest one there is, and begin to look for what is done. */

@@ -197,6 +197,9 @@ def test_a_lesson_sees_what_is_done_and_keeps_its_place_in_the_address(page):
     page.wait_for_url("**/?a=1&lesson=2")
     page.locator("#lesson-back").click()
     page.wait_for_url("**/?a=1&lesson=1")
+    assert page.evaluate("document.activeElement.innerText") == f"1 of 2: {LESSON['steps'][0]['title']}".replace(
+        "\u202e", "\\u{202e}"
+    )
 
     # what the file says is text; its models are those of the page
     assert page.locator("#lesson :is(img, b, script)").count() == 0
