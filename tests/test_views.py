@@ -4,6 +4,7 @@ import json
 import os
 import re
 import urllib.parse
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -390,24 +391,56 @@ def test_nobody_loads_a_model_on_a_space_unless_its_owner_says_so(start_app, vis
     assert visit(url).page.locator("#load").count() == 0
 
 
+# Drops a file with a name and a text on an element, as the browser does.
+DROP = """(element, [name, text]) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([text], name));
+    for (const type of ["dragenter", "dragover", "drop"])
+        element.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+}"""
+
+
 class TestTrain:
     def test_a_text_becomes_a_model_that_writes_in_the_other_views(self, app, visit, tmp_path):
-        visitor, other = visit(f"{app}/?view=train"), visit(app)
+        visitor, other = visit(f"{app}/?view=train", 1280), visit(f"{app}/?view=train")
+        visitor.page.set_viewport_size({"width": 1280, "height": 720})
+
+        # 1) a text: too short, one to try, a file, a file that is dropped
+        visitor.fill("train-text", "short")
+        visitor.page.locator("#train-go").click()
+        visitor.page.get_by_text("the text is too short to learn from").first.wait_for()
+        visitor.page.get_by_role("button", name="Names of places").click()
+        visitor.wait_until("document.querySelector('#train-text textarea').value.length > 20000")
         verse = "the cat sat on the mat, and the dog ran to the man.\n"
         text = tmp_path / "verse.txt"
-        text.write_bytes(b"\xef\xbb\xbf" + (verse * 100).encode())
+        text.write_bytes(b"\xef\xbb\xbf" + (verse * 90).encode())
         visitor.page.locator("#train-file input").set_input_files(text)
-        visitor.wait_for_words("train-file", "verse.txt: 5,200 characters")
+        visitor.wait_for_words("train-file", "verse.txt: 4,680 characters")
+        visitor.wait_until("document.querySelector('#train-text textarea').value.length === 4680")
+        visitor.page.locator("#train-text textarea").evaluate(DROP, ["My verse.txt", verse * 100])
+        visitor.wait_for_words("train-file", "My verse.txt: 5,200 characters")
+        visitor.wait_until("document.querySelector('#train-text textarea').value.length === 5200")
         visitor.page.locator("#train-go").click()
+
+        # 2) it runs: the curves and the sample are in sight, and earlier samples stand beside it
         visitor.wait_until(
             "(n) => parseFloat(document.querySelector('#train-status').innerText.match(/([\\d.]+) epochs/)?.[1]) > n",
-            arg=12 if os.environ.get("CHARLM_PICTURES") else 2,  # curves for a picture
+            arg=12 if os.environ.get("CHARLM_PICTURES") else 3,  # curves for a picture
             timeout=3000 * PATIENCE,  # it has the lowest priority, and waits for whatever else this machine does
         )
         for curve in ("training", "validation"):
             visitor.page.locator("#train-curves").get_by_role("button", name=curve).wait_for()
         assert visitor.page.locator("#train-curves .curves-plot path[stroke-linejoin][d^=M]").count() == 2
         visitor.wait_until("document.querySelector('#train-sample .heat-text').children.length > 100")
+        for elem_id in ("train-status", "train-curves", "train-sample", "train-pause", "train-stop"):
+            box = visitor.page.locator(f"#{elem_id}").bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= 720, elem_id
+        visitor.wait_for_words("train-samples", "after epoch 1: validation loss")
+        first = visitor.page.locator("#train-samples .samples-text").inner_text()
+        visitor.page.locator("#train-samples input").focus()
+        visitor.page.keyboard.press("ArrowRight")
+        visitor.wait_for_words("train-samples", "after epoch 2: validation loss")
+        assert visitor.page.locator("#train-samples .samples-text").inner_text() != first
         take_picture(visitor, "train")
         assert visitor.text("train-changed").strip() == ""
         visitor.page.locator("#train-cell").get_by_text("GRU").click()
@@ -415,6 +448,28 @@ class TestTrain:
         visitor.wait_for_words(
             "train-changed", "Changed since: text, cell. The results below are those of the training before"
         )
+
+        # 3) it is paused while another visitor waits, and goes on at another learning rate
+        visitor.page.locator("#train-pause").click()
+        visitor.wait_for_words("train-status", "paused: ")
+        assert visitor.page.locator("#train-status .state").get_attribute("data-state") == "paused"
+        visitor.page.locator(".toast-body").wait_for(state="detached")  # Gradio's own have buttons within buttons
+        assert serious_violations(visitor.page) == []
+        other.page.get_by_role("button", name="Tales").click()
+        other.wait_until("document.querySelector('#train-text textarea').value.length > 20000")
+        other.page.locator("#train-go").click()
+        other.wait_for_words("train-status", "waiting: number 1 in the queue")
+        other.page.locator("#train-stop").click()
+        other.wait_for_words("train-status", "stopped in the queue, before it began")
+        visitor.fill("train-rate", "2")
+        visitor.page.locator("#train-set-rate").click()
+        visitor.page.get_by_text("the learning rate is 2.0; it must be from 1e-06 to 0.1").first.wait_for()
+        visitor.fill("train-rate", "0.001")
+        visitor.page.locator("#train-set-rate").click()
+        visitor.page.locator("#train-go-on").click()
+        visitor.wait_for_words("train-curves", "learning rate 0.001 from epoch ")
+
+        # 4) what it leaves: the folder, one page, the command to publish it
         visitor.page.locator("#train-stop").click()
         visitor.wait_for_words("train-status", "stopped: the model is that of epoch")
         name, content = downloaded(visitor, visitor.page.locator("#train-zip").click)
@@ -424,14 +479,25 @@ class TestTrain:
             package.extractall(tmp_path)
         lm = CharLM.from_pretrained(tmp_path / "my-model")
         assert lm.config.cell == "lstm" and "text, cell" in visitor.text("train-changed")
+        with visitor.page.expect_download() as exported:
+            visitor.page.locator("#train-page").click()
+        assert exported.value.suggested_filename == "my-model.html"
+        assert "<title>charlm: my-model</title>" in Path(exported.value.path()).read_text(encoding="utf-8")
+        with urllib.request.urlopen(exported.value.url) as served:  # no page of ours shows it in our name
+            assert served.headers["content-disposition"].startswith("attachment")
+        assert visitor.page.locator("#train-publish input, #train-publish textarea").input_value() == (
+            "charlm push my-model USER/my-verse-lstm"
+        )
 
-        visitor.choose_view("Write")
+        # 5) it writes, for this visitor alone
+        visitor.page.locator("#train-write").click()
         visitor.wait_for_words("about-a", "trained on this page")
         for elem_id, value in {"prompt": "the ", "seed": "1", "length": "40"}.items():
             visitor.fill(elem_id, value)
         visitor.generate(40)
         assert visitor.text("output-a") == lm.generate("the ", 40, seed=1)
-        other.page.locator("#model-a input").click()  # nobody else sees it
+        other.choose_view("Write")
+        other.page.locator("#model-a input").click()
         assert not any("my-lstm" in name for name in other.page.get_by_role("option").all_inner_texts())
 
     def test_a_training_can_start_from_a_served_model_which_keeps_its_cell_and_size(self, app, visit):
@@ -445,9 +511,3 @@ class TestTrain:
         visitor.choose("train-start", "random weights")
         visitor.page.locator("#train-cell").wait_for()
         visitor.wait_for_words("train-changed", "Changed since: start.")
-
-    def test_a_text_that_is_too_short_is_refused(self, app, visit):
-        visitor = visit(f"{app}/?view=train")
-        visitor.fill("train-text", "short")
-        visitor.page.locator("#train-go").click()
-        visitor.page.get_by_text("the text is too short to learn from").first.wait_for()

@@ -4,6 +4,7 @@ Each is a `gr.HTML` with a constant template; a function of static/page.js puts 
 is not put into the template, because Gradio evaluates a filled template as JavaScript, `${…}` in the value included.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
@@ -87,16 +88,31 @@ def lesson(lesson: Lesson, names: Sequence[str], **kwargs: Any) -> gr.HTML:
     return _component("<div></div>", "charlm.lesson(props.value)", value=value, **kwargs)
 
 
-def text_file(label: str, most_bytes: int, **kwargs: Any) -> gr.HTML:
+def samples(**kwargs: Any) -> gr.HTML:
+    """Return a component for what a model wrote after its epochs, a list of `{epoch, loss, text}`; one is shown."""
+    return _component('<div class="samples"></div>', "charlm.samples(element, props, watch)", value=[], **kwargs)
+
+
+def progress_line(value: dict[str, Any], **kwargs: Any) -> gr.HTML:
+    """Return a component for how something is doing: `{state, message, share}`.
+
+    state: a word for the style, such as `running`; a screen reader is told the message when it changes. share: how much
+    is done, from 0 to 1, None where that is not known.
+    """
+    return _component('<div class="state"></div>', "charlm.progress(element, props, watch)", value=value, **kwargs)
+
+
+def text_file(label: str, most_bytes: int, drop: str = "", **kwargs: Any) -> gr.HTML:
     """Return a field for a text file; its value is `{name, text}`, and a new file sends `change`.
 
-    The browser reads the file, so that the server takes no uploads.
+    The browser reads the file, so that the server takes no uploads. drop: the selector of an element on which a file
+    may be dropped, too.
     """
     template = """<label class="file-field">{{heading}} <input type="file" accept="text/*,.txt,.md"></label>
         <div class="file-line hint" role="status"></div>"""
     return _component(
         template,
-        f"charlm.textFile(element, props, trigger, {most_bytes}); // sends 'change'",
+        f"charlm.textFile(element, props, trigger, {most_bytes}, {json.dumps(drop)}); // sends 'change'",
         value={},
         heading=label,
         **kwargs,

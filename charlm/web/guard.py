@@ -18,8 +18,8 @@ import orjson
 
 from charlm.errors import RequestError
 from charlm.web.answers import completions
-from charlm.web.answers.train import LARGEST_TEXT
 from charlm.web.answers.write import LONGEST_MODEL_NAME
+from charlm.web.training.settings import LARGEST_TEXT
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -91,8 +91,8 @@ ROUTES = [
         Route("GET HEAD", rf"/(assets|static|svelte)/{WORD}(/{WORD})*"),
         Route("GET HEAD", rf"{API}/(info/?|openapi.json|app_id/?|startup-events|theme.css)"),
         Route("GET", rf"{API}/heartbeat/{WORD}"),
-        # a trained model to download; Gradio checks that the folder is its own
-        Route("GET HEAD", rf"{API}/file=/?([^/\n]{{1,255}}/)*[0-9a-f]{{64}}/my-model\.zip"),
+        # a trained model and its page to download; Gradio checks that the folder is its own
+        Route("GET HEAD", rf"{API}/file=/?([^/\n]{{1,255}}/)*[0-9a-f]{{64}}/my-model\.(zip|html)"),
         Route("GET", rf"{API}/queue/data", reads_results=True),
         Route("GET", rf"{API}/call/(v2/)?{WORD}/(?P<session>{WORD})", reads_results=True),
         Route("POST", rf"{API}/queue/join", EVENT_BODY, has_argument_list=True),

@@ -10,12 +10,13 @@ from charlm.web.address import VIEWS, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.load import Downloader, may_load
-from charlm.web.answers.train import TrainingQueue, fit_on_gpu
+from charlm.web.answers.train import TrainingQueue
 from charlm.web.answers.write import FIELDS
 from charlm.web.components import lesson as lesson_panel
 from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_api
 from charlm.web.models import ModelRegistry
+from charlm.web.training.process import fit_on_gpu
 from charlm.web.views import inside, learn, load, train, write
 
 TITLE = "charlm: character-level language models"
@@ -46,13 +47,13 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
             with _tab("inside"):
                 inside_models = inside.build(registry)
             with _tab("train"):
-                new_models.append(train.build(registry, TrainingQueue(device=device, fit_on_gpu=fit_on_gpu())))
+                training = train.build(registry, TrainingQueue(device=device, fit_on_gpu=fit_on_gpu()))
         if lesson is not None:
             lesson_panel(lesson, registry.names, elem_classes="unseen")
         pickers = [*writing.pickers, learn_models, *inside_models]
 
         # 2) the events that concern several views
-        _offer_new_models(registry, new_models, pickers)
+        _offer_new_models(registry, [*new_models, training.trained], training.write, pickers)
         _open_address(registry, page, notices, tabs, pickers, writing)
 
         # 3) the API
@@ -63,10 +64,13 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
     return page
 
 
-def _offer_new_models(registry: ModelRegistry, new_models: list[gr.Textbox], pickers: list[gr.Dropdown]) -> None:
+def _offer_new_models(
+    registry: ModelRegistry, new_models: list[gr.Textbox], write: gr.Button, pickers: list[gr.Dropdown]
+) -> None:
     """Let a visitor choose in all views the models that they loaded or trained.
 
-    new_models: hidden fields, each of which takes the name of a new model.
+    new_models: hidden fields, each of which takes the name of a new model. write: a button that goes to the view
+    *Write* with the model of the last of them as model A.
     """
     # their names, in a component: a gr.State would hold a connection open for each visitor
     visitor_models = gr.JSON([], visible=False)
@@ -81,6 +85,8 @@ def _offer_new_models(registry: ModelRegistry, new_models: list[gr.Textbox], pic
 
     for new_model in new_models:
         new_model.change(offer, [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
+    chosen = write.click(offer, [new_models[-1], visitor_models], [visitor_models, *pickers], **QUIET)
+    chosen.then(None, js="() => charlm.openView('write')", **QUIET)
 
 
 def _open_address(

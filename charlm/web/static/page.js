@@ -5,6 +5,8 @@
 
 import { changes } from "../../browser/components/changes.js";
 import { Curves } from "../../browser/components/curves.js";
+import { Progress } from "../../browser/components/progress.js";
+import { Samples } from "../../browser/components/samples.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
 import { openLesson } from "../../browser/components/lesson.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
@@ -29,11 +31,10 @@ function listOf(makeElement) {
 }
 
 /** A field for a text file, which is read here and becomes the value {name, text}. */
-function textFile(element, props, trigger, mostBytes) {
+function textFile(element, props, trigger, mostBytes, drop) {
   const input = element.querySelector("input");
   const line = element.querySelector(".file-line");
-  input.addEventListener("change", async () => {
-    const file = input.files[0];
+  const read = async (file) => {
     if (!file) return;
     if (file.size > mostBytes) {
       line.textContent = `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${mostBytes / 1e6} MB.`;
@@ -47,6 +48,26 @@ function textFile(element, props, trigger, mostBytes) {
     } catch {
       line.textContent = `${file.name} is not UTF-8 text; save it as UTF-8 first.`;
     }
+  };
+  input.addEventListener("change", () => read(input.files[0]));
+  if (drop) takeDrops(drop, read);
+}
+
+/** Let files be dropped on the element of a selector, which may come later. read: is given the first file. */
+function takeDrops(selector, read) {
+  const over = ({ target, dataTransfer }) =>
+    dataTransfer?.types.includes("Files") ? target.closest?.(selector) : null;
+  const mark = (event) => {
+    document.querySelector(selector)?.classList.toggle("dropping", Boolean(over(event)));
+    if (over(event)) event.preventDefault(); // else the browser opens the file in place of the page
+  };
+  for (const name of ["dragenter", "dragover", "dragleave"]) document.addEventListener(name, mark);
+  document.addEventListener("drop", (event) => {
+    const place = over(event);
+    if (!place) return;
+    event.preventDefault();
+    place.classList.remove("dropping");
+    read(event.dataTransfer.files[0]);
   });
 }
 
@@ -83,6 +104,11 @@ async function link(settings) {
   for (const [name, value] of Object.entries(settings)) address.searchParams.set(name, value);
   await toClipboard(address.href);
   return address.href;
+}
+
+/** Go to a view, as a click on its tab does. */
+function openView(view) {
+  document.getElementById(`view-${view}-button`).click();
 }
 
 /** Put the chosen view into the address, so that the address can be passed on. */
@@ -125,9 +151,17 @@ window.charlm = {
     const curves = new Curves(element, props);
     watch("value", () => curves.update());
   },
+  samples: (element, props, watch) => {
+    const samples = new Samples(element, props);
+    watch("value", () => samples.update());
+  },
+  progress: (element, props, watch) => {
+    const progress = new Progress(element, props);
+    watch("value", () => progress.update());
+  },
   lines: listOf(makeLine),
   cards: listOf(makeCard),
   lesson: (value) => (isOpen ? openLesson(value) : (lesson = value)), // Gradio still builds the bar when it comes
   isOpen: () => isOpen,
-  textFile, stopAll, stopped, shown, changes, setPace: paceTexts, setView, opened, save, savePicture, link,
+  textFile, stopAll, stopped, shown, changes, setPace: paceTexts, setView, openView, opened, save, savePicture, link,
 };

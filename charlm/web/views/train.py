@@ -2,163 +2,164 @@
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from charlm.model.cells import CELLS
-from charlm.web.answers.train import LARGEST_TEXT, MOST_WAITING, PRESETS, Progress, TrainingQueue, no_download
-from charlm.web.components import curves, heat_text, lines, text_file
+from charlm.web.answers.train import MOST_WAITING, TrainingQueue
+from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry, prepare_model
+from charlm.web.training.progress import Progress
+from charlm.web.training.result import Result, no_download, publish_command
+from charlm.web.views.train_parts import (
+    Controls,
+    Results,
+    lay_out_controls,
+    lay_out_fields,
+    lay_out_results,
+    lay_out_status,
+)
 
 # JavaScript of an event, see static/page.js: what is shown belongs to the text and the settings at the start.
 CHANGED = """(started, text, start, cell, size) => charlm.changes(
     started ?? undefined, { text, start, cell, size }, "The results below are those of the training before.")"""
 
 
-class Fields(NamedTuple):
-    """The fields and buttons above the line about the training."""
+class TrainView(NamedTuple):
+    """What the page connects with the other views.
 
-    text: gr.Textbox
-    start: gr.Dropdown
-    cell: gr.Radio
-    size: gr.Radio
-    train: gr.Button
-    stop: gr.Button
+    trained: a hidden field that takes the name of each model that was trained. write: the button that writes with it.
+    """
 
-
-class Results(NamedTuple):
-    """What a value of `TrainingQueue.train` fills in."""
-
-    status: gr.HTML
-    plots: gr.Row
-    curves: gr.HTML
-    sample: gr.HTML
     trained: gr.Textbox
-    package: gr.DownloadButton
-    on_cpu: gr.Button
+    write: gr.Button
 
 
-def build(registry: ModelRegistry, queue: TrainingQueue) -> gr.Textbox:
-    """Lay out the view and connect it; return a hidden field that takes the name of each model that was trained."""
-    fields = _fields(registry, queue)
-    changed = lines(elem_classes="changed", elem_id="train-changed")
-    results = _results(queue)
+def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
+    """Lay out the view and connect it."""
+    # 1) the components
+    with gr.Row(elem_classes="view"):
+        with gr.Column(elem_classes="controls", scale=0, min_width=288):
+            fields = lay_out_fields(registry, queue)
+        with gr.Column(elem_classes="stage", scale=1):
+            changed = lines(elem_classes="changed", elem_id="train-changed")
+            status = lay_out_status(queue)
+            controls = lay_out_controls()
+            results, write = lay_out_results(status)
     started = gr.JSON(visible=False)  # the text and the settings of the training that is shown
     settings: list[Any] = [fields.text, fields.start, fields.cell, fields.size]
 
+    # 2) the events
     def train(
-        text: str, start: str, cell: str, size: str, request: gr.Request, on_cpu: bool = False
+        text: str, start: str, cell: str, size: str, text_name: str, request: gr.Request, on_cpu: bool = False
     ) -> Iterator[list[Any]]:
         asked: Any = {"text": text, "start": start, "cell": cell, "size": size}
-        model = registry[start] if start else None
-        visitor = request.session_hash or ""
+        model, visitor = registry[start] if start else None, request.session_hash or ""
         for progress in queue.train(text, cell, size, visitor, on_cpu=on_cpu, start=model):
-            name = _add_trained(registry, progress)
-            yield [*_fill_in(progress, name, _offer_download(progress, results.package)), asked]
+            offered = _offer(registry, progress.result, text_name, results)
+            yield [*_show_controls(progress), *_show_progress(progress, offered.problem), *offered.values, asked]
             asked = gr.update()  # the text is sent back once
 
-    def train_on_cpu(text: str, start: str, cell: str, size: str, request: gr.Request) -> Iterator[list[Any]]:
-        yield from train(text, start, cell, size, request, on_cpu=True)
-
-    def stop(request: gr.Request) -> None:
-        queue.stop(request.session_hash or "")
+    def train_on_cpu(
+        text: str, start: str, cell: str, size: str, text_name: str, request: gr.Request
+    ) -> Iterator[list[Any]]:
+        yield from train(text, start, cell, size, text_name, request, on_cpu=True)
 
     for button, handler in ((fields.train, train), (results.on_cpu, train_on_cpu)):
         button.click(
             for_page(handler),
-            settings,
-            [*results, started],
+            [*settings, fields.text_name],
+            [*controls, *results, started],
             concurrency_limit=MOST_WAITING + 2,  # one more than run and wait: it is told that the queue is full
             concurrency_id="train",
             **QUIET,
         )
-    fields.stop.click(stop, None, None, **QUIET)
+    _connect_controls(queue, controls)
     for field in (started, *settings):
         field.change(None, [started, *settings], changed, js=CHANGED, **QUIET)
-    return results.trained
+    return TrainView(results.trained, write)
 
 
-def _fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
-    text = gr.Textbox(
-        label="A text of your own",
-        info="Give 10,000 characters or more. From 100,000 on, a model learns words and lines.",
-        placeholder="Paste it here, or choose a file below.",
-        lines=6,
-        max_lines=10,
-        elem_id="train-text",
-    )
-    file = text_file(f"or a text file, up to {LARGEST_TEXT / 1e6:g} MB:", LARGEST_TEXT, elem_id="train-file")
-    file.change(lambda chosen: chosen.get("text", "") if isinstance(chosen, dict) else "", file, text, **QUIET)
-    start = gr.Dropdown(
-        [("random weights", ""), *((name, name) for name in registry.names)],
-        value="",
-        label="Start from",
-        info="A model learns a text like its own sooner, and keeps its cell and size.",
-        elem_id="train-start",
-    )
-    with gr.Row(equal_height=True) as sizes:
-        cell = gr.Radio(
-            [(kind.label, name) for name, kind in CELLS.items()], value="lstm", label="Cell", elem_id="train-cell"
-        )
-        size = gr.Radio(
-            [(preset.describe(on_gpu=queue.borrows_gpu), name) for name, preset in PRESETS.items()],
-            value=next(iter(PRESETS)),
-            label="Size",
-            elem_id="train-size",
-        )
-    with gr.Row(elem_classes="actions"):
-        train = gr.Button("Train", variant="primary", elem_id="train-go", size="md", min_width=120)
-        stop = gr.Button("Stop", elem_id="train-stop", size="md", min_width=120)
-    start.change(lambda chosen: gr.update(visible=not chosen), start, sizes, **QUIET)
-    return Fields(text, start, cell, size, train, stop)
+def _connect_controls(queue: TrainingQueue, controls: Controls) -> None:
+    """Let the buttons change the training of the visitor who presses them, and no other."""
+
+    def stop(request: gr.Request) -> None:
+        queue.stop(request.session_hash or "")
+
+    def pause(request: gr.Request) -> None:
+        queue.pause(request.session_hash or "")
+
+    def go_on(request: gr.Request) -> None:
+        queue.pause(request.session_hash or "", paused=False)
+
+    def set_rate(rate: str, request: gr.Request) -> str:
+        queue.set_learning_rate(request.session_hash or "", rate)
+        return ""
+
+    controls.stop.click(stop, None, None, **QUIET)
+    controls.pause.click(for_page(pause), None, None, **QUIET)
+    controls.go_on.click(for_page(go_on), None, None, **QUIET)
+    asks = [controls.set_rate.click, controls.rate.submit]
+    gr.on(asks, for_page(set_rate), controls.rate, controls.rate, **QUIET)
 
 
-def _results(queue: TrainingQueue) -> Results:
-    rules = f"One training runs at a time, for up to {queue.minutes:g} minutes; the others wait in a queue."
-    status = lines(rules, elem_classes="progress", elem_id="train-status")
-    on_cpu = gr.Button("Train on the CPU instead", visible=False, elem_id="train-on-cpu", size="md")
-    with gr.Row(visible=False) as plots:
-        with gr.Column(min_width=300):
-            chart = curves(elem_id="train-curves")
-        with gr.Column(min_width=300):
-            sample = heat_text("Sample after the last epoch", elem_id="train-sample")
-    package = gr.DownloadButton("Download the model folder (.zip)", visible=False, elem_id="train-zip", size="md")
-    return Results(status, plots, chart, sample, gr.Textbox(visible=False), package, on_cpu)
-
-
-def _fill_in(progress: Progress, name: str | None, download: str | None) -> list[Any]:
-    """Return the values of `Results`. name: of the model, once it is trained. download: the path of its package."""
+def _show_controls(progress: Progress) -> list[Any]:
+    """Return the values of `Controls`."""
+    has_begun = progress.state in ("running", "paused")
+    pause = "Pause" if progress.can_pause else "No pause on a borrowed GPU"
+    rate = "learning rate" if progress.rate is None else f"learning rate, now {progress.rate:.2g}"
     return [
-        progress.message if name is None else f"{progress.message}. It is model A of the other views now.",
-        gr.update(visible=bool(progress.points)),
-        progress.curves,
-        {"text": progress.epochs[-1]["sample"] if progress.epochs else "", "name": "sample"},
-        gr.update() if name is None else name,
-        gr.update(value=download, visible=download is not None),
-        gr.update(visible=progress.offers_cpu),
+        gr.update(visible=has_begun or progress.state == "waiting"),
+        gr.update(visible=progress.state == "running", interactive=progress.can_pause, value=pause),
+        gr.update(visible=progress.state == "paused"),
+        gr.update(),
+        gr.update(visible=has_begun, placeholder=rate),
+        gr.update(visible=has_begun),
     ]
 
 
-def _offer_download(progress: Progress, button: gr.DownloadButton) -> str | None:
-    """Copy the package to the folder that Gradio serves; return its path there, None if there is no package.
+def _show_progress(progress: Progress, problem: str) -> list[Any]:
+    """Return the values of `Results` that a running training has. problem: why its model cannot be downloaded."""
+    message = progress.message + problem
+    if progress.result is not None and progress.result.lm is not None:
+        message += ". It is model A of the other views now."
+    written = [{"epoch": each["epoch"], "loss": each["val_loss"], "text": each["sample"]} for each in progress.epochs]
+    share = progress.share if progress.state in ("running", "paused") else None
+    return [
+        {"state": progress.state, "message": message, "share": share},
+        gr.update(visible=bool(progress.points)),
+        progress.curves,
+        {"text": written[-1]["text"] if written else "", "name": "sample"},
+        written[:-1],
+    ]
 
-    If the copy cannot be written, the progress says so: the model is there all the same.
-    """
-    if progress.package is None:
-        return None
+
+class Offered(NamedTuple):
+    """What is offered of a result: the further values of `Results`, and why its files cannot be, or nothing."""
+
+    values: list[Any]
+    problem: str = ""
+
+
+def _offer(registry: ModelRegistry, result: Result | None, text_name: str, results: Results) -> Offered:
+    """Add the model of a result to the registry, and put its files where Gradio serves them."""
+    on_cpu = gr.update(visible=result is not None and result.offers_cpu)
+    if result is None or result.lm is None:
+        return Offered([on_cpu, gr.update(visible=False), *[gr.update()] * 4])
+    name = f"my-{result.lm.config.cell}-{secrets.token_hex(4)}"  # which nobody else can guess
+    registry.add_visitor_model(prepare_model(name, result.lm, "trained"))
     try:
-        return button.move_resource_to_block_cache(progress.package)
-    except OSError as error:
-        progress.message += no_download(error)
-        return None
+        files = [_serve(result.package, results.package), _serve(result.page, results.page)]
+        problem = ""
+    except OSError as error:  # the model is there all the same
+        files, problem = [None, None], no_download(error)
+    buttons = [gr.update(value=path, visible=path is not None) for path in files]
+    command = publish_command(text_name, result.lm)
+    return Offered([on_cpu, gr.update(visible=True), name, *buttons, command], problem)
 
 
-def _add_trained(registry: ModelRegistry, progress: Progress) -> str | None:
-    """Add a finished model to the registry; return its name, which nobody else can guess."""
-    if progress.lm is None:
-        return None
-    name = f"my-{progress.lm.config.cell}-{secrets.token_hex(4)}"
-    registry.add_visitor_model(prepare_model(name, progress.lm, "trained"))
-    return name
+def _serve(path: Path | None, button: gr.DownloadButton) -> str | None:
+    """Copy a file to the folder that Gradio serves; return its path there. Raises OSError if it cannot be written."""
+    return None if path is None else button.move_resource_to_block_cache(path)

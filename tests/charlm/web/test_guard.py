@@ -83,6 +83,7 @@ def detail(answer):
         "/gradio_api/queue/data?session_hash=visitor",
         f"/gradio_api/call/generate/{EVENT_ID}",
         f"/gradio_api/file=/tmp/gradio/{'a' * 64}/my-model.zip",
+        f"/gradio_api/file=/tmp/gradio/{'a' * 64}/my-model.html",
     ],
 )
 def test_what_the_page_needs_goes_through(target):
@@ -95,6 +96,7 @@ def test_what_the_page_needs_goes_through(target):
     [
         "/gradio_api/file=/etc/passwd",
         "/gradio_api/file=../my-model.zip",
+        f"/gradio_api/file=/tmp/gradio/{'a' * 64}/other.html",
         f"/gradio_api/file=/tmp/../etc/{'a' * 64}/my-model.zip",
         "/gradio_api/proxy=http://127.0.0.1:9/",
         "/gradio_api/upload_progress",

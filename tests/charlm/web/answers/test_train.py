@@ -20,18 +20,10 @@ from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.folder import MODEL_FILES
 from charlm.web.answers import train as training
-from charlm.web.answers.train import (
-    LARGEST_TEXT,
-    PRESETS,
-    Preset,
-    TrainingQueue,
-    fit_arguments,
-    fit_settings,
-    gpu_settings,
-    start_folder,
-    start_settings,
-)
+from charlm.web.answers.train import TrainingQueue
 from charlm.web.models import ServedModel
+from charlm.web.training import process, progress, result, settings
+from charlm.web.training.settings import LARGEST_TEXT, PRESETS, Preset, fit_arguments, fit_settings, gpu_settings
 from train.events import fit_events
 
 SET_PRIORITY = os.setpriority
@@ -44,8 +36,8 @@ def tiny(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", Preset("tiny", 1, 8, 8_000, "a second", 300))
     monkeypatch.setattr(training, "PROGRESS_SECONDS", 0.02)
     for name in ("INTERRUPT_SECONDS", "INTERRUPT_GPU_SECONDS"):  # saving a model takes longer on a busy machine
-        monkeypatch.setattr(training, name, 300)
-    monkeypatch.setattr(training, "GPU_EPOCH_SECONDS", 100)  # on a CPU that is busy
+        monkeypatch.setattr(process, name, 300)
+    monkeypatch.setattr(settings, "GPU_EPOCH_SECONDS", 100)  # on a CPU that is busy
     # at the lowest priority, a second of training takes minutes on a machine that is busy
     monkeypatch.setattr(os, "setpriority", lambda *_: None)
 
@@ -60,7 +52,7 @@ class Forked(Program):
 
 
 def start_by(monkeypatch, popen):
-    monkeypatch.setattr(training, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": popen}))
+    monkeypatch.setattr(process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": popen}))
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +74,7 @@ def run(queue, text=VERSE, cell="gru", size="small", visitor="ada"):
 
 def endless(monkeypatch):
     monkeypatch.setitem(PRESETS, "small", Preset("endless", 1, 8, 10**9, "forever", 10_000))
-    monkeypatch.setattr(training, "LONGEST_RUN", 5_000)
+    monkeypatch.setattr(settings, "LONGEST_RUN", 5_000)
 
 
 def until(values, condition):
@@ -105,8 +97,10 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch
         return [epoch[name] for epoch in epochs for name in ("train_loss", "val_loss")]
 
     assert losses(last.epochs) == pytest.approx(losses(record["epochs"]), rel=1e-3)
-    assert last.lm.config.cell == cell
-    assert last.lm.generate("the ", 20, seed=1) == CharLM.from_pretrained(tmp_path / "run").generate("the ", 20, seed=1)
+    assert last.result.lm.config.cell == cell
+    assert last.result.lm.generate("the ", 20, seed=1) == CharLM.from_pretrained(tmp_path / "run").generate(
+        "the ", 20, seed=1
+    )
 
 
 @pytest.fixture
@@ -119,7 +113,7 @@ def poems():
 def test_a_training_can_start_from_a_served_model(poems):
     last = list(TrainingQueue().train(VERSE, "lstm", "small", "ada", start=poems))[-1]
     assert last.message.startswith("done: the model is that of epoch"), last.message
-    run, config = last.lm.history["run"], last.lm.config
+    run, config = last.result.lm.history["run"], last.result.lm.config
     assert (config.cell, config.hidden_size, config.num_layers) == ("gru", 8, 2)  # its own, not those that were chosen
     assert set(config.vocab) == set(VERSE) | set("\n aetbc")
     assert run["init_from"]["name"] == "poems"
@@ -137,36 +131,9 @@ def test_a_training_on_a_gpu_can_start_from_a_served_model(poems):
 
     last = list(TrainingQueue(fit_on_gpu=fit_on_gpu).train(VERSE, "lstm", "small", "ada", start=poems))[-1]
     ((settings, seconds),) = taken
-    assert last.lm.config.cell == "gru" and last.lm.history["run"]["init_from"]["name"] == "poems"
+    assert last.result.lm.config.cell == "gru" and last.result.lm.history["run"]["init_from"]["name"] == "poems"
     assert settings["device"] == "auto" and os.path.isabs(settings["init_from"])
     assert seconds <= PRESETS["large"].gpu_seconds
-
-
-def test_a_long_text_is_read_fewer_times_and_one_too_long_for_the_model_is_refused(poems, monkeypatch):
-    parameters = poems.lm.config.parameters
-    monkeypatch.setattr(training, "START_WORK", 10_000 * parameters)
-    epochs = [start_settings(length, poems)[0]["epochs"] for length in (1_000, 2_000, 3_000, 10_000)]
-    assert epochs == [5, 5, 3, 1]
-    with pytest.raises(RequestError) as caught:
-        start_settings(10_001, poems)
-    assert str(caught.value) == (
-        f"this text is too long to go on from ada/poems@v1 here, a model of {parameters:,} parameters: "
-        "give at most 10,000 characters, or start from random weights"
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [
-        ("shakespeare-lstm", "./start/shakespeare-lstm"),
-        ("ada/poems@v1", "./start/poems"),
-        ("../..", "./start/model"),
-        ("a b\n$x", "./start/a-b--x"),
-        ("봄", "./start/봄"),
-    ],
-)
-def test_a_model_to_start_from_has_a_folder_within_that_of_the_training(name, folder):
-    assert start_folder(ServedModel(name, make_lm(), "folder")) == folder
 
 
 @pytest.mark.slow
@@ -186,9 +153,9 @@ def test_curves_and_samples_come_while_it_trains():
 def test_the_package_holds_the_five_files_of_a_model(tmp_path):
     packages = []
     for value in run(TrainingQueue()):
-        if value.package:
-            packages.append(value.package)
-            with zipfile.ZipFile(value.package) as package:
+        if value.result:
+            packages.append(value.result.package)
+            with zipfile.ZipFile(value.result.package) as package:
                 package.extractall(tmp_path)
     assert sorted(path.name for path in (tmp_path / "my-model").iterdir()) == sorted(MODEL_FILES)
     assert CharLM.from_pretrained(tmp_path / "my-model").history["run"]["text"] == "my-text"
@@ -202,11 +169,11 @@ def test_stop_leaves_the_best_epoch_so_far(monkeypatch, children):
     values = run(queue)
     until(values, lambda value: len(value.epochs) > 1)
     queue.stop("somebody else")
-    assert next(values).lm is None
+    assert next(values).result is None
     queue.stop("ada")
     last = list(values)[-1]
     assert last.message.startswith("stopped: the model is that of epoch")
-    assert last.lm.generate("the ", 5, seed=0)
+    assert last.result.lm.generate("the ", 5, seed=0)
     assert children[0].returncode == 130  # as after Ctrl-C
 
 
@@ -214,7 +181,7 @@ def test_stop_leaves_the_best_epoch_so_far(monkeypatch, children):
 def test_the_time_limit_leaves_the_best_epoch_so_far(monkeypatch):
     endless(monkeypatch)
     clock = threading.Event()
-    monkeypatch.setattr(training, "monotonic", lambda: time.monotonic() + (1e6 if clock.is_set() else 0))
+    monkeypatch.setattr(progress, "monotonic", lambda: time.monotonic() + (1e6 if clock.is_set() else 0))
     values = run(TrainingQueue(minutes=2))
     until(values, lambda value: len(value.epochs) > 1)
     clock.set()
@@ -253,10 +220,81 @@ def test_trainings_run_one_at_a_time_and_the_others_see_their_place(monkeypatch,
     second.close()
     queue.stop("third")
     last = list(third)[-1]  # who stops in the queue has nothing, and is told so
-    assert (last.message, last.epochs, last.lm) == ("stopped in the queue, before it began", [], None)
+    assert (last.message, last.epochs, last.result) == ("stopped in the queue, before it began", [], None)
     last = run(queue, visitor="fifth")
     assert next(last).message == "starting"  # the queue is empty again
     last.close()
+
+
+@pytest.mark.slow
+def test_a_visitor_alone_pauses_their_training_and_changes_its_rate_which_is_recorded(monkeypatch):
+    endless(monkeypatch)
+    queue = TrainingQueue()
+    values = run(queue)
+    until(values, lambda value: value.epochs)
+    for refused in (lambda: queue.pause("eve"), lambda: queue.set_learning_rate("eve", "0.1")):
+        with pytest.raises(
+            RequestError, match="no training of yours runs: start one with Train, and wait for its turn"
+        ):
+            refused()
+    queue.pause("ada")
+    paused = until(values, lambda value: value.state == "paused")
+    points, epochs = len(paused.points), len(paused.epochs)
+    queue.set_learning_rate("ada", " 0.0625 ")
+    for _, value in zip(range(10), values, strict=False):
+        assert (len(value.points), len(value.epochs), value.rates) == (points, epochs, [])
+    queue.pause("ada", paused=False)
+    changed = until(values, lambda value: value.rates)
+    assert changed.state == "running" and changed.rates[0][0] == 0.0625
+    until(values, lambda value: len(value.epochs) > epochs)
+    queue.stop("ada")
+    last = list(values)[-1]
+    assert last.state == "ended"
+    history = last.result.lm.history
+    (edit,) = history["run"]["lr_edits"]
+    assert edit["lr"] == 0.0625
+    if len(history["epochs"]) > edit["epoch"]:  # the best epoch, whose record this is, may be one before
+        assert history["epochs"][edit["epoch"]]["learning_rate"] < 0.0625
+
+
+@pytest.mark.slow
+def test_a_paused_training_ends_while_others_wait_and_its_model_is_kept(monkeypatch):
+    endless(monkeypatch)
+    late = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: time.monotonic() + late[0])
+    queue = TrainingQueue()
+    first, second = run(queue, visitor="first"), run(queue, visitor="second")
+    until(first, lambda value: value.epochs)
+    queue.pause("first")
+    until(first, lambda value: value.state == "paused")
+    late[0] = 121
+    assert next(first).state == "paused"  # nobody waits
+    assert next(second).message == "waiting: number 1 in the queue"
+    late[0] += 121
+    *_, last = first
+    assert last.message.startswith("paused for 2 minutes while others waited: the model is that of epoch")
+    assert last.state == "ended" and last.result.lm.generate("the ", 5, seed=0)
+    until(second, lambda value: value.epochs)
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        ("", "the learning rate is ''; it must be a number"),
+        ("fast", "the learning rate is 'fast'; it must be a number"),
+        ("0", "the learning rate is 0.0; it must be from 1e-06 to 0.1"),
+        ("nan", "the learning rate is nan; it must be from 1e-06 to 0.1"),
+        ("1e400", "the learning rate is inf; it must be from 1e-06 to 0.1"),
+        (None, "the learning rate is None; it must be a number"),
+        ([0.1], "the learning rate is [0.1]; it must be a number"),
+        ("0.01", "no training of yours runs: start one with Train, and wait for its turn"),
+    ],
+)
+def test_a_learning_rate_that_makes_no_sense_is_refused(rate, message):
+    with pytest.raises(RequestError) as refused:
+        TrainingQueue().set_learning_rate("ada", rate)
+    assert str(refused.value) == message
 
 
 @pytest.mark.slow
@@ -264,12 +302,12 @@ def test_a_model_whose_download_cannot_be_written_is_there_all_the_same(monkeypa
     def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(training, "pack", refuse)
+    monkeypatch.setattr(result, "pack", refuse)
     last = list(run(TrainingQueue()))[-1]
     assert last.message.startswith("done: the model is that of epoch")
     assert last.message.endswith("; its download cannot be written (No space left on device)")
-    assert last.package is None
-    assert last.lm.generate("the ", 5, seed=0)
+    assert last.result.package is None
+    assert last.result.lm.generate("the ", 5, seed=0)
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_anything_starts(monkeypatch, children):
@@ -314,7 +352,7 @@ def test_a_training_has_no_token_the_lowest_priority_and_the_kernels_of_the_app(
 @pytest.mark.slow
 def test_a_refusal_of_the_trainer_is_shown_without_a_path():
     last = list(run(TrainingQueue(), text="a" * 1200))[-1]
-    assert last.lm is None or last.message.startswith("done")  # a text of one symbol may be learnt
+    assert last.result.lm is None or last.message.startswith("done")  # a text of one symbol may be learnt
     assert "/" not in last.message
 
 
@@ -337,16 +375,6 @@ def test_an_invalid_request_is_refused_before_anything_starts(arguments, message
         next(run(TrainingQueue(), **arguments))
     assert len(str(caught.value)) < 200
     assert children == []
-
-
-def test_short_texts_are_read_often_and_long_ones_at_least_some_times(monkeypatch):
-    monkeypatch.undo()
-
-    def epochs(length):
-        arguments = fit_arguments(fit_settings(length, "lstm", "small"))
-        return int(arguments[arguments.index("--epochs") + 1])
-
-    assert [epochs(length) for length in (1_000, 100_000, 1_000_000)] == [100, 27, 3]
 
 
 # On ZeroGPU
@@ -378,7 +406,7 @@ def test_on_zero_gpu_a_borrowed_gpu_trains_and_no_process_is_started(children):
     assert next(values).message == "waiting for a GPU"
     *_, last = values
     assert last.message.startswith("done: the model is that of epoch")
-    assert last.lm.generate("the ", 5, seed=0) and last.lm.device == "cpu"
+    assert last.result.lm.generate("the ", 5, seed=0) and last.result.lm.device == "cpu"
     settings, seconds = gpu_settings(len(VERSE), "gru", "small")
     assert asked == [(settings, seconds)]
     assert len(last.epochs) == settings["epochs"]
@@ -390,7 +418,7 @@ def test_a_spent_quota_is_said_and_the_cpu_is_offered(children):
     assert last.message == (
         "ZeroGPU quota exceeded: You have exceeded your quota (42s requested vs. 3s left). Try again in 9:00"
     )
-    assert last.offers_cpu and last.lm is None
+    assert last.result.offers_cpu and last.result.lm is None
     assert children == []
 
 
@@ -398,7 +426,7 @@ def test_a_spent_quota_is_said_and_the_cpu_is_offered(children):
 def test_the_cpu_trains_on_zero_gpu_if_that_is_chosen(children):
     queue = TrainingQueue(fit_on_gpu=refuse)
     last = list(queue.train(VERSE, "gru", "small", "ada", on_cpu=True))[-1]
-    assert last.message.startswith("done: the model is that of epoch") and not last.offers_cpu
+    assert last.message.startswith("done: the model is that of epoch") and not last.result.offers_cpu
     assert len(children) == 1
 
 
@@ -413,7 +441,7 @@ def test_a_gpu_that_is_taken_away_leaves_the_best_epoch_so_far():
     last = list(run(TrainingQueue(fit_on_gpu=fit_on_gpu)))[-1]
     assert last.message.startswith("ZeroGPU quota exceeded: You have exceeded your quota")
     assert "the model is that of epoch 1" in last.message
-    assert not last.offers_cpu and last.lm.generate("the ", 5, seed=0)
+    assert not last.result.offers_cpu and last.result.lm.generate("the ", 5, seed=0)
 
 
 @pytest.mark.slow
@@ -426,6 +454,22 @@ def test_the_time_on_a_gpu_leaves_the_best_epoch_so_far(monkeypatch):
 
     last = list(run(TrainingQueue(fit_on_gpu=fit_on_gpu)))[-1]
     assert "s of GPU time are over" in last.message
+
+
+@pytest.mark.slow
+def test_a_training_on_a_borrowed_gpu_is_not_paused_but_takes_a_learning_rate(monkeypatch):
+    endless(monkeypatch)
+    queue = TrainingQueue(fit_on_gpu=fit_events)
+    values = run(queue)
+    assert not until(values, lambda value: value.epochs).can_pause
+    with pytest.raises(RequestError) as refused:
+        queue.pause("ada")
+    message = "a training on a borrowed GPU cannot be paused, since the GPU is lent for a time: stop it"
+    assert str(refused.value) == message
+    queue.set_learning_rate("ada", 0.0625)
+    changed = until(values, lambda value: value.rates)
+    assert changed.state == "running" and changed.rates[0][0] == 0.0625
+    values.close()
 
 
 @pytest.mark.slow
@@ -445,7 +489,7 @@ def test_stop_ends_a_training_on_a_gpu(monkeypatch):
     queue.stop("ada")
     last = list(values)[-1]
     assert last.message.startswith("stopped: the model is that of epoch")
-    assert ended.is_set() and not last.offers_cpu
+    assert ended.is_set() and not last.result.offers_cpu
     values = run(queue, visitor="eve")
     until(values, lambda value: value.epochs)
     ended.clear()
@@ -456,16 +500,4 @@ def test_stop_ends_a_training_on_a_gpu(monkeypatch):
 def test_a_refusal_of_the_trainer_on_a_gpu_is_shown_without_a_path():
     last = list(run(TrainingQueue(fit_on_gpu=fit_events), text="a" * 1200))[-1]
     assert last.message.startswith("the training failed: my-text has only one symbol")
-    assert "/" not in last.message and not last.offers_cpu
-
-
-def test_a_gpu_is_borrowed_for_as_long_as_the_size_needs(monkeypatch):
-    monkeypatch.undo()
-    for size, preset in PRESETS.items():
-        for length in (1_000, 30_000, 1_000_000):
-            settings, seconds = gpu_settings(length, "lstm", size)
-            assert 1 <= settings["epochs"] <= 100
-            assert seconds + training.GPU_START_SECONDS <= preset.gpu_seconds <= 60
-    short, long = (gpu_settings(1_000_000, "lstm", size)[1] for size in ("small", "large"))
-    assert short < long
-    assert gpu_settings(1_000_000, "lstm", "small")[0]["epochs"] > fit_settings(1_000_000, "lstm", "small")["epochs"]
+    assert "/" not in last.message and not last.result.offers_cpu

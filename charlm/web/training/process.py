@@ -1,0 +1,245 @@
+"""Where a training on the page runs: in a process of its own, or in a call that borrows a GPU.
+
+A process has the lowest priority and one thread, so that it slows the visitors who are writing as little as possible,
+and its crash does not reach the app. Both kinds are interrupted, and told what their visitor asks for, in the same way.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from threading import Lock, Thread
+from typing import IO, Any, NamedTuple
+
+from charlm import zero_gpu
+from charlm.errors import RequestError
+from charlm.installation import PACKAGE, import_training, training_package
+from charlm.web.models import ServedModel
+from charlm.web.training.settings import GPU_START_SECONDS, Settings, start_folder
+
+ROOT = PACKAGE.parent  # the folder that Python has to search for charlm and for the training package
+# relative to the training's folder, so that messages show no path of ours
+TEXT_FILE, RUN_FOLDER, CONTROL_FILE = "my-text.txt", "run", "control.json"
+MOST_RATES = 50  # that a visitor may ask for
+
+# After an interrupt, for a training to save its model before it is killed: long, since a child process of the lowest
+# priority hardly computes while visitors write. On a GPU, for the call to end: not long, since it may wait for a GPU.
+INTERRUPT_SECONDS, INTERRUPT_GPU_SECONDS = 60.0, 10.0
+
+# The child gets only these variables of the app's environment; in particular not the owner's token for the Hub. With
+# those of KERNELS it finds the kernels that the app has compiled.
+KERNELS = ("XDG_CACHE_HOME", "CC", "CHARLM_KERNELS")
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", *KERNELS)
+
+FitEvent = dict[str, Any]  # of train/report.py and train/events.py
+FitOnGpu = Callable[[Path, Path, Settings, float], Iterator[FitEvent]]  # the signature of `train.events.fit_events`
+Take = Callable[[FitEvent], None]  # what is done with each event
+
+
+def fit_on_gpu() -> FitOnGpu | None:
+    """Return `train.events.fit_events` in the form that borrows a GPU; None unless this is a Space on ZeroGPU."""
+    if not zero_gpu.on_zero_gpu():
+        return None
+
+    def seconds(text: Path, out: Path, settings: Settings, seconds: float) -> float:
+        return seconds + GPU_START_SECONDS
+
+    return zero_gpu.mark(import_training("events").fit_events, seconds)
+
+
+@contextmanager
+def training_folder(text: str, start: ServedModel | None = None) -> Iterator[Path]:
+    """Make a folder with the text and the model to begin with. Raises RequestError if it cannot be written."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            Path(folder, TEXT_FILE).write_text(text, encoding="utf-8", newline="")
+            if start is not None:
+                start.lm.save_pretrained(Path(folder, start_folder(start)), samples={})
+        except OSError as error:
+            raise RequestError(
+                f"this server cannot write the files of a training ({error.strerror}): tell its owner"
+            ) from None
+        yield Path(folder)
+
+
+class ControlWriter:
+    """What a visitor asks of a training: the file that its loop reads between steps, see train/control.py.
+
+    Its methods may be called on several threads.
+    """
+
+    def __init__(self) -> None:
+        self._paused, self._rates = False, list[float]()
+        self._path: Path | None = None
+        self._lock = Lock()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a training that reads it."""
+        return self._path is not None
+
+    def begin(self, folder: Path) -> None:
+        """Write into the folder of a training from now on."""
+        self._path = folder / CONTROL_FILE
+
+    def end(self) -> None:
+        """Write nothing more: the folder goes."""
+        with self._lock:
+            self._path = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the training was asked to wait."""
+        return self._paused
+
+    def pause(self, paused: bool) -> None:
+        """Ask the training to wait, or to go on."""
+        with self._lock:
+            self._paused = paused
+            self._write()
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Ask for a learning rate from the next step on. Raises RequestError if that was done too often."""
+        with self._lock:
+            if len(self._rates) >= MOST_RATES:
+                raise RequestError(f"this training was given {MOST_RATES} learning rates: it takes no more")
+            self._rates.append(rate)
+            self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        content = json.dumps({"paused": self._paused, "learning_rates": self._rates})
+        unfinished = self._path.with_suffix(".new")
+        try:
+            unfinished.write_text(content, encoding="utf-8")
+            os.replace(unfinished, self._path)
+        except OSError as error:
+            raise RequestError(f"this server cannot write to the training ({error.strerror}): tell its owner") from None
+
+
+class Ending(NamedTuple):
+    """What to say of a training that has ended, with and without a model, and whether to offer the CPU without one."""
+
+    with_model: str
+    without_model: str
+    offers_cpu: bool = False
+
+
+def ended_early(why: str, *, offers_cpu: bool = False) -> Ending:
+    """Return the ending of a training that was interrupted."""
+    return Ending(why, f"{why}, before its first epoch", offers_cpu)
+
+
+def ended(problem: str) -> Ending:
+    """Return the ending of a training that came to its end, or failed with this problem; it may be empty."""
+    return Ending("done", "the training failed" + (f": {problem:.300}" if problem else ""))
+
+
+class ChildProcess:
+    """A training in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[str]", errors: Path) -> None:
+        """errors: where the process writes what it says to people."""
+        self._process, self._errors = process, errors
+
+    def is_running(self) -> bool:
+        """Tell whether the training goes on."""
+        return self._process.poll() is None
+
+    def interrupt(self) -> None:
+        """Interrupt the training as Ctrl-C does, and give it time to save its model."""
+        if self.is_running():
+            self._process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(INTERRUPT_SECONDS)
+
+    def ending(self) -> Ending:
+        """Return how the training ended unless it was interrupted."""
+        said = self._errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return ended(said[-1] if said else "")
+
+
+@contextmanager
+def training_process(folder: Path, arguments: list[str], take: Take) -> Iterator[ChildProcess]:
+    """Start `python -m train fit` in a folder and take the events that it prints; kill it at the end."""
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    paths = ["--text", TEXT_FILE, "--out", RUN_FOLDER, "--control", CONTROL_FILE, "--json-lines"]
+    errors = folder / "errors.txt"
+    with (
+        open(errors, "w", encoding="utf-8") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", training_package(), "fit", *paths, *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,  # if the app dies, the broken pipe ends the training
+            stderr=said,
+            text=True,
+            encoding="utf-8",
+        ) as process,
+    ):
+        assert process.stdout is not None
+        reader = Thread(target=_read_lines, args=(process.stdout, take), daemon=True)
+        reader.start()
+        try:
+            if hasattr(os, "setpriority"):
+                with suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, process.pid, 19)
+            yield ChildProcess(process, errors)
+        finally:
+            process.kill()
+            reader.join()
+
+
+def _read_lines(lines: IO[str], take: Take) -> None:
+    """Take the events from the JSON lines of a training, until it ends."""
+    for line in lines:
+        take(json.loads(line))
+
+
+class BorrowedGpu:
+    """A training in a call that borrows a GPU."""
+
+    def __init__(self, call: Callable[[], Iterator[FitEvent]], seconds: int, take: Take) -> None:
+        """seconds: of the training."""
+        self._seconds, self._pass_on = seconds, take
+        self._last: FitEvent = {"event": ""}
+        self._call = zero_gpu.Call(call, self._take)
+
+    def _take(self, event: FitEvent) -> None:
+        self._last = event
+        self._pass_on(event)
+
+    def is_running(self) -> bool:
+        """Tell whether the training goes on, or waits for a GPU."""
+        return self._call.is_running()
+
+    def interrupt(self) -> None:
+        """Interrupt the training, and give it time to save its model."""
+        self._call.stop(INTERRUPT_GPU_SECONDS)
+
+    def ending(self) -> Ending:
+        """Return how the training ended unless it was interrupted by a visitor."""
+        if self._call.problem:
+            return Ending(self._call.problem, self._call.problem, offers_cpu=True)
+        if self._last["event"] == "time is over":
+            return ended_early(f"the {self._seconds:g} s of GPU time are over", offers_cpu=True)
+        return ended(self._last.get("message", ""))
+
+
+@contextmanager
+def training_call(call: Callable[[], Iterator[FitEvent]], seconds: int, take: Take) -> Iterator[BorrowedGpu]:
+    """Start a training on a borrowed GPU; interrupt it at the end."""
+    training = BorrowedGpu(call, seconds, take)
+    try:
+        yield training
+    finally:
+        training.interrupt()

@@ -1,0 +1,141 @@
+"""What a training on the page trains, and for how long: the settings of a run, from a text and a visitor's choices."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from charlm.errors import RequestError
+from charlm.model.cells import CELLS
+from charlm.web.models import ServedModel
+
+START_FOLDER = "start"  # in the training's folder, so that messages show no path of ours
+
+LARGEST_TEXT = 1_000_000  # bytes of UTF-8
+SHORTEST_TEXT = 1_000  # characters
+
+# The estimated time of a training on a borrowed GPU; one that takes longer is interrupted before the GPU is taken away.
+GPU_START_SECONDS = 12  # until CUDA is ready, and to end
+GPU_STEP_SECONDS, STEP_CHARACTERS, FEWEST_STEPS = 0.006, 64 * 128, 32  # of an epoch
+GPU_EPOCH_SECONDS = 1.5  # for measuring, a sample and saving
+GPU_FACTOR = 4  # as many characters as on the CPU, if there is time for them
+
+Settings = dict[str, Any]  # fields of TrainConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A size of model, and how much text it is trained on.
+
+    characters: to read over all epochs: many epochs of a short text, few of a long one. More helps such a model
+        little.
+    duration: of reading them, on one core of a machine with fast bfloat16.
+    gpu_seconds: for which a GPU is borrowed at most. A visitor without an account has two minutes a day.
+    """
+
+    label: str
+    layers: int
+    hidden: int
+    characters: int
+    duration: str
+    gpu_seconds: int
+
+    def describe(self, *, on_gpu: bool) -> str:
+        """Return the label with how long a training takes."""
+        return f"{self.label}, " + (f"up to {self.gpu_seconds} s of GPU time" if on_gpu else self.duration)
+
+
+PRESETS = {
+    "small": Preset("small: 1 × 128", 1, 128, 2_700_000, "about a minute", 30),
+    "medium": Preset("medium: 1 × 256", 1, 256, 3_000_000, "about two minutes", 45),
+    "large": Preset("large: 2 × 256", 2, 256, 4_000_000, "about four minutes", 60),
+}
+SHORTEST_RUN, LONGEST_RUN = 3, 100  # epochs
+# A training that begins with a model has few epochs, as many as a core can do in about two minutes, and at least one.
+MOST_EPOCHS, START_WORK = 5, 1.6e12  # parameters times characters read
+# The best of what was tried on short texts: a higher learning rate than the recipe of the long runs, little dropout.
+LEARNING_RATE_FACTOR, DROPOUT = 2.0, 0.1
+
+
+def check_training_text(text: object) -> str:
+    """Return a text that a model can be trained on. Raises RequestError if it is too short, too large, or no UTF-8."""
+    if not isinstance(text, str) or len(text) < SHORTEST_TEXT:
+        raise RequestError(f"the text is too short to learn from: give at least {SHORTEST_TEXT:,} characters")
+    try:
+        too_large = len(text) > LARGEST_TEXT or len(text.encode()) > LARGEST_TEXT
+    except UnicodeEncodeError:
+        raise RequestError("the text holds half a character (a lone surrogate): save it as UTF-8 first") from None
+    if too_large:
+        raise RequestError(f"the text is larger than {LARGEST_TEXT / 1e6:g} MB: train on a part of it")
+    return text
+
+
+def fit_settings(characters: int, cell: object, size: object) -> Settings:
+    """Return the settings of a training on the CPU, on a text of so many characters: fields of TrainConfig.
+
+    Raises RequestError for a cell or a size that does not exist.
+    """
+    if not isinstance(cell, str) or cell not in CELLS:
+        raise RequestError(f"there is no cell {cell!r:.40}; choose one of {', '.join(CELLS)}")
+    if not isinstance(size, str) or size not in PRESETS:
+        raise RequestError(f"there is no size {size!r:.40}; choose one of {', '.join(PRESETS)}")
+    preset = PRESETS[size]
+    return {
+        "cell": cell,
+        "epochs": min(max(preset.characters // characters, SHORTEST_RUN), LONGEST_RUN),
+        "num_layers": preset.layers,
+        "hidden_size": preset.hidden,
+        "embedding_size": preset.hidden // 2,
+        "dropout": DROPOUT,
+        "embedding_dropout": 0,
+        "lr": LEARNING_RATE_FACTOR * CELLS[cell].recipe.lr,
+        "device": "cpu",
+    }
+
+
+def gpu_settings(characters: int, cell: object, size: object) -> tuple[Settings, int]:
+    """Return the settings of a training on a borrowed GPU, and the seconds that it may take there.
+
+    Raises RequestError for a cell or a size that does not exist.
+    """
+    settings, preset = fit_settings(characters, cell, size), PRESETS[str(size)]
+    wanted = min(max(GPU_FACTOR * preset.characters // characters, SHORTEST_RUN), LONGEST_RUN)
+    return _on_gpu(settings | {"epochs": wanted}, characters, preset)
+
+
+def _on_gpu(settings: Settings, characters: int, preset: Preset) -> tuple[Settings, int]:
+    """Return settings with no more epochs than there is time for on a borrowed GPU, and the seconds that they take."""
+    epoch = GPU_EPOCH_SECONDS + GPU_STEP_SECONDS * max(characters / STEP_CHARACTERS, FEWEST_STEPS)
+    most = preset.gpu_seconds - GPU_START_SECONDS
+    epochs = max(min(settings["epochs"], int(most / epoch)), 1)
+    # in the call CUDA is there, and auto takes it
+    return settings | {"epochs": epochs, "device": "auto"}, math.ceil(min(epochs * epoch, most))
+
+
+def start_settings(characters: int, start: ServedModel, *, on_gpu: bool = False) -> tuple[Settings, int]:
+    """Return the settings of a training that begins with a model, and the seconds that it may take on a borrowed GPU.
+
+    Raises RequestError if one epoch takes too long on the CPU.
+    """
+    settings: Settings = {"init_from": start_folder(start), "epochs": MOST_EPOCHS, "device": "cpu"}
+    if on_gpu:
+        return _on_gpu(settings, characters, PRESETS["large"])
+    parameters = start.lm.config.parameters
+    most = int(START_WORK / parameters)
+    if characters > most:
+        raise RequestError(
+            f"this text is too long to go on from {start.name} here, a model of {parameters:,} parameters: "
+            f"give at most {most:,} characters, or start from random weights"
+        )
+    return settings | {"epochs": min(most // characters, MOST_EPOCHS)}, 0
+
+
+def start_folder(start: ServedModel) -> str:
+    """Return where a training finds the model to begin with, relative to its folder; its record has the last name."""
+    name = re.sub(r"[^\w.-]", "-", start.name.partition("@")[0].rpartition("/")[2]).strip(".-")
+    return f"./{START_FOLDER}/{name or 'model'}"
+
+
+def fit_arguments(settings: Settings) -> list[str]:
+    """Return the arguments of `python -m train fit` for these settings."""
+    return [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
