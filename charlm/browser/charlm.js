@@ -11,6 +11,7 @@
         JSON, model files          read as strictly as `charlm.model` reads them: anyone may have made them
         random numbers, sampling   numpy's PCG64, and the draw
         kernels, Engine, Reader    the arithmetic: in WebAssembly with SIMD, else in JavaScript, with the same bits
+        TextReader                 texts that were written lately go on from any place at once
         Host                       what runs in the Worker
         CharLM                     what a page holds
 
@@ -1402,6 +1403,7 @@ export class Engine {
     this.units = roundUp(config.hidden_size, 4);
     this.cellStep = CELL_STEPS[config.cell].step;
     this.current = null; // the reader whose state is in the memory
+    this.texts = []; // those that were read lately, see TextReader
     const plan = new Plan(module ? SIMD_LAYOUT : JAVASCRIPT_LAYOUT);
     this.arrange(plan, tensors);
     try {
@@ -1618,6 +1620,55 @@ export class Reader {
   }
 }
 
+const STRIDE = 16; // symbols between two states that are kept
+const MOST_TEXTS = 8; // whose states are kept
+const MOST_STATE_NUMBERS = 2 ** 20; // in the states of one text, 4 MB
+
+/** A reader that keeps states of its text, and begins with those that another text with the same beginning has left.
+
+    So the symbols before any place of a text that was written lately are read in at most STRIDE steps, and a text that
+    is cut there goes on at once. text: {ids, states}, where states has by a number of ids the state after them. */
+export class TextReader extends Reader {
+  /** ids: of the beginning of the text. isWriting: whether other symbols than a text had so far may follow. */
+  constructor(engine, ids, isWriting) {
+    super(engine);
+    const { texts } = engine;
+    const commons = texts.map((text) => countCommon(text.ids, ids));
+    const common = Math.max(0, ...commons);
+    const found = texts[commons.indexOf(common)] ?? { ids: [], states: new Map() };
+    const kept = [...found.states].filter(([count]) => count <= common);
+    const [count, state] = kept.at(-1) ?? [0, this.states];
+    this.states.set(state);
+    this.text = { ids: ids.slice(0, count), states: new Map(kept) };
+    this.most = Math.max(1, Math.floor(MOST_STATE_NUMBERS / engine.stateSize));
+    const isNew = isWriting || common < ids.length;
+    const isContinued = isNew && common > 0 && found.ids.length === common; // the text that was found is the beginning of this one
+    const others = texts.filter((text) => text !== found);
+    const isLeft = found.ids.length > 0 && !isContinued;
+    engine.texts = [...(isNew ? [this.text] : []), ...(isLeft ? [found] : []), ...others].slice(0, MOST_TEXTS);
+  }
+
+  /** Read what is not read yet of ids, a symbol at each step. */
+  *read(ids) {
+    for (let place = this.text.ids.length; place < ids.length; place++) yield this.advance(ids[place]);
+  }
+
+  advance(id) {
+    super.advance(id);
+    const { ids, states } = this.text;
+    ids.push(id);
+    if (ids.length % STRIDE) return;
+    states.set(ids.length, this.engine.states.slice());
+    if (states.size > this.most) states.delete(states.keys().next().value);
+  }
+}
+
+function countCommon(ids, others) {
+  let count = 0;
+  while (count < Math.min(ids.length, others.length) && ids[count] === others[count]) count++;
+  return count;
+}
+
 // --------------------------------------------------------------------------------------------- what runs in the Worker
 
 const WORKER_NAME = "charlm";
@@ -1633,20 +1684,34 @@ const MOST_PLACES = 20;
 
 /** What a task does for a request: a generator that reads or writes a symbol at each step, and returns the answer. */
 const TASKS = {
-  /** Write `length` symbols after reading ids; add them to the task's piece. */
-  *write(engine, { ids, length, settings, drawn, isScored }, task) {
-    const reader = new Reader(engine);
+  /** Write `length` symbols after reading ids; add them to the task's piece.
+
+      drawn: how many of the ids were written before. forced: a Map of ids that were chosen, by their place in what is
+      written. */
+  *write(engine, { ids, length, settings, drawn, forced, isScored }, task) {
+    const reader = new TextReader(engine, ids, true);
     const sampler = new Sampler(settings);
     sampler.skip(drawn);
-    for (const id of ids) yield reader.advance(id);
+    yield* reader.read(ids);
     for (let left = length; left > 0; left--) {
       const logits = reader.predict();
-      const id = sampler.draw(logits);
+      const drawnId = sampler.draw(logits); // a choice uses up its random number, too
+      const id = forced.get(drawn + length - left) ?? drawnId;
       task.text += engine.config.symbols[id];
       if (isScored) task.surprisals.push(surprisalsOf(logits)(id));
       yield;
       if (left > 1) reader.advance(id);
     }
+  },
+
+  /** Return the logits (V,) of the symbol after ids, and the random number that draws it if `drawn` were drawn before. */
+  *predict(engine, { ids, seed, drawn }) {
+    const reader = new TextReader(engine, ids, false);
+    yield* reader.read(ids);
+    const logits = reader.predict().slice();
+    const sampler = new Sampler({ seed });
+    sampler.skip(drawn);
+    return { logits, random: sampler.randoms.next() };
   },
 
   /** Return the surprisals in nats of all ids (N,) but the first, (N - 1,). */
@@ -2185,7 +2250,9 @@ export class CharLM {
 
       length: how many new characters. temperature, topK, topP, seed: see `checkSettings`; the same seed gives the same
       text. signal: stops it at once, as leaving the iterator does. after: what these settings and this seed have
-      written already; the characters follow that would have come if it had never been stopped.
+      written already; the characters follow that would have come if it had never been stopped. forced: [[place,
+      symbol], …], symbols that stand in the text in place of those that are drawn there; the places count from 0, and
+      from the beginning of `after`.
 
       Symbols of the prompt that the model does not know are left out, see `unknown`; an empty prompt starts a new line.
       Throws RequestError for a value out of bounds, at the call. */
@@ -2206,6 +2273,16 @@ export class CharLM {
     let text = "";
     for await (const piece of this.stream(prompt, options)) text += piece;
     return text;
+  }
+
+  /** Return what the character after `after` is drawn from: {logits, random}.
+
+      prompt, after, seed: those of `stream`. logits: of the symbols in `vocab`, a Float32Array (V,). random: the number
+      from 0 to below 1 that draws one of them. At a place of a text that was written lately it takes a few steps. */
+  async predict(prompt = "", { after = "", seed, signal } = {}) {
+    const { ids, drawn } = this.#encodeStart(prompt, after);
+    checkWhole("seed", seed, 0);
+    return this.#send({ kind: "predict", ids, seed, drawn }).result(signal);
   }
 
   /** Return the surprisal in nats of each character of a text but the first, a Float64Array.
@@ -2283,17 +2360,14 @@ export class CharLM {
     this.#link.release(this.#key);
   }
 
-  #write(prompt, { length = DEFAULT_LENGTH, after = "", signal, ...settings }, isScored) {
+  #write(prompt, { length = DEFAULT_LENGTH, after = "", forced = [], signal, ...settings }, isScored) {
     checkWhole("length", length, 0);
-    const { ids } = this.#encodeKnown("prompt", prompt);
-    const written = this.#encode("after", after);
-    const start = this.#ids.get("\n") ?? 0;
     const request = {
       kind: "write",
-      ids: [...(ids.length ? ids : [start]), ...written],
+      ...this.#encodeStart(prompt, after),
       length: Number(length),
       settings: checkSettings(settings),
-      drawn: written.length,
+      forced: this.#encodeChoices(forced),
       isScored,
     };
     const send = () => this.#send(request);
@@ -2329,6 +2403,24 @@ export class CharLM {
           "leave it out or train on a text that has it",
       );
     });
+  }
+
+  /** Return the ids from which a text goes on, those of a line break for an empty prompt, and how many were drawn. */
+  #encodeStart(prompt, after) {
+    const { ids } = this.#encodeKnown("prompt", prompt);
+    const written = this.#encode("after", after);
+    const start = this.#ids.get("\n") ?? 0;
+    return { ids: [...(ids.length ? ids : [start]), ...written], drawn: written.length };
+  }
+
+  /** Return the ids of symbols that were chosen, by place. */
+  #encodeChoices(forced) {
+    const choices = forced.map(([place, symbol]) => {
+      const [id, ...more] = this.#encode("forced", symbol);
+      if (id !== undefined && !more.length) return [Number(checkWhole("forced", place, 0)), id];
+      throw new RequestError(`forced has ${show(symbol)} at ${place}; it must be one character`);
+    });
+    return new Map(choices);
   }
 
   #encodeKnown(name, text) {

@@ -433,6 +433,75 @@ def test_a_text_is_the_same_in_pieces_continued_and_with_its_surprisals(page, fo
     assert whole == lm.generate("cab", 300, 1.1, 8, 0.95, 3)
 
 
+def test_a_text_goes_on_from_a_choice_on_the_same_random_numbers_as_in_python(page, folder):
+    forced = [[40, "b"], [41, "a"], [90, "\n"]]
+    text, surprisals, continued, score = page.evaluate(
+        """async ([folder, forced]) => {
+            const lm = await CharLM.load(folder);
+            const settings = { temperature: 1.1, topK: 8, topP: 0.95, seed: 3 };
+            let [text, surprisals] = ["", []];
+            for await (const piece of lm.write("cab", { ...settings, length: 120, forced })) {
+                text += piece.text;
+                surprisals.push(...piece.surprisals);
+            }
+            const after = Array.from(text).slice(0, 50).join("");
+            const continued = await lm.generate("cab", { ...settings, length: 70, forced, after });
+            const score = Array.from(await lm.score("cab" + text));
+            lm.close();
+            return [text, surprisals, continued, score];
+        }""",
+        [folder.name, forced],
+    )
+    lm = CharLM.from_pretrained(folder, device="cpu")
+    expected = ""
+    for place, symbol in forced:
+        length = place - len(expected)
+        expected += "".join(lm.stream("cab", length, 1.1, 8, 0.95, 3, after=expected)) + symbol
+    expected += "".join(lm.stream("cab", 120 - len(expected), 1.1, 8, 0.95, 3, after=expected))
+    assert text == expected == text[:50] + continued and len(text) == 120
+    assert surprisals == pytest.approx(score[2:], abs=1e-9)
+
+
+def test_what_a_character_was_drawn_from_is_known_to_the_bit_after_a_few_steps(page, site):
+    """Logits, at places of several branches of one text, are those of a reader that begins at its beginning."""
+    sizes = {"vocab": VOCAB, "embedding_size": 5, "hidden_size": 9, "num_layers": 2}
+    put_model(site, "branches", "lstm", **sizes)
+    places = [0, 1, 15, 16, 17, 100, 399]
+    logits, randoms, counts, kept = page.evaluate(
+        """async ([folder, places]) => {
+            const { config: content, weights } = await filesOf(folder);
+            const lm = await CharLM.from({ config: content, weights });
+            const config = readConfig(content);
+            const engine = new Engine(config, await readWeights(weights, config));
+            const ids = (text) => Array.from("cab" + text, (symbol) => config.symbols.indexOf(symbol));
+            const settings = { temperature: 1.1, seed: 3 };
+            const whole = await lm.generate("cab", { ...settings, length: 400 });
+            const cut = Array.from(whole).slice(0, 200).join("") + "b";
+            const branch = cut + await lm.generate("cab", { ...settings, length: 199, after: cut });
+            const [logits, randoms, counts] = [[], [], []];
+            for (const text of [whole, branch]) {
+                const writer = new TextReader(engine, ids(text), true);
+                for (const step of writer.read(ids(text)));
+            }
+            for (const text of [whole, branch]) for (const place of places) {
+                const after = Array.from(text).slice(0, place).join("");
+                const found = await lm.predict("cab", { after, seed: 3 });
+                const reader = new Reader(engine);
+                for (const id of ids(after)) reader.advance(id);
+                logits.push([base64(found.logits), base64(reader.predict())]);
+                randoms.push(found.random);
+                counts.push([...new TextReader(engine, ids(after), false).read(ids(after))].length);
+            }
+            lm.close();
+            return [logits, randoms, counts, engine.texts.length];
+        }""",
+        ["branches", places],
+    )
+    assert all(found == read for found, read in logits)
+    assert randoms == 2 * np.random.Generator(np.random.PCG64(3)).random(400)[places].tolist()
+    assert max(counts) < 16 and kept == 2
+
+
 def test_an_empty_prompt_starts_a_line_and_unknown_symbols_are_skipped_and_named(page, folder):
     texts = page.evaluate(
         """async (folder) => {
@@ -494,6 +563,13 @@ def test_an_empty_prompt_starts_a_line_and_unknown_symbols_are_skipped_and_named
             "RequestError: the stretch has 201 characters; select at most 200",
         ),
         ("generate('a', { after: 'x' })", "VocabError: 'x' (character 1) is not among this model's 10 symbols"),
+        ("generate('a', { forced: [[3, 'x']] })", "VocabError: 'x' (character 1) is not among this model's 10 symbols"),
+        (
+            "generate('a', { forced: [[3, 'ab']] })",
+            "RequestError: forced has 'ab' at 3; it must be one character",
+        ),
+        ("generate('a', { forced: [[-3, 'a']] })", "RequestError: forced is -3; it must be from 0"),
+        ("predict('a', { seed: -1 })", "RequestError: seed is -1; it must be from 0"),
     ],
 )
 def test_wrong_arguments_are_told(page, folder, call, message):
