@@ -2,6 +2,7 @@
 
    Names and meanings are those of the Gradio page, charlm/web/address.py. */
 
+import { encodeChoices } from "./components/branches.js";
 import { entryOf, models } from "./models.js";
 
 export const VIEWS = ["write", "learn", "inside", "about"];
@@ -13,6 +14,7 @@ export const LONGEST_PROMPT = 20000;
 const HIGHEST_TEMPERATURE = 2;
 const LARGEST_TOP_K = 100;
 const SEED_DIGITS = 40;
+const MOST_CHOICES = 64;
 
 /** The parameters of a share link, and the setting that each is. */
 const PARAMETERS = {
@@ -41,7 +43,9 @@ export function readAddress(query) {
     settings[name] = number;
   }
   try {
-    return { ...found, settings: checkSettings(settings) };
+    const checked = checkSettings(settings);
+    const forced = Object.fromEntries(["a", "b"].map((side) => [side, readChoices(query.get(`f${side}`), checked)]));
+    return { ...found, settings: { ...checked, forced } };
   } catch (error) {
     return { ...found, problem: `The link cannot be opened here: ${error.message}.` };
   }
@@ -65,6 +69,24 @@ function checkNumber(name, value, low, high, whole = false) {
   throw new Error(`${name} is ${value}; it must be a ${whole ? "whole " : ""}number from ${low} to ${high}`);
 }
 
+/** Return the choices of a text, [[place, symbol], …], as `encodeChoices` writes them. Throws an Error if it cannot. */
+function readChoices(encoded, { length }) {
+  if (!encoded) return [];
+  const choices = encoded.split("-").map((choice) => {
+    const [, place, code] = /^(\d{1,9})\.([0-9a-f]{1,6})$/i.exec(choice) ?? [];
+    if (place === undefined || parseInt(code, 16) > 0x10ffff) {
+      throw new Error(`its choice '${choice.slice(0, 20)}' is none: a choice is PLACE.CODEPOINT, such as 12.65`);
+    }
+    return [Number(place), String.fromCodePoint(parseInt(code, 16))];
+  });
+  if (choices.length > MOST_CHOICES) throw new Error(`it has ${choices.length} choices; ${MOST_CHOICES} are allowed`);
+  choices.forEach(([place], index) => {
+    if (index && place <= choices[index - 1][0]) throw new Error("its choices are not in the order of their places");
+    if (place >= length) throw new Error(`its choice at ${place} lies beyond the text of ${length} characters`);
+  });
+  return choices;
+}
+
 /** Return the digits of a seed; one is drawn if there are none. Throws an Error if it is no whole number. */
 export function readSeed(typed) {
   const digits = typed.trim();
@@ -86,10 +108,14 @@ export function addressWith(parameters) {
   return address.href;
 }
 
-/** Return the address that opens this page with a text that it writes again. */
+/** Return the address that opens this page with a text that it writes again.
+
+    settings: with `forced`, {a, b}, the choices of the visitor in both texts. */
 export function linkTo(settings, extra = { view: "write" }) {
   const parameters = Object.entries(PARAMETERS).map(([name, setting]) => [name, settings[setting]]);
-  return addressWith({ ...extra, ...Object.fromEntries(parameters) });
+  const chosen = Object.entries(settings.forced ?? {}).filter(([, forced]) => forced.length);
+  const choices = chosen.map(([side, forced]) => [`f${side}`, encodeChoices(forced)]);
+  return addressWith({ ...extra, ...Object.fromEntries([...parameters, ...choices]) });
 }
 
 /** Put a view into the address, so that it can be passed on; not every browser allows it to a page from disk. */

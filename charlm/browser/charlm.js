@@ -1642,7 +1642,7 @@ export class TextReader extends Reader {
     this.text = { ids: ids.slice(0, count), states: new Map(kept) };
     this.most = Math.max(1, Math.floor(MOST_STATE_NUMBERS / engine.stateSize));
     const isNew = isWriting || common < ids.length;
-    const isContinued = isNew && common > 0 && found.ids.length === common; // the text that was found is the beginning of this one
+    const isContinued = isNew && common > 0 && found.ids.length === common; // it is the beginning of this text
     const others = texts.filter((text) => text !== found);
     const isLeft = found.ids.length > 0 && !isContinued;
     engine.texts = [...(isNew ? [this.text] : []), ...(isLeft ? [found] : []), ...others].slice(0, MOST_TEXTS);
@@ -1704,7 +1704,7 @@ const TASKS = {
     }
   },
 
-  /** Return the logits (V,) of the symbol after ids, and the random number that draws it if `drawn` were drawn before. */
+  /** Return the logits (V,) of the symbol after ids, and the random number of its draw, the one after so many draws. */
   *predict(engine, { ids, seed, drawn }) {
     const reader = new TextReader(engine, ids, false);
     yield* reader.read(ids);

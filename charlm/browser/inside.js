@@ -3,11 +3,10 @@
 import { CellPanel } from "./components/cell.js";
 import { HeatText } from "./components/heat.js";
 import { PatternPanel, StretchPicker } from "./components/pattern.js";
-import { byId, readable } from "./components/text.js";
+import { byId, readable, sentence } from "./components/text.js";
 import { coloursOfGate, Inspected } from "./inspected.js";
-import { entryOf, getModel, keepModels, models, scene, whenAdded } from "./models.js";
+import { entryOf, getModel, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
 import { DIFFERENCE, SURPRISAL, UnitFields } from "./unit.js";
-import { offerModels, sentence } from "./write.js";
 
 const LETTERS = ["a", "b"]; // of the models
 const WRITTEN = 1500; // characters of the text that a model writes to be looked into

@@ -3,8 +3,7 @@
 
 import { megabytes } from "./hub.js";
 import { addModel, loadEngine, models, openHub } from "./models.js";
-import { byId, make, makeLine, readable } from "./components/text.js";
-import { sentence } from "./write.js";
+import { byId, make, makeLine, readable, sentence } from "./components/text.js";
 
 const LABELS = { rnn: "CharRNN", lstm: "CharLSTM", gru: "CharGRU" };
 const FORMAT = { model_type: "charlm", format_version: 1 }; // what config.json says besides the fields of a model

@@ -1,6 +1,6 @@
 /* The models of the page: what it says of them, the engine that runs them, their weights, loaded when first used. */
 
-import { byId } from "./components/text.js";
+import { byId, make, readable } from "./components/text.js";
 
 /** The models in their order, each as `page_data` of charlm/browser/page.py describes it. */
 export const models = [];
@@ -55,6 +55,27 @@ export function entryOf(name) {
   const found = models.find((model) => model.name === name);
   if (found) return found;
   throw new Error(`there is no model '${name}' here; choose one of ${models.map((model) => model.name).join(", ")}`);
+}
+
+/** Put the names of the models into a list of choices. */
+export function offerModels(select, chosen) {
+  select.replaceChildren(
+    ...models.map(({ name }) => {
+      const option = make("option", "", readable(name));
+      option.value = name;
+      return option;
+    }),
+  );
+  select.value = chosen;
+}
+
+const PROMPTS = ["ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "Coffee", "Computer"];
+
+/** Return those of PROMPTS whose symbols all models know. */
+export function knownPrompts() {
+  const knows = (prompt) =>
+    models.every(({ config }) => Array.from(prompt).every((each) => config.vocab.includes(each)));
+  return PROMPTS.filter(knows);
 }
 
 const watchers = [];

@@ -40,8 +40,10 @@ export class Alternatives {
       return this.list.replaceChildren();
     }
     const steps = stepsOfDraw(details, settings);
+    const hadFocus = this.list.contains(document.activeElement);
     this.line.textContent = describeDrawn(details);
     this.list.replaceChildren(...placesToOffer(details, steps).map((place) => this.makeButton(place, details, steps)));
+    if (hadFocus) this.focus();
   }
 
   makeButton(place, { symbols, symbol, forced }, { kept, probabilities }) {
@@ -80,6 +82,6 @@ export class Alternatives {
 function describeDrawn(details) {
   const { place, symbol, symbols, forced } = details;
   const at = symbols.indexOf(symbol);
-  const bits = at < 0 ? "" : ` · surprisal ${(surprisalAt(details, at) / Math.LN2).toFixed(2)} bits`;
-  return `${named(symbol)}, character ${(place + 1).toLocaleString("en")}${bits}${forced ? " · chosen by you" : ""}`;
+  const bits = at < 0 ? "" : ` · ${(surprisalAt(details, at) / Math.LN2).toFixed(2)} bits`;
+  return `${named(symbol)}, character ${(place + 1).toLocaleString("en")}${bits}${forced ? " · your choice" : ""}`;
 }

@@ -6,7 +6,7 @@
 import { make, named } from "./text.js";
 
 const MOST_BRANCHES = 64; // of one model
-const SIDES = ["a", "b"];
+const BOTH_SIDES = ["a", "b"];
 
 /** Return choices as an address holds them: PLACE.CODEPOINT, the code point in hexadecimal, joined by `-`. */
 export function encodeChoices(forced) {
@@ -70,7 +70,7 @@ export class BranchHistory {
     const [before, after] = [this.visits[this.at], this.visits[this.at + by]];
     if (!after) return null;
     this.at += by;
-    const side = SIDES.find((each) => before[each] !== after[each]);
+    const side = BOTH_SIDES.find((each) => before[each] !== after[each]);
     return { side, branch: this.branches[side].get(after[side]) };
   }
 
@@ -133,7 +133,7 @@ export class Branches {
   update() {
     this.undo.disabled = !this.history.canUndo;
     this.redo.disabled = !this.history.canRedo;
-    const rows = SIDES.flatMap((side) => this.history.rows(side).map((row) => this.makeRow(side, row)));
+    const rows = BOTH_SIDES.flatMap((side) => this.history.rows(side).map((row) => this.makeRow(side, row)));
     this.tree.replaceChildren(...rows);
   }
 

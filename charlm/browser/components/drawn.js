@@ -3,7 +3,7 @@
 
 import { placesToOffer } from "./alternatives.js";
 import { drawnPlace, stepsOfDraw } from "./sampling.js";
-import { label, make, named, percentOf, readable } from "./text.js";
+import { label, make, named, readable } from "./text.js";
 
 const LEAST_NAMED = 0.03; // share of the bar from which a symbol's name fits into its part
 const SLIDERS = [
@@ -123,7 +123,7 @@ export class Drawn {
       row("logit", of(logits), decimals(of(logits))),
       row(temperature === 0 ? "÷ 0: largest" : `÷ ${temperature}`, of(steps.scaled), decimals(of(steps.scaled))),
       row(
-        "exp, cut",
+        "softmax, %",
         shares,
         shown.map((place, rank) => (steps.kept[place] ? (100 * shares[rank]).toFixed(1) : "cut")),
         (place) => !steps.kept[place],
@@ -171,9 +171,8 @@ function lineOf({ symbols, symbol, random, forced }, steps, drawn, isTried) {
   const number = `random number ${random.toFixed(4)}`;
   if (drawn < 0) return `${number}; the vocabulary is too large to show the place of each symbol`;
   const from = steps.cumulative[drawn] - steps.probabilities[drawn];
-  const share = percentOf(steps.probabilities[drawn]);
-  const part = `from ${from.toFixed(4)} to ${steps.cumulative[drawn].toFixed(4)}`;
-  const words = `${number} → ${named(symbols[drawn])}, ${part} (${share})`;
+  const part = `${from.toFixed(4)} to ${steps.cumulative[drawn].toFixed(4)}`;
+  const words = `${number} → ${named(symbols[drawn])} (${part})`;
   if (forced) return `${words}; you chose ${named(symbol)}`;
-  return isTried && symbols[drawn] !== symbol ? `${words}; in the text stands ${named(symbol)}` : words;
+  return isTried && symbols[drawn] !== symbol ? `${words}; the text has ${named(symbol)}` : words;
 }

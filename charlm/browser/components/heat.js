@@ -50,9 +50,9 @@ function placeOf(element) {
       a Heat of charlm/web/heat.py. After a change of the value, `update` shows it.
     trigger: called with "select" and {index} when a character is chosen.
     onPoint: called with the place of a character when it is pointed at or reached with the arrow keys.
-    onChoose: called with its place when it is clicked, or Enter is pressed at it. It is then held: pointing elsewhere
-      does not call onPoint until it is chosen again, or Escape is pressed, so that the pointer can go to what is known
-      of it. The characters that `run.forced` of the value lists, [[place, symbol], …], are marked as choices.
+    onChoose: called with its place, and whether it was Enter that chose it and no click. It is then held: pointing
+      elsewhere does not call onPoint until it is clicked again, or Escape is pressed, so that the pointer can go to
+      what is known of it. The characters that `run.forced` of the value lists, [[place, symbol], …], are marked as choices.
 
     text, detail: the elements of the text and of the explanation below it.
     symbols: the characters of the value. shown: how many of them are on the page.
@@ -281,13 +281,13 @@ export class HeatText {
   }
 
   /** Send the place of a chosen character to the server, and hold the character where somebody waits for its place. */
-  choose(place) {
+  choose(place, isKey = false) {
     if (place === undefined || place >= this.shown) return;
-    const isLetGo = this.isHeld && place === this.cursor;
+    const isLetGo = !isKey && this.isHeld && place === this.cursor;
     if (this.onChoose) this.hold(isLetGo ? -1 : place);
     else this.point(place);
     this.trigger("select", { index: place });
-    if (!isLetGo) this.onChoose?.(place);
+    if (!isLetGo) this.onChoose?.(place, isKey);
   }
 
   /** Move the cursor with the keyboard. */
@@ -296,7 +296,7 @@ export class HeatText {
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -this.shown, End: this.shown }[event.key];
     if (step !== undefined) this.point(Math.min(Math.max(this.cursor + step, 0), this.shown - 1));
     else if (event.key === "ArrowDown" || event.key === "ArrowUp") this.point(this.besides(event.key === "ArrowDown"));
-    else if (event.key === "Enter" && this.cursor >= 0) this.choose(this.cursor);
+    else if (event.key === "Enter" && this.cursor >= 0) this.choose(this.cursor, true);
     else if (event.key === "Escape" && this.isHeld) this.hold(-1);
     else return;
     event.preventDefault();

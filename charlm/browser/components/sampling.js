@@ -82,7 +82,8 @@ function keepSymbols(weights, unlisted, ranked, top_k, top_p) {
   let sum = 0;
   for (const place of most) {
     kept.add(place);
-    if ((sum += weights[place]) >= top_p * total) return { kept, isRestKept: false }; // the symbol that reaches it stays
+    sum += weights[place];
+    if (sum >= top_p * total) return { kept, isRestKept: false }; // the symbol that reaches it stays
   }
   return { kept, isRestKept: isRestIn };
 }

@@ -41,6 +41,13 @@ export function percentOf(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
+/** Return an error as a sentence. */
+export function sentence(error) {
+  const words = String(error?.message || error);
+  const start = words.replace(/^[a-z](?=[a-z]*[ ,])/, (letter) => letter.toUpperCase()); // not a/b or a.b, names
+  return start + (/[.!?]$/.test(words) ? "" : ".");
+}
+
 export function byId(id) {
   return document.getElementById(id);
 }

@@ -66,9 +66,13 @@ export class UnknownMarks {
     this.line.replaceChildren();
     if (!found.length) return;
     const parts = this.field.value.split(new RegExp(`([${found.map(({ symbol }) => escaped(symbol)).join("")}])`, "u"));
+    // with a line break at the end, so that a last empty line has its height
     this.backdrop.replaceChildren(
-      ...parts.map((part, number) => (number % 2 ? make("mark", "", part) : part)), // every second one is a symbol
-      "\n", // so that a last empty line has its height
+      ...[...parts.slice(0, -1), `${parts.at(-1)}\n`].map((part, number) => {
+        const element = make(number % 2 ? "mark" : "span"); // every second part is a symbol
+        element.dataset.text = part; // which the style shows, so that a search in the page finds the text only once
+        return element;
+      }),
     );
     this.follow();
     const offered = found.slice(0, MOST_OFFERED);
@@ -79,7 +83,8 @@ export class UnknownMarks {
   makeOffer({ symbol, count, substitute }) {
     const words = `${label(symbol)} → ${substitute === "" ? "leave out" : label(substitute)}`;
     const times = count === 1 ? "" : `, ${count} times`;
-    const spoken = substitute === "" ? `Leave out ${named(symbol)}` : `Replace ${named(symbol)} by ${named(substitute)}`;
+    const spoken =
+      substitute === "" ? `Leave out ${named(symbol)}` : `Replace ${named(symbol)} by ${named(substitute)}`;
     return this.makeButton(words, spoken + times, [{ symbol, substitute }]);
   }
 
@@ -107,7 +112,8 @@ export class UnknownMarks {
     for (const name of copied) backdrop.style[name] = style[name];
     backdrop.style.left = `${field.offsetLeft}px`;
     backdrop.style.top = `${field.offsetTop}px`;
-    backdrop.style.width = `${field.clientWidth + parseFloat(style.borderLeftWidth) + parseFloat(style.borderRightWidth)}px`;
+    const borders = parseFloat(style.borderLeftWidth) + parseFloat(style.borderRightWidth);
+    backdrop.style.width = `${field.clientWidth + borders}px`; // without the bar that scrolls the field
     backdrop.style.height = `${field.offsetHeight}px`;
     backdrop.scrollTop = field.scrollTop;
   }

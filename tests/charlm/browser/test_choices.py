@@ -88,7 +88,7 @@ def test_the_ten_likeliest_are_offered_as_they_were_sampled_and_the_one_that_sta
     words = [button.get_attribute("aria-label") for button in buttons.all()]
     assert words[:3] == ["“b”, 66.7 %", "“c”, 33.3 %", "“a”, cut by top-k or top-p"]
     assert len(words) == 11 and words[10] == "“w”, cut by top-k or top-p, stands there"
-    assert page.locator(".alternatives-line").inner_text() == f"“w”, character 5 · surprisal {math.log2(34):.2f} bits"
+    assert page.locator(".alternatives-line").inner_text() == f"“w”, character 5 · {math.log2(34):.2f} bits"
     buttons.nth(1).click()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
@@ -99,20 +99,18 @@ def test_the_ten_likeliest_are_offered_as_they_were_sampled_and_the_one_that_sta
 def test_sliders_redraw_the_draw_at_once_and_next_asks_for_a_symbol(page, show):
     show("Drawn", details([math.log(3), math.log(1)], "a", random=0.8), {"temperature": 2})
     line, slider = page.locator(".drawn-line"), page.locator(".drawn-slider input")
-    share = math.sqrt(3) / (math.sqrt(3) + 1)
-    assert line.inner_text() == f"random number 0.8000 → “b”, from {share:.4f} to 1.0000 ({100 * (1 - share):.1f} %)"
+    share = f"{math.sqrt(3) / (math.sqrt(3) + 1):.4f}"
+    assert line.inner_text() == f"random number 0.8000 → “b” ({share} to 1.0000)"
     show("Drawn", details([math.log(3), math.log(1)], "a", random=0.7))
-    assert line.inner_text() == "random number 0.7000 → “a”, from 0.0000 to 0.7500 (75.0 %)"
+    assert line.inner_text() == "random number 0.7000 → “a” (0.0000 to 0.7500)"
     take = page.locator(".drawn-head button").first
     assert not take.is_visible()
     slider.first.fill("2")
-    assert line.inner_text().endswith(
-        f"“b”, from {share:.4f} to 1.0000 ({100 - 100 * share:.1f} %); in the text stands “a”"
-    )
+    assert line.inner_text() == f"random number 0.7000 → “b” ({share} to 1.0000); the text has “a”"
     assert page.locator(".drawn-row").nth(2).locator(".drawn-figure").all_inner_texts() == ["0.5", "0.0"]
     take.click()
     page.get_by_role("button", name="As it was drawn").click()
-    assert line.inner_text() == "random number 0.7000 → “a”, from 0.0000 to 0.7500 (75.0 %)"
+    assert line.inner_text() == "random number 0.7000 → “a” (0.0000 to 0.7500)"
     page.get_by_role("button", name="Next").click()
     assert page.evaluate("chosen") == ["b", "next"]
 
@@ -149,6 +147,34 @@ def test_branches_are_a_tree_with_undo_and_redo(page):
     assert (found["kept"], found["root"]) == (64, True)
 
 
+def test_the_choices_of_a_link_are_read_or_refused(page):
+    link = {"a": "m", "b": "m", "prompt": "x", "length": "50", "temperature": "1", "top_k": "0", "top_p": "1"}
+    links = ["12.65-40.a", "49.1f600", "", "12.65-12.61", "50.61", "9.110000", "9.xyz", "-", "-".join(["0.61"] * 65)]
+    found = page.evaluate(
+        """async ([link, links]) => {
+            const { models } = await import("/models.js");
+            const { linkTo, readAddress } = await import("/address.js");
+            models.push({ name: "m" });
+            return links.map((fb) => {
+                const { settings, problem } = readAddress(new URLSearchParams({ ...link, seed: "1", fb }));
+                if (problem) return problem;
+                return [settings.forced, new URL(linkTo(settings)).searchParams.get("fb") ?? ""];
+            });
+        }""",
+        [link, links],
+    )
+    assert found[0] == [{"a": [], "b": [[12, "e"], [40, "\n"]]}, links[0]]
+    assert found[1:3] == [[{"a": [], "b": [[49, "😀"]]}, links[1]], [{"a": [], "b": []}, ""]]
+    start = "The link cannot be opened here: "
+    wrong = "its choice '{}' is none: a choice is PLACE.CODEPOINT, such as 12.65."
+    assert found[3:] == [
+        start + "its choices are not in the order of their places.",
+        start + "its choice at 50 lies beyond the text of 50 characters.",
+        *(start + wrong.format(choice) for choice in ("9.110000", "9.xyz", "")),
+        start + "it has 65 choices; 64 are allowed.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("symbol", "substitute"),
     [
@@ -182,7 +208,7 @@ def test_unknown_symbols_are_marked_while_typing_and_replaced_at_a_click(page):
     )
     field, marks = page.get_by_label("Prompt"), page.locator("mark")
     field.press_sequentially("café’s <é한>")
-    assert marks.all_text_contents() == ["é", "’", "<", "é", "한", ">"]
+    assert [mark.get_attribute("data-text") for mark in marks.all()] == ["é", "’", "<", "é", "한", ">"]
     page.get_by_role("button", name="Replace “é” by “e”, 2 times").click()
     assert field.input_value() == "cafe’s <e한>" and marks.count() == 4
     page.get_by_role("button", name="Replace all").click()
@@ -236,5 +262,5 @@ def test_a_character_is_held_until_it_is_chosen_again_and_the_keys_reach_all(pag
         page.keyboard.press(key)
     spans.nth(4).hover()
     point, choose = (lambda place: ["point", place]), (lambda place: ["choose", place])
-    expected = [point(1), point(2), point(2), choose(2), point(3), point(0), point(17), point(4)]
+    expected = [point(1), point(2), point(2), choose(2), point(3), point(3), choose(3), point(0), point(17), point(4)]
     assert page.evaluate("calls") == expected

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import PATIENCE, ROOT, check_keyboard, serious_violations
-from models import contents, make_model, make_record, save
+from models import contents, make_model, make_record, make_sampler, save
 
 from charlm import CharLM
 from charlm.analysis.diagnosis import read_curves
@@ -24,6 +24,7 @@ from charlm.browser.export import export as export_to
 from charlm.browser.page import PageModel, export_html, static_files
 from charlm.browser.scripts import join_modules
 from charlm.errors import HubUnavailableError, ModelFileError, RequestError
+from charlm.inference.engine import Reader
 from charlm.model.folder import Model
 from charlm.model.weights import pack_weights
 from charlm.web import address
@@ -513,6 +514,81 @@ class TestWrite:
             assert other.text(name) == opened.text(name)
         assert other.tab.locator("#prompt").input_value() == "Apple & <b>\n"
 
+    def test_a_visitor_takes_part_in_the_writing_and_a_link_holds_the_choices(self, visit, exported, lms):
+        opened, lm = visit(exported), lms["shakespeare-rnn"]
+        opened.fill(prompt="ROMÉO:\n", seed="7")
+        opened.tab.get_by_role("button", name="Replace “É” by “E”").click()
+        opened.generate(200)
+        drawn, keys = opened.text("output-a"), opened.tab.keyboard
+        assert drawn == lm.generate("ROMEO:\n", 200, seed=7)
+        spans, offered = opened.tab.locator("#output-a .heat-text span"), opened.tab.locator("#alternatives button")
+
+        # what else could stand there, by the pointer
+        spans.nth(50).click()
+        opened.wait_for_words("alternatives", "character 51")
+        logits = Reader(lm.engine).read(lm.vocab.encode("ROMEO:\n" + drawn[:50])[:, None])[-1, 0]
+        shares = make_sampler(0.8).probabilities(logits)
+        expected = [lm.vocab.symbols[id] for id in np.argsort(-shares, kind="stable")[:10]]
+        assert [button.get_attribute("data-symbol") for button in offered.all()] == expected
+        assert offered.first.inner_text().split("\n")[-1] == f"{100 * shares.max():.1f} %"
+        number = np.random.Generator(np.random.PCG64(7)).random(51)[50]
+        assert opened.words("drawn").count(f"random number {number:.4f} →") == 1
+        for name in ("output-a", "output-b", "alternatives", "drawn", "branches"):
+            box = opened.tab.locator(f"#{name}").bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= 720
+
+        # another symbol, and the text goes on from it
+        first = next(symbol for symbol in expected if symbol != drawn[50])
+        opened.tab.locator("#alternatives button:not([aria-current])").first.click()
+        cut = drawn[:50] + first
+        branch = cut + "".join(lm.stream("ROMEO:\n", 149, seed=7, after=cut))
+        opened.wait_until("text => document.querySelector('#output-a .heat-text').textContent === text", branch)
+        assert opened.tab.locator("#output-a .forced").all_text_contents() == [first]
+
+        # another one with the keys alone
+        opened.wait_for_words("branches", " at 51")
+        opened.tab.locator("#output-a .heat-text").focus()
+        for key in ("ArrowRight", "ArrowRight", "Enter"):
+            keys.press(key)
+        opened.wait_until("document.activeElement.matches('#alternatives [aria-current]')")
+        keys.press("ArrowDown")
+        second = opened.tab.evaluate("document.activeElement.dataset.symbol")
+        keys.press("Enter")
+        cut = branch[:52] + second
+        twig = cut + "".join(lm.stream("ROMEO:\n", 147, seed=7, after=cut))
+        opened.wait_until("text => document.querySelector('#output-a .heat-text').textContent === text", twig)
+        opened.wait_for_words("branches", " at 53")
+        bits = lm.score("ROMEO:\n" + twig)[-200:].mean() / np.log(2)
+        assert opened.tab.locator("#branches [aria-current]").first.inner_text().endswith(f"{bits:.2f} bits")
+
+        opened.tab.locator("#share").click()
+        link = opened.tab.locator("#link").input_value()
+        assert f"&fa=50.{ord(first):x}-52.{ord(second):x}" in link and "fb=" not in link
+        for name, text in (("undo", branch), ("undo", drawn), ("redo", branch)):
+            opened.tab.locator(f"#{name}").click()
+            assert opened.text("output-a") == text
+        opened.tab.locator("#branches button.branch").first.click()
+        assert opened.text("output-a") == drawn
+
+        # one symbol at a time
+        opened.tab.locator("#output-a .heat-text").focus()
+        keys.press("End")
+        opened.wait_for_words("alternatives", "character 200")
+        opened.tab.get_by_role("button", name="Next").click()
+        opened.wait_for_words("alternatives", "character 201")
+        assert opened.text("output-a") == lm.generate("ROMEO:\n", 201, seed=7)
+
+        opened.open(link)
+        opened.wait_for("output-a", 200)
+        opened.wait_for("output-b", 200)
+        assert opened.text("output-a") == twig
+        assert opened.text("output-b") == lms["homework-lstm"].generate("ROMEO:\n", 200, seed=7)
+        opened.open(link.replace("&fa=50.", "&fa=50.e9-51."))
+        said = (
+            "The text has “é” as a choice at character 51, which shakespeare-rnn does not know; choose the model that"
+        )
+        opened.wait_for_words("notices", said)
+
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
@@ -765,6 +841,9 @@ def test_axe_finds_nothing_serious(visit, exported, view, scheme):
     if view == "write":
         opened.tab.get_by_text("More settings").click()
         opened.generate(100)
+        opened.tab.locator("#output-b .heat-text span").nth(50).click()
+        opened.wait_for_words("alternatives", "character 51")
+        opened.fill(prompt="ROMÉO")
         opened.tab.locator("#share").click()
     if view == "inside":
         opened.wait_for("seen", 100)
