@@ -47,6 +47,7 @@ ORDER = [
     "charlm.analysis.influence",
     "charlm.analysis.pattern",
     "charlm.analysis.diagnosis",
+    "charlm.analysis.published",
     "charlm.hub",
     "charlm.publishing",
     "charlm.lm",

@@ -1,5 +1,6 @@
 """The views of the page, walked through as a person does, in a real browser whose network ends at this machine."""
 
+import html
 import json
 import os
 import re
@@ -173,11 +174,9 @@ class TestLearn:
     def test_the_homeworks_leak_is_shown(self, app, visit):
         visitor = visit(app + "/?view=learn")
         for name in ("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru"):
-            visitor.page.get_by_label(f"Remove {name}").or_(
-                visitor.page.locator("#learn-models .token", has_text=name).locator("[title*=Remove], .token-remove")
-            ).first.click()
+            visitor.page.locator("#learn-models").get_by_label(name).uncheck()
         for name in ("homework-rnn", "homework-lstm"):
-            visitor.choose("learn-models", name)
+            visitor.page.locator("#learn-models").get_by_label(name).check()
         visitor.wait_for_words("loss-curves", "homework-lstm, unseen text")
         visitor.wait_for_words("reading", "leak")
 
@@ -331,6 +330,35 @@ def test_the_first_step_of_the_lesson_is_done_and_noticed(app, visit):
     lesson.get_by_role("button", name="End the lesson").click()
     assert "lesson" not in visitor.page.url
     assert visitor.page.get_by_role("button", name="Lesson", exact=True).is_visible()
+
+
+class TestAddress:
+    def test_what_a_view_shows_is_in_the_address_and_back_and_a_link_show_it_again(self, app, visit):
+        visitor = visit(app)
+        visitor.choose_view("Learn")
+        visitor.page.get_by_label("perplexity", exact=True).check()
+        visitor.page.locator("#learn-models").get_by_label("shakespeare-gru").uncheck()
+        visitor.wait_until("location.search.includes('perplexity') && !location.search.includes('gru')")
+        visitor.page.locator("#link-view summary").click()
+        visitor.wait_until("document.getElementById('view-code').value !== ''")
+        link, code = (visitor.page.locator(f"#view-{name}").input_value() for name in ("link", "code"))
+        visitor.choose_view("Write")
+        visitor.wait_until("location.search === '?view=write'")
+        visitor.page.go_back()
+        learn = visitor.page.get_by_role("tab", name="Learn", exact=True)
+        learn.and_(visitor.page.locator("[aria-selected=true]")).wait_for()
+        visitor.page.go_back()
+        visitor.wait_until("location.search === ''")
+        visitor.page.get_by_role("tab", name="Write", exact=True).and_(
+            visitor.page.locator("[aria-selected=true]")
+        ).wait_for()
+
+        source = html.unescape(re.search('src="(.*?)"', code)[1])
+        for address in (link, source):
+            other = visit(address)
+            other.wait_for_words("loss-curves", "perplexity")
+            other.wait_until("!document.getElementById('loss-curves').innerText.includes('shakespeare-gru')")
+            assert other.page.locator("#views [role=tablist]").is_visible() == (address == link)
 
 
 @pytest.mark.parametrize("view", VIEWS)

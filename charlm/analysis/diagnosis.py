@@ -21,6 +21,31 @@ LONGEST_SHOWN_NAME = 60  # characters of a name that are shown
 
 
 @dataclass(frozen=True)
+class Place:
+    """A stretch of a curve, or one point of it.
+
+    model: the name of its record. curve: its key in the epochs. first, last: epochs.
+    """
+
+    model: str
+    curve: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What curves show, in a sentence or two, and where.
+
+    model: whose curves are described, or "" if models are compared.
+    """
+
+    text: str
+    model: str = ""
+    places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True)
 class Rise:
     """A validation loss that ends above its best.
 
@@ -35,10 +60,10 @@ class Rise:
     train: tuple[float, float]
 
 
-def read_curves(records: Records) -> list[str]:
-    """Return a paragraph about each model's record, then comparisons between the models."""
-    named = [(_short(name), history) for name, history in records]
-    return [_read_one(name, history) for name, history in named] + _compare(named)
+def read_curves(records: Records) -> list[Remark]:
+    """Return remarks about each model's record in turn, then comparisons between the models."""
+    own = [remark for name, history in records for remark in _read_one(name, history)]
+    return own + _compare(records)
 
 
 def find_rise(epochs: Sequence[EpochRecord]) -> Rise | None:
@@ -107,27 +132,37 @@ def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
     return best["val_loss"], unseen
 
 
-def _read_one(name: str, history: HistoryRecord) -> str:
+def _read_one(name: str, history: HistoryRecord) -> list[Remark]:
     epochs = history["epochs"]
-    said = [_tell_best(name, history)]
+    said = _tell_best(name, history)
     if (spike := find_spike(epochs)) is not None:
-        said.append(f"Its validation loss jumped up in epoch {spike} and came down again: a few steps were too large.")
+        text = f"Its validation loss jumped up in epoch {spike} and came down again: a few steps were too large."
+        said.append(Remark(text, name, (Place(name, "val_loss", spike, spike),)))
     if (rise := find_rise(epochs)) is not None:
-        said.append(_tell_rise(rise))
-    return " ".join(said + _tell_gap(history) + _tell_leak(history))
+        places = tuple(Place(name, curve, rise.best, rise.last) for curve in ("val_loss", "train_loss"))
+        said.append(Remark(_tell_rise(rise), name, places))
+    return said + _tell_gap(name, history) + _tell_leak(name, history)
 
 
-def _tell_best(name: str, history: HistoryRecord) -> str:
+def _tell_best(name: str, history: HistoryRecord) -> list[Remark]:
     epochs, best = history["epochs"], history["best"]
-    begin = f"{name}: its best validation loss is {_nats(best['val_loss'])} nats per character, after "
-    begin += f"epoch {best['epoch']} of {epochs[-1]['epoch']}"
+    text = f"Its best validation loss is {_nats(best['val_loss'])} nats per character, after "
+    text += f"epoch {best['epoch']} of {epochs[-1]['epoch']}."
+    said = [Remark(text, name, (_best_place(name, history),))]
     if best["epoch"] != epochs[-1]["epoch"] or len(epochs) < 3:
-        return begin + "."
+        return said
     slope, recent = find_slope(epochs)
+    end = (Place(name, "val_loss", epochs[-recent]["epoch"], epochs[-1]["epoch"]),)
     if slope > STILL_FALLING:
         advice = "" if find_leak(history) else ": more epochs would lower it"
-        return f"{begin}, and it was still falling by {_nats(slope)} an epoch{advice}."
-    return f"{begin}; over the last {recent} it changed by less than {_nats(STILL_FALLING)} an epoch."
+        return [*said, Remark(f"It was still falling by {_nats(slope)} an epoch{advice}.", name, end)]
+    text = f"Over the last {recent} epochs it changed by less than {_nats(STILL_FALLING)} an epoch."
+    return [*said, Remark(text, name, end)]
+
+
+def _best_place(name: str, history: HistoryRecord, curve: str = "val_loss") -> Place:
+    epoch = history["best"]["epoch"]
+    return Place(name, curve, epoch, epoch)
 
 
 def _tell_rise(rise: Rise) -> str:
@@ -144,51 +179,55 @@ def _tell_rise(rise: Rise) -> str:
     )
 
 
-def _tell_gap(history: HistoryRecord) -> list[str]:
+def _tell_gap(name: str, history: HistoryRecord) -> list[Remark]:
     """Compare training and validation loss where the model is best."""
     best, run = best_epoch(history), history["run"]
     gap = best["val_loss"] - best["train_loss"]
     drops = any(isinstance(run.get(name), float) and run[name] > 0 for name in ("dropout", "embedding_dropout"))
+    places = tuple(_best_place(name, history, curve) for curve in ("train_loss", "val_loss"))
     if find_gap(history) is not None:
         measured = ", though measured with dropout on," if drops else ""
-        return [f"Its training loss{measured} is {_nats(gap)} lower: that much is memorised training text."]
+        text = f"Its training loss{measured} is {_nats(gap)} lower: that much is memorised training text."
+        return [Remark(text, name, places)]
     if gap < -SEED_NOISE and drops:
-        return [f"Its training loss is {_nats(-gap)} higher, for it is measured with dropout on."]
+        return [Remark(f"Its training loss is {_nats(-gap)} higher, for it is measured with dropout on.", name, places)]
     return []
 
 
-def _tell_leak(history: HistoryRecord) -> list[str]:
-    said, leak = [], find_leak(history)
-    if leak is not None:
-        said.append(
-            f"Its validation loss leaks: {_nats(leak[0])}, against {_nats(leak[1])} on text that it has not "
-            "seen. It measures memorisation."
-        )
-        unseen = [
-            (epoch["epoch"], epoch["unseen_loss"])
-            for epoch in history["epochs"]
-            if epoch.get("unseen_loss") is not None
-        ]
-        (first, before), (last, after) = unseen[0], unseen[-1]
-        if after is not None and before is not None and after - before > SEED_NOISE:
-            said.append(
-                f"On unseen text it got worse as it trained, from {_nats(before)} after epoch {first} to "
-                f"{_nats(after)} after epoch {last}: overfitting that the validation loss does not show."
-            )
-    elif history["run"].get("protocol") == "windows":
-        said.append(
+def _tell_leak(name: str, history: HistoryRecord) -> list[Remark]:
+    leak = find_leak(history)
+    if leak is None:
+        if history["run"].get("protocol") != "windows":
+            return []
+        text = (
             "Its validation windows overlap those that trained it, so its validation loss leaks: it measures "
             "memorisation, and no loss on unseen text was recorded."
         )
+        return [Remark(text, name, (_best_place(name, history),))]
+    text = (
+        f"Its validation loss leaks: {_nats(leak[0])}, against {_nats(leak[1])} on text that it has not "
+        "seen. It measures memorisation."
+    )
+    said = [Remark(text, name, tuple(_best_place(name, history, curve) for curve in ("val_loss", "unseen_loss")))]
+    unseen = [
+        (epoch["epoch"], epoch["unseen_loss"]) for epoch in history["epochs"] if epoch.get("unseen_loss") is not None
+    ]
+    (first, before), (last, after) = unseen[0], unseen[-1]
+    if after is not None and before is not None and after - before > SEED_NOISE:
+        text = (
+            f"On unseen text it got worse as it trained, from {_nats(before)} after epoch {first} to "
+            f"{_nats(after)} after epoch {last}: overfitting that the validation loss does not show."
+        )
+        said.append(Remark(text, name, (Place(name, "unseen_loss", first, last),)))
     return said
 
 
-def _compare(records: Records) -> list[str]:
+def _compare(records: Records) -> list[Remark]:
     """Rank the models, within groups whose losses can be compared."""
     groups: dict[tuple[str, ...], list[tuple[str, HistoryRecord]]] = {}
     for name, history in records:
         groups.setdefault(_measure(history), []).append((name, history))
-    said = [] if len(groups) < 2 else [_tell_apart(list(groups), list(groups.values()))]
+    said = [] if len(groups) < 2 else [Remark(_tell_apart(list(groups), list(groups.values())))]
     for group in groups.values():
         ranked = sorted(group, key=lambda each: each[1]["best"]["val_loss"])
         said += [_tell_difference(better, worse) for better, worse in pairwise(ranked)]
@@ -206,35 +245,39 @@ def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[Records]) 
     """Say why losses of some models cannot be compared."""
     reasons = ("texts", "protocols", "splits of the text")
     differing = [reason for place, reason in enumerate(reasons) if len({measure[place] for measure in measures}) > 1]
-    sides = " and ".join(", ".join(name for name, _ in group) for group in groups[:2])
+    sides = " and ".join(", ".join(_short(name) for name, _ in group) for group in groups[:2])
     return f"The losses of {sides} cannot be compared: they come from different {' and '.join(differing)}."
 
 
-def _tell_other_order(ranked: Records) -> list[str]:
+def _tell_other_order(ranked: Records) -> list[Remark]:
     """Say if unseen text ranks the models differently from a validation loss that leaks."""
     known = [(best_epoch(history).get("unseen_loss"), name) for name, history in ranked if find_leak(history)]
     unseen = sorted((loss, name) for loss, name in known if loss is not None)
     if len(unseen) < 2 or unseen[0][1] == ranked[0][0]:
         return []
     (low, first), (high, last) = unseen[0], unseen[-1]
-    return [
-        f"On unseen text the order differs: {first} is best there, {_nats(low)} nats against {_nats(high)} of {last}. "
-        "The validation loss ranks them by memorisation."
-    ]
+    text = (
+        f"On unseen text the order differs: {_short(first)} is best there, {_nats(low)} nats against {_nats(high)} of "
+        f"{_short(last)}. The validation loss ranks them by memorisation."
+    )
+    return [Remark(text, places=tuple(_best_place(*each, "unseen_loss") for each in ranked))]
 
 
-def _tell_difference(better: tuple[str, HistoryRecord], worse: tuple[str, HistoryRecord]) -> str:
+def _tell_difference(better: tuple[str, HistoryRecord], worse: tuple[str, HistoryRecord]) -> Remark:
     (name, history), (other, others) = better, worse
+    first, second, places = _short(name), _short(other), (_best_place(*better), _best_place(*worse))
     low, high = history["best"]["val_loss"], others["best"]["val_loss"]
     difference = high - low
     if difference < SEED_NOISE:
-        return f"{name} and {other} are level, {_nats(low)} and {_nats(high)}: different seeds differ by that much."
+        text = f"{first} and {second} are level, {_nats(low)} and {_nats(high)}: different seeds differ by that much."
+        return Remark(text, places=places)
     share = 100 * (1 - 1 / perplexity(difference))
     sizes = _tell_sizes(history, others)
-    return (
-        f"{name} is better than {other}, {_nats(low)} nats per character against {_nats(high)}: "
+    text = (
+        f"{first} is better than {second}, {_nats(low)} nats per character against {_nats(high)}: "
         f"{_nats(bits_per_char(difference))} bits less, a perplexity lower by {share:.1f} %{sizes}."
     )
+    return Remark(text, places=places)
 
 
 def _tell_sizes(history: HistoryRecord, others: HistoryRecord) -> str:
@@ -244,7 +287,7 @@ def _tell_sizes(history: HistoryRecord, others: HistoryRecord) -> str:
     return f", with {ours / theirs:.1f} times the parameters" if ours != theirs else ", with as many parameters"
 
 
-def _tell_head_start(best: tuple[str, HistoryRecord], worst: tuple[str, HistoryRecord]) -> list[str]:
+def _tell_head_start(best: tuple[str, HistoryRecord], worst: tuple[str, HistoryRecord]) -> list[Remark]:
     """Say at which epoch the best model reached the worst one's best loss."""
     (name, history), (other, others) = best, worst
     goal = others["best"]["val_loss"]
@@ -255,7 +298,9 @@ def _tell_head_start(best: tuple[str, HistoryRecord], worst: tuple[str, HistoryR
         or reached["epoch"] == history["best"]["epoch"]
     ):
         return []
-    return [f"{name} was below the best of {other} after epoch {reached['epoch']} of {history['epochs'][-1]['epoch']}."]
+    epoch, last = reached["epoch"], history["epochs"][-1]["epoch"]
+    text = f"{_short(name)} was below the best of {_short(other)} after epoch {epoch} of {last}."
+    return [Remark(text, places=(Place(name, "val_loss", epoch, epoch), _best_place(*worst)))]
 
 
 def _nats(loss: float) -> str:

@@ -1,7 +1,8 @@
 /* The view *Learn*: the loss curves of the training records, what they show, what the models wrote meanwhile. */
 
 import { AXES, Curves, LOSS_UNITS, LOSSES } from "./components/curves.js";
-import { byId, make, makeCard, makeLine, readable, save } from "./components/text.js";
+import { makeReading } from "./components/reading.js";
+import { byId, make, makeCard, readable, save } from "./components/text.js";
 import { models, reading, whenAdded } from "./models.js";
 
 const SHOWN_FIRST = 3; // models
@@ -30,14 +31,22 @@ function comparable(recorded) {
   return recorded.filter(({ history }) => history.run.protocol === protocol).slice(0, SHOWN_FIRST);
 }
 
-/** Return sentences about the models of these names: of each alone, then of neighbours by their losses. */
+/** Return remarks on some models: on each alone, then on neighbours by their losses. */
 function readingOf(shown) {
   const ranked = [...shown].sort((one, other) => one.history.best.val_loss - other.history.best.val_loss);
   const compared = ranked.slice(1).flatMap(({ name }, place) => {
     const names = [ranked[place].name, name];
     return reading.pairs.find(([one, other]) => names.includes(one) && names.includes(other))?.[2] ?? [];
   });
-  return [...shown.map(({ name }) => reading.own[name]), ...new Set(compared)].filter(Boolean);
+  const texts = new Set(); // two pairs may say the same, for example that their losses can't be compared
+  const others = compared.filter(({ text }) => !texts.has(text) && texts.add(text));
+  return [...shown.flatMap(({ name }) => reading.own[name] ?? []), ...others];
+}
+
+/** Return the losses that others published on the text of all these models. */
+function publishedFor(shown) {
+  const [first, ...rest] = shown.map(({ published }) => published ?? []);
+  return (first ?? []).filter(({ name }) => rest.every((each) => each.some((other) => other.name === name)));
 }
 
 /** Return as cards what each model wrote after an epoch, or after the last one before it that has a sample. */
@@ -90,21 +99,20 @@ export function openLearn() {
   };
   const draw = () => {
     const [unit, axis, scale] = ["unit", "axis", "scale"].map((id) => chosen(id)[0]);
-    props.value = { records: shown().map(({ name, history }) => [name, history]), unit, axis, scale };
+    const sides = ["model-a", "model-b"].map((id) => byId(id).value);
+    const records = shown().map(({ name, history }) => [name, history]);
+    props.value = { records, unit, axis, scale, sides, published: publishedFor(shown()) };
     curves.update();
+    byId("reading").replaceChildren(...makeReading(readingOf(shown()), curves));
   };
   const showModels = () => {
     draw();
-    const sentences = readingOf(shown());
-    byId("reading").replaceChildren(
-      ...(sentences.length ? sentences : ["Choose a model that has a record."]).map(makeLine),
-    );
     const last = Math.max(1, ...shown().map(({ history }) => history.epochs.at(-1).epoch));
     byId("epoch").max = last;
     byId("epoch").value = last;
     showSamples();
   };
-  for (const id of ["unit", "axis", "scale"]) byId(id).addEventListener("change", draw);
+  for (const id of ["unit", "axis", "scale", "model-a", "model-b"]) byId(id).addEventListener("change", draw);
   byId("learn-models").addEventListener("change", showModels);
   byId("epoch").addEventListener("input", showSamples);
   byId("save-png").addEventListener("click", () => curves.savePng("curves.png"));

@@ -9,15 +9,16 @@ import gzip
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html import escape
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from charlm.analysis.diagnosis import read_curves
+from charlm.analysis.published import published_losses
 from charlm.browser.lesson import Lesson
-from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, imported, join_modules
+from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, THEME_STYLE, imported, join_modules
 from charlm.errors import RequestError
 from charlm.model.card import NO_LICENSE
 from charlm.model.config import ModelConfig
@@ -121,12 +122,16 @@ def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict
     """Return what the page knows, as JSON holds it: `models`, `reading`, what their curves show, and `scene`, a text.
 
     Of each model it has `name`, `about` (a line), `card` (the card in short, in sentences), `license`, `source`,
-    `address`, `size`, `sha256`, `config` (the content of config.json) and `history`. The reading has a paragraph for
-    each model by name, `own`, and comparisons of any two, `pairs`. `lesson` is there if there is one.
+    `address`, `size`, `sha256`, `config` (the content of config.json), `history` and `published` (losses of others on
+    its text). The reading has remarks on each model by name, `own`, and comparisons of any two, `pairs`. `lesson`
+    is there if there is one.
     """
     records = [(model.name, model.history) for model in models if model.history is not None]
-    own = {name: read_curves([(name, history)])[0] for name, history in records}
-    pairs = [[a, b, read_curves([(a, one), (b, other)])[2:]] for (a, one), (b, other) in combinations(records, 2)]
+    own = {name: [asdict(remark) for remark in read_curves([(name, history)])] for name, history in records}
+    pairs = [
+        [a, b, [asdict(remark) for remark in read_curves([(a, one), (b, other)]) if not remark.model]]
+        for (a, one), (b, other) in combinations(records, 2)
+    ]
     scene = SCENE.read_text(encoding="utf-8")
     data = {"models": [_describe(model) for model in models], "reading": {"own": own, "pairs": pairs}, "scene": scene}
     return data | ({"lesson": lesson.to_json()} if lesson else {})
@@ -181,6 +186,7 @@ def _describe(model: PageModel) -> dict[str, Any]:
         "sha256": model.sha256,
         "config": json.loads(config.to_json(model.sha256)),
         "history": model.history,
+        "published": [asdict(each) for each in published_losses(model.history)] if model.history else [],
     }
 
 
@@ -260,7 +266,7 @@ def _pieces(place: int, weights: bytes) -> list[bytes]:
 
 
 def _style() -> str:
-    return COMPONENTS_STYLE + STYLE.read_text(encoding="utf-8")
+    return THEME_STYLE + COMPONENTS_STYLE + STYLE.read_text(encoding="utf-8")
 
 
 def _hash(content: str) -> str:

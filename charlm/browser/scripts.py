@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-# the tokens of both pages, and the style of the components that they share
+# the variables of both pages, and the style of the components that they share
+THEME_STYLE = (FOLDER / "components" / "theme.css").read_text(encoding="utf-8")
 COMPONENTS_STYLE = "".join(
-    (FOLDER / "components" / name).read_text(encoding="utf-8") for name in ("theme.css", "components.css", "lesson.css")
+    (FOLDER / "components" / name).read_text(encoding="utf-8") for name in ("components.css", "lesson.css")
 )
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "(\.[^"]+)";\n', re.MULTILINE)

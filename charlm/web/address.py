@@ -4,10 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from charlm.checks import check_whole
 from charlm.errors import CharLMError, RequestError
+from charlm.web.answers.learn import LARGEST_WHOLE, MOST_MODELS
 from charlm.web.answers.write import FIELDS, SIDES, Choices, WriteSettings, check_choices, check_known
 from charlm.web.models import ModelRegistry
+from charlm.web.plots import PlotSettings
 
+EMBEDDED = ("write", "learn", "inside")  # views that an address can show without the rest of the page
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
 
 # The parameters of a share link, in the order of FIELDS, and how their values are read.
@@ -23,20 +27,30 @@ PARAMETERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
+# The parameters of the view *Learn*, which are fields of its LearnView; `models` are joined by commas.
+LEARN_FIELDS = ("models", "unit", "axis", "scale", "epoch")
+
+
 @dataclass(frozen=True)
 class Address:
-    """The view to open, the settings of a shared text if there is one, and what is wrong with the link."""
+    """The view to open, the settings of a shared text if there is one, and what is wrong with the link.
+
+    learn: values of the fields of the view *Learn*, by LEARN_FIELDS.
+    """
 
     view: str
     settings: WriteSettings | None = None
     problems: list[str] = field(default_factory=list)
+    learn: dict[str, Any] = field(default_factory=dict)
 
 
 def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
     """Read the parameters of an address. A link with only some of PARAMETERS shares no text."""
-    view = query.get("view", "write")
+    view = query["embed"] if query.get("embed") in EMBEDDED else query.get("view", "write")
     if view not in VIEWS:
         view = "write"
+    if view == "learn":
+        return _read_learn(query, registry)
     if not all(name in query for name in PARAMETERS):
         return Address(view)
     try:
@@ -68,3 +82,18 @@ def _read_choices(text: str) -> Choices:
     """
     pairs = [part.split(".") for part in text.split("-")] if text else []
     return check_choices([[int(place), chr(int(code, 16))] for place, code in pairs])
+
+
+def _read_learn(query: Mapping[str, str], registry: ModelRegistry) -> Address:
+    learn: dict[str, Any] = {name: query[name] for name in LEARN_FIELDS if query.get(name)}
+    try:
+        if "models" in learn:
+            learn["models"] = [model.name for model in registry.choose(learn["models"].split(","), MOST_MODELS)]
+        PlotSettings(**{name: learn[name] for name in ("unit", "axis", "scale") if name in learn})
+        if "epoch" in learn:
+            learn["epoch"] = check_whole("epoch", int(learn["epoch"]), 1, LARGEST_WHOLE)
+    except (ValueError, OverflowError):
+        return Address("learn", problems=["The link is damaged: its epoch cannot be read."])
+    except CharLMError as error:
+        return Address("learn", problems=[f"The link cannot be opened here: {error}."])
+    return Address("learn", learn=learn)

@@ -5,7 +5,9 @@ is not put into the template, because Gradio evaluates a filled template as Java
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from html import escape
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,17 @@ from typing import Any
 import gradio as gr
 
 from charlm.browser.lesson import Lesson
-from charlm.browser.scripts import COMPONENTS_STYLE, join_modules
+from charlm.browser.scripts import COMPONENTS_STYLE, THEME_STYLE, join_modules
 from charlm.errors import CharLMError
 
 STATIC = Path(__file__).parent / "static"
 SCRIPT = f"<script>{join_modules(STATIC / 'page.js')}</script>"
-# in the head, not in Gradio's `css`, which rewrites selectors: it splits `:is(a, b)` at the comma
-STYLE = f"<style>{COMPONENTS_STYLE}{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>"
+# whose pages show the app, with an address bar of their own
+SPACE = f'<meta name="charlm-space" content="{escape(os.environ.get("SPACE_ID", ""))}">'
+# In the head, not in Gradio's `css`, which rewrites selectors: it splits `:is(a, b)` at the comma. The components'
+# rules stand within one that outranks what Gradio says of every button and heading.
+COMPONENTS = f":root .gradio-container {{\n{COMPONENTS_STYLE}}}\n"
+STYLE = f"<style>{THEME_STYLE}{COMPONENTS}{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>"
 
 
 def server_function(name: str, handler: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -64,9 +70,17 @@ def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs:
     )
 
 
-def curves(value: dict[str, Any] | None = None, **kwargs: Any) -> gr.HTML:
-    """Return a component that draws curves, as `charlm.web.plots` returns them."""
-    return _component('<div class="curves"></div>', "charlm.curves(element, props, watch)", value=value or {}, **kwargs)
+def curves(value: dict[str, Any] | None = None, *, reading: str = "", **kwargs: Any) -> gr.HTML:
+    """Return a component that draws curves, as `charlm.web.plots` returns them.
+
+    reading: a heading, below which the value's `reading` stands beside the curves, remarks that mark their places on
+        them when they are pointed at. The element with the remarks has the id `reading`.
+    """
+    template = '<div class="curves"></div>'
+    if reading:
+        template = f"""<div class="plotted">{template}
+            <section><h2>{{{{heading}}}}</h2><div class="reading" id="reading"></div></section></div>"""
+    return _component(template, "charlm.curves(element, props, watch)", value=value or {}, heading=reading, **kwargs)
 
 
 def lines(value: str | Sequence[str] = "", **kwargs: Any) -> gr.HTML:
@@ -86,6 +100,11 @@ def lesson(lesson: Lesson, names: Sequence[str], **kwargs: Any) -> gr.HTML:
     """
     value = {"lesson": lesson.to_json(), "names": list(names)}
     return _component("<div></div>", "charlm.lesson(props.value)", value=value, **kwargs)
+
+
+def link_menu(**kwargs: Any) -> gr.HTML:
+    """Return the menu with the address of what is shown, and with the code that shows it in another page."""
+    return _component("<div></div>", "charlm.linkMenu(element.firstElementChild)", value="", **kwargs)
 
 
 def samples(**kwargs: Any) -> gr.HTML:

@@ -1,26 +1,31 @@
 """The page: its views side by side in tabs, its theme, and the API behind it."""
 
+import json
 import os
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
 from charlm.browser.lesson import Lesson
-from charlm.web.address import VIEWS, read_address
+from charlm.web.address import LEARN_FIELDS, VIEWS, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.load import Downloader, may_load
 from charlm.web.answers.train import TrainingQueue
 from charlm.web.answers.write import FIELDS
 from charlm.web.components import lesson as lesson_panel
-from charlm.web.components import lines
-from charlm.web.errors import QUIET, for_api
+from charlm.web.components import lines, link_menu
+from charlm.web.errors import QUIET, for_api, for_page
 from charlm.web.models import ModelRegistry
 from charlm.web.training.process import fit_on_gpu
 from charlm.web.views import inside, learn, load, train, write
 
 TITLE = "charlm: character-level language models"
 NAME = '<h1 title="Small recurrent networks that predict a text one character at a time">charlm</h1>'
+
+Picker = gr.Dropdown | gr.CheckboxGroup  # of one model or of several
 
 STREAMS_AT_ONCE = 64  # texts written at the same time: the models write them in batches
 MOST_WAITING = 64  # events waiting for one of those
@@ -37,24 +42,26 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
         # 1) the components, view by view
         with gr.Row(elem_classes="top"):
             gr.HTML(NAME, apply_default_css=False)
+            link_menu(elem_id="link-view")
             new_models = [load.build(Downloader(registry, device))] if may_load(os.environ) else []
         notices = lines(_notices(registry), elem_id="notices")
         with gr.Tabs(elem_id="views", overflow_behavior="wrap") as tabs:
             with _tab("write"):
                 writing = write.build(registry)
             with _tab("learn"):
-                learn_models = learn.build(registry, writing.settings)
+                learning = learn.build(registry, writing)
             with _tab("inside"):
                 inside_models = inside.build(registry)
             with _tab("train"):
                 training = train.build(registry, TrainingQueue(device=device, fit_on_gpu=fit_on_gpu()))
         if lesson is not None:
             lesson_panel(lesson, registry.names, elem_classes="unseen")
-        pickers = [*writing.pickers, learn_models, *inside_models]
+        pickers: list[Picker] = [*writing.pickers, learning.models, *inside_models]
 
         # 2) the events that concern several views
         _offer_new_models(registry, [*new_models, training.trained], training.write, pickers)
-        _open_address(registry, page, notices, tabs, pickers, writing)
+        learn_fields = [getattr(learning, name) for name in LEARN_FIELDS]
+        _open_address(registry, page, notices, tabs, pickers, writing, learn_fields)
 
         # 3) the API
         api = Api(registry)
@@ -65,7 +72,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
 
 
 def _offer_new_models(
-    registry: ModelRegistry, new_models: list[gr.Textbox], write: gr.Button, pickers: list[gr.Dropdown]
+    registry: ModelRegistry, new_models: list[gr.Textbox], write: gr.Button, pickers: list[Picker]
 ) -> None:
     """Let a visitor choose in all views the models that they loaded or trained.
 
@@ -94,24 +101,40 @@ def _open_address(
     page: gr.Blocks,
     notices: gr.HTML,
     tabs: gr.Tabs,
-    pickers: list[gr.Dropdown],
+    pickers: list[Picker],
     writing: write.WriteView,
+    learning: list[Any],
 ) -> None:
-    """When the page is opened, show the view of its address and fill in the settings of a shared text."""
+    """When the page is opened, show the view of its address and fill in what the address holds.
 
-    def open_page(request: gr.Request) -> list[Any]:
-        address = read_address(dict(request.query_params), registry)
+    learning: the fields of the view *Learn*, in the order of LEARN_FIELDS.
+    """
+
+    def open_page(parameters: str) -> list[Any]:
+        address = read_address(dict(parse_qsl(parameters, keep_blank_values=True)), registry)
         settings = address.settings
         shared = [name for name in settings.models if name not in registry.names] if settings else []
         # listed afresh: models may have come from the Hub since the page was built
         choices = [gr.update(choices=[*registry.names, *shared])] * len(pickers)
         values = settings.to_fields() if settings else {}
-        filled = [gr.update(value=values[name]) if name in values else gr.update() for name in FIELDS]
-        return [_notices(registry) + address.problems, gr.Tabs(selected=address.view), *choices, *filled]
+        filled = [_filled(values, name) for name in FIELDS]
+        learn = [_filled(address.learn, name) for name in LEARN_FIELDS]
+        return [_notices(registry) + address.problems, gr.Tabs(selected=address.view), *choices, *filled, *learn]
 
-    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings]
-    opened = page.load(open_page, None, outputs, **QUIET)
-    opened.then(None, js="() => charlm.opened()", **QUIET)
+    # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
+    parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
+    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, *learning]
+    for happens in (page.load, reopen.click):
+        opened = happens(for_page(open_page), parameters, outputs, js="() => charlm.address()", **QUIET)
+        opened.then(None, js="() => charlm.opened()", **QUIET)
+    names = list(LEARN_FIELDS)
+    for field in learning:
+        field.change(None, learning, js=f"(...values) => charlm.keep('learn', {json.dumps(names)}, values)", **QUIET)
+
+
+def _filled(values: Mapping[str, Any], name: str) -> Any:
+    """Return the update that gives a field its value; it keeps the one it has if there is none."""
+    return gr.update(value=values[name]) if name in values else gr.update()
 
 
 def _tab(view: str) -> gr.Tab:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from charlm.analysis.diagnosis import Records
+from charlm.analysis.published import published_losses
 from charlm.errors import RequestError
 from charlm.model.history import CURVES, EpochRecord, HistoryRecord
 from charlm.text import printable
@@ -40,8 +41,11 @@ class PlotSettings:
                 raise RequestError(f"{name!r:.50} is not one of {', '.join(names)}")
 
 
-def draw_plot(records: Records, settings: PlotSettings | None = None) -> dict[str, Any]:
-    """Return what draws the loss curves of any number of training records, and a star at the best epoch of each."""
+def draw_plot(records: Records, settings: PlotSettings | None = None, sides: Sequence[object] = ()) -> dict[str, Any]:
+    """Return what draws the loss curves of any number of training records, and a star at the best epoch of each.
+
+    sides: the names of models A and B. Losses that others published are drawn if they are on the text of all records.
+    """
     drawn = [
         [
             name,
@@ -52,7 +56,14 @@ def draw_plot(records: Records, settings: PlotSettings | None = None) -> dict[st
         ]
         for name, record in records
     ]
-    return {"records": drawn, **asdict(settings or PlotSettings())}
+    published = [set(published_losses(record)) for _, record in records]
+    known = sorted(set.intersection(*published), key=lambda each: each.loss) if published else []
+    return {
+        "records": drawn,
+        "sides": [name for name in sides if isinstance(name, str)],
+        "published": [asdict(each) for each in known],
+        **asdict(settings or PlotSettings()),
+    }
 
 
 def draw_context(curves: Sequence[tuple[str, Sequence[float]]], floor: float) -> dict[str, Any]:

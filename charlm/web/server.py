@@ -14,7 +14,7 @@ import uvicorn
 from charlm.errors import RequestError
 from charlm.text import printable
 from charlm.web.completions import CompletionsApi
-from charlm.web.components import SCRIPT, STYLE
+from charlm.web.components import SCRIPT, SPACE, STYLE
 from charlm.web.gradio_internals import (
     EventQueue,
     TimeoutProtocol,
@@ -70,7 +70,7 @@ def serve(
         sessions=SESSIONS,
         root_path=root_path,
         theme=theme,
-        head=ICON + STYLE + SCRIPT,
+        head=ICON + SPACE + STYLE + SCRIPT,
         footer_links=["api"],
         run_history=False,
         enable_monitoring=False,

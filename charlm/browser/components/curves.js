@@ -2,13 +2,26 @@
 
 import { make, readable, save } from "./text.js";
 
-// distinguishable on light and dark backgrounds, and for the colour-blind
-const COLOURS = ["#3b82f6", "#f97316", "#10b981", "#a855f7", "#eab308", "#ec4899", "#14b8a6", "#8b5cf6"];
+// Model A's, model B's, and those of further models; see theme.css. Each model has a marker as well, since some readers
+// cannot tell colours apart.
+const COLOURS = ["--a", "--b", "--c", "--d", "--e", "--f", "--g", "--h"];
+const MARKERS = [
+  "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0-4 0Z", // circle
+  "M-3.5-3.5H3.5V3.5H-3.5Z", // square
+  "M0-4.5 4.5 3.5H-4.5Z", // triangle
+  "M0-5 5 0 0 5-5 0Z", // diamond
+  "M0 4.5 4.5-3.5H-4.5Z", // triangle, upside down
+  "M-1.5-4.5H1.5V-1.5H4.5V1.5H1.5V4.5H-1.5V1.5H-4.5V-1.5H-1.5Z", // cross
+  "M-4-2.5 0 4.5 4-2.5 0-4.5Z", // kite
+  "M0-4.5 4.3-1.4 2.6 3.6H-2.6L-4.3-1.4Z", // pentagon
+];
+const MARKERS_ON_A_CURVE = 7;
 const DASHES = { solid: "", dot: "2 4", dash: "8 5" };
 const GREY = "#808080";
-const HEIGHT = 340; // pixels
+const LEAST_HEIGHT = 240; // pixels
 const MARGIN = { left: 58, right: 18, top: 14, bottom: 44 };
 const MOST_TICKS = 6; // as many as a phone has room for
+const LEVEL = { stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray": "10 3 2 3" }; // of a published loss
 const STAR = "M0-8 2-2.8 7.6-2.5 3.2 1 4.7 6.5 0 3.4-4.7 6.5-3.2 1-7.6-2.5-2-2.8Z";
 
 /** The losses of an epoch, with their names and how their curves are drawn. */
@@ -37,31 +50,52 @@ function sums(values) {
   return values.map((value) => (sum += value));
 }
 
+/** Return the colours of models, by their names, as numbers: 0 and 1 for models A and B, `sides`, if they are known. */
+export function coloursOf(names, sides = []) {
+  const colours = new Map();
+  let next = sides.length;
+  for (const name of names) colours.set(name, sides.includes(name) ? sides.indexOf(name) : next++);
+  return colours;
+}
+
 /** Return the chart of some training records, a list of [name, history]: their losses, the best epoch of each marked.
 
+    sides: the names of models A and B, if there are any. published: losses that others reached on the same text, each
+    {name, loss, source}.
     A chart has the axes x and y, each {title, one, log, whole}, where one names a single value; series, each
-    {name, colour, dash, points}, where a point is [x, y] with y null where there is none; and marks, each
-    {name, colour, at}. Colours are numbers. */
-export function lossChart(records, { unit, axis, scale }) {
+    {name, colour, dash, points}, where a point is [x, y] with y null where there is none; marks, each
+    {name, colour, at}; and levels, each {name, label, at}. Colours are numbers. A series of a record also has its model, its
+    curve, and the epoch of each point. */
+export function lossChart(records, { unit, axis, scale, sides, published = [] }) {
+  const colours = coloursOf(
+    records.map(([name]) => name),
+    sides,
+  );
   const convert = LOSS_UNITS[unit];
   const chart = {
     x: { title: axis, one: axis === "epochs" ? "epoch" : axis, whole: axis === "epochs" },
     y: { title: unit === "perplexity" ? unit : `loss (${unit})`, log: scale === "log" },
     series: [],
     marks: [],
+    levels: published.map(({ name, loss, source }) => {
+      const at = convert(loss);
+      return { name: `${name}: ${figure(at)} (${source})`, label: name, at };
+    }),
   };
-  records.forEach(([name, { epochs, best }], colour) => {
+  for (const [name, { epochs, best }] of records) {
+    const colour = colours.get(name);
     const places = AXES[axis](epochs);
     for (const [loss, [label, dash]] of Object.entries(LOSSES)) {
-      const known = epochs.flatMap((epoch, place) =>
-        epoch[loss] == null ? [] : [[places[place], convert(epoch[loss])]],
-      );
-      if (known.length) chart.series.push({ name: `${name}, ${label}`, colour, dash, points: known });
+      const known = [...epochs.keys()].filter((place) => epochs[place][loss] != null);
+      if (!known.length) continue;
+      const points = known.map((place) => [places[place], convert(epochs[place][loss])]);
+      const marked = { model: name, curve: loss, epochs: known.map((place) => epochs[place].epoch) };
+      chart.series.push({ name: `${name}, ${label}`, colour, dash, points, ...marked });
     }
     const place = places[epochs.findIndex(({ epoch }) => epoch === best.epoch)];
     const loss = convert(best.val_loss);
     chart.marks.push({ name: `${name}, best: ${figure(loss)} at epoch ${best.epoch}`, colour, at: [place, loss] });
-  });
+  }
   return chart;
 }
 
@@ -138,7 +172,7 @@ function tickLabel(value) {
     props.value: a chart, or {records, unit, axis, scale} for that of `lossChart`. After a change, `update` draws it. */
 export class Curves {
   constructor(element, props) {
-    Object.assign(this, { props, hidden: new Set(), cursor: -1 });
+    Object.assign(this, { props, hidden: new Set(), cursor: -1, marked: [] });
     this.frame = element.querySelector(".curves");
     this.plot = make("div", "curves-plot");
     this.plot.tabIndex = 0;
@@ -153,16 +187,25 @@ export class Curves {
     this.plot.addEventListener("keydown", (event) => this.type(event));
     this.plot.addEventListener("blur", () => this.move(-1));
     new ResizeObserver(() => this.draw()).observe(this.plot);
-    element.curves = this;
+    this.frame.parentElement.curves = this; // where others find it
     this.update();
   }
 
   update() {
     const value = this.props.value ?? {};
-    this.chart = value.records ? lossChart(value.records, value) : { x: {}, y: {}, series: [], marks: [], ...value };
+    this.chart = value.records ? lossChart(value.records, value) : { x: {}, y: {}, series: [], ...value };
+    this.chart = { marks: [], levels: [], ...this.chart };
+    this.hasMarkers = new Set(this.chart.series.map(({ colour }) => colour)).size > 1;
     this.cursor = -1;
+    this.marked = [];
     this.list();
     this.draw();
+  }
+
+  /** Return the name of the colour of a model, a variable of theme.css, if its curves are drawn. */
+  colourOf(model) {
+    const series = this.chart.series.find((each) => each.model === model);
+    return series && COLOURS[series.colour % COLOURS.length].slice(2);
   }
 
   get series() {
@@ -176,8 +219,9 @@ export class Curves {
       const entry = make("button", "curves-entry");
       entry.type = "button";
       entry.setAttribute("aria-pressed", String(!this.hidden.has(name)));
-      const sample = svg("svg", { width: 26, height: 8, "aria-hidden": "true" });
-      sample.append(svg("path", { d: "M1 4H25", ...stroke(colour, dash) }));
+      const sample = svg("svg", { width: 26, height: 12, "aria-hidden": "true" });
+      sample.append(svg("path", { d: "M1 6H25", ...stroke(colour, dash) }));
+      if (this.hasMarkers) sample.append(marker(colour, dash, [13, 6]));
       this.figures.set(name, make("strong"));
       entry.append(sample, make("span", "", readable(name)), this.figures.get(name));
       entry.addEventListener("click", () => {
@@ -194,62 +238,98 @@ export class Curves {
       entry.append(sample, make("span", "", readable(name)));
       return entry;
     });
-    this.legend.replaceChildren(...entries, ...marks);
+    const levels = this.chart.levels.map(({ name }) => {
+      const entry = make("span", "curves-entry");
+      const sample = svg("svg", { width: 26, height: 8, "aria-hidden": "true" });
+      sample.append(svg("path", { d: "M1 4H25", ...LEVEL }));
+      entry.append(sample, make("span", "", readable(name)));
+      return entry;
+    });
+    this.legend.replaceChildren(...entries, ...marks, ...levels);
     const names = this.chart.series.map(({ name }) => readable(name)).join("; ");
     this.plot.setAttribute("aria-label", `Curves: ${names || "none"}. The arrow keys read off their values.`);
   }
 
   draw() {
-    const { x, y, marks } = this.chart;
+    const { x, y, marks, levels } = this.chart;
     this.width = Math.max(this.plot.clientWidth, 240);
+    this.height = Math.max(this.plot.clientHeight, LEAST_HEIGHT);
     const points = this.series.flatMap((series) => series.points);
     const best = marks.map(({ at }) => at);
     const places = points.map(([place]) => place).filter(Number.isFinite);
     this.places = [...new Set(places)].sort((one, other) => one - other);
     this.axes = [
       new Axis(this.places, x),
-      new Axis(
-        [...points, ...best].map(([, value]) => value ?? NaN),
-        y,
-      ),
+      new Axis([...[...points, ...best].map(([, value]) => value ?? NaN), ...levels.map(({ at }) => at)], y),
     ];
     this.drawing = svg("svg", {
-      viewBox: `0 0 ${this.width} ${HEIGHT}`,
+      viewBox: `0 0 ${this.width} ${this.height}`,
       width: this.width,
-      height: HEIGHT,
+      height: this.height,
       fill: "none",
     });
     this.drawing.setAttribute("font-size", "12");
+    this.drawing.style.display = "block"; // a line's height more would make the plot higher at each drawing
     this.drawing.setAttribute("aria-hidden", "true");
     this.drawAxes();
+    for (const level of levels) this.drawLevel(level);
     for (const each of this.series) this.drawCurve(each);
     for (const { colour, at } of marks) {
       if (!at.every((value, side) => this.axes[side].shows(value))) continue;
       const [left, top] = this.spot(at);
       this.drawing.append(
-        svg("path", { d: STAR, transform: `translate(${left} ${top})`, fill: tint(colour), stroke: "#fff" }),
+        svg("path", { d: STAR, transform: `translate(${left} ${top})`, fill: tint(colour), stroke: "var(--surface)" }),
       );
     }
+    this.spotlight = svg("g", { class: "curves-spotlight" });
     this.needle = svg("g", {});
-    this.drawing.append(this.needle);
+    this.drawing.append(this.spotlight, this.needle);
     this.plot.replaceChildren(this.drawing);
     this.frame.dataset.x = x.log ? "log" : "linear";
     this.frame.dataset.y = y.log ? "log" : "linear";
     this.move(this.cursor);
+    this.mark(this.marked);
+  }
+
+  /** Mark places on the curves, each {model, curve, first, last}, where first and last are epochs; none if empty. */
+  mark(places) {
+    this.marked = places;
+    this.spotlight.replaceChildren();
+    const concerned = new Set();
+    for (const { model, curve, first, last } of places) {
+      const series = this.series.find((each) => each.model === model && each.curve === curve);
+      if (!series) continue;
+      concerned.add(series.name);
+      const points = series.points.filter(
+        (point, place) =>
+          series.epochs[place] >= first &&
+          series.epochs[place] <= last &&
+          point.every((value, side) => value !== null && this.axes[side].shows(value)),
+      );
+      const spots = points.map((point) => this.spot(point).join(" "));
+      const stretch = { d: `M${spots.join("L")}`, "stroke-opacity": 0.35, ...stroke(series.colour), "stroke-width": 9 };
+      if (spots.length > 1) this.spotlight.append(svg("path", stretch));
+      for (const spot of [spots[0], spots.at(-1)].filter(Boolean)) {
+        const ring = { r: 8, transform: `translate(${spot})`, stroke: tint(series.colour), "stroke-width": 2.5 };
+        this.spotlight.append(svg("circle", ring));
+      }
+    }
+    for (const drawn of this.drawing.querySelectorAll("[data-curve]")) {
+      drawn.setAttribute("opacity", concerned.size && !concerned.has(drawn.dataset.curve) ? 0.25 : 1);
+    }
   }
 
   /** Return the place of a point in the drawing, in pixels from the left and the top. */
   spot([place, value]) {
     const { left, right, top, bottom } = MARGIN;
     const across = left + this.axes[0].at(place) * (this.width - left - right);
-    return [across, HEIGHT - bottom - this.axes[1].at(value) * (HEIGHT - top - bottom)].map((pixel) =>
-      pixel.toFixed(1),
-    );
+    const height = this.height - bottom - this.axes[1].at(value) * (this.height - top - bottom);
+    return [across, height].map((pixel) => pixel.toFixed(1));
   }
 
   drawAxes() {
     const { left, right, top, bottom } = MARGIN;
-    const [floor, end] = [HEIGHT - bottom, this.width - right];
+    const [floor, end] = [this.height - bottom, this.width - right];
     const text = (words, options) => {
       const label = svg("text", { fill: "currentColor", ...options });
       label.textContent = words;
@@ -257,7 +337,7 @@ export class Curves {
     };
     const line = (d) => this.drawing.append(svg("path", { d, stroke: GREY, "stroke-opacity": 0.25 }));
     for (const tick of this.axes[1].ticks) {
-      const height = HEIGHT - bottom - this.axes[1].at(tick) * (HEIGHT - top - bottom);
+      const height = floor - this.axes[1].at(tick) * (floor - top);
       line(`M${left} ${height.toFixed(1)}H${end}`);
       text(tickLabel(tick), { x: left - 8, y: height + 4, "text-anchor": "end" });
     }
@@ -266,7 +346,7 @@ export class Curves {
       line(`M${across.toFixed(1)} ${top}V${floor}`);
       text(tickLabel(tick), { x: across, y: floor + 18, "text-anchor": "middle", class: "curves-tick" });
     }
-    text(this.chart.x.title ?? "", { x: (left + end) / 2, y: HEIGHT - 6, "text-anchor": "middle" });
+    text(this.chart.x.title ?? "", { x: (left + end) / 2, y: this.height - 6, "text-anchor": "middle" });
     const middle = (top + floor) / 2;
     text(this.chart.y.title ?? "", {
       x: 0,
@@ -276,17 +356,36 @@ export class Curves {
     });
   }
 
-  drawCurve({ points, colour, dash }) {
+  /** Draw a published loss as a line across the plot, with the name of its model. */
+  drawLevel({ label, at }) {
+    if (!this.axes[1].shows(at)) return;
+    const [end, height] = [this.width - MARGIN.right, Number(this.spot([NaN, at])[1])];
+    this.drawing.append(svg("path", { d: `M${MARGIN.left} ${height}H${end}`, ...LEVEL }));
+    const text = svg("text", { x: end, y: height - 4, "text-anchor": "end", "font-size": 11, fill: "currentColor" });
+    text.textContent = readable(label);
+    this.drawing.append(text);
+  }
+
+  drawCurve({ name, points, colour, dash }) {
     const shown = points.map((point) => point.every((value, side) => value !== null && this.axes[side].shows(value)));
     const d = points.map((point, place) => {
       if (!shown[place]) return "";
       return `${shown[place - 1] ? "L" : "M"}${this.spot(point).join(" ")}`;
     });
-    this.drawing.append(svg("path", { d: d.join(""), "stroke-linejoin": "round", ...stroke(colour, dash) }));
+    const curve = { "data-curve": name };
+    this.drawing.append(svg("path", { d: d.join(""), "stroke-linejoin": "round", ...stroke(colour, dash), ...curve }));
+    const step = Math.ceil(points.length / MARKERS_ON_A_CURVE);
     points.forEach((point, place) => {
-      if (!shown[place] || shown[place - 1] || shown[place + 1]) return; // a point between two others is on their line
-      const [cx, cy] = this.spot(point);
-      this.drawing.append(svg("circle", { cx, cy, r: 3.5, fill: tint(colour) }));
+      if (!shown[place]) return;
+      const spot = this.spot(point);
+      // curves that lie on one another have their markers side by side
+      if (this.hasMarkers && place % step === colour % step) {
+        const drawn = marker(colour, dash, spot);
+        drawn.dataset.curve = name;
+        this.drawing.append(drawn);
+      }
+      if (shown[place - 1] || shown[place + 1]) return; // a point between two others is on their line
+      this.drawing.append(svg("circle", { cx: spot[0], cy: spot[1], r: 3.5, fill: tint(colour), ...curve }));
     });
   }
 
@@ -320,7 +419,7 @@ export class Curves {
     const across = this.pixel(place);
     const where = `${this.chart.x.one ?? ""} ${tickLabel(place)}`.trim();
     this.needle.append(
-      svg("path", { d: `M${across.toFixed(1)} ${MARGIN.top}V${HEIGHT - MARGIN.bottom}`, stroke: GREY }),
+      svg("path", { d: `M${across.toFixed(1)} ${MARGIN.top}V${this.height - MARGIN.bottom}`, stroke: GREY }),
     );
     const label = svg("text", { x: across, y: MARGIN.top - 3, "text-anchor": "middle", fill: "currentColor" });
     label.textContent = where;
@@ -330,7 +429,7 @@ export class Curves {
       const point = points.find(([each]) => each === place);
       if (!point || point[1] === null || !this.axes[1].shows(point[1])) continue;
       const [cx, cy] = this.spot(point);
-      this.needle.append(svg("circle", { cx, cy, r: 4, fill: tint(colour), stroke: "#fff" }));
+      this.needle.append(svg("circle", { cx, cy, r: 4, fill: tint(colour), stroke: "var(--surface)" }));
       this.figures.get(name).textContent = figure(point[1]);
       said.push(`${readable(name)} ${figure(point[1])}`);
     }
@@ -341,9 +440,9 @@ export class Curves {
   async savePng(name) {
     const copy = this.drawing.cloneNode(true);
     copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-    copy.setAttribute("color", "#404040");
+    copy.setAttribute("color", "var(--ink-soft)");
     copy.setAttribute("font-family", "sans-serif");
-    copy.prepend(svg("rect", { width: "100%", height: "100%", fill: "#fff" }));
+    copy.prepend(svg("rect", { width: "100%", height: "100%", fill: "var(--surface)" }));
     this.chart.series.forEach(({ name: label, colour }, row) => {
       const text = svg("text", {
         x: this.width - MARGIN.right,
@@ -355,16 +454,26 @@ export class Curves {
       copy.append(text);
     });
     const picture = new Image();
-    picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(new XMLSerializer().serializeToString(copy))}`;
+    const style = getComputedStyle(this.frame); // a picture has no variables of its own
+    const drawn = new XMLSerializer().serializeToString(copy);
+    const coloured = drawn.replaceAll(/var\((--[\w-]+)\)/g, (_, variable) => style.getPropertyValue(variable).trim());
+    picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(coloured)}`;
     await picture.decode();
-    const canvas = Object.assign(document.createElement("canvas"), { width: 2 * this.width, height: 2 * HEIGHT });
+    const canvas = Object.assign(document.createElement("canvas"), { width: 2 * this.width, height: 2 * this.height });
     canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
     save(await new Promise((resolve) => canvas.toBlob(resolve)), name, "image/png");
   }
 }
 
 function tint(colour) {
-  return COLOURS[colour % COLOURS.length];
+  return `var(${COLOURS[colour % COLOURS.length]})`;
+}
+
+/** Return the marker of a model at a spot; on a dotted curve it is hollow. */
+function marker(colour, dash, [left, top]) {
+  const fill = dash === "dot" ? "var(--surface)" : tint(colour);
+  const d = MARKERS[colour % MARKERS.length];
+  return svg("path", { d, transform: `translate(${left} ${top})`, fill, stroke: tint(colour), "stroke-width": 1.5 });
 }
 
 function stroke(colour, dash) {

@@ -4,14 +4,14 @@ All functions raise RequestError for names that are no choice of models.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from charlm.analysis import diagnosis
-from charlm.analysis.diagnosis import Records
+from charlm.analysis.diagnosis import Records, Remark
 from charlm.checks import check_whole
 from charlm.errors import CharLMError
 from charlm.lm import CharLM
@@ -48,15 +48,27 @@ def comparable(registry: ModelRegistry, most: int) -> list[str]:
     return [name for name, protocol in protocols if protocol == protocols[0][1]][:most] or registry.names[:most]
 
 
-def plot(registry: ModelRegistry, names: object, settings: PlotSettings) -> dict[str, Any]:
-    """Return what draws the loss curves of the models."""
-    return draw_plot(_records(registry, names)[0], settings)
+def plot(
+    registry: ModelRegistry, names: object, settings: PlotSettings, sides: Sequence[object] = ()
+) -> dict[str, Any]:
+    """Return what draws the loss curves of the models. sides: models A and B, whose curves have their colours."""
+    return draw_plot(_records(registry, names)[0], settings, sides)
 
 
-def read_curves(registry: ModelRegistry, names: object) -> list[str]:
-    """Return sentences that say what the curves show, and which models have no record that can be shown."""
+def chart(
+    registry: ModelRegistry, names: object, settings: PlotSettings, sides: Sequence[object] = ()
+) -> dict[str, Any]:
+    """Return what draws the loss curves of the models with the remarks on them, as `reading`."""
+    return plot(registry, names, settings, sides) | {"reading": read_curves(registry, names)}
+
+
+def read_curves(registry: ModelRegistry, names: object) -> list[dict[str, Any]]:
+    """Return remarks that say which models have no record that can be shown, and what the curves of the others show.
+
+    Each has the fields of `diagnosis.Remark`.
+    """
     records, missing = _records(registry, names)
-    return missing + diagnosis.read_curves(records)
+    return [asdict(remark) for remark in [*map(Remark, missing), *diagnosis.read_curves(records)]]
 
 
 def unshown(registry: ModelRegistry) -> list[str]:

@@ -9,11 +9,23 @@ import { Progress } from "../../browser/components/progress.js";
 import { Samples } from "../../browser/components/samples.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
 import { openLesson } from "../../browser/components/lesson.js";
+import { makeLinkMenu } from "../../browser/components/link.js";
+import { makeReading } from "../../browser/components/reading.js";
+import {
+  addressOf,
+  keepState,
+  publicLink,
+  readState,
+  showState,
+  whenReturned,
+} from "../../browser/components/state.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
 
 // light or dark as the address says, else as the system prefers, like Gradio itself
 const theme = new URLSearchParams(location.search).get("__theme");
 if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
+const embedded = new URLSearchParams(location.search).get("embed");
+if (["write", "learn", "inside"].includes(embedded)) document.documentElement.classList.add("embedded");
 
 let isOpen = false; // whether the page shows what its address says
 let lesson = {}; // of the page, and the names of its models, until the page is open
@@ -99,11 +111,10 @@ function paceTexts(charactersPerSecond) {
 }
 
 /** Return the address that opens the page with these settings, and copy it if the browser allows. */
-async function link(settings) {
-  const address = new URL(location.pathname, location.origin);
-  for (const [name, value] of Object.entries(settings)) address.searchParams.set(name, value);
-  await toClipboard(address.href);
-  return address.href;
+async function link({ view, ...settings }) {
+  const address = publicLink(await addressOf(view, settings, []));
+  await toClipboard(address);
+  return address;
 }
 
 /** Go to a view, as a click on its tab does. */
@@ -115,10 +126,18 @@ function openView(view) {
 function setView(view) {
   if (!isOpen) return; // Gradio also selects a tab while it builds the page
   inspectAtFirst(view);
-  const address = new URL(location.href);
-  if ((address.searchParams.get("view") ?? "write") === view) return;
-  address.search = `?view=${view}`;
-  history.replaceState(null, "", address);
+  showState(view);
+}
+
+/** Keep the values of fields in the address of their view, under these names. */
+function keep(view, names, values) {
+  if (!isOpen) return;
+  keepState(view, Object.fromEntries(names.map((name, place) => [name, [values[place] ?? ""].flat().join(",")])));
+}
+
+/** Return the parameters of the address, for the server to read. */
+async function address() {
+  return [(await readState()).toString()];
 }
 
 /** Inspect the text when *Look inside* is first opened, so that the view is not empty. */
@@ -127,12 +146,17 @@ function inspectAtFirst(view) {
   if (view === "inside" && isEmpty) document.querySelector("#inspect").click();
 }
 
-/** Called once the page shows what its address says. A share link whose seed was accepted is written at once. */
-function opened() {
-  isOpen = true;
-  openLesson(lesson);
-  const query = new URLSearchParams(location.search);
-  inspectAtFirst(query.get("view"));
+/** Called when the page shows what its address says. A share link whose seed was accepted is written at once. */
+async function opened() {
+  const query = await readState();
+  const view = query.get("embed") ?? query.get("view") ?? "write";
+  showState(view);
+  if (!isOpen) {
+    isOpen = true;
+    openLesson(lesson);
+    whenReturned(() => document.querySelector("#reopen").click());
+  }
+  inspectAtFirst(view);
   const filled = document.querySelector("#seed textarea, #seed input")?.value;
   if (query.has("seed") && filled === query.get("seed")) document.querySelector("#generate")?.click();
 }
@@ -149,7 +173,13 @@ window.charlm = {
   },
   curves: (element, props, watch) => {
     const curves = new Curves(element, props);
-    watch("value", () => curves.update());
+    const reading = element.querySelector(".reading");
+    const read = () => reading?.replaceChildren(...makeReading(props.value?.reading ?? [], curves));
+    read();
+    watch("value", () => {
+      curves.update();
+      read();
+    });
   },
   samples: (element, props, watch) => {
     const samples = new Samples(element, props);
@@ -159,9 +189,11 @@ window.charlm = {
     const progress = new Progress(element, props);
     watch("value", () => progress.update());
   },
+  linkMenu: makeLinkMenu,
   lines: listOf(makeLine),
   cards: listOf(makeCard),
   lesson: (value) => (isOpen ? openLesson(value) : (lesson = value)), // Gradio still builds the bar when it comes
   isOpen: () => isOpen,
-  textFile, stopAll, stopped, shown, changes, setPace: paceTexts, setView, openView, opened, save, savePicture, link,
+  textFile, stopAll, stopped, shown, changes, setPace: paceTexts, save, savePicture, link,
+  setView, openView, keep, address, opened,
 };

@@ -1,17 +1,18 @@
 """The view *Learn*: the loss curves of the training records, what they show, and the samples of each epoch."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gradio as gr
-from gradio.components import Component
 
+from charlm.checks import check_whole
 from charlm.web.answers import learn as answers
 from charlm.web.answers.write import FIELDS
 from charlm.web.components import cards, curves, lines
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings
+from charlm.web.views.write import WriteView
 
 SHOWN_FIRST = 3  # models
 
@@ -19,60 +20,69 @@ SAVE_PICTURE = """() => charlm.savePicture("loss-curves", "curves.png")"""
 SAVE_TABLE = """(text) => { charlm.save(text, "curves.csv", "text/csv"); return text; }"""
 
 
-class Controls(NamedTuple):
-    """What changes or saves the plot of the loss curves."""
+@dataclass(frozen=True)
+class LearnView:
+    """What is chosen in the view, in the order in which addresses hold it.
 
+    models: whose records are shown. unit, axis, scale: of the plot. epoch: after which samples are shown.
+    """
+
+    models: gr.CheckboxGroup
     unit: gr.Radio
     axis: gr.Radio
     scale: gr.Radio
+    epoch: gr.Slider
+
+
+class Saving(NamedTuple):
+    """The buttons that save the curves, and the hidden field that takes the table."""
+
     picture: gr.Button
     table_file: gr.Button
     csv: gr.Textbox
 
 
 class Details(NamedTuple):
-    """What the curves show, in words, samples and tables."""
+    """What the models wrote, and the tables."""
 
-    reading: gr.HTML
     kept: gr.HTML
-    epoch: gr.Slider
     samples: gr.HTML
     table: gr.Dataframe
     settings: gr.Dataframe
 
 
-def build(registry: ModelRegistry, write_settings: Sequence[Component]) -> gr.Dropdown:
-    """Lay out the view and connect it; return the picker of models. write_settings: those of the view *Write*."""
-    names = answers.comparable(registry, SHOWN_FIRST)
+def build(registry: ModelRegistry, writing: WriteView) -> LearnView:
+    """Lay out the view and connect it. writing: the view *Write*, whose settings kept epochs write with."""
+    names, default = answers.comparable(registry, SHOWN_FIRST), PlotSettings()
+    last = answers.last_epoch(registry, names)
     with gr.Row(elem_classes="view"):
         with gr.Column(elem_classes="controls", scale=0, min_width=288):
-            models = gr.Dropdown(registry.names, value=names, multiselect=True, label="Models", elem_id="learn-models")
-            controls = _controls()
+            models = gr.CheckboxGroup(registry.names, value=names, label="Models", elem_id="learn-models")
+            unit = gr.Radio(list(LOSS_UNITS), value=default.unit, label="Loss in", elem_id="unit")
+            axis = gr.Radio(list(AXES), value=default.axis, label="Over", elem_id="axis")
+            scale = gr.Radio(SCALES, value=default.scale, label="Scale", elem_id="scale")
+            saving = _saving()
         with gr.Column(elem_classes="stage"):
-            plot = curves(answers.plot(registry, names, PlotSettings()), elem_id="loss-curves")
-            details = _details(registry, names)
-    _connect(registry, models, plot, controls, details, write_settings)
-    return models
+            first = answers.chart(registry, names, default, [each.value for each in writing.pickers])
+            chart = curves(first, reading="What the curves show", elem_id="loss-curves")
+            gr.Markdown("## What the models wrote as they learnt")
+            epoch = gr.Slider(1, max(last, 2), last, step=1, label="After epoch", elem_id="epoch")
+            details = _details(registry, names, last)
+    view = LearnView(models, unit, axis, scale, epoch)
+    _connect(registry, view, chart, details, writing)
+    _connect_saving(registry, models, saving)
+    return view
 
 
-def _controls() -> Controls:
-    default = PlotSettings()
-    unit = gr.Radio(list(LOSS_UNITS), value=default.unit, label="Loss in", elem_id="unit")
-    axis = gr.Radio(list(AXES), value=default.axis, label="Over", elem_id="axis")
-    scale = gr.Radio(SCALES, value=default.scale, label="Scale", elem_id="scale")
+def _saving() -> Saving:
     with gr.Row(elem_classes="actions"):
         picture = gr.Button("Save as PNG", elem_id="save-png", size="md")
         table_file = gr.Button("Save as CSV", elem_id="save-csv", size="md")
-    return Controls(unit, axis, scale, picture, table_file, gr.Textbox(visible=False))
+    return Saving(picture, table_file, gr.Textbox(visible=False))
 
 
-def _details(registry: ModelRegistry, names: list[str]) -> Details:
-    gr.Markdown("## What the curves show")
-    reading = lines(answers.read_curves(registry, names), elem_id="reading", elem_classes="reading")
-    gr.Markdown("## What the models wrote as they learnt")
+def _details(registry: ModelRegistry, names: list[str], last: int) -> Details:
     kept = lines(answers.kept(registry, names), elem_id="kept-epochs", elem_classes="hint")
-    last = answers.last_epoch(registry, names)
-    epoch = gr.Slider(1, max(last, 2), last, step=1, label="After epoch", elem_id="epoch")
     samples = cards(value=answers.samples(registry, names, last), elem_id="samples")
     with gr.Accordion("Table of all epochs", open=False):
         table = gr.Dataframe(answers.table(registry, names), interactive=False, show_label=False, elem_id="figures")
@@ -80,26 +90,18 @@ def _details(registry: ModelRegistry, names: list[str]) -> Details:
         settings = gr.Dataframe(
             answers.run_settings(registry, names), interactive=False, show_label=False, elem_id="run-settings"
         )
-    return Details(reading, kept, epoch, samples, table, settings)
+    return Details(kept, samples, table, settings)
 
 
-def _connect(
-    registry: ModelRegistry,
-    models: gr.Dropdown,
-    plot: gr.HTML,
-    controls: Controls,
-    details: Details,
-    write_settings: Sequence[Component],
-) -> None:
-    def draw(names: Any, *plot_settings: Any) -> Any:
-        return answers.plot(registry, names, PlotSettings(*plot_settings))
+def _connect(registry: ModelRegistry, view: LearnView, chart: gr.HTML, details: Details, writing: WriteView) -> None:
+    def draw(names: Any, unit: Any, axis: Any, scale: Any, *sides: Any) -> Any:
+        return answers.chart(registry, names, PlotSettings(unit, axis, scale), sides)
 
-    def show(names: Any) -> list[Any]:
+    def show(names: Any, epoch: Any) -> list[Any]:
         last = answers.last_epoch(registry, names)
         return [
-            answers.read_curves(registry, names),
             answers.kept(registry, names),
-            gr.update(maximum=max(last, 2), value=last),
+            gr.update(maximum=max(last, 2), value=min(check_whole("epoch", epoch, 0), last)),
             answers.table(registry, names),
             answers.run_settings(registry, names),
         ]
@@ -107,23 +109,22 @@ def _connect(
     def show_samples(names: Any, epoch: Any, *settings: Any) -> list[dict[str, str]]:
         return answers.samples(registry, names, epoch, dict(zip(FIELDS[-len(settings) :], settings, strict=True)))
 
+    # each output has one event, which runs again if its inputs change meanwhile: so it ends with what is chosen last
+    last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+    models, sides = view.models, writing.pickers
+    shown = [details.kept, view.epoch, details.table, details.settings]
+    models.change(for_page(show), [models, view.epoch], shown, **last)
+    plot_settings = [view.unit, view.axis, view.scale]
+    redraw = [each.change for each in (models, *plot_settings, *sides)]  # type: ignore[attr-defined]
+    gr.on(redraw, for_page(draw), [models, *plot_settings, *sides], chart, **last)
+    inputs = [models, view.epoch, *writing.settings]
+    gr.on([models.change, view.epoch.change], for_page(show_samples), inputs, details.samples, **last)
+
+
+def _connect_saving(registry: ModelRegistry, models: gr.CheckboxGroup, saving: Saving) -> None:
     def csv(names: Any) -> str:
         return answers.csv(registry, names)
 
-    plot_settings = [controls.unit, controls.axis, controls.scale]
-    inputs = [models, *plot_settings]
-    # each output has one event, which runs again if its inputs change meanwhile: so it ends with what is chosen last
-    last: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
-    shown = [details.reading, details.kept, details.epoch, details.table, details.settings]
-    models.change(for_page(show), models, shown, **last)
-    gr.on([models.change, *(each.input for each in plot_settings)], for_page(draw), inputs, plot, **last)
-    gr.on(
-        [models.change, details.epoch.change],
-        for_page(show_samples),
-        [models, details.epoch, *write_settings],
-        details.samples,
-        **last,
-    )
-    controls.picture.click(None, js=SAVE_PICTURE, **QUIET)
-    saved = controls.table_file.click(for_page(csv), models, controls.csv, **QUIET)
-    saved.then(None, controls.csv, controls.csv, js=SAVE_TABLE, **QUIET)
+    saving.picture.click(None, js=SAVE_PICTURE, **QUIET)
+    saved = saving.table_file.click(for_page(csv), models, saving.csv, **QUIET)
+    saved.then(None, saving.csv, saving.csv, js=SAVE_TABLE, **QUIET)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import laws, make_record
 
-from charlm.analysis.diagnosis import SEED_NOISE, find_leak, find_rise, find_spike, fluctuation, read_curves
+from charlm.analysis import diagnosis
+from charlm.analysis.diagnosis import SEED_NOISE, Place, find_leak, find_rise, find_spike, fluctuation
 
 
 def record(val, train=None, unseen=None, **run):
@@ -17,6 +18,13 @@ def record(val, train=None, unseen=None, **run):
     ):
         epoch |= {"train_loss": train_loss, "unseen_loss": unseen_loss}
     return made
+
+
+def read_curves(records):
+    """What is said of each model as one paragraph, then each comparison."""
+    remarks = diagnosis.read_curves(records)
+    own = [" ".join(each.text for each in remarks if each.model == name) for name, _ in records]
+    return own + [each.text for each in remarks if not each.model]
 
 
 def bundled(name):
@@ -148,6 +156,20 @@ def test_the_homework_is_seen_through():
     assert all("On unseen text it got worse as it trained" in each for each in said[:2])
     assert not any("divergence" in each for each in said)  # that is what clipping and a falling rate prevented
     assert said[-1].startswith("On unseen text the order differs: rnn is best there")
+
+
+def test_each_remark_names_the_places_on_the_curves_that_it_is_about():
+    leaking = record([1.0, 0.8, 0.6], unseen=[1.9, 2.2, 2.6], protocol="windows")
+    remarks = diagnosis.read_curves([("net", OVERFITTED)]) + diagnosis.read_curves([("leaky", leaking)])
+    places = {" ".join(remark.text.split()[:4]): remark.places for remark in remarks}
+    assert places["From epoch 3 to"] == (Place("net", "val_loss", 3, 6), Place("net", "train_loss", 3, 6))
+    assert places["Its best validation loss"] == (Place("leaky", "val_loss", 3, 3),)
+    assert places["On unseen text it"] == (Place("leaky", "unseen_loss", 1, 3),)
+    slow, quick = record([2.0, 1.8, 1.7]), record([1.9, 1.65, 1.5])
+    remarks = diagnosis.read_curves([("slow", slow), ("quick", quick)])
+    assert remarks[-1].places == (Place("quick", "val_loss", 2, 2), Place("slow", "val_loss", 3, 3))
+    named = "x" * 80  # which is shortened where it is shown, not where it is looked up
+    assert {place.model for place in diagnosis.read_curves([(named, slow)])[0].places} == {named}
 
 
 number = st.floats(allow_nan=False, allow_infinity=False)

@@ -6,6 +6,7 @@ import math
 import pytest
 from models import make_record
 
+from charlm.analysis.published import TENTH, TINYSHAKESPEARE_SHA256
 from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
 from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings, draw_plot
 
@@ -58,6 +59,30 @@ def test_each_model_has_a_colour_of_its_own_for_all_its_curves(chart):
     colours = {each["name"]: each["colour"] for each in [*found["series"], *found["marks"]]}
     assert len({colours[name] for name in colours if name.startswith("one")}) == 1
     assert len(set(colours.values())) == 2
+
+
+def test_models_a_and_b_have_their_colours_and_each_curve_a_marker_of_its_model(page):
+    records = [(name, make_record((2.0, 1.5, 1.4))) for name in ("one", "two", "three")]
+    page.evaluate(DRAW, draw_plot(records, sides=["two", "one"]))
+    colours = page.evaluate("window.curves.chart.series.map(({ model, colour }) => [model, colour])")
+    assert {tuple(each) for each in colours} == {("two", 0), ("one", 1), ("three", 2)}
+    shapes = page.locator(".curves-legend button").evaluate_all(
+        "entries => entries.map((entry) => [entry.innerText, entry.querySelector('[transform]').getAttribute('d')])"
+    )
+    assert len({shape for _, shape in shapes}) == 3
+    assert len({(name.split(",")[0], shape) for name, shape in shapes}) == 3
+
+
+def test_a_published_loss_is_a_line_where_it_was_measured_on_the_same_text_and_split(page):
+    record = make_record((2.0, 1.5))
+    record["run"] |= {"text_sha256": TINYSHAKESPEARE_SHA256, "protocol": "holdout", "split": TENTH}
+    page.evaluate(DRAW, draw_plot([("ours", record)], PlotSettings("perplexity")))
+    levels = {level["label"]: level["at"] for level in page.evaluate("window.curves.chart.levels")}
+    assert levels["nanoGPT"] == pytest.approx(math.exp(1.4697))
+    assert "its README" in page.locator(".curves-legend").inner_text()
+    other = make_record((2.0, 1.5)) | {"run": record["run"] | {"protocol": "windows"}}
+    for records in ([("other", other)], [("ours", record), ("other", other)], []):
+        assert draw_plot(records)["published"] == []
 
 
 @pytest.mark.parametrize(

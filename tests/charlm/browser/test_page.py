@@ -9,6 +9,7 @@ import json
 import os
 import re
 import urllib.parse
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -211,8 +212,10 @@ def test_the_reading_of_the_curves_is_that_of_python():
     models = [tiny("one"), tiny("two", epochs=(3.0, 1.9)), PageModel.from_model("bare", make_model(history=False))]
     reading = page.page_data(models)["reading"]
     one, two = (("one", models[0].history), ("two", models[1].history))
-    assert reading["own"] == {"one": read_curves([one])[0], "two": read_curves([two])[0]}
-    assert reading["pairs"] == [["one", "two", read_curves([one, two])[2:]]]
+    remarks = {name: [asdict(remark) for remark in read_curves([(name, history)])] for name, history in (one, two)}
+    assert reading["own"] == remarks
+    both = [asdict(remark) for remark in read_curves([one, two])]
+    assert reading["pairs"] == [["one", "two", both[len(remarks["one"] + remarks["two"]) :]]]
 
 
 @pytest.mark.parametrize("count", [0, 21])
@@ -666,13 +669,21 @@ class TestLearn:
         best = record["best"]
         assert f"shakespeare-rnn, best: {best['val_loss']:.4f} at epoch {best['epoch']}" in legend
         assert "homework-lstm" not in legend  # measured with another protocol
-        assert read_curves([("shakespeare-rnn", record)])[0] in opened.words("reading")
+        said = [remark.text for remark in read_curves([("shakespeare-rnn", record)])]
+        assert opened.words("reading").split("\n") == ["shakespeare-rnn", *said]
+        assert "nanoGPT: 1.4697" in legend
+        opened.tab.locator(".reading-line").first.focus()
+        star = opened.tab.locator(".curves-plot path[stroke='var(--surface)']")
+        ring = opened.tab.locator(".curves-spotlight circle").first  # around the star: the line is about the best epoch
+        assert ring.get_attribute("transform") == star.get_attribute("transform")
         opened.slide("epoch", "1")
         assert record["epochs"][0]["sample"] in opened.tab.locator("#samples").text_content()
 
         opened.tab.get_by_label("homework-lstm").check()
         both = [("shakespeare-rnn", record), ("homework-lstm", lms["homework-lstm"].history)]
-        assert opened.words("reading").split("\n") == read_curves(both)
+        texts = [remark.text for remark in read_curves(both)]
+        assert [line for line in opened.words("reading").split("\n") if line and line not in dict(both)] == texts
+        assert "nanoGPT" not in opened.words("loss-curves")  # it was measured on another split than homework-lstm
         opened.tab.get_by_label("perplexity").check()
         assert f"best: {np.exp(best['val_loss']):.4f} at epoch" in opened.words("loss-curves")
         opened.tab.get_by_label("log", exact=True).check()

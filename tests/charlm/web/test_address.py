@@ -98,3 +98,29 @@ def test_choices_that_cannot_be_applied_are_told_and_left_out(choices, message):
     (problem,) = address.problems
     assert problem.startswith("The link's choices ") and message in problem
     assert len(problem) < 300
+
+
+def test_a_link_to_the_curves_fills_in_what_is_drawn():
+    query = {"view": "learn", "models": "two,one", "unit": "perplexity", "scale": "log", "epoch": "3", "prompt": "x"}
+    learn = {"models": ["two", "one"], "unit": "perplexity", "scale": "log", "epoch": 3}
+    assert read_address(query, REGISTRY) == Address("learn", learn=learn)
+    assert read_address(query | {"embed": "learn", "view": "write"}, REGISTRY) == Address("learn", learn=learn)
+    assert read_address({"embed": "train"}, REGISTRY).view == "write"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": "one,nobody"}, "The link cannot be opened here: there is no model 'nobody' here"),
+        ({"models": ",".join(["one"] * 21)}, "choose up to 20 models"),
+        ({"unit": "bananas"}, "'bananas' is not one of nats per character"),
+        ({"epoch": "9" * 5000}, "The link is damaged: its epoch cannot be read."),
+        ({"epoch": "1.5"}, "The link is damaged: its epoch cannot be read."),
+        ({"epoch": "-1"}, "epoch is -1"),
+    ],
+)
+def test_a_link_to_curves_that_cannot_be_drawn_says_why(change, message):
+    address = read_address({"view": "learn", "models": "one", **change}, REGISTRY)
+    assert (address.view, address.learn) == ("learn", {})
+    (problem,) = address.problems
+    assert message in problem

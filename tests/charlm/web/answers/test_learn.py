@@ -27,6 +27,11 @@ def make_registry(**records):
 REGISTRY = make_registry(one=make_record((2.0, 1.5, 1.2)), two=make_record((1.8, 1.7)), bare=None)
 
 
+def texts(registry, names):
+    """What is said of the curves, without the places on them."""
+    return [remark["text"] for remark in learn.read_curves(registry, names)]
+
+
 def names_of(plot):
     return [name for name, _ in plot["records"]]
 
@@ -34,7 +39,7 @@ def names_of(plot):
 def test_any_number_of_models_is_drawn_and_those_without_a_record_are_named():
     assert names_of(learn.plot(REGISTRY, ["two", "one", "bare"], PlotSettings())) == ["two", "one"]
     assert names_of(learn.plot(REGISTRY, [], PlotSettings())) == []
-    assert learn.read_curves(REGISTRY, ["bare", "one"])[0] == "bare came without a training record."
+    assert texts(REGISTRY, ["bare", "one"])[0] == "bare came without a training record."
 
 
 def spoilt(**values):
@@ -60,9 +65,9 @@ HOSTILE = {
 @pytest.mark.parametrize("record", HOSTILE.values(), ids=HOSTILE)
 def test_a_record_that_cannot_be_shown_is_named_and_the_others_are_shown(record):
     registry, names = make_registry(one=REGISTRY["one"].lm.history, hostile=record), ["hostile", "one"]
-    said = learn.read_curves(registry, names)
+    said = texts(registry, names)
     assert said[0].startswith("hostile has a training record that cannot be shown: ")
-    assert said[1:] == learn.read_curves(REGISTRY, ["one"])
+    assert said[1:] == texts(REGISTRY, ["one"])
     assert learn.plot(registry, names, PlotSettings()) == learn.plot(REGISTRY, ["one"], PlotSettings())
     assert learn.last_epoch(registry, names) == 3
     assert learn.samples(registry, names, 3) == learn.samples(REGISTRY, ["one"], 3)
@@ -76,7 +81,7 @@ def test_a_record_that_cannot_be_shown_is_named_and_the_others_are_shown(record)
 def test_a_record_that_could_not_be_read_is_named_like_one_that_cannot_be_shown():
     registry = make_registry(one=REGISTRY["one"].lm.history, damaged=None)
     registry["damaged"].lm.record_problem = "history.json: epochs must be a list"
-    said = learn.read_curves(registry, ["damaged", "one"])
+    said = texts(registry, ["damaged", "one"])
     assert said[0] == "damaged has a training record that cannot be shown: history.json: epochs must be a list."
     assert learn.unshown(registry) == said[:1]
     assert learn.plot(registry, ["damaged", "one"], PlotSettings()) == learn.plot(REGISTRY, ["one"], PlotSettings())
@@ -100,7 +105,7 @@ def test_a_model_that_is_named_twice_is_drawn_once():
 
 
 def test_what_the_curves_say_comes_from_their_figures():
-    said = " ".join(learn.read_curves(REGISTRY, ["one", "two"]))
+    said = " ".join(texts(REGISTRY, ["one", "two"]))
     assert "1.2000" in said
     assert "1.7000" in said
 

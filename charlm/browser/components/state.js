@@ -1,0 +1,115 @@
+/* What a page shows, in its address: a link opens it again, and so do the browser's Back and Forward.
+
+   Each view keeps values under names of its own in the query. A text is kept in the fragment, compressed, which no
+   server sees; one that is too long for a link is left out. */
+
+const MOST_PACKED = 4000; // characters of a compressed text: longer links get cut on their way
+const MOST_TEXT = 400_000; // bytes of a text, however well it was compressed
+const ALWAYS = ["__theme", "embed", "lesson", "model"]; // what stays in the address whichever view is shown
+const HUB = "https://huggingface.co";
+
+const kept = {}; // by view, the values that its address has
+let view; // that is shown
+
+/** Return the text of a fragment, "" if it has none or one that cannot be read. */
+async function unpack(hash) {
+  const packed = new URLSearchParams(hash.slice(1)).get("text") ?? "";
+  try {
+    const bytes = Uint8Array.from(atob(packed.replaceAll("-", "+").replaceAll("_", "/")), (each) => each.charCodeAt(0));
+    const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw")).getReader();
+    const chunks = [];
+    for (let size = 0; ; ) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      chunks.push(value);
+      size += value.length;
+      if (size > MOST_TEXT) return "";
+    }
+    return await new Blob(chunks).text();
+  } catch {
+    return "";
+  }
+}
+
+async function pack(text) {
+  const stream = new Blob([text]).stream().pipeThrough(new CompressionStream("deflate-raw"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  if (bytes.length > MOST_PACKED) return "";
+  const packed = btoa(String.fromCharCode(...bytes));
+  return packed.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+/** Return the parameters of the address, with the text of its fragment as `text`. */
+export async function readState() {
+  const query = new URLSearchParams(location.search);
+  const text = location.hash ? await unpack(location.hash) : "";
+  if (text) query.set("text", text);
+  return query;
+}
+
+/** Return the address of a view with its values. A value that is null, undefined or empty is left out. */
+export async function addressOf(name, values, always = ALWAYS) {
+  const address = new URL(location.href);
+  const stays = [...address.searchParams].filter(([each]) => always.includes(each));
+  const { text, ...rest } = values;
+  const others = Object.entries({ view: name, ...rest }).filter(([, value]) => value !== "" && value != null);
+  address.search = new URLSearchParams([...stays, ...others]).toString();
+  const packed = text ? await pack(text) : "";
+  address.hash = packed ? `text=${packed}` : "";
+  return address;
+}
+
+/** Keep values of a view: they are in the address while it is shown. */
+export async function keepState(name, values) {
+  kept[name] = { ...kept[name], ...values };
+  if (name === view) put(await addressOf(name, kept[name]), "replaceState");
+}
+
+/** Tell that a view is shown now. Back leads to the one before it. */
+export async function showState(name) {
+  const isNew = view !== undefined && view !== name;
+  view = name;
+  if (isNew) put(await addressOf(name, kept[name] ?? {}), "pushState");
+}
+
+/** Call a function with the parameters of the address when Back or Forward has changed it. */
+export function whenReturned(callback) {
+  addEventListener("popstate", async () => {
+    const query = await readState();
+    view = query.get("embed") ?? query.get("view") ?? "write";
+    callback(query, view);
+  });
+}
+
+function put(address, how) {
+  if (address.href === location.href) return;
+  try {
+    history[how](null, "", address);
+  } catch {
+    return; // not every browser allows it to a page from disk
+  }
+  // the address bar is that of huggingface.co, which listens for this
+  const { search: queryString, hash } = address;
+  if (spaceName() && parent !== window) parent.postMessage({ queryString, hash }, HUB);
+}
+
+/** Return the name of the Space that the page runs on, USER/NAME, or "". */
+function spaceName() {
+  return document.querySelector('meta[name="charlm-space"]')?.content ?? "";
+}
+
+/** Return an address as it is passed on: on a Space, that of its page on huggingface.co. */
+export function publicLink(address) {
+  const { search, hash } = address;
+  return spaceName() ? `${HUB}/spaces/${spaceName()}${search}${hash}` : address.href;
+}
+
+/** Return what shares the view that is shown: `link` to it, and `code` that shows it alone in another page. */
+export async function shareState() {
+  const values = kept[view] ?? {};
+  const link = publicLink(await addressOf(view, values, ["model"]));
+  const embedded = await addressOf(view, { embed: view, ...values }, ["model"]);
+  embedded.searchParams.delete("view");
+  const source = embedded.href.replaceAll("&", "&amp;").replaceAll('"', "%22");
+  return { link, code: `<iframe src="${source}" title="charlm" width="100%" height="640"></iframe>` };
+}
