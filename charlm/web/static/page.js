@@ -5,8 +5,6 @@
 
 import { changes } from "../../browser/components/changes.js";
 import { Curves } from "../../browser/components/curves.js";
-import { Progress } from "../../browser/components/progress.js";
-import { Samples } from "../../browser/components/samples.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
 import { openLesson } from "../../browser/components/lesson.js";
 import { makeLinkMenu } from "../../browser/components/link.js";
@@ -20,6 +18,8 @@ import {
   whenReturned,
 } from "../../browser/components/state.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
+import { Progress } from "./progress.js";
+import { Samples } from "./samples.js";
 
 // light or dark as the address says, else as the system prefers, like Gradio itself
 const theme = new URLSearchParams(location.search).get("__theme");

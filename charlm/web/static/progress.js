@@ -1,6 +1,6 @@
 /* How something that takes minutes is doing: its state, a line about it, and how much of it is done. */
 
-import { make, readable } from "./text.js";
+import { make, readable } from "../../browser/components/text.js";
 
 /** A line about a state, in an element that holds a `div` of the class `state`.
 

@@ -1,6 +1,6 @@
 /* What a model wrote after each epoch of its training: a slider chooses the epoch, whose sample stands below it. */
 
-import { make, readable } from "./text.js";
+import { make, readable } from "../../browser/components/text.js";
 
 /** A slider over samples, in an element that holds a `div` of the class `samples`.
 
