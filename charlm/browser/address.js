@@ -2,7 +2,7 @@
 
    Names and meanings are those of the Gradio page, charlm/web/address.py. */
 
-import { encodeChoices } from "./components/branches.js";
+import { encodeChoices, MOST_CHOICES } from "./components/branches.js";
 import { entryOf, models } from "./models.js";
 
 export const VIEWS = ["write", "learn", "inside", "about"];
@@ -14,7 +14,6 @@ export const LONGEST_PROMPT = 20000;
 const HIGHEST_TEMPERATURE = 2;
 const LARGEST_TOP_K = 100;
 const SEED_DIGITS = 40;
-const MOST_CHOICES = 64;
 
 /** The parameters of a share link, and the setting that each is. */
 const PARAMETERS = {

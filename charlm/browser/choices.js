@@ -1,7 +1,7 @@
 /* Taking part in the writing: what else could stand at a character, how it was drawn, and the branches of a text. */
 
 import { Alternatives } from "./components/alternatives.js";
-import { Branches, BranchHistory, withChoice } from "./components/branches.js";
+import { Branches, BranchHistory, MOST_CHOICES, withChoice } from "./components/branches.js";
 import { Drawn } from "./components/drawn.js";
 import { drawnPlace, stepsOfDraw } from "./components/sampling.js";
 import { byId } from "./components/text.js";
@@ -98,6 +98,9 @@ export class Choices {
     const drawn = details.symbols[drawnPlace(stepsOfDraw(details, run), details.random)];
     const chosen = withChoice(run.forced, place, symbol);
     const forced = symbol === drawn ? chosen.slice(0, -1) : chosen; // what is drawn anyway is no choice
+    if (forced.length > MOST_CHOICES) {
+      return this.fail(new Error(`a text holds at most ${MOST_CHOICES} choices; undo some, or generate a new text`));
+    }
     this.keep(panel);
     const before = { prompt, text: symbols.slice(0, place).join(""), shades: shades.slice(0, place), surprisals };
     before.run = { ...run, forced }; // so that the choices that stay keep their mark

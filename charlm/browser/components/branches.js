@@ -5,6 +5,7 @@
 
 import { make, named } from "./text.js";
 
+export const MOST_CHOICES = 64; // in one text, so that a link can hold them
 const MOST_BRANCHES = 64; // of one model
 const BOTH_SIDES = ["a", "b"];
 

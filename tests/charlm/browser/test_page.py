@@ -521,6 +521,9 @@ class TestWrite:
         opened, lm = visit(exported), lms["shakespeare-rnn"]
         opened.fill(prompt="ROMÉO:\n", seed="7")
         opened.tab.get_by_role("button", name="Replace “É” by “E”").click()
+        opened.tab.get_by_role("button", name="Next").click()  # before there is a text
+        opened.wait_for_words("alternatives", "character 1 ")
+        assert opened.text("output-a") == lm.generate("ROMEO:\n", 1, seed=7)
         opened.generate(200)
         drawn, keys = opened.text("output-a"), opened.tab.keyboard
         assert drawn == lm.generate("ROMEO:\n", 200, seed=7)
