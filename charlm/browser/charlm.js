@@ -1340,11 +1340,11 @@ function widen(numbers) {
 }
 
 /** The step of each cell, from what a layer computes of its input, at the place `before`, to its next hidden state; and
-    the numbers of a unit's gates after that step, by name, as torch.nn names them.
+    the gates of a unit along a text, by name, as torch.nn names them, (N,) each.
 
     blocks: the gates of the recurrent weights that are multiplied in one go. The GRU's last gate is apart, because its
-    sums of the hidden state start from a bias of their own. gates: gets `at`, which returns the unit's number at a
-    place, and `sum`, which returns a gate's sum. */
+    sums of the hidden state start from a bias of their own. gates: gets for each gate its sums along the
+    text, {input, total}: bias + W x, and that + U h, or of the GRU's last gate bias + U h. */
 const CELL_STEPS = {
   rnn: {
     blocks: [[0]],
@@ -1352,7 +1352,7 @@ const CELL_STEPS = {
       engine.multiply(layer.recurrent[0], layer.hidden, before, engine.sums);
       engine.kernels.rnn(engine.sums, layer.hidden, engine.units);
     },
-    gates: (at, sum, layer) => ({ sum: sum(0), h: at(layer.hidden) }),
+    gates: ([sum]) => ({ sum: sum.total }),
   },
   lstm: {
     blocks: [[0, 1, 2, 3]],
@@ -1360,14 +1360,16 @@ const CELL_STEPS = {
       engine.multiply(layer.recurrent[0], layer.hidden, before, engine.sums);
       engine.kernels.lstm(engine.sums, layer.hidden, layer.cellState, engine.units);
     },
-    gates: (at, sum, layer) => ({
-      i: sigmoid32(sum(0)),
-      f: sigmoid32(sum(1)),
-      g: tanh32(sum(2)),
-      o: sigmoid32(sum(3)),
-      c: at(layer.cellState),
-      h: at(layer.hidden),
-    }),
+    gates: (sums) => {
+      const [i, f, o] = [0, 1, 3].map((gate) => sums[gate].total.map(sigmoid32));
+      const g = sums[2].total.map(tanh32);
+      let state = 0;
+      const c = g.map((number, place) => {
+        state = fround(fround(f[place] * state) + fround(i[place] * number));
+        return state;
+      });
+      return { i, f, g, o, c };
+    },
   },
   gru: {
     blocks: [[0, 1], [2]],
@@ -1377,10 +1379,10 @@ const CELL_STEPS = {
       engine.multiply(layer.recurrent[1], layer.hidden, layer.hiddenBias, engine.sums + n);
       engine.kernels.gru(engine.sums, before + n, layer.hidden, engine.units);
     },
-    gates: (at, sum, layer, input) => {
-      const r = sigmoid32(sum(0));
-      const n = tanh32(fround(at(input) + fround(r * sum(2))));
-      return { r, z: sigmoid32(sum(1)), n, h: at(layer.hidden) };
+    gates: (sums) => {
+      const [r, z] = [0, 1].map((gate) => sums[gate].total.map(sigmoid32));
+      const n = r.map((number, place) => tanh32(fround(sums[2].input[place] + fround(number * sums[2].total[place]))));
+      return { r, z, n };
     },
   },
 };
@@ -1405,6 +1407,8 @@ export class Engine {
     this.current = null; // the reader whose state is in the memory
     this.texts = []; // those that were read lately, see TextReader
     const plan = new Plan(module ? SIMD_LAYOUT : JAVASCRIPT_LAYOUT);
+    this.width = plan.width;
+    this.lastRead = { ids: null, hidden: null }; // see `readHidden`
     this.arrange(plan, tensors);
     try {
       this.kernels = module ? makeSimdKernels(module, plan.bytes) : makeJavaScriptKernels(plan.bytes);
@@ -1463,14 +1467,13 @@ export class Engine {
     this.kernels[kind](place, x, from, to, panels, terms);
   }
 
-  /** Read a symbol. watch: called after the step of each layer, with the layer and the place `before`. */
-  advance(id, watch) {
+  /** Read a symbol. */
+  advance(id) {
     let below = null;
     for (const layer of this.layers) {
       const before = below === null ? this.lookUp(layer, id) : this.before;
       if (below !== null) this.multiply(layer.inputs, below, layer.bias, before);
       this.cellStep(this, layer, before);
-      watch?.(layer, before);
       below = layer.hidden;
     }
   }
@@ -1485,11 +1488,14 @@ export class Engine {
     return place;
   }
 
-  /** Return the numbers of a unit's gates by name, within `watch` of `advance`. */
-  gatesOf(unit, layer, before) {
-    const at = (place) => this.numbers[place / 4 + unit];
-    const sum = (gate) => at(this.sums + 4 * gate * this.units);
-    return CELL_STEPS[this.config.cell].gates(at, sum, layer, before + 8 * this.units);
+  /** Return the row of a matrix from which an output is computed, (terms,). */
+  rowOf({ kind, place, terms }, output) {
+    const isHalves = kind === "product_bf16";
+    const Numbers = isHalves ? Uint16Array : Float32Array;
+    const packed = new Numbers(this.kernels.buffer, place);
+    const lane = output % this.width;
+    const first = (output - lane) * terms + slotOf(lane, isHalves);
+    return widen(Numbers.from({ length: terms }, (_, term) => packed[first + term * this.width]));
   }
 
   /** Return the logits (V,) of the present state, which the next call overwrites. */
@@ -1564,13 +1570,16 @@ class Plan {
   }
 }
 
+/** Return where in its term of a panel an output lies: in bfloat16 two outputs share a word. */
+function slotOf(lane, isHalves) {
+  return isHalves ? (lane & ~7) + 2 * (lane & 3) + ((lane >> 2) & 1) : lane;
+}
+
 /** Put rows (rows, terms) of a matrix into its panels (panels, terms, width), from the output `first` on. */
 function packRows(rows, packed, terms, first, width, isHalves) {
   for (let row = 0; row < rows.length / terms; row++) {
     const lane = (first + row) % width;
-    // in bfloat16 two outputs share a word
-    const slot = isHalves ? (lane & ~7) + 2 * (lane & 3) + ((lane >> 2) & 1) : lane;
-    let to = (first + row - lane) * terms + slot;
+    let to = (first + row - lane) * terms + slotOf(lane, isHalves);
     for (let from = row * terms; from < (row + 1) * terms; from++, to += width) packed[to] = rows[from];
   }
 }
@@ -1582,10 +1591,10 @@ export class Reader {
     this.states = new Float32Array(engine.stateSize); // while another reader has the engine
   }
 
-  /** Read a symbol. watch: see `Engine.advance`. */
-  advance(id, watch) {
+  /** Read a symbol. */
+  advance(id) {
     this.enter();
-    this.engine.advance(id, watch);
+    this.engine.advance(id);
   }
 
   /** Return the logits (V,) of the present state, which the next call to the engine overwrites. */
@@ -1676,7 +1685,7 @@ const SLICE = 10; // milliseconds of computing between two looks at the messages
 const DELIVERY = 30; // milliseconds between two pieces of a text: each costs time, and people read no faster
 const MOST_AHEAD = 8; // pieces that a text may be ahead of its reader
 const SHOWN_SYMBOLS = 5; // of the likeliest, in each place
-const LONGEST_SEARCHED = 20_000; // symbols in which a pattern is searched
+const MOST_KEPT = 20_000; // symbols whose hidden states are kept: 80 MB for 2 × 512 units
 const DEFAULT_THRESHOLD = 0.3; // of a hidden state, above which a unit is on
 const LONGEST_PATTERN = 200;
 const LEAST_SHARE = 0.5; // of a pattern's units that are on in all of another place
@@ -1727,17 +1736,13 @@ const TASKS = {
     return surprisals;
   },
 
-  /** Return the surprisals of ids, (N,), and what was likeliest in each place; NaN and nothing for the first.
-
-      unit: {layer, unit} whose gates after each of ids are returned, too, (N,) by name; or undefined. */
-  *inspect(engine, { ids, unit }) {
+  /** Return the surprisals of ids, (N,), and what was likeliest in each place; NaN and nothing for the first. */
+  *inspect(engine, { ids }) {
     const reader = new Reader(engine);
     const surprisals = new Float64Array(ids.length).fill(NaN);
     const likeliest = ids.length ? [[]] : [];
-    const record = unit && new GateRecord(engine, unit, ids.length);
-    for (let place = 0; place < ids.length; place++) {
-      reader.advance(ids[place], record?.watchAt(place));
-      if (place + 1 === ids.length) break; // nothing follows
+    for (let place = 0; place + 1 < ids.length; place++) {
+      reader.advance(ids[place]);
       const logits = reader.predict();
       const surprisal = surprisalsOf(logits);
       surprisals[place + 1] = surprisal(ids[place + 1]);
@@ -1745,7 +1750,7 @@ const TASKS = {
       likeliest.push(best.map((id) => [engine.config.symbols[id], Math.exp(-surprisal(id))]));
       yield;
     }
-    return { surprisals, likeliest, ...(unit && { gates: record.result }) };
+    return { surprisals, likeliest };
   },
 
   /** Return the hidden states after each of ids, (N, L, H), and the cell states of an LSTM (else null). */
@@ -1764,39 +1769,74 @@ const TASKS = {
     return { hidden, cell };
   },
 
+  /** Return the gates of a unit after each of ids, as `CharLM.gates` does. */
+  *gates(engine, { ids, layer, unit }) {
+    const hidden = yield* readHidden(engine, ids);
+    const { cell, num_layers: layers, hidden_size: size } = engine.config;
+    const sums = [];
+    for (let gate = 0; gate < CELLS[cell].gates; gate++) {
+      sums.push(yield* sumsOf(engine, { ids, hidden, layer, unit, gate }));
+    }
+    const h = Float32Array.from(ids, (_, place) => hidden[(place * layers + layer) * size + unit]);
+    return { cell, gates: { ...CELL_STEPS[cell].gates(sums), h } };
+  },
+
   /** Return the units of a stretch of ids, and where else they are on, as `CharLM.findPattern` does. */
   *pattern(engine, { ids, start, end, threshold }) {
-    const reader = new Reader(engine);
+    const hidden = yield* readHidden(engine, ids);
     const { num_layers: layers, hidden_size: size } = engine.config;
-    const words = Math.ceil((layers * size) / 32);
-    const on = new Uint32Array(ids.length * words); // a bit for each unit after each of ids
-    for (let place = 0; place < ids.length; place++) {
-      reader.advance(ids[place]);
-      reader.unitStates().hidden.forEach((state, unit) => {
-        if (state > threshold) on[place * words + (unit >>> 5)] |= 1 << (unit & 31);
-      });
-      yield;
-    }
-    const isOn = (place, unit) => (on[place * words + (unit >>> 5)] >>> (unit & 31)) & 1;
+    const isOn = (place, unit) => hidden[place * layers * size + unit] > threshold;
     const found = unitsOfStretch(isOn, layers * size, start, end, ids.length);
     const units = found.map((unit) => [Math.floor(unit / size), unit % size]);
     return { units, places: found.length ? placesOf(isOn, found, start, end, ids.length) : [] };
   },
 };
 
-/** Records the gates of a unit while a text of `length` symbols is read. */
-class GateRecord {
-  constructor(engine, { layer, unit }, length) {
-    const gates = {};
-    this.result = { cell: engine.config.cell, gates };
-    this.watchAt = (place) => (watched, before) => {
-      if (watched !== engine.layers[layer]) return;
-      for (const [name, number] of Object.entries(engine.gatesOf(unit, watched, before))) {
-        gates[name] ??= new Float32Array(length);
-        gates[name][place] = number;
-      }
-    };
+/** Read ids; return the hidden states after each, (N, L, H). Those of the last ids are kept, so that one unit after
+    another, or a threshold that moves, needs no reading. */
+function* readHidden(engine, ids) {
+  const { lastRead, config } = engine;
+  const isLast = lastRead.ids?.length === ids.length && ids.every((id, place) => id === lastRead.ids[place]);
+  if (isLast) return lastRead.hidden;
+  const reader = new Reader(engine);
+  const size = config.num_layers * config.hidden_size;
+  const hidden = new Float32Array(ids.length * size);
+  for (let place = 0; place < ids.length; place++) {
+    reader.advance(ids[place]);
+    hidden.set(reader.unitStates().hidden, place * size);
+    yield;
   }
+  engine.lastRead = { ids, hidden };
+  return hidden;
+}
+
+/** Return the sums of a gate of a unit along a text, {input, total} as CELL_STEPS has them, (N,) each.
+
+    They are made in the order of the kernels, so that they have the same bits. */
+function* sumsOf(engine, { ids, hidden, layer, unit, gate }) {
+  const { layers, units, embeddings, config, numbers } = engine;
+  const { num_layers: depth, hidden_size: size, embedding_size: embedded } = config;
+  const { inputs, recurrent, bias, hiddenBias } = layers[layer];
+  const [together] = CELL_STEPS[config.cell].blocks;
+  const isApart = gate >= together.length;
+  const ofInput = engine.rowOf(inputs, gate * units + unit);
+  const ofState = engine.rowOf(recurrent[Number(isApart)], (isApart ? 0 : gate * units) + unit);
+  const input = new Float32Array(ids.length);
+  const total = new Float32Array(ids.length);
+  for (let place = 0; place < ids.length; place++) {
+    const from = layer ? (place * depth + layer - 1) * size : embeddings / 4 + ids[place] * embedded;
+    input[place] = addTerms(numbers[bias / 4 + gate * units + unit], ofInput, layer ? hidden : numbers, from);
+    const start = isApart ? numbers[hiddenBias / 4 + unit] : input[place];
+    total[place] = place ? addTerms(start, ofState, hidden, ((place - 1) * depth + layer) * size) : start;
+    yield;
+  }
+  return { input, total };
+}
+
+/** Return a sum that goes on with a row times the numbers from `first` on. */
+function addTerms(sum, row, numbers, first) {
+  for (let term = 0; term < row.length; term++) sum = fround(sum + fround(row[term] * numbers[first + term]));
+  return sum;
 }
 
 /** Return the units that are on from `start` to `end`, and off just before and after. */
@@ -2298,13 +2338,27 @@ export class CharLM {
       surprisals: in nats, a Float64Array (N,); NaN for the first, which nothing predicts.
       likeliest: for each place five symbols with their probabilities, [symbol, probability]; none for the first.
 
-      gates: a unit, {layer, unit}, both from 0, whose gates are wanted, too. They are returned as `gates`:
-          {cell, gates: {name: Float32Array (N,)}}, after each character, with the names of torch.nn: i, f, g, o, c and h
-          of an LSTM, r, z, n and h of a GRU; sum, whose tanh is h, and h of an RNN. */
+      gates: a unit, {layer, unit}, whose gates are wanted, too: they are returned as `gates`, as `gates` returns them. */
   async inspect(text, { gates, signal } = {}) {
-    const unit = gates === undefined ? undefined : this.#checkUnit(gates);
     const { ids, symbols, skipped } = this.#encodeKnown("text", text);
-    return { symbols, skipped, ...(await this.#ask("inspect", { ids, unit }, signal)) };
+    const found = { symbols, skipped, ...(await this.#ask("inspect", { ids }, signal)) };
+    return gates === undefined ? found : { ...found, gates: await this.gates(text, { ...gates, signal }) };
+  }
+
+  /** Read a text; return what a unit of a layer, both from 0, computed: {cell, gates}.
+
+      gates: by name the numbers after each character that the model knows, Float32Arrays (N,), with the names of
+          torch.nn: i, f, g, o, c and h of an LSTM, r, z, n and h of a GRU; sum, whose tanh is h, and h of an RNN.
+
+      Throws RequestError if there is no such unit, or the text has over 20,000 characters. */
+  async gates(text, { layer, unit, signal } = {}) {
+    const { num_layers: layers, hidden_size: units } = this.config;
+    const request = {
+      ids: this.#encodeShort(text),
+      layer: Number(checkWhole("layer", layer, 0, layers - 1)),
+      unit: Number(checkWhole("unit", unit, 0, units - 1)),
+    };
+    return this.#ask("gates", request, signal);
   }
 
   /** Read a text; return the activations of all units.
@@ -2330,13 +2384,7 @@ export class CharLM {
 
       Throws RequestError for an argument out of bounds, a text of over 20,000 characters or a stretch of over 200. */
   async findPattern(text, { start, end, threshold = DEFAULT_THRESHOLD, signal } = {}) {
-    const { ids } = this.#encodeKnown("text", text);
-    if (ids.length > LONGEST_SEARCHED) {
-      throw new RequestError(
-        `the text has ${grouped(ids.length)} characters, and a pattern is searched in at most ` +
-          `${grouped(LONGEST_SEARCHED)}; shorten it`,
-      );
-    }
+    const ids = this.#encodeShort(text);
     if (!ids.length) throw new RequestError("the text has no character that this model knows; enter one that has");
     const first = Number(checkWhole("start", start, 0, ids.length - 1));
     const last = Number(checkWhole("end", end, first + 1, ids.length));
@@ -2376,12 +2424,14 @@ export class CharLM {
     })();
   }
 
-  #checkUnit({ layer, unit }) {
-    const { num_layers: layers, hidden_size: units } = this.config;
-    return {
-      layer: Number(checkWhole("layer", layer, 0, layers - 1)),
-      unit: Number(checkWhole("unit", unit, 0, units - 1)),
-    };
+  /** Return the ids of the symbols of a text that the model knows, of which there may not be too many. */
+  #encodeShort(text) {
+    const { ids } = this.#encodeKnown("text", text);
+    if (ids.length <= MOST_KEPT) return ids;
+    throw new RequestError(
+      `the text has ${grouped(ids.length)} characters, and the units are looked at in at most ${grouped(MOST_KEPT)}; ` +
+        "shorten it",
+    );
   }
 
   #ask(kind, request, signal) {

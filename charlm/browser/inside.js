@@ -21,13 +21,17 @@ const HINT = "Point at a character, or go to it with the arrow keys.";
 class InsideView {
   constructor(tell) {
     this.tell = tell;
-    Object.assign(this, { place: 0, isHeld: false });
+    this.isHeld = false;
     this.asked = 0; // questions; an answer is shown if it is that to the last
     this.fields = new UnitFields({
       configs: () => this.names.map((name) => entryOf(name).config),
       onChange: () => this.paint(),
     });
     this.texts = LETTERS.map((side, model) => this.makeText(side, model));
+    this.texts.forEach(({ text }, model) => {
+      // lines of the same place stand side by side
+      text.addEventListener("scroll", () => (this.texts[1 - model].text.scrollTop = text.scrollTop));
+    });
     this.pickers = this.texts.map(
       (text, model) => new StretchPicker(text, (stretch) => this.showPattern(model, stretch)),
     );
@@ -84,7 +88,7 @@ class InsideView {
       });
       if (asked !== this.asked) return;
       this.seen = seen;
-      this.place = Math.min(this.place, seen.symbols.length - 1);
+      this.place = Math.min(this.place ?? seen.mostDifferent(), seen.symbols.length - 1);
       this.tell("");
       this.stopEditing();
       names.forEach((_, model) => say(model, seen.describe(model)));
@@ -98,7 +102,7 @@ class InsideView {
     }
   }
 
-  /** Show what is known of a character, in both texts and of the unit. isHeld: whether it stays when the pointer leaves. */
+  /** Show what is known of a character, in both texts and of the unit. isHeld: see above. */
   goTo(place, isHeld) {
     if (!this.seen || place >= this.seen.symbols.length) return;
     Object.assign(this, { place, isHeld });
@@ -106,7 +110,7 @@ class InsideView {
       if (place >= text.shown || (text.cursor === place && text.isHeld === isHeld)) continue;
       text.isHeld = isHeld;
       text.point(place); // which comes back here, and changes nothing then
-      reveal(text.text, text.text.children[place]);
+      reveal(text.text, text.text.children[place]); // and the other text follows
     }
     if (this.cell.place !== place) this.cell.point(place);
   }
@@ -171,8 +175,8 @@ class InsideView {
     byId("inspect-text").hidden = false;
     byId("seen").hidden = true;
     const before = (this.seen?.symbols ?? []).slice(0, this.place).join("").length;
-    byId("inspect-text").focus();
     byId("inspect-text").setSelectionRange(before, before);
+    byId("inspect-text").focus(); // which scrolls to the character
   }
 
   stopEditing() {
@@ -223,7 +227,8 @@ function reveal(text, span) {
 /** Open the view, with the models of *Write*. */
 export function openInside(tell) {
   const offer = (side, name) => offerModels(byId(`inspect-model-${side}`), name);
-  LETTERS.forEach((side, number) => offer(side, byId(`model-${side}`).value || models[Math.min(number, models.length - 1)].name));
+  const first = (side, number) => byId(`model-${side}`).value || models[Math.min(number, models.length - 1)].name;
+  LETTERS.forEach((side, number) => offer(side, first(side, number)));
   whenAdded(() => LETTERS.forEach((side) => offer(side, byId(`inspect-model-${side}`).value)));
   new InsideView(tell).open();
 }

@@ -1,16 +1,17 @@
-/* A text that two models have read: what each expected at each character, what their units did, and the colours of both. */
+/* A text that two models have read: what each expected at each character, what their units did, and the colours. */
 
 import { encodeShades, MOST_DIFFERENCE, MOST_NATS } from "./components/heat.js";
 import { getModel } from "./models.js";
 
 const LONGEST_INSPECTED = 5000; // characters, as in the Gradio page
 const LONGEST_SEARCHED = 20000; // characters in which a pattern is searched
+const FIRST_PLACES = 200;
 const NOTHING = "there is nothing to read: enter a text of characters that both models know";
 
-/** A text as two models read it. It is made of the characters that both know, so that a place is the same in both.
+/** A text as two models read it: of the characters that both know, so that a place is the same in both.
 
-    names: of model A and model B. text: as it was entered. symbols: the N characters that are shown; `searched` has more
-      of a longer text. skipped: for each model, the distinct characters that it does not know, in a string.
+    names: of model A and model B. text: as it was entered. symbols: the N characters that are shown; of a longer text
+      `searched` has more. skipped: for each model, the distinct characters that it does not know, in a string.
     inspections: for each model, what `CharLM.inspect` returns. */
 export class Inspected {
   /** Read a text. onProgress: called with the number of the model, and the bytes of it that are there and of the whole.
@@ -33,17 +34,16 @@ export class Inspected {
     Object.assign(this, read, { key: "", gates: undefined, asking: new AbortController() });
   }
 
-  /** Return a promise of {cell, gates}, the numbers of a unit's gates: see `CharLM.inspect`. The last ones are kept, and
-      a unit that is asked for ends the wait for the one before. */
+  /** Return a promise of what `CharLM.gates` returns of a unit, {cell, gates}. The last ones are kept, and who asks for
+      another unit waits no longer for the one before. */
   gatesOf({ model, layer, unit }) {
     const key = [model, layer, unit].join();
     if (key !== this.key) {
       this.asking.abort();
       this.asking = new AbortController();
       const { signal } = this.asking;
-      const asked = this.lms[model].inspect(this.symbols.join(""), { gates: { layer, unit }, signal });
-      Object.assign(this, { key, gates: asked.then(({ gates }) => gates) });
-      asked.catch(() => (this.key = this.key === key ? "" : this.key));
+      Object.assign(this, { key, gates: this.lms[model].gates(this.symbols.join(""), { layer, unit, signal }) });
+      this.gates.catch(() => (this.key = this.key === key ? "" : this.key));
     }
     return this.gates;
   }
@@ -71,6 +71,12 @@ export class Inspected {
     return { kind: "difference", shades: a.map((nats, place) => ((nats - b[place]) / MOST_DIFFERENCE + 1) / 2) };
   }
 
+  /** Return the place, among the first ones, at which the surprisals differ most; 0 in a text of one character. */
+  mostDifferent() {
+    const sizes = Array.from(this.difference().shades.slice(1, FIRST_PLACES), (shade) => Math.abs(2 * shade - 1));
+    return sizes.length ? sizes.indexOf(Math.max(...sizes)) + 1 : 0;
+  }
+
   /** Say in a line how well a model read the text. */
   describe(model) {
     const { surprisals } = this.inspections[model];
@@ -86,7 +92,7 @@ export class Inspected {
   }
 }
 
-/** Return the colours of a text by a gate or a state of a unit. A state's largest size in the text has the full shade. */
+/** Return the colours of a text by a gate or a state of a unit. The largest size of a state has the full shade. */
 export function coloursOfGate(numbers, isSigmoid) {
   if (isSigmoid) return { kind: "gate", shades: numbers };
   const largest = numbers.reduce((most, number) => Math.max(most, Math.abs(number)), 1e-12);

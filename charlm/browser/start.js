@@ -10,6 +10,7 @@ async function start() {
 start().catch((error) => {
   const line = document.createElement("div");
   line.className = "line";
-  line.textContent = `This page cannot start in this browser (${error.message}); a current Chrome, Edge, Firefox or Safari runs it.`;
+  const what = `This page cannot start in this browser (${error.message})`;
+  line.textContent = `${what}; a current Chrome, Edge, Firefox or Safari runs it.`;
   document.getElementById("notices").append(line);
 });

@@ -1,10 +1,9 @@
-/* One unit of a model, step by step: the numbers of its gates at a character, its equation with them, and each gate over
-   the line. */
+/* One unit of a model, step by step: its gates at a character, its equation with their numbers, each over the line. */
 
 import { make, MOST_MARKS, named, readable, visible } from "./text.js";
 
-/* A gate is saturated where it is below LEFT or above RIGHT (Karpathy, Johnson and Fei-Fei, 2015): it then blocks all, or
-   lets everything through. */
+/* A gate is saturated where it is below LEFT or above RIGHT (Karpathy, Johnson and Fei-Fei, 2015): it blocks all, or
+   lets all through. */
 const LEFT = 0.1;
 const RIGHT = 0.9;
 const CHARACTER_WIDTH = 7; // pixels at least of a character below the plots
@@ -61,7 +60,7 @@ export function saturation(numbers) {
 
     onPlace: called with a place when the visitor goes to it in the panel, which then shows it.
     value: {title, symbols, cell, gates}: what the unit is called, the N characters of the text, `lstm`, `gru` or `rnn`,
-      and after each character the numbers of each gate by name, (N,), as `CharLM.inspect` returns them.
+      and after each character the numbers of each gate by name, (N,), as `CharLM.gates` returns them.
     place: the character that is shown. */
 export class CellPanel {
   constructor(element, { onPlace = () => {} } = {}) {
@@ -82,7 +81,8 @@ export class CellPanel {
     this.said = make("span", "cell-said");
     this.said.setAttribute("role", "status");
     const head = make("div", "cell-head");
-    head.append(this.title, this.where, this.makeStep("←", "Previous", -1), this.makeStep("→", "Next", 1), this.said);
+    const steps = [this.makeStep("←", "Previous", -1), this.makeStep("→", "Next", 1)];
+    head.append(this.title, this.where, ...steps, this.said);
     this.equations = make("div", "cell-equations");
     this.table = make("table", "cell-gates");
     element.replaceChildren(head, this.equations, this.table);

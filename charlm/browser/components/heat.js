@@ -1,4 +1,4 @@
-/* Texts with a background colour for each character: by its surprisal, by what a unit or a gate did, by its influence. */
+/* Texts with a background colour for each character: by its surprisal, what a unit or a gate did, or its influence. */
 
 import { label, make, named, percentOf, readable, save, toClipboard, visible } from "./text.js";
 

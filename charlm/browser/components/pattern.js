@@ -8,7 +8,7 @@ const SETTLED = 250; // milliseconds without a change after which a selection is
 const SHOWN_UNITS = 12; // the others are counted
 const CONTEXT = 14; // characters shown on either side of a place
 const LONGEST_STRETCH = 60; // characters of a stretch that are shown
-const SELECT_HINT = "Select a stretch of the text with the mouse, or with Shift and the arrow keys: a name, a word, a verse.";
+const SELECT_HINT = "Select a stretch of the text with the mouse, or with Shift and the arrow keys: a name, a word.";
 
 /** Lets the visitor select a stretch of a HeatText: with the mouse or a finger, or with Shift and the arrow keys.
 
@@ -49,7 +49,8 @@ export class StretchPicker {
     const range = selection.getRangeAt(0);
     const { text } = this.heatText;
     if (!text.contains(range.startContainer) || !text.contains(range.endContainer)) return;
-    const places = [...text.children].filter((span) => isSelected(range, span)).map((span) => Number(span.dataset.place));
+    const spans = [...text.children].filter((span) => isSelected(range, span));
+    const places = spans.map((span) => Number(span.dataset.place));
     if (!places.length) return;
     const [start, end] = [places[0], places.at(-1) + 1];
     this.mark(start, end);
@@ -130,7 +131,8 @@ export class PatternPanel {
     if (!this.value) return;
     const asked = ++this.asked;
     const { title, symbols, start, end } = this.value;
-    this.title.replaceChildren(make("b", "", "Pattern"), " ", shortened(symbols.slice(start, end)), ` · ${readable(title)}`);
+    const stretch = shortened(symbols.slice(start, end));
+    this.title.replaceChildren(make("b", "", "Pattern"), ` ${stretch} · ${readable(title)}`);
     const found = await this.search({ start, end, threshold: Number(this.slider.value) });
     if (asked === this.asked && found) this.tell(found);
   }
@@ -142,7 +144,8 @@ export class PatternPanel {
     const others = `${places.length || "no"} other place${places.length === 1 ? "" : "s"}`;
     const beside = [start > 0 && "before", end < symbols.length && "after"].filter(Boolean).join(" and ");
     const off = beside ? `, and off just ${beside} it` : "";
-    this.line.textContent = error ?? `${all} ${stretch}${off}${units.length ? `; ${others} of the text` : ". Lower the threshold"}.`;
+    const then = units.length ? `; ${others} of the text` : ". Try another threshold";
+    this.line.textContent = error ?? `${all} ${stretch}${off}${then}.`;
     this.units.replaceChildren(...units.slice(0, SHOWN_UNITS).map((unit) => this.makeUnit(unit)));
     if (units.length > SHOWN_UNITS) this.units.append(make("span", "", `and ${units.length - SHOWN_UNITS} more`));
     this.list.replaceChildren(...places.map((place) => this.makePlace(place)));
@@ -172,7 +175,8 @@ export class PatternPanel {
   }
 }
 
-const inOneRow = (symbols) => symbols.map((symbol) => ({ "\n": "↵", "\t": "⇥" })[symbol] ?? visible(symbol, 0)).join("");
+const BREAKS = { "\n": "↵", "\t": "⇥" };
+const inOneRow = (symbols) => symbols.map((symbol) => BREAKS[symbol] ?? visible(symbol, 0)).join("");
 
 /** Return a stretch in quotes, shortened. */
 function shortened(symbols) {

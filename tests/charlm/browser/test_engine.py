@@ -364,9 +364,11 @@ def plain_gates(model, cell, ids):
     return layers
 
 
+@pytest.mark.parametrize(("dtype", "simd"), [("BF16", True), ("F32", False)])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, site, cell):
-    folder = put_model(site, f"gates-{cell}", cell, num_layers=3, embedding_size=6, hidden_size=9)
+def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, site, cell, dtype, simd):
+    sizes = {"num_layers": 3, "embedding_size": 6, "hidden_size": 9}
+    folder = put_model(site, f"gates-{cell}-{dtype}", cell, dtype, **sizes)
     model, vocab = load_plain(folder)
     ids = np.random.default_rng(0).integers(len(vocab), size=200)
     text = "".join(vocab[id] for id in ids)
@@ -374,9 +376,9 @@ def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, sit
     on = np.stack([layer["h"] for layer in expected], axis=1) > 0.05  # (N, L, H)
     stretches = on[1:-2] & on[2:-1] & ~on[:-3] & ~on[3:]  # two characters on, off before and after
     start = int(stretches.sum(axis=(1, 2)).argmax()) + 1
-    gates, pattern = page.evaluate(
-        """async ([folder, text, units, start]) => {
-            const lm = await CharLM.load(folder);
+    gates, pattern, has_own_bits = page.evaluate(
+        """async ([folder, text, units, start, simd]) => {
+            const lm = await CharLM.load(folder, { simd });
             const gates = [];
             for (const [layer, unit] of units) {
                 const read = await lm.inspect(text, { gates: { layer, unit } });
@@ -384,16 +386,23 @@ def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, sit
                 gates.push([read.gates.cell, Object.fromEntries(numbers)]);
             }
             const pattern = await lm.findPattern(text, { start, end: start + 2, threshold: 0.05 });
+            // the cell states are computed from the gates, and have the bits of the kernel's
+            const { cell } = await lm.units(text);
+            const [layer, unit] = units.at(-1);
+            const own = (await lm.gates(text, { layer, unit })).gates.c?.every(
+                (number, place) => number === cell[(place * 3 + layer) * 9 + unit],
+            );
             lm.close();
-            return [gates, pattern];
+            return [gates, pattern, own];
         }""",
-        [folder.name, text, units, start],
+        [folder.name, text, units, start, simd],
     )
     for (layer, unit), (told, found) in zip(units, gates, strict=True):
         assert told == cell and [*found] == [*expected[layer]]
         for name, numbers in found.items():
             np.testing.assert_allclose(numbers, expected[layer][name][:, unit], atol=1e-4)
 
+    assert has_own_bits is (True if cell == "lstm" else None)
     wanted = stretches[start - 1]
     assert pattern["units"] == np.argwhere(wanted).tolist() != []
     shares = {place: float((on[place] & on[place + 1])[wanted].mean()) for place in range(199)}
@@ -556,7 +565,7 @@ def test_an_empty_prompt_starts_a_line_and_unknown_symbols_are_skipped_and_named
         ),
         (
             "findPattern('a'.repeat(20001), { start: 0, end: 1 })",
-            "RequestError: the text has 20,001 characters, and a pattern is searched in at most 20,000; shorten it",
+            "RequestError: the text has 20,001 characters, and the units are looked at in at most 20,000; shorten it",
         ),
         (
             "findPattern('a'.repeat(201), { start: 0, end: 201 })",
