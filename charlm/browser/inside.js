@@ -2,10 +2,10 @@
 
 import { CellPanel } from "./components/cell.js";
 import { HeatText } from "./components/heat.js";
-import { PatternPanel, StretchPicker } from "./components/pattern.js";
 import { byId, readable, sentence } from "./components/text.js";
 import { coloursOfGate, Inspected } from "./inspected.js";
-import { entryOf, getModel, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
+import { entryOf, getModel, inShort, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
+import { Stretches } from "./stretches.js";
 import { DIFFERENCE, SURPRISAL, UnitFields } from "./unit.js";
 
 const LETTERS = ["a", "b"]; // of the models
@@ -16,8 +16,7 @@ const HINT = "Point at a character, or go to it with the arrow keys.";
 /** The view.
 
     seen: the text that the models have read, an Inspected. place: of the character that is looked at.
-    isHeld: whether it was chosen, so that pointing at another one changes nothing until it is let go.
-    searched: the model, A being 0, whose pattern is shown. */
+    isHeld: whether it was chosen, so that pointing at another one changes nothing until it is let go. */
 class InsideView {
   constructor(tell) {
     this.tell = tell;
@@ -32,15 +31,11 @@ class InsideView {
       // lines of the same place stand side by side
       text.addEventListener("scroll", () => (this.texts[1 - model].text.scrollTop = text.scrollTop));
     });
-    this.pickers = this.texts.map(
-      (text, model) => new StretchPicker(text, (stretch) => this.showPattern(model, stretch)),
-    );
     this.cell = new CellPanel(byId("cell"), { onPlace: (place) => this.goTo(place, true) });
-    this.pattern = new PatternPanel(byId("pattern"), {
-      search: (request) => this.search(request),
-      onPlace: (start) => this.goTo(start, true),
-      onUnit: ([layer, unit]) => {
-        this.fields.choose({ model: this.searched, layer, unit });
+    this.stretches = new Stretches(this.texts, {
+      onPlace: (place) => this.goTo(place, true),
+      onUnit: (unit) => {
+        this.fields.choose(unit);
         this.paint();
       },
     });
@@ -92,7 +87,7 @@ class InsideView {
       this.tell("");
       this.stopEditing();
       names.forEach((_, model) => say(model, seen.describe(model)));
-      this.pattern.show(null);
+      this.stretches.reset(seen);
       this.fields.choose(this.fields.unit);
       this.paint();
     } catch (error) {
@@ -110,7 +105,7 @@ class InsideView {
       if (place >= text.shown || (text.cursor === place && text.isHeld === isHeld)) continue;
       text.isHeld = isHeld;
       text.point(place); // which comes back here, and changes nothing then
-      reveal(text.text, text.text.children[place]); // and the other text follows
+      text.reveal(place); // and the other text follows
     }
     if (this.cell.place !== place) this.cell.point(place);
   }
@@ -146,27 +141,6 @@ class InsideView {
       text.update();
     });
     this.goTo(this.place, this.isHeld);
-  }
-
-  /** Search for what a stretch of a model's text has in common with other places. */
-  showPattern(model, { start, end }) {
-    const { seen } = this;
-    if (!seen) return;
-    this.searched = model;
-    this.pickers[1 - model].mark(-1, -1);
-    byId("pattern").dataset.side = LETTERS[model];
-    const { num_layers: layers, hidden_size: units } = seen.lms[model].config;
-    this.pattern.show({ title: seen.names[model], symbols: seen.searched, start, end, units: layers * units });
-  }
-
-  async search(request) {
-    this.searching?.abort();
-    const { signal } = (this.searching = new AbortController());
-    try {
-      return await this.seen.findPattern(this.searched, { ...request, signal });
-    } catch (error) {
-      return signal.aborted ? undefined : { error: sentence(error) };
-    }
   }
 
   /** Put the text into a field in its own place. */
@@ -209,19 +183,6 @@ class InsideView {
     byId("inspect-text").value = text;
     return this.inspect();
   }
-}
-
-/** Say what a model is: its cell, its size, and its validation loss. */
-function inShort({ about, history }) {
-  const loss = history ? ` · validation loss ${history.best.val_loss.toFixed(2)}` : "";
-  return about.replace(/^Char| · [\d,]+ parameters$/g, "") + loss;
-}
-
-/** Scroll a text so that a character of it is in sight; the page stays where it is. */
-function reveal(text, span) {
-  const [outer, inner] = [text.getBoundingClientRect(), span.getBoundingClientRect()];
-  if (inner.top < outer.top) text.scrollTop += inner.top - outer.top - 8;
-  else if (inner.bottom > outer.bottom) text.scrollTop += inner.bottom - outer.bottom + 8;
 }
 
 /** Open the view, with the models of *Write*. */

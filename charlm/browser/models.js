@@ -57,6 +57,12 @@ export function entryOf(name) {
   throw new Error(`there is no model '${name}' here; choose one of ${models.map((model) => model.name).join(", ")}`);
 }
 
+/** Say what a model is: its cell, its size, and its validation loss. */
+export function inShort({ about, history }) {
+  const loss = history ? ` · validation loss ${history.best.val_loss.toFixed(2)}` : "";
+  return about.replace(/^Char| · [\d,]+ parameters$/g, "") + loss;
+}
+
 /** Put the names of the models into a list of choices. */
 export function offerModels(select, chosen) {
   select.replaceChildren(

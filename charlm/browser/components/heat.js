@@ -290,6 +290,13 @@ export class HeatText {
     if (!isLetGo) this.onChoose?.(place, isKey);
   }
 
+  /** Scroll the text so that a character is in sight; the page stays where it is. */
+  reveal(place) {
+    const [outer, inner] = [this.text, this.text.children[place]].map((element) => element.getBoundingClientRect());
+    if (inner.top < outer.top) this.text.scrollTop += inner.top - outer.top - 8;
+    else if (inner.bottom > outer.bottom) this.text.scrollTop += inner.bottom - outer.bottom + 8;
+  }
+
   /** Move the cursor with the keyboard. */
   type(event) {
     if (!this.detail && !this.onPoint) return;

@@ -1,11 +1,12 @@
 /* What loss curves show, in lines that point at them: pointing at a line or reaching it with Tab marks its places. */
 
-import { make, readable } from "./text.js";
+import { make, makeLine, readable } from "./text.js";
 
 /** Return the elements of remarks, each {text, model, places} as charlm/analysis/diagnosis.py describes them.
 
     curves: the Curves in which a line marks its places. A click keeps the mark until another line is clicked. */
 export function makeReading(remarks, curves) {
+  if (!remarks.length) return [makeLine("Choose a model that has a record.")];
   const groups = new Map(); // by model, in the order of the remarks; "" compares models
   for (const remark of remarks) groups.set(remark.model, [...(groups.get(remark.model) ?? []), remark]);
   const lines = [];
