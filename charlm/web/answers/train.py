@@ -109,8 +109,7 @@ class TrainingQueue:
             if training.stop.is_set():
                 yield Progress("ended", "stopped in the queue, before it began")
                 return
-            with training_folder(text, start) as folder:
-                training.control.begin(folder)
+            with training_folder(text, start) as folder, training.control.writing_into(folder):
                 yield from self._run(folder, settings, seconds, training)
 
     def stop(self, visitor: str) -> None:
@@ -167,7 +166,6 @@ class TrainingQueue:
         try:
             yield training
         finally:
-            training.control.end()
             with self._lock:
                 self._queue.remove(training)
                 del self._of_visitors[visitor]

@@ -67,16 +67,17 @@ function textFile(element, props, trigger, mostBytes, drop) {
 
 /** Let files be dropped on the element of a selector, which may come later. read: is given the first file. */
 function takeDrops(selector, read) {
-  const over = ({ target, dataTransfer }) =>
-    dataTransfer?.types.includes("Files") ? target.closest?.(selector) : null;
-  const mark = (event) => {
-    document.querySelector(selector)?.classList.toggle("dropping", Boolean(over(event)));
-    if (over(event)) event.preventDefault(); // else the browser opens the file in place of the page
-  };
-  for (const name of ["dragenter", "dragover", "dragleave"]) document.addEventListener(name, mark);
-  document.addEventListener("drop", (event) => {
-    const place = over(event);
-    if (!place) return;
+  const on = (type, act) =>
+    document.addEventListener(type, (event) => {
+      const place = event.dataTransfer?.types.includes("Files") && event.target.closest?.(selector);
+      if (place) act(place, event);
+    });
+  on("dragover", (place, event) => {
+    event.preventDefault(); // else the browser opens the file in place of the page
+    place.classList.add("dropping");
+  });
+  on("dragleave", (place) => place.classList.remove("dropping"));
+  on("drop", (place, event) => {
     event.preventDefault();
     place.classList.remove("dropping");
     read(event.dataTransfer.files[0]);

@@ -84,14 +84,15 @@ class ControlWriter:
         """Whether there is a training that reads it."""
         return self._path is not None
 
-    def begin(self, folder: Path) -> None:
-        """Write into the folder of a training from now on."""
+    @contextmanager
+    def writing_into(self, folder: Path) -> Iterator[None]:
+        """Write into the folder of a training until the block ends."""
         self._path = folder / CONTROL_FILE
-
-    def end(self) -> None:
-        """Write nothing more: the folder goes."""
-        with self._lock:
-            self._path = None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._path = None
 
     @property
     def is_paused(self) -> bool:
@@ -99,23 +100,26 @@ class ControlWriter:
         return self._paused
 
     def pause(self, paused: bool) -> None:
-        """Ask the training to wait, or to go on."""
+        """Ask the training to wait, or to go on. Raises RequestError if that cannot be written."""
         with self._lock:
+            self._write(paused, self._rates)
             self._paused = paused
-            self._write()
 
     def set_learning_rate(self, rate: float) -> None:
-        """Ask for a learning rate from the next step on. Raises RequestError if that was done too often."""
+        """Ask for a learning rate from the next step on.
+
+        Raises RequestError if that was done too often, or cannot be written.
+        """
         with self._lock:
             if len(self._rates) >= MOST_RATES:
                 raise RequestError(f"this training was given {MOST_RATES} learning rates: it takes no more")
+            self._write(self._paused, [*self._rates, rate])
             self._rates.append(rate)
-            self._write()
 
-    def _write(self) -> None:
+    def _write(self, paused: bool, rates: list[float]) -> None:
         if self._path is None:
             return
-        content = json.dumps({"paused": self._paused, "learning_rates": self._rates})
+        content = json.dumps({"paused": paused, "learning_rates": rates})
         unfinished = self._path.with_suffix(".new")
         try:
             unfinished.write_text(content, encoding="utf-8")
@@ -163,7 +167,7 @@ class ChildProcess:
     def ending(self) -> Ending:
         """Return how the training ended unless it was interrupted."""
         said = self._errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return ended(said[-1] if said else "")
+        return ended(said[-1].removeprefix("error: ") if said else "")
 
 
 @contextmanager

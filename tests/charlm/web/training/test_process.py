@@ -12,33 +12,32 @@ def test_what_a_visitor_asks_for_is_what_the_training_reads(tmp_path):
     assert CONTROL_FILE == events.CONTROL_FILE and MOST_RATES <= control.MOST_RATES
     writer, reader = ControlWriter(), control.ControlFile(tmp_path / CONTROL_FILE)
     assert not writer.has_begun
-    writer.begin(tmp_path)
-    assert writer.has_begun and reader.read(pytest.fail) == control.Controls()
-    writer.set_learning_rate(0.001)
-    writer.pause(True)
-    assert reader.read(pytest.fail) == control.Controls(True, (0.001,)) and writer.is_paused
-    writer.set_learning_rate(0.5)
-    writer.pause(False)
-    assert reader.read(pytest.fail) == control.Controls(False, (0.001, 0.5)) and not writer.is_paused
-    assert [path.name for path in tmp_path.iterdir()] == [CONTROL_FILE]  # nothing half written stays
-    writer.end()
+    with writer.writing_into(tmp_path):
+        assert writer.has_begun and reader.read(pytest.fail) == control.Controls()
+        writer.set_learning_rate(0.001)
+        writer.pause(True)
+        assert reader.read(pytest.fail) == control.Controls(True, (0.001,)) and writer.is_paused
+        writer.set_learning_rate(0.5)
+        writer.pause(False)
+        assert reader.read(pytest.fail) == control.Controls(False, (0.001, 0.5)) and not writer.is_paused
+        assert [path.name for path in tmp_path.iterdir()] == [CONTROL_FILE]  # nothing half written stays
     writer.pause(True)
     assert not json.loads((tmp_path / CONTROL_FILE).read_bytes())["paused"] and not writer.has_begun
 
 
 def test_learning_rates_are_taken_until_there_are_as_many_as_are_recorded(tmp_path):
     writer = ControlWriter()
-    writer.begin(tmp_path)
-    for _ in range(MOST_RATES):
-        writer.set_learning_rate(0.1)
-    with pytest.raises(RequestError) as refused:
-        writer.set_learning_rate(0.1)
+    with writer.writing_into(tmp_path):
+        for _ in range(MOST_RATES):
+            writer.set_learning_rate(0.1)
+        with pytest.raises(RequestError) as refused:
+            writer.set_learning_rate(0.1)
     assert str(refused.value) == "this training was given 50 learning rates: it takes no more"
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     writer = ControlWriter()
-    writer.begin(tmp_path / "gone")
-    with pytest.raises(RequestError) as refused:
+    with writer.writing_into(tmp_path / "gone"), pytest.raises(RequestError) as refused:
         writer.pause(True)
+    assert not writer.is_paused
     assert str(refused.value) == f"this server cannot write to the training ({os.strerror(2)}): tell its owner"
