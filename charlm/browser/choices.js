@@ -19,10 +19,10 @@ export class Choices {
     this.alternatives = new Alternatives(byId("alternatives"), { onChoose, onLeave: () => this.leave() });
     this.drawn = new Drawn(byId("drawn"), { onChoose, onNext: () => this.next() });
     const onGo = (side, branch) => this.go(this.panels[side], branch);
-    this.branches = new Branches(byId("branches"), this.history, { onGo });
+    this.branches = new Branches(byId("branches"), this.history, { onGo, onLeave: () => this.stop() });
   }
 
-  /** Forget the branches: both models begin a text. */
+  /** Both models begin a text. */
   start() {
     this.history.start();
     this.forget();
@@ -117,9 +117,16 @@ export class Choices {
     while (panel.isWriting && panel.symbols.length <= place) await new Promise(requestAnimationFrame);
   }
 
+  /** Keep what was written so far, and write no more of it. */
+  stop() {
+    for (const panel of Object.values(this.panels)) {
+      panel.stop();
+      this.keep(panel);
+    }
+  }
+
   /** Show another branch of a panel's text. */
   go(panel, branch) {
-    panel.stop();
     if (branch) panel.restore(branch.value);
     this.branches.update();
     const place = this.shown?.panel === panel ? this.shown.details.place : 0;

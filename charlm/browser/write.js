@@ -179,8 +179,8 @@ class WriteView {
   }
 
   stop() {
-    for (const panel of this.all) panel.stop();
-    this.both.forEach((panel) => this.choices.keep(panel));
+    for (const { panel } of this.small) panel.stop();
+    this.choices.stop();
     this.showWriting();
   }
 

@@ -1,7 +1,7 @@
 /* The branches of a text: each choice of the visitor cuts it and writes on, and each text that was written so is kept.
 
    A branch is known by its choices, [[place, symbol], …] in the order of their places: none for the text as it was
-   drawn. Its parent is the branch that has all of its choices but the last, or the next shorter one that there is. */
+   drawn. It goes out from the branch that has all of its choices but the last, or from the next shorter one there is. */
 
 import { make, named } from "./text.js";
 
@@ -19,43 +19,65 @@ export function withChoice(forced, place, symbol) {
   return [...forced.filter(([earlier]) => earlier < place), [place, symbol]];
 }
 
-/** The branches of both texts, and the order in which they were looked at, for undo and redo.
+/** The branches of both texts since the page was opened, and the order in which they were looked at, for undo and redo.
 
-    A branch is an object with `forced`, its choices, and what the page keeps of it, `bits` per character among it. */
+    A branch is an object with `forced`, its choices, `value`, the Heat that shows it, and `bits` per character. Its key
+    is NUMBER:CHOICES; texts that were begun together, by the same click, have the same number. */
 export class BranchHistory {
   constructor() {
+    Object.assign(this, { branches: { a: new Map(), b: new Map() }, visits: [], at: -1, begun: 0 });
     this.start();
   }
 
-  /** Forget all: both models begin a text. */
+  /** Both models begin a text. */
   start() {
-    this.branches = { a: new Map(), b: new Map() };
-    this.visits = [{ a: "", b: "" }]; // keys of what both sides showed, one after another
-    this.at = 0;
+    const key = `${this.begun}:`;
+    const isUsed = BOTH_SIDES.some((side) => [...this.branches[side].keys()].some((each) => each.startsWith(key)));
+    if (isUsed) this.begun++;
+    if (isUsed || this.at < 0) this.push({ a: `${this.begun}:`, b: `${this.begun}:` });
   }
 
-  /** Keep what is known of a branch now. */
+  /** The keys of what both sides show, {a, b}. */
+  get current() {
+    return this.visits[this.at];
+  }
+
+  /** Return the key of the branch with some choices, of the text that a side shows. */
+  keyOf(side, forced) {
+    return `${this.current[side].split(":")[0]}:${encodeChoices(forced)}`;
+  }
+
+  /** What was undone cannot be redone after this visit. */
+  push(visit) {
+    this.visits = [...this.visits.slice(0, this.at + 1), visit];
+    this.at++;
+  }
+
+  /** Keep what is known of a branch of the text that a side shows. */
   record(side, branch) {
     const kept = this.branches[side];
-    kept.set(encodeChoices(branch.forced), branch);
-    const shown = new Set(["", this.visits[this.at][side], encodeChoices(branch.forced)]);
-    const oldest = [...kept.keys()].find((key) => !shown.has(key));
+    const key = this.keyOf(side, branch.forced);
+    kept.set(key, branch);
+    if (!kept.has(this.current[side])) this.current[side] = key; // it began with choices, those of a link
+    const needed = [this.current[side], this.keyOf(side, []), key];
+    const oldest = [...kept.keys()].find((each) => !needed.includes(each));
     if (kept.size > MOST_BRANCHES && oldest !== undefined) this.forget(side, oldest);
   }
 
   forget(side, key) {
     this.branches[side].delete(key);
-    const current = this.visits[this.at];
+    const { current } = this;
     this.visits = this.visits.filter((visit) => visit[side] !== key);
     this.at = this.visits.indexOf(current);
   }
 
-  /** Note that a side shows the branch with these choices now; what was undone cannot be redone any more. */
+  /** Note that a side shows another branch now, the one with these choices of its text. */
   visit(side, forced) {
-    const key = encodeChoices(forced);
-    if (this.visits[this.at][side] === key) return;
-    this.visits = [...this.visits.slice(0, this.at + 1), { ...this.visits[this.at], [side]: key }];
-    this.at++;
+    this.visitKey(side, this.keyOf(side, forced));
+  }
+
+  visitKey(side, key) {
+    if (this.current[side] !== key) this.push({ ...this.current, [side]: key });
   }
 
   get canUndo() {
@@ -66,50 +88,47 @@ export class BranchHistory {
     return this.at + 1 < this.visits.length;
   }
 
-  /** Go back by one visit (-1) or forth (1); return the side that changes with its branch, null if there is none. */
+  /** Go back by one visit (-1) or forth (1); return the sides that change with their branches, [{side, branch}, …]. */
   step(by) {
     const [before, after] = [this.visits[this.at], this.visits[this.at + by]];
-    if (!after) return null;
+    if (!after) return [];
     this.at += by;
-    const side = BOTH_SIDES.find((each) => before[each] !== after[each]);
-    return { side, branch: this.branches[side].get(after[side]) };
+    const changed = BOTH_SIDES.filter((side) => before[side] !== after[side]);
+    return changed.map((side) => ({ side, branch: this.branches[side].get(after[side]) }));
   }
 
-  /** Return the tree of a side as rows {branch, depth, isCurrent}, each branch before those that go out from it. */
+  /** Return the trees of a side, those of the last text first: rows {key, branch, depth, isCurrent}, from the root on. */
   rows(side) {
     const kept = this.branches[side];
     const children = new Map();
-    for (const branch of kept.values()) {
-      if (!branch.forced.length) continue;
-      const parent = parentOf(branch, kept);
-      children.set(parent, [...(children.get(parent) ?? []), branch]);
+    for (const [key, branch] of kept) {
+      const parent = parentOf(key, branch, kept);
+      children.set(parent, [...(children.get(parent) ?? []), key]);
     }
-    const from = (branch, depth) => {
-      const key = encodeChoices(branch.forced);
-      const row = { branch, depth, isCurrent: key === this.visits[this.at][side] };
-      const below = (children.get(key) ?? []).sort(byPlace);
-      return [row, ...below.flatMap((each) => from(each, depth + 1))];
+    const byPlace = (one, other) => kept.get(one).forced.at(-1)[0] - kept.get(other).forced.at(-1)[0];
+    const from = (key, depth) => {
+      const row = { key, branch: kept.get(key), depth, isCurrent: key === this.current[side] };
+      return [row, ...(children.get(key) ?? []).sort(byPlace).flatMap((each) => from(each, depth + 1))];
     };
-    return kept.has("") ? from(kept.get(""), 0) : [];
+    return (children.get(null) ?? []).reverse().flatMap((root) => from(root, 0));
   }
 }
 
-function parentOf({ forced }, kept) {
-  let length = forced.length - 1;
-  while (length > 0 && !kept.has(encodeChoices(forced.slice(0, length)))) length--;
-  return encodeChoices(forced.slice(0, length));
-}
-
-function byPlace({ forced: one }, { forced: other }) {
-  return one.at(-1)[0] - other.at(-1)[0];
+/** Return the key of the branch that another one goes out from; null if there is none. */
+function parentOf(key, { forced }, kept) {
+  for (let length = forced.length - 1; length >= 0; length--) {
+    const parent = `${key.split(":")[0]}:${encodeChoices(forced.slice(0, length))}`;
+    if (kept.has(parent)) return parent;
+  }
+  return null;
 }
 
 /** The tree of both texts with undo and redo, in an element.
 
-    onGo: called with a side and the branch of it that is to be shown. */
+    onLeave: called before another branch is shown. onGo: called with a side and the branch of it that is to be shown. */
 export class Branches {
-  constructor(element, history, { onGo }) {
-    Object.assign(this, { history, onGo });
+  constructor(element, history, { onLeave, onGo }) {
+    Object.assign(this, { history, onLeave, onGo });
     element.classList.add("branches");
     this.undo = this.makeStep("undo", "Undo", -1);
     this.redo = this.makeStep("redo", "Redo", 1);
@@ -124,8 +143,8 @@ export class Branches {
     const button = make("button", "quiet", words);
     Object.assign(button, { id, type: "button" });
     button.addEventListener("click", () => {
-      const found = this.history.step(by);
-      if (found) this.onGo(found.side, found.branch);
+      this.onLeave();
+      for (const { side, branch } of this.history.step(by)) this.onGo(side, branch);
     });
     return button;
   }
@@ -138,9 +157,11 @@ export class Branches {
     this.tree.replaceChildren(...rows);
   }
 
-  makeRow(side, { branch, depth, isCurrent }) {
+  makeRow(side, { key, branch, depth, isCurrent }) {
     const [place, symbol] = branch.forced.at(-1) ?? [];
-    const words = symbol === undefined ? `${side.toUpperCase()} as drawn` : `${named(symbol)} at ${place + 1}`;
+    const number = this.history.begun ? `, text ${Number(key.split(":")[0]) + 1}` : "";
+    const drawn = `${side.toUpperCase()} as drawn${number}`;
+    const words = symbol === undefined ? drawn : `${named(symbol)} at ${place + 1}`;
     const button = make("button", "branch");
     button.type = "button";
     button.dataset.side = side;
@@ -150,7 +171,8 @@ export class Branches {
     const spoken = symbol === undefined ? `Text ${words}` : `Text ${side.toUpperCase()} with ${words}`;
     button.setAttribute("aria-label", `${spoken}, ${branch.bits.toFixed(2)} bits per character`);
     button.addEventListener("click", () => {
-      this.history.visit(side, branch.forced);
+      this.onLeave();
+      this.history.visitKey(side, key);
       this.onGo(side, branch);
     });
     return button;

@@ -133,18 +133,28 @@ def test_branches_are_a_tree_with_undo_and_redo(page):
             visit("b", withChoice([], 3, "x"));
             const rows = history.rows("a").map(({ branch, depth, isCurrent }) =>
                 [encodeChoices(branch.forced), depth, isCurrent]);
-            const told = (step) => step && [step.side, encodeChoices(step.branch.forced)];
+            const told = (steps) => steps.map(({ side, branch }) => [side, encodeChoices(branch.forced)]);
             const steps = [-1, -1, -1, 1].map((by) => told(history.step(by)));
             visit("a", withChoice(one, 13, "z"));
             steps.push(told(history.step(1)), told(history.step(-1)), history.canUndo);
+            history.start();
+            history.start(); // nothing was written meanwhile
+            history.record("a", { forced: [[7, "l"]], bits: 1 }); // as a link has it
+            history.record("b", { forced: [], bits: 1 });
+            const texts = ["a", "b"].map((side) => history.rows(side).map(({ key, depth }) => [key, depth]));
+            steps.push(told(history.step(-1)), told(history.step(1)));
             for (let place = 0; place < 100; place++) visit("b", [[place, "y"]]);
-            return { rows, steps, kept: history.branches.b.size, root: history.branches.b.has("") };
+            return { rows, steps, texts, kept: history.branches.b.size, last: history.rows("b")[0].key };
         }"""
     )
     assert found["rows"] == [["", 0, False], ["12.41", 1, False], ["12.41-40.a", 2, False], ["12.e9", 1, True]]
     there, back = ["a", "12.41-40.a"], ["a", "12.41"]
-    assert found["steps"] == [["b", ""], there, back, there, None, there, True]
-    assert (found["kept"], found["root"]) == (64, True)
+    before, after = [["a", "12.41-40.a"], ["b", ""]], [["a", "7.6c"], ["b", ""]]
+    assert found["steps"] == [[["b", ""]], [there], [back], [there], [], [there], True, before, after]
+    branches = ["0:12.41", "0:12.41-13.7a", "0:12.41-40.a", "0:12.e9"]
+    assert [key for key, _ in found["texts"][0]] == ["1:7.6c", "0:", *branches]
+    assert found["texts"][1] == [["1:", 0], ["0:", 0], ["0:3.78", 1]]
+    assert (found["kept"], found["last"]) == (64, "1:")
 
 
 def test_the_choices_of_a_link_are_read_or_refused(page):
