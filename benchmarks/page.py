@@ -13,6 +13,11 @@ Run it on an idle machine. It exits with 1 if one of the limits that it prints i
   the mouse button comes up) until a MutationObserver sees the first characters of model A in the page;
 - 1,000 characters: seconds from the same click until both texts have all of theirs. Both are medians of `--repeats`
   visits, each in a new profile with an empty cache that was loaded a second before and has not written yet;
+- pointing at a character, in each of those visits, when the text is there and the pointer has been over it for half a
+  second: milliseconds from the event that the pointer is on the character until the page shows what else could stand
+  there. The slowest of POINTED, the medians of the visits;
+- a branch: from the click on another symbol in the place of character 450 until a MutationObserver sees the first
+  characters of the branch;
 - the page's load, in each of those visits, until a second after *Generate* is there: the most requests to any other
   host than the app's; and how many requests the app itself answers, with how many bytes (as they are transferred,
   headers included), the medians;
@@ -52,6 +57,8 @@ from browser import PATIENCE, chromium
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 LONG, LONGEST = 1_000, 5_000  # characters
+POINTED = (60, 190, 320, 499, 449)  # places of characters; the last of them is replaced
+RESTED = 500  # milliseconds for which the pointer is over the text before it points at a character
 SETTLED = 1_000  # milliseconds after which a loaded page has come to rest
 # both pages get what app.py sets for itself, and may cache bytecode
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
@@ -64,6 +71,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 TIMES_EMPTY = 1.3
 FIRST_MILLISECONDS = 150
 LONG_SECONDS = 1.5
+POINT_MILLISECONDS, BRANCH_MILLISECONDS = 50, 150
 UPDATES = 10, 25  # a second
 
 EMPTY = """
@@ -92,6 +100,25 @@ WATCH = """(length) => {
         };
         new MutationObserver(look).observe(text, { childList: true });
     })));
+}"""
+# Keep when what is known of a character is shown after the pointer has come to it, and when a branch begins.
+WATCH_CHOICES = """() => {
+    const chosen = window.chosen = { points: {}, branch: null };
+    const text = document.querySelector("#output-a .heat-text");
+    const panel = document.querySelector("#alternatives");
+    let pointed = null, place = null, clicked = null;
+    text.addEventListener("mouseover", ({ target, timeStamp }) => {
+        if (target.dataset.place !== undefined) [pointed, place] = [timeStamp, Number(target.dataset.place)];
+    }, { capture: true });
+    panel.addEventListener("click", ({ timeStamp }) => { clicked = timeStamp; }, { capture: true });
+    new MutationObserver(() => {
+        if (!panel.textContent.includes(`character ${place + 1} `)) return;
+        chosen.points[place] ??= performance.now() - pointed;
+    }).observe(panel, { childList: true, subtree: true });
+    new MutationObserver((changes) => {
+        if (clicked === null || !changes.some((change) => change.addedNodes.length)) return;
+        chosen.branch ??= performance.now() - clicked;
+    }).observe(text, { childList: true });
 }"""
 # A task that is just ending is reported a little later.
 TELL = """async (milliseconds) => {
@@ -226,11 +253,27 @@ def write(page: Page, length: int) -> dict[str, Any]:
     return seen
 
 
+def choose(page: Page) -> dict[str, Any]:
+    """Point at characters of text A, and let another symbol stand in the place of the last; return the figures."""
+    patience = 1000 * PATIENCE
+    page.evaluate(WATCH_CHOICES)
+    page.locator("#output-a .heat-head").hover()
+    page.wait_for_timeout(RESTED)
+    for place in POINTED:
+        page.locator(f"#output-a .heat-text [data-place='{place}']").hover()
+        page.wait_for_function("place => place in chosen.points", arg=place, timeout=patience)
+    page.locator("#alternatives button:not([aria-current])").first.click()
+    page.wait_for_function("() => chosen.branch !== null", timeout=patience)
+    chosen = page.evaluate("() => chosen")
+    return {"point_milliseconds": max(chosen["points"].values()), "branch_milliseconds": chosen["branch"]}
+
+
 def measure_writing(browser: Browser, url: str) -> dict[str, Any]:
-    """Return the figures of a visit that writes a text as its first."""
+    """Return the figures of a visit that writes a text as its first, and then takes part in it."""
     with visit(browser, url) as (page, traffic):
         load = traffic.figures()
         seen = write(page, LONG)
+        load |= choose(page)
     return load | {
         "first_milliseconds": seen["a"][0][0],
         "long_seconds": max(seen[side][-1][0] for side in "ab") / 1000,
@@ -286,6 +329,11 @@ def figures(report: dict[str, Any]) -> Iterator[Figure]:
     )
     long = visits["long_seconds"]
     yield Figure(f"click to {LONG:,} characters of both", f"{long:.2f} s", f"≤ {LONG_SECONDS} s", long <= LONG_SECONDS)
+    for name, figure, limit in (
+        ("pointing at a character", visits["point_milliseconds"], POINT_MILLISECONDS),
+        ("click to first characters of a branch", visits["branch_milliseconds"], BRANCH_MILLISECONDS),
+    ):
+        yield Figure(name, f"{figure:.0f} ms", f"≤ {limit} ms", figure <= limit)
     foreign = visits["foreign_requests"]
     yield Figure("requests to elsewhere", f"{foreign}", "0", foreign == 0)
     megabytes = visits["transferred_bytes"] / 1e6

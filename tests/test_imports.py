@@ -80,6 +80,7 @@ ORDER = [
     "charlm.web.gradio_internals",
     "charlm.web.server",
     "charlm.web.theme",
+    "charlm.web.views.write_parts",
     "charlm.web.views.write",
     "charlm.web.views.learn",
     "charlm.web.views.inside",

@@ -60,6 +60,12 @@ def test_texts_appear_a_few_characters_at_a_time(report):
     assert visits["longest_task_milliseconds"] == 0 or visits["longest_task_milliseconds"] >= 50
 
 
+def test_characters_are_pointed_at_and_replaced(report):
+    visits = report["visits"]
+    assert 0 < visits["point_milliseconds"] < 60_000
+    assert 0 < visits["branch_milliseconds"] < 60_000
+
+
 def test_a_broken_limit_is_told_by_the_exit_status(ran, report, benchmark):
     assert ran.returncode == (not all(figure.met for figure in benchmark.figures(report)))
 
@@ -68,6 +74,8 @@ GOOD = {
     "times_empty": 1.3,
     "first_milliseconds": 150,
     "long_seconds": 1.5,
+    "point_milliseconds": 50,
+    "branch_milliseconds": 150,
     "foreign_requests": 0,
     "updates_per_second": 10,
     "chars_per_update": 250,
@@ -81,6 +89,8 @@ GOOD = {
         ({"updates_per_second": 25}, None),
         ({"times_empty": 1.31}, "app/empty"),
         ({"first_milliseconds": 151}, "click to first characters"),
+        ({"point_milliseconds": 51}, "pointing at a character"),
+        ({"branch_milliseconds": 151}, "click to first characters of a branch"),
         ({"long_seconds": 1.51}, "click to 1,000 characters of both"),
         ({"foreign_requests": 1}, "requests to elsewhere"),
         ({"updates_per_second": 9.9}, "updates while streaming"),
@@ -98,4 +108,4 @@ def test_each_limit_is_where_it_is_asked_to_be_and_is_shown_beside_its_figure(be
     console.print(benchmark.table(made_up))
     rows = console.export_text().splitlines()
     assert sum("missed" in row for row in rows) == (name is not None)
-    assert sum("ok" in row for row in rows) == 6 - (name is not None)
+    assert sum("ok" in row for row in rows) == 8 - (name is not None)

@@ -25,7 +25,8 @@ SPACE = f'<meta name="charlm-space" content="{escape(os.environ.get("SPACE_ID", 
 # In the head, not in Gradio's `css`, which rewrites selectors: it splits `:is(a, b)` at the comma. The components'
 # rules stand within one that outranks what Gradio says of every button and heading.
 COMPONENTS = f":root .gradio-container {{\n{COMPONENTS_STYLE}}}\n"
-STYLE = f"<style>{THEME_STYLE}{COMPONENTS}{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>"
+OWN_STYLE = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("page.css", "write.css"))
+STYLE = f"<style>{THEME_STYLE}{COMPONENTS}{OWN_STYLE}</style>"
 
 
 def server_function(name: str, handler: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -68,6 +69,36 @@ def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs:
         paced=paced,
         **kwargs,
     )
+
+
+def written_text(label: str, side: str, functions: Sequence[Callable[[Any], Any]], **kwargs: Any) -> gr.HTML:
+    """Return a component for the text that a model writes, paced, with what could stand at its characters.
+
+    side: a or b. functions: `look_at` and `symbols_of` for its script. `select` asks for the rest of a text that was
+    cut, with the choices in it, `forced`; `submit` for one character more.
+    """
+    return _component(
+        '<div class="heat"></div>',
+        f"charlm.writtenText('{side}', element, {{ props, trigger, watch, server }}); // sends 'select' and 'submit'",
+        value={},
+        heading=label,
+        paced=True,
+        server_functions=functions,
+        **kwargs,
+    )
+
+
+def written_line(side: str, **kwargs: Any) -> gr.HTML:
+    """Return a component for the line about the text of a side, a or b."""
+    return _component("<div></div>", f"charlm.writtenLine('{side}', element, props, watch)", value="", **kwargs)
+
+
+def choice_panels(**kwargs: Any) -> gr.HTML:
+    """Return the panels below the texts: what else could stand at a character, how it was drawn, the branches."""
+    template = """<div class="part"><section id="alternatives" aria-label="What else could stand there"></section>
+        <section id="drawn" aria-label="How the character was drawn"></section>
+        <section id="branches" aria-label="Branches of the texts"></section></div>"""
+    return _component(template, "", **kwargs)
 
 
 def curves(value: dict[str, Any] | None = None, *, reading: str = "", **kwargs: Any) -> gr.HTML:

@@ -23,8 +23,8 @@ class Heat(TypedDict, total=False):
     name: of the file that the text is saved as, without its ending.
     run: the fields of the page that the text answers to, as they were: of a written text `WriteSettings.to_fields`
         and `forced`, the visitor's choices in it, [[place, symbol], …]; of an inspected one its model, text and colour.
-    bits: the mean surprisal of a written text, in bits per character. What was written before it was cut counts by its
-        shades.
+    bits: the mean surprisal of a written text, in bits per character, and of how many characters. What was written
+        before it was cut counts by its shades.
     """
 
     prompt: str
@@ -34,7 +34,7 @@ class Heat(TypedDict, total=False):
     details: list[list[tuple[str, float]]]
     name: str
     run: dict[str, Any]
-    bits: float
+    bits: tuple[float, int]
 
 
 def shades(fractions: NDArray[Any] | Sequence[float]) -> str:

@@ -57,12 +57,13 @@ class ServedModel:
         return _load_epoch(place, self.lm.revision, epoch, self.lm.device)
 
     def __str__(self) -> str:
-        """Return the line about the model: cell, size, where its weights came from, device."""
-        config = self.lm.config
+        """Return the line about the model: cell, size, validation loss, where its weights came from, device."""
+        config, history = self.lm.config, self.lm.history
         commit = f", commit {self.lm.revision[:7]}" if self.lm.revision else ""
         return " · ".join(
             [
                 f"{config.kind.label} {config.num_layers}×{config.hidden_size}",
+                *([f"validation loss {history['best']['val_loss']:.3f}"] if history else []),
                 f"{config.parameters:,} parameters",
                 f"{len(self.lm.vocab)} symbols",
                 SOURCES[self.source] + commit,

@@ -14,7 +14,7 @@ from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.load import Downloader, may_load
 from charlm.web.answers.train import TrainingQueue
-from charlm.web.answers.write import FIELDS
+from charlm.web.answers.write import FIELDS, SIDES
 from charlm.web.components import lesson as lesson_panel
 from charlm.web.components import lines, link_menu
 from charlm.web.errors import QUIET, for_api, for_page
@@ -119,11 +119,13 @@ def _open_address(
         values = settings.to_fields() if settings else {}
         filled = [_filled(values, name) for name in FIELDS]
         learn = [_filled(address.learn, name) for name in LEARN_FIELDS]
-        return [_notices(registry) + address.problems, gr.Tabs(selected=address.view), *choices, *filled, *learn]
+        chosen = dict(zip(SIDES, settings.choices, strict=True)) if settings else None
+        said = _notices(registry) + address.problems
+        return [said, gr.Tabs(selected=address.view), *choices, *filled, chosen, *learn]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
-    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, *learning]
+    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, writing.choices, *learning]
     for happens in (page.load, reopen.click):
         opened = happens(for_page(open_page), parameters, outputs, js="() => charlm.address()", **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)

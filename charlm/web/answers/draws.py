@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import random_number
-from charlm.web.answers.write import SIDES, WriteSettings, check_heat, check_place
+from charlm.web.answers.write import SIDES, WriteSettings, check_heat
 from charlm.web.models import ModelRegistry
 
 MOST_SYMBOLS = 256  # of a vocabulary whose logits are told; of a larger one those with the highest
@@ -29,7 +30,9 @@ def look_at(registry: ModelRegistry, side: object, place: object, heat: object) 
         raise RequestError("side must be a or b")
     written = check_heat(heat)
     text = written["text"]
-    at = check_place(place, text)
+    if not text:
+        raise RequestError("there is no text yet: let the models write one first")
+    at = check_whole("place", place, 0, len(text) - 1)
     run = written["run"]
     settings = WriteSettings.from_fields(run | {f"choices_{side}": run.get("forced")})
     number = SIDES.index(side)

@@ -106,26 +106,21 @@ def continue_texts(registry: ModelRegistry, heat_a: object, heat_b: object, leng
     yield from _write_both(registry, settings, written)
 
 
-def branch(
-    registry: ModelRegistry, side: str, heat: object, place: object, choices: object
-) -> Iterator[tuple[Heat, str]]:
-    """Cut a text, as a browser sent it back, before a place and write on with other choices; yield text and line.
+def branch(registry: ModelRegistry, side: str, heat: object, choices: object) -> Iterator[tuple[Heat, str]]:
+    """Write the rest of a text that a visitor has cut, with choices behind the cut; yield text and line.
 
-    side: of SIDES, whose model wrote it. place: from 0. choices: of the whole text, [[place, symbol], …] as JSON has
-        them.
+    side: of SIDES, whose model wrote it. heat: what stays of it, as a browser sends it. choices: those of the whole
+        text, [[place, symbol], …] as JSON has them.
 
-    The text gets its whole length again. Raises RequestError if there is no such place, or the choices are not in the
-    order of their places, VocabError if the model does not know one.
+    The text gets the length that its settings say, and at least one more character. Raises RequestError if the choices
+    are not in the order of their places, VocabError if the model does not know one.
     """
     before = check_heat(heat)
-    text = before["text"]
-    cut = check_place(place, text)
     settings = WriteSettings.from_fields(before["run"])
-    length = min(max(settings.length, len(text)) - cut, LONGEST_TEXT)
-    written: Heat = before | {"text": text[:cut], "shades": before["shades"][:cut]}
+    length = max(settings.length - len(before["text"]), 1)
     model = registry[settings.models[SIDES.index(side)]]
-    whole = min(cut + length, LONGEST_TEXT)
-    panel = Panel(model, replace(settings, length=length), written, whole, check_choices(choices))
+    whole = max(settings.length, min(len(before["text"]) + 1, LONGEST_TEXT))
+    panel = Panel(model, replace(settings, length=length), before, whole, check_choices(choices))
     for _ in _write_together([panel]):
         yield panel.heat, panel.line
 
@@ -185,7 +180,7 @@ class Panel:
         self.heat = self.heat | {
             "text": text,
             "shades": self.heat["shades"] + shades(surprisals / MOST_NATS),
-            "bits": round(bits_per_char((self._nats_before + self._nats) / len(text)), 3),
+            "bits": (round(bits_per_char((self._nats_before + self._nats) / len(text)), 3), len(text)),
         }
 
     @property
@@ -289,13 +284,6 @@ def check_known(model: ServedModel, choices: Choices) -> None:
                 f"{symbol!r}, chosen for character {place + 1}, is not among the {len(model.lm.vocab)} symbols of "
                 f"{model.name}; choose one that it knows, or the model that the text was made with"
             )
-
-
-def check_place(place: object, text: str) -> int:
-    """Return the place of a character, from 0. Raises RequestError if the text has none there."""
-    if not text:
-        raise RequestError("there is no text yet: let the models write one first")
-    return check_whole("place", place, 0, len(text) - 1)
 
 
 def check_heat(heat: object) -> Heat:

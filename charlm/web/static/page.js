@@ -20,6 +20,7 @@ import {
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
 import { Progress } from "./progress.js";
 import { Samples } from "./samples.js";
+import { openWrite, writing, WrittenText } from "./write.js";
 
 // light or dark as the address says, else as the system prefers, like Gradio itself
 const theme = new URLSearchParams(location.search).get("__theme");
@@ -39,6 +40,7 @@ function listOf(makeElement) {
     };
     watch("value", update);
     update();
+    return { props, update };
   };
 }
 
@@ -92,6 +94,7 @@ function heatTexts(selector = "") {
 
 function stopAll() {
   heatTexts().forEach((text) => text.stop());
+  writing.stopped();
 }
 
 /** Stop a text where the visitor sees it end, and return its value. */
@@ -159,7 +162,9 @@ async function opened() {
   }
   inspectAtFirst(view);
   const filled = document.querySelector("#seed textarea, #seed input")?.value;
-  if (query.has("seed") && filled === query.get("seed")) document.querySelector("#generate")?.click();
+  const hasText = query.has("seed") && filled === query.get("seed");
+  openWrite(hasText);
+  if (hasText) document.querySelector("#generate")?.click();
 }
 
 /** Download the curves of an element as a picture. */
@@ -172,6 +177,9 @@ window.charlm = {
     const heatText = new HeatText(element, props, trigger);
     watch("value", () => heatText.update());
   },
+  writtenText: (side, element, parts) => new WrittenText(side, element, parts),
+  writtenLine: (side, element, props, watch) => writing.line(side, listOf(makeLine)(element, props, watch)),
+  writing,
   curves: (element, props, watch) => {
     const curves = new Curves(element, props);
     const reading = element.querySelector(".reading");

@@ -234,7 +234,8 @@ CUTTABLE = SOUND | {"run": SOUND["run"] | {"length": 9}}
 
 
 def branch(heat, place, choices, side="a"):
-    return list(writing.branch(make_registry(), side, through_a_browser(heat), place, choices))[-1]
+    before = through_a_browser(heat) | {"text": heat["text"][:place], "shades": heat["shades"][:place]}
+    return list(writing.branch(make_registry(), side, before, choices))[-1]
 
 
 @pytest.mark.parametrize(("side", "lm"), [("a", LSTM), ("b", RNN)])
@@ -248,13 +249,13 @@ def test_a_branch_keeps_what_is_before_the_choice_and_goes_on_as_if_it_had_been_
     surprisals = lm.score("abc" + branched["text"])[-60:]
     assert branched["shades"] == shades(surprisals / MOST_NATS)
     assert branched["run"] == heat["run"] | {"forced": [[25, symbol]]}
-    assert branched["bits"] == pytest.approx(bits_per_char(surprisals.mean()), abs=0.05)
+    assert branched["bits"] == (pytest.approx(bits_per_char(surprisals.mean()), abs=0.05), 60)
     assert "60 characters" in line and "1 chosen by you" in line
 
 
 def test_bits_of_a_text_that_was_written_at_once_are_those_of_its_surprisals():
     heat = write(prompt="abc", length=60)[-1][0]
-    assert heat["bits"] == pytest.approx(bits_per_char(LSTM.score("abc" + heat["text"])[-60:].mean()), abs=6e-4)
+    assert heat["bits"] == (pytest.approx(bits_per_char(LSTM.score("abc" + heat["text"])[-60:].mean()), abs=6e-4), 60)
 
 
 def test_a_branch_of_a_branch_is_written_at_once_by_its_settings_seed_and_choices():
@@ -276,7 +277,7 @@ def test_a_branch_without_its_last_choice_is_the_text_before():
 
 def test_a_branch_of_a_stopped_text_has_the_whole_length_again():
     heat_a, _ = stopped(write(prompt="ab", length=50)[-1], 20, 0)
-    assert len(branch(heat_a, 19, [[19, "é"]])[0]["text"]) == 50
+    assert len(branch(heat_a, 19, [[19, "é"]])[0]["text"]) == len(branch(heat_a, 0, [[0, "é"]])[0]["text"]) == 50
 
 
 def test_branches_are_continued_with_their_choices():
@@ -308,18 +309,16 @@ def test_choices_that_mean_nothing_are_refused(choices, message):
         branch(CUTTABLE, 1, choices)
 
 
-@pytest.mark.parametrize(
-    ("heat", "place", "message"),
-    [
-        (CUTTABLE, 2, "place is 2; it must be from 0 to 1"),
-        (CUTTABLE, None, "place is None; it must be a whole number"),
-        (CUTTABLE | {"text": "", "shades": ""}, 0, "there is no text yet: let the models write one first"),
-        ({}, 0, "there is no text to continue yet"),
-    ],
-)
-def test_a_text_that_cannot_be_cut_there_is_refused(heat, place, message):
-    with pytest.raises(RequestError, match=message):
-        branch(heat, place, [])
+def test_a_text_that_is_not_there_is_refused():
+    with pytest.raises(RequestError, match="there is no text to continue yet"):
+        list(writing.branch(make_registry(), "a", {}, []))
+
+
+def test_a_text_of_its_whole_length_gets_one_character_more():
+    heat = write(prompt="ab", length=50)[-1][0]
+    heat, _ = branch(heat, 50, [])
+    assert heat["text"] == write(prompt="ab", length=51)[-1][0]["text"]
+    assert heat["run"]["length"] == 51
 
 
 def test_a_choice_that_the_model_does_not_know_is_refused_by_name():

@@ -1,0 +1,195 @@
+/* The view *Write* of the Gradio page: both texts, what could stand at a character, how it was drawn, the branches.
+
+   Texts come from events of the page. What a character was drawn from is asked by functions, which have no queue. */
+
+import { Choices } from "../../browser/choices.js";
+import { encodeChoices } from "../../browser/components/branches.js";
+import { HeatText, LOWEST, HIGHEST, MOST_NATS } from "../../browser/components/heat.js";
+import { byId, sentence } from "../../browser/components/text.js";
+import { UnknownMarks } from "../../browser/components/unknown.js";
+
+const NO_ANSWER = "the server did not answer: try again in some seconds";
+const SHORTEST_READ = 64; // characters from which it takes time to read a text for the first time
+
+const texts = {}; // the WrittenText of each side, a and b
+const progress = {}; // what is said about the text of each side, {props, update}
+const vocabs = new Map(); // by a model's name, the symbols that it knows
+let choices = null; // once the page is open
+let unknown = null;
+let isOpening = false; // whether the text of a link is to be written
+
+/** The text of one model, as charlm/browser/choices.js uses it.
+
+    side: a or b.
+    wanted: while it is written, its choices as an address has them, and what to call at its end. */
+export class WrittenText {
+  constructor(side, element, { props, trigger, watch, server }) {
+    Object.assign(this, { side, props, trigger, server, wanted: null, read: "" });
+    texts[side] = this;
+    this.heat = new HeatText(element, props, () => {}, {
+      onPoint: (place) => choices?.point(this, place),
+      onChoose: (place, isKey) => choices?.enter(this, place, isKey),
+    });
+    watch("value", () => this.heat.update());
+    for (const event of ["pointerenter", "focusin"]) element.addEventListener(event, () => this.readAhead());
+  }
+
+  /** The Heat that is shown, and the line about it. */
+  get value() {
+    return { ...this.heat.value, line: progress[this.side].props.value };
+  }
+
+  get symbols() {
+    return Array.from(this.heat.value.text);
+  }
+
+  get isWriting() {
+    return this.wanted !== null;
+  }
+
+  /** The mean surprisal in bits per character: as the server tells it, or of a text that was cut, by its shades. */
+  get bits() {
+    const { shades, bits } = this.heat.value;
+    const [mean, count] = bits ?? [0, 0];
+    if (count === shades.length) return mean;
+    const nats = Array.from(shades, (shade) => ((shade.charCodeAt(0) - LOWEST) / (HIGHEST - LOWEST)) * MOST_NATS);
+    return nats.reduce((sum, each) => sum + each, 0) / Math.max(nats.length, 1) / Math.LN2;
+  }
+
+  /** Write the rest of a text; the promise ends with it. before: the Heat of what stays. */
+  write(run, before, forced) {
+    this.end();
+    this.show({ ...before, kind: "surprisal", name: this.heat.value.name, run: { ...run, forced } });
+    return new Promise((resolve) => {
+      this.wanted = { forced: encodeChoices(forced), resolve };
+      this.trigger("select", { forced });
+    });
+  }
+
+  /** Called when the page has written a text: is it the one that is waited for? */
+  ended() {
+    const { run } = this.heat.value;
+    if (this.wanted?.forced === encodeChoices(run?.forced ?? [])) this.end();
+  }
+
+  end() {
+    this.wanted?.resolve();
+    this.wanted = null;
+  }
+
+  stop() {
+    this.heat.stop();
+    this.end();
+  }
+
+  restore({ line, ...value }) {
+    this.show(value);
+    progress[this.side].props.value = line;
+    progress[this.side].update();
+  }
+
+  show(value) {
+    this.props.value = value;
+    this.heat.update();
+  }
+
+  /** Return what a character was drawn from, as components/sampling.js describes it. */
+  async look(place) {
+    const { run } = this.heat.value;
+    const text = this.symbols.slice(0, place + 1).join("");
+    const found = await this.server.look_at(this.side, place, { text, shades: "", run });
+    if (!found || found.error) throw new Error(found?.error ?? NO_ANSWER);
+    return found;
+  }
+
+  /** Let the server read the text before a character of it is pointed at: the first time takes the longest. */
+  readAhead() {
+    const { text, run } = this.heat.value;
+    if (this.isWriting || !run || text === this.read || text.length < SHORTEST_READ) return;
+    this.read = text;
+    this.look(this.symbols.length - 1).catch(() => {}); // whoever points is told what is wrong
+  }
+}
+
+/** Tell the server's functions which symbols a chosen model knows, so that others are marked in the prompt. */
+async function modelChosen(name) {
+  if (!vocabs.has(name)) {
+    const symbols = await texts.a.server.symbols_of(name);
+    if (typeof symbols === "string") vocabs.set(name, new Set(symbols));
+  }
+  unknown?.update();
+}
+
+/** Return the set of the symbols that both chosen models know; of all while that is not known. */
+function commonVocab() {
+  const [one, other] = ["a", "b"].map((side) => vocabs.get(byId(`model-${side}`).querySelector("input").value));
+  return { has: (symbol) => (one?.has(symbol) ?? true) && (other?.has(symbol) ?? true) };
+}
+
+function both() {
+  return [texts.a, texts.b];
+}
+
+/** Keep both texts as branches: they have been written, or stopped. */
+function keepBoth() {
+  for (const text of both()) {
+    text.ended();
+    choices.keep(text);
+  }
+}
+
+/** Write one symbol more; the promise ends with it. */
+function extend() {
+  for (const text of both()) text.end();
+  return new Promise((resolve) => {
+    texts.a.wanted = { forced: null, resolve };
+    texts.a.trigger("submit", {});
+  });
+}
+
+/** Called when the page shows what its address says. hasText: whether the text of the address is to be written. */
+export function openWrite(hasText) {
+  isOpening = hasText;
+  if (choices) return;
+  choices = new Choices(texts, {
+    write: (text, run, before, forced) => text.write(run, before, forced),
+    extend,
+    fail: (error) => (choices.alternatives.line.textContent = sentence(error)),
+  });
+  unknown = new UnknownMarks(byId("prompt").querySelector("textarea"), byId("unknown"), commonVocab);
+  for (const side of "ab") modelChosen(byId(`model-${side}`).querySelector("input").value);
+}
+
+/** What the events of the view call; see charlm/web/views/write.py. */
+export const writing = {
+  /** Begin to write: return the values of the fields, with choices only if they are those of a link. */
+  start: (...values) => {
+    const forced = isOpening ? values.at(-1) : null;
+    isOpening = false;
+    choices?.start();
+    return [...values.slice(0, -1), forced];
+  },
+  /** Return what stays of a text whose rest is to be written. */
+  before: (side) => [texts[side].heat.value],
+  /** Called at the end of an event that wrote texts. */
+  ended: () => keepBoth(),
+  extended: () => {
+    texts.a.end();
+    keepBoth();
+  },
+  stopped: () => {
+    for (const text of both()) text.end();
+    keepBoth();
+  },
+  modelChosen,
+  mark: () => unknown?.update(),
+  line: (side, line) => (progress[side] = line),
+  /** Return the parameters of a link that hold the choices in both texts, those that lie in its length. */
+  choices: (length) => {
+    const held = ["a", "b"].map((side) => {
+      const forced = texts[side].heat.value.run?.forced ?? [];
+      return [`f${side}`, encodeChoices(forced.filter(([place]) => place < length))];
+    });
+    return Object.fromEntries(held.filter(([, encoded]) => encoded));
+  },
+};
