@@ -145,6 +145,6 @@ export class Choices {
     if (place >= panel.symbols.length) await this.extend();
     if (place >= panel.symbols.length) return;
     panel.heat.hold(place);
-    panel.heat.text.children[place]?.scrollIntoView({ block: "nearest" });
+    if (place < panel.heat.shown) panel.heat.reveal(place);
   }
 }

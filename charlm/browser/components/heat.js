@@ -119,7 +119,7 @@ export class HeatText {
     Object.assign(this, { whole: text, shades, kind, prompt, symbols, forced, details });
     this.text.dataset.prompt = readable(prompt);
     this.text.dataset.kind = kind;
-    if (this.pace) this.reveal();
+    if (this.pace) this.showAtPace();
     else this.show(this.symbols.length);
   }
 
@@ -163,7 +163,7 @@ export class HeatText {
   }
 
   /** Append characters at the chosen pace until all are shown. */
-  reveal() {
+  showAtPace() {
     if (this.timer) return;
     this.due = performance.now();
     const tick = (now) => {
