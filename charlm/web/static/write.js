@@ -21,7 +21,8 @@ let isOpening = false; // whether the text of a link is to be written
 /** The text of one model, as charlm/browser/choices.js uses it.
 
     side: a or b.
-    wanted: while it is written, its choices as an address has them, and what to call at its end. */
+    wanted: while more of it is written, its choices as an address has them, null if it may have any, and what to call
+      at the end. */
 export class WrittenText {
   constructor(side, element, { props, trigger, watch, server }) {
     Object.assign(this, { side, props, trigger, server, wanted: null, read: "" });
@@ -66,10 +67,10 @@ export class WrittenText {
     });
   }
 
-  /** Called when the page has written a text: is it the one that is waited for? */
+  /** Called at the end of an event that writes: is it the one that is waited for? */
   ended() {
-    const { run } = this.heat.value;
-    if (this.wanted?.forced === encodeChoices(run?.forced ?? [])) this.end();
+    const { forced } = this.wanted ?? {};
+    if (forced === null || forced === encodeChoices(this.heat.value.run?.forced ?? [])) this.end();
   }
 
   end() {
@@ -132,15 +133,12 @@ function both() {
 
 /** Keep both texts as branches: they have been written, or stopped. */
 function keepBoth() {
-  for (const text of both()) {
-    text.ended();
-    choices.keep(text);
-  }
+  for (const text of both()) choices.keep(text);
 }
 
 /** Write one symbol more; the promise ends with it. */
 function extend() {
-  for (const text of both()) text.end();
+  both().forEach((text) => text.end());
   return new Promise((resolve) => {
     texts.a.wanted = { forced: null, resolve };
     texts.a.trigger("submit", {});
@@ -166,21 +164,17 @@ export const writing = {
   start: (...values) => {
     const forced = isOpening ? values.at(-1) : null;
     isOpening = false;
+    choices?.stop();
     choices?.start();
     return [...values.slice(0, -1), forced];
   },
   /** Return what stays of a text whose rest is to be written. */
   before: (side) => [texts[side].heat.value],
-  /** Called at the end of an event that wrote texts. */
-  ended: () => keepBoth(),
-  extended: () => {
-    texts.a.end();
-    keepBoth();
-  },
-  stopped: () => {
-    for (const text of both()) text.end();
-    keepBoth();
-  },
+  /** Called at the end of an event that writes texts, whether it has failed or not. */
+  ended: () => both().forEach((text) => text.ended()),
+  /** Called when such an event has written them. */
+  written: keepBoth,
+  stopped: () => choices.stop(),
   modelChosen,
   mark: () => unknown?.update(),
   line: (side, line) => (progress[side] = line),

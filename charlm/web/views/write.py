@@ -29,7 +29,7 @@ CONTINUE = '(a, b, length) => [charlm.stopped("output-a"), charlm.stopped("outpu
 EXTEND = '(a, b, ...fields) => [charlm.stopped("output-a"), charlm.stopped("output-b"), ...fields]'
 BEFORE = "() => charlm.writing.before('%s')"
 ENDED = "() => charlm.writing.ended()"
-EXTENDED = "() => charlm.writing.extended()"
+WRITTEN = "() => charlm.writing.written()"
 STOP = "() => charlm.stopAll()"
 # Which settings of a text are no longer those of the fields. An empty seed field fits every seed; the length shows.
 CHANGED = """(heat, model_a, model_b, prompt, length, temperature, top_k, top_p, typed) => {
@@ -155,9 +155,9 @@ def _connect(
     actions.stop.click(None, cancels=[run, more, one, *branches, fill], js=STOP, **QUIET)
     reveal = actions.share.click(lambda: gr.update(visible=True), None, actions.link, **QUIET)
     reveal.then(None, [texts[0], *fields], actions.link, js=LINK, **QUIET)
-    for event in (run, more, *branches):
+    for event in (run, more, one, *branches):
         event.then(None, js=ENDED, **QUIET)
-    one.then(None, js=EXTENDED, **QUIET)
+        event.success(None, js=WRITTEN, **QUIET)
     return [run.then, more.then], [fill.then]
 
 
