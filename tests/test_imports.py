@@ -57,6 +57,7 @@ ORDER = [
     "charlm.browser.export",
     "charlm.web.models",
     "charlm.web.heat",
+    "charlm.web.readings",
     "charlm.web.plots",
     "charlm.web.training.settings",
     "charlm.web.training.process",

@@ -207,96 +207,144 @@ class TestLearn:
         assert content.startswith(b"\x89PNG")
 
 
-class TestInside:
-    def test_pointing_at_a_character_shows_what_was_expected_there(self, app, visit):
-        visitor = visit(app + "/?view=inside")
-        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
-        visitor.page.locator("#inspect").click()
-        visitor.wait_until("document.querySelectorAll('#seen .heat-text span').length === 81")
-        visitor.page.locator("#seen .heat-text span").nth(34).hover()
-        lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
-        inspection = lm.inspect("ROMEO:\nWhat light is this?\n" * 3)
-        figures = visitor.page.locator("#seen .bar-row .bar-figure").all_inner_texts()
-        assert figures == [f"{100 * p:.1f} %" for p in inspection.probabilities[34]]
-        visitor.page.locator("#seen .heat-text").focus()
-        visitor.page.keyboard.press("ArrowRight")
-        figures = visitor.page.locator("#seen .bar-row .bar-figure").all_inner_texts()
-        assert figures == [f"{100 * p:.1f} %" for p in inspection.probabilities[35]]
+IS_TRACED = "([id, count]) => document.querySelectorAll(`#${id} .heat-text .traced`).length === count"
+EXPLAINED = """(id) => {
+    const find = (selector) => [...document.querySelectorAll(`#${id} ${selector}`)];
+    return {
+        cursor: Number(find(".heat-text .cursor")[0].dataset.place),
+        figures: find(".bar-row .bar-figure").map((figure) => figure.innerText),
+        traces: find(".heat-text .traced").map((span) => Number(span.style.getPropertyValue("--trace"))),
+        line: find(".inside-influence")[0].innerText,
+    };
+}"""
 
-    def test_units_are_found_and_colour_the_text(self, app, visit):
+
+class TestInside:
+    def test_a_text_is_there_and_pointing_at_it_shows_what_both_models_expected_and_what_moved_them(self, app, visit):
+        visitor = visit(app + "/?view=inside", 1280, 720)
+        page, names = visitor.page, {"seen-a": "shakespeare-lstm", "seen-b": "shakespeare-gru"}
+        visitor.choose("inspect-model-b", "shakespeare-gru")
+        visitor.wait_for_words("seen-b", "shakespeare-gru")
+        read = {name: CharLM.from_pretrained(WEIGHTS / name, device="cpu") for name in names.values()}
+        text = visitor.text("seen-a")
+        seen = {name: lm.inspect(text) for name, lm in read.items()}
+        assert visitor.text("seen-b") == text and text.startswith("SHEPHERD:")
+
+        def check(place):
+            """Both models explain a character."""
+            for elem_id, name in names.items():
+                visitor.wait_until(IS_TRACED, arg=[elem_id, place])
+                shown = page.evaluate(EXPLAINED, elem_id)
+                assert shown["cursor"] == place
+                assert shown["figures"] == [f"{100 * p:.1f} %" for p in seen[name].probabilities[place]]
+                norms = read[name].influence_at(seen[name], place, 300)
+                assert shown["traces"] == pytest.approx((norms / norms.max()).tolist(), abs=0.01)
+                assert "Half of the influence on it, underlined, came from the last" in shown["line"]
+
+        # 1) on the screen of a small laptop the text and what is known of a character are in sight
+        for elem_id in names:
+            page.locator(f"#{elem_id} .bar-row").first.wait_for()
+            below = "(id) => document.querySelector(`#${id} .inside-influence`).getBoundingClientRect().bottom"
+            assert page.evaluate(below, elem_id) <= 720
+        # 2) the pointer in one text and the keys in the other explain a character in both
+        page.locator("#seen-a .heat-text span").nth(234).hover()
+        check(234)
+        page.locator("#seen-b .heat-text").focus()
+        page.keyboard.press("ArrowRight")
+        check(235)
+        page.keyboard.press("Enter")  # holds it
+        page.locator("#seen-a .heat-text span").nth(100).hover()
+        check(235)
+        page.keyboard.press("Escape")
+        # 3) colours: the difference of the two models, and a gate
+        visitor.choose("colour", "difference")
+        visitor.wait_until("document.querySelector('#seen-b .heat-text').dataset.kind === 'difference'")
+        nats = seen["shakespeare-lstm"].surprisals[40] - seen["shakespeare-gru"].surprisals[40]
+        assert shade_of(visitor, "seen-a", 40) == shade_of(visitor, "seen-b", 40)
+        assert shade_of(visitor, "seen-a", 40) == pytest.approx(min(abs(nats) / 5, 1), abs=0.03)
+        page.locator("#colour input").fill("f 1:505")
+        page.keyboard.press("Enter")
+        visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'gate'")
+        gates = read["shakespeare-lstm"].unit_gates(seen["shakespeare-lstm"], 1, 505).gates
+        assert shade_of(visitor, "seen-a", 40) == pytest.approx(gates["f"][40], abs=0.01)
+        # 4) the unit at that character, and at the next
+        for place in (235, 236):
+            shown = [text.replace("−", "-") for text in page.locator("#cell .cell-here").all_inner_texts()]
+            expected = [gates[name][place] for name in ("i", "f", "g", "o", "c", "h")]
+            assert list(map(float, shown)) == pytest.approx(expected, abs=0.0006)
+            page.locator("#cell").focus()
+            page.keyboard.press("ArrowRight")
+        check(237)
+
+    def test_a_stretch_of_the_text_shows_its_units_and_where_else_they_are_on(self, app, visit):
+        visitor = visit(app + "/?view=inside")
+        page = visitor.page
+        page.locator(SEEN["inside"]).first.wait_for()
+        lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm", device="cpu")
+        seen = lm.inspect(visitor.text("seen-a"))
+        start = seen.text.index("TRAVELLER", 10)
+        page.locator("#seen-a .heat-text span").nth(start).hover()
+        page.locator("#seen-a .heat-text").focus()
+        for _ in range(5):
+            page.keyboard.press("Shift+ArrowRight")
+        expected = lm.find_pattern(seen, start, start + 6)
+        visitor.wait_for_words("pattern", f"{len(expected.units)} of 1,024 units are on all along")
+        assert page.locator("#pattern .pattern-place").count() == len(expected.places) > 0
+        page.locator("#pattern .pattern-place").first.click()
+        first = expected.places[0]
+        picked = page.locator("#seen-a .heat-text .picked")
+        assert "".join(picked.all_text_contents()) == seen.text[first[0] : first[1]]
+        page.locator("#pattern .pattern-unit").first.click()
+        layer, unit = expected.units[0]
+        visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'activation'")
+        assert page.locator("#colour input").input_value() == f"hidden {layer}:{unit}"
+        visitor.wait_for_words("cell", f"Unit {layer}:{unit} of shakespeare-lstm")
+
+    def test_units_are_found_and_what_has_changed_since_is_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")
         visitor.page.locator(SEEN["inside"]).first.wait_for()
         visitor.page.locator("#find-units").click()
         visitor.wait_for_words("colour", "units found")
-        visitor.wait_until("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
+        visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'activation'")
         visitor.page.locator("#colour input").click()
         offered = visitor.page.get_by_role("option").all_inner_texts()
         assert any("in a speaker's name" in option for option in offered)
         assert any("position in the line" in option for option in offered)
         visitor.page.get_by_role("option").filter(has_text="in a speaker's name").click()
         take_picture(visitor, "inside")
+        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
 
-    def test_a_chosen_character_shows_the_influence_on_its_prediction(self, app, visit):
-        visitor = visit(app + "/?view=inside")
-        visitor.page.locator("#seen .heat-text span").nth(60).click()
-        visitor.page.locator("#traced .heat-text span").first.wait_for()
-        assert visitor.page.locator("#traced .heat-text span").count() == 60
-        assert "character 61" in visitor.text("traced-line")
-        shades = [shade_of(visitor, "traced", place) for place in range(60)]
-        assert max(shades) == 1
-        assert sum(shades[-10:]) > sum(shades[:10])
-
-    def test_the_text_that_is_shown_is_traced_and_what_has_changed_since_is_marked(self, app, visit):
-        visitor = visit(app + "/?view=inside")
+        # another text: what is shown is what is explained, until it is read
         read = "ROMEO:\nWhat light is this?\n" * 3
-        visitor.page.locator(SEEN["inside"]).first.wait_for()
         visitor.fill("inspect-text", read)
         visitor.wait_for_words("seen-changed", "Changed since: text.")
         visitor.page.locator("#inspect").click()
-        visitor.wait_until("document.querySelectorAll('#seen .heat-text span').length === 81")
-        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
-        visitor.fill("inspect-text", "JULIET: " + "o" * 100)
-        visitor.page.locator("#seen .heat-text span").nth(34).click()
-        visitor.page.locator("#traced .heat-text span").first.wait_for()
-        visitor.wait_for_words("traced-line", "character 35")
-        assert visitor.text("traced") == read[:34]
-        visitor.wait_for_words("seen-changed", "Changed since: text.")
-
-        visitor.page.locator("#inspect").click()
-        visitor.page.locator("#traced").wait_for(state="hidden")  # it was traced in another text
-        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
-
-    def test_units_found_in_another_text_are_marked_and_those_of_another_model_are_gone(self, app, visit):
-        visitor = visit(app + "/?view=inside")
-        visitor.page.locator(SEEN["inside"]).first.wait_for()
-        visitor.page.locator("#find-units").click()
-        visitor.wait_until("document.querySelector('#seen .heat-text').dataset.kind === 'activation'")
-        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
-        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
-        visitor.page.locator("#inspect").click()
-        visitor.wait_until("document.querySelectorAll('#seen .heat-text span').length === 81")
+        visitor.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 81")
         visitor.wait_for_words("seen-changed", "The units on offer were found before that.")
+        visitor.fill("inspect-text", "JULIET: " + "o" * 100)
+        visitor.page.locator("#seen-a .heat-text span").nth(34).hover()
+        visitor.wait_until(IS_TRACED, arg=["seen-a", 34])
+        visitor.wait_for_words("seen-changed", "Changed since: text.")
+        visitor.page.locator("#inspect").click()
+        visitor.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 108")
+
+        # another model: the units of the first one are gone
         visitor.choose("inspect-model", "shakespeare-gru")
-        visitor.wait_until("document.querySelector('#seen .heat-text').dataset.kind === 'surprisal'")
+        visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'surprisal'")
         visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
 
-    def test_effective_contexts_of_another_text_are_marked(self, app, visit):
+    def test_effective_contexts_are_compared_and_those_of_another_text_are_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")
-        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 15)  # hardly more than the fewest characters
-        visitor.page.locator("#compare-contexts").click()
-        visitor.page.locator("#contexts .curves-plot svg").wait_for()
-        assert visitor.text("contexts-changed").strip() == ""
-        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
-        visitor.wait_for_words("contexts-changed", "Changed since: text.")
-
-    def test_effective_contexts_are_compared(self, app, visit):
-        visitor = visit(app + "/?view=inside")
+        visitor.page.get_by_role("button", name="How far back the models look").click()
         visitor.page.locator("#compare-contexts").click()
         visitor.page.locator("#contexts .curves-plot svg").wait_for()
         for name in ("shakespeare-lstm", "shakespeare-rnn"):
             assert name in visitor.text("contexts")
             assert re.search(rf"{name}.* \d+ characters", visitor.text("contexts-reading"))
         take_picture(visitor, "memory")
+        assert visitor.text("contexts-changed").strip() == ""
+        visitor.fill("inspect-text", "ROMEO:\nWhat light is this?\n" * 3)
+        visitor.wait_for_words("contexts-changed", "Changed since: text.")
 
 
 def test_the_first_step_of_the_lesson_is_done_and_noticed(app, visit):

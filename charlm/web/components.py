@@ -101,6 +101,26 @@ def choice_panels(**kwargs: Any) -> gr.HTML:
     return _component(template, "", **kwargs)
 
 
+def inside_stage(functions: Sequence[Callable[[Any], Any]], **kwargs: Any) -> gr.HTML:
+    """Return what *Look inside* shows, see static/inside.js. Its value is that of `answers.inside.Inspector.look`.
+
+    functions: `influence` and `pattern` for its script. A unit that is chosen in a pattern sends `select` with its
+    name, `unit`.
+    """
+    side = """<div class="side {0}"><div id="seen-{0}"><div class="heat"></div></div>
+        <div class="progress" id="seen-line-{0}"></div></div>"""
+    template = f"""<div class="inside-texts" id="seen">{side.format("a")}{side.format("b")}</div>
+        <div class="inside-unit"><div id="cell"></div><div id="pattern"></div></div>"""
+    return _component(
+        template,
+        "charlm.inside(element, props, trigger, watch, server); // sends 'select'",
+        value={},
+        server_functions=functions,
+        elem_classes="inside",
+        **kwargs,
+    )
+
+
 def curves(value: dict[str, Any] | None = None, *, reading: str = "", **kwargs: Any) -> gr.HTML:
     """Return a component that draws curves, as `charlm.web.plots` returns them.
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 # A shade, from 0 to 1, travels as one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them.
 LOWEST, HIGHEST = 48, 126
 MOST_NATS = 7.8  # the surprisal that has shade 1, so that a step is a tenth of a nat
+MOST_DIFFERENCE = 5.0  # the difference in nats that has shade 1; its negative has shade 0
 
 
 class Heat(TypedDict, total=False):
@@ -17,8 +18,9 @@ class Heat(TypedDict, total=False):
     prompt: shown in grey before the text, without being part of it.
     text: N symbols.
     shades: N symbols, one for each of the text, as `shades` encodes them. A stream appends to both.
-    kind: what a shade means: `surprisal`, 0 to MOST_NATS; `activation`, -a to a, where a is the largest absolute
-        activation in the text; `influence`, 0 to the largest in the text.
+    kind: what a shade means: `surprisal`, 0 to MOST_NATS; `difference`, of the surprisal of model A from that of B,
+        -MOST_DIFFERENCE to MOST_DIFFERENCE; `activation`, -a to a, where a is the largest absolute activation in the
+        text; `gate`, 0 to 1; `influence`, 0 to the largest in the text.
     details: for each symbol of the text, the symbols that the model held likeliest there, with their probabilities.
     name: of the file that the text is saved as, without its ending.
     run: the fields of the page that the text answers to, as they were: of a written text `WriteSettings.to_fields`

@@ -409,8 +409,7 @@ def test_on_zero_gpu_the_uploaded_page_borrows_a_gpu_to_train(borrowing, visit):
     assert zero_gpu.asked("/startup-report") == [{}]
     visitor = visit(f"{url}/?view=inside")
     visitor.page.set_extra_http_headers(VISITOR)
-    visitor.page.locator("#seen .heat-text span").nth(20).click()  # what uses autograd does so in a fork
-    visitor.page.locator("#traced .heat-text span").first.wait_for()
+    visitor.page.locator("#seen-a .heat-text .traced").first.wait_for()  # without autograd, which would count the GPUs
     visitor.choose_view("Train")
     assert "up to 30 s of GPU time" in visitor.text("train-size")
     visitor.fill("train-text", "the cat sat on the mat, and the dog ran to the man.\n" * 100)

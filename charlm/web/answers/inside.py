@@ -1,131 +1,209 @@
-"""The answers of the view *Look inside*: what a model expected in a text, what its units did, how far back it looks.
+"""The answers of the view *Look inside*: what models expected in a text, what their units did, how far back they look.
 
 All functions raise RequestError for an argument out of bounds.
 """
 
 import re
+from functools import partial
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlm.analysis.context import FORGOTTEN, ROUNDING, context_length
-from charlm.analysis.inspection import Inspection, name_likeliest
+from charlm.analysis.inspection import Inspection, UnitGates, name_likeliest
 from charlm.checks import check_text, check_whole
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model.history import bits_per_char
-from charlm.web.heat import MOST_NATS, Heat, shades
+from charlm.web.heat import MOST_DIFFERENCE, MOST_NATS, Heat, shades
 from charlm.web.models import ModelRegistry
 from charlm.web.plots import draw_context
+from charlm.web.readings import Readings
 
 LONGEST_INSPECTED = 5_000  # characters: the states kept for each take up to 16 KB in an LSTM of 2 × 1,024
 LONGEST_SEARCHED = 100_000  # characters in which units are searched
 LONGEST_TRACED = 300  # characters before a prediction whose influence on it is measured
 MOST_COMPARED = 8  # models
 WRITTEN = 4_000  # characters that `write_text` returns
+SEARCH_SECONDS = 5.0  # for the other places of a pattern
+TRACES_AT_ONCE, SEARCHES_AT_ONCE = 4, 2  # each takes a core; a trace takes 25 MB for 300 characters and 2 × 512 units
 TINY = 1e-12  # avoids a division by zero
 
-SURPRISAL = "surprisal"
-UNIT = re.compile(r"(hidden|cell) (\d{1,4}):(\d{1,6})\b")  # layer and unit from 0; what follows describes the unit
+SURPRISAL, DIFFERENCE = "surprisal", "difference"
+# the model, A if it is left out, a state or a gate, layer and unit from 0; what follows describes the unit
+UNIT = re.compile(r"(?:([AB]) )?(hidden|cell|i|f|g|o|r|z|n|sum) (\d{1,4}):(\d{1,6})\b")
+STATES = {"hidden": "h", "cell": "c"}  # as they are called among the gates
 
 
-def inspect(registry: ModelRegistry, model: str, text: str, colour: str) -> tuple[Heat, str]:
-    """Return a text with what the model expected at each place, and a line about the whole.
+class Inspector:
+    """Answers about the models of a registry. It keeps what they read, so that each text is read once."""
 
-    colour: `surprisal`, or a unit whose activations colour the text, as STATE LAYER:UNIT.
-    """
-    lm, known, skipped = _known_text(registry, model, text, LONGEST_INSPECTED)
-    inspection = lm.inspect(known)
-    heat: Heat = {
-        "prompt": "",
-        "text": inspection.text,
-        "details": name_likeliest(inspection, lm.vocab),
-        "name": f"{model}-surprisal",
-        "run": {"model": model, "text": text, "colour": colour},
-    }
-    if colour == SURPRISAL:
-        heat |= {"kind": "surprisal", "shades": shades(inspection.surprisals / MOST_NATS)}
-    else:
-        heat |= {"kind": "activation", "shades": shades(_activations(inspection, colour))}
-    return heat, _describe(inspection, skipped, len(text))
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
+        self._readings = Readings()
+        self._traces, self._searches = BoundedSemaphore(TRACES_AT_ONCE), BoundedSemaphore(SEARCHES_AT_ONCE)
+
+    def look(self, model_a: str, model_b: str, text: str, colour: str) -> dict[str, Any]:
+        """Return what both models expected in the characters of a text that both know.
+
+        colour: `surprisal`; `difference`, that of A minus that of B; or a unit whose activations colour the text of its
+            model, as [B ]STATE LAYER:UNIT or [B ]GATE LAYER:UNIT. The other text is then coloured by surprisal.
+
+        The value has `a` and `b`: of each model its name, how many `units` it has, the heat and a line about the whole;
+        b is None if it is the same model. `unit` is that of the colour, or the one of model A that varies most: its
+        `side`, a or b, and its gates. `longer` is the whole text if only its beginning is shown.
+        """
+        names = [model_a] if model_a == model_b else [model_a, model_b]
+        lms, known, skipped = self._known_text(names, text, LONGEST_INSPECTED)
+        seen = [self._readings.read(lm, known) for lm in lms]
+        # 1) the colours of both texts
+        unit, side = _most_varying(lms[0], seen[0]), 0
+        colours = [_surprisal(one) for one in seen]
+        if colour == DIFFERENCE:
+            colours = [_difference(seen[0], seen[-1])] * len(seen)
+        elif colour != SURPRISAL:
+            side = int(isinstance(colour, str) and colour.startswith("B ") and len(seen) > 1)
+            unit, name = _read_unit(lms[side], seen[side], colour)
+            colours[side] = _activation(unit, name)
+        # 2) what is known of each character
+        run = {"model_a": model_a, "model_b": model_b, "text": text, "colour": colour}
+        line = partial(_describe, skipped=skipped, length=len(text))
+        sides = [
+            {
+                "model": name,
+                "units": lm.config.num_layers * lm.config.hidden_size,
+                "heat": _details(name, lm, one, run) | coloured,
+                "line": line(one),
+            }
+            for name, lm, one, coloured in zip(names, lms, seen, colours, strict=True)
+        ]
+        is_longer = len(text) > LONGEST_INSPECTED
+        return {
+            "a": sides[0],
+            "b": sides[1] if sides[1:] else None,
+            "unit": {"side": "ab"[side], **_show_unit(names[side], unit)},
+            "longer": self._known_text(names, text, LONGEST_SEARCHED)[1] if is_longer else "",
+        }
+
+    def find_units(self, model: str, text: str) -> list[str]:
+        """Return for each feature of the text the unit that tracks it best, with a description, best first."""
+        (lm,), known, _ = self._known_text([model], text, LONGEST_SEARCHED)
+        found = lm.find_units(known, 1)
+        best = sorted(((units[0], feature) for feature, units in found.items()), key=lambda each: -each[0].score)
+        return [f"{unit.state} {unit.layer}:{unit.unit} · {feature} ({unit.score:.2f})" for unit, feature in best]
+
+    def trace_influence(self, model: str, text: str, place: object) -> dict[str, Any]:
+        """Return how strongly each earlier character influenced the prediction at a place, from 0, and a line about it.
+
+        first: the place of the first of the characters that have `shades`, one for each up to the place.
+        """
+        (lm,), known, _ = self._known_text([model], text, LONGEST_INSPECTED)
+        place = check_whole("place", place, 0, max(len(known) - 1, 0))
+        with self._traces:
+            norms = lm.influence_at(self._readings.read(lm, known), place, LONGEST_TRACED)
+        half = int(np.searchsorted(np.cumsum(norms[::-1]), norms.sum() / 2)) + 1
+        last = "character" if half == 1 else f"{half:,} characters"
+        return {
+            "first": place - len(norms),
+            "shades": shades(norms / max(float(norms.max()), TINY)),
+            "line": f"Half of the influence on it, underlined, came from the last {last}.",
+        }
+
+    def find_pattern(
+        self, model: str, text: str, longer: object, start: object, end: object, threshold: object
+    ) -> dict[str, Any]:
+        """Return the units that are on in a stretch of a text and off around it, and other places where they are on.
+
+        longer: the text to search for those; empty for the same text. Symbols that the model does not know are left out
+            of both. places: start, end, and share of the units. searched: the characters that were searched, fewer than
+            there are if it took too long.
+        """
+        (lm,), known, _ = self._known_text([model], text, LONGEST_INSPECTED)
+        within = lm.vocab.keep_known(check_text("text", longer, LONGEST_SEARCHED))[0] if longer else known
+        with self._searches:
+            seen = self._readings.read(lm, known)
+            stretch: Any = start, end, threshold  # which are checked there
+            found = lm.find_pattern(seen, *stretch, within=within, seconds=SEARCH_SECONDS)
+        return {"units": found.units, "places": found.places, "searched": found.searched}
+
+    def compare_contexts(self, names: object, text: str) -> tuple[dict[str, Any], list[str]]:
+        """Measure the effective context of some models on a text; return the curves, and a sentence for each model."""
+        models = self._registry.choose(names, MOST_COMPARED)
+        if not models:
+            raise RequestError("choose at least one model")
+        curves = []
+        for name in (model.name for model in models):
+            (lm,), known, _ = self._known_text([name], text, LONGEST_INSPECTED)
+            curves.append((name, lm.effective_context(known)))
+        sentences = [_describe_context(name, curve) for name, curve in curves]
+        return draw_context([(name, curve.tolist()) for name, curve in curves], ROUNDING), sentences
+
+    def write_text(self, model: str) -> str:
+        """Let a model write a text that can then be inspected."""
+        return self._registry[model].lm.generate("", WRITTEN)
+
+    def _known_text(self, names: list[str], text: object, longest: int) -> tuple[list[CharLM], str, str]:
+        """Return the models, the beginning of the text without symbols that one of them does not know, and those."""
+        lms = [self._registry[name].lm for name in names]
+        known, unknown = check_text("text", text, LONGEST_SEARCHED)[:longest], ""
+        for lm in lms:
+            known, skipped = lm.vocab.keep_known(known)
+            unknown += skipped
+        if not known:
+            raise RequestError("there is nothing to read: enter a text of characters that the model knows")
+        return lms, known, unknown
 
 
-def find_units(registry: ModelRegistry, model: str, text: str) -> list[str]:
-    """Return for each feature of the text the unit that tracks it best, with a description, best first."""
-    lm, known, _ = _known_text(registry, model, text, LONGEST_SEARCHED)
-    found = lm.find_units(known, 1)
-    best = sorted(((units[0], feature) for feature, units in found.items()), key=lambda each: -each[0].score)
-    return [f"{unit.state} {unit.layer}:{unit.unit} · {feature} ({unit.score:.2f})" for unit, feature in best]
+def _details(model: str, lm: CharLM, seen: Inspection, run: dict[str, Any]) -> Heat:
+    """Return a text with the likeliest symbols in each place, without colours."""
+    likeliest = name_likeliest(seen, lm.vocab)
+    details = [[(symbol, round(probability, 5)) for symbol, probability in place] for place in likeliest]
+    return {"prompt": "", "text": seen.text, "details": details, "name": f"{model}-inside", "run": run}
 
 
-def trace_influence(registry: ModelRegistry, model: str, text: str, place: object) -> tuple[Heat, str]:
-    """Return how strongly each earlier character influenced the prediction at a place, from 0, and a line about it."""
-    lm, known, _ = _known_text(registry, model, text, LONGEST_INSPECTED)
-    place = check_whole("place", place, 0, max(len(known) - 1, 0))
-    if place == 0:
-        raise RequestError("nothing was read before the first character: choose a later one")
-    first = max(0, place - LONGEST_TRACED)
-    norms = lm.influence(known[first : place + 1])
-    heat: Heat = {
-        "prompt": "",
-        "text": known[first:place],
-        "kind": "influence",
-        "shades": shades(norms / max(float(norms.max()), TINY)),
-        "name": f"{model}-influence",
-    }
-    half = np.searchsorted(np.cumsum(norms[::-1]), norms.sum() / 2) + 1
-    return heat, (
-        f"Prediction of {known[place]!r} (character {place + 1:,}): "
-        f"half of the influence on it came from the last {half:,} characters."
+def _difference(one: Inspection, other: Inspection) -> Heat:
+    """Return kind and shades of a text by how much more surprising each character was to one model than to another."""
+    nats = one.surprisals - other.surprisals
+    return {"kind": DIFFERENCE, "shades": shades((nats / MOST_DIFFERENCE + 1) / 2)}
+
+
+def _surprisal(seen: Inspection) -> Heat:
+    return {"kind": SURPRISAL, "shades": shades(seen.surprisals / MOST_NATS)}
+
+
+def _activation(found: UnitGates, name: str) -> Heat:
+    """Return kind and shades of a text by a state or a gate of a unit: of a gate between 0 and 1, its values."""
+    values = found.gates[name].astype(np.float64)
+    if name in found.saturation:
+        return {"kind": "gate", "shades": shades(values)}
+    return {"kind": "activation", "shades": shades((values / max(float(np.abs(values).max()), TINY) + 1) / 2)}
+
+
+def _read_unit(lm: CharLM, seen: Inspection, colour: object) -> tuple[UnitGates, str]:
+    """Return the unit that a colour names, and which of its gates. Raises RequestError if the model has none such."""
+    match, config = UNIT.match(colour) if isinstance(colour, str) else None, lm.config
+    if match and int(match[3]) < config.num_layers and int(match[4]) < config.hidden_size:
+        found, name = lm.unit_gates(seen, int(match[3]), int(match[4])), STATES.get(match[2], match[2])
+        if name in found.gates:
+            return found, name
+    kinds = "hidden" if seen.cell is None else "hidden or cell"
+    raise RequestError(
+        f"{colour!r:.60} is no unit of this model: write {kinds}, or the name of a gate, then a layer from 0 to "
+        f"{config.num_layers - 1}, a colon and a unit from 0 to {config.hidden_size - 1}, for example hidden 0:0"
     )
 
 
-def compare_contexts(registry: ModelRegistry, names: object, text: str) -> tuple[dict[str, Any], list[str]]:
-    """Measure the effective context of some models on a text; return the curves, and a sentence for each model."""
-    models = registry.choose(names, MOST_COMPARED)
-    if not models:
-        raise RequestError("choose at least one model")
-    curves = []
-    for name in (model.name for model in models):
-        lm, known, _ = _known_text(registry, name, text, LONGEST_INSPECTED)
-        curves.append((name, lm.effective_context(known)))
-    sentences = [_describe_context(name, curve) for name, curve in curves]
-    return draw_context([(name, curve.tolist()) for name, curve in curves], ROUNDING), sentences
+def _most_varying(lm: CharLM, seen: Inspection) -> UnitGates:
+    """Return the unit of the last layer whose hidden state varies most over a text."""
+    return lm.unit_gates(seen, lm.config.num_layers - 1, int(seen.hidden[:, -1].var(axis=0).argmax()))
 
 
-def write_text(registry: ModelRegistry, model: str) -> str:
-    """Let a model write a text that can then be inspected."""
-    return registry[model].lm.generate("", WRITTEN)
-
-
-def _known_text(registry: ModelRegistry, model: str, text: str, longest: int) -> tuple[CharLM, str, str]:
-    """Return the model, the beginning of the text without unknown symbols, and those symbols."""
-    lm = registry[model].lm
-    begin = check_text("text", text, LONGEST_SEARCHED)[:longest]
-    known, skipped = lm.vocab.keep_known(begin)
-    if not known:
-        raise RequestError("there is nothing to read: enter a text of characters that the model knows")
-    return lm, known, skipped
-
-
-def _activations(inspection: Inspection, unit: object) -> NDArray[np.float64]:
-    """Return the activations of a unit, (N,), scaled from [-a, a] to [0, 1], where a is the largest absolute one.
-
-    Raises RequestError if the model has no such unit.
-    """
-    match = UNIT.match(unit) if isinstance(unit, str) else None
-    states = inspection.cell if match and match[1] == "cell" else inspection.hidden
-    if match is None or states is None or int(match[2]) >= states.shape[1] or int(match[3]) >= states.shape[2]:
-        _, layers, units = inspection.hidden.shape
-        kinds = "hidden" if inspection.cell is None else "hidden or cell"
-        raise RequestError(
-            f"{unit!r:.60} is no unit of this model: write {kinds}, a layer from 0 to {layers - 1}, a colon and a "
-            f"unit from 0 to {units - 1}, for example hidden 0:0"
-        )
-    activations = states[:, int(match[2]), int(match[3])].astype(np.float64)  # (N, L, H) → (N,)
-    scaled: NDArray[np.float64] = (activations / max(float(np.abs(activations).max()), TINY) + 1) / 2
-    return scaled
+def _show_unit(model: str, found: UnitGates) -> dict[str, Any]:
+    """Return the numbers of a unit as the page's component `cell` takes them."""
+    gates = {name: np.round(values.astype(np.float64), 4).tolist() for name, values in found.gates.items()}
+    return {"title": f"Unit {found.layer}:{found.unit} of {model}", "cell": found.cell, "gates": gates}
 
 
 def _describe(inspection: Inspection, skipped: str, length: int) -> str:

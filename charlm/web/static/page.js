@@ -18,6 +18,7 @@ import {
   whenReturned,
 } from "../../browser/components/state.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
+import { insideStage } from "./inside.js";
 import { Progress } from "./progress.js";
 import { Samples } from "./samples.js";
 import { openWrite, writing, WrittenText } from "./write.js";
@@ -202,6 +203,7 @@ window.charlm = {
   lines: listOf(makeLine),
   cards: listOf(makeCard),
   lesson: (value) => (isOpen ? openLesson(value) : (lesson = value)), // Gradio still builds the bar when it comes
+  inside: insideStage,
   isOpen: () => isOpen,
   textFile, stopAll, stopped, shown, changes, setPace: paceTexts, save, savePicture, link,
   setView, openView, keep, address, opened,

@@ -1,0 +1,175 @@
+/* What the view *Look inside* shows: a text read by two models side by side, one unit of a model step by step, and the
+   pattern of a stretch of the text. */
+
+import { CellPanel } from "../../browser/components/cell.js";
+import { HeatText, LOWEST, HIGHEST } from "../../browser/components/heat.js";
+import { PatternPanel, StretchPicker } from "../../browser/components/pattern.js";
+import { make, readable } from "../../browser/components/text.js";
+
+const LETTERS = ["a", "b"]; // of the models
+const FIRST_PLACE = 120; // the character that is explained at first
+const SEEN_HINT = "Point at a character, or move there with the arrow keys; a click holds it.";
+
+/** The text as one model read it, and the influence of the characters before the one that is pointed at.
+
+    influence: the server's answer for (model, text, place). text: the HeatText.
+    wanted: the place whose influence is to be shown; isAsking: whether the server is being asked, which it is once at a
+    time. */
+class InsideText {
+  constructor(element, letter, influence, callbacks) {
+    Object.assign(this, { element, influence, props: { heading: "", explained: SEEN_HINT, value: {} } });
+    Object.assign(this, { wanted: 0, isAsking: false, traced: [] });
+    const trigger = () => callbacks.onHold(this.text.isHeld ? this.text.cursor : -1);
+    this.text = new HeatText(element, this.props, trigger, { ...callbacks, onChoose: () => {} });
+    this.text.text.setAttribute("aria-label", `The text as model ${letter.toUpperCase()} read it`);
+    this.line = make("div", "inside-influence");
+    element.querySelector(".heat").append(this.line);
+  }
+
+  get model() {
+    return this.side?.model;
+  }
+
+  show(side) {
+    const before = this.side?.heat;
+    this.side = side;
+    const { heat } = side;
+    // the same object tells the HeatText that only the colours are new
+    if (before?.text === heat.text && before.name === heat.name) heat.details = before.details;
+    this.props.value = heat;
+    this.element.querySelector(".heat-label").textContent = readable(side.model);
+    this.text.update();
+  }
+
+  /** Show the influence on the prediction at a place, unless another place is pointed at meanwhile. */
+  async trace(place) {
+    this.wanted = place;
+    if (this.isAsking) return;
+    this.isAsking = true;
+    for (let asked; asked !== `${this.wanted} ${this.model} ${this.side.heat.text}`; ) {
+      const { model, wanted } = this;
+      const { text } = this.side.heat;
+      asked = `${wanted} ${model} ${text}`;
+      const found = wanted > 0 ? await this.influence(model, text, wanted).catch(() => undefined) : undefined;
+      if (text === this.side.heat.text) this.paint(found);
+    }
+    this.isAsking = false;
+  }
+
+  paint({ first = 0, shades = "", line = "", error } = {}) {
+    for (const span of this.traced) span.classList.remove("traced");
+    this.traced = [...this.text.text.children].slice(first, first + shades.length);
+    this.traced.forEach((span, step) => {
+      span.classList.add("traced");
+      span.style.setProperty("--trace", ((shades.charCodeAt(step) - LOWEST) / (HIGHEST - LOWEST)).toFixed(3));
+    });
+    this.line.textContent = error ?? line;
+  }
+}
+
+/** All that the view shows.
+
+    server: the functions `influence` and `pattern` of charlm/web/answers/inside.py.
+    trigger: called with "select" and {unit} when a unit is to be looked at. value: what `Inspector.look` returned.
+    searched: the letter of the model whose pattern is shown. */
+class InsideStage {
+  constructor(element, trigger, server) {
+    Object.assign(this, { element, server, value: {}, place: FIRST_PLACE, isPointing: false });
+    const find = (id) => element.querySelector(`#${id}`);
+    this.sides = LETTERS.map((letter, number) => {
+      const callbacks = { onPoint: (place) => this.point(place, number), onHold: (place) => this.hold(place, number) };
+      return new InsideText(find(`seen-${letter}`), letter, (...all) => server.influence(...all), callbacks);
+    });
+    this.cell = new CellPanel(find("cell"), { onPlace: (place) => this.goTo(place) });
+    this.pattern = new PatternPanel(find("pattern"), {
+      search: (stretch) => this.search(stretch),
+      onPlace: (start, end) => this.goTo(start, end),
+      onUnit: ([layer, unit]) => {
+        trigger("select", { unit: `${this.searched === "b" ? "B " : ""}hidden ${layer}:${unit}` });
+      },
+    });
+    this.pickers = this.sides.map(({ text }, number) => {
+      return new StretchPicker(text, (stretch) => this.showPattern(stretch, LETTERS[number]));
+    });
+  }
+
+  update(value) {
+    if (!value?.a) return;
+    const isOther = value.a.heat.text !== this.value.a?.heat.text;
+    const isSearched = !isOther && value[this.searched]?.model === this.value[this.searched]?.model;
+    if (!isSearched) {
+      this.pattern.show(null);
+      for (const picker of this.pickers) picker.mark(-1, -1);
+    }
+    this.value = value;
+    this.element.classList.toggle("single", !value.b);
+    this.shown = value.b ? this.sides : this.sides.slice(0, 1);
+    this.shown.forEach((side, number) => side.show(value[LETTERS[number]]));
+    for (const letter of LETTERS) {
+      this.element.querySelector(`#seen-line-${letter}`).textContent = readable(value[letter]?.line ?? "");
+    }
+    this.symbols = Array.from(value.a.heat.text);
+    const cell = this.element.querySelector("#cell");
+    for (const letter of LETTERS) cell.classList.toggle(letter, value.unit.side === letter);
+    this.cell.show({ ...value.unit, symbols: this.symbols });
+    const last = this.symbols.length - 1;
+    this.goTo(isOther ? Math.min(FIRST_PLACE, last) : this.place);
+  }
+
+  /** Explain a character in both texts, of which the one of that number is pointed at. */
+  point(place, number) {
+    if (this.isPointing) return;
+    this.isPointing = true; // the other text would ask for the same
+    this.place = place;
+    for (const side of this.shown) {
+      if (side !== this.shown[number]) side.text.point(place);
+      side.trace(place);
+    }
+    this.isPointing = false;
+    this.cell.point(place);
+  }
+
+  /** Hold a character in the other text as well, or let it go there, place -1. */
+  hold(place, number) {
+    this.isPointing = true;
+    for (const side of this.shown) if (side !== this.shown[number]) side.text.hold(place);
+    this.isPointing = false;
+  }
+
+  /** Go to a place, and mark the stretch that begins there. */
+  goTo(place, end) {
+    if (place >= this.symbols.length) return;
+    if (end) this.pickers[LETTERS.indexOf(this.searched)].mark(place, Math.min(end, this.symbols.length));
+    this.sides[0].text.point(place);
+    for (const { text: each } of this.shown) showInside(each.text, each.text.children[place]);
+  }
+
+  showPattern({ start, end }, letter) {
+    this.searched = letter;
+    const { model, units, heat } = this.value[letter];
+    this.pattern.show({ title: model, symbols: Array.from(this.value.longer || heat.text), start, end, units });
+  }
+
+  async search({ start, end, threshold }) {
+    const { model, heat } = this.value[this.searched];
+    const failed = { error: "The server did not answer: try again." };
+    const request = [model, heat.text, this.value.longer, start, end, threshold];
+    return (await this.server.pattern(...request).catch(() => failed)) ?? failed;
+  }
+}
+
+/** Scroll a text so that one of its characters is seen; the page stays where it is. */
+function showInside(text, span) {
+  const [outer, inner] = [text.getBoundingClientRect(), span.getBoundingClientRect()];
+  if (inner.top < outer.top || inner.bottom > outer.bottom) {
+    text.scrollTop += inner.top - outer.top - text.clientHeight / 2;
+  }
+}
+
+/** The component of components.py. */
+export function insideStage(element, props, trigger, watch, server) {
+  const stage = new InsideStage(element, trigger, server);
+  const update = () => stage.update(props.value);
+  watch("value", update);
+  update();
+}
