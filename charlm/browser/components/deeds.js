@@ -20,7 +20,7 @@ function valuesOf(id) {
   return field ? [field.value] : [];
 }
 
-/** Return the Heat of a text that a model has written, and `key`, which is that of all texts with its settings. */
+/** Return the Heat of a text that a model has written, and `key`, the same for all texts with its settings, or "". */
 function writtenBy(side) {
   const value = byId(`output-${side}`)?.querySelector(".heat")?.parentElement.heatText?.value;
   if (!value?.run) return { text: "", key: "" };
@@ -128,7 +128,7 @@ export class Deeds {
     for (const { id } of event.composedPath()) if (id) this.used.add(id);
   }
 
-  /** Look at the texts. guess: the symbol that is expected next in model A's, if one was typed. */
+  /** Look at the texts; return whether model A's has grown. guess: the symbol that is expected next, if one was typed. */
   look(guess) {
     SIDES.forEach((side, place) => {
       const { text, key, run } = writtenBy(side);
@@ -137,7 +137,10 @@ export class Deeds {
       this.texts.set(key, { side, text, run });
     });
     const { text, key } = writtenBy("a");
-    const start = key === this.seen.key && text.startsWith(this.seen.text) ? this.seen.text.length : 0;
+    const isSame = key === this.seen.key;
+    // a text that is gone on with has no settings, or is shorter, until its model writes
+    if (key === "" || (isSame && this.seen.text.startsWith(text))) return false;
+    const start = isSame && text.startsWith(this.seen.text) ? this.seen.text.length : 0;
     const symbol = Array.from(text.slice(start))[0];
     if (symbol !== undefined && guess) this.guesses.push({ symbol, isRight: symbol === guess });
     this.seen = { text, key };

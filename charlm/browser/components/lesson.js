@@ -1,7 +1,7 @@
 /* A lesson: a panel at the bottom of the page whose steps say what to do, and whether it was done. */
 
 import { CHECKS, Deeds, isCalled, recordedLoss } from "./deeds.js";
-import { make, named, readable } from "./text.js";
+import { byId, make, named, readable } from "./text.js";
 
 const LOOKS = 250; // milliseconds between two looks at the page
 const DEEDS = ["click", "input", "change", "keydown"];
@@ -123,6 +123,7 @@ class Lesson {
       if (check.kind !== "predict") item.input.inputMode = "decimal";
       item.said = make("span", "hint lesson-said");
       item.said.setAttribute("role", "status");
+      item.input.addEventListener("focus", () => this.look()); // what was written before is not what is guessed
       words.append(item.input);
       element.append(item.said);
     }
@@ -192,7 +193,7 @@ function button(id, words, action) {
 /** Say after the text has grown how good the guess was, and make room for the next one. */
 function tellGuess({ input, said }, guesses, guess) {
   if (!guess) {
-    said.textContent = "Type your guess before the model writes.";
+    if (guesses.length) said.textContent = "Type your guess before the model writes.";
     return;
   }
   const { symbol } = guesses.at(-1);
@@ -220,11 +221,11 @@ function replaceAddress(address) {
   }
 }
 
-/** Offer a lesson in the bar at the top, and show it if the address asks for it: `lesson=N` is its step.
+/** Offer a lesson in the bar at the top, once, and show it if the address asks for it: `lesson=N` is its step.
 
     names: of the page's models. */
 export function openLesson({ lesson, names }) {
-  if (!lesson) return;
+  if (!lesson || byId("lesson-start")) return;
   const begin = () => {
     start.hidden = true;
     return new Lesson(lesson, names, () => (start.hidden = false));

@@ -6,7 +6,7 @@ import urllib.parse
 import numpy as np
 import pytest
 from browser import ROOT
-from models import make_model
+from models import make_lm, make_model
 
 from charlm.browser.export import export as export_to
 from charlm.browser.lesson import CHECKS, LONGEST, chosen_lesson, parse_lesson, read_lesson
@@ -15,6 +15,7 @@ from charlm.errors import RequestError
 from charlm.model.folder import Model
 from charlm.web import address
 from charlm.web.heat import shades
+from charlm.web.models import ModelRegistry, ServedModel
 
 HEAD = "title: A lesson\nstep: One\ntext: Do it.\n"
 WHOLE = """# for the second year
@@ -121,9 +122,10 @@ def test_the_addresses_of_the_bundled_lesson_can_be_opened():
     lesson = chosen_lesson()
     models = {path.name for path in (ROOT / "weights").iterdir()}
     assert set(lesson.models) <= models
+    registry = ModelRegistry([ServedModel(name, make_lm(), "bundled") for name in models])
     for step in lesson.steps:
         query = dict(urllib.parse.parse_qsl(step.open, strict_parsing=True))
-        found = address.read_address(query, dict.fromkeys(models))
+        found = address.read_address(query, registry)
         assert (found.view, found.problems) == (query["view"], [])
         assert ("seed" in query) == (found.settings is not None)
 

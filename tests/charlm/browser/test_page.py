@@ -986,3 +986,94 @@ def test_strangers_strings_are_text_in_every_view(visit, tmp_path):
         assert view == "Write" or "<img src=x onerror=window.ran=1>" in seen["text"]
     opened.tab.locator("#share").click()
     assert opened.tab.evaluate(LOOK)["elements"] == []
+
+
+@pytest.mark.slow
+def test_the_lesson_is_walked_from_its_first_step_to_its_last(visit, tmp_path):
+    names = ("shakespeare-rnn", "shakespeare-lstm", "homework-lstm")
+    export_to([str(WEIGHTS / name) for name in names], tmp_path / "page.html")
+    opened = visit(tmp_path / "page.html")
+    tab = opened.tab
+    lesson = tab.locator("#lesson")
+
+    def begin(title):
+        """Open what a step needs."""
+        lesson.get_by_role("heading", name=title).wait_for()
+        with tab.expect_navigation():
+            lesson.get_by_role("link", name="Open what this step needs").click()
+        opened.wait_until("window.charlm?.isOpen()")
+
+    def finish():
+        """Wait until a step is done, and go on."""
+        lesson.get_by_text("Done", exact=True).wait_for()
+        assert lesson.locator(".lesson-result").is_visible()
+        if lesson.get_by_role("button", name="Next step").is_enabled():
+            lesson.get_by_role("button", name="Next step").click()
+
+    def wait_until_written(length):
+        opened.wait_for("output-a", length)
+        opened.wait_for("output-b", length)
+        opened.wait_until("!document.body.classList.contains('writing')")
+
+    tab.get_by_role("button", name="Lesson", exact=True).click()
+    begin("1 of 8: Make the RNN forget who is speaking")
+    wait_until_written(150)
+    before = [opened.text(f"output-{side}") for side in "ab"]
+    opened.fill(prompt=tab.locator("#prompt").input_value().replace("KING RICHARD III", "JULIET"))
+    opened.generate(150)
+    finish()
+    assert opened.text("output-a") == before[0]
+    assert opened.text("output-b") != before[1]
+
+    begin("2 of 8: Find the temperature at which it stops making words")
+    wait_until_written(400)
+    opened.slide("temperature", 1.4)
+    opened.generate(300)
+    lesson.get_by_label("The temperature at which").fill("1.4")
+    finish()
+
+    begin("3 of 8: Predict the next symbol before the model does")
+    wait_until_written(1)
+    for tried, guess in enumerate("hangy", 1):
+        lesson.get_by_label("You expect next:").fill(guess)
+        tab.locator("#continue").click()
+        lesson.get_by_text(f"of {tried}.").wait_for()
+    assert lesson.locator(".lesson-said").inner_text() == "The model wrote “e”. Right: 4 of 5."
+    finish()
+
+    begin("4 of 8: Find the unit that counts the line")
+    opened.wait_until("document.querySelectorAll('#seen-b .heat-text span').length > 1000")
+    tab.locator("#unit-model").select_option("1")
+    tab.locator("#unit-layer").select_option("1")
+    tab.locator("#unit-number").fill("437")  # is on in the speaker's name
+    tab.locator("#colour").select_option("h")
+    tab.locator("#unit-number").fill("508")
+    finish()
+
+    begin("5 of 8: See the leak in the homework's curves")
+    tab.locator("#learn-models").get_by_label("homework-lstm").check()
+    lesson.get_by_label("Its validation loss").fill("0.47")
+    lesson.get_by_label("Its unseen loss").fill("3.38")
+    finish()
+    assert serious_violations(tab) == []
+
+    begin("6 of 8: Force a character and see the text go another way")
+    wait_until_written(200)
+    tab.locator("#output-a [data-place='20']").click()
+    tab.locator("#alternatives button:not([aria-current])").first.click()
+    finish()
+
+    lesson.get_by_role("heading", name="7 of 8: See how one character was drawn").wait_for()
+    tab.locator("#output-a [data-place='5']").click()
+    slider = tab.locator("#drawn input[type=range]").first
+    slider.focus()
+    slider.press("ArrowRight")
+    finish()
+
+    begin("8 of 8: Compare what two models expect")
+    opened.wait_until("document.querySelectorAll('#seen-b .heat-text span').length > 1000")
+    tab.locator("#colour").select_option("difference")
+    tab.locator("#seen-a [data-place='573']").click()
+    finish()
+    tab.set_viewport_size({"width": 360, "height": 640})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
