@@ -9,11 +9,11 @@ import { byId } from "./components/text.js";
 /** The panels below the texts, for the panels of both texts, {a, b}.
 
     write: called with a panel, settings, the Heat of what stays and choices, to write the rest of a text.
-    extend: called to write one symbol more. fail: called with an error.
+    extend: called to write one symbol more. fail: called with an error. showed: called when another branch is shown.
     shown: the panel and the details of the character that is described, null if there is none. */
 export class Choices {
-  constructor(panels, { write, extend, fail }) {
-    Object.assign(this, { panels, write, extend, fail, shown: null, wanted: null, isLooking: false });
+  constructor(panels, { write, extend, fail, showed = () => {} }) {
+    Object.assign(this, { panels, write, extend, fail, showed, shown: null, wanted: null, isLooking: false });
     this.history = new BranchHistory();
     const onChoose = (symbol) => this.choose(symbol);
     this.alternatives = new Alternatives(byId("alternatives"), { onChoose, onLeave: () => this.leave() });
@@ -129,8 +129,8 @@ export class Choices {
   go(panel, branch) {
     if (branch) panel.restore(branch.value);
     this.branches.update();
-    const place = this.shown?.panel === panel ? this.shown.details.place : 0;
-    this.describeAgain(panel, place);
+    if (this.shown?.panel === panel) this.describeAgain(panel, this.shown.details.place);
+    this.showed();
   }
 
   describeAgain(panel, place) {

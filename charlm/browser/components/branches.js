@@ -159,8 +159,8 @@ export class Branches {
 
   makeRow(side, { key, branch, depth, isCurrent }) {
     const [place, symbol] = branch.forced.at(-1) ?? [];
-    const number = this.history.begun ? `, text ${Number(key.split(":")[0]) + 1}` : "";
-    const drawn = `${side.toUpperCase()} as drawn${number}`;
+    const number = Number(key.split(":")[0]) + 1;
+    const drawn = `${side.toUpperCase()}${this.history.begun ? `, text ${number}` : ""} as drawn`;
     const words = symbol === undefined ? drawn : `${named(symbol)} at ${place + 1}`;
     const button = make("button", "branch");
     button.type = "button";

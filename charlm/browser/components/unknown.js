@@ -5,6 +5,7 @@ import { label, make, named } from "./text.js";
 const SUBSTITUTES = {
   "‘’‚‛`´′": "'",
   "“”„‟«»″": '"',
+  '"': "'",
   "–—‒―−‐‑": "-",
   "…": "...",
   "\u00a0\u2002\u2003\u2009\u202f\t": " ",
@@ -25,9 +26,10 @@ const MOST_OFFERED = 8; // distinct symbols that the line names; “all” is fo
 
 /** Return what a model that knows `vocab`, a Set, can read in place of a symbol; "" if nothing is like it. */
 export function substituteFor(symbol, vocab) {
-  const [, replacement = ""] = Object.entries(SUBSTITUTES).find(([symbols]) => symbols.includes(symbol)) ?? [];
+  const replaced = (each) => Object.entries(SUBSTITUTES).find(([all]) => each && all.includes(each))?.[1] ?? "";
   const bare = symbol.normalize("NFKD").replace(/\p{M}/gu, "");
-  const candidates = [replacement, bare].flatMap((each) => [each, each.toLowerCase(), each.toUpperCase()]);
+  const found = [replaced(symbol), bare, replaced(replaced(symbol))];
+  const candidates = found.flatMap((each) => [each, each.toLowerCase(), each.toUpperCase()]);
   const isKnown = (each) => each !== "" && Array.from(each).every((one) => vocab.has(one));
   return candidates.find(isKnown) ?? "";
 }

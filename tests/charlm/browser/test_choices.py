@@ -205,6 +205,7 @@ def test_a_symbol_that_is_not_known_has_a_substitute_that_is(page, symbol, subst
     call = "async (given) => (await import('/components/unknown.js')).substituteFor(given[0], new Set(given[1]))"
     assert page.evaluate(call, [symbol, vocab]) == substitute
     assert page.evaluate(call, ["É", "e"]) == "e"  # where the model knows no capital letters
+    assert page.evaluate(call, ["“", "'"]) == "'"  # where it knows no quotation marks
 
 
 def test_unknown_symbols_are_marked_while_typing_and_replaced_at_a_click(page):
