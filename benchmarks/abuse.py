@@ -554,6 +554,7 @@ ADDRESSES = (
             "/dev/zero",
             "/tmp",
             "a" * 64 + "/my-model.zip",
+            "a" * 64 + "/my-model.html",
             "/etc/" + "a" * 64 + "/my-model.zip",
             "../" + "a" * 64 + "/my-model.zip",
         )

@@ -583,6 +583,8 @@ class TestTrain:
         visitor.choose("train-start", "shakespeare-rnn")
         visitor.page.locator("#train-cell").wait_for(state="hidden")
         visitor.page.locator("#train-go").click()
+        visitor.wait_until("document.querySelector('#train-sample .heat-text')?.children.length > 10")  # one epoch
+        visitor.page.evaluate("document.querySelector('#train-stop')?.click()")  # unless it has ended already
         visitor.wait_for_words("train-status", "the model is that of epoch")
         visitor.choose("train-start", "random weights")
         visitor.page.locator("#train-cell").wait_for()
