@@ -177,7 +177,7 @@ def static_space_files(space: str, models: Mapping[HubName, Description]) -> dic
     hosts = {host: None for described in models.values() for host in download_hosts(described)}
     card = _static_card(space, list(models.values()))
     licence = source_folders()[""] / "LICENSE"
-    return static_files(pages, endpoint(), list(hosts), chosen_lesson()) | {
+    return static_files(pages, endpoint(), list(hosts), chosen_lesson(), space) | {
         "README.md": card.encode(),
         "LICENSE": licence.read_bytes(),
     }

@@ -97,31 +97,30 @@ export function readSeed(typed) {
 }
 
 /** Return the address of this page with other parameters, and with the model that it loads, if there is one. */
-export function addressWith(parameters) {
+function addressWith(parameters) {
   const address = new URL(location.href);
   const model = models.find(({ loadedAs }) => loadedAs)?.loadedAs ?? address.searchParams.get("model");
   address.hash = "";
   address.search = "";
   if (model !== null) address.searchParams.set("model", model);
   for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value);
-  return address.href;
+  return address;
 }
 
-/** Return the address that opens this page with a text that it writes again.
+/** Return the parameters of a shared text.
 
     settings: with `forced`, {a, b}, the choices of the visitor in both texts. */
-export function linkTo(settings, extra = { view: "write" }) {
+export function parametersOf(settings) {
   const parameters = Object.entries(PARAMETERS).map(([name, setting]) => [name, settings[setting]]);
-  const chosen = Object.entries(settings.forced ?? {}).filter(([, forced]) => forced.length);
-  const choices = chosen.map(([side, forced]) => [`f${side}`, encodeChoices(forced)]);
-  return addressWith({ ...extra, ...Object.fromEntries([...parameters, ...choices]) });
+  const choices = Object.entries(settings.forced ?? {}).map(([side, forced]) => [
+    `f${side}`,
+    forced.length ? encodeChoices(forced) : undefined,
+  ]);
+  return Object.fromEntries([...parameters, ...choices]);
 }
 
-/** Put a view into the address, so that it can be passed on; not every browser allows it to a page from disk. */
-export function setAddress(view) {
-  try {
-    history.replaceState(null, "", addressWith({ view }));
-  } catch {
-    // the address then stays that of the first view
-  }
+/** Return the address that opens this page with a text that it writes again. */
+export function linkTo(settings, extra = { view: "write" }) {
+  const known = Object.entries({ ...extra, ...parametersOf(settings) }).filter(([, value]) => value !== undefined);
+  return addressWith(Object.fromEntries(known));
 }

@@ -2,6 +2,7 @@
 
 import { CellPanel } from "./components/cell.js";
 import { HeatText } from "./components/heat.js";
+import { keepState } from "./components/state.js";
 import { byId, readable, sentence } from "./components/text.js";
 import { coloursOfGate, Inspected } from "./inspected.js";
 import { entryOf, getModel, inShort, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
@@ -108,6 +109,32 @@ class InsideView {
       text.reveal(place); // and the other text follows
     }
     if (this.cell.place !== place) this.cell.point(place);
+    if (isHeld) this.keep();
+  }
+
+  /** Keep what is shown in the address. */
+  keep() {
+    const { colour, unit } = this.fields;
+    const [a, b] = this.names;
+    const text = this.seen.text === scene.text ? undefined : this.seen.text;
+    const ofUnit = [SURPRISAL, DIFFERENCE].includes(colour) ? undefined : "ab"[unit.model];
+    const words = ofUnit ? `${colour} ${unit.layer}:${unit.unit}` : colour;
+    keepState("inside", { a, b, colour: words, of: ofUnit, place: this.isHeld ? this.place : undefined, text });
+  }
+
+  /** Show what an address holds: the models, the text, the colours, the unit, the place. */
+  async restore(query) {
+    for (const side of LETTERS) {
+      if (models.some(({ name }) => name === query.get(side))) byId(`inspect-model-${side}`).value = query.get(side);
+    }
+    byId("inspect-text").value = query.get("text") ?? byId("inspect-text").value;
+    const [, gate, layer, number] = /^(\w+) (\d{1,3}):(\d{1,5})$/.exec(query.get("colour") ?? "") ?? [];
+    const unit = { model: query.get("of") === "b" ? 1 : 0, layer: Number(layer), unit: Number(number) };
+    this.fields.choose(gate ? unit : this.fields.unit);
+    this.fields.colour = gate ?? query.get("colour") ?? SURPRISAL;
+    await (byId("inspect-text").value ? this.inspect() : this.open());
+    const place = Number(query.get("place") ?? NaN);
+    if (Number.isInteger(place) && place >= 0) this.goTo(place, true);
   }
 
   /** Colour the texts, and show the unit step by step once its gates are known. */
@@ -115,6 +142,7 @@ class InsideView {
     const { seen } = this;
     const { unit, colour } = this.fields;
     if (!seen) return;
+    this.keep();
     if ([SURPRISAL, DIFFERENCE].includes(colour)) this.colour({});
     try {
       const { cell, gates } = await seen.gatesOf(unit);
@@ -186,10 +214,12 @@ class InsideView {
 }
 
 /** Open the view, with the models of *Write*. */
-export function openInside(tell) {
+export function openInside(tell, settings, query) {
   const offer = (side, name) => offerModels(byId(`inspect-model-${side}`), name);
   const first = (side, number) => byId(`model-${side}`).value || models[Math.min(number, models.length - 1)].name;
   LETTERS.forEach((side, number) => offer(side, first(side, number)));
   whenAdded(() => LETTERS.forEach((side) => offer(side, byId(`inspect-model-${side}`).value)));
-  new InsideView(tell).open();
+  const view = new InsideView(tell);
+  view.restore(query);
+  return view;
 }

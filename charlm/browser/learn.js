@@ -1,6 +1,7 @@
 /* The view *Learn*: the loss curves of the training records, what they show, what the models wrote meanwhile. */
 
 import { AXES, Curves, LOSS_UNITS, LOSSES } from "./components/curves.js";
+import { keepState } from "./components/state.js";
 import { makeReading } from "./components/reading.js";
 import { byId, make, makeCard, readable, save } from "./components/text.js";
 import { models, reading, whenAdded } from "./models.js";
@@ -74,8 +75,8 @@ function csvOf(shown) {
   return [["model", ...COLUMNS], ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
 }
 
-/** Open the view. */
-export function openLearn() {
+/** Open the view as the parameters of an address ask for. */
+export function openLearn(tell, settings, query) {
   const recorded = models.filter(({ history }) => history);
   const first = comparable(recorded);
   const offerRecord = (model, isChosen) =>
@@ -99,11 +100,15 @@ export function openLearn() {
   };
   const draw = () => {
     const [unit, axis, scale] = ["unit", "axis", "scale"].map((id) => chosen(id)[0]);
-    const sides = ["model-a", "model-b"].map((id) => byId(id).value);
+    const sides = ["model-a", "model-b"].map((id, place) => byId(id).value || (models[place] ?? models[0]).name);
     const records = shown().map(({ name, history }) => [name, history]);
     props.value = { records, unit, axis, scale, sides, published: publishedFor(shown()) };
     curves.update();
     byId("reading").replaceChildren(...makeReading(readingOf(shown()), curves));
+  };
+  const keep = () => {
+    const [unit, axis, scale] = ["unit", "axis", "scale"].map((id) => chosen(id)[0]);
+    keepState("learn", { models: chosen("learn-models").join(","), unit, axis, scale, epoch: byId("epoch").value });
   };
   const showModels = () => {
     draw();
@@ -112,10 +117,25 @@ export function openLearn() {
     byId("epoch").value = last;
     showSamples();
   };
+  const restore = (parameters) => {
+    const names = parameters.get("models")?.split(",") ?? [];
+    const wanted = { unit: [parameters.get("unit")], axis: [parameters.get("axis")], scale: [parameters.get("scale")] };
+    for (const [id, values] of Object.entries({ ...wanted, "learn-models": names })) {
+      const inputs = [...byId(id).querySelectorAll("input")];
+      if (!inputs.some(({ value }) => values.includes(value))) continue;
+      for (const input of inputs) input.checked = values.includes(input.value);
+    }
+    showModels();
+    if (parameters.has("epoch")) byId("epoch").value = parameters.get("epoch");
+    showSamples();
+  };
   for (const id of ["unit", "axis", "scale", "model-a", "model-b"]) byId(id).addEventListener("change", draw);
   byId("learn-models").addEventListener("change", showModels);
   byId("epoch").addEventListener("input", showSamples);
+  byId("view-learn").addEventListener("change", keep); // after what shows it
   byId("save-png").addEventListener("click", () => curves.savePng("curves.png"));
   byId("save-csv").addEventListener("click", () => save(csvOf(shown()), "curves.csv", "text/csv"));
-  showModels();
+  restore(query);
+  keep();
+  return { restore };
 }

@@ -1,12 +1,15 @@
 /* The page without a server: its tabs, and its views, each in a module of its own. */
 
 import { openAbout } from "./about.js";
-import { readAddress, setAddress } from "./address.js";
+import { readAddress } from "./address.js";
 import { openInside } from "./inside.js";
 import { openLearn } from "./learn.js";
 import { hasHub, lendModel, lesson, loadEngine, models, readPage } from "./models.js";
 import { openWrite } from "./write.js";
+import { announceAtRest } from "./components/announce.js";
 import { openLesson } from "./components/lesson.js";
+import { makeLinkMenu } from "./components/link.js";
+import { readState, showState, whenReturned } from "./components/state.js";
 import { byId, makeLine } from "./components/text.js";
 
 /** Show what went wrong above the views. */
@@ -15,19 +18,20 @@ function tell(problem) {
 }
 
 const tabs = [...document.querySelectorAll("#views [role=tab]")];
-const opened = new Set(); // names of the views that have been shown
+const opened = new Map(); // the views that have been shown, by name
 const openers = { write: openWrite, learn: openLearn, inside: openInside, about: openAbout };
 
-function showView(view, settings) {
+/** Show a view. settings: of a shared text. query: the parameters of the address, if it was opened or returned to. */
+function showView(view, settings, query) {
   for (const tab of tabs) {
     const isShown = tab.id === `tab-${view}`;
     tab.setAttribute("aria-selected", String(isShown));
     tab.tabIndex = isShown ? 0 : -1;
     byId(tab.id.replace("tab", "view")).hidden = !isShown;
   }
-  if (opened.has(view)) return;
-  opened.add(view);
-  openers[view](tell, settings);
+  showState(view);
+  if (!opened.has(view)) opened.set(view, openers[view](tell, settings, query ?? new URLSearchParams()));
+  else if (query) opened.get(view)?.restore?.(query);
 }
 
 function connectTabs() {
@@ -40,15 +44,12 @@ function connectTabs() {
   });
   for (const tab of tabs) {
     const view = tab.id.replace("tab-", "");
-    tab.addEventListener("click", () => {
-      showView(view);
-      setAddress(view);
-    });
+    tab.addEventListener("click", () => showView(view));
   }
 }
 
 async function openPage() {
-  const query = new URLSearchParams(location.search);
+  const query = await readState();
   const theme = query.get("__theme"); // as in the Gradio page
   if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
   await readPage();
@@ -66,7 +67,14 @@ async function openPage() {
     model: async (name) => lendModel(name),
     isOpen: () => true,
   };
-  showView(address.view, address.settings);
+  showView(address.view, address.settings, query);
+  whenReturned((parameters) => {
+    const { view, settings, problem } = readAddress(parameters);
+    tell(problem);
+    showView(view, settings, parameters);
+  });
+  makeLinkMenu(byId("link-view"));
+  for (const id of ["progress-a", "progress-b", "seen-line-a", "seen-line-b"]) announceAtRest(byId(id));
   openLesson({ lesson, names: window.charlm.names });
   await loadEngine();
 }

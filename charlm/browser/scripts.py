@@ -11,6 +11,7 @@ COMPONENTS_STYLE = "".join(
 )
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "(\.[^"]+)";\n', re.MULTILINE)
+COMMENT = re.compile(r"^[ \t]*(?:/\*[\s\S]*?\*/|//[^\n]*)\n", re.MULTILINE)  # in lines of its own
 EXPORT = re.compile(r"^export (?=async |class |const |function |let )", re.MULTILINE)
 TOP_LEVEL = re.compile(r"^(?:async )?(?:class|const|function\*?|let) (\w+)", re.MULTILINE)
 
@@ -19,7 +20,7 @@ def join_modules(entry: Path) -> str:
     """Return one script that does what a module and those that it imports do, in a scope of its own.
 
     A page that is opened from disk can import no module, and Gradio needs its components before modules run. Modules
-    import by name, from relative paths, and no two declare the same name at the top level.
+    import by name, from relative paths, and no two declare the same name at the top level. Comments are left out.
     """
     bodies: dict[Path, str] = {}
     _collect(entry.resolve(), bodies)
@@ -45,4 +46,4 @@ def _collect(module: Path, bodies: dict[Path, str]) -> None:
         path = (module.parent / name).resolve()
         if path not in bodies:
             _collect(path, bodies)
-    bodies[module] = EXPORT.sub("", IMPORT.sub("", source)).lstrip("\n")
+    bodies[module] = EXPORT.sub("", IMPORT.sub("", COMMENT.sub("", source))).lstrip("\n")

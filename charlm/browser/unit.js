@@ -27,6 +27,12 @@ export class UnitFields {
     return byId("colour").value;
   }
 
+  set colour(name) {
+    if (![...byId("colour").options].some(({ value }) => value === name)) return;
+    byId("colour").value = name;
+    this.showLegend();
+  }
+
   /** Return whether a gate of the unit's cell is a sigmoid. */
   isSigmoid(gate) {
     return Boolean(this.gates().find(([name]) => name === gate)?.[2]);

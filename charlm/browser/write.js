@@ -1,9 +1,10 @@
 /* The view *Write*: two models continue the same prompt with the same seed, side by side. */
 
-import { checkSettings, LONGEST_TEXT, readAddress } from "./address.js";
+import { checkSettings, LONGEST_TEXT, parametersOf, readAddress } from "./address.js";
 import { Choices } from "./choices.js";
 import { changes } from "./components/changes.js";
 import { setPace } from "./components/heat.js";
+import { keepState } from "./components/state.js";
 import { byId, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
 import { entryOf, keepModels, knownPrompts, models, offerModels, whenAdded } from "./models.js";
@@ -172,6 +173,14 @@ class WriteView {
     }
     this.showWriting();
     this.compareSettings();
+    if (this.panels.a.value.run) keepState("write", parametersOf(this.shared()));
+  }
+
+  /** Show the text of an address, unless it is shown. */
+  restore(query) {
+    const { settings } = readAddress(query);
+    const isShown = () => JSON.stringify(parametersOf(this.shared())) === JSON.stringify(parametersOf(settings));
+    if (settings && !(this.panels.a.value.run && isShown())) this.open(settings);
   }
 
   showWriting() {
@@ -206,12 +215,17 @@ class WriteView {
     byId("texts-changed").textContent = changes(run, now, REMEDY);
   }
 
-  /** Show a link to the texts, or to the fields if there are none yet. */
-  share() {
+  /** Return the settings of the texts, or of the fields if there are none yet. Throws an Error for one that is wrong. */
+  shared() {
     const [a, b] = this.both.map(({ value }) => value.run?.forced ?? []);
+    const length = Math.max(...this.both.map(({ value }) => value.run?.length ?? 0));
+    return { ...(this.panels.a.value.run ?? this.read()), ...(length && { length }), forced: { a, b } };
+  }
+
+  /** Show a link to the texts. */
+  share() {
     try {
-      const length = Math.max(...this.both.map(({ value }) => value.run?.length ?? 0));
-      showLink({ ...(this.panels.a.value.run ?? this.read()), ...(length && { length }), forced: { a, b } });
+      showLink(this.shared());
     } catch (error) {
       this.tell(sentence(error));
     }
@@ -247,4 +261,5 @@ export function openWrite(tell, settings) {
     view.fill({ model_a: name });
     if (problem) tell(problem);
   });
+  return view;
 }

@@ -32,6 +32,7 @@ async function unpack(hash) {
 }
 
 async function pack(text) {
+  if (typeof CompressionStream === "undefined") return "";
   const stream = new Blob([text]).stream().pipeThrough(new CompressionStream("deflate-raw"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   if (bytes.length > MOST_PACKED) return "";
@@ -47,12 +48,12 @@ export async function readState() {
   return query;
 }
 
-/** Return the address of a view with its values. A value that is null, undefined or empty is left out. */
+/** Return the address of a view with its values. A value that is null or undefined is left out. */
 export async function addressOf(name, values, always = ALWAYS) {
   const address = new URL(location.href);
   const stays = [...address.searchParams].filter(([each]) => always.includes(each));
   const { text, ...rest } = values;
-  const others = Object.entries({ view: name, ...rest }).filter(([, value]) => value !== "" && value != null);
+  const others = Object.entries({ view: name, ...rest }).filter(([, value]) => value != null);
   address.search = new URLSearchParams([...stays, ...others]).toString();
   const packed = text ? await pack(text) : "";
   address.hash = packed ? `text=${packed}` : "";
@@ -65,7 +66,7 @@ export async function keepState(name, values) {
   if (name === view) put(await addressOf(name, kept[name]), "replaceState");
 }
 
-/** Tell that a view is shown now. Back leads to the one before it. */
+/** Tell that a view is shown now. Back leads to the one before it, if there was one. */
 export async function showState(name) {
   const isNew = view !== undefined && view !== name;
   view = name;

@@ -3,6 +3,7 @@
 
    components.py joins it with the modules that it imports; the page without a server loads these, too. */
 
+import { announceAtRest } from "../../browser/components/announce.js";
 import { changes } from "../../browser/components/changes.js";
 import { Curves } from "../../browser/components/curves.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
@@ -41,6 +42,7 @@ function listOf(makeElement) {
     };
     watch("value", update);
     update();
+    if (element.closest(".progress")) announceAtRest(element);
     return { props, update };
   };
 }
@@ -137,7 +139,8 @@ function setView(view) {
 /** Keep the values of fields in the address of their view, under these names. */
 function keep(view, names, values) {
   if (!isOpen) return;
-  keepState(view, Object.fromEntries(names.map((name, place) => [name, [values[place] ?? ""].flat().join(",")])));
+  const words = values.map((value) => [value ?? ""].flat().join(",") || undefined);
+  keepState(view, Object.fromEntries(names.map((name, place) => [name, words[place]])));
 }
 
 /** Return the parameters of the address, for the server to read. */
