@@ -98,7 +98,7 @@ def static_files(
     """Return the files of a static Space, by path, whose page fetches the models from their addresses.
 
     hub: the address of the Hub, from which a visitor may load other models. hosts: from which the page may fetch, as a
-    Content-Security-Policy names them. space: its name, USER/NAME, on whose page links then lead.
+    Content-Security-Policy names them. space: its name, USER/NAME, to whose page on the Hub links then lead.
     """
     _check(models)
     policy = {
@@ -109,8 +109,8 @@ def static_files(
         "img-src": "data: blob:",
         "connect-src": " ".join(["'self'", *hosts]),
     }
-    name = f'<meta name="charlm-space" content="{escape(space)}">'
-    head = _head(models, policy, f'{name}\n<link rel="stylesheet" href="page.css">')
+    page = f'<meta name="charlm-space" content="{escape(f"{hub}/spaces/{space}")}">\n' if space else ""
+    head = _head(models, policy, f'{page}<link rel="stylesheet" href="page.css">')
     before, after = _template(head)
     data = f'<script type="application/json" id="data">{_to_json(page_data(models, lesson) | {"hub": hub})}</script>'
     index = f'{before}{data}\n<script type="module" src="page.js"></script>\n{after}'

@@ -20,8 +20,9 @@ from charlm.errors import CharLMError
 
 STATIC = Path(__file__).parent / "static"
 SCRIPT = f"<script>{join_modules(STATIC / 'page.js')}</script>"
-# whose pages show the app, with an address bar of their own
-SPACE = f'<meta name="charlm-space" content="{escape(os.environ.get("SPACE_ID", ""))}">'
+# On a Space the address bar is that of the Hub's page around this one.
+SPACE_ADDRESS = f"https://huggingface.co/spaces/{escape(os.environ['SPACE_ID'])}" if "SPACE_ID" in os.environ else ""
+SPACE = f'<meta name="charlm-space" content="{SPACE_ADDRESS}">'
 # In the head, not in Gradio's `css`, which rewrites selectors: it splits `:is(a, b)` at the comma. The components'
 # rules stand within one that outranks what Gradio says of every button and heading.
 COMPONENTS = f":root .gradio-container {{\n{COMPONENTS_STYLE}}}\n"

@@ -6,7 +6,6 @@
 const MOST_PACKED = 4000; // characters of a compressed text: longer links get cut on their way
 const MOST_TEXT = 400_000; // bytes of a text, however well it was compressed
 const ALWAYS = ["__theme", "embed", "lesson", "model"]; // what stays in the address whichever view is shown
-const HUB = "https://huggingface.co";
 
 const kept = {}; // by view, the values that its address has
 let view; // that is shown
@@ -89,20 +88,21 @@ function put(address, how) {
   } catch {
     return; // not every browser allows it to a page from disk
   }
-  // the address bar is that of huggingface.co, which listens for this
+  // the address bar is that of the page around this one, which listens for this
   const { search: queryString, hash } = address;
-  if (spaceName() && parent !== window) parent.postMessage({ queryString, hash }, HUB);
+  const space = spaceAddress();
+  if (space && parent !== window) parent.postMessage({ queryString, hash }, new URL(space).origin);
 }
 
-/** Return the name of the Space that the page runs on, USER/NAME, or "". */
-function spaceName() {
+/** Return the address of the Space that the page runs on, on the Hub, or "". */
+function spaceAddress() {
   return document.querySelector('meta[name="charlm-space"]')?.content ?? "";
 }
 
 /** Return an address as it is passed on: on a Space, that of its page on huggingface.co. */
 export function publicLink(address) {
   const { search, hash } = address;
-  return spaceName() ? `${HUB}/spaces/${spaceName()}${search}${hash}` : address.href;
+  return spaceAddress() ? spaceAddress() + search + hash : address.href;
 }
 
 /** Return what shares the view that is shown: `link` to it, and `code` that shows it alone in another page. */

@@ -706,6 +706,37 @@ class TestLearn:
         assert Path(waiting.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
+class TestAddress:
+    def test_what_a_view_shows_is_in_the_address_and_back_and_a_link_show_it_again(self, visit, exported, lms):
+        opened = visit(exported, "?view=learn&unit=perplexity&epoch=3&models=homework-lstm")
+        opened.wait_for_words("samples", "after epoch 3:")
+        assert opened.tab.locator("#learn-models input:checked").evaluate_all(
+            "boxes => boxes.map((box) => box.value)"
+        ) == ["homework-lstm"]
+        opened.tab.get_by_label("log", exact=True).check()
+        opened.wait_until("location.search.includes('scale=log')")
+        opened.tab.get_by_role("tab", name="Look inside").click()
+        opened.wait_for("seen-a", 2000)
+        opened.tab.locator("#edit-text").click()
+        opened.tab.locator("#inspect-text").fill("ROMEO:\nWhat light is this?\n")
+        opened.tab.locator("#inspect").click()
+        opened.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 27")
+        opened.tab.locator("#seen-a .heat-text span").nth(9).click()
+        opened.wait_until("location.search.includes('place=9') && location.hash.startsWith('#text=')")
+        opened.tab.locator("#link-view summary").click()
+        opened.wait_until("document.getElementById('view-link').value.includes('#text=')")
+        link = opened.tab.locator("#view-link").input_value()
+        opened.tab.go_back()
+        opened.tab.locator("#view-learn").wait_for()
+        assert "scale=log" in opened.tab.url
+
+        other = visit(exported, link.partition("page.html")[2])
+        other.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 27")
+        assert other.text("seen-a") == "ROMEO:\nWhat light is this?\n"
+        other.tab.locator("#seen-a .cursor").wait_for()
+        assert other.tab.locator("#seen-a .cursor").get_attribute("data-place") == "9"
+
+
 class TestInside:
     def test_two_models_read_a_text_and_a_unit_and_a_pattern_are_looked_into(self, visit, exported, lms):
         rnn, lstm = lms.values()
