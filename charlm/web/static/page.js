@@ -162,7 +162,11 @@ async function opened() {
   if (!isOpen) {
     isOpen = true;
     openLesson(lesson);
-    whenReturned(() => document.querySelector("#reopen").click());
+    whenReturned((parameters, returned) => {
+      // texts that are shown stay as they are, with their branches
+      if (returned === "write" && writing.shows(parameters)) openView(returned);
+      else document.querySelector("#reopen").click();
+    });
   }
   inspectAtFirst(view);
   const filled = document.querySelector("#seed textarea, #seed input")?.value;

@@ -5,6 +5,7 @@
 import { Choices } from "../../browser/choices.js";
 import { encodeChoices } from "../../browser/components/branches.js";
 import { HeatText, LOWEST, HIGHEST, MOST_NATS } from "../../browser/components/heat.js";
+import { keepState } from "../../browser/components/state.js";
 import { byId, sentence } from "../../browser/components/text.js";
 import { UnknownMarks } from "../../browser/components/unknown.js";
 
@@ -134,6 +135,19 @@ function both() {
 /** Keep both texts as branches: they have been written, or stopped. */
 function keepBoth() {
   for (const text of both()) choices.keep(text);
+  keepAddress();
+}
+
+/** Return the parameters of an address that writes both texts again, null if there are none. */
+function parameters() {
+  const { model_a: a, model_b: b, forced, ...settings } = texts.a.heat.value.run ?? {};
+  if (a === undefined) return null;
+  return { a, b, ...settings, fa: undefined, fb: undefined, ...writing.choices(settings.length) };
+}
+
+function keepAddress() {
+  const kept = parameters();
+  if (kept) keepState("write", kept);
 }
 
 /** Write one symbol more; the promise ends with it. */
@@ -175,6 +189,11 @@ export const writing = {
   /** Called when such an event has written them. */
   written: keepBoth,
   stopped: () => choices.stop(),
+  /** Return whether the texts of an address are shown already, or it has none. */
+  shows: (query) => {
+    const shown = Object.entries(parameters() ?? { seed: undefined });
+    return shown.every(([name, value]) => (query.get(name) ?? "") === String(value ?? ""));
+  },
   modelChosen,
   mark: () => unknown?.update(),
   line: (side, line) => (progress[side] = line),
