@@ -71,6 +71,10 @@ class InsideView {
   async inspect() {
     const asked = ++this.asked;
     const { names } = this;
+    if (this.seen?.isOf(names, byId("inspect-text").value)) {
+      this.stopEditing();
+      return this.texts[0].reveal(this.place); // what was hidden has been scrolled to its beginning
+    }
     const lines = LETTERS.map((side) => byId(`seen-line-${side}`));
     const say = (model, words) => (lines[model].textContent = readable(words));
     names.forEach((name, model) => {
@@ -176,7 +180,7 @@ class InsideView {
     byId("view-inside").classList.add("editing");
     byId("inspect-text").hidden = false;
     byId("seen").hidden = true;
-    const before = (this.seen?.symbols ?? []).slice(0, this.place).join("").length;
+    const before = this.seen?.offsetOf(this.place) ?? 0;
     byId("inspect-text").setSelectionRange(before, before);
     byId("inspect-text").focus(); // which scrolls to the character
   }
@@ -191,10 +195,12 @@ class InsideView {
 
   /** Let model A write a text to look into. */
   async writeText() {
+    byId("seen-line-a").textContent = "writing";
     try {
       const lm = await getModel(this.names[0]);
       byId("inspect-text").value = await lm.generate("", { length: WRITTEN });
     } catch (error) {
+      byId("seen-line-a").textContent = "";
       return this.tell(sentence(error));
     }
     await this.inspect();

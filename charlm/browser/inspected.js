@@ -11,12 +11,13 @@ const NOTHING = "there is nothing to read: enter a text of characters that both 
 /** A text as two models read it: of the characters that both know, so that a place is the same in both.
 
     names: of model A and model B. text: as it was entered. symbols: the N characters that are shown; of a longer text
-      `searched` has more. skipped: for each model, the distinct characters that it does not know, in a string.
+      `searched` has more. skipped: for each model, the distinct characters that it does not know, in a string; unknown:
+      all of them.
     inspections: for each model, what `CharLM.inspect` returns. */
 export class Inspected {
   /** Read a text. onProgress: called with the number of the model, and the bytes of it that are there and of the whole.
 
-      Throws Error if neither character of the text is known, and what loading a model throws. */
+      Throws Error if there is no character that both models know, and what loading a model throws. */
   static async read(names, text, onProgress) {
     const load = (name, model) => getModel(name, (...progress) => onProgress(model, ...progress));
     const lms = await Promise.all(names.map(load));
@@ -27,11 +28,27 @@ export class Inspected {
     if (!searched.length) throw new Error(NOTHING);
     const symbols = searched.slice(0, LONGEST_INSPECTED);
     const inspections = await Promise.all(lms.map((lm) => lm.inspect(symbols.join(""))));
-    return new Inspected({ names, text, lms, symbols, searched, skipped, inspections });
+    return new Inspected({ names, text, lms, symbols, searched, unknown, skipped, inspections });
   }
 
   constructor(read) {
     Object.assign(this, read, { key: "", gates: undefined, asking: new AbortController() });
+  }
+
+  /** Return whether this is what these models read in a text. */
+  isOf(names, text) {
+    return this.text === text && this.names.every((name, model) => name === names[model]);
+  }
+
+  /** Return where a place lies in the text as it was entered, in UTF-16 units. */
+  offsetOf(place) {
+    let offset = 0;
+    let left = place;
+    for (const symbol of this.text) {
+      if (!this.unknown.has(symbol) && left-- === 0) break;
+      offset += symbol.length;
+    }
+    return offset;
   }
 
   /** Return a promise of what `CharLM.gates` returns of a unit, {cell, gates}. The last ones are kept, and who asks for

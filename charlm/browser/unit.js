@@ -58,7 +58,7 @@ export class UnitFields {
     byId("unit-model").value = model;
     for (const id of ["unit-number", "unit-slider"]) Object.assign(byId(id), { max: units - 1, value: this.unit.unit });
     byId("unit-count").textContent = `0 to ${units - 1}`;
-    const ofUnit = this.gates().map(([name, called]) => [name, `${name}, ${called}, of the unit`]);
+    const ofUnit = this.gates().map(([name, called]) => [name, `unit: ${name}, ${called}`]);
     const colours = [[SURPRISAL, "surprisal"], [DIFFERENCE, "difference of the two surprisals"], ...ofUnit];
     fillSelect(byId("colour"), colours, colours.some(([name]) => name === this.colour) ? this.colour : SURPRISAL);
     this.showLegend();

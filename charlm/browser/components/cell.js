@@ -38,7 +38,7 @@ const CELL_PARTS = {
   },
   rnn: {
     gates: [
-      ["sum", "of the inputs", false],
+      ["sum", "before tanh", false],
       ["h", "hidden state", false],
     ],
     equations: [["h", " = tanh ", "sum"]],

@@ -1,7 +1,7 @@
 /* A stretch of a text, the units that are on there and off beside it, and the other places where these units are on
    (Strobelt et al., "LSTMVis", 2018). */
 
-import { make, named, readable, visible } from "./text.js";
+import { make, named, readable } from "./text.js";
 
 const FIRST_THRESHOLD = 0.3;
 const SETTLED = 250; // milliseconds without a change after which a selection is taken
@@ -176,7 +176,7 @@ export class PatternPanel {
 }
 
 const BREAKS = { "\n": "↵", "\t": "⇥" };
-const inOneRow = (symbols) => symbols.map((symbol) => BREAKS[symbol] ?? visible(symbol, 0)).join("");
+const inOneRow = (symbols) => readable(symbols.map((symbol) => BREAKS[symbol] ?? symbol).join(""));
 
 /** Return a stretch in quotes, shortened. */
 function shortened(symbols) {
