@@ -7,6 +7,7 @@ import { setPace } from "./components/heat.js";
 import { keepState } from "./components/state.js";
 import { byId, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
+import { connectSliders, fillFields, readFields, valuesOfFields } from "./fields.js";
 import { entryOf, keepModels, knownPrompts, models, offerModels, whenAdded } from "./models.js";
 import { makeSmallPanels, Panel } from "./panel.js";
 import { showLink } from "./share.js";
@@ -15,8 +16,6 @@ const DEFAULTS = { length: 500, temperature: 0.8, top_k: 0, top_p: 1 };
 const TEMPERATURES = [0.5, 1, 1.5];
 const LONGEST_AT_TEMPERATURES = 1000;
 const REMEDY = "“Continue” and “Share” keep to the texts that are shown.";
-const IDS = { model_a: "model-a", model_b: "model-b", top_k: "top-k", top_p: "top-p" }; // others: as the settings
-const SHOWN_VALUES = ["temperature", "top-k", "top-p"];
 
 /** The events of the view, and its panels, {a, b}. small: those of compareTemperatures. */
 class WriteView {
@@ -70,28 +69,16 @@ class WriteView {
     for (const id of ["model-a", "model-b", "prompt", "temperature", "top-k", "top-p", "seed"]) {
       byId(id).addEventListener("input", () => this.compareSettings());
     }
-    for (const id of SHOWN_VALUES) byId(id).addEventListener("input", () => showValue(id));
+    connectSliders();
     for (const side of "ab") byId(`model-${side}`).addEventListener("change", () => this.tellModel(side));
   }
 
-  /** Return what the fields ask for. Throws an Error for a value that is not allowed. */
   read() {
-    const number = (id) => (byId(id).value.trim() === "" ? NaN : Number(byId(id).value));
-    return checkSettings({
-      model_a: byId("model-a").value,
-      model_b: byId("model-b").value,
-      prompt: byId("prompt").value,
-      length: number("length"),
-      temperature: number("temperature"),
-      top_k: number("top-k"),
-      top_p: number("top-p"),
-      seed: byId("seed").value,
-    });
+    return readFields();
   }
 
   fill(settings) {
-    for (const [name, value] of Object.entries(settings)) byId(IDS[name] ?? name).value = value;
-    for (const id of SHOWN_VALUES) showValue(id);
+    fillFields(settings);
     for (const side of "ab") this.tellModel(side);
   }
 
@@ -202,17 +189,7 @@ class WriteView {
   compareSettings() {
     const { run } = this.panels.a.value;
     if (!run) return;
-    const value = (id) => byId(id).value;
-    const now = {
-      model_a: value("model-a"),
-      model_b: value("model-b"),
-      prompt: value("prompt"),
-      temperature: Number(value("temperature")),
-      top_k: Number(value("top-k")),
-      top_p: Number(value("top-p")),
-      seed: value("seed").trim().replace(/^0+(?=.)/, "") || run.seed,
-    };
-    byId("texts-changed").textContent = changes(run, now, REMEDY);
+    byId("texts-changed").textContent = changes(run, valuesOfFields(run.seed), REMEDY);
   }
 
   /** Return the settings of the texts, or of the fields if there are none yet. Throws an Error for one that is wrong. */
@@ -230,10 +207,6 @@ class WriteView {
       this.tell(sentence(error));
     }
   }
-}
-
-function showValue(id) {
-  byId(`${id}-value`).textContent = Number(byId(id).value).toString();
 }
 
 /** Open the view. settings: of a shared text, which is written at once. */
