@@ -27,6 +27,7 @@ class WriteView {
       write: (panel, ...text) => this.run(() => panel.value.run, () => [panel.write(...text)], panel.heat.text),
       extend: () => (this.panels.a.value.run ? this.more(1) : this.generate({ length: 1 })),
       fail: (error) => this.tell(sentence(error)),
+      showed: () => this.showed(),
     });
     this.unknown = new UnknownMarks(byId("prompt"), byId("unknown"), () => this.commonVocab());
     this.connect();
@@ -73,10 +74,6 @@ class WriteView {
     for (const side of "ab") byId(`model-${side}`).addEventListener("change", () => this.tellModel(side));
   }
 
-  read() {
-    return readFields();
-  }
-
   fill(settings) {
     fillFields(settings);
     for (const side of "ab") this.tellModel(side);
@@ -105,7 +102,7 @@ class WriteView {
   /** Let both models write what the fields ask for. length: instead of theirs. forced: the choices of a shared text. */
   async generate({ length, forced = { a: [], b: [] } } = {}) {
     this.stop();
-    const ask = () => ({ ...this.read(), ...(length && { length }) });
+    const ask = () => ({ ...readFields(), ...(length && { length }) });
     await this.run(ask, (settings) => {
       this.choices.start();
       return this.both.map((panel) => panel.write(settings, {}, forced[panel.side]));
@@ -136,7 +133,7 @@ class WriteView {
     this.stop();
     byId("temperatures").hidden = false;
     if (!this.small.length) this.small = makeSmallPanels(byId("temperatures"), TEMPERATURES);
-    const ask = () => ({ ...this.read(), length: Math.min(this.read().length, LONGEST_AT_TEMPERATURES) });
+    const ask = () => ({ ...readFields(), length: Math.min(readFields().length, LONGEST_AT_TEMPERATURES) });
     const write = (settings) => this.small.map(({ panel, temperature }) => panel.write({ ...settings, temperature }));
     await this.run(ask, write, byId("temperatures"));
   }
@@ -146,7 +143,7 @@ class WriteView {
       ask: gives its settings. write: gives its promises. place: what to bring into view. */
   async run(ask, write, place = byId("output-a")) {
     try {
-      const settings = ask.call(this);
+      const settings = ask();
       this.tell("");
       byId("shared").hidden = true; // its link belongs to the texts before
       keepModels([settings.model_a, settings.model_b, byId("inspect-model-a").value, byId("inspect-model-b").value]);
@@ -158,6 +155,11 @@ class WriteView {
     } catch (error) {
       this.tell(sentence(error));
     }
+    this.showed();
+  }
+
+  /** Let the page and its address tell what the texts are now. */
+  showed() {
     this.showWriting();
     this.compareSettings();
     if (this.panels.a.value.run) keepState("write", parametersOf(this.shared()));
@@ -196,7 +198,7 @@ class WriteView {
   shared() {
     const [a, b] = this.both.map(({ value }) => value.run?.forced ?? []);
     const length = Math.max(...this.both.map(({ value }) => value.run?.length ?? 0));
-    return { ...(this.panels.a.value.run ?? this.read()), ...(length && { length }), forced: { a, b } };
+    return { ...(this.panels.a.value.run ?? readFields()), ...(length && { length }), forced: { a, b } };
   }
 
   /** Show a link to the texts. */

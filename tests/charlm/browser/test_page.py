@@ -573,6 +573,7 @@ class TestWrite:
         for name, text in (("undo", branch), ("undo", drawn), ("redo", branch)):
             opened.tab.locator(f"#{name}").click()
             assert opened.text("output-a") == text
+        opened.wait_until("() => location.search.includes('&fa=50.') && !location.search.includes('-52.')")
         opened.tab.locator("#branches button.branch").first.click()
         assert opened.text("output-a") == drawn
 
