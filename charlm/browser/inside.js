@@ -73,7 +73,8 @@ class InsideView {
     const { names } = this;
     if (this.seen?.isOf(names, byId("inspect-text").value)) {
       this.stopEditing();
-      return this.texts[0].reveal(this.place); // what was hidden has been scrolled to its beginning
+      this.texts[0].reveal(this.place); // what was hidden has been scrolled to its beginning
+      return this.paint();
     }
     const lines = LETTERS.map((side) => byId(`seen-line-${side}`));
     const say = (model, words) => (lines[model].textContent = readable(words));

@@ -376,7 +376,7 @@ def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, sit
     on = np.stack([layer["h"] for layer in expected], axis=1) > 0.05  # (N, L, H)
     stretches = on[1:-2] & on[2:-1] & ~on[:-3] & ~on[3:]  # two characters on, off before and after
     start = int(stretches.sum(axis=(1, 2)).argmax()) + 1
-    gates, pattern, has_own_bits = page.evaluate(
+    gates, pattern, has_own_bits, reverse = page.evaluate(
         """async ([folder, text, units, start, simd]) => {
             const lm = await CharLM.load(folder, { simd });
             const gates = [];
@@ -392,8 +392,10 @@ def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, sit
             const own = (await lm.gates(text, { layer, unit })).gates.c?.every(
                 (number, place) => number === cell[(place * 3 + layer) * 9 + unit],
             );
+            // what was kept of a text is not taken for another of the same length
+            const other = await lm.gates(Array.from(text).reverse().join(""), { layer, unit });
             lm.close();
-            return [gates, pattern, own];
+            return [gates, pattern, own, Array.from(other.gates.h)];
         }""",
         [folder.name, text, units, start, simd],
     )
@@ -403,6 +405,7 @@ def test_the_gates_and_the_patterns_of_a_unit_are_those_of_plain_torch(page, sit
             np.testing.assert_allclose(numbers, expected[layer][name][:, unit], atol=1e-4)
 
     assert has_own_bits is (True if cell == "lstm" else None)
+    np.testing.assert_allclose(reverse, plain_gates(model, cell, ids[::-1].copy())[2]["h"][:, 3], atol=1e-4)
     wanted = stretches[start - 1]
     assert pattern["units"] == np.argwhere(wanted).tolist() != []
     shares = {place: float((on[place] & on[place + 1])[wanted].mean()) for place in range(199)}

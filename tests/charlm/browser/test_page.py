@@ -830,6 +830,11 @@ class TestInside:
         layer, unit = pattern.units[0]
         opened.tab.locator("#pattern .pattern-unit").first.click()
         opened.wait_for_words("cell", f"homework-lstm, layer {layer}, unit {unit}")
+        opened.tab.locator("#edit-text").click()
+        field = opened.tab.locator("#inspect-text")
+        assert field.evaluate("field => field.selectionStart") == start
+        field.press("Escape")  # nothing was changed, so nothing is read
+        assert [each.all_inner_texts() for each in figures] == expected(start)
         assert serious_violations(opened.tab) == []
 
     def test_a_model_without_a_record_writes_the_text_that_is_looked_into(self, visit, tmp_path):
