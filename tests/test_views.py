@@ -407,6 +407,15 @@ class TestAddress:
             other.wait_for_words("loss-curves", "perplexity")
             other.wait_until("!document.getElementById('loss-curves').innerText.includes('shakespeare-gru')")
             assert other.page.locator("#views [role=tablist]").is_visible() == (address == link)
+        other.open(app + "/?view=inside")
+        other.page.locator("#inspect-text textarea").fill("ROMEO:\nWhat light is this?\n")
+        other.page.locator("#inspect").click()
+        other.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 27")
+        other.page.locator("#seen-a .heat-text span").nth(9).click()
+        other.wait_until("location.search.includes('place=9') && location.hash.startsWith('#text=')")
+        visitor.open(other.page.url)
+        visitor.wait_until("document.querySelector('#seen-a .cursor')?.dataset.place === '9'")
+        assert visitor.text("seen-a") == "ROMEO:\nWhat light is this?\n"
 
 
 @pytest.mark.parametrize("view", VIEWS)

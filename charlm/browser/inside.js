@@ -10,6 +10,8 @@ import { Stretches } from "./stretches.js";
 import { DIFFERENCE, SURPRISAL, UnitFields } from "./unit.js";
 
 const LETTERS = ["a", "b"]; // of the models
+const STATES = { h: "hidden", c: "cell" }; // as an address calls them, for example "B hidden 0:17"
+const UNIT = /^(?:([AB]) )?(\w+) (\d{1,3}):(\d{1,5})$/;
 const WRITTEN = 1500; // characters of the text that a model writes to be looked into
 const MOST_UNKNOWN = 0.02; // share of the scene's characters that a model may lack, or it begins with another text
 const HINT = "Point at a character, or go to it with the arrow keys.";
@@ -122,9 +124,9 @@ class InsideView {
     const { colour, unit } = this.fields;
     const [a, b] = this.names;
     const text = this.seen.text === scene.text ? undefined : this.seen.text;
-    const ofUnit = [SURPRISAL, DIFFERENCE].includes(colour) ? undefined : "ab"[unit.model];
-    const words = ofUnit ? `${colour} ${unit.layer}:${unit.unit}` : colour;
-    keepState("inside", { a, b, colour: words, of: ofUnit, place: this.isHeld ? this.place : undefined, text });
+    const isOfUnit = ![SURPRISAL, DIFFERENCE].includes(colour);
+    const words = `${unit.model ? "B " : ""}${STATES[colour] ?? colour} ${unit.layer}:${unit.unit}`;
+    keepState("inside", { a, b, colour: isOfUnit ? words : colour, place: this.isHeld ? this.place : undefined, text });
   }
 
   /** Show what an address holds: the models, the text, the colours, the unit, the place. */
@@ -133,9 +135,10 @@ class InsideView {
       if (models.some(({ name }) => name === query.get(side))) byId(`inspect-model-${side}`).value = query.get(side);
     }
     byId("inspect-text").value = query.get("text") ?? byId("inspect-text").value;
-    const [, gate, layer, number] = /^(\w+) (\d{1,3}):(\d{1,5})$/.exec(query.get("colour") ?? "") ?? [];
-    const unit = { model: query.get("of") === "b" ? 1 : 0, layer: Number(layer), unit: Number(number) };
-    this.fields.choose(gate ? unit : this.fields.unit);
+    const [, side, name, layer, number] = UNIT.exec(query.get("colour") ?? "") ?? [];
+    const unit = { model: side === "B" ? 1 : 0, layer: Number(layer), unit: Number(number) };
+    this.fields.choose(name ? unit : this.fields.unit);
+    const gate = Object.keys(STATES).find((each) => STATES[each] === name) ?? name;
     this.fields.colour = gate ?? query.get("colour") ?? SURPRISAL;
     await (byId("inspect-text").value ? this.inspect() : this.open());
     const place = Number(query.get("place") ?? NaN);

@@ -29,19 +29,22 @@ PARAMETERS: Mapping[str, Callable[[str], Any]] = {
 
 # The parameters of the view *Learn*, which are fields of its LearnView; `models` are joined by commas.
 LEARN_FIELDS = ("models", "unit", "axis", "scale", "epoch")
+# Those of *Look inside*, which are fields of its InsideView. The place is read by the browser alone.
+INSIDE_FIELDS = ("a", "b", "colour", "text")
 
 
 @dataclass(frozen=True)
 class Address:
     """The view to open, the settings of a shared text if there is one, and what is wrong with the link.
 
-    learn: values of the fields of the view *Learn*, by LEARN_FIELDS.
+    learn, inside: values of the fields of *Learn* and *Look inside*, by LEARN_FIELDS and INSIDE_FIELDS.
     """
 
     view: str
     settings: WriteSettings | None = None
     problems: list[str] = field(default_factory=list)
     learn: dict[str, Any] = field(default_factory=dict)
+    inside: dict[str, Any] = field(default_factory=dict)
 
 
 def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
@@ -51,6 +54,8 @@ def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
         view = "write"
     if view == "learn":
         return _read_learn(query, registry)
+    if view == "inside":
+        return _read_inside(query, registry)
     if not all(name in query for name in PARAMETERS):
         return Address(view)
     try:
@@ -82,6 +87,16 @@ def _read_choices(text: str) -> Choices:
     """
     pairs = [part.split(".") for part in text.split("-")] if text else []
     return check_choices([[int(place), chr(int(code, 16))] for place, code in pairs])
+
+
+def _read_inside(query: Mapping[str, str], registry: ModelRegistry) -> Address:
+    inside = {name: query[name] for name in INSIDE_FIELDS if query.get(name)}
+    try:
+        for side in SIDES:
+            _ = registry[inside.get(side, registry.names[0])]
+    except CharLMError as error:
+        return Address("inside", problems=[f"The link cannot be opened here: {error}."])
+    return Address("inside", inside=inside)  # whoever reads the text checks it, and the colour
 
 
 def _read_learn(query: Mapping[str, str], registry: ModelRegistry) -> Address:

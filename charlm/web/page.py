@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 
 from charlm.browser.lesson import Lesson
-from charlm.web.address import LEARN_FIELDS, VIEWS, read_address
+from charlm.web.address import INSIDE_FIELDS, LEARN_FIELDS, VIEWS, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.load import Downloader, may_load
@@ -51,17 +51,16 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
             with _tab("learn"):
                 learning = learn.build(registry, writing)
             with _tab("inside"):
-                inside_models = inside.build(registry)
+                looking = inside.build(registry)
             with _tab("train"):
                 training = train.build(registry, TrainingQueue(device=device, fit_on_gpu=fit_on_gpu()))
         if lesson is not None:
             lesson_panel(lesson, registry.names, elem_classes="unseen")
-        pickers: list[Picker] = [*writing.pickers, learning.models, *inside_models]
+        pickers: list[Picker] = [*writing.pickers, learning.models, *looking.pickers]
 
         # 2) the events that concern several views
         _offer_new_models(registry, [*new_models, training.trained], training.write, pickers)
-        learn_fields = [getattr(learning, name) for name in LEARN_FIELDS]
-        _open_address(registry, page, notices, tabs, pickers, writing, learn_fields)
+        _open_address(registry, page, notices, tabs, pickers, writing, learning, looking)
 
         # 3) the API
         api = Api(registry)
@@ -103,12 +102,12 @@ def _open_address(
     tabs: gr.Tabs,
     pickers: list[Picker],
     writing: write.WriteView,
-    learning: list[Any],
+    learning: learn.LearnView,
+    looking: inside.InsideView,
 ) -> None:
-    """When the page is opened, show the view of its address and fill in what the address holds.
-
-    learning: the fields of the view *Learn*, in the order of LEARN_FIELDS.
-    """
+    """When the page is opened, show the view of its address and fill in what the address holds."""
+    learn_fields = [getattr(learning, name) for name in LEARN_FIELDS]
+    inside_fields = [getattr(looking, name) for name in INSIDE_FIELDS]
 
     def open_page(parameters: str) -> list[Any]:
         address = read_address(dict(parse_qsl(parameters, keep_blank_values=True)), registry)
@@ -118,20 +117,22 @@ def _open_address(
         choices = [gr.update(choices=[*registry.names, *shared])] * len(pickers)
         values = settings.to_fields() if settings else {}
         filled = [_filled(values, name) for name in FIELDS]
-        learn = [_filled(address.learn, name) for name in LEARN_FIELDS]
+        learnt = [_filled(address.learn, name) for name in LEARN_FIELDS]
+        seen = [_filled(address.inside, name) for name in INSIDE_FIELDS]
         chosen = dict(zip(SIDES, settings.choices, strict=True)) if settings else None
         said = _notices(registry) + address.problems
-        return [said, gr.Tabs(selected=address.view), *choices, *filled, chosen, *learn]
+        return [said, gr.Tabs(selected=address.view), *choices, *filled, chosen, *learnt, *seen]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
-    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, writing.choices, *learning]
+    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, writing.choices]
+    outputs += [*learn_fields, *inside_fields]
     for happens in (page.load, reopen.click):
         opened = happens(for_page(open_page), parameters, outputs, js="() => charlm.address()", **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)
-    names = list(LEARN_FIELDS)
-    for field in learning:
-        field.change(None, learning, js=f"(...values) => charlm.keep('learn', {json.dumps(names)}, values)", **QUIET)
+    keep = f"(...values) => charlm.keep('learn', {json.dumps(LEARN_FIELDS)}, values)"
+    for field in learn_fields:
+        field.change(None, learn_fields, js=keep, **QUIET)
 
 
 def _filled(values: Mapping[str, Any], name: str) -> Any:

@@ -4,6 +4,7 @@
 import { CellPanel } from "../../browser/components/cell.js";
 import { HeatText, LOWEST, HIGHEST } from "../../browser/components/heat.js";
 import { PatternPanel, StretchPicker } from "../../browser/components/pattern.js";
+import { keepState } from "../../browser/components/state.js";
 import { make, readable } from "../../browser/components/text.js";
 
 const LETTERS = ["a", "b"]; // of the models
@@ -101,7 +102,10 @@ class InsideStage {
       this.pattern.show(null);
       for (const picker of this.pickers) picker.mark(-1, -1);
     }
+    const isFirst = !this.value.a;
     this.value = value;
+    // the text that the page begins with is in no address
+    if (isFirst && !location.hash) this.first = value.a.heat.run.text;
     this.element.classList.toggle("single", !value.b);
     this.shown = value.b ? this.sides : this.sides.slice(0, 1);
     this.shown.forEach((side, number) => side.show(value[LETTERS[number]]));
@@ -114,6 +118,25 @@ class InsideStage {
     this.cell.show({ ...value.unit, symbols: this.symbols });
     const last = this.symbols.length - 1;
     this.goTo(isOther ? Math.min(FIRST_PLACE, last) : this.place);
+    if (isOther) this.held = -1;
+    const wanted = Number(new URLSearchParams(location.search).get("place") ?? NaN);
+    if (isFirst && wanted >= 0 && wanted <= last) {
+      this.goTo(wanted);
+      this.sides[0].text.hold(wanted);
+      this.hold(wanted, 0);
+    }
+    this.keep();
+  }
+
+  /** Return the parameters of an address that shows the same. */
+  get parameters() {
+    const { model_a: a, model_b: b, text, colour } = this.value.a?.heat.run ?? {};
+    const place = this.held >= 0 ? this.held : undefined;
+    return { a, b, colour, place, text: text === this.first ? undefined : text };
+  }
+
+  keep() {
+    keepState("inside", this.parameters);
   }
 
   /** Explain a character in both texts, of which the one of that number is pointed at. */
@@ -134,6 +157,8 @@ class InsideStage {
     this.isPointing = true;
     for (const side of this.shown) if (side !== this.shown[number]) side.text.hold(place);
     this.isPointing = false;
+    this.held = place;
+    this.keep();
   }
 
   /** Go to a place, and mark the stretch that begins there. */
@@ -166,9 +191,18 @@ function showInside(text, span) {
   }
 }
 
+let stage; // of the page
+
+/** Return whether what an address holds is shown already. A text that it does not name may be any. */
+export function insideShows(query) {
+  const { text, ...shown } = stage.parameters;
+  if (shown.a === undefined || (query.get("text") ?? "") !== (text ?? "")) return false;
+  return Object.entries(shown).every(([name, value]) => !query.has(name) || query.get(name) === String(value ?? ""));
+}
+
 /** The component of components.py. */
 export function insideStage(element, props, trigger, watch, server) {
-  const stage = new InsideStage(element, trigger, server);
+  stage = new InsideStage(element, trigger, server);
   const update = () => stage.update(props.value);
   watch("value", update);
   update();

@@ -19,7 +19,7 @@ import {
   whenReturned,
 } from "../../browser/components/state.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
-import { insideStage } from "./inside.js";
+import { insideShows, insideStage } from "./inside.js";
 import { Progress } from "./progress.js";
 import { Samples } from "./samples.js";
 import { openWrite, writing, WrittenText } from "./write.js";
@@ -164,11 +164,12 @@ async function opened() {
     openLesson(lesson);
     whenReturned((parameters, returned) => {
       // texts that are shown stay as they are, with their branches
-      if (returned === "write" && writing.shows(parameters)) openView(returned);
+      const shows = { write: writing.shows, inside: insideShows }[returned];
+      if (shows?.(parameters)) openView(returned);
       else document.querySelector("#reopen").click();
     });
   }
-  inspectAtFirst(view);
+  if (view === "inside" && !insideShows(query)) document.querySelector("#inspect").click();
   const filled = document.querySelector("#seed textarea, #seed input")?.value;
   const hasText = query.has("seed") && filled === query.get("seed");
   openWrite(hasText);

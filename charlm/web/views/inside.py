@@ -1,5 +1,6 @@
 """The view *Look inside*: what two models expected in a text, what their units did, how far back they look."""
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -38,8 +39,22 @@ class Controls(NamedTuple):
     write: gr.Button
 
 
-def build(registry: ModelRegistry) -> list[gr.Dropdown]:
-    """Lay out the view and connect it; return the pickers of models."""
+@dataclass(frozen=True)
+class InsideView:
+    """The components that the rest of the page uses.
+
+    pickers: all that choose models. a, b, colour, text: what an address holds of the view.
+    """
+
+    pickers: list[gr.Dropdown]
+    a: gr.Dropdown
+    b: gr.Dropdown
+    colour: gr.Dropdown
+    text: gr.Textbox
+
+
+def build(registry: ModelRegistry) -> InsideView:
+    """Lay out the view and connect it."""
     inspector = Inspector(registry)
     with gr.Row(elem_classes="view"):
         with gr.Column(elem_classes="controls", scale=0, min_width=288):
@@ -51,7 +66,7 @@ def build(registry: ModelRegistry) -> list[gr.Dropdown]:
             with gr.Accordion("How far back the models look", open=False, elem_id="how-far-back"):
                 compared = _contexts(inspector, registry, controls.text)
     _connect(inspector, controls, changed, stage)
-    return [*controls.models, compared]
+    return InsideView([*controls.models, compared], *controls.models, controls.colour, controls.text)
 
 
 def _controls(registry: ModelRegistry) -> Controls:

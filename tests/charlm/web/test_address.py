@@ -124,3 +124,11 @@ def test_a_link_to_curves_that_cannot_be_drawn_says_why(change, message):
     assert (address.view, address.learn) == ("learn", {})
     (problem,) = address.problems
     assert message in problem
+
+
+def test_a_link_to_look_inside_fills_in_models_text_and_colour():
+    query = {"view": "inside", "a": "two", "colour": "B hidden 0:1", "place": "3", "text": "ab\nba"}
+    filled = {"a": "two", "colour": "B hidden 0:1", "text": "ab\nba"}
+    assert read_address(query, REGISTRY) == Address("inside", inside=filled)
+    address = read_address(query | {"b": "nobody"}, REGISTRY)
+    assert address.inside == {} and "there is no model 'nobody' here" in address.problems[0]
