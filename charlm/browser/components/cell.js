@@ -51,7 +51,7 @@ export function gatesOfCell(cell) {
 }
 
 /** Return the shares of the numbers (N,) of a gate that are below LEFT and above RIGHT. */
-export function saturation(numbers) {
+function saturation(numbers) {
   const share = (isSaturated) => Array.prototype.filter.call(numbers, isSaturated).length / Math.max(numbers.length, 1);
   return [share((number) => number < LEFT), share((number) => number > RIGHT)];
 }
