@@ -191,7 +191,7 @@ class Panel:
         parts = [
             self._model,
             f"{len(self.heat['text']):,} characters, {rate:,.0f} per second",
-            f"{bits_per_char(self._nats / max(new, 1)):.2f} bits per character",
+            f"{self.heat.get('bits', (0, 0))[0]:.2f} bits per character",
             f"seed {self._seed}",
         ]
         if self._choices:
