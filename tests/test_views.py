@@ -361,6 +361,8 @@ def test_the_first_step_of_the_lesson_is_done_and_noticed(app, visit):
         visitor.wait_for_text(f"output-{side}", 150)
     first = [visitor.text(f"output-{side}") for side in "ab"]
     assert lesson.get_by_role("status").first.inner_text() == "0 of 1 done"
+    box = lesson.bounding_box()
+    assert box["y"] + box["height"] <= 800  # in sight, without scrolling
     visitor.fill("prompt", visitor.text("prompt").replace("KING RICHARD III", "JULIET"))
     visitor.page.locator("#generate").click()
     lesson.get_by_text("Done", exact=True).wait_for()

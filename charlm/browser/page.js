@@ -75,7 +75,7 @@ async function openPage() {
   });
   makeLinkMenu(byId("link-view"));
   for (const id of ["progress-a", "progress-b", "seen-line-a", "seen-line-b"]) announceAtRest(byId(id));
-  openLesson({ lesson, names: window.charlm.names });
+  openLesson({ lesson, names: window.charlm.names }, document.body);
   await loadEngine();
 }
 

@@ -9,13 +9,13 @@ const QUESTIONS = ["number", "bits", "loss", "predict"]; // the kinds of checks 
 
 /** A lesson on the page.
 
-    lesson: as charlm/browser/lesson.py reads it. names: of the page's models. onEnd: called when it has been ended.
+    lesson: as charlm/browser/lesson.py reads it. names, frame: as of openLesson. onEnd: called when it has been ended.
     number: of the step that is shown, from 1.
     items: its checks on the page, each {check, element, input, said, isDone}. */
 class Lesson {
-  constructor(lesson, names, onEnd) {
+  constructor(lesson, names, frame, onEnd) {
     Object.assign(this, { lesson, names, onEnd, number: 1, items: [] });
-    this.build();
+    frame.append(this.build());
     this.listen = (event) => this.deeds.use(event);
     for (const deed of DEEDS) document.addEventListener(deed, this.listen, true);
     this.show(Number(new URLSearchParams(location.search).get("lesson")) || 1);
@@ -43,7 +43,7 @@ class Lesson {
     panel.append(head, this.body);
     this.panel = panel;
     this.toggle(true);
-    document.body.append(panel);
+    return panel;
   }
 
   toggle(isOpen = this.body.hidden) {
@@ -223,12 +223,12 @@ function replaceAddress(address) {
 
 /** Offer a lesson in the bar at the top, once, and show it if the address asks for it: `lesson=N` is its step.
 
-    names: of the page's models. */
-export function openLesson({ lesson, names }) {
+    names: of the page's models. frame: the element around the page, at whose end the panel stands. */
+export function openLesson({ lesson, names }, frame) {
   if (!lesson || byId("lesson-start")) return;
   const begin = () => {
     start.hidden = true;
-    return new Lesson(lesson, names, () => (start.hidden = false));
+    return new Lesson(lesson, names, frame, () => (start.hidden = false));
   };
   const start = button("lesson-start", "Lesson", () => begin().next.focus());
   start.className = "lesson-start";

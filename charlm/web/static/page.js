@@ -161,7 +161,7 @@ async function opened() {
   showState(view);
   if (!isOpen) {
     isOpen = true;
-    openLesson(lesson);
+    openLesson(lesson, document.querySelector(".gradio-container")); // Gradio has built the bar by now
     whenReturned((parameters, returned) => {
       // texts that are shown stay as they are, with their branches
       const shows = { write: writing.shows, inside: insideShows }[returned];
@@ -210,7 +210,7 @@ window.charlm = {
   linkMenu: makeLinkMenu,
   lines: listOf(makeLine),
   cards: listOf(makeCard),
-  lesson: (value) => (isOpen ? openLesson(value) : (lesson = value)), // Gradio still builds the bar when it comes
+  lesson: (value) => (lesson = value),
   inside: insideStage,
   isOpen: () => isOpen,
   textFile, stopAll, stopped, shown, changes, setPace: paceTexts, save, savePicture, link,

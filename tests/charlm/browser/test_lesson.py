@@ -191,7 +191,7 @@ def test_a_lesson_sees_what_is_done_and_keeps_its_place_in_the_address(page):
     page.evaluate(
         """async ([lesson, html]) => {
             document.body.innerHTML = html;
-            (await import("/components/lesson.js")).openLesson({ lesson, names: ["ada/poems@0123"] });
+            (await import("/components/lesson.js")).openLesson({ lesson, names: ["ada/poems@0123"] }, document.body);
         }""",
         [LESSON, PAGE],
     )
