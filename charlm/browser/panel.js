@@ -14,7 +14,7 @@ const PAUSE = 50; // milliseconds between two lines about a text
 export class Panel {
   constructor(side, output, heading, { line, about, ...callbacks } = {}) {
     this.side = side;
-    this.props = { heading, paced: true, value: {} };
+    this.props = { heading, empty: "“Generate” lets the model continue the prompt.", paced: true, value: {} };
     this.heat = new HeatText(output, this.props, () => {}, callbacks);
     if (about) output.querySelector(".heat-label").replaceChildren(about);
     this.line = line;

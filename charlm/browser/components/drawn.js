@@ -79,6 +79,7 @@ export class Drawn {
       output.textContent = used[name] || name !== "top_k" ? used[name] : "off";
     }
     this.reset.hidden = !isTried;
+    this.steps.parentElement.classList.toggle("empty", details === null);
     this.take.hidden = true;
     if (!details) {
       this.steps.replaceChildren();

@@ -46,8 +46,9 @@ function placeOf(element) {
 
 /** A text whose characters have shades, in an element that holds a `div` of the class `heat`.
 
-    props: heading, explained (a hint below the text; with one, pointing at a character explains it), paced, and value,
-      a Heat of charlm/web/heat.py. After a change of the value, `update` shows it.
+    props: heading, empty (what stands there while there is no text), explained (a hint below the text; with one,
+      pointing at a character explains it), paced, and value, a Heat of charlm/web/heat.py. After a change of the value,
+      `update` shows it.
     trigger: called with "select" and {index} when a character is chosen.
     onPoint: called with the place of a character when it is pointed at or reached with the arrow keys.
     onChoose: called with its place, and whether it was Enter that chose it and no click. It is then held: pointing
@@ -84,6 +85,7 @@ export class HeatText {
     }
     this.text = make("div", "heat-text");
     this.text.tabIndex = 0;
+    this.text.dataset.empty = this.props.empty ?? "";
     const aria = { role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": heading };
     for (const [name, value] of Object.entries(aria)) this.text.setAttribute(name, value);
     this.text.addEventListener("mouseover", (event) => this.isHeld || this.point(placeOf(event.target)));
@@ -212,7 +214,7 @@ export class HeatText {
     }
     this.text.append(added);
     this.shown = Math.max(this.shown, end);
-    if (isAtEnd && !this.value.details) this.text.scrollTop = this.text.scrollHeight;
+    if (isAtEnd && !this.value.details && !this.isHeld) this.text.scrollTop = this.text.scrollHeight;
   }
 
   /** Return the shade of a place, null if it has none. */

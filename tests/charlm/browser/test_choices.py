@@ -275,3 +275,17 @@ def test_a_character_is_held_until_it_is_chosen_again_and_the_keys_reach_all(pag
     point, choose = (lambda place: ["point", place]), (lambda place: ["choose", place])
     expected = [point(1), point(2), point(2), choose(2), point(3), point(3), choose(3), point(0), point(17), point(4)]
     assert page.evaluate("calls") == expected
+
+
+def test_a_text_that_grows_scrolls_to_its_end_unless_a_character_is_held(page):
+    page.add_style_tag(content=".heat-text { height: 60px; overflow-y: auto; white-space: pre-wrap; }")
+    page.evaluate("window.shown?.remove()")
+    scroll = "document.querySelector('.heat-text').scrollTop"
+    values = [{"text": "a\n" * length, "shades": [0.1] * 2 * length, "forced": []} for length in (4, 30, 60)]
+    for value in values[:2]:
+        page.evaluate(TEXT, value)
+    assert page.evaluate(scroll) > 100
+    page.evaluate(TEXT, values[0])
+    page.locator(".heat-text span").nth(2).click()
+    page.evaluate(TEXT, values[2])
+    assert page.evaluate(scroll) < 100
