@@ -32,8 +32,16 @@ export class WrittenText {
       onPoint: (place) => choices?.point(this, place),
       onChoose: (place, isKey) => choices?.enter(this, place, isKey),
     });
-    watch("value", () => this.heat.update());
+    watch("value", () => {
+      this.wait(false);
+      this.heat.update();
+    });
     for (const event of ["pointerenter", "focusin"]) element.addEventListener(event, () => this.readAhead());
+  }
+
+  /** Show whether the text is waited for: another one may come first, or the model may be loading. */
+  wait(isWaiting) {
+    this.heat.text.parentElement.classList.toggle("waiting", isWaiting);
   }
 
   /** The Heat that is shown, and the line about it. */
@@ -180,12 +188,18 @@ export const writing = {
     isOpening = false;
     choices?.stop();
     choices?.start();
+    for (const text of both()) text.wait(true);
     return [...values.slice(0, -1), forced];
   },
   /** Return what stays of a text whose rest is to be written. */
   before: (side) => [texts[side].heat.value],
   /** Called at the end of an event that writes texts, whether it has failed or not. */
-  ended: () => both().forEach((text) => text.ended()),
+  ended: () => {
+    for (const text of both()) {
+      text.wait(false);
+      text.ended();
+    }
+  },
   /** Called when such an event has written them. */
   written: keepBoth,
   stopped: () => choices.stop(),

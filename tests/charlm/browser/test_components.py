@@ -316,3 +316,23 @@ def test_a_stretch_is_selected_by_keyboard_and_mouse_and_its_units_and_places_ca
     page.locator(".pattern input").fill("0.95")
     page.wait_for_function("() => document.querySelector('.pattern-line').textContent.startsWith('the search failed')")
     assert page.evaluate("asked[2].threshold") == 0.95 and page.locator(".pattern-place").count() == 0
+
+
+def test_a_line_that_changes_all_the_time_is_announced_when_it_rests(page):
+    said = page.evaluate(
+        """async () => {
+            const { announceAtRest } = await import("/components/announce.js");
+            const line = document.createElement("p");
+            document.body.replaceChildren(line);
+            announceAtRest(line);
+            const region = document.querySelector("[aria-live=polite]"), said = [];
+            new MutationObserver(() => said.push(region.textContent)).observe(region, { childList: true, subtree: true });
+            for (let count = 1; count <= 20; count++) {
+                line.textContent = `${count} characters`;
+                await new Promise((resolve) => setTimeout(resolve, 10));
+            }
+            while (!said.length) await new Promise((resolve) => setTimeout(resolve, 50));
+            return said;
+        }"""
+    )
+    assert said == ["20 characters"]
