@@ -83,6 +83,7 @@ def written_text(label: str, side: str, functions: Sequence[Callable[[Any], Any]
         f"charlm.writtenText('{side}', element, {{ props, trigger, watch, server }}); // sends 'select' and 'submit'",
         value={},
         heading=label,
+        empty="“Generate” lets the model continue the prompt.",
         paced=True,
         server_functions=functions,
         **kwargs,

@@ -326,7 +326,8 @@ def test_a_line_that_changes_all_the_time_is_announced_when_it_rests(page):
             document.body.replaceChildren(line);
             announceAtRest(line);
             const region = document.querySelector("[aria-live=polite]"), said = [];
-            new MutationObserver(() => said.push(region.textContent)).observe(region, { childList: true, subtree: true });
+            const note = new MutationObserver(() => said.push(region.textContent));
+            note.observe(region, { childList: true, subtree: true });
             for (let count = 1; count <= 20; count++) {
                 line.textContent = `${count} characters`;
                 await new Promise((resolve) => setTimeout(resolve, 10));
