@@ -112,9 +112,10 @@ export class Choices {
     this.keep(panel);
   }
 
-  /** Wait until a character at a place is there, or the text has ended before. */
+  /** Wait until the character at a place is shown, or the text has ended before. */
   async first(panel, place) {
-    while (panel.isWriting && panel.symbols.length <= place) await new Promise(requestAnimationFrame);
+    const isComing = () => panel.isWriting || panel.symbols.length > place;
+    while (isComing() && panel.heat.shown <= place) await new Promise(requestAnimationFrame);
   }
 
   /** Keep what was written so far, and write no more of it. */

@@ -585,6 +585,16 @@ class TestWrite:
         opened.wait_for_words("alternatives", "character 201")
         assert opened.text("output-a") == lm.generate("ROMEO:\n", 201, seed=7)
 
+        # a choice in a text that appears at a pace
+        opened.slide("pace", "30")
+        opened.tab.locator("#pace").dispatch_event("change")
+        spans.nth(50).click()
+        opened.wait_for_words("alternatives", "character 51 ")
+        opened.tab.locator("#alternatives button:not([aria-current])").first.click()
+        opened.wait_for_words("alternatives", "your choice")
+        assert opened.tab.locator("#alternatives [aria-current]").get_attribute("data-symbol") == first
+        opened.tab.locator("#stop").click()
+
         opened.open(link)
         opened.wait_for("output-a", 200)
         opened.wait_for("output-b", 200)
