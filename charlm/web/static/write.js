@@ -202,7 +202,7 @@ export const writing = {
   },
   /** Called when such an event has written them. */
   written: keepBoth,
-  stopped: () => choices.stop(),
+  stopped: () => choices?.stop(),
   /** Return whether the texts of an address are shown already, or it has none. */
   shows: (query) => {
     const shown = Object.entries(parameters() ?? { seed: undefined });
