@@ -180,7 +180,7 @@ class Panel:
         self.heat = self.heat | {
             "text": text,
             "shades": self.heat["shades"] + shades(surprisals / MOST_NATS),
-            "bits": (round(bits_per_char((self._nats_before + self._nats) / len(text)), 3), len(text)),
+            "bits": (bits_per_char((self._nats_before + self._nats) / len(text)), len(text)),
         }
 
     @property
