@@ -23,6 +23,8 @@ def take_picture(visitor, name):
     """Make the README's picture of a view, if asked to."""
     if folder := os.environ.get("CHARLM_PICTURES"):
         visitor.page.evaluate("document.activeElement.blur()")
+        visitor.page.set_viewport_size({"width": 1280, "height": 800})
+        visitor.page.wait_for_timeout(500)  # curves are drawn again
         visitor.page.screenshot(path=Path(folder, f"{name}.png"), full_page=True)
 
 
@@ -54,6 +56,8 @@ class TestWrite:
             assert "bits per character" in visitor.text(f"progress-{side}")
         visitor.page.locator("#output-a .heat-text").evaluate("text => text.scrollTop = 0")
         visitor.page.locator("#output-b .heat-text").evaluate("text => text.scrollTop = 0")
+        visitor.page.locator("#output-a .heat-text span").nth(35).click()
+        visitor.page.locator("#alternatives button").first.wait_for()
         take_picture(visitor, "write")
 
         background = "span => getComputedStyle(span).backgroundColor"

@@ -468,6 +468,10 @@ class TestWrite:
             lm = CharLM.from_pretrained(WEIGHTS / name)
             assert opened.text(f"output-{side}") == lm.generate("ROMEO:\n", 500, seed=3)
         if folder := os.environ.get("CHARLM_PICTURES"):
+            opened.tab.locator("#output-a .heat-text").evaluate("text => text.scrollTop = 0")
+            opened.tab.locator("#output-b .heat-text").evaluate("text => text.scrollTop = 0")
+            opened.tab.locator("#output-a .heat-text span").nth(35).click()
+            opened.tab.locator("#alternatives button").first.wait_for()
             opened.tab.screenshot(path=Path(folder, "browser.png"))
 
     def test_stop_keeps_what_was_shown_and_continue_appends_what_would_have_come(self, visit, exported, lms):
