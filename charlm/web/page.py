@@ -48,8 +48,8 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
         with gr.Tabs(elem_id="views", overflow_behavior="wrap") as tabs:
             with _tab("write"):
                 writing = write.build(registry)
-            with _tab("learn"):
-                learning = learn.build(registry, writing)
+            with _tab("learn") as tab:
+                learning = learn.build(registry, writing, tab)
             with _tab("inside"):
                 looking = inside.build(registry)
             with _tab("train"):

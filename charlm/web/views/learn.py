@@ -51,8 +51,11 @@ class Details(NamedTuple):
     settings: gr.Dataframe
 
 
-def build(registry: ModelRegistry, writing: WriteView) -> LearnView:
-    """Lay out the view and connect it. writing: the view *Write*, whose settings kept epochs write with."""
+def build(registry: ModelRegistry, writing: WriteView, tab: gr.Tab) -> LearnView:
+    """Lay out the view and connect it.
+
+    writing: the view *Write*, whose settings kept epochs write with; they do when the tab of this view is chosen, too.
+    """
     names, default = answers.comparable(registry, SHOWN_FIRST), PlotSettings()
     last = answers.last_epoch(registry, names)
     with gr.Row(elem_classes="view"):
@@ -69,7 +72,7 @@ def build(registry: ModelRegistry, writing: WriteView) -> LearnView:
             epoch = gr.Slider(1, max(last, 2), last, step=1, label="After epoch", elem_id="epoch")
             details = _details(registry, names, last)
     view = LearnView(models, unit, axis, scale, epoch)
-    _connect(registry, view, chart, details, writing)
+    _connect(registry, view, chart, details, writing, tab)
     _connect_saving(registry, models, saving)
     return view
 
@@ -93,7 +96,9 @@ def _details(registry: ModelRegistry, names: list[str], last: int) -> Details:
     return Details(kept, samples, table, settings)
 
 
-def _connect(registry: ModelRegistry, view: LearnView, chart: gr.HTML, details: Details, writing: WriteView) -> None:
+def _connect(
+    registry: ModelRegistry, view: LearnView, chart: gr.HTML, details: Details, writing: WriteView, tab: gr.Tab
+) -> None:
     def draw(names: Any, unit: Any, axis: Any, scale: Any, *sides: Any) -> Any:
         return answers.chart(registry, names, PlotSettings(unit, axis, scale), sides)
 
@@ -118,7 +123,7 @@ def _connect(registry: ModelRegistry, view: LearnView, chart: gr.HTML, details: 
     redraw = [each.change for each in (models, *plot_settings, *sides)]  # type: ignore[attr-defined]
     gr.on(redraw, for_page(draw), [models, *plot_settings, *sides], chart, **last)
     inputs = [models, view.epoch, *writing.settings]
-    gr.on([models.change, view.epoch.change], for_page(show_samples), inputs, details.samples, **last)
+    gr.on([models.change, view.epoch.change, tab.select], for_page(show_samples), inputs, details.samples, **last)
 
 
 def _connect_saving(registry: ModelRegistry, models: gr.CheckboxGroup, saving: Saving) -> None:

@@ -337,3 +337,27 @@ def test_a_line_that_changes_all_the_time_is_announced_when_it_rests(page):
         }"""
     )
     assert said == ["20 characters"]
+
+
+def test_the_address_bar_of_a_spaces_page_follows_and_links_lead_there(page):
+    said, link = page.evaluate(
+        """async () => {
+            const frame = document.createElement("iframe");
+            frame.src = "/page";
+            document.body.replaceChildren(frame);
+            await new Promise((resolve) => (frame.onload = resolve));
+            const message = new Promise((resolve) => addEventListener("message", ({ data }) => resolve(data)));
+            const inside = frame.contentWindow;
+            const meta = inside.document.createElement("meta");
+            Object.assign(meta, { name: "charlm-space", content: `${location.origin}/spaces/ada/page` });
+            inside.document.head.append(meta);
+            const state = await inside.eval(`import("${location.origin}/components/state.js")`);
+            await state.showState("write");
+            await state.keepState("learn", { unit: "perplexity" });
+            await state.showState("learn");
+            const { link } = await state.shareState();
+            return [await message, link.replace(location.origin, "")];
+        }"""
+    )
+    assert said == {"queryString": "?view=learn&unit=perplexity", "hash": ""}
+    assert link == "/spaces/ada/page?view=learn&unit=perplexity"

@@ -232,7 +232,8 @@ def test_more_weights_than_a_browser_holds_are_refused(monkeypatch):
 
 def test_the_files_of_a_static_space_import_each_other_and_hold_no_weights():
     models = [PageModel("ada/poems", make_model().config, 123, "ab" * 32, address="https://huggingface.co/x/y")]
-    files = static_files(models, *HUB)
+    files = static_files(models, *HUB, space="ada/page")
+    assert f'<meta name="charlm-space" content="{HUB[0]}/spaces/ada/page">' in files["index.html"].decode()
     index = Elements(files["index.html"].decode())
     assert [attributes["src"] for _, attributes, _ in index.scripts if "src" in attributes] == ["page.js"]
     assert not any("data-weights" in attributes for _, attributes, _ in index.scripts)
