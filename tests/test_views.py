@@ -261,6 +261,9 @@ class TestInside:
         page.locator("#seen-a .heat-text span").nth(100).hover()
         check(235)
         page.keyboard.press("Escape")
+        page.locator("#seen-a .heat-text span").nth(101).hover()
+        check(101)
+        page.locator("#seen-a .heat-text span").nth(235).hover()
         # 3) colours: the difference of the two models, and a gate
         visitor.choose("colour", "difference")
         visitor.wait_until("document.querySelector('#seen-b .heat-text').dataset.kind === 'difference'")

@@ -72,7 +72,7 @@ class InsideText {
 
     server: the functions `influence` and `pattern` of charlm/web/answers/inside.py.
     trigger: called with "select" and {unit} when a unit is to be looked at. value: what `Inspector.look` returned.
-    searched: the letter of the model whose pattern is shown. */
+    searched: the letter of the model whose pattern is shown. held: the place that was chosen, -1 if none is. */
 class InsideStage {
   constructor(element, trigger, server) {
     Object.assign(this, { element, server, value: {}, place: FIRST_PLACE, isPointing: false });
@@ -80,6 +80,12 @@ class InsideStage {
     this.sides = LETTERS.map((letter, number) => {
       const callbacks = { onPoint: (place) => this.point(place, number), onHold: (place) => this.hold(place, number) };
       return new InsideText(find(`seen-${letter}`), letter, (...all) => server.influence(...all), callbacks);
+    });
+    find("seen").addEventListener("keydown", ({ key }) => {
+      if (key !== "Escape") return;
+      for (const { text } of this.sides) text.hold(-1); // in the other text, too
+      this.held = -1;
+      this.keep();
     });
     this.cell = new CellPanel(find("cell"), { onPlace: (place) => this.goTo(place) });
     this.pattern = new PatternPanel(find("pattern"), {
@@ -117,8 +123,10 @@ class InsideStage {
     for (const letter of LETTERS) cell.classList.toggle(letter, value.unit.side === letter);
     this.cell.show({ ...value.unit, symbols: this.symbols });
     const last = this.symbols.length - 1;
-    this.goTo(isOther ? Math.min(FIRST_PLACE, last) : this.place);
-    if (isOther) this.held = -1;
+    if (isOther) {
+      this.goTo(Math.min(FIRST_PLACE, last));
+      this.held = -1;
+    } else this.sides[0].text.point(this.place); // where the visitor has scrolled to stays
     const wanted = Number(new URLSearchParams(location.search).get("place") ?? NaN);
     if (isFirst && wanted >= 0 && wanted <= last) {
       this.goTo(wanted);
@@ -145,7 +153,10 @@ class InsideStage {
     this.isPointing = true; // the other text would ask for the same
     this.place = place;
     for (const side of this.shown) {
-      if (side !== this.shown[number]) side.text.point(place);
+      if (side !== this.shown[number]) {
+        side.text.point(place);
+        side.text.reveal(place);
+      }
       side.trace(place);
     }
     this.isPointing = false;
@@ -166,7 +177,7 @@ class InsideStage {
     if (place >= this.symbols.length) return;
     if (end) this.pickers[LETTERS.indexOf(this.searched)].mark(place, Math.min(end, this.symbols.length));
     this.sides[0].text.point(place);
-    for (const { text: each } of this.shown) showInside(each.text, each.text.children[place]);
+    for (const { text } of this.shown) text.reveal(place);
   }
 
   showPattern({ start, end }, letter) {
@@ -180,14 +191,6 @@ class InsideStage {
     const failed = { error: "The server did not answer: try again." };
     const request = [model, heat.text, this.value.longer, start, end, threshold];
     return (await this.server.pattern(...request).catch(() => failed)) ?? failed;
-  }
-}
-
-/** Scroll a text so that one of its characters is seen; the page stays where it is. */
-function showInside(text, span) {
-  const [outer, inner] = [text.getBoundingClientRect(), span.getBoundingClientRect()];
-  if (inner.top < outer.top || inner.bottom > outer.bottom) {
-    text.scrollTop += inner.top - outer.top - text.clientHeight / 2;
   }
 }
 
