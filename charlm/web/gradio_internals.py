@@ -83,6 +83,10 @@ class EventQueue:
         """Return the sessions for which `has_session` is true."""
         return list(self._queue.pending_messages_per_session)
 
+    def events_of(self, session: str) -> frozenset[str]:
+        """Return the events of a session whose results were not all read yet; none if it is idle."""
+        return frozenset(self._queue.pending_event_ids_session.get(session, ()))
+
     def has_ended(self, session: str) -> bool:
         """Tell whether all events of a session have run to their end."""
         ids = self._queue.pending_event_ids_session.get(session, set())

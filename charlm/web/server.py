@@ -176,14 +176,17 @@ class PageServer(uvicorn.Server):
 
     async def _end_unread_events(self) -> None:
         """End, again and again, the events that nobody reads, and delete results that nobody read."""
-        unread_since = dict[str, float]()
+        # by session and its events: those that were read between two looks are not those that are unread now
+        unread_since = dict[tuple[str, frozenset[str]], float]()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.monotonic()
             unread = [session for session in self._events.sessions() if session not in self._guard.readers]
-            unread_since = {session: unread_since.get(session, now) for session in unread}
-            for session, since in unread_since.items():
-                if now - since > unread_seconds(len(unread), has_ended=self._events.has_ended(session)):
+            states = [(session, self._events.events_of(session)) for session in unread]
+            unread_since = {state: unread_since.get(state, now) for state in states}
+            for (session, events), since in unread_since.items():
+                is_due = now - since > unread_seconds(len(unread), has_ended=self._events.has_ended(session))
+                if is_due and events == self._events.events_of(session):
                     await self._events.drop(session)
 
     def _open_public_link(self) -> None:

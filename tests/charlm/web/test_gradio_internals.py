@@ -116,6 +116,7 @@ def test_the_queue_tells_which_sessions_have_events_and_drops_them(page):
         queue.event_ids_to_events["event"] = SimpleNamespace(_id="event", session_hash="visitor")
         assert events.has_session("visitor") and events.sessions() == ["visitor"]
         assert not events.has_ended("visitor")
+        assert events.events_of("visitor") == queue.pending_event_ids_session["visitor"] != events.events_of("other")
         del queue.event_ids_to_events["event"]
         assert events.has_ended("visitor") and not events.has_ended("other")
         await events.drop("visitor")
