@@ -265,7 +265,8 @@ def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, v
     assert f"model=ada%2Fthree%40{commit}" in link
     hub.repos["ada/three"].commit({"notes.txt": b"a later commit"})
     hub.requests.clear()
-    visitor = visit(link.removeprefix(hub.space_url("ada/page")))  # it has kept the model, which is loaded at once
+    # the Hub's page of the Space hands its query to the Space, which has kept the model and loads it at once
+    visitor = visit("/" + link.removeprefix(f"{hub.url}/spaces/ada/page"))
     visitor.said_of_loading()
     visitor.page.locator(f"#output-a [data-place='{LENGTH - 1}']").wait_for()
     visitor.wait_for_quiet()

@@ -4,7 +4,7 @@ import { AXES, Curves, LOSS_UNITS, LOSSES } from "./components/curves.js";
 import { keepState } from "./components/state.js";
 import { makeReading } from "./components/reading.js";
 import { byId, make, makeCard, readable, save } from "./components/text.js";
-import { models, reading, whenAdded } from "./models.js";
+import { models, published, reading, whenAdded } from "./models.js";
 
 const SHOWN_FIRST = 3; // models
 const COLUMNS = ["epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second"];
@@ -44,10 +44,14 @@ function readingOf(shown) {
   return [...shown.flatMap(({ name }) => reading.own[name] ?? []), ...others];
 }
 
-/** Return the losses that others published on the text of all these models. */
+/** Return the losses that others published, if all these models were measured on the same text as they. */
 function publishedFor(shown) {
-  const [first, ...rest] = shown.map(({ published }) => published ?? []);
-  return (first ?? []).filter(({ name }) => rest.every((each) => each.some((other) => other.name === name)));
+  const { text_sha256, protocol, split } = published.run;
+  const isComparable = ({ history: { run } }) =>
+    run.text_sha256 === text_sha256 &&
+    run.protocol === protocol &&
+    Object.entries({ ...run.split, ...split }).every(([part]) => run.split[part] === split[part]);
+  return shown.length > 0 && shown.every(isComparable) ? published.losses : [];
 }
 
 /** Return as cards what each model wrote after an epoch, or after the last one before it that has a sample. */

@@ -8,6 +8,9 @@ export const models = [];
 /** What the curves of the models show: `own` paragraphs by name, and `pairs`, each [name, name, sentences]. */
 export const reading = { own: {}, pairs: [] };
 
+/** The `losses` that others published, and the `run` of a record that they can be compared with. */
+export const published = {};
+
 /** The lesson of the page, as charlm/browser/lesson.py reads it, if there is one. */
 export let lesson;
 
@@ -19,6 +22,7 @@ export async function readPage() {
   const data = JSON.parse(await contentOf(byId("data")));
   models.push(...data.models);
   Object.assign(reading, data.reading);
+  Object.assign(published, data.published);
   scene.text = data.scene;
   lesson = data.lesson;
   hubAddress = data.hub;

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.analysis.diagnosis import read_curves
-from charlm.analysis.published import published_losses
+from charlm.analysis.published import ON_TINYSHAKESPEARE, TINYSHAKESPEARE
 from charlm.browser.lesson import Lesson
 from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, THEME_STYLE, imported, join_modules
 from charlm.errors import RequestError
@@ -123,9 +123,9 @@ def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict
     """Return what the page knows, as JSON holds it: `models`, `reading`, what their curves show, and `scene`, a text.
 
     Of each model it has `name`, `about` (a line), `card` (the card in short, in sentences), `license`, `source`,
-    `address`, `size`, `sha256`, `config` (the content of config.json), `history` and `published` (losses of others on
-    its text). The reading has remarks on each model by name, `own`, and comparisons of any two, `pairs`. `lesson`
-    is there if there is one.
+    `address`, `size`, `sha256`, `config` (the content of config.json) and `history`. The reading has remarks on each
+    model by name, `own`, and comparisons of any two, `pairs`. `published` has the losses of others, and the `run` of a
+    record that they can be compared with. `lesson` is there if there is one.
     """
     records = [(model.name, model.history) for model in models if model.history is not None]
     own = {name: [asdict(remark) for remark in read_curves([(name, history)])] for name, history in records}
@@ -134,7 +134,13 @@ def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict
         for (a, one), (b, other) in combinations(records, 2)
     ]
     scene = SCENE.read_text(encoding="utf-8")
-    data = {"models": [_describe(model) for model in models], "reading": {"own": own, "pairs": pairs}, "scene": scene}
+    published = {"run": TINYSHAKESPEARE, "losses": [asdict(each) for each in ON_TINYSHAKESPEARE]}
+    data = {
+        "models": [_describe(model) for model in models],
+        "reading": {"own": own, "pairs": pairs},
+        "published": published,
+        "scene": scene,
+    }
     return data | ({"lesson": lesson.to_json()} if lesson else {})
 
 
@@ -187,7 +193,6 @@ def _describe(model: PageModel) -> dict[str, Any]:
         "sha256": model.sha256,
         "config": json.loads(config.to_json(model.sha256)),
         "history": model.history,
-        "published": [asdict(each) for each in published_losses(model.history)] if model.history else [],
     }
 
 

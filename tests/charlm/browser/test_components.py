@@ -6,7 +6,7 @@ import math
 import pytest
 from models import make_record
 
-from charlm.analysis.published import TENTH, TINYSHAKESPEARE_SHA256
+from charlm.analysis.published import TINYSHAKESPEARE
 from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
 from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings, draw_plot
 
@@ -75,7 +75,7 @@ def test_models_a_and_b_have_their_colours_and_each_curve_a_marker_of_its_model(
 
 def test_a_published_loss_is_a_line_where_it_was_measured_on_the_same_text_and_split(page):
     record = make_record((2.0, 1.5))
-    record["run"] |= {"text_sha256": TINYSHAKESPEARE_SHA256, "protocol": "holdout", "split": TENTH}
+    record["run"] |= TINYSHAKESPEARE
     page.evaluate(DRAW, draw_plot([("ours", record)], PlotSettings("perplexity")))
     levels = {level["label"]: level["at"] for level in page.evaluate("window.curves.chart.levels")}
     assert levels["nanoGPT"] == pytest.approx(math.exp(1.4697))
