@@ -476,7 +476,7 @@ def test_the_help_of_fit_has_its_options_in_groups_each_with_its_default(train):
     for default in ("runs/<text>-<cell>", "lstm", "holdout", "0.9,0.1", "24", "512", "0", "1.0", "auto"):
         assert f"(default {default})" in one_line
     assert "(default by cell: rnn 0.2, lstm 0.4, gru 0.4)" in one_line
-    assert one_line.count("(default ") == 19  # all options but --text, and those that are off
+    assert one_line.count("(default ") == 20  # all options but --text, and those that are off
 
 
 @pytest.mark.slow

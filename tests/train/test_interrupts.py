@@ -6,7 +6,8 @@ from train.interrupts import SIGNALS, Interrupts
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_an_interrupt_is_noted_and_raised_where_an_immediate_block_begins(number):
+def test_an_interrupt_is_noted_and_raised_where_an_immediate_block_begins(number, monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)  # nohup may have started these tests
     done = []
 
     def work(interrupts):

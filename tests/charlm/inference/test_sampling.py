@@ -15,7 +15,7 @@ from charlm.inference import sampling
 from charlm.inference.sampling import BatchSampler, SamplingSettings, log_softmax, random_number, surprisals_of
 
 LOGITS = np.array([1.0, -0.5, 2.5, 0.25, 2.25, -2.0, 0.75, 1.5], np.float32)
-DRAWS = 200_000
+DRAWS = 50_000
 
 SETTINGS = [
     {"temperature": 1.0},
