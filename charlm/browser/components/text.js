@@ -79,7 +79,9 @@ export function save(text, name, type = "text/plain") {
 }
 
 export function makeLine(line) {
-  return make("div", "line", readable(line));
+  const element = make("div", "line", readable(line));
+  element.title = element.textContent; // the page may cut a long line
+  return element;
 }
 
 export function makeCard({ title, about, text }) {
