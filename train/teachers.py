@@ -110,14 +110,15 @@ def _columns(model: NamedModel, vocab: Vocab) -> Ids:
 
     Raises RequestError if the teacher does not know one.
     """
-    missing = [symbol for symbol in vocab.symbols if symbol not in model.lm.vocab.symbols]
+    ids = {symbol: id for id, symbol in enumerate(model.lm.vocab.symbols)}
+    missing = [symbol for symbol in vocab.symbols if symbol not in ids]
     if missing:
         shown = ", ".join(repr(symbol) for symbol in missing[:SHOWN_SYMBOLS])
         raise RequestError(
             f"{model.name} does not know {len(missing)} of the {len(vocab)} symbols of the text ({shown}): "
             "choose teachers that were trained on this text, or leave these symbols out of it"
         )
-    return np.array([model.lm.vocab.symbols.index(symbol) for symbol in vocab.symbols])
+    return np.array([ids[symbol] for symbol in vocab.symbols])
 
 
 def _add_predictions(
