@@ -437,6 +437,7 @@ def test_nothing_is_wider_than_the_screen(app, visit, view, width):
     if view in SEEN:
         visitor.page.locator(SEEN[view]).first.wait_for()
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert visitor.page.get_by_role("button", name="Lesson", exact=True).is_visible()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
