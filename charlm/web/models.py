@@ -63,8 +63,8 @@ class ServedModel:
         return " · ".join(
             [
                 f"{config.kind.label} {config.num_layers}×{config.hidden_size}",
-                *([f"validation loss {history['best']['val_loss']:.3f}"] if history else []),
                 f"{config.parameters:,} parameters",
+                *([f"validation loss {history['best']['val_loss']:.3f}"] if history else []),
                 f"{len(self.lm.vocab)} symbols",
                 SOURCES[self.source] + commit,
                 f"runs on {self.lm.device.upper()}",

@@ -274,7 +274,7 @@ def test_the_line_about_a_model_says_what_it_is_and_how_good():
     trained = ServedModel("one", make_lm("gru", hidden_size=16), "folder")
     parameters = trained.lm.config.parameters
     assert str(trained).startswith(
-        f"CharGRU 2×16 · validation loss 1.500 · {parameters:,} parameters · 10 symbols · from"
+        f"CharGRU 2×16 · {parameters:,} parameters · validation loss 1.500 · 10 symbols · from"
     )
     without = ServedModel("one", CharLM(trained.lm.config, trained.lm._weights, device="cpu"), "folder")
     assert "loss" not in str(without)
