@@ -166,7 +166,7 @@ def samples(**kwargs: Any) -> gr.HTML:
 
 
 def progress_line(value: dict[str, Any], **kwargs: Any) -> gr.HTML:
-    """Return a component for how something is doing: `{state, message, share}`.
+    """Return a component for the progress of a task: `{state, message, share}`.
 
     state: a word for the style, such as `running`; a screen reader is told the message when it changes. share: how much
     is done, from 0 to 1, None where that is not known.

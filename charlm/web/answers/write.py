@@ -287,7 +287,7 @@ def check_known(model: ServedModel, choices: Choices) -> None:
 
 
 def check_heat(heat: object) -> Heat:
-    """Return a text that a browser sent back. Raises RequestError if it is none that can be continued."""
+    """Return a text that a browser sent back. Raises RequestError if it cannot be continued."""
     fields = heat if isinstance(heat, dict) else {}
     text, encoded, run = fields.get("text"), fields.get("shades"), fields.get("run")
     if not isinstance(text, str) or not isinstance(encoded, str) or not isinstance(run, dict):

@@ -39,7 +39,7 @@ export class WrittenText {
     for (const event of ["pointerenter", "focusin"]) element.addEventListener(event, () => this.readAhead());
   }
 
-  /** Show whether the text is waited for: another one may come first, or the model may be loading. */
+  /** Show whether the text has yet to begin: others may be written first, or its model may be loading. */
   wait(isWaiting) {
     this.heat.text.parentElement.classList.toggle("waiting", isWaiting);
   }

@@ -16,7 +16,7 @@ READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '']"  # what is known o
 
 
 class Fields(NamedTuple):
-    """What a training is asked for with. text_name: hidden, the name of the file or text to try that was chosen."""
+    """The inputs of a training. text_name: hidden, the name of the file or of the text to try that was chosen."""
 
     text: gr.Textbox
     start: gr.Dropdown
