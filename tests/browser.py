@@ -28,6 +28,7 @@ FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # the network ends at this machine
 ]
+EMPTY = "about:blank"
 PATIENCE = 300  # seconds to wait for what takes one or two, on a machine that other work may keep busy
 
 
@@ -90,21 +91,30 @@ class Visit:
             "dialog": lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()),
         }
         page.set_default_timeout(1000 * PATIENCE)
-        for event, listener in self._listeners.items():
-            page.on(event, listener)
 
     def open(self, url: str) -> None:
         """Go to an address of the app and wait until the page shows what it says."""
-        self.page.goto(url)
+        self._go_to(url)
         self.wait_until("window.charlm?.isOpen()")
 
     def leave(self) -> None:
         """Leave the page as if nobody had been there: the next visitor finds it empty."""
         self.page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+        self.page.set_extra_http_headers({})
+        self._leave_document()
+
+    def _go_to(self, url: str) -> None:
+        if self.page.url != EMPTY:
+            self._leave_document()
+        for event, listener in self._listeners.items():
+            self.page.on(event, listener)
+        self.page.goto(url)
+
+    def _leave_document(self) -> None:
+        """Go to an empty page and note no errors meanwhile: Gradio reports each request that is ended by leaving."""
         for event, listener in self._listeners.items():
             self.page.remove_listener(event, listener)
-        self.page.set_extra_http_headers({})
-        self.page.goto("about:blank")
+        self.page.goto(EMPTY)
 
     def wait_until(self, condition: str, arg: object = None, **options: float) -> None:
         """Wait until a condition in JavaScript holds; `arg` is its argument, if it is a function.

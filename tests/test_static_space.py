@@ -58,7 +58,7 @@ class SpaceVisit(Visit):
         self.open(hub.space_url("ada/page") + query)
 
     def open(self, url):
-        self.page.goto(url)  # its policy forbids the eval by which Playwright waits for a function
+        self._go_to(url)  # its policy forbids the eval by which Playwright waits for a function
         self.page.locator("#model-a option").first.wait_for(state="attached")
 
     def leave(self):
