@@ -32,10 +32,38 @@ def carried_loss(
     release: gives back the memory that reading a mapped text takes.
     engine: the same model for a CPU, which reads a text in about half the time.
     """
+    return sum(_carried_sums(network, ids, len(ids), release, engine)) / (len(ids) - 1)
+
+
+def carried_losses_of_halves(
+    network: Network, ids: SmallIds, release: Callable[[], None] = _keep, engine: Engine | None = None
+) -> tuple[float, float]:
+    """Return the mean losses of the first N // 2 symbols of a text (N,), N ≥ 4, and of the others.
+
+    The first symbol is not predicted. The state is carried from the first half to the second: both come from the one
+    pass that `carried_loss` makes.
+
+    release, engine: as in `carried_loss`.
+    """
+    half = len(ids) // 2
+    first, second = _carried_sums(network, ids, half, release, engine)
+    return first / (half - 1), second / (len(ids) - half)
+
+
+def _carried_sums(
+    network: Network, ids: SmallIds, cut: int, release: Callable[[], None], engine: Engine | None
+) -> tuple[float, float]:
+    """Return the sums of the losses of the symbols before `cut` and from there on, as `carried_loss` reads them."""
     reader = _reader(network, release, engine)
     block = reader.stretches * reader.longest_stretch  # copied from the mapped text, and released by its first pass
     pieces = (ids[first : first + block].astype(np.int64) for first in range(0, len(ids), block))
-    return sum(float(part.sum()) for part in surprisals(reader, pieces)) / (len(ids) - 1)
+    before, after, place = 0.0, 0.0, 1  # the first symbol is not predicted
+    for losses in surprisals(reader, pieces):
+        inside = max(0, cut - place)
+        before += float(losses[:inside].sum())
+        after += float(losses[inside:].sum())
+        place += len(losses)
+    return before, after
 
 
 def reset_loss(

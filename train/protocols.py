@@ -17,7 +17,7 @@ from charlm.vocab import Vocab
 from .batches import Batches, Streams, Windows
 from .data import Text
 from .encode import SmallIds
-from .evaluate import carried_loss, reset_loss, windows_loss
+from .evaluate import carried_loss, carried_losses_of_halves, reset_loss, windows_loss
 from .precision import flushed_denormals
 from .split import DEFAULT_SHARES, DEFAULT_SPLIT, Shares, check_split, cut_parts, parse_split
 
@@ -72,6 +72,13 @@ class Protocol(ABC):
     def best_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
         """Measure the further losses of the best epoch's model. engine: as in `epoch_losses`."""
         return {}
+
+    def half_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
+        """Measure val_loss on each half of the text that validates: settings chosen by the first leave the second new.
+
+        engine: as in `epoch_losses`. Raises RequestError if the text cannot be halved.
+        """
+        raise RequestError("only a text that the protocol holdout splits has halves that validate: leave --halves out")
 
 
 class Holdout(Protocol):
@@ -137,6 +144,15 @@ class Holdout(Protocol):
         if self._test is not None:
             losses["test_loss"] = carried_loss(network, self._test, self.release, engine)
         return losses
+
+    def half_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
+        """See Protocol.half_losses."""
+        if len(self._val) < 4:
+            raise RequestError(
+                f"{len(self._val)} characters validate; --halves needs 4: give a longer text or leave it out"
+            )
+        first, second = carried_losses_of_halves(network, self._val, self.release, engine)
+        return {"val_loss_first_half": first, "val_loss_second_half": second}
 
 
 class OverlappingWindows(Protocol):
@@ -234,8 +250,12 @@ def _count(ids: SmallIds, symbols: int, release: Callable[[], None]) -> NDArray[
     return counts
 
 
-def evaluate(lm: CharLM, text: Text, protocol: str, split: str = DEFAULT_SPLIT) -> tuple[dict[str, float], int]:
+def evaluate(
+    lm: CharLM, text: Text, protocol: str, split: str = DEFAULT_SPLIT, halves: bool = False
+) -> tuple[dict[str, float], int]:
     """Measure a model on a text by a protocol, the text split as `split_text` does.
+
+    halves: also measure each half of the text that validates.
 
     Return its losses in nats per character, and the number of characters that were left out because they are not in
     the model's vocabulary. Raises RequestError if too few are left, ModelFileError if a loss is NaN or infinite.
@@ -246,6 +266,8 @@ def evaluate(lm: CharLM, text: Text, protocol: str, split: str = DEFAULT_SPLIT) 
         engine = lm.engine if lm.device == "cpu" else None
     with flushed_denormals():
         losses = parts.epoch_losses(lm.network, engine) | parts.best_losses(lm.network, engine)
+        if halves:
+            losses |= parts.half_losses(lm.network, engine)
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
         raise ModelFileError("the model's losses are not finite numbers, as after a training that diverged")

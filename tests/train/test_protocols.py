@@ -132,6 +132,27 @@ def test_each_part_is_measured_by_itself_from_a_zero_state(both, split):
     assert skipped == 0
 
 
+@pytest.mark.parametrize("chars", [40, 41, 43])
+def test_the_halves_of_the_text_that_validates_are_measured_in_one_reading(both, chars):
+    lm, plain = both
+    content = random_content(10 * chars)
+    losses, _ = evaluate(lm, as_text(content), "holdout", halves=True)
+    val = lm.vocab.encode(content[9 * chars :])
+    half = chars // 2
+    first = mean_loss(plain, val[:half])
+    assert losses["val_loss_first_half"] == pytest.approx(first, abs=1e-5)
+    second = mean_loss(plain, val) * (chars - 1) - first * (half - 1)  # the state goes on from the first half
+    assert losses["val_loss_second_half"] == pytest.approx(second / (chars - half), abs=1e-4)
+
+
+def test_a_text_without_halves_is_refused(both):
+    lm, _ = both
+    with pytest.raises(RequestError, match="3 characters validate; --halves needs 4"):
+        evaluate(lm, as_text(random_content(1000)), "holdout", "0.997,0.003", halves=True)
+    with pytest.raises(RequestError, match="leave --halves out"):
+        evaluate(lm, as_text(random_content(1000)), "windows", halves=True)
+
+
 def test_characters_of_the_test_part_that_the_model_does_not_know_are_counted_too():
     content = "a" * 80 + "ab" * 4 + "€b" + "b€b" * 3 + "a"
     losses, skipped = evaluate(make_lm(), as_text(content), "holdout", "0.8,0.1,0.1")
