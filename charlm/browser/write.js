@@ -1,8 +1,8 @@
 /* The view *Write*: two models continue the same prompt with the same seed, side by side. */
 
 import { checkSettings, LONGEST_TEXT, parametersOf, readAddress } from "./address.js";
-import { Choices } from "./choices.js";
 import { changes } from "./components/changes.js";
+import { Choices } from "./components/choices.js";
 import { setPace } from "./components/heat.js";
 import { keepState } from "./components/state.js";
 import { byId, make, readable, sentence } from "./components/text.js";

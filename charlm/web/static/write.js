@@ -2,8 +2,8 @@
 
    Texts come from events of the page. What a character was drawn from is asked by functions, which have no queue. */
 
-import { Choices } from "../../browser/choices.js";
 import { encodeChoices } from "../../browser/components/branches.js";
+import { Choices } from "../../browser/components/choices.js";
 import { HeatText, LOWEST, HIGHEST, MOST_NATS } from "../../browser/components/heat.js";
 import { keepState } from "../../browser/components/state.js";
 import { byId, sentence } from "../../browser/components/text.js";
@@ -19,7 +19,7 @@ let choices = null; // once the page is open
 let unknown = null;
 let isOpening = false; // whether the text of a link is to be written
 
-/** The text of one model, as charlm/browser/choices.js uses it.
+/** The text of one model, as charlm/browser/components/choices.js uses it.
 
     side: a or b.
     wanted: while more of it is written, its choices as an address has them, null if it may have any, and what to call

@@ -1,10 +1,10 @@
 /* Taking part in the writing: what else could stand at a character, how it was drawn, and the branches of a text. */
 
-import { Alternatives } from "./components/alternatives.js";
-import { Branches, BranchHistory, MOST_CHOICES, withChoice } from "./components/branches.js";
-import { Drawn } from "./components/drawn.js";
-import { drawnPlace, stepsOfDraw } from "./components/sampling.js";
-import { byId } from "./components/text.js";
+import { Alternatives } from "./alternatives.js";
+import { Branches, BranchHistory, MOST_CHOICES, withChoice } from "./branches.js";
+import { Drawn } from "./drawn.js";
+import { drawnPlace, stepsOfDraw } from "./sampling.js";
+import { byId } from "./text.js";
 
 /** The panels below the texts, for the panels of both texts, {a, b}.
 
