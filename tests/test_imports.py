@@ -1,6 +1,7 @@
 """Which part of the code may use which: the arrows that keep it readable, checked."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -261,3 +262,18 @@ print({HEAVY | {"numpy", "tqdm", "safetensors", "yaml"}} & sys.modules.keys())
 @pytest.mark.parametrize("module", ["charlm.publishing", "train.deploy"])
 def test_what_publishes_a_model_or_a_page_loads_no_torch(module):
     assert run(f"import {module}\nprint({{'torch', 'gradio', 'matplotlib'}} & sys.modules.keys())") == "set()\n"
+
+
+def test_every_export_of_the_pages_is_used_by_another_module_or_a_test():
+    scripts = [path for folder in ("charlm/browser", "charlm/web/static") for path in (ROOT / folder).rglob("*.js")]
+    sources = {path: path.read_text(encoding="utf-8") for path in [*scripts, *(ROOT / "tests").rglob("test_*.py")]}
+    words = {path: set(re.findall(r"\w+", source)) for path, source in sources.items()}
+    exported = re.compile(r"^export (?:async )?(?:class|const|function\*?|let) (\w+)", re.MULTILINE)
+    unused = [
+        f"{path.name}: {name}"
+        for path in scripts
+        if path.name != "charlm.js"  # a library, which other pages import
+        for name in exported.findall(sources[path])
+        if not any(name in words[other] for other in words if other != path)
+    ]
+    assert unused == []

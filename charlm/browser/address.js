@@ -5,12 +5,12 @@
 import { encodeChoices, MOST_CHOICES } from "./components/branches.js";
 import { entryOf, models } from "./models.js";
 
-export const VIEWS = ["write", "learn", "inside", "about"];
+const VIEWS = ["write", "learn", "inside", "about"];
 const EMBEDDED = ["write", "learn", "inside"];
 
 // The bounds of what can be asked for, as in charlm/web/answers/write.py.
 export const LONGEST_TEXT = 5000;
-export const LONGEST_PROMPT = 20000;
+const LONGEST_PROMPT = 20000;
 const HIGHEST_TEMPERATURE = 2;
 const LARGEST_TOP_K = 100;
 const SEED_DIGITS = 40;
@@ -87,7 +87,7 @@ function readChoices(encoded, { length }) {
 }
 
 /** Return the digits of a seed; one is drawn if there are none. Throws an Error if it is no whole number. */
-export function readSeed(typed) {
+function readSeed(typed) {
   const digits = typed.trim();
   if (digits === "") return String(crypto.getRandomValues(new Uint32Array(1))[0]);
   if (!/^\d+$/.test(digits) || typed.length > SEED_DIGITS) {

@@ -652,7 +652,7 @@ function tensorShapes(config, symbols) {
 }
 
 /** Read history.json, given as `readConfig` takes it. Throws ModelFileError for a field that is not valid. */
-export function readHistory(content) {
+function readHistory(content) {
   const values = parseJsonObject(textOf(content, HISTORY_FILE), HISTORY_FILE);
   checkFormatVersion(values, HISTORY_FILE);
   within(`${HISTORY_FILE}: `, () => {

@@ -11,7 +11,7 @@ const WEIGHTS = "model.safetensors";
 const HISTORY = "history.json";
 const LARGEST_JSON = 4 << 20; // bytes
 const QUESTION_MS = 10_000; // time limit of a question to the Hub's API; a download has none
-export const MOST_BYTES = 100 << 20; // of the files of a model that a visitor names
+const MOST_BYTES = 100 << 20; // of the files of a model that a visitor names
 
 const PART = "(?!.*(?:--|\\.\\.))(?:[A-Za-z0-9_]|[A-Za-z0-9_][\\w.-]{0,94}[A-Za-z0-9_])";
 const REPO_ID = new RegExp(`^${PART}/(?!.*\\.git$)${PART}$`);

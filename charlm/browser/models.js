@@ -180,6 +180,6 @@ function fromBase64(text) {
 }
 
 /** Let the browser draw and react before the next step. */
-export function nextTask() {
+function nextTask() {
   return new Promise((resolve) => setTimeout(resolve));
 }

@@ -141,6 +141,11 @@ def lines(value: str | Sequence[str] = "", **kwargs: Any) -> gr.HTML:
     return _component("<div></div>", "charlm.lines(element, props, watch)", value=value, **kwargs)
 
 
+def cut_line(value: str, **kwargs: Any) -> gr.HTML:
+    """Return a component for a line of text that the page may cut at its end; pointing at it shows the whole."""
+    return _component("<div></div>", "charlm.cutLine(element, props, watch)", value=value, **kwargs)
+
+
 def cards(value: Sequence[dict[str, str]] = (), **kwargs: Any) -> gr.HTML:
     """Return a component for a list of cards, each `{title, about, text}`."""
     return _component('<div class="cards"></div>', "charlm.cards(element, props, watch)", value=value, **kwargs)

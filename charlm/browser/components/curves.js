@@ -51,7 +51,7 @@ function sums(values) {
 }
 
 /** Return the colours of models, by their names, as numbers: 0 and 1 for models A and B, `sides`, if they are known. */
-export function coloursOf(names, sides = []) {
+function coloursOf(names, sides = []) {
   const colours = new Map();
   let next = sides.length;
   for (const name of names) colours.set(name, sides.includes(name) ? sides.indexOf(name) : next++);
@@ -111,7 +111,7 @@ function tickStep(span, most) {
 }
 
 /** An axis from the lowest to the highest of its values: `at` gives a value's place, 0 to 1, `ticks` round values. */
-export class Axis {
+class Axis {
   constructor(values, { log = false, whole = false } = {}) {
     this.log = log;
     this.whole = whole;

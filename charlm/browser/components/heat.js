@@ -25,6 +25,8 @@ const DESCRIPTIONS = {
   influence: (shade) => `influence ${(100 * shade).toFixed(0)} % of the strongest`,
 };
 
+const NEAR_END = 30; // pixels: a text that is scrolled so near to its end stays there while it grows
+
 let pace = 0; // characters that appear per second in a paced text; 0 shows the text as it comes
 
 export function setPace(charactersPerSecond) {
@@ -59,11 +61,13 @@ function placeOf(element) {
     symbols: the characters of the value. shown: how many of them are on the page.
     cursor: the place of the character that is explained, -1 if there is none. isHeld: whether it is held.
     whole, shades, prompt, kind, details: of the value that was last shown.
-    marks: the combining marks at the end of what is shown. due: the time of the last paced step. */
+    marks: the combining marks at the end of what is shown. due: the time of the last paced step.
+    end: how far the text could be scrolled when that was measured last. isFollowing: whether it will be soon. */
 export class HeatText {
   constructor(element, props, trigger, { onPoint, onChoose } = {}) {
     Object.assign(this, { props, trigger, onPoint, onChoose, isHeld: false });
     Object.assign(this, { shown: 0, symbols: [], forced: new Map(), cursor: -1, marks: 0, due: 0 });
+    Object.assign(this, { end: 0, isFollowing: false });
     this.build(element.querySelector(".heat"));
     element.heatText = this;
     this.update();
@@ -92,6 +96,7 @@ export class HeatText {
     this.text.addEventListener("click", (event) => this.choose(placeOf(event.target)));
     this.text.addEventListener("keydown", (event) => this.type(event));
     frame.replaceChildren(head, this.text);
+    new ResizeObserver(() => this.measure()).observe(this.text);
     if (!explained) return;
     this.detail = make("div", "heat-detail");
     this.detail.setAttribute("role", "status");
@@ -114,13 +119,14 @@ export class HeatText {
     const symbols = Array.from(text);
     const isShown = text === this.whole && prompt === this.prompt && this.shown === symbols.length;
     if (isShown && details && details === this.details) return this.recolour(kind, shades);
-    if (kind !== this.kind || prompt !== this.prompt || details) this.clear();
-    else if (!(text.startsWith(this.whole) && shades.startsWith(this.shades))) {
-      this.cut(this.countCommon(symbols, shades, forced));
-    }
+    const isOther = kind !== this.kind || prompt !== this.prompt || details;
+    const isLonger = !isOther && text.startsWith(this.whole) && shades.startsWith(this.shades);
+    if (isOther) this.clear();
+    else if (!isLonger) this.cut(this.countCommon(symbols, shades, forced));
     Object.assign(this, { whole: text, shades, kind, prompt, symbols, forced, details });
     this.text.dataset.prompt = readable(prompt);
     this.text.dataset.kind = kind;
+    if (!isLonger) this.measure();
     if (this.pace) this.showAtPace();
     else this.show(this.symbols.length);
   }
@@ -197,7 +203,6 @@ export class HeatText {
   /** Append the characters up to a place. */
   show(end) {
     const { shades } = this.value;
-    const isAtEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 30;
     const added = document.createDocumentFragment();
     for (let place = this.shown; place < end; place++) {
       const symbol = this.symbols[place];
@@ -214,7 +219,26 @@ export class HeatText {
     }
     this.text.append(added);
     this.shown = Math.max(this.shown, end);
-    if (isAtEnd && !this.value.details && !this.isHeld) this.text.scrollTop = this.text.scrollHeight;
+    this.follow();
+  }
+
+  measure() {
+    this.end = this.text.scrollHeight - this.text.clientHeight;
+  }
+
+  /** Scroll to the end of the text in the next frame, unless the visitor has scrolled away from it or holds a character.
+
+      Measuring makes the browser lay out the page. In a frame it does so once for all texts, and has to do it anyway;
+      at each update it would do so once for each text. */
+  follow() {
+    if (this.isFollowing) return;
+    this.isFollowing = true;
+    requestAnimationFrame(() => {
+      this.isFollowing = false;
+      const wasAtEnd = this.text.scrollTop > this.end - NEAR_END;
+      this.measure();
+      if (wasAtEnd && !this.value.details && !this.isHeld) this.text.scrollTop = this.end;
+    });
   }
 
   /** Return the shade of a place, null if it has none. */

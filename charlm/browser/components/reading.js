@@ -17,7 +17,6 @@ export function makeReading(remarks, curves) {
     for (const each of lines) each.button.setAttribute("aria-pressed", String(each === kept));
     mark(line);
   };
-  if (!remarks.length) return [make("p", "reading-line", "Choose a model that has a record.")];
   return [...groups].map(([model, said]) => {
     const group = make("section", "reading-group");
     group.dataset.colour = curves.colourOf(model) ?? "";

@@ -78,10 +78,9 @@ export function save(text, name, type = "text/plain") {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+/** Return a line of text. */
 export function makeLine(line) {
-  const element = make("div", "line", readable(line));
-  element.title = element.textContent; // the page may cut a long line
-  return element;
+  return make("div", "line", readable(line));
 }
 
 export function makeCard({ title, about, text }) {

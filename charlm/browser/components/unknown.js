@@ -35,7 +35,7 @@ export function substituteFor(symbol, vocab) {
 }
 
 /** Return the distinct symbols of a text that are not in `vocab`, a Set, each with its substitute and its count. */
-export function unknownSymbols(text, vocab) {
+function unknownSymbols(text, vocab) {
   const counts = new Map();
   for (const symbol of text) if (!vocab.has(symbol)) counts.set(symbol, (counts.get(symbol) ?? 0) + 1);
   return [...counts].map(([symbol, count]) => ({ symbol, count, substitute: substituteFor(symbol, vocab) }));

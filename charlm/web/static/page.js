@@ -47,6 +47,13 @@ function listOf(makeElement) {
   };
 }
 
+/** Return a line of which the page shows as much as fits; its title has the whole. */
+function makeCutLine(line) {
+  const element = makeLine(line);
+  element.title = element.textContent;
+  return element;
+}
+
 /** A field for a text file, which is read here and becomes the value {name, text}. */
 function textFile(element, props, trigger, mostBytes, drop) {
   const input = element.querySelector("input");
@@ -209,6 +216,7 @@ window.charlm = {
   },
   linkMenu: makeLinkMenu,
   lines: listOf(makeLine),
+  cutLine: listOf(makeCutLine),
   cards: listOf(makeCard),
   lesson: (value) => (lesson = value),
   inside: insideStage,

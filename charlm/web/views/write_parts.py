@@ -15,7 +15,7 @@ from charlm.web.answers.write import (
     SEED_DIGITS,
     TEMPERATURES,
 )
-from charlm.web.components import heat_text, lines, server_function, written_line, written_text
+from charlm.web.components import cut_line, heat_text, server_function, written_line, written_text
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
@@ -122,7 +122,7 @@ def make_side(letter: str, registry: ModelRegistry, name: str) -> Side:
             elem_id=f"model-{letter}",
             elem_classes="side-head",
         )
-        about = lines(str(registry[name]), elem_classes="about", elem_id=f"about-{letter}")
+        about = cut_line(str(registry[name]), elem_classes="about", elem_id=f"about-{letter}")
         output = written_text(f"What model {letter.upper()} writes", letter, functions, elem_id=f"output-{letter}")
         line = written_line(letter, elem_classes="progress", elem_id=f"progress-{letter}")
     model.change(for_page(lambda chosen: str(registry[chosen])), model, about, **QUIET)

@@ -241,6 +241,7 @@ TEXT = """async (value) => {
     const spans = [...shown.querySelectorAll("span[data-place]")];
     props.value = { text: value.text, shades: encodeShades(value.shades), run: { forced: value.forced } };
     shown.heatText.update();
+    await new Promise(requestAnimationFrame);
     const now = [...shown.querySelectorAll("span[data-place]")];
     return now.filter((span) => spans.includes(span)).length;
 }"""
@@ -289,3 +290,44 @@ def test_a_text_that_grows_scrolls_to_its_end_unless_a_character_is_held(page):
     page.locator(".heat-text span").nth(2).click()
     page.evaluate(TEXT, values[2])
     assert page.evaluate(scroll) < 100
+
+
+def test_a_text_that_grows_stays_where_a_visitor_has_scrolled_to_and_follows_again_from_its_end(page):
+    page.add_style_tag(content=".heat-text { height: 60px; overflow-y: auto; white-space: pre-wrap; }")
+    page.evaluate("window.shown?.remove()")
+    scroll = "document.querySelector('.heat-text').scrollTop"
+
+    def show(lines):
+        page.evaluate(TEXT, {"text": "a\n" * lines, "shades": [0.1] * 2 * lines, "forced": []})
+
+    show(30)
+    page.evaluate(f"{scroll} = 40")
+    show(40)
+    assert page.evaluate(scroll) == 40
+    page.evaluate(f"{scroll} = 1e6")
+    there = page.evaluate(scroll)
+    show(50)
+    assert page.evaluate(scroll) > there > 40
+
+
+def test_updates_of_a_growing_text_measure_nothing_before_the_next_frame(page):
+    page.evaluate("window.shown?.remove()")
+    page.evaluate(TEXT, {"text": "a", "shades": [0.1], "forced": []})
+    measured = page.evaluate(
+        """async () => {
+            const text = document.querySelector(".heat-text");
+            let count = 0;
+            for (const name of ["scrollHeight", "scrollTop", "clientHeight"]) {
+                Object.defineProperty(text, name, { get: () => (count++, 0), set: () => {} });
+            }
+            for (const length of [2, 3, 4]) {
+                props.value = { ...props.value, text: "a".repeat(length), shades: "1".repeat(length) };
+                shown.heatText.shades = "1".repeat(length - 1); // what was shown is the beginning of this
+                shown.heatText.update();
+            }
+            const before = count;
+            await new Promise(requestAnimationFrame);
+            return [text.textContent, before, count > before];
+        }"""
+    )
+    assert measured == ["aaaa", 0, True]
