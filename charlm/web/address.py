@@ -8,7 +8,7 @@ from charlm.checks import check_whole
 from charlm.errors import CharLMError, RequestError
 from charlm.web.answers.learn import LARGEST_WHOLE, MOST_MODELS
 from charlm.web.answers.write import FIELDS, SIDES, Choices, WriteSettings, check_choices, check_known
-from charlm.web.models import ModelRegistry
+from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.plots import PlotSettings
 
 EMBEDDED = ("write", "learn", "inside")  # views that an address can show without the rest of the page
@@ -48,45 +48,49 @@ class Address:
 
 
 def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
-    """Read the parameters of an address. A link with only some of PARAMETERS shares no text."""
+    """Read the parameters of an address."""
     view = query["embed"] if query.get("embed") in EMBEDDED else query.get("view", "write")
-    if view not in VIEWS:
-        view = "write"
     if view == "learn":
         return _read_learn(query, registry)
     if view == "inside":
         return _read_inside(query, registry)
+    return _read_text(view if view in VIEWS else "write", query, registry)
+
+
+def _read_text(view: str, query: Mapping[str, str], registry: ModelRegistry) -> Address:
+    """Read the settings of a shared text. A link with only some of PARAMETERS shares none."""
     if not all(name in query for name in PARAMETERS):
         return Address(view)
     try:
         values = [read(query[name]) for name, read in PARAMETERS.items()]
         settings = WriteSettings.from_fields(dict(zip(FIELDS, values, strict=True)))
-        for name in settings.models:
-            _ = registry[name]
+        models = [registry[name] for name in settings.models]
     except (ValueError, OverflowError):
         return Address(view, problems=["The link is damaged: one of its numbers cannot be read."])
     except CharLMError as error:
         return Address(view, problems=[f"The link cannot be opened here: {error}."])
     try:
-        choices = tuple(_read_choices(query.get(f"f{side}", "")) for side in SIDES)
-        for name, each in zip(settings.models, choices, strict=True):
-            check_known(registry[name], each)
-            if each and each[-1][0] >= settings.length:
-                raise RequestError(f"one is for character {each[-1][0] + 1}, behind the end of the text")
+        written = [query.get(f"f{side}", "") for side in SIDES]
+        choices = [_read_choices(text, model, settings.length) for text, model in zip(written, models, strict=True)]
     except (ValueError, OverflowError):
         return Address(view, settings, ["The link's choices are damaged; the texts are shown without them."])
     except CharLMError as error:
         return Address(view, settings, [f"The link's choices cannot be applied: {error}. The texts are without them."])
-    return Address(view, replace(settings, choices=choices))
+    return Address(view, replace(settings, choices=tuple(choices)))
 
 
-def _read_choices(text: str) -> Choices:
-    """Return the choices of a text as an address has them: PLACE.CODEPOINT in hexadecimal, joined by `-`.
+def _read_choices(text: str, model: ServedModel, length: int) -> Choices:
+    """Return the choices in a model's text of some length, as an address has them.
 
-    Raises ValueError or OverflowError for what cannot be read, RequestError for what `check_choices` refuses.
+    text: PLACE.CODEPOINT in hexadecimal for each choice, joined by `-`. Raises ValueError or OverflowError if it cannot
+    be read, RequestError for what `check_choices` refuses or a place behind the end, VocabError for an unknown symbol.
     """
     pairs = [part.split(".") for part in text.split("-")] if text else []
-    return check_choices([[int(place), chr(int(code, 16))] for place, code in pairs])
+    choices = check_choices([[int(place), chr(int(code, 16))] for place, code in pairs])
+    check_known(model, choices)
+    if choices and choices[-1][0] >= length:
+        raise RequestError(f"one is for character {choices[-1][0] + 1}, behind the end of the text")
+    return choices
 
 
 def _read_inside(query: Mapping[str, str], registry: ModelRegistry) -> Address:

@@ -17,14 +17,19 @@ class _Reading:
         self.lm = weakref.ref(lm)  # a model that was evicted from the registry is not kept for its readings
         self.lock = Lock()
         self.seen: Inspection | None = None
+        self.bytes = 0  # that count among those of Readings
 
 
 class Readings:
-    """Keeps the inspections that were asked for last, up to MOST_BYTES. Threads may share one."""
+    """Keeps the inspections that were asked for last, up to MOST_BYTES. Threads may share one.
+
+    bytes: how much memory the arrays of those that are kept take.
+    """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._lock = Lock()
+        self.bytes = 0
         self._readings: OrderedDict[tuple[int, str], _Reading] = OrderedDict()  # the last one was asked for last
 
     def read(self, lm: CharLM, text: str) -> Inspection:
@@ -32,29 +37,32 @@ class Readings:
         key = id(lm), text
         with self._lock:
             reading = self._readings.get(key)
-            if reading is None or reading.lm() is not lm:
-                reading = _Reading(lm)
-            self._readings[key] = reading
+            if reading is not None and reading.lm() is not lm:  # the number of a model that is gone
+                self._drop(key)
+                reading = None
+            if reading is None:
+                reading = self._readings[key] = _Reading(lm)
             self._readings.move_to_end(key)
         with reading.lock:
             if reading.seen is None:
                 reading.seen = lm.inspect(text)
             seen = reading.seen
-        self._evict()
+        with self._lock:
+            if self._readings.get(key) is reading and not reading.bytes:
+                reading.bytes = _bytes_of(seen)
+                self.bytes += reading.bytes
+            self._evict()
         return seen
 
     def _evict(self) -> None:
-        """Drop those that were asked for longest ago, and those of models that are gone, until the rest may be kept."""
-        with self._lock:
-            for key in [key for key, reading in self._readings.items() if reading.lm() is None]:
-                del self._readings[key]
-            while self.bytes > self._most_bytes:
-                self._readings.popitem(last=False)
+        """Drop those of models that are gone, and those that were asked for longest ago until the rest may be kept."""
+        for key in [key for key, reading in self._readings.items() if reading.lm() is None]:
+            self._drop(key)
+        while self.bytes > self._most_bytes:
+            self._drop(next(iter(self._readings)))
 
-    @property
-    def bytes(self) -> int:
-        """How much memory the arrays of the readings take."""
-        return sum(_bytes_of(reading.seen) for reading in self._readings.values() if reading.seen is not None)
+    def _drop(self, key: tuple[int, str]) -> None:
+        self.bytes -= self._readings.pop(key).bytes
 
 
 def _bytes_of(seen: Inspection) -> int:

@@ -26,7 +26,7 @@ def look_at(registry: ModelRegistry, side: object, place: object, heat: object) 
     exponentials of their logits. `random` is the number that drew the character, or would have if it was not chosen.
     Raises RequestError if there is no such character, VocabError if the model cannot have written the text.
     """
-    if side not in ("a", "b"):
+    if side not in SIDES:
         raise RequestError("side must be a or b")
     written = check_heat(heat)
     text = written["text"]

@@ -17,6 +17,7 @@ from charlm.checks import check_text, check_whole
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model.history import bits_per_char
+from charlm.web.answers.write import SIDES
 from charlm.web.heat import MOST_DIFFERENCE, MOST_NATS, Heat, shades
 from charlm.web.models import ModelRegistry
 from charlm.web.plots import draw_context
@@ -83,7 +84,7 @@ class Inspector:
         return {
             "a": sides[0],
             "b": sides[1] if sides[1:] else None,
-            "unit": {"side": "ab"[side], **_show_unit(names[side], unit)},
+            "unit": {"side": SIDES[side], **_show_unit(names[side], unit)},
             "longer": self._known_text(names, text, LONGEST_SEARCHED)[1] if is_longer else "",
         }
 

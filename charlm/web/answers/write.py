@@ -38,7 +38,7 @@ LONGEST_AT_TEMPERATURES = 1_000  # characters of each of its six texts
 FIELDS = ("model_a", "model_b", "prompt", "length", "temperature", "top_k", "top_p", "seed")
 
 MOST_CHOICES = 64  # of one text
-SIDES = "ab"
+SIDES = ("a", "b")  # model A and model B
 
 T = TypeVar("T")
 Choices = tuple[tuple[int, str], ...]  # the symbols of a text that a visitor chose, by place, in the order of places
@@ -259,21 +259,23 @@ def check_choices(choices: object) -> Choices:
 
     Raises RequestError if they are anything else, more than MOST_CHOICES, or not in the order of their places.
     """
-    pairs = choices if choices is not None else []
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+    if choices is None:
+        return ()
+    if not isinstance(choices, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in choices):
         raise RequestError(f"the choices are {show(choices)}; they must be a list of pairs, a place and a symbol")
-    if len(pairs) > MOST_CHOICES:
-        raise RequestError(f"these are {len(pairs)} choices; a text has at most {MOST_CHOICES}: start a new one")
-    for _, symbol in pairs:
-        if not isinstance(symbol, str) or len(symbol) != 1:
-            raise RequestError(f"a choice is {show(symbol)}; it must be one character")
-    checked = tuple(
-        (check_whole("the place of a choice", place, 0, LONGEST_CONTINUED - 1), one) for place, one in pairs
-    )
+    if len(choices) > MOST_CHOICES:
+        raise RequestError(f"these are {len(choices)} choices; a text has at most {MOST_CHOICES}: start a new one")
+    checked = tuple(_check_choice(place, symbol) for place, symbol in choices)
     places = [place for place, _ in checked]
     if places != sorted(set(places)):
         raise RequestError(f"the choices are at {show(places)}; their places must ascend")
-    return tuple(zip(places, (symbol for _, symbol in pairs), strict=True))
+    return checked
+
+
+def _check_choice(place: object, symbol: object) -> tuple[int, str]:
+    if not isinstance(symbol, str) or len(symbol) != 1:
+        raise RequestError(f"a choice is {show(symbol)}; it must be one character")
+    return check_whole("the place of a choice", place, 0, LONGEST_CONTINUED - 1), symbol
 
 
 def check_known(model: ServedModel, choices: Choices) -> None:

@@ -13,6 +13,7 @@ from charlm.web.answers.write import (
     LONGEST_PROMPT,
     LONGEST_TEXT,
     SEED_DIGITS,
+    SIDES,
     TEMPERATURES,
 )
 from charlm.web.components import cut_line, heat_text, server_function, written_line, written_text
@@ -143,6 +144,6 @@ def make_temperature_panels() -> list[gr.HTML]:
                     elem_classes=["small", letter],
                     min_width=240,
                 )
-                for letter in "ab"
+                for letter in SIDES
             ]
     return panels

@@ -34,7 +34,7 @@ def test_what_was_asked_for_longest_ago_is_read_again_when_there_is_no_more_room
     lm.asked.clear()
     for text in ("abc", "bca", "abc", "cab", "abc", "bca"):
         readings.read(lm, text)
-        assert readings.bytes <= 2 * size.bytes
+        assert readings.bytes == min(len(lm.asked), 2) * size.bytes
     assert lm.asked == ["abc", "bca", "cab", "bca"]
 
 
@@ -53,3 +53,12 @@ def test_the_readings_of_a_model_that_is_gone_are_gone():
     for each in (alone, readings):
         each.read(other, "ab")
     assert readings.bytes == alone.bytes
+
+
+def test_a_model_that_has_the_number_of_one_that_is_gone_is_read_itself(monkeypatch):
+    monkeypatch.setattr("charlm.web.readings.id", lambda lm: 7, raising=False)
+    readings, size, one, other = Readings(), Readings(), make_lm(), make_lm("rnn")
+    readings.read(one, "abc")
+    np.testing.assert_array_equal(readings.read(other, "abc").hidden, other.inspect("abc").hidden)
+    size.read(other, "abc")
+    assert readings.bytes == size.bytes

@@ -84,6 +84,8 @@ HEAT = {"text": "abc", "shades": "000", "run": RUN | {"seed": "7", "forced": []}
     [
         (("c", 0, HEAT), "side must be a or b"),
         (([], 0, HEAT), "side must be a or b"),
+        (("", 0, HEAT), "side must be a or b"),
+        (("ab", 0, HEAT), "side must be a or b"),
         (("a", 3, HEAT), "place is 3; it must be from 0 to 2"),
         (("a", None, HEAT), "place is None"),
         (("a", 0, None), "there is no text"),
