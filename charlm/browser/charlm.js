@@ -695,6 +695,11 @@ function checkRun(run) {
   if (!isObject(split) || !["train_chars", "val_chars"].every(isSound)) {
     throw new ModelFileError("run.split must be an object with the numbers train_chars and val_chars");
   }
+  const edits = "lr_edits" in run ? run.lr_edits : [];
+  const isEdit = (edit) => isObject(edit) && isNumber(edit.epoch) && isNumber(edit.lr);
+  if (!Array.isArray(edits) || !edits.every(isEdit)) {
+    throw new ModelFileError("run.lr_edits must be a list of objects with the numbers epoch and lr");
+  }
 }
 
 function checkEpoch(epoch, place) {

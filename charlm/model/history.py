@@ -136,6 +136,14 @@ def _check_run(run: object) -> None:
     split = run.get("split", {})
     if not isinstance(split, dict) or not all(is_number(split.get(f"{part}_chars", 0)) for part in PARTS):
         raise ModelFileError("history.json: run.split must be an object with the numbers train_chars and val_chars")
+    edits = run.get("lr_edits", [])
+    if not isinstance(edits, list) or not all(_is_edit(edit) for edit in edits):
+        raise ModelFileError("history.json: run.lr_edits must be a list of objects with the numbers epoch and lr")
+
+
+def _is_edit(edit: object) -> bool:
+    """Tell whether this is a learning rate that was asked for while a run went, with the epoch that it went through."""
+    return isinstance(edit, dict) and is_number(edit.get("epoch")) and is_number(edit.get("lr"))
 
 
 def _check_epoch(epoch: object, place: int) -> None:

@@ -42,7 +42,9 @@ class PlotSettings:
 
 
 def draw_plot(records: Records, settings: PlotSettings | None = None, sides: Sequence[object] = ()) -> dict[str, Any]:
-    """Return what draws the loss curves of any number of training records, and a star at the best epoch of each.
+    """Return what draws the loss curves of any number of training records, with a star at the best epoch of each.
+
+    An arrow marks each epoch in which the learning rate was changed.
 
     sides: the names of models A and B. Losses that others published are drawn if they are on the text of all records.
     """
@@ -52,6 +54,7 @@ def draw_plot(records: Records, settings: PlotSettings | None = None, sides: Seq
             {
                 "epochs": [{each: epoch.get(each) for each in DRAWN} for epoch in record["epochs"]],
                 "best": record["best"],
+                "run": {name: value for name, value in record["run"].items() if name == "lr_edits"},
             },
         ]
         for name, record in records

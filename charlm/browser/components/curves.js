@@ -22,7 +22,12 @@ const LEAST_HEIGHT = 240; // pixels
 const MARGIN = { left: 58, right: 18, top: 14, bottom: 44 };
 const MOST_TICKS = 6; // as many as a phone has room for
 const LEVEL = { stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray": "10 3 2 3" }; // of a published loss
-const STAR = "M0-8 2-2.8 7.6-2.5 3.2 1 4.7 6.5 0 3.4-4.7 6.5-3.2 1-7.6-2.5-2-2.8Z";
+// what marks a point at 0 0, and the box around it
+const SIGNS = {
+  star: { d: "M0-8 2-2.8 7.6-2.5 3.2 1 4.7 6.5 0 3.4-4.7 6.5-3.2 1-7.6-2.5-2-2.8Z", viewBox: "-9 -9 18 18" },
+  arrow: { d: "M0-4-5-11H-2V-20H2V-11H5Z", viewBox: "-9 -21 18 18" }, // above the point
+};
+const MOST_EDITS = 50; // of the learning rate, of one record
 
 /** The losses of an epoch, with their names and how their curves are drawn. */
 export const LOSSES = {
@@ -58,13 +63,14 @@ function coloursOf(names, sides = []) {
   return colours;
 }
 
-/** Return the chart of some training records, a list of [name, history]: their losses, the best epoch of each marked.
+/** Return the chart of some training records, a list of [name, history]: their losses, with a star at the best epoch of
+    each, and an arrow at each epoch in which its learning rate was changed.
 
     sides: the names of models A and B, if there are any. published: losses that others reached on the same text, each
     {name, loss, source}.
     A chart has the axes x and y, each {title, one, log, whole}, where one names a single value; series, each
     {name, colour, dash, points}, where a point is [x, y] with y null where there is none; marks, each
-    {name, colour, at}; and levels, each {name, label, at}. Colours are numbers. A series of a record also has its model, its
+    {name, colour, at, sign}, of SIGNS, a star without; and levels, each {name, label, at}. Colours are numbers. A series of a record also has its model, its
     curve, and the epoch of each point. */
 export function lossChart(records, { unit, axis, scale, sides, published = [] }) {
   const colours = coloursOf(
@@ -82,7 +88,8 @@ export function lossChart(records, { unit, axis, scale, sides, published = [] })
       return { name: `${name}: ${figure(at)} (${source})`, label: name, at };
     }),
   };
-  for (const [name, { epochs, best }] of records) {
+  for (const [name, history] of records) {
+    const { epochs } = history;
     const colour = colours.get(name);
     const places = AXES[axis](epochs);
     for (const [loss, [label, dash]] of Object.entries(LOSSES)) {
@@ -92,11 +99,32 @@ export function lossChart(records, { unit, axis, scale, sides, published = [] })
       const marked = { model: name, curve: loss, epochs: known.map((place) => epochs[place].epoch) };
       chart.series.push({ name: `${name}, ${label}`, colour, dash, points, ...marked });
     }
-    const place = places[epochs.findIndex(({ epoch }) => epoch === best.epoch)];
-    const loss = convert(best.val_loss);
-    chart.marks.push({ name: `${name}, best: ${figure(loss)} at epoch ${best.epoch}`, colour, at: [place, loss] });
+    const marks = marksOf(history, places, convert);
+    chart.marks.push(...marks.map((mark) => ({ ...mark, name: `${name}, ${mark.name}`, colour })));
   }
   return chart;
+}
+
+/** Return the marks of a record, each {name, at, sign}: its best epoch, and the learning rates that were asked for.
+
+    places: of its epochs. convert: a function of a loss in nats. */
+function marksOf({ epochs, best, run }, places, convert) {
+  const loss = convert(best.val_loss);
+  const at = [places[epochs.findIndex(({ epoch }) => epoch === best.epoch)], loss];
+  const edits = new Map(); // by the place of the epoch that an edit was made in, the last one in it
+  for (const edit of (run?.lr_edits ?? []).slice(-MOST_EDITS)) {
+    edits.set(
+      epochs.findIndex(({ epoch }) => epoch >= edit.epoch), // a page leaves out epochs of a long record
+      edit,
+    );
+  }
+  edits.delete(-1); // the run ended in that epoch
+  const arrows = [...edits].map(([place, { epoch, lr }]) => ({
+    name: `learning rate ${Number(lr.toPrecision(3))} in epoch ${epoch}`,
+    at: [places[place], convert(epochs[place].train_loss)],
+    sign: "arrow",
+  }));
+  return [{ name: `best: ${figure(loss)} at epoch ${best.epoch}`, at }, ...arrows];
 }
 
 /** Return a number for a reader: four decimals where that is short enough. */
@@ -231,10 +259,11 @@ export class Curves {
       });
       return entry;
     });
-    const marks = this.chart.marks.map(({ name, colour }) => {
+    const marks = this.chart.marks.map(({ name, colour, sign = "star" }) => {
+      const { d, viewBox } = SIGNS[sign];
       const entry = make("span", "curves-entry");
-      const sample = svg("svg", { width: 26, height: 16, viewBox: "-9 -9 18 18", "aria-hidden": "true" });
-      sample.append(svg("path", { d: STAR, fill: tint(colour) }));
+      const sample = svg("svg", { width: 26, height: 16, viewBox, "aria-hidden": "true" });
+      sample.append(svg("path", { d, fill: tint(colour) }));
       entry.append(sample, make("span", "", readable(name)));
       return entry;
     });
@@ -274,12 +303,12 @@ export class Curves {
     this.drawAxes();
     for (const level of levels) this.drawLevel(level);
     for (const each of this.series) this.drawCurve(each);
-    for (const { colour, at } of marks) {
+    for (const { colour, at, sign = "star" } of marks) {
       if (!at.every((value, side) => this.axes[side].shows(value))) continue;
       const [left, top] = this.spot(at);
-      this.drawing.append(
-        svg("path", { d: STAR, transform: `translate(${left} ${top})`, fill: tint(colour), stroke: "var(--surface)" }),
-      );
+      const transform = `translate(${left} ${top})`;
+      const mark = { d: SIGNS[sign].d, transform, fill: tint(colour), stroke: "var(--surface)" };
+      this.drawing.append(svg("path", mark));
     }
     this.spotlight = svg("g", { class: "curves-spotlight" });
     this.needle = svg("g", {});

@@ -86,7 +86,12 @@ class Progress:
                 {"name": CURVES["val_loss"], "colour": 0, "points": validation},
             ],
             "marks": [
-                {"name": f"learning rate {rate:g} from epoch {point[0]:.1f}", "colour": 2, "at": list(point)}
+                {
+                    "name": f"learning rate {rate:g} from epoch {point[0]:.1f}",
+                    "colour": 2,
+                    "at": list(point),
+                    "sign": "arrow",
+                }
                 for rate, point in self.rates
             ],
         }

@@ -47,6 +47,32 @@ def test_the_best_epoch_is_marked_where_its_validation_loss_lies(chart):
     assert mark == {"name": "small, best: 1.5000 at epoch 2", "colour": 0, "at": [2, 1.5]}
 
 
+def test_a_learning_rate_that_was_asked_for_is_marked_on_the_training_loss_of_its_epoch(page, chart):
+    asked = [(2, 0.001), (2, 0.0005), (3, 1 / 3000), (4, 0.1)]  # of the fourth epoch nothing is recorded
+    edits = [{"epoch": epoch, "step": 7, "lr": lr} for epoch, lr in asked]
+    record = make_record((2.0, 1.5, 1.75), lr_edits=edits)
+    _, *marks = chart(("small", record), axis="seconds", unit="perplexity")["marks"]
+    assert [mark["name"] for mark in marks] == [
+        "small, learning rate 0.0005 in epoch 2",
+        "small, learning rate 0.000333 in epoch 3",
+    ]
+    assert [mark["at"] for mark in marks] == [
+        pytest.approx([25, math.exp(0.9 * 1.5)]),
+        pytest.approx([37.5, math.exp(0.9 * 1.75)]),
+    ]
+    # the page without a server has the record itself, a long one without some of its epochs
+    del record["epochs"][1]
+    record["best"] = {"epoch": 3, "val_loss": 1.75}
+    settings = {"unit": "nats per character", "axis": "epochs", "scale": "linear"}
+    page.evaluate(DRAW, {"records": [["small", record]], **settings})
+    assert page.evaluate("curves.chart.marks[1].at") == pytest.approx([3, 0.9 * 1.75])
+    entries = page.locator(".curves-legend span.curves-entry")
+    assert [each.inner_text() for each in entries.all()][1:] == ["small, learning rate 0.000333 in epoch 3"]
+    star, arrow = (each.locator("path").get_attribute("d") for each in entries.all())
+    drawn = page.locator(f'.curves-plot path[d="{arrow}"]')
+    assert star != arrow and drawn.count() == 1 and page.locator(f'.curves-plot path[d="{star}"]').count() == 1
+
+
 def test_a_loss_that_was_not_recorded_has_no_curve_and_one_that_was_has(chart):
     record = make_record((2.0, 1.5))
     assert "small, unseen text" not in curves_of(chart(("small", record)))

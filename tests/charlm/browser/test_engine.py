@@ -864,6 +864,32 @@ def what_python_says(files, folder):
     return model.record_problem
 
 
+def test_learning_rates_that_no_run_was_given_get_the_message_of_python(page, tmp_path):
+    files = contents(save(make_model("rnn"), tmp_path / "model"))
+    history = json.loads(files["history.json"])
+    histories = []
+    for edits in ([{"epoch": 1, "step": 0, "lr": 1e-3}], {}, [3], [{"epoch": 1, "lr": "1"}], [{"lr": 1}], None):
+        history["run"]["lr_edits"] = edits
+        histories.append(json.dumps(history).encode())
+    expected = [what_python_says(files | {"history.json": each}, tmp_path / "model") for each in histories]
+    cases = [base64.b64encode(each).decode() for each in histories]
+    said = page.evaluate(
+        """async ([config, weights, histories]) => {
+            const said = [];
+            for (const history of histories.map(decode)) {
+                const lm = await CharLM.from({ config: decode(config), weights: decode(weights), history });
+                said.push(lm.historyProblem);
+                lm.close();
+            }
+            return said;
+        }""",
+        [*(base64.b64encode(files[name]).decode() for name in ("config.json", "model.safetensors")), cases],
+    )
+    assert said == expected
+    wrong = "history.json: run.lr_edits must be a list of objects with the numbers epoch and lr"
+    assert expected[0] == "" and all(wrong in each for each in expected[1:])
+
+
 def test_a_model_of_a_newer_format_says_that_charlm_is_to_be_updated(page, site):
     newer = put_model(site, "newer", "rnn")
     change_config(newer, format_version=2)

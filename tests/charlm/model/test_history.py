@@ -45,7 +45,7 @@ epoch_records = st.fixed_dictionaries(
     }
 )
 settings_of_runs = st.dictionaries(
-    st.text().filter(lambda name: name not in ("text", "split")),
+    st.text().filter(lambda name: name not in ("text", "split", "lr_edits")),
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | numbers | st.text(),
 )
 
@@ -162,6 +162,10 @@ def test_a_number_that_is_none_is_named_with_its_epoch(name, value):
         (("run", "split"), None, "run.split must be an object with the numbers train_chars and val_chars"),
         (("run", "split", "train_chars"), "900", "run.split must be an object with the numbers train_chars"),
         (("run", "split", "test_chars"), "9", "run.split must be an object with the numbers train_chars"),
+        (("run", "lr_edits"), 3, "run.lr_edits must be a list of objects with the numbers epoch and lr"),
+        (("run", "lr_edits"), [3], "run.lr_edits must be a list of objects"),
+        (("run", "lr_edits"), [{"epoch": 1}], "run.lr_edits must be a list of objects"),
+        (("run", "lr_edits"), [{"epoch": True, "lr": 0.1}], "run.lr_edits must be a list of objects"),
         (("run", "split", "val_chars"), None, "run.split must be an object with the numbers train_chars"),
         (("epochs",), MISSING, "epochs must be a list of 1 to 5,000 objects"),
         (("epochs",), [], "epochs must be a list of 1 to 5,000 objects"),

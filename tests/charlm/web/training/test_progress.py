@@ -35,6 +35,7 @@ def test_a_learning_rate_is_marked_on_the_curve_where_the_next_loss_is_known():
     state.take(STEP | {"done": 0.75, "loss": 1.125})
     (mark,) = state.curves["marks"]
     assert (mark["name"], mark["at"]) == ("learning rate 0.0005 from epoch 1.8", [1.75, 1.125])
+    assert mark["sign"] == "arrow"  # a star is the best epoch
     state.take(STEP | {"done": 0.875})
     assert len(state.curves["marks"]) == 1
 
