@@ -32,7 +32,8 @@ export class Stretches {
     this.pickers[1 - model].mark(-1, -1);
     byId("pattern").dataset.side = "ab"[model];
     const { num_layers: layers, hidden_size: units } = seen.lms[model].config;
-    this.panel.show({ title: seen.names[model], symbols: seen.searched, start, end, units: layers * units });
+    const text = { title: seen.names[model], symbols: seen.searched, shown: seen.symbols.length };
+    this.panel.show({ ...text, start, end, units: layers * units });
   }
 
   /** Search the text, and no longer for what was asked for before. */

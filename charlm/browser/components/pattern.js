@@ -80,10 +80,11 @@ function isSelected(range, span) {
 /** A panel in an element, which says what a stretch has in common with other places.
 
     search: called with {start, end, threshold}; returns a promise of {units, places}, as `CharLM.findPattern` returns
-      them, of {error: a sentence}, or of undefined if a later search has taken its place.
+      them, with `searched`, how many characters it searched, if it may end early; of {error: a sentence}; or of
+      undefined if a later search has taken its place.
     onPlace: called with the start and the end of a place that is chosen. onUnit: with a unit, [layer, unit].
-    value: {title, symbols, start, end, units}: the model, the characters of the text that is searched, the stretch, and
-      how many units the model has. */
+    value: {title, symbols, shown, start, end, units}: the model, the characters of the text that is searched, how many
+      of them are on the page, the stretch, and how many units the model has. */
 export class PatternPanel {
   constructor(element, { search, onPlace = () => {}, onUnit = () => {} }) {
     Object.assign(this, { search, onPlace, onUnit, value: null, asked: 0 });
@@ -137,18 +138,31 @@ export class PatternPanel {
     if (asked === this.asked && found) this.tell(found);
   }
 
-  tell({ units = [], places = [], error }) {
-    const { symbols, start, end, units: total } = this.value;
-    const all = `${units.length.toLocaleString("en")} of ${total.toLocaleString("en")} units are`;
-    const stretch = end - start === 1 ? "on at this character" : "on all along";
-    const others = `${places.length || "no"} other place${places.length === 1 ? "" : "s"}`;
-    const beside = [start > 0 && "before", end < symbols.length && "after"].filter(Boolean).join(" and ");
-    const off = beside ? `, and off just ${beside} it` : "";
-    const then = units.length ? `; ${others} of the text` : ". Try another threshold";
-    this.line.textContent = error ?? `${all} ${stretch}${off}${then}.`;
+  tell({ units = [], places = [], searched, error }) {
+    const said = [this.describeUnits(units), this.describePlaces(places, searched)];
+    if (!units.length) said[1] = ". Try another threshold.";
+    this.line.textContent = error ?? said.join("");
     this.units.replaceChildren(...units.slice(0, SHOWN_UNITS).map((unit) => this.makeUnit(unit)));
     if (units.length > SHOWN_UNITS) this.units.append(make("span", "", `and ${units.length - SHOWN_UNITS} more`));
     this.list.replaceChildren(...places.map((place) => this.makePlace(place)));
+  }
+
+  describeUnits(units) {
+    const { symbols, start, end, units: total } = this.value;
+    const stretch = end - start === 1 ? "on at this character" : "on all along";
+    const beside = [start > 0 && "before", end < symbols.length && "after"].filter(Boolean).join(" and ");
+    const off = beside ? `, and off just ${beside} it` : "";
+    return `${counted(units.length)} of ${counted(total)} units are ${stretch}${off}`;
+  }
+
+  describePlaces(places, searched = Infinity) {
+    const { symbols, shown } = this.value;
+    const others = `; ${places.length || "no"} other place${places.length === 1 ? "" : "s"} of the text`;
+    const beyond = places.filter(([start]) => start >= shown).length;
+    const unseen = beyond ? `, ${beyond} of them after the ${counted(shown)} characters that are shown` : "";
+    const isCut = searched < symbols.length;
+    const read = `${counted(searched)} of ${counted(symbols.length)} characters were searched`;
+    return `${others}${unseen}.${isCut ? ` The search took too long and was ended: ${read}.` : ""}`;
   }
 
   makeUnit([layer, unit]) {
@@ -160,21 +174,24 @@ export class PatternPanel {
   }
 
   makePlace([start, end, share]) {
-    const { symbols } = this.value;
-    const button = make("button", "pattern-place");
-    button.type = "button";
+    const { symbols, shown: onPage } = this.value;
+    const row = make(start < onPage ? "button" : "div", "pattern-place");
     const words = make("span", "pattern-words");
     const shown = (first, last) => inOneRow(symbols.slice(Math.max(first, 0), last));
     words.append(shown(start - CONTEXT, start), make("mark", "", shown(start, end)), shown(end, end + CONTEXT));
-    button.append(words, make("span", "pattern-share", `${(100 * share).toFixed(0)} %`));
-    button.title = `${(100 * share).toFixed(0)} % of the units are on here`;
-    button.addEventListener("click", () => this.onPlace(start, end));
+    row.append(words, make("span", "pattern-share", `${(100 * share).toFixed(0)} %`));
+    row.title = `${(100 * share).toFixed(0)} % of the units are on here`;
+    if (start < onPage) {
+      row.type = "button";
+      row.addEventListener("click", () => this.onPlace(start, end));
+    } else row.title += `, at character ${counted(start + 1)}`;
     const entry = make("li");
-    entry.append(button);
+    entry.append(row);
     return entry;
   }
 }
 
+const counted = (number) => number.toLocaleString("en");
 const BREAKS = { "\n": "↵", "\t": "⇥" };
 const inOneRow = (symbols) => readable(symbols.map((symbol) => BREAKS[symbol] ?? symbol).join(""));
 

@@ -183,7 +183,8 @@ class InsideStage {
   showPattern({ start, end }, letter) {
     this.searched = letter;
     const { model, units, heat } = this.value[letter];
-    this.pattern.show({ title: model, symbols: Array.from(this.value.longer || heat.text), start, end, units });
+    const symbols = Array.from(this.value.longer || heat.text);
+    this.pattern.show({ title: model, symbols, shown: this.symbols.length, start, end, units });
   }
 
   async search({ start, end, threshold }) {

@@ -305,12 +305,13 @@ PATTERN = """async (text) => {
         search: async (request) => {
             asked.push(request);
             if (request.threshold > 0.9) return { error: "the search failed; try again" };
-            return { units: [[0, 3], [1, 5]], places: [[10, 14, 0.875], [0, 1, 0.5]] };
+            return { units: [[0, 3], [1, 5]], places: [[10, 14, 0.875], [0, 1, 0.5]], ...window.found };
         },
         onPlace: (start, end) => chosen.push([start, end]),
         onUnit: (unit) => chosen.push(unit),
     });
-    new StretchPicker(heat, (stretch) => pattern.show({ title: "small", symbols, ...stretch, units: 8 }));
+    const shown = window.shownSymbols ?? symbols.length;
+    new StretchPicker(heat, (stretch) => pattern.show({ title: "small", symbols, shown, ...stretch, units: 8 }));
 }"""
 
 
@@ -342,6 +343,34 @@ def test_a_stretch_is_selected_by_keyboard_and_mouse_and_its_units_and_places_ca
     page.locator(".pattern input").fill("0.95")
     page.wait_for_function("() => document.querySelector('.pattern-line').textContent.startsWith('the search failed')")
     assert page.evaluate("asked[2].threshold") == 0.95 and page.locator(".pattern-place").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("searched", "said"),
+    [
+        (15, ""),
+        (4, " The search took too long and was ended: 4 of 15 characters were searched."),
+        (0, " The search took too long and was ended: 0 of 15 characters were searched."),
+    ],
+)
+def test_places_after_what_is_shown_are_no_buttons_and_a_search_that_ended_early_says_what_it_read(
+    page, searched, said
+):
+    page.evaluate(f"Object.assign(window, {{ found: {{ searched: {searched} }}, shownSymbols: 10 }})")
+    page.evaluate(PATTERN, "one two\nsix ten")
+    page.locator(".heat-text").focus()
+    for key in ("ArrowRight", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    page.locator(".pattern-place").first.wait_for()
+    page.evaluate("delete window.found, delete window.shownSymbols")
+    places = "2 other places of the text, 1 of them after the 10 characters that are shown."
+    line = "2 of 8 units are on all along, and off just before and after it; "
+    assert page.locator(".pattern-line").inner_text() == line + places + said
+    assert [each.evaluate("place => place.tagName") for each in page.locator(".pattern-place").all()] == [
+        "DIV",
+        "BUTTON",
+    ]
+    assert page.locator("div.pattern-place").get_attribute("title") == "88 % of the units are on here, at character 11"
 
 
 def test_a_line_that_changes_all_the_time_is_announced_when_it_rests(page):
