@@ -7,7 +7,7 @@ import { byId, readable, sentence } from "./components/text.js";
 import { coloursOfGate, Inspected } from "./inspected.js";
 import { entryOf, getModel, inShort, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
 import { Stretches } from "./stretches.js";
-import { DIFFERENCE, SURPRISAL, UnitFields } from "./unit.js";
+import { DIFFERENCE, FIRST_UNIT, SURPRISAL, UnitFields } from "./unit.js";
 
 const LETTERS = ["a", "b"]; // of the models
 const STATES = { h: "hidden", c: "cell" }; // as an address calls them, for example "B hidden 0:17"
@@ -124,9 +124,9 @@ class InsideView {
     const { colour, unit } = this.fields;
     const [a, b] = this.names;
     const text = this.seen.text === scene.text ? undefined : this.seen.text;
-    const isOfUnit = ![SURPRISAL, DIFFERENCE].includes(colour);
+    const isOfText = [SURPRISAL, DIFFERENCE].includes(colour) && this.fields.isFirst;
     const words = `${unit.model ? "B " : ""}${STATES[colour] ?? colour} ${unit.layer}:${unit.unit}`;
-    keepState("inside", { a, b, colour: isOfUnit ? words : colour, place: this.isHeld ? this.place : undefined, text });
+    keepState("inside", { a, b, colour: isOfText ? colour : words, place: this.isHeld ? this.place : undefined, text });
   }
 
   /** Show what an address holds: the models, the text, the colours, the unit, the place. */
@@ -137,7 +137,7 @@ class InsideView {
     byId("inspect-text").value = query.get("text") ?? byId("inspect-text").value;
     const [, side, name, layer, number] = UNIT.exec(query.get("colour") ?? "") ?? [];
     const unit = { model: side === "B" ? 1 : 0, layer: Number(layer), unit: Number(number) };
-    this.fields.choose(name ? unit : this.fields.unit);
+    this.fields.choose(name ? unit : FIRST_UNIT);
     const gate = Object.keys(STATES).find((each) => STATES[each] === name) ?? name;
     this.fields.colour = gate ?? query.get("colour") ?? SURPRISAL;
     await (byId("inspect-text").value ? this.inspect() : this.open());

@@ -6,6 +6,7 @@ import { byId, make } from "./components/text.js";
 
 export const SURPRISAL = "surprisal";
 export const DIFFERENCE = "difference";
+export const FIRST_UNIT = { model: 0, layer: Infinity, unit: 0 }; // of the last layer
 const FIELDS = ["unit-model", "unit-layer", "unit-number", "unit-slider"];
 
 /** The fields.
@@ -14,7 +15,7 @@ const FIELDS = ["unit-model", "unit-layer", "unit-number", "unit-slider"];
     unit: the one that is chosen, {model, layer, unit}, model A being 0. */
 export class UnitFields {
   constructor({ configs, onChange }) {
-    Object.assign(this, { configs, onChange, unit: { model: 0, layer: Infinity, unit: 0 } });
+    Object.assign(this, { configs, onChange, unit: FIRST_UNIT });
     byId("colour").addEventListener("change", () => {
       this.showLegend();
       onChange();
@@ -31,6 +32,12 @@ export class UnitFields {
     if (![...byId("colour").options].some(({ value }) => value === name)) return;
     byId("colour").value = name;
     this.showLegend();
+  }
+
+  /** Return whether the unit is the one that is shown at first. */
+  get isFirst() {
+    const { model, layer, unit } = this.unit;
+    return model === FIRST_UNIT.model && layer === this.configs()[0].num_layers - 1 && unit === FIRST_UNIT.unit;
   }
 
   /** Return whether a gate of the unit's cell is a sigmoid. */

@@ -33,8 +33,9 @@ TRACES_AT_ONCE, SEARCHES_AT_ONCE = 4, 2  # each takes a core; a trace in an LSTM
 TINY = 1e-12  # avoids a division by zero
 
 SURPRISAL, DIFFERENCE = "surprisal", "difference"
-# the model, A if it is left out, a state or a gate, layer and unit from 0; what follows describes the unit
-UNIT = re.compile(r"(?:([AB]) )?(hidden|cell|i|f|g|o|r|z|n|sum) (\d{1,4}):(\d{1,6})\b")
+# the model, A if it is left out, the colour: a state or a gate, or of the whole text, layer and unit from 0; what
+# follows describes the unit
+UNIT = re.compile(r"(?:([AB]) )?(hidden|cell|i|f|g|o|r|z|n|sum|surprisal|difference) (\d{1,4}):(\d{1,6})\b")
 STATES = {"hidden": "h", "cell": "c"}  # as they are called among the gates
 
 
@@ -50,7 +51,8 @@ class Inspector:
         """Return what both models expected in the characters of a text that both know.
 
         colour: `surprisal`; `difference`, that of A minus that of B; or a unit whose activations colour the text of its
-            model, as [B ]STATE LAYER:UNIT or [B ]GATE LAYER:UNIT. The other text is then coloured by surprisal.
+            model, as [B ]STATE LAYER:UNIT or [B ]GATE LAYER:UNIT. The other text is then coloured by surprisal. The
+            first two may name the unit that is shown, too, as in `surprisal 1:17` or `B difference 1:17`.
 
         The value has `a` and `b`: of each model its name, how many `units` it has, the heat and a line about the whole;
         b is None if it is the same model. `unit` is that of the colour, or the one of model A that varies most: its
@@ -60,14 +62,15 @@ class Inspector:
         lms, known, skipped = self._known_text(names, text, LONGEST_INSPECTED)
         seen = [self._readings.read(lm, known) for lm in lms]
         # 1) the colours of both texts
-        unit, side = _most_varying(lms[0], seen[0]), 0
-        colours = [_surprisal(one) for one in seen]
-        if colour == DIFFERENCE:
-            colours = [_difference(seen[0], seen[-1])] * len(seen)
-        elif colour != SURPRISAL:
+        unit, side, kind = _most_varying(lms[0], seen[0]), 0, colour
+        if colour not in (SURPRISAL, DIFFERENCE):
             side = int(isinstance(colour, str) and colour.startswith("B ") and len(seen) > 1)
-            unit, name = _read_unit(lms[side], seen[side], colour)
-            colours[side] = _activation(unit, name)
+            unit, kind = _read_unit(lms[side], seen[side], colour)
+        colours = [_surprisal(one) for one in seen]
+        if kind == DIFFERENCE:
+            colours = [_difference(seen[0], seen[-1])] * len(seen)
+        elif kind != SURPRISAL:
+            colours[side] = _activation(unit, kind)
         # 2) what is known of each character
         run = {"model_a": model_a, "model_b": model_b, "text": text, "colour": colour}
         line = partial(_describe, skipped=skipped, length=len(text))
@@ -183,11 +186,14 @@ def _activation(found: UnitGates, name: str) -> Heat:
 
 
 def _read_unit(lm: CharLM, seen: Inspection, colour: object) -> tuple[UnitGates, str]:
-    """Return the unit that a colour names, and which of its gates. Raises RequestError if the model has none such."""
+    """Return the unit that a colour names, and by which of its gates, or by what else, the text is coloured.
+
+    Raises RequestError if the model has no such unit or gate.
+    """
     match, config = UNIT.match(colour) if isinstance(colour, str) else None, lm.config
     if match and int(match[3]) < config.num_layers and int(match[4]) < config.hidden_size:
         found, name = lm.unit_gates(seen, int(match[3]), int(match[4])), STATES.get(match[2], match[2])
-        if name in found.gates:
+        if name in found.gates or name in (SURPRISAL, DIFFERENCE):
             return found, name
     kinds = "hidden" if seen.cell is None else "hidden or cell"
     raise RequestError(

@@ -739,6 +739,8 @@ class TestAddress:
         opened.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 27")
         opened.tab.locator("#seen-a .heat-text span").nth(9).click()
         opened.wait_until("location.search.includes('place=9') && location.hash.startsWith('#text=')")
+        opened.fill(unit_number="5")  # which colours nothing
+        opened.wait_until("new URLSearchParams(location.search).get('colour') === 'surprisal 1:5'")
         opened.tab.locator("#link-view summary").click()
         opened.wait_until("document.getElementById('view-link').value.includes('#text=')")
         link = opened.tab.locator("#view-link").input_value()
@@ -751,6 +753,8 @@ class TestAddress:
         assert other.text("seen-a") == "ROMEO:\nWhat light is this?\n"
         other.tab.locator("#seen-a .cursor").wait_for()
         assert other.tab.locator("#seen-a .cursor").get_attribute("data-place") == "9"
+        assert other.tab.locator("#unit-number").input_value() == "5"
+        assert other.tab.locator("#colour").input_value() == "surprisal"
 
 
 class TestInside:

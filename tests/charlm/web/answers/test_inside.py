@@ -119,9 +119,22 @@ def test_without_a_chosen_unit_the_one_that_varies_most_is_shown():
     assert look("abc de")["unit"]["title"] == f"Unit 1:{seen.hidden[:, 1].std(axis=0).argmax()} of small-lstm"
 
 
+@pytest.mark.parametrize("colour", ["surprisal", "difference"])
+def test_a_unit_is_shown_beside_the_colours_of_the_whole_text(colour):
+    plain = look("abc de", colour)
+    for name, title, side in (("0:7", "Unit 0:7 of small-lstm", "a"), ("1:2", "Unit 1:2 of small-rnn", "b")):
+        seen = look("abc de", f"{'B ' if side == 'b' else ''}{colour} {name}")
+        assert (seen["unit"]["title"], seen["unit"]["side"]) == (title, side)
+        for each in "ab":
+            shown, expected = seen[each]["heat"], plain[each]["heat"]
+            assert (shown["kind"], shown["shades"]) == (expected["kind"], expected["shades"])
+
+
 @pytest.mark.parametrize(
     ("model", "colour"),
     [
+        ("small-lstm", "surprisal 2:0"),
+        ("small-lstm", "surprise 0:0"),
         ("small-lstm", "hidden 2:0"),
         ("small-lstm", "hidden 0:8"),
         ("small-rnn", "cell 0:0"),
