@@ -25,8 +25,8 @@ SATURATED = 0.1  # a gate is left-saturated below it, and right-saturated above 
 class Slopes:
     """The derivatives of N steps of a layer, with a the G sums of a step, h' and c' what it computes from h and c.
 
-    hidden: of the sums with respect to a unit's h', where the way is not through c', (N, G, H).
-    cell: of the sums with respect to a unit's c', (N, G, H); None if the cell has no c.
+    hidden: of h' with respect to those sums that do not act through c', (N, D, H): the last D of the G.
+    cell: of c' with respect to the sums before them, (N, G - D, H); None if the cell has no c.
     into_cell: of c' with respect to h', (N, H); None if the cell has no c.
     kept: how much of the gradient at h', or at c' if the cell has one, comes to the state before it directly, (N, H).
     recurrent: what each of the sums' gradients is multiplied by on its way to h, (N, G, H); None if by 1.
@@ -70,22 +70,38 @@ def read_gates(
 
 
 def sums(
-    weights: Weights, layer: int, ids: Ids, hidden: Array, first: Array | None = None, units: slice = slice(None)
-) -> tuple[Array, Array]:
-    """Return W x + b and U h + d of some units of a layer, (N, G, K) each; arguments as of `read_gates`."""
-    w, u, b, d = (weights[f"recurrent.{name}_l{layer}"] for name in LAYER_TENSORS)
+    weights: Weights,
+    layer: int,
+    ids: Ids,
+    hidden: Array,
+    first: Array | None = None,
+    units: slice = slice(None),
+    out: Array | None = None,
+) -> Array:
+    """Return W x + b and U h + d of some units of a layer, (2, N, G, K); arguments as of `read_gates`.
 
-    def multiply(matrix: Array, bias: Array, vectors: Array) -> Array:
-        rows = matrix.reshape(-1, u.shape[1], matrix.shape[1])[:, units]  # (G·H, columns) → (G, K, columns)
-        product = vectors @ rows.reshape(-1, matrix.shape[1]).T + bias.reshape(-1, u.shape[1])[:, units].ravel()
-        return product.reshape(len(vectors), *rows.shape[:2])
+    out: memory of that shape to write them to, such as those of another layer, which are not needed any more: the first
+        write to each 4 KB of new memory takes microseconds.
+    """
+    w, u, b, d = (weights[f"recurrent.{name}_l{layer}"] for name in LAYER_TENSORS)
+    w, u = (matrix.reshape(-1, u.shape[1], matrix.shape[1])[:, units] for matrix in (w, u))  # (G, K, columns)
+    b, d = (bias.reshape(-1, len(bias) // len(w))[:, units].ravel() for bias in (b, d))
+    both = np.empty((2, len(ids), *w.shape[:2]), np.float32) if out is None else out
+    from_input, from_hidden = both.reshape(2, len(ids), -1)
+
+    def multiply(vectors: Array, rows: Array, bias: Array, product: Array) -> None:
+        np.matmul(vectors, rows.reshape(-1, rows.shape[2]).T, out=product)
+        product += bias
 
     if layer == 0:  # each symbol's product once
         symbols, places = np.unique(ids, return_inverse=True)
-        from_input = multiply(w, b, weights["embedding.weight"][symbols])[places]
+        products = np.empty((len(symbols), from_input.shape[1]), np.float32)
+        multiply(weights["embedding.weight"][symbols], w, b, products)
+        np.take(products, places, axis=0, out=from_input, mode="clip")  # other modes write to a copy first
     else:
-        from_input = multiply(w, b, hidden[:, layer - 1])
-    return from_input, multiply(u, d, before(hidden[:, layer], 0.0 if first is None else first[layer]))
+        multiply(hidden[:, layer - 1], w, b, from_input)
+    multiply(before(hidden[:, layer], 0.0 if first is None else first[layer]), u, d, from_hidden)
+    return both
 
 
 def before(states: Array, first: Array | float = 0.0) -> Array:
@@ -116,13 +132,14 @@ def sigmoid(x: Array) -> Array:
 
 def _slope_of_tanh(x: Array) -> Array:
     """Return 1 - tanh(x)², precise also where that is small, which a difference from 1 is not."""
-    e: Array = np.exp(np.float32(-2) * np.abs(x))
-    return np.float32(4) * e / (1 + e) ** 2
+    return np.float32(4) * _slope_of_sigmoid(x + x)
 
 
 def _slope_of_sigmoid(x: Array) -> Array:
     """Return the derivative of the sigmoid, precise also where it is small."""
-    return np.float32(0.25) * _slope_of_tanh(np.float32(0.5) * x)
+    e: Array = np.exp(-np.abs(x))
+    slope: Array = e / (1 + e) ** 2
+    return slope
 
 
 def _read_rnn(wx: Array, uh: Array) -> GatesByName:
@@ -131,7 +148,10 @@ def _read_rnn(wx: Array, uh: Array) -> GatesByName:
 
 
 def _read_lstm(wx: Array, uh: Array) -> GatesByName:
-    a = wx + uh
+    return _lstm_gates(wx + uh)
+
+
+def _lstm_gates(a: Array) -> GatesByName:
     return {"i": sigmoid(a[:, 0]), "f": sigmoid(a[:, 1]), "g": np.tanh(a[:, 2]), "o": sigmoid(a[:, 3])}
 
 
@@ -147,13 +167,14 @@ def _rnn_slopes(wx: Array, uh: Array, h: Array, c: Array, new_c: Array) -> Slope
 
 def _lstm_slopes(wx: Array, uh: Array, h: Array, c: Array, new_c: Array) -> Slopes:
     """Of c' = f ∘ c + i ∘ g;  h' = o ∘ tanh(c')."""
-    a, gate = wx + uh, _read_lstm(wx, uh)
-    hidden, cell = np.zeros_like(a), np.zeros_like(a)
-    hidden[:, 3] = np.tanh(new_c) * _slope_of_sigmoid(a[:, 3])
-    cell[:, 0] = gate["g"] * _slope_of_sigmoid(a[:, 0])
-    cell[:, 1] = c * _slope_of_sigmoid(a[:, 1])
-    cell[:, 2] = gate["i"] * _slope_of_tanh(a[:, 2])
-    return Slopes(hidden, cell, into_cell=gate["o"] * _slope_of_tanh(new_c), kept=gate["f"])
+    a = wx + uh
+    gate = _lstm_gates(a)
+    hidden = np.tanh(new_c) * _slope_of_sigmoid(a[:, 3])
+    cell = np.empty_like(a[:, :3])
+    np.multiply(gate["g"], _slope_of_sigmoid(a[:, 0]), out=cell[:, 0])
+    np.multiply(c, _slope_of_sigmoid(a[:, 1]), out=cell[:, 1])
+    np.multiply(gate["i"], _slope_of_tanh(a[:, 2]), out=cell[:, 2])
+    return Slopes(hidden[:, None], cell, into_cell=gate["o"] * _slope_of_tanh(new_c), kept=gate["f"])
 
 
 def _gru_slopes(wx: Array, uh: Array, h: Array, c: Array, new_c: Array) -> Slopes:

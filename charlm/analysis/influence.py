@@ -8,6 +8,8 @@ over some hundred symbols, an RNN's beyond what a float32 can hold.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,13 @@ from charlm.inference.sampling import check_finite, log_softmax
 from charlm.model.config import Weights
 from charlm.vocab import Ids
 
-# BLAS wakes threads for larger products of a vector and a matrix, which takes much longer where other programs run
-LARGEST_PRODUCT = 32_768
 # gradients are scaled anew when they are farther from 1 than 2 to this
 FARTHEST_FROM_1 = 20
 SMALLEST_EXPONENT = 126  # of a float32
+STEPS_AT_ONCE = 32  # whose slopes are computed at a time: those of an LSTM of 512 units then stay in the cache
 NOTHING = -(2**40)  # the exponent of 0, below all others
+
+Multiply = Callable[[Array], Array]
 
 
 def measure_influence(engine: Engine, cell: str, weights: Weights, ids: Ids) -> NDArray[np.float64]:
@@ -41,11 +44,18 @@ def measure_influence(engine: Engine, cell: str, weights: Weights, ids: Ids) -> 
         raise RequestError("there is nothing that could have moved the prediction of a first character")
     hidden, cell_state = read_units(engine, ids[:-1, None])
     states = None if cell_state is None else cell_state[:, :, 0]
-    return _trace(cell, weights, ids, hidden[:, :, 0], states, None, None)
+    return _trace(engine, cell, weights, ids, hidden[:, :, 0], states, None, None)
 
 
 def trace_influence(
-    cell: str, weights: Weights, ids: Ids, hidden: Array, cell_state: Array | None, place: int, farthest: int
+    engine: Engine,
+    cell: str,
+    weights: Weights,
+    ids: Ids,
+    hidden: Array,
+    cell_state: Array | None,
+    place: int,
+    farthest: int,
 ) -> NDArray[np.float64]:
     """Return how strongly each of the `farthest` symbols before a place moved its prediction, or all before it.
 
@@ -59,10 +69,11 @@ def trace_influence(
     cells = None if cell_state is None else cell_state[first:place]
     first_hidden = hidden[first - 1] if first else None
     first_cell = cell_state[first - 1] if first and cell_state is not None else None
-    return _trace(cell, weights, ids[first : place + 1], hidden[first:place], cells, first_hidden, first_cell)
+    return _trace(engine, cell, weights, ids[first : place + 1], hidden[first:place], cells, first_hidden, first_cell)
 
 
 def _trace(
+    engine: Engine,
     cell: str,
     weights: Weights,
     ids: Ids,
@@ -83,14 +94,19 @@ def _trace(
     at_hidden, exponents = np.zeros_like(hidden[:, -1]), np.zeros(len(hidden), np.int64)
     at_hidden[-1] = slope @ head
     # 2) through the layers
+    both_sums = None
     for layer in reversed(range(hidden.shape[1])):
-        both_sums = sums(weights, layer, ids[:-1], hidden, first_hidden)
+        both_sums = sums(weights, layer, ids[:-1], hidden, first_hidden, out=both_sums)
+        at_sums = both_sums[1]  # (N, G, H): the gradients take the place of the sums
         states = before(hidden[:, layer], 0.0 if first_hidden is None else first_hidden[layer])
         new_cells = hidden[:0, 0] if cell_state is None else cell_state[:, layer]
         cells = before(new_cells, 0.0 if first_cell is None else first_cell[layer])
-        slopes = GATES[cell].slopes(*both_sums, states, cells, new_cells)
-        at_sums, exponents = _through_time(slopes, weights[f"recurrent.weight_hh_l{layer}"], at_hidden, exponents)
-        at_hidden = at_sums @ weights[f"recurrent.weight_ih_l{layer}"]
+
+        def slopes(part: slice, steps: tuple[Array, ...] = (*both_sums, states, cells, new_cells)) -> Slopes:
+            return GATES[cell].slopes(*(each[part] for each in steps))
+
+        exponents = _through_time(slopes, partial(engine.model.multiply_back, layer), at_hidden, exponents, at_sums)
+        at_hidden = at_sums.reshape(len(at_sums), -1) @ weights[f"recurrent.weight_ih_l{layer}"]
     # 3) the norms
     with np.errstate(over="ignore"):  # what has become infinite is refused
         norms: NDArray[np.float64] = np.ldexp(np.linalg.norm(at_hidden.astype(np.float64), axis=1), exponents)
@@ -99,19 +115,24 @@ def _trace(
 
 
 def _through_time(
-    slopes: Slopes, recurrent: Array, above: Array, exponents: NDArray[np.int64]
-) -> tuple[Array, NDArray[np.int64]]:
-    """Return the gradients at the sums of a layer, (N, G·H).
+    slopes: Callable[[slice], Slopes], multiply: Multiply, above: Array, exponents: NDArray[np.int64], at_sums: Array
+) -> NDArray[np.int64]:
+    """Write the gradients at the sums of a layer to at_sums, (N, G, H).
 
-    above: the gradients that come to its hidden states from above, (N, H). recurrent: U, (G·H, H).
+    slopes: returns those of some steps. It is asked for the last first, before at_sums is overwritten there.
+    multiply: multiplies a row, (G, H), by U, (G·H, H).
+    above: the gradients that come to its hidden states from above, (N, H).
     exponents: of the powers of 2 by which the gradients of each step, given and returned, are to be multiplied, (N,).
     """
     steps, units = above.shape
-    at_sums, scales = np.empty((steps, *slopes.hidden.shape[1:]), np.float32), np.zeros(steps, np.int64)
+    scales = np.zeros(steps, np.int64)
     sizes = [_size(row) for row in above]
     sizes = [NOTHING if size == NOTHING else size + int(more) for size, more in zip(sizes, exponents, strict=True)]
     h, c, scale = np.zeros(units, np.float32), np.zeros(units, np.float32), max(sizes)  # the gradients at the states
     for step in reversed(range(steps)):
+        if step == steps - 1 or step % STEPS_AT_ONCE == STEPS_AT_ONCE - 1:
+            first = step // STEPS_AT_ONCE * STEPS_AT_ONCE
+            some = slopes(slice(first, step + 1))
         # 1) what comes from the step after, and from above, on the same scale
         largest = max(sizes[step], scale + max(_size(h), _size(c)))
         if abs(largest - scale) > FARTHEST_FROM_1 and largest > NOTHING // 2:
@@ -119,19 +140,29 @@ def _through_time(
         if sizes[step] > scale - SMALLEST_EXPONENT:
             h += _times_2_to(above[step], int(exponents[step]) - scale)
         scales[step] = scale
-        # 2) to the sums, and from there through U to the state before
-        gradient = np.multiply(slopes.hidden[step], h, out=at_sums[step])
-        if slopes.cell is not None and slopes.into_cell is not None:
-            c += h * slopes.into_cell[step]
-            gradient += slopes.cell[step] * c
-        back = gradient if slopes.recurrent is None else gradient * slopes.recurrent[step]
-        below = _multiply(back.ravel(), recurrent)
-        if slopes.kept is not None and slopes.cell is not None:
-            c *= slopes.kept[step]
-        elif slopes.kept is not None:
-            below += slopes.kept[step] * h
-        h = below
-    return at_sums.reshape(steps, -1), scales
+        # 2) through the step
+        h, c = _through_step(some, step - first, multiply, h, c, at_sums[step])
+    return scales
+
+
+def _through_step(
+    slopes: Slopes, step: int, multiply: Multiply, h: Array, c: Array, at_sums: Array
+) -> tuple[Array, Array]:
+    """Return the gradients at h and c before a step, (H,), of those after it, which change; write at_sums (G, H)."""
+    through_c = 0  # sums
+    if slopes.cell is not None and slopes.into_cell is not None:
+        c += h * slopes.into_cell[step]
+        through_c = slopes.cell.shape[1]
+        np.multiply(slopes.cell[step], c, out=at_sums[:through_c])
+    np.multiply(slopes.hidden[step], h, out=at_sums[through_c:])
+    back = at_sums if slopes.recurrent is None else at_sums * slopes.recurrent[step]
+    below = multiply(back)
+    if slopes.kept is not None and slopes.cell is not None:
+        c *= slopes.kept[step]
+    elif slopes.kept is not None:
+        h *= slopes.kept[step]
+        below += h
+    return below, c
 
 
 def _size(values: Array) -> int:
@@ -145,14 +176,7 @@ def _size(values: Array) -> int:
 
 def _times_2_to(values: Array, exponent: int) -> Array:
     """Return values times a power of 2, which may be one that a float32 does not hold."""
+    if abs(exponent) <= SMALLEST_EXPONENT:
+        return values * np.float32(math.ldexp(1, exponent))  # several times as fast
     scaled: Array = np.ldexp(values, min(max(exponent, -(2**20)), 2**20))
     return scaled
-
-
-def _multiply(vector: Array, matrix: Array) -> Array:
-    """Return vector (R,) times matrix (R, C), in parts of some rows."""
-    rows = max(1, LARGEST_PRODUCT // matrix.shape[1])
-    whole = len(vector) // rows * rows
-    parts = np.matmul(vector[:whole].reshape(-1, 1, rows), matrix[:whole].reshape(-1, rows, matrix.shape[1]))
-    product: Array = parts.sum(axis=(0, 1)) + vector[whole:] @ matrix[whole:]
-    return product

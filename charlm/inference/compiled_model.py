@@ -64,6 +64,7 @@ _ARGUMENTS = {
     "logits": [c_void_p, c_int64, c_void_p, c_void_p],
     "score": [c_void_p, c_int64, c_void_p, c_void_p, c_void_p],
     "write": [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p],
+    "multiply_back": [c_void_p, c_int64, c_void_p, c_void_p],
     "add_product": [c_void_p, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p],
 }
 
@@ -79,7 +80,7 @@ class CompiledModel:
         """largest_table: numbers that the table of the first layer may have; beyond, it is not built."""
         self._functions = {name: kernels.function(name) for name in _ARGUMENTS}
         for name, function in self._functions.items():
-            function.argtypes, function.restype = _ARGUMENTS[name], c_int
+            function.argtypes, function.restype = _ARGUMENTS[name], None if name == "multiply_back" else c_int
         self.units = _round_up(config.hidden_size)
         self._config = config
         self._symbols = len(config.vocab)
@@ -147,6 +148,14 @@ class CompiledModel:
         )
         self._call("write", steps, random.shape[1], _address(hidden), _address(cell_state), byref(draws))
         return ids, surprisals
+
+    def multiply_back(self, layer: int, row: Array) -> Array:
+        """Return row (G, H) times U (G·H, H) of a layer, (H,): the gradient at h that a gradient at U h brings."""
+        units = row.shape[1]
+        padded = row if units == self.units else _pad(row, self.units)
+        product = np.empty(self.units, np.float32)
+        self._functions["multiply_back"](self._pointer, layer, _address(padded), _address(product))
+        return product[:units]
 
     def _checked(self, ids: Ids) -> Ids:
         """Return ids as the kernels take them. Raises IndexError for those with which they would read other memory."""

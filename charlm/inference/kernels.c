@@ -3,7 +3,8 @@
 A sum of floating-point numbers depends on its order. Here every sum is made in the order of its terms, one after
 another, without fused multiply-add: acc = bias, then acc = acc + w[k] * x[k] for k = 0, 1, ... The lanes of a vector
 hold different outputs, never different terms of one output, so it does not matter how wide the vectors are, how many
-texts are read side by side, or on how many threads. exp and tanh are written out below for the same reason: those of
+texts are read side by side, or on how many threads (multiply_back, for gradients, has a partial sum for each lane of a
+panel, which does not depend on that either). exp and tanh are written out below for the same reason: those of
 the C library differ between systems. docs/arithmetic.md states the order for other implementations, such as the one in
 WebAssembly.
 
@@ -29,6 +30,7 @@ place, without moving numbers between lanes. */
 #define WIDE 4         /* panels that are read side by side for a single row */
 #define PASS_TEXTS 64  /* texts that go through the layers together */
 #define PASS_ROWS 128  /* rows that go through a layer together, if the texts are fewer */
+#define BACK_TERMS 128 /* outputs whose partial sums are in the cache while a row is multiplied by U */
 #define HEAD_ROWS 16   /* rows whose logits are kept at a time when symbols are drawn or scored */
 
 enum cell { RNN, LSTM, GRU };
@@ -313,6 +315,66 @@ static void NAME(product)(const void *matrix, int is_bfloat16, int64_t panels, i
     }
     NAME(panel_product)(numbers, terms, x, x_stride, rows, out + p * PANEL, out_stride);
   }
+}
+
+/* Add the product of a row with some terms of a few panels, a constant, to sums (count, PANEL), a partial sum for each
+   output of a panel. matrix: panels that are panel_size bytes apart, from the first of those terms on. */
+INLINE void NAME(tile_back)(int panels, int is_bfloat16, const char *matrix, int64_t panel_size, int64_t count,
+                            const float *row, float *sums) {
+  vector x[WIDE][PARTS];
+  EACH(p, panels) EACH(i, PARTS) x[p][i] = NAME(load)(row + p * PANEL + i * LANES);
+  if (is_bfloat16)
+    for (int64_t k = 0; k < count; k += 2)
+      EACH(i, PARTS) {
+        vector first = NAME(load)(sums + k * PANEL + i * LANES), second = NAME(load)(sums + (k + 1) * PANEL + i * LANES);
+        EACH(p, panels) {
+          bits pair = (bits)NAME(load)((const float *)(matrix + p * panel_size) + k / 2 * PANEL + i * LANES);
+          first += (vector)(pair << 16) * x[p][i];
+          second += (vector)(pair & -65536) * x[p][i];
+        }
+        NAME(store)(sums + k * PANEL + i * LANES, first);
+        NAME(store)(sums + (k + 1) * PANEL + i * LANES, second);
+      }
+  else
+    for (int64_t k = 0; k < count; k++)
+      EACH(i, PARTS) {
+        vector sum = NAME(load)(sums + k * PANEL + i * LANES);
+        EACH(p, panels)
+          sum += NAME(load)((const float *)(matrix + p * panel_size) + k * PANEL + i * LANES) * x[p][i];
+        NAME(store)(sums + k * PANEL + i * LANES, sum);
+      }
+}
+
+/* Multiply a row (G*U) by U (G*U, U) of a layer: the way that gradients take. out: (U).
+   An output has PANEL partial sums, one for each lane of the panels, which are then added in their order. */
+void NAME(multiply_back)(const Model *model, int64_t layer, const float *row, float *out) {
+  const int64_t units = model->units, panels = count_gates(model->cell) * units / PANEL;
+  const int is_bfloat16 = model->is_bfloat16;
+  const int64_t number = is_bfloat16 ? 2 : 4, size = units * PANEL * number; /* bytes of a number and of a panel */
+  float sums[BACK_TERMS * PANEL];
+  BEGIN_IEEE;
+  for (int64_t first = 0; first < units; first += BACK_TERMS) {
+    const int64_t count = smaller(BACK_TERMS, units - first);
+    const char *matrix = (const char *)model->layer[layer].recurrent + first * PANEL * number;
+    int64_t p = 0;
+    memset(sums, 0, sizeof sums);
+#define PANELS(count_, is_bfloat16) \
+  for (; p + (count_) <= panels; p += (count_)) \
+    NAME(tile_back)(count_, is_bfloat16, matrix + p * size, size, count, row + p * PANEL, sums);
+    if (is_bfloat16) {
+      PANELS(WIDE, 1)
+      PANELS(1, 1)
+    } else {
+      PANELS(WIDE, 0)
+      PANELS(1, 0)
+    }
+#undef PANELS
+    for (int64_t k = 0; k < count; k++) {
+      out[first + k] = 0;
+      for (int i = 0; i < PANEL; i++) out[first + k] += sums[k * PANEL + i];
+    }
+  }
+  END_IEEE;
 }
 
 /* Compute the next state of a text. row: W x + b + U h of each gate, U numbers each; of the GRU's n apart. */

@@ -83,6 +83,14 @@ class NumpyModel:
                 surprisals[step, rows] = surprisals_of(ids[step, rows], logits)
         return ids, surprisals
 
+    def multiply_back(self, layer: int, row: Array) -> Array:
+        """See CompiledModel."""
+        blocks = self._layers[layer][2]  # (N, H, BLOCK)
+        padded = np.zeros(len(blocks) * BLOCK, np.float32)
+        padded[: row.size] = row.ravel()
+        product: Array = np.matmul(blocks, padded.reshape(-1, BLOCK, 1)).sum(axis=(0, 2))
+        return product
+
 
 def _cut(matrix: Array) -> Array:
     """Cut a matrix (rows, columns) into N blocks, (N, columns, BLOCK), the last one padded with zeros."""

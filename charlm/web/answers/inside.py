@@ -29,7 +29,7 @@ LONGEST_TRACED = 300  # characters before a prediction whose influence on it is 
 MOST_COMPARED = 8  # models
 WRITTEN = 4_000  # characters that `write_text` returns
 SEARCH_SECONDS = 5.0  # for the other places of a pattern
-TRACES_AT_ONCE, SEARCHES_AT_ONCE = 4, 2  # each takes a core; a trace in an LSTM of 512 units takes 30 MB
+TRACES_AT_ONCE, SEARCHES_AT_ONCE = 4, 2  # each takes a core; a trace in an LSTM of 512 units takes 10 MB
 TINY = 1e-12  # avoids a division by zero
 
 SURPRISAL, DIFFERENCE = "surprisal", "difference"

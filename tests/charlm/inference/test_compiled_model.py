@@ -120,6 +120,27 @@ def test_a_sum_is_made_in_the_order_of_its_terms(kernels, outputs, terms, rows, 
     assert np.array_equal(sums, expected)
 
 
+@pytest.mark.parametrize("is_bfloat16", [False, True])
+@pytest.mark.parametrize(("cell", "units"), [("rnn", 5), ("gru", 21), ("lstm", 150)])
+def test_a_gradient_goes_back_with_a_partial_sum_for_each_lane(kernels, cell, units, is_bfloat16):
+    random, config = np.random.default_rng(2), make_config(cell, hidden_size=units)
+    weights = {name: random.standard_normal(shape, np.float32) for name, shape in config.tensor_shapes.items()}
+    if is_bfloat16:
+        weights = round_to_bfloat16(weights)
+    model = Engine(config, weights).model
+    assert model.is_bfloat16 == is_bfloat16
+    row = random.standard_normal((config.kind.gates, units), np.float32)
+    for layer in range(config.num_layers):
+        matrix = weights[f"recurrent.weight_hh_l{layer}"].reshape(*row.shape, units)
+        sums = np.zeros((units, PANEL), np.float32)
+        for gate, unit in np.ndindex(*row.shape):
+            sums[:, unit % PANEL] += matrix[gate, unit] * row[gate, unit]
+        expected = np.zeros(units, np.float32)
+        for lane in range(PANEL):
+            expected += sums[:, lane]
+        assert np.array_equal(model.multiply_back(layer, row), expected)
+
+
 def logits_in_order(config, weights, ids):
     """The logits (T, V) of ids (T,) as docs/arithmetic.md states them."""
 
