@@ -1,8 +1,8 @@
 """Control of a run from outside: a file that the training loop reads between steps, to pause it or to change its rate.
 
-Another program replaces the file as a whole, by renaming, while the run goes on. It is a JSON object:
-`paused`, whether the run shall wait; `learning_rates`, all that were asked for so far, of which each further one takes
-effect at the next step. Both may be missing, and so may the file.
+Another program replaces the file as a whole, by renaming, while the run goes on. It is a JSON object. `paused` says
+whether the run has to wait. `learning_rates` lists all learning rates that were asked for since the run began; at the
+next step, those that are new in the list take effect. Both may be missing, and so may the file.
 """
 
 import json
@@ -27,21 +27,21 @@ class Controls:
 
 
 class ControlFile:
-    """The file, as the loop asks for it before each step.
+    """The control file, which the loop reads before each step.
 
-    A file that makes no sense changes nothing, and a message says so.
+    A file that is not valid changes nothing, and a message says so.
     """
 
     def __init__(self, path: Path, *, may_pause: bool = True) -> None:
-        """may_pause: False for a machine that is lent for a time: `paused` is then left out."""
+        """may_pause: False on a machine that is lent for a limited time; `paused` is then ignored."""
         self._path, self._may_pause = path, may_pause
-        self._seen: tuple[int, int] | None = None  # the file that was read last, by its number and time
+        self._seen: tuple[int, int] | None = None  # inode and modification time of the file that was read last
         self._controls = Controls()
 
     def read(self, say: Callable[[str], None]) -> Controls:
         """Return what the file asks for; it is read only if it was replaced since the last call.
 
-        say: is given the message about a file that makes no sense.
+        say: is given the message about a file that is not valid.
         """
         try:
             status = self._path.stat()
@@ -58,7 +58,7 @@ class ControlFile:
 
 
 def _parse(content: bytes, may_pause: bool) -> Controls:
-    """Return what the content of a file asks for. Raises RequestError if it makes no sense."""
+    """Return what the content of a file asks for. Raises RequestError if it is not valid."""
     try:
         values = json.loads(content) if len(content) <= LARGEST_FILE else None
     except (ValueError, RecursionError):

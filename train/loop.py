@@ -43,19 +43,19 @@ def fit(
     teachers: Teachers | None = None,
     control: ControlFile | None = None,
 ) -> HistoryRecord:
-    """Train a model on a text, leave the model of the best epoch in the folder `out`, and return its record.
+    """Train a model on a text, write the model of the best epoch to the folder `out`, and return its record.
 
     After every epoch, and at Ctrl-C or another of train.interrupts.SIGNALS, a checkpoint is written there; a signal
-    then raises KeyboardInterrupt. `resume` continues from the checkpoint to the same result as without a break. The
-    epochs may be more than the run was begun with: from there on the learning rate is that of the longer run.
-    Under torchrun, all processes train one model.
+    then raises KeyboardInterrupt. `resume` continues from the checkpoint, with the same result as an uninterrupted
+    run. A resumed run may have more epochs than it was begun with; from then on, its learning rate is that of the
+    longer run. Under torchrun, all processes train one model.
 
     start: the model to begin with; `config` has its architecture, and `text.known` its symbols. also_text: another text
         whose validation loss is measured before and after. keep_epochs: keep weights as charlm.model.kept says.
-    teachers: the models whose predictions are learnt, too; each process lets them read the text.
-    control: the file that may pause the run and change its learning rate, where one process trains.
+    teachers: models whose predictions are learnt besides the text; each process lets them read it.
+    control: a file by which another program pauses the run or changes its learning rate; for a single process only.
 
-    Raises RequestError if the text or a setting does not fit, `out` holds another model, or nothing to resume;
+    Raises RequestError if the text or a setting does not fit, or if `out` holds another model or nothing to resume;
     TrainingError if the loss is no longer a number.
     """
     # 1) split the text into what trains and what validates
@@ -69,10 +69,10 @@ def fit(
         FolderLock() as lock,
         Interrupts() as interrupts,
     ):
-        # 2) make the choices that the settings leave open; rank 0's count, since the precision depends on measurements
+        # 2) choose what the settings leave open; all take rank 0's choices, since the precision is measured
         resolved = group.broadcast_from_main(lambda: config.resolve(protocol, group.world_size))
         assert resolved.batch_size is not None
-        group.share(resolved.batch_size)  # refuses a batch that cannot be divided before anything is made
+        group.share(resolved.batch_size)  # refuses a batch that cannot be divided, before anything is written
 
         # 3) lock the folder; a run to resume must have been begun with the same text and settings
         group.broadcast_from_main(lambda: lock.acquire(out, resume))
@@ -101,13 +101,8 @@ def fit(
             trainer.begin_with(group.broadcast_from_main(partial(start.widened, protocol)))
             run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(interrupts, also))
         report.start(run, text.unigram_loss())
-        if begun is None and start is not None:
-            report.start_model(run, start.new_symbols(protocol.vocab))
         if begun is None:
-            size = advise(run, model_config(protocol.vocab, resolved))
-            for note in filter(None, (size, explain_rare(run), explain_untrained(protocol.untrained, run["split"]))):
-                report.say(note)
-
+            report_start(report, run, protocol, resolved, start)
         advice = CurveAdvice(trainer.history if trainer.epoch > 1 else None)
 
         # 5) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
@@ -137,6 +132,17 @@ def seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
+def report_start(
+    report: Report, run: dict[str, Any], protocol: Protocol, config: TrainConfig, start: StartModel | None
+) -> None:
+    """Say what is known before the first step: of the model to begin with, of the size, of symbols that are rare."""
+    if start is not None:
+        report.start_model(run, start.new_symbols(protocol.vocab))
+    size = advise(run, model_config(protocol.vocab, config))
+    for note in filter(None, (size, explain_rare(run), explain_untrained(protocol.untrained, run["split"]))):
+        report.say(note)
+
+
 def restore(trainer: Trainer, begun: BegunRun, epochs: int, report: Report) -> None:
     """Let a trainer go on from the checkpoint of a begun run, or from its model if it was finished."""
     if begun.checkpoint is not None:
@@ -156,9 +162,10 @@ def restore(trainer: Trainer, begun: BegunRun, epochs: int, report: Report) -> N
 
 
 def keep_choices(asked: TrainConfig, resolved: TrainConfig, run: dict[str, Any]) -> TrainConfig:
-    """Return `resolved` with those choices of a run that the user left open and that may come out differently now.
+    """Return `resolved` with the choices of a begun run where the user left them open.
 
-    The precision depends on a measurement, the batch size on the number of processes; both change the result.
+    Made anew, they might differ, and with them the result: the precision depends on a measurement, the batch size on
+    the number of processes.
     """
     if asked.precision == "auto" and run.get("device") == resolved.device:
         resolved = replace(resolved, precision=run.get("precision", resolved.precision))
@@ -182,7 +189,7 @@ def describe_run(text: Text, protocol: Protocol, config: TrainConfig) -> dict[st
         "parameters": model_config(protocol.vocab, config).parameters,
         "torch": torch.__version__.split("+")[0],
     }
-    # what a run without them does not record
+    # a run to which these do not apply has no record of them
     run |= {"texts": list(text.sources)} if text.sources else {}
     run |= {"lowercase": True} if text.folding.lowercase else {}
     if text.folding.min_count > 1:
@@ -194,7 +201,7 @@ def describe_run(text: Text, protocol: Protocol, config: TrainConfig) -> dict[st
 def describe_start(
     start: StartModel | None, also_text: Text | None, also: Holdout | None, group: ProcessGroup
 ) -> dict[str, Any]:
-    """Return what `run` of history.json has beside that for a training that begins with a model.
+    """Return what `run` of history.json says of the model that a training begins with, and of a further text.
 
     Raises RequestError if the processes have loaded different models.
     """

@@ -1,7 +1,8 @@
 """Knowledge distillation: a model learns what other models, its teachers, predict, beside what the text says.
 
-Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), at temperature 1. What several teachers
-predict is averaged: their ensemble is better than each of them, and most of that passes to the student.
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), at temperature 1. The predictions of
+several teachers are averaged: this ensemble predicts better than each of its members, and the student learns most of
+that.
 """
 
 import tempfile
@@ -36,8 +37,8 @@ SHOWN_SYMBOLS = 8  # in a message
 class TaughtTargets:
     """The targets of a training with teachers.
 
-    probabilities: of the symbol that follows each of the N ids that train, (N, V) float16, in a file.
-    weight: of the teachers in the targets; the rest is that of the text.
+    probabilities: of each symbol to follow each of the N ids that train, (N, V) float16, in a file.
+    weight: the teachers' share of the targets, from 0 to 1; the rest is the text's.
     """
 
     probabilities: NDArray[np.float16]
@@ -54,7 +55,7 @@ class TaughtTargets:
 
 @dataclass(frozen=True)
 class Teachers:
-    """The models whose predictions a training learns, and the weight of these predictions in its targets.
+    """The models whose predictions a training learns, and the share of these predictions in its targets.
 
     Raises RequestError when built with a weight that is not between 0 and 1.
     """
@@ -75,10 +76,9 @@ class Teachers:
         """Let the teachers read the text that trains; return the mean of their predictions, in a file in `folder`.
 
         The file has no name, so it is gone when the training ends, however it ends. say: takes lines for the user.
-        Raises KeyboardInterrupt when a signal comes.
 
         Raises RequestError for a protocol whose sequences are not read in order, a symbol that a teacher does not know,
-        or a disk that has no room for the file.
+        or a disk that has no room for the file; KeyboardInterrupt when a signal comes.
         """
         if not isinstance(protocol, Holdout):
             raise RequestError("--teacher needs the protocol holdout, which reads the text in its order")
@@ -130,8 +130,8 @@ def _add_predictions(
     """
     streams = min(STREAMS, len(ids))
     length = -(-len(ids) // streams)
-    starts = np.minimum(np.arange(streams) * length, len(ids) - length)  # (S,): the last parts may overlap
-    # a place that two parts have gets the prediction of one
+    # all parts have the same length, so the last ones may overlap: there the earlier one's prediction counts
+    starts = np.minimum(np.arange(streams) * length, len(ids) - length)  # (S,)
     begins = np.concatenate([[0], starts[:-1] + length])
     reader = Reader(model.lm.engine, streams)
     steps = max(1, MOST_LOGITS // (streams * len(model.lm.vocab)))

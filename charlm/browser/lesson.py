@@ -26,7 +26,7 @@ ENTRY = re.compile(r"([a-z]+):(?:[ \t]+(.*))?$")
 
 @dataclass(frozen=True)
 class Check:
-    """What the page looks for: the kind of check, its arguments by name, and the words that stand beside it."""
+    """What the page checks: the kind of check, its arguments by name, and the words that the page shows for it."""
 
     kind: str
     arguments: dict[str, str | float]
@@ -35,9 +35,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Step:
-    """A step: its heading, what to do and why, the address of the state that it needs, its checks, what it showed.
+    """A step: its heading `title`, what to do and why, its checks.
 
-    open: the parameters of an address, as they stand behind the `?`; empty if the step needs no certain state.
+    open: the parameters of the address that shows what the step needs, as they stand behind the `?`; empty if it needs
+        nothing certain. done: what is said when all checks are done, such as what the step has shown.
     """
 
     title: str
@@ -71,7 +72,7 @@ def lesson_file() -> Path:
 
 
 def read_lesson(path: Path) -> Lesson:
-    """Read a lesson. Raises RequestError if the file cannot be read, or names its first line that is wrong."""
+    """Read a lesson. Raises RequestError if the file cannot be read, and for the first line that is wrong."""
     text = read_text(path, f"let {VARIABLE} name the text file of a lesson, or unset it")
     if len(text) > LONGEST:
         raise RequestError(f"{path} has {len(text):,} characters, and a lesson at most {LONGEST:,}; make it shorter")
@@ -93,14 +94,14 @@ def parse_lesson(text: str) -> Lesson:
     """Return the lesson that a text describes. Raises LessonError for the first line that is wrong."""
     head: dict[str, str] = {}
     steps: list[dict[str, Any]] = []  # the fields of each Step
-    lines: list[int] = []  # in which each begins
+    lines: list[int] = []  # the number of the line in which each step begins
     for line, key, value in _entries(text):
         if key not in KEYS:
             raise LessonError(line, f"{key!r} is not one of {', '.join(KEYS)}{_suggest(key, KEYS)}")
         if not value:
             raise LessonError(line, f"nothing stands behind {key!r}; write {key}: {KEYS[key]}")
         if key == "step":
-            _close(head, steps, lines, line)
+            _check_complete(head, steps, lines, line)
             steps.append({"title": value, "checks": ()})
             lines.append(line)
         elif key in ("title", "models"):
@@ -114,7 +115,7 @@ def parse_lesson(text: str) -> Lesson:
     end = text.count("\n") + 1
     if not steps:
         raise LessonError(end, f"the lesson has no step; begin one with step: {KEYS['step']}")
-    _close(head, steps, lines, end)
+    _check_complete(head, steps, lines, end)
     models = tuple(name.strip() for name in head.get("models", "").split(",") if name.strip())
     return Lesson(head["title"], models, tuple(Step(**step) for step in steps))
 
@@ -131,7 +132,7 @@ KEYS = {
 
 
 def _entries(text: str) -> list[tuple[int, str, str]]:
-    """Return the entries of a file, (line, key, value): an indented line goes on with the value of the one before."""
+    """Return the entries of a file, (line, key, value). An indented line continues the value of the entry before it."""
     entries: list[tuple[int, str, str]] = []
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip() or content.startswith("#"):
@@ -168,8 +169,11 @@ def _add(step: dict[str, Any], line: int, key: str, value: str) -> None:
     step[key] = value
 
 
-def _close(head: Mapping[str, str], steps: list[dict[str, Any]], lines: list[int], line: int) -> None:
-    """Check what stands before a line: the head, or a whole step. lines: in which the steps begin."""
+def _check_complete(head: Mapping[str, str], steps: list[dict[str, Any]], lines: list[int], line: int) -> None:
+    """Check that what ends before a line is complete: the head and, if there is one, the last step.
+
+    lines: the numbers of the lines in which the steps begin. Raises LessonError.
+    """
     if "title" not in head:
         raise LessonError(line, f"the lesson has no title; begin the file with title: {KEYS['title']}")
     if not steps:

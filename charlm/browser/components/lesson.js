@@ -11,7 +11,8 @@ const QUESTIONS = ["number", "bits", "loss", "predict"]; // the kinds of checks 
 
     lesson: as charlm/browser/lesson.py reads it. names, frame: as of openLesson. onEnd: called when it has been ended.
     number: of the step that is shown, from 1.
-    items: its checks on the page, each {check, element, input, said, isDone}. */
+    items: its checks on the page, each {check, element, mark, isDone}; one for which something is typed has the field
+    `input` and, in `said`, what is answered. */
 class Lesson {
   constructor(lesson, names, frame, onEnd) {
     Object.assign(this, { lesson, names, onEnd, number: 1, items: [] });
@@ -87,6 +88,7 @@ class Lesson {
     this.keepAddress();
   }
 
+  /** Return the link to the state that a step needs, which keeps the theme and the lesson. open: its parameters. */
   makeLink(open) {
     const [query, fragment = ""] = open.split("#");
     const address = new URL(location.href);
@@ -111,6 +113,7 @@ class Lesson {
     return this.names.find((name) => isCalled(name, word)) ?? word;
   }
 
+  /** Return the item of a check, with its elements. */
   makeItem(check) {
     const element = make("li", "lesson-check");
     const mark = make("span", "lesson-mark");
@@ -130,7 +133,7 @@ class Lesson {
     return item;
   }
 
-  /** Look at the page once: what of the step has been done? */
+  /** Find out which checks of the step are done by now. */
   look() {
     this.keepAddress();
     const guessing = this.items.find(({ check, isDone }) => check.kind === "predict" && !isDone);
@@ -190,7 +193,7 @@ function button(id, words, action) {
   return element;
 }
 
-/** Say after the text has grown how good the guess was, and make room for the next one. */
+/** Say, when the text has grown, whether the guess was right, and clear its field for the next one. */
 function tellGuess({ input, said }, guesses, guess) {
   if (!guess) {
     if (guesses.length) said.textContent = "Type your guess before the model writes.";
@@ -202,6 +205,7 @@ function tellGuess({ input, said }, guesses, guess) {
   input.value = "";
 }
 
+/** Say what is wrong with a number that was typed, once its field has been left. */
 function tellNumber({ check, input, said, isDone }, typed) {
   const isUnknown = check.kind === "loss" && Number.isNaN(recordedLoss(check.arguments));
   let words = "";
@@ -217,7 +221,7 @@ function replaceAddress(address) {
   try {
     history.replaceState(history.state, "", address);
   } catch {
-    // the address then stays that of the first step
+    // the address then stays as it is
   }
 }
 

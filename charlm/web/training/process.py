@@ -23,12 +23,12 @@ from charlm.web.models import ServedModel
 from charlm.web.training.settings import GPU_START_SECONDS, Settings, start_folder
 
 ROOT = PACKAGE.parent  # the folder that Python has to search for charlm and for the training package
-# relative to the training's folder, so that messages show no path of ours
+# relative to the training's folder, so that messages show no path of the server
 TEXT_FILE, RUN_FOLDER, CONTROL_FILE = "my-text.txt", "run", "control.json"
 MOST_RATES = 50  # that a visitor may ask for
 
-# After an interrupt, for a training to save its model before it is killed: long, since a child process of the lowest
-# priority hardly computes while visitors write. On a GPU, for the call to end: not long, since it may wait for a GPU.
+# The time after an interrupt in which a training saves its model, before it is killed: long, since a process of the
+# lowest priority hardly computes while visitors write. A call on a GPU has less, since it may still wait for its GPU.
 INTERRUPT_SECONDS, INTERRUPT_GPU_SECONDS = 60.0, 10.0
 
 # The child gets only these variables of the app's environment; in particular not the owner's token for the Hub. With
@@ -42,7 +42,7 @@ Take = Callable[[FitEvent], None]  # what is done with each event
 
 
 def fit_on_gpu() -> FitOnGpu | None:
-    """Return `train.events.fit_events` in the form that borrows a GPU; None unless this is a Space on ZeroGPU."""
+    """Return `train.events.fit_events`, marked to borrow a GPU at each call; None where there is no ZeroGPU."""
     if not zero_gpu.on_zero_gpu():
         return None
 
@@ -69,7 +69,7 @@ def training_folder(text: str, start: ServedModel | None = None) -> Iterator[Pat
 
 
 class ControlWriter:
-    """What a visitor asks of a training: the file that its loop reads between steps, see train/control.py.
+    """Writes what a visitor asks of a training to the file that its loop reads between steps, see train/control.py.
 
     Its methods may be called on several threads.
     """
@@ -81,7 +81,7 @@ class ControlWriter:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is a training that reads it."""
+        """Whether there is a training that reads the file."""
         return self._path is not None
 
     @contextmanager
@@ -100,7 +100,7 @@ class ControlWriter:
         return self._paused
 
     def pause(self, paused: bool) -> None:
-        """Ask the training to wait, or to go on. Raises RequestError if that cannot be written."""
+        """Ask the training to wait, or to go on. Raises RequestError if the file cannot be written."""
         with self._lock:
             self._write(paused, self._rates)
             self._paused = paused
@@ -108,7 +108,7 @@ class ControlWriter:
     def set_learning_rate(self, rate: float) -> None:
         """Ask for a learning rate from the next step on.
 
-        Raises RequestError if that was done too often, or cannot be written.
+        Raises RequestError after MOST_RATES of them, or if the file cannot be written.
         """
         with self._lock:
             if len(self._rates) >= MOST_RATES:
@@ -129,7 +129,10 @@ class ControlWriter:
 
 
 class Ending(NamedTuple):
-    """What to say of a training that has ended, with and without a model, and whether to offer the CPU without one."""
+    """What to say of a training that has ended: with_model if it has left a model, else without_model.
+
+    offers_cpu: whether to offer a training on the CPU if it has left none.
+    """
 
     with_model: str
     without_model: str
@@ -142,7 +145,7 @@ def ended_early(why: str, *, offers_cpu: bool = False) -> Ending:
 
 
 def ended(problem: str) -> Ending:
-    """Return the ending of a training that came to its end, or failed with this problem; it may be empty."""
+    """Return the ending of a training that was not interrupted. problem: why it failed, empty if that is not known."""
     return Ending("done", "the training failed" + (f": {problem:.300}" if problem else ""))
 
 
@@ -150,7 +153,7 @@ class ChildProcess:
     """A training in a process of its own."""
 
     def __init__(self, process: "subprocess.Popen[str]", errors: Path) -> None:
-        """errors: where the process writes what it says to people."""
+        """errors: the file that takes the standard error of the process."""
         self._process, self._errors = process, errors
 
     def is_running(self) -> bool:
@@ -213,7 +216,7 @@ class BorrowedGpu:
     """A training in a call that borrows a GPU."""
 
     def __init__(self, call: Callable[[], Iterator[FitEvent]], seconds: int, take: Take) -> None:
-        """seconds: of the training."""
+        """seconds: that the training may take."""
         self._seconds, self._pass_on = seconds, take
         self._last: FitEvent = {"event": ""}
         self._call = zero_gpu.Call(call, self._take)

@@ -1,4 +1,4 @@
-"""How a training on the page goes: its state and its figures, from the events that it tells, and when it has to end."""
+"""The progress of a training on the page: its state and its figures, from its events, and when it has to end."""
 
 from dataclasses import dataclass, field
 from time import monotonic
@@ -21,11 +21,11 @@ class Progress:
     can_pause: whether it runs where a pause costs nobody anything.
     share: how much of the planned epochs is done.
     epochs: the records so far.
-    points: how many epochs are done, as a fraction, and the training loss there.
-    rate: the learning rate at its last change or end of an epoch; at first the highest of the schedule.
-    rates: the learning rates that were asked for meanwhile, each with the point from which on.
-    before: the validation loss before the first step, of a training that begins with a model.
-    result: what it leaves, None before; its files exist until the next value of the stream is asked for.
+    points: of the curve of the training loss, each the number of epochs done, with a fraction, and the loss.
+    rate: the learning rate: at first the highest of the schedule, then that of the last change or end of an epoch.
+    rates: the learning rates that the visitor has asked for, each with the point of the curve from which it holds.
+    before: the validation loss before the first step, if the training begins with a model.
+    result: what it leaves, None until it has ended; its files exist until the stream is asked for its next value.
     """
 
     state: str
@@ -39,7 +39,7 @@ class Progress:
     before: float | None = None
     result: Result | None = None
     _planned: int = 1
-    _new_rates: list[float] = field(default_factory=list)  # of which no point is known yet
+    _new_rates: list[float] = field(default_factory=list)  # asked for since the last point
 
     def take(self, event: FitEvent) -> None:
         """Update it with an event of the training, as train/report.py explains them."""

@@ -20,11 +20,11 @@ LONGEST_REPO = 60  # characters of the name that is proposed for a repository
 
 @dataclass(frozen=True)
 class Result:
-    """What is left of a training.
+    """What a training leaves.
 
-    message: a line about it. lm: the model of its best epoch, None if it has none.
+    message: a line about it. lm: the model of its best epoch, None if there is none.
     package: a zip of the model's folder. page: one HTML file with the model in it. Both may be missing.
-    offers_cpu: whether no GPU was to be had, and the CPU is left.
+    offers_cpu: whether to offer a training on the CPU, since a GPU was not available.
     """
 
     message: str
@@ -35,7 +35,7 @@ class Result:
 
 
 def finish(run: Path, ending: Ending, device: str) -> Result:
-    """Return what a training has left in its folder `run`; the files are written beside it.
+    """Return what a training has left in its folder `run`; the zip and the page are written beside this folder.
 
     ending: how it ended. device: that the model runs on.
     """

@@ -9,7 +9,7 @@ from charlm.errors import RequestError
 from charlm.model.cells import CELLS
 from charlm.web.models import ServedModel
 
-START_FOLDER = "start"  # in the training's folder, so that messages show no path of ours
+START_FOLDER = "start"  # in the training's folder, so that messages show no path of the server
 
 LARGEST_TEXT = 1_000_000  # bytes of UTF-8
 SHORTEST_TEXT = 1_000  # characters
@@ -18,7 +18,7 @@ SHORTEST_TEXT = 1_000  # characters
 GPU_START_SECONDS = 12  # until CUDA is ready, and to end
 GPU_STEP_SECONDS, STEP_CHARACTERS, FEWEST_STEPS = 0.006, 64 * 128, 32  # of an epoch
 GPU_EPOCH_SECONDS = 1.5  # for measuring, a sample and saving
-GPU_FACTOR = 4  # as many characters as on the CPU, if there is time for them
+GPU_FACTOR = 4  # times as many characters as on the CPU, if there is time for them
 
 Settings = dict[str, Any]  # fields of TrainConfig
 
@@ -27,9 +27,9 @@ Settings = dict[str, Any]  # fields of TrainConfig
 class Preset:
     """A size of model, and how much text it is trained on.
 
-    characters: to read over all epochs: many epochs of a short text, few of a long one. More helps such a model
-        little.
-    duration: of reading them, on one core of a machine with fast bfloat16.
+    characters: to read over all epochs: many epochs of a short text, few of a long one. Reading more improves a model
+        of this size little.
+    duration: of reading them, in words, on one core of a machine with fast bfloat16.
     gpu_seconds: for which a GPU is borrowed at most. A visitor without an account has two minutes a day.
     """
 
@@ -131,7 +131,10 @@ def start_settings(characters: int, start: ServedModel, *, on_gpu: bool = False)
 
 
 def start_folder(start: ServedModel) -> str:
-    """Return where a training finds the model to begin with, relative to its folder; its record has the last name."""
+    """Return where a training finds the model to begin with, relative to its folder.
+
+    The last part is the model's name without its owner, by which the record of the training calls it.
+    """
     name = re.sub(r"[^\w.-]", "-", start.name.partition("@")[0].rpartition("/")[2]).strip(".-")
     return f"./{START_FOLDER}/{name or 'model'}"
 

@@ -1,8 +1,9 @@
-"""Texts to try in *Train*, which nobody has to look for: made from the grammars in static/texts/, the same each time.
+"""Texts to try in *Train*: generated from the grammars in static/texts/, the same each time.
 
-A grammar has a rule a line, `name: option | option`. `{rule}` in an option stands for an option of that rule, with a
-capital letter if it is `{^rule}`. `{label:rule}` also remembers what came of it, and `{label}` repeats that, until the
-next `text`. `{count}` is the number of the `text`. A `{` that begins none of these stands for itself.
+A grammar has one rule per line, `name: option | option`. `{rule}` in an option stands for an option of that rule, with
+a capital letter if it is `{^rule}`. `{label:rule}` also gives the result a name, by which `{label}` repeats it until
+the next `text`, the rule that is expanded again and again. `{count}` is the number of the `text`. A `{` that begins
+none of these stands for itself.
 """
 
 import random
@@ -42,7 +43,7 @@ def make_text(kind: str) -> str:
 
 
 def _expand(grammar: Grammar, rule: str, known: dict[str, str], generator: random.Random) -> str:
-    """Return a text that a rule stands for. known: what the labels stand for, to which those of this rule are added."""
+    """Return a text that a rule stands for. known: the texts of the labels; those of this rule are added to it."""
 
     def fill(reference: re.Match[str]) -> str:
         capital, label, name = reference.groups()
