@@ -10,13 +10,14 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from charlm import cli
-from charlm.checks import check_whole
+from charlm.checks import check_number, check_whole
 from charlm.errors import RequestError
 from charlm.installation import load_extra, program
 from charlm.model.cells import CELLS
@@ -40,7 +41,7 @@ EXAMPLES = (
 )
 FIT_EXAMPLES = (
     ("a text of yours, in UTF-8; the model goes to runs/my-text-lstm", "--text my-text.txt"),
-    ("a small model of the built-in text, to try it", "--text tinyshakespeare --hidden-size 128 --epochs 3"),
+    ("the model that learns most of the built-in text in three minutes here", "--text tinyshakespeare --minutes 3"),
     ("go on after Ctrl-C or for more epochs", "--text my-text.txt --epochs 48 --resume"),
 )
 EVALUATE_EXAMPLES = (("the validation loss of a model, again", "./runs/my-text-lstm --text my-text.txt"),)
@@ -60,6 +61,11 @@ TEACHER_HELP = (
     "their predictions is learnt"
 )
 TEACHER_WEIGHT_HELP = "share of the teachers in what is learnt; the rest is that of the text (default 0.5)"
+MINUTES = 0.1, 100_000.0  # that may be asked for
+MINUTES_HELP = (
+    "in place of --epochs: the time for the whole run; the size and the settings that learn most in it on this machine "
+    "are chosen, beside those that are given"
+)
 MOST_COUNT = 10**9  # of a symbol in a text
 CONTROL_HELP = 'a JSON file that is read before each step: {"paused": true, "learning_rates": [0.001]}'
 RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epochs may change, to more"
@@ -83,6 +89,7 @@ def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[
 @in_each_process
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
+    begun = time.monotonic()
     launch = read_launch()  # refuses what would only be noticed after the text is read
     if args.control is not None and launch.world_size > 1:
         raise RequestError(
@@ -91,6 +98,7 @@ def run_fit(args: argparse.Namespace) -> None:
     given = {spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)}
     given = {name: value for name, value in given.items() if value is not None}
     config = TrainConfig(**given)  # refuses a wrong setting before a model is loaded
+    check_minutes(args, launch.world_size)
     folding = parse_folding(args)
     if args.also_text and args.init_from is None:
         raise RequestError("--also-text measures what the model of --init-from forgets; give both, or leave both out")
@@ -101,11 +109,13 @@ def run_fit(args: argparse.Namespace) -> None:
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
     load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
+    from .budget import Budget
     from .control import ControlFile
     from .data import load_text
     from .init_from import load_start_model
     from .loop import fit
     from .run_folder import NothingToResumeError, begun_revision
+    from .schedule import TimeLimit
     from .teachers import DEFAULT_WEIGHT, load_teachers
 
     report = JsonReport() if args.json_lines and is_main_process() else Report()
@@ -113,6 +123,9 @@ def run_fit(args: argparse.Namespace) -> None:
     weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
     teachers = load_teachers(args.teacher, weight) if args.teacher else None
     config = config if start is None else TrainConfig(**start.settings(given))
+    budget = None
+    if args.minutes is not None:
+        budget = Budget(args.minutes, TimeLimit(60 * args.minutes, begun), frozenset(given))
     out = args.out or default_folder(args.text, config.cell)
     if start is not None and args.resume:
         start = start.at(begun_revision(out))  # the repository may have changed since
@@ -136,6 +149,7 @@ def run_fit(args: argparse.Namespace) -> None:
                 keep_epochs=args.keep_epochs,
                 teachers=teachers,
                 control=None if args.control is None else ControlFile(args.control),
+                budget=budget,
             )
         except NothingToResumeError as error:
             raise RequestError(f"{error}{command_to_begin(args)}") from None
@@ -146,6 +160,21 @@ def run_fit(args: argparse.Namespace) -> None:
         from charlm.publishing import push_folder
 
         print(push_folder(out, args.push_to_hub))
+
+
+def check_minutes(args: argparse.Namespace, processes: int) -> None:
+    """Raise RequestError for --minutes out of bounds, with what contradicts it, or in several processes."""
+    if args.minutes is None:
+        return
+    args.minutes = check_number("minutes", args.minutes, *MINUTES)
+    if args.epochs is not None:
+        raise RequestError("--minutes chooses the number of epochs: give --minutes or --epochs, not both")
+    if args.init_from is not None:
+        raise RequestError("--minutes chooses the size of a new model: with --init-from, give --epochs")
+    if processes > 1:
+        raise RequestError(
+            f"--minutes measures the speed of one process, and torchrun has started {processes}: give --epochs"
+        )
 
 
 def describe_end(out: Path, history: "HistoryRecord") -> str:
@@ -358,6 +387,7 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
         add_setting(groups[spec.metadata["group"]], spec)
     groups[MODEL].add_argument("--init-from", metavar="FOLDER_OR_REPO", help=INIT_FROM_HELP)
     groups[TEXT].add_argument("--also-text", nargs="+", action="extend", metavar="TEXT", help=ALSO_TEXT_HELP)
+    groups[TRAINING].add_argument("--minutes", type=float, metavar="M", help=MINUTES_HELP)
     groups[TRAINING].add_argument("--teacher", action="append", metavar="FOLDER_OR_REPO", help=TEACHER_HELP)
     groups[TRAINING].add_argument("--teacher-weight", type=float, metavar="X", help=TEACHER_WEIGHT_HELP)
     groups[TRAINING].add_argument("--resume", action="store_true", help=RESUME_HELP)

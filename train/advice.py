@@ -11,10 +11,8 @@ from charlm.analysis.diagnosis import STILL_FALLING, find_gap, find_rise, find_s
 from charlm.model.config import ModelConfig
 from charlm.model.history import HistoryRecord, make_history
 
-# Pairs of (training characters, hidden size): for a text of fewer characters, a larger hidden size is not worth its
-# time, with the other settings at their defaults. docs/log.md has the losses: on 5 and 18 KB a larger model learns no
-# more, memorises early and takes twice as long; on 100 KB, 512 units learn more than 256.
-SUITABLE = ((10_000, 128), (50_000, 256))
+from .recipes import suitable_hidden_size
+
 MOST_SHOWN = 10  # symbols in a message
 UNTRAINED_NATS = 12  # that a symbol costs which nothing trains: 11.0 to 12.3 in the runs in docs/log.md
 # Seconds of one CPU core, fitted to the runs in docs/log.md. At each position of a sequence the weights are read once
@@ -26,14 +24,10 @@ PER_CHAR, PER_CHAR_AND_PARAMETER = 4e-6, 3.1e-11
 RISE_EPOCHS, PLATEAU_EPOCHS = 2, 3
 
 
-def suitable_hidden_size(train_chars: int) -> int | None:
-    """Return the largest hidden size that is worth its time if so many characters train; None if there is no limit."""
-    return next((size for chars, size in SUITABLE if train_chars < chars), None)
-
-
 def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
     """Return a line of advice if a model is too large for its text, else None. run: of history.json."""
-    if run["protocol"] != "holdout" or "init_from" in run:  # an experiment is repeated as it was, a model has its size
+    # an experiment is repeated as it was, a model has its size, and one for a time was chosen for it
+    if run["protocol"] != "holdout" or "init_from" in run or "minutes" in run:
         return None
     chars = run["split"]["train_chars"]
     size = suitable_hidden_size(chars)
@@ -96,8 +90,8 @@ def _read_curves(history: HistoryRecord) -> dict[str, str]:
     if rise is None and slope < STILL_FALLING:
         found["plateau"] = (
             f"note: the validation loss has stopped falling: over the last {recent} epochs it fell by less than "
-            f"{STILL_FALLING} an epoch; the best model so far is saved, so Ctrl-C loses nothing, and fewer --epochs do "
-            "next time"
+            f"{STILL_FALLING} an epoch; the best model so far is saved, so Ctrl-C loses nothing, and fewer "
+            f"{'--minutes' if 'minutes' in history['run'] else '--epochs'} do next time"
         )
     return found
 

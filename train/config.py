@@ -10,6 +10,7 @@ from charlm.device import DEVICES, pick_device
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
 
+from .recipes import LONG, training_recipe
 from .split import DEFAULT_SPLIT, check_split, parse_split
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ GROUPS = (TEXT, MODEL, TRAINING, MACHINE, PUBLISHING)
 
 # In place of the defaults below for a training that begins with a model; docs/log.md has the losses behind them.
 START_DEFAULTS = {"epochs": 3, "lr": 0.001, "warm_up": 0.1}
-DEFAULT_BATCH_SIZE = 64
 # A short text is read in fewer streams, so that an epoch has at least this many steps to learn in.
 MIN_STEPS_PER_EPOCH = 32
 
@@ -64,7 +64,12 @@ class TrainConfig:
         check=parse_split,
         group=TEXT,
     )
-    epochs: int = setting(24, low=1, high=MOST_EPOCHS, help="passes over the training text")
+    epochs: int = setting(
+        24,
+        low=1,
+        high=MOST_EPOCHS,
+        help="passes over the training text; fewer take a higher learning rate and less dropout",
+    )
     hidden_size: int = setting(512, low=1, high=16_384, help="units in a layer", group=MODEL)
     num_layers: int = setting(2, low=1, high=64, help="recurrent layers", group=MODEL)
     embedding_size: int = setting(
@@ -73,10 +78,13 @@ class TrainConfig:
     dropout: float | None = setting(None, low=0, high=0.99, help="share of a layer's outputs dropped")
     embedding_dropout: float | None = setting(None, low=0, high=0.99, help="share of the embedding dropped")
     batch_size: int | None = setting(
-        None, low=1, high=65_536, help="sequences read in parallel (default 64, fewer for a short text)"
+        None, low=1, high=65_536, help="sequences read in parallel (default 64, fewer for a short text or few epochs)"
     )
     seq_length: int | None = setting(
-        None, low=1, high=65_536, help="characters that gradients flow back through (default 128, or a window's length)"
+        None,
+        low=1,
+        high=65_536,
+        help="characters that gradients flow back through (default 128, fewer for few epochs, or a window's length)",
     )
     lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate")
     warm_up: float = setting(0.0, low=0, high=1, help="share of the steps in which the learning rate rises to it")
@@ -106,18 +114,23 @@ class TrainConfig:
                 object.__setattr__(self, spec.name, check(spec.name, value, rules["low"], rules["high"]))
         check_split(self.protocol, self.split)
 
-    def resolve(self, protocol: "Protocol", processes: int = 1) -> "TrainConfig":
+    def resolve(self, protocol: "Protocol", processes: int = 1, *, adapts: bool = True) -> "TrainConfig":
         """Return the settings with every choice made, for a text split by a protocol.
 
         processes: how many train together; the batch size that is chosen can be divided evenly among them.
+        adapts: whether what is left open follows the number of epochs; False for a run that begins with a model, whose
+            defaults are others. Windows always have the recipe of long runs: an experiment is repeated as it was.
         Raises RequestError if the text is too short for the settings, or this machine lacks the device.
         """
         # importing torch takes seconds, and `--help` needs nothing but the fields
         import torch
 
         from .precision import pick_precision
+        from .protocols import Holdout
 
-        seq_length = protocol.seq_length(self.seq_length)
+        is_text = isinstance(protocol, Holdout)
+        recipe = training_recipe(self.cell, self.epochs) if adapts and is_text else LONG[self.cell]
+        seq_length = protocol.seq_length(self.seq_length or (recipe.seq_length if is_text else None))
         max_batch_size = protocol.max_batch_size(seq_length)
         if self.batch_size is not None and self.batch_size > max_batch_size:
             raise RequestError(
@@ -130,21 +143,20 @@ class TrainConfig:
                 f"({processes}); start fewer of them or give a longer text"
             )
         device = torch.device(pick_device(self.device))
-        recipe = dataclasses.asdict(CELLS[self.cell].recipe)
+        left_open = {name: value for name, value in dataclasses.asdict(recipe).items() if getattr(self, name) is None}
+        batch_size = self.batch_size or suitable_batch_size(recipe.batch_size, max_batch_size, processes)
         return dataclasses.replace(
             self,
-            **{name: value for name, value in recipe.items() if getattr(self, name) is None},
-            seq_length=seq_length,
-            batch_size=self.batch_size or _default_batch_size(max_batch_size, processes),
-            device=device.type,
-            precision=pick_precision(self.precision, device, self.hidden_size),
+            **left_open
+            | {"seq_length": seq_length, "batch_size": batch_size, "device": device.type}
+            | {"precision": pick_precision(self.precision, device, self.hidden_size)},
         )
 
 
-def _default_batch_size(max_batch_size: int, processes: int) -> int:
-    """Return DEFAULT_BATCH_SIZE, less if epochs would have too few steps, as a multiple of the number of processes."""
-    wanted = min(DEFAULT_BATCH_SIZE, max_batch_size // MIN_STEPS_PER_EPOCH)
-    return max(wanted // processes, 1) * processes
+def suitable_batch_size(wanted: int, max_batch_size: int, processes: int = 1) -> int:
+    """Return what is wanted, less if epochs would have too few steps, as a multiple of the number of processes."""
+    few = min(wanted, max_batch_size // MIN_STEPS_PER_EPOCH)
+    return max(few // processes, 1) * processes
 
 
 def value_type(spec: "dataclasses.Field[Any]") -> type[str] | type[int] | type[float]:

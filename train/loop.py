@@ -14,6 +14,7 @@ from charlm.errors import RequestError
 from charlm.model.history import HistoryRecord
 
 from .advice import CurveAdvice, advise, explain_rare, explain_untrained
+from .budget import Budget, check_protocol, plan
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
 from .control import ControlFile
@@ -42,6 +43,7 @@ def fit(
     keep_epochs: bool = False,
     teachers: Teachers | None = None,
     control: ControlFile | None = None,
+    budget: Budget | None = None,
 ) -> HistoryRecord:
     """Train a model on a text, write the model of the best epoch to the folder `out`, and return its record.
 
@@ -54,10 +56,14 @@ def fit(
         whose validation loss is measured before and after. keep_epochs: keep weights as charlm.model.kept says.
     teachers: models whose predictions are learnt besides the text; each process lets them read it.
     control: a file by which another program pauses the run or changes its learning rate; for a single process only.
+    budget: the time that a run in a single process may take; size, epochs and recipe are chosen for it. A resumed run
+        keeps what was chosen.
 
     Raises RequestError if the text or a setting does not fit, or if `out` holds another model or nothing to resume;
     TrainingError if the loss is no longer a number.
     """
+    if budget is not None:
+        check_protocol(config)
     # 1) split the text into what trains and what validates
     protocol, device = split_text(text, config.protocol, config.split), pick_device(config.device)
     also = None if also_text is None else Holdout(also_text, protocol.vocab, parse_split(config.split))
@@ -70,17 +76,21 @@ def fit(
         Interrupts() as interrupts,
     ):
         # 2) choose what the settings leave open; all take rank 0's choices, since the precision is measured
-        resolved = group.broadcast_from_main(lambda: config.resolve(protocol, group.world_size))
+        resolved = group.broadcast_from_main(lambda: config.resolve(protocol, group.world_size, adapts=start is None))
         assert resolved.batch_size is not None
         group.share(resolved.batch_size)  # refuses a batch that cannot be divided, before anything is written
 
         # 3) lock the folder; a run to resume must have been begun with the same text and settings
         group.broadcast_from_main(lambda: lock.acquire(out, resume))
         begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
+        planned: dict[str, Any] = {}
+        if budget is not None:
+            config, planned = plan_run(budget, config, protocol, report, begun)
+            resolved = config.resolve(protocol)
         if begun is not None:
             resolved = keep_choices(config, resolved, begun.run)
         run = describe_run(text, protocol, resolved) | describe_start(start, also_text, also, group)
-        run |= {"keep_epochs": True} if keep_epochs else {}
+        run |= planned | ({"keep_epochs": True} if keep_epochs else {})
         run |= {} if teachers is None else teachers.record()
         if begun is not None:
             run = continue_run(begun, run, out)
@@ -94,7 +104,9 @@ def fit(
         # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
         group.broadcast_from_main(lambda: prepare_folder(out, keeps_epochs=keep_epochs))
         taught = None if teachers is None else teachers.read(protocol, out, report.say, interrupts)
-        trainer = Trainer(resolved, protocol, run, report, group, taught, control)
+        trainer = Trainer(
+            resolved, protocol, run, report, group, taught, control, None if budget is None else budget.limit
+        )
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
         elif start is not None:
@@ -121,6 +133,17 @@ def fit(
             group.broadcast_from_main(lambda: save_checkpoint(out, trainer.checkpoint()))
             report.say("interrupted; the same command with --resume goes on from here")
             raise
+
+
+def plan_run(
+    budget: Budget, config: TrainConfig, protocol: Protocol, report: Report, begun: BegunRun | None
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """Return the settings for a time, and what `run` of history.json has beside them; those of a begun run if given."""
+    if begun is not None:
+        kept: dict[str, Any] = {"minutes": budget.minutes, "epoch_steps": begun.run.get("epoch_steps"), "paces": []}
+        return budget.keep(config, begun.run), kept
+    config, epoch_steps = plan(budget, config, protocol, report)
+    return config, {"minutes": budget.minutes, "epoch_steps": epoch_steps, "paces": []}
 
 
 @contextmanager
@@ -165,13 +188,12 @@ def keep_choices(asked: TrainConfig, resolved: TrainConfig, run: dict[str, Any])
     """Return `resolved` with the choices of a begun run where the user left them open.
 
     Made anew, they might differ, and with them the result: the precision depends on a measurement, the batch size on
-    the number of processes.
+    the number of processes, the recipe on the number of epochs, which may have grown.
     """
     if asked.precision == "auto" and run.get("device") == resolved.device:
         resolved = replace(resolved, precision=run.get("precision", resolved.precision))
-    if asked.batch_size is None:
-        resolved = replace(resolved, batch_size=run.get("batch_size", resolved.batch_size))
-    return resolved
+    left_open = [name for name, value in asdict(asked).items() if value is None and name in run]
+    return replace(resolved, **{name: run[name] for name in left_open})
 
 
 def describe_run(text: Text, protocol: Protocol, config: TrainConfig) -> dict[str, Any]:

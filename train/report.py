@@ -128,6 +128,12 @@ class Report:
             self._next_line_at = time.monotonic() + LINE_SECONDS
             self.say(f"epoch {self._epoch_name}, {self._done / self._total:.0%}: {figures}")
 
+    def change_total(self, total: int) -> None:
+        """Let the epoch have another number of characters, as a run with a time limit is slower or faster."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.total = total
+
     def paused(self, seconds: float) -> None:
         """Show that the run has been paused for so long; told again and again while it is."""
         if seconds == 0:

@@ -19,7 +19,8 @@ from charlm.nearest import nearest_path
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
 
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
-MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions", "before", "lr_edits"}
+MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions"}
+NOTED = ("before", "lr_edits", "paces")  # during a run
 # What runs had that were begun before there was such a setting.
 FORMER_SETTINGS = {"warm_up": 0.0}
 MOST_LISTED = 5  # names of a folder in a message
@@ -203,8 +204,8 @@ def free_name(out: Path) -> Path:
 def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, Any]:
     """Return `run` with the `extensions` of a begun run that goes on, one more if it has more epochs than planned.
 
-    And with the losses that were measured before its first step, and the learning rates that were asked for meanwhile,
-    if there are such.
+    And with the losses that were measured before its first step, the learning rates that were asked for meanwhile, and
+    the changes that a time limit demanded, if there are such.
 
     Raises RequestError if the begun run has another text or setting, more epochs, or neither a checkpoint nor all of
     its epochs.
@@ -220,8 +221,13 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
             f"{out} holds a run taught by {_describe_teachers(begun.run)}, not by {_describe_teachers(run)}; "
             "resume with each --teacher that it was started with, or choose another --out"
         )
+    if begun.run.get("minutes") != run.get("minutes"):
+        raise RequestError(
+            f"{out} holds a run {_describe_minutes(begun.run)}, not {_describe_minutes(run)}; resume with the options "
+            "that it was started with, or choose another --out"
+        )
     for name in run | begun.run:  # the settings that the user gave come first, then those that follow from them
-        may_differ = name in MAY_DIFFER or (name == "epochs" and is_longer)
+        may_differ = name in MAY_DIFFER or name in NOTED or (name == "epochs" and is_longer)
         if not may_differ and before.get(name) != run.get(name):
             raise RequestError(
                 f"{out} holds a run with {name} {before.get(name)!r}, not {run.get(name)!r}; "
@@ -235,7 +241,7 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
     extensions = begun.run.get("extensions") or []
     if is_longer:
         extensions = [*extensions, begun.extension()]
-    noted = {name: begun.run[name] for name in ("before", "lr_edits") if name in begun.run}
+    noted = {name: begun.run[name] for name in NOTED if name in begun.run}
     return run | noted | ({"extensions": extensions} if extensions else {})
 
 
@@ -243,6 +249,11 @@ def _describe_start(run: dict[str, Any]) -> str:
     """Return what the weights of a run began as, for a message."""
     start = run.get("init_from")
     return _describe_model(start) if isinstance(start, dict) else "random weights"
+
+
+def _describe_minutes(run: dict[str, Any]) -> str:
+    minutes = run.get("minutes")
+    return f"with --minutes {minutes:g}" if isinstance(minutes, int | float) else "without --minutes"
 
 
 def _describe_teachers(run: dict[str, Any]) -> str:

@@ -155,6 +155,10 @@ class TrackedReport(Report):
             self._next_loss_at = time.monotonic() + SECONDS_BETWEEN_LOSSES
             self._tell(lambda tracker: tracker.log({"epoch_loss_so_far": loss}, self._read))
 
+    def change_total(self, total: int) -> None:
+        """See Report."""
+        self._report.change_total(total)
+
     def paused(self, seconds: float) -> None:
         """See Report."""
         self._report.paused(seconds)

@@ -30,6 +30,7 @@ from .network import LayerStates, TrainingNetwork
 from .optimizer import AdamW
 from .protocols import Protocol
 from .report import Report
+from .schedule import CHECKS_PER_EPOCH, Schedule, TimeLimit
 from .teachers import TaughtTargets
 
 FINAL_LR_SHARE = 0.02  # of the highest learning rate, at the end of the cosine
@@ -57,13 +58,16 @@ class Trainer:
         group: ProcessGroup,
         taught: TaughtTargets | None = None,
         control: ControlFile | None = None,
+        limit: TimeLimit | None = None,
     ) -> None:
         """config: with every choice made. run: for history.json. group: the processes that train this model.
 
         taught: what the steps learn, if there are teachers.
         control: the file that may pause the run and change its learning rate, where one process trains.
+        limit: the time that the run may take, where one process trains; `run` then has `epoch_steps` and `paces`.
         """
         assert control is None or group.world_size == 1, "several processes would read the file at different steps"
+        assert limit is None or group.world_size == 1, "several processes would have different clocks"
         assert config.batch_size is not None and config.seq_length is not None and config.embedding_dropout is not None
         assert config.weight_decay is not None
         self._config = config
@@ -73,9 +77,13 @@ class Trainer:
         self._report = report
         self._group = group
         self._control = control
+        self._limit = limit
         self._share = group.share(config.batch_size)
         self._model_config = model_config(protocol.vocab, config)
         self.batches: Batches = protocol.batches(config.batch_size, config.seq_length, config.seed)
+        self.schedule = Schedule(
+            self.batches.steps_per_epoch, config.epochs, run.get("epoch_steps"), run.get("paces", ())
+        )
         self.network = TrainingNetwork(
             self._model_config,
             config.embedding_dropout,
@@ -116,7 +124,10 @@ class Trainer:
 
         Raises TrainingError if the loss is NaN, and KeyboardInterrupt after the step in which a signal came.
         """
-        total, per_step = self.batches.steps_per_epoch, self.batches.chars_per_step
+        per_step = self.batches.chars_per_step
+        if self._limit is not None:
+            self._limit.begin_epoch()
+        total = self._keep_time()
         self.network.train()
         self._report.start_epoch(self.epoch, self._config.epochs, self.step * per_step, total * per_step)
         shown_at, shown_step, stopped = time.perf_counter(), self.step, False
@@ -124,6 +135,7 @@ class Trainer:
             while self.step < total and not stopped:
                 shown_at += self._apply_controls(interrupts)
                 stopped = self.train_step(stop=interrupts.received is not None)
+                total = self._keep_time()
                 # check the loss after a stop, too: a state with a NaN must not replace the last checkpoint
                 is_last = stopped or self.step == total
                 if is_last or self._progress_is_due(shown_at):
@@ -133,11 +145,28 @@ class Trainer:
                     shown_at, shown_step = time.perf_counter(), self.step
         finally:
             self._report.end_epoch()
+        if self._limit is not None:
+            self._limit.end_epoch()
         if self.step == total:
             self.states = None  # the next epoch starts elsewhere in the text
         if stopped:
             self.states = self._gather_states()
             raise KeyboardInterrupt
+
+    def _keep_time(self) -> int:
+        """Return how many steps this epoch has, after a look whether the time limit allows or demands others."""
+        total = self.schedule.steps(self.epoch)
+        if self._limit is None or self.step == total or self.step % max(total // CHECKS_PER_EPOCH, 1):
+            return total
+        wanted = self._limit.steps_left(self.step, self._config.epochs - self.epoch + 1)
+        planned = self.schedule.steps_left(self.epoch, self.step)
+        if wanted is None or not self._limit.is_off(planned, wanted):
+            return total
+        if (change := self.schedule.change(self.epoch, self.step, wanted)) is not None:
+            self._run["paces"].append(change)
+            total = self.schedule.steps(self.epoch)
+            self._report.change_total(total * self.batches.chars_per_step)
+        return total
 
     def train_step(self, stop: bool = False) -> bool:
         """Make one update by truncated backpropagation through time: over the T characters of this batch.
@@ -145,9 +174,10 @@ class Trainer:
         stop: whether this process was told to stop. Return whether all processes shall stop after this step.
         """
         # 1) this process's streams of the batch, and the states in which the step before left them
-        inputs, targets = self.batches.batch(self.epoch, self.step, self._config.device)  # (T, B) each
+        reads = self.schedule.reads(self.epoch, self.step)
+        inputs, targets = self.batches.batch(*reads, self._config.device)  # (T, B) each
         inputs, targets = inputs[:, self._share], targets[:, self._share]  # (T, B) → (T, B / processes)
-        if self.states is None or not self.batches.carries_state:
+        if self.states is None or not self.batches.carries_state or reads[1] == 0:
             self.states = self.network.zero_states(inputs.shape[1])
         # 2) forward: the mean cross-entropies in nats, for what is learnt and for the text; the states come back
         # detached, so the next step's gradients end where its batch begins
@@ -172,7 +202,9 @@ class Trainer:
         """Return the distributions that this step learns in place of its targets (T, B); None without teachers."""
         if self._taught is None:
             return None
-        return self._taught.at(self.batches.positions(self.epoch, self.step)[:, self._share], targets)
+        return self._taught.at(
+            self.batches.positions(*self.schedule.reads(self.epoch, self.step))[:, self._share], targets
+        )
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of this epoch.
@@ -181,20 +213,18 @@ class Trainer:
         steps of the warm-up, it rises linearly to that. A rate that was asked for meanwhile holds at that step, and
         falls along the rest of the same cosine.
         """
-        per_epoch = self.batches.steps_per_epoch
-        total = self._config.epochs * per_epoch
 
-        def cosine(place: int) -> float:
+        def cosine(place: float, total: int) -> float:
             return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * (1 + math.cos(math.pi * place / total)) / 2
 
-        place = (self.epoch - 1) * per_epoch + step
+        place, total = self.schedule.progress(self.epoch, step)
         if self._lr_edits:
             edit = self._lr_edits[-1]
             rate: float = edit["lr"]
-            return rate * (cosine(place) / cosine((edit["epoch"] - 1) * per_epoch + edit["step"]))
+            return rate * (cosine(place, total) / cosine(*self.schedule.progress(edit["epoch"], edit["step"])))
         risen = min(1.0, (place + 1) / (self._config.warm_up * total + 1))
         assert self._config.lr is not None
-        return self._config.lr * risen * cosine(place)
+        return self._config.lr * risen * cosine(place, total)
 
     @property
     def _lr_edits(self) -> list[dict[str, Any]]:
@@ -261,7 +291,7 @@ class Trainer:
 
     def _seconds_left(self) -> float:
         """Return the time that the rest of the run will take, by the epoch so far without the steps of the warm-up."""
-        steps_left = (self._config.epochs - self.epoch + 1) * self.batches.steps_per_epoch - self.step
+        steps_left = self.schedule.steps_left(self.epoch, self.step)
         if self._warm_up is None:  # the first step of a process takes several times as long as others
             self._warm_up = self._seconds, self.step
             return self._seconds / self.step * steps_left
@@ -387,7 +417,8 @@ class Trainer:
         tensors |= {"loss_sum": self.loss_sum, "random.cpu": torch.get_rng_state()}
         if self._config.device == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        values = {"run": self._run, "epochs": self._epochs}
+        values: dict[str, Any] = {"run": self._run, "epochs": self._epochs}
+        values |= {} if self._limit is None else {"limit": self._limit.state()}
         tensors = {name: tensor.detach() for name, tensor in tensors.items()}
         return Checkpoint(tensors, values | {"epoch": self.epoch, "step": self.step, "seconds": self._seconds})
 
@@ -397,6 +428,8 @@ class Trainer:
         self._reset_for_epoch(values["epoch"])
         self.step, self._seconds = values["step"], values["seconds"]
         self._epochs = self._with_short_samples(values["epochs"])
+        if self._limit is not None:
+            self._limit.resume(values["limit"])
         saved = _strip_prefix(tensors, "network.")
         with torch.no_grad():
             for name, parameter in self.network.exported_parameters().items():

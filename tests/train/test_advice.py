@@ -6,14 +6,13 @@ from browser import ROOT
 from charlm.model.config import ModelConfig
 from charlm.model.history import make_history, read_history
 from train.advice import (
-    SUITABLE,
     CurveAdvice,
     advise,
     core_seconds,
     explain_rare,
     explain_untrained,
-    suitable_hidden_size,
 )
+from train.recipes import SUITABLE, suitable_hidden_size
 
 LARGE = ModelConfig("lstm", "".join(map(chr, range(32, 92))), 512, 512, 2, 0.4)
 RUN = {

@@ -93,6 +93,22 @@ WRONG = {
     "an unknown protocol": (b"abcd" * 500, ["--protocol", "kfold"], "invalid choice: 'kfold'"),
     "a size of zero": (b"abcd" * 500, ["--hidden-size", "0"], "hidden_size is 0; it must be from 1"),
     "a number that is none": (b"abcd" * 500, ["--epochs", "many"], "invalid int value: 'many'"),
+    "a time and a number of epochs": (
+        b"abcd" * 500,
+        ["--minutes", "3", "--epochs", "2"],
+        "--minutes chooses the number of epochs: give --minutes or --epochs, not both",
+    ),
+    "no time": (b"abcd" * 500, ["--minutes", "0"], "minutes is 0.0; it must be from 0.1 to 100000"),
+    "a time for windows": (
+        b"abcd" * 500,
+        ["--minutes", "3", "--protocol", "windows"],
+        "--minutes is for the protocol holdout; with windows, give --epochs",
+    ),
+    "a time for a model to begin with": (
+        b"abcd" * 500,
+        ["--minutes", "3", "--init-from", "ada/model"],
+        "--minutes chooses the size of a new model: with --init-from, give --epochs",
+    ),
     "a repository without an owner": (b"abcd" * 500, ["--push-to-hub", "model"], "give it as USER/NAME"),
 }
 
@@ -259,7 +275,7 @@ def test_what_contradicts_the_model_to_begin_with_is_refused_in_one_line(train, 
     assert not (in_folder / "runs").exists()
 
 
-def test_a_control_file_is_refused_where_torchrun_has_started_several_processes(text, monkeypatch):
+def test_a_control_file_and_a_time_are_refused_where_torchrun_has_started_several_processes(text, monkeypatch):
     launch = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     for name, value in launch.items():
         monkeypatch.setenv(name, value)
@@ -267,6 +283,11 @@ def test_a_control_file_is_refused_where_torchrun_has_started_several_processes(
         call(monkeypatch, "fit", "--text", text, "--control", "control.json")
     assert str(refused.value) == (
         "--control is for a training in one process, and torchrun has started 2: leave it out"
+    )
+    with pytest.raises(RequestError) as refused:
+        call(monkeypatch, "fit", "--text", text, "--minutes", "3")
+    assert str(refused.value) == (
+        "--minutes measures the speed of one process, and torchrun has started 2: give --epochs"
     )
 
 
@@ -295,8 +316,10 @@ def test_every_flag_that_the_contract_names_is_there(monkeypatch):
     )
     args = parse()
     assert (args.run, args.resume, args.push_to_hub) == (run_fit, True, "ada/m")
-    assert [args.epochs, args.hidden_size, args.num_layers, args.embedding_size] == [1, 2, 3, 4]
+    assert [args.epochs, args.minutes, args.hidden_size, args.num_layers, args.embedding_size] == [1, None, 2, 3, 4]
     assert [args.dropout, args.batch_size, args.seq_length, args.lr, args.seed] == [0.5, 6, 7, 0.8, 9]
+    monkeypatch.setattr(sys, "argv", shlex.split("train fit --text t --minutes 2.5"))
+    assert parse().minutes == 2.5
     monkeypatch.setattr(sys, "argv", shlex.split("train evaluate ada/m --text t --protocol windows --json"))
     args = parse()
     assert (args.run, args.model, args.protocol, args.json) == (run_evaluate, "ada/m", "windows", True)

@@ -27,6 +27,7 @@ from train.interrupts import Interrupts
 from train.loop import describe_run, fit
 from train.network import TrainingNetwork
 from train.protocols import PROTOCOLS
+from train.recipes import training_recipe
 from train.report import Report
 from train.run_folder import NothingToResumeError
 from train.trainer import FINAL_LR_SHARE, SAMPLE_LENGTH, Trainer
@@ -109,8 +110,8 @@ def test_the_record_tells_all_that_the_contract_names(tmp_path):
         **{name: SMALL[name] for name in ("epochs", "hidden_size", "embedding_size", "seq_length", "batch_size")},
         "lr": 0.01,
         "dropout": 0.2,
-        "embedding_dropout": CELLS["gru"].recipe.embedding_dropout,
-        "weight_decay": CELLS["gru"].recipe.weight_decay,
+        "embedding_dropout": training_recipe("gru", 2).embedding_dropout,
+        "weight_decay": training_recipe("gru", 2).weight_decay,
     }
     assert {name: history["run"][name] for name in expected} == expected
     assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2]

@@ -1,0 +1,244 @@
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from charlm.errors import RequestError
+from charlm.model.cells import CELLS
+from train import budget
+from train.advice import core_seconds
+from train.budget import Budget, plan
+from train.checkpoint import load_checkpoint
+from train.config import TrainConfig
+from train.data import Text
+from train.encode import encode_text
+from train.loop import fit
+from train.protocols import Holdout, OverlappingWindows
+from train.report import Report
+from train.schedule import TimeLimit
+from train.trainer import Trainer, model_config
+
+SMALL = {"hidden_size": 12, "embedding_size": 6, "num_layers": 1, "seq_length": 16, "batch_size": 4, "device": "cpu"}
+
+
+class Clock:
+    """A clock that the training moves on."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Draw no curves: that takes longer than a tiny epoch, and is tested elsewhere."""
+    monkeypatch.setattr("charlm.model.card.draw_curves", lambda history, title: b"picture")
+
+
+def protocol(chars):
+    return Holdout(Text("letters", encode_text("abcdefgh" * (chars // 8))))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A core whose speed is that of the runs in docs/log.md; nothing is computed."""
+
+    def seconds(config, protocol):
+        return core_seconds(
+            config.batch_size * config.seq_length, config.batch_size, model_config(protocol.vocab, config).parameters
+        )
+
+    monkeypatch.setattr(budget, "step_seconds", seconds)
+
+
+def planned(text, minutes, cell="lstm", **given):
+    """Return what is chosen for a text and a time, with every choice made, and the characters that it reads."""
+    asked = Budget(minutes, TimeLimit(60 * minutes, clock=Clock()), frozenset(given))
+    config, epoch_steps = plan(asked, TrainConfig(cell, device="cpu", **given), text, Report())
+    chosen = config.resolve(text)
+    return chosen, chosen.epochs * epoch_steps * chosen.batch_size * chosen.seq_length
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("chars", [20_000, 1_000_000])
+def test_more_time_never_chooses_less_work(machine, cell, chars):
+    text, work = protocol(chars), []
+    for minutes in (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 200):
+        chosen, read = planned(text, minutes, cell)
+        work.append(model_config(text.vocab, chosen).parameters * read)
+        # the time is used, but for what the ends of epochs take
+        seconds = read * core_seconds(10**6, chosen.batch_size, work[-1] // read) / 10**6
+        assert 0.75 * 60 * minutes < seconds < 60 * minutes
+    assert work == sorted(work)
+
+
+def test_more_time_or_more_text_takes_a_larger_model_and_a_faster_machine_too(machine, monkeypatch):
+    def parameters(chars, minutes):
+        text = protocol(chars)
+        return model_config(text.vocab, planned(text, minutes)[0]).parameters
+
+    assert parameters(1_000_000, 1) < parameters(1_000_000, 60)
+    assert parameters(20_000, 60) < parameters(1_000_000, 60)
+    assert planned(protocol(8_000), 60)[0].hidden_size <= 128
+    slow = parameters(1_000_000, 3)
+    seconds = budget.step_seconds
+    monkeypatch.setattr(budget, "step_seconds", lambda *of: seconds(*of) / 50)
+    assert parameters(1_000_000, 3) > slow
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"hidden_size": 77},
+        {"num_layers": 3, "embedding_size": 5},
+        {"lr": 0.5, "dropout": 0.25, "weight_decay": 0.125, "embedding_dropout": 0.5},
+        {"batch_size": 3, "seq_length": 10},
+        {"hidden_size": 20, "num_layers": 1, "embedding_size": 5, "seq_length": 32, "warm_up": 0.5, "seed": 9},
+    ],
+)
+def test_what_the_user_gives_is_kept(machine, given):
+    chosen, _ = planned(protocol(100_000), 2, **given)
+    assert {name: getattr(chosen, name) for name in given} == given
+
+
+def test_the_recipe_of_a_short_time_is_that_of_few_passes(machine):
+    text = protocol(1_000_000)
+    short, long = planned(text, 1)[0], planned(text, 600)[0]
+    assert short.lr > 2 * long.lr and short.dropout < long.dropout and short.batch_size < long.batch_size
+
+
+def test_a_line_says_what_was_chosen_and_why(machine, capsys):
+    chosen, read = planned(protocol(1_000_000), 3)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(
+        f"chosen: {chosen.num_layers}×{chosen.hidden_size}, of which the lowest loss is expected among 1×128, "
+    )
+    assert f" {read:,} characters" in said and f"learning rate {chosen.lr:g}" in said
+
+
+def test_the_protocol_of_an_experiment_is_refused(tmp_path):
+    text = Text("letters", encode_text("abcdefgh" * 500))
+    asked = Budget(1, TimeLimit(60))
+    with pytest.raises(RequestError, match="--minutes is for the protocol holdout; with windows, give --epochs"):
+        fit(text, tmp_path / "out", TrainConfig(protocol="windows"), Report(), budget=asked)
+    assert not (tmp_path / "out").exists()
+    assert isinstance(OverlappingWindows(text), object)
+
+
+def test_measuring_a_step_changes_no_random_number_and_takes_some_time():
+    import torch
+
+    text = protocol(4000)
+    state = torch.get_rng_state()
+    assert budget.step_seconds(TrainConfig(**SMALL).resolve(text), text) > 0
+    assert torch.equal(state, torch.get_rng_state())
+
+
+# A whole run by a clock that the steps move on
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """A clock, and a training whose steps take the seconds in `clock.step` by it, 2 s were expected."""
+    clock = Clock()
+    clock.step, clock.steps = 2.0, 0
+    train_step, measure = Trainer.train_step, Trainer.measure
+
+    def step(self, stop=False):
+        clock.now, clock.steps = clock.now + clock.step, clock.steps + 1
+        return train_step(self, stop)
+
+    def measured(self, interrupts):
+        clock.now += 1.0
+        return measure(self, interrupts)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(Trainer, "measure", measured)
+    monkeypatch.setattr(budget, "step_seconds", lambda *_: 2.0)
+    return clock
+
+
+TEXT = Text("cats", encode_text("the cat sat on the mat; the dog sat on the log.\n" * 20))
+
+
+def run(clock, out, report=None, minutes=4, **options):
+    asked = Budget(minutes, TimeLimit(60 * minutes, clock=clock), frozenset(SMALL))
+    return fit(TEXT, out, TrainConfig("gru", **SMALL), report or Report(), budget=asked, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1.2, 2.0, 4.0])
+def test_a_run_ends_near_its_time_at_any_speed_and_records_how(timed, tmp_path, step):
+    timed.step = step
+    history = run(timed, tmp_path / "out")
+    assert timed.now - 100 == pytest.approx(240, rel=0.1)
+    assert history["run"]["minutes"] == 4
+    assert history["run"]["paces"] or step == 2.0
+    assert len(history["epochs"]) == history["run"]["epochs"]
+    assert history["epochs"][-1]["learning_rate"] < 0.1 * history["run"]["lr"]  # the schedule comes to its end
+    assert json.loads((tmp_path / "out" / "history.json").read_text(encoding="utf-8")) == history
+
+
+class Interrupt(Report):
+    """Interrupt the run at the n-th progress that is shown."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def step(self, chars, loss, run_seconds_left):
+        self.at -= 1
+        if self.at == 0:
+            raise KeyboardInterrupt
+
+
+def without_times(history):
+    epochs = [
+        {name: value for name, value in epoch.items() if name not in ("seconds", "chars_per_second")}
+        for epoch in history["epochs"]
+    ]
+    return history | {"epochs": epochs}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2.0, 3.0])
+def test_a_run_that_is_resumed_keeps_what_was_chosen_and_gives_the_same_model(timed, tmp_path, monkeypatch, step):
+    timed.step = step
+    expected = run(timed, tmp_path / "whole")
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(timed, tmp_path / "cut", Interrupt(30))
+    assert load_checkpoint(tmp_path / "cut").values["limit"]["spent"] > 0
+    monkeypatch.setattr(budget, "step_seconds", lambda *_: pytest.fail("it measures again"))
+    timed.now += 10_000
+    resumed = run(timed, tmp_path / "cut", resume=True)
+    assert resumed["run"]["paces"] == expected["run"]["paces"]
+    assert without_times(resumed) == without_times(expected)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_a_run_with_a_time_is_not_resumed_with_another_or_without(timed, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(timed, tmp_path / "out", Interrupt(1))
+    with pytest.raises(
+        RequestError, match="holds a run with --minutes 4, not with --minutes 5; resume with the options"
+    ):
+        run(timed, tmp_path / "out", minutes=5, resume=True)
+    with pytest.raises(RequestError, match="holds a run with --minutes 4, not without --minutes"):
+        fit(TEXT, tmp_path / "out", TrainConfig("gru", **SMALL), Report(), resume=True)
+
+
+def test_what_was_chosen_is_every_setting_that_a_plan_may_change(machine):
+    text = protocol(100_000)
+    asked = Budget(3, TimeLimit(180, clock=Clock()))
+    before = TrainConfig(device="cpu")
+    chosen = plan(asked, before, text, Report())[0]
+    kept = asked.keep(before, asdict(chosen))
+    assert kept == chosen
+    assert asked.keep(replace(before, lr=0.5), asdict(chosen)) == chosen
+    assert replace(asked, given=frozenset({"lr"})).keep(replace(before, lr=0.5), asdict(chosen)).lr == 0.5

@@ -1,0 +1,64 @@
+import dataclasses
+from itertools import pairwise
+
+import pytest
+
+from charlm.model.cells import CELLS
+from train.config import TrainConfig
+from train.recipes import FEW, MANY, SIZES, choose_size, predicted_loss, training_recipe
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("epochs", [14, 24, 25, 5_000])
+def test_many_epochs_have_the_recipe_of_the_cell_to_the_last_bit(cell, epochs):
+    chosen, recipe = training_recipe(cell, epochs), CELLS[cell].recipe
+    assert dataclasses.asdict(chosen) == dataclasses.asdict(recipe) | {"batch_size": 64, "seq_length": 128}
+    assert TrainConfig(cell).epochs >= MANY
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_fewer_epochs_have_a_higher_rate_less_dropout_and_less_decay(cell):
+    chosen = [training_recipe(cell, epochs) for epochs in range(1, 25)]
+    for fewer, more in pairwise(chosen):
+        assert fewer.lr >= more.lr
+        for name in ("dropout", "embedding_dropout", "weight_decay", "batch_size", "seq_length"):
+            assert getattr(fewer, name) <= getattr(more, name)
+    assert chosen[0] == chosen[int(FEW) - 1] != chosen[int(FEW)]
+    assert chosen[0].lr > 2 * chosen[-1].lr and chosen[0].dropout < chosen[-1].dropout / 2
+
+
+def test_half_way_between_few_and_many_in_the_logarithm_stands_the_mean():
+    # sqrt(3 × 12) = 6 epochs: dropout (0.05 + 0.4) / 2, rate sqrt(0.01 × 0.003) = 0.00548
+    chosen = training_recipe("lstm", (FEW * MANY) ** 0.5)
+    assert (chosen.dropout, chosen.embedding_dropout, chosen.lr) == (0.225, 0.15, 0.0055)
+
+
+# What was measured on tinyshakespeare: layers, parameters, characters read, loss (docs/training.md)
+MEASURED = [
+    (1, 559_681, 3_011_562, 1.5204),
+    (1, 771_617, 2_007_708, 1.5452),
+    (2, 1_086_017, 2_007_708, 1.5769),
+    (2, 4_269_121, 24_092_496, 1.3877),
+]
+
+
+@pytest.mark.parametrize(("layers", "parameters", "chars", "loss"), MEASURED)
+def test_the_predicted_losses_are_those_that_were_measured(layers, parameters, chars, loss):
+    assert predicted_loss(layers, parameters, chars, 1_003_854) == pytest.approx(loss, abs=0.01)
+
+
+def test_more_text_more_passes_and_more_parameters_are_expected_to_help_a_little_less_each_time():
+    text = 1_000_000
+    by_chars = [predicted_loss(1, 500_000, passes * text, text) for passes in (0.5, 1, 2, 4, 8, 16, 32, 64)]
+    by_size = [predicted_loss(1, parameters, 3 * text, text) for parameters in (10**5, 10**6, 10**7)]
+    by_text = [predicted_loss(1, 500_000, 10**6, chars) for chars in (10**4, 10**5, 10**6)]
+    for losses in (by_chars, by_size, by_text):
+        assert losses == sorted(losses, reverse=True)
+    assert by_chars[0] - by_chars[1] > 10 * (by_chars[-2] - by_chars[-1])
+
+
+def test_the_size_is_the_one_with_the_lowest_predicted_loss_at_its_speed():
+    small, large = SIZES[0], SIZES[-1]
+    parameters = {small: 120_000, large: 4_269_121}
+    assert choose_size({small: 2e6, large: 6e4}, parameters, 10**6) == small
+    assert choose_size({small: 4e8, large: 1.2e7}, parameters, 10**6) == large

@@ -1,0 +1,139 @@
+"""A run that ends after a given time: its size and its settings are chosen by how fast this machine trains."""
+
+import statistics
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from charlm.errors import RequestError
+
+from .config import TrainConfig, suitable_batch_size
+from .distributed import SINGLE_PROCESS
+from .protocols import Protocol
+from .recipes import LONG, Size, choose_size, effective_passes, sizes, training_recipe
+from .report import Report, format_time
+from .schedule import LAST_ENDING, TimeLimit
+from .trainer import Trainer, model_config
+
+MEASURED_STEPS = 3  # of each size, after a first one, which takes longer
+MEASURING_SHARE = 0.03  # of the time: then larger sizes are no longer tried
+# Of the time, what the ends of epochs may take, in which the model is measured and saved.
+ENDING_SHARE = 0.08
+MOST_MEASURED = 24  # epochs
+# To end an epoch: seconds, and what validating a character takes of what training with one does.
+ENDING_SECONDS, VALIDATING = 1.0, 0.4
+
+CHOSEN = ("epochs", "num_layers", "hidden_size", "embedding_size", *asdict(LONG["lstm"]))  # settings
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time for a run. given: the settings that the user gave, which are kept."""
+
+    minutes: float
+    limit: TimeLimit
+    given: frozenset[str] = frozenset()
+
+    def keep(self, config: TrainConfig, run: dict[str, Any]) -> TrainConfig:
+        """Return the settings with what was chosen for a run that is resumed. run: of its history.json."""
+        return replace(config, **{name: run[name] for name in CHOSEN if name not in self.given and name in run})
+
+
+def check_protocol(config: TrainConfig) -> None:
+    """Raise RequestError for a protocol that repeats an experiment, whose size is known."""
+    if config.protocol != "holdout":
+        raise RequestError(f"--minutes is for the protocol holdout; with {config.protocol}, give --epochs")
+
+
+def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report) -> tuple[TrainConfig, int]:
+    """Return the settings for the time that is left, and how many steps an epoch has; say what was chosen, and why."""
+    train_chars, val_chars = protocol.split["train_chars"], protocol.split["val_chars"]
+    limit = budget.limit
+
+    # 1) which size learns most in this time, from the smallest on until one promises less
+    chars, parameters = dict[Size, float](), dict[Size, int]()
+    begun = limit.spent()
+    for size in _candidates(budget, config, train_chars):
+        sized = _with_recipe(budget, replace(config, **asdict(size)), protocol, 1.0)
+        resolved = sized.resolve(protocol)
+        parameters[size] = model_config(protocol.vocab, resolved).parameters
+        chars[size] = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol) * _step_chars(resolved)
+        if (
+            choose_size(chars, parameters, train_chars) != size
+            or limit.spent() - begun > MEASURING_SHARE * limit.seconds
+        ):
+            break
+    size = choose_size(chars, parameters, train_chars)
+
+    # 2) the recipe for so many passes over the text, and how long its steps take
+    passes = effective_passes(chars[size] / train_chars, parameters[size])
+    config = _with_recipe(budget, replace(config, **asdict(size)), protocol, passes)
+    resolved = config.resolve(protocol)
+    seconds = step_seconds(resolved, protocol)
+
+    # 3) the steps for which there is time, in epochs between which the model is measured
+    ending = ENDING_SECONDS + VALIDATING * val_chars * seconds / _step_chars(resolved)
+    epochs = min(max(int(ENDING_SHARE * limit.seconds / ending), 1), MOST_MEASURED)
+    limit.ending_seconds = ending
+    left = limit.seconds - limit.spent() - (epochs + LAST_ENDING) * ending
+    epoch_steps = max(int(left / seconds / epochs), 1)
+    config = replace(config, epochs=epochs)
+    resolved = replace(resolved, epochs=epochs)
+    report.say(_describe(resolved, epoch_steps, seconds, train_chars, list(chars)))
+    return config, epoch_steps
+
+
+def _candidates(budget: Budget, config: TrainConfig, train_chars: int) -> list[Size]:
+    """Return the sizes to choose from, each with what the user gave, in their order."""
+    given = {name: getattr(config, name) for name in asdict(sizes(train_chars)[0]) if name in budget.given}
+    return list(dict.fromkeys(replace(size, **given) for size in sizes(train_chars)))
+
+
+def _with_recipe(budget: Budget, config: TrainConfig, protocol: Protocol, passes: float) -> TrainConfig:
+    """Return the settings with the recipe for so many passes over the text, as far as the user gave no others."""
+    recipe = asdict(training_recipe(config.cell, passes))
+    config = replace(config, **{name: value for name, value in recipe.items() if name not in budget.given})
+    if "batch_size" in budget.given:
+        return config
+    assert config.batch_size is not None and config.seq_length is not None
+    return replace(
+        config, batch_size=suitable_batch_size(config.batch_size, protocol.max_batch_size(config.seq_length))
+    )
+
+
+def _step_chars(config: TrainConfig) -> int:
+    assert config.batch_size is not None and config.seq_length is not None
+    return config.batch_size * config.seq_length
+
+
+def step_seconds(config: TrainConfig, protocol: Protocol) -> float:
+    """Return how long a training step with these settings takes here: the median of MEASURED_STEPS.
+
+    config: with every choice made. The random numbers of the run are not touched.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if config.device == "cuda" else []):
+        trainer = Trainer(config, protocol, {}, Report(), SINGLE_PROCESS)
+        clock = TimeLimit(0.0)
+        ends = [clock.spent()]
+        for _ in range(1 + MEASURED_STEPS):
+            trainer.train_step()
+            trainer.step %= trainer.batches.steps_per_epoch
+            float(trainer.loss_sum)  # on a GPU, waits for the step
+            ends.append(clock.spent())
+    return statistics.median(end - begin for begin, end in pairwise(ends[1:]))
+
+
+def _describe(config: TrainConfig, epoch_steps: int, seconds: float, train_chars: int, tried: list[Size]) -> str:
+    """Return the line that says what was chosen, and why."""
+    total = config.epochs * epoch_steps * _step_chars(config)
+    sizes = ", ".join(f"{size.num_layers}×{size.hidden_size}" for size in tried)
+    why = f", of which the lowest loss is expected among {sizes} at their speeds here" if len(tried) > 1 else ""
+    return (
+        f"chosen: {config.num_layers}×{config.hidden_size}{why}; in "
+        f"{format_time(total / _step_chars(config) * seconds)} it reads {total:,} characters, the text "
+        f"{total / train_chars:.2g} times, in {config.epochs} epochs; learning rate {config.lr:g}, "
+        f"dropout {config.dropout:g}, weight decay {config.weight_decay:g}, "
+        f"batches of {config.batch_size} × {config.seq_length}"
+    )
