@@ -231,13 +231,13 @@ export class HeatText {
       Measuring makes the browser lay out the page. In a frame it does so once for all texts, and has to do it anyway;
       at each update it would do so once for each text. */
   follow() {
-    if (this.isFollowing) return;
+    if (this.isFollowing || this.value.details) return; // a text with details is read, not written
     this.isFollowing = true;
     requestAnimationFrame(() => {
       this.isFollowing = false;
       const wasAtEnd = this.text.scrollTop > this.end - NEAR_END;
       this.measure();
-      if (wasAtEnd && !this.value.details && !this.isHeld) this.text.scrollTop = this.end;
+      if (wasAtEnd && !this.isHeld) this.text.scrollTop = this.end;
     });
   }
 
