@@ -70,8 +70,8 @@ function coloursOf(names, sides = []) {
     {name, loss, source}.
     A chart has the axes x and y, each {title, one, log, whole}, where one names a single value; series, each
     {name, colour, dash, points}, where a point is [x, y] with y null where there is none; marks, each
-    {name, colour, at, sign}, of SIGNS, a star without; and levels, each {name, label, at}. Colours are numbers. A series of a record also has its model, its
-    curve, and the epoch of each point. */
+    {name, colour, at, sign}, where sign is one of SIGNS, by default a star; and levels, each {name, label, at}. Colours
+    are numbers. A series of a record also has its model, its curve, and the epoch of each point. */
 export function lossChart(records, { unit, axis, scale, sides, published = [] }) {
   const colours = coloursOf(
     records.map(([name]) => name),

@@ -62,7 +62,8 @@ function placeOf(element) {
     cursor: the place of the character that is explained, -1 if there is none. isHeld: whether it is held.
     whole, shades, prompt, kind, details: of the value that was last shown.
     marks: the combining marks at the end of what is shown. due: the time of the last paced step.
-    end: how far the text could be scrolled when that was measured last. isFollowing: whether it will be soon. */
+    end: how far the text could be scrolled when that was measured last, in pixels.
+    isFollowing: whether it is to be scrolled to its end in the next frame. */
 export class HeatText {
   constructor(element, props, trigger, { onPoint, onChoose } = {}) {
     Object.assign(this, { props, trigger, onPoint, onChoose, isHeld: false });

@@ -139,9 +139,8 @@ export class PatternPanel {
   }
 
   tell({ units = [], places = [], searched, error }) {
-    const said = [this.describeUnits(units), this.describePlaces(places, searched)];
-    if (!units.length) said[1] = ". Try another threshold.";
-    this.line.textContent = error ?? said.join("");
+    const then = units.length ? this.describePlaces(places, searched) : ". Try another threshold.";
+    this.line.textContent = error ?? this.describeUnits(units) + then;
     this.units.replaceChildren(...units.slice(0, SHOWN_UNITS).map((unit) => this.makeUnit(unit)));
     if (units.length > SHOWN_UNITS) this.units.append(make("span", "", `and ${units.length - SHOWN_UNITS} more`));
     this.list.replaceChildren(...places.map((place) => this.makePlace(place)));
