@@ -221,3 +221,47 @@ def test_the_figures_of_the_lesson_are_those_of_its_document(tmp_path):
     words = {word.lower() for word in lesson.WORD.findall(rnn.generate("ROMEO:\n", lesson.WRITTEN, 0.5, seed=0))}
     assert lesson.share_of_words(rnn, 0.5, words, 1) == 1
     assert lesson.share_of_words(rnn, 2, words, 1) < 0.2
+
+
+NANOGPT_STAND_IN = """
+import sys
+steps = int(next(each for each in sys.argv if each.startswith("--max_iters=")).partition("=")[2])
+print("step 0: train loss 4.2, val loss 4.2111")
+for step in range(min(steps, 50) + 1):
+    print(f"iter {step}: loss 2.5, time {400 if step == 0 else 30}.00ms, mfu 0.1%")
+print(f"step {steps}: train loss 1.8, val loss 1.9212")
+"""
+
+
+def test_models_that_were_trained_for_a_time_stand_beside_nanogpt_for_the_same_time(tmp_path, monkeypatch):
+    budget = load_benchmark("budget")
+    monkeypatch.setattr("charlm.model.card.draw_curves", lambda *_: b"picture")
+    checkout = tmp_path / "nanoGPT"
+    (checkout / budget.NANOGPT_DATA).parent.mkdir(parents=True)
+    (checkout / "train.py").write_text(NANOGPT_STAND_IN)
+    with pytest.raises(SystemExit):
+        budget.parse(["--nanogpt", str(checkout)])
+    (checkout / budget.NANOGPT_DATA).touch()
+    assert budget.parse(["--nanogpt", str(checkout), "--minutes", "3"]).minutes == [3]
+    (tmp_path / "text.txt").write_text("the cat sat on the mat.\n" * 60)
+    # no time: a run of the fewest steps
+    (row,) = budget.measure(budget.load_text(str(tmp_path / "text.txt")), [0.001], ["rnn"], checkout)
+    (ours,) = row["ours"]
+    assert ours["model"] == "rnn 1×128" and 0 < ours["val_loss"] < 5
+    assert row["nanogpt"]["val_loss"] == 1.9212
+    assert row["nanogpt"]["steps"] == 2  # of 30 ms in 60 ms, the slow first one left out
+    printed = io.StringIO()
+    Console(width=100, file=printed).print(budget.table([row]))
+    assert f"{1.9212 - ours['val_loss']:.4f}" in printed.getvalue()
+    assert "nanoGPT, 2 steps" in printed.getvalue()
+
+
+def test_without_a_checkout_of_nanogpt_its_row_is_left_out(monkeypatch):
+    budget = load_benchmark("budget")
+    ours = {"model": "lstm 1×256", "parameters": 420_289, "seconds": 181.2, "val_loss": 1.5}
+    monkeypatch.setattr(budget, "train_ours", lambda *_: ours)
+    rows = budget.measure(None, [3, 10], ["lstm"], None)
+    assert rows == [{"minutes": 3, "ours": [ours]}, {"minutes": 10, "ours": [ours]}]
+    printed = io.StringIO()
+    Console(width=100, file=printed).print(budget.table(rows))
+    assert "nanoGPT," not in printed.getvalue() and "420,289" in printed.getvalue()

@@ -59,7 +59,8 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
         sized = _with_recipe(budget, replace(config, **asdict(size)), protocol, 1.0)
         resolved = sized.resolve(protocol)
         parameters[size] = model_config(protocol.vocab, resolved).parameters
-        chars[size] = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol) * _step_chars(resolved)
+        steps = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol)
+        chars[size] = max(steps, 1.0) * _step_chars(resolved)
         if (
             choose_size(chars, parameters, train_chars) != size
             or limit.spent() - begun > MEASURING_SHARE * limit.seconds

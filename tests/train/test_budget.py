@@ -103,6 +103,11 @@ def test_what_the_user_gives_is_kept(machine, given):
     assert {name: getattr(chosen, name) for name in given} == given
 
 
+def test_where_no_time_is_left_a_single_step_is_made(machine):
+    chosen, read = planned(protocol(100_000), 1e-9)
+    assert read == chosen.batch_size * chosen.seq_length
+
+
 def test_the_recipe_of_a_short_time_is_that_of_few_passes(machine):
     text = protocol(1_000_000)
     short, long = planned(text, 1)[0], planned(text, 600)[0]
