@@ -23,7 +23,7 @@ MEASURING_SHARE = 0.03  # of the time: then larger sizes are no longer tried
 ENDING_SHARE = 0.08
 MOST_MEASURED = 24  # epochs
 # To end an epoch: seconds, and what validating a character takes of what training with one does.
-ENDING_SECONDS, VALIDATING = 1.0, 0.4
+ENDING_SECONDS, VALIDATING = 0.5, 0.6
 
 CHOSEN = ("epochs", "num_layers", "hidden_size", "embedding_size", *asdict(LONG["lstm"]))  # settings
 
