@@ -23,6 +23,7 @@ from hub_server import HubServer
 from charlm.device import count_cores
 
 SLOW_FIXTURES = {"app", "browser", "impatient_server", "proxied", "rendered", "server"}
+HUB_PREFIXES = ("HF_", "HUGGING", "TRANSFORMERS_OFFLINE")  # of environment variables
 NO_HUB = "http://127.0.0.1:9"  # nothing listens there: a test that did not ask for a server is refused
 
 
@@ -62,11 +63,42 @@ def set_hub_environment(monkeypatch, **changes):
     importlib.reload(constants)
 
 
+def hub_variables():
+    """The variables that huggingface_hub may read."""
+    return {name: value for name, value in os.environ.items() if name.startswith(HUB_PREFIXES)}
+
+
 def isolate_hub(monkeypatch, home):
     """Leave nothing of the user's settings, token and cache, and no way to the real Hub."""
-    theirs = [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_OFFLINE"))]
     ours = {"HF_HOME": home, "HF_ENDPOINT": NO_HUB, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    set_hub_environment(monkeypatch, **(dict.fromkeys(theirs) | ours))
+    set_hub_environment(monkeypatch, **(dict.fromkeys(hub_variables()) | ours))
+
+
+class HubHomes:
+    """Gives each test a home of huggingface_hub that nothing is in, and the constants that follow from it.
+
+    Most tests leave their home empty and change no variable. Then the next test has the same home, and huggingface_hub
+    reads nothing again, which would take longer than many a test.
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._number = 0
+        self._home = folder / "0"
+        self._variables, self._constants = {}, {}
+
+    def enter(self, monkeypatch):
+        """Let huggingface_hub have such a home until the test ends."""
+        from huggingface_hub import constants
+
+        monkeypatch.setenv("HF_HOME", str(self._home))
+        if hub_variables() == self._variables and not self._home.exists():
+            vars(constants).update(self._constants)  # another test may have had them read with other variables
+            return
+        self._number += 1
+        self._home = self._folder / str(self._number)
+        isolate_hub(monkeypatch, self._home)
+        self._variables, self._constants = hub_variables(), dict(vars(constants))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,9 +108,14 @@ def _no_hub_between_tests(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def hub_homes(_no_hub_between_tests, tmp_path_factory):
+    return HubHomes(tmp_path_factory.mktemp("homes"))
+
+
 @pytest.fixture(autouse=True)
-def _no_hub(_no_hub_between_tests, monkeypatch, tmp_path):
-    isolate_hub(monkeypatch, tmp_path / "huggingface")
+def _no_hub(hub_homes, monkeypatch):
+    hub_homes.enter(monkeypatch)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Loading from the Hub, with the real huggingface_hub client and a server that speaks its protocol."""
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -613,12 +614,20 @@ def test_who_sends_no_token_is_not_told_about_theirs(hub, files, status):
         CharLM.from_pretrained("ada/tiny", token=False)
 
 
-def test_a_test_that_asks_for_no_server_reaches_no_hub(tmp_path):
+def test_a_test_that_asks_for_no_server_reaches_no_hub(tmp_path_factory):
     with pytest.raises(HubUnavailableError, match="check the network"):
         CharLM.from_pretrained("ada/tiny")
     assert HfApi().endpoint == "http://127.0.0.1:9"
-    assert Path(constants.HF_HUB_CACHE).is_relative_to(tmp_path)
-    assert Path(constants.HF_TOKEN_PATH).is_relative_to(tmp_path)
+    assert Path(constants.HF_HUB_CACHE).is_relative_to(tmp_path_factory.getbasetemp())
+    assert Path(constants.HF_TOKEN_PATH).is_relative_to(tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_each_test_begins_with_an_empty_home_and_without_a_token(ada, number):
+    assert contents(Path(constants.HF_HOME)) == {"token": TOKEN.encode()}  # that `ada` has just written
+    write(Path(constants.HF_HUB_CACHE, "left by another test"), b"")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    importlib.reload(constants)
 
 
 # Searching and describing
