@@ -287,14 +287,16 @@ def best_seconds(works: Sequence[Callable[[], object]], turns: int, seconds: flo
     return best
 
 
-def measure_writing(lm: CharLM, weights: Weights, threads: int, seconds: float, bar: "tqdm[Any]") -> dict[str, Any]:
+def measure_writing(
+    lm: CharLM, weights: Weights, threads: int, turns: int, seconds: float, bar: "tqdm[Any]"
+) -> dict[str, Any]:
     """Return the figures of one text."""
     ours, plain = Ours(lm), Plain(lm.config, weights)
     plains = {str(count): partial(plain.write, count) for count in sorted({1, threads})}
     limits = {name: partial(make_stretch, step) for name, step in products(weights).items()}
     draws = partial(make_stretch, [draw_plainly(len(lm.vocab.symbols))])
     works = [ours.write, draws, *plains.values(), *limits.values()]
-    ours_seconds, *seconds_of_others = best_seconds(works, TURNS, seconds / TURNS, bar)
+    ours_seconds, *seconds_of_others = best_seconds(works, turns, seconds / turns, bar)
     ours_time = 1e6 * ours_seconds / ours.length
     draw, *times = (1e6 * best / STRETCH for best in seconds_of_others)
     by_threads = dict(zip(plains, times[: len(plains)], strict=True))
@@ -351,7 +353,7 @@ def measure(case: tuple[str, int, int], args: argparse.Namespace, peak: Peak, ba
     cell, size, symbols = case
     config, weights = random_model(*case)
     lm = CharLM(config, weights, device="cpu")
-    writing = measure_writing(lm, weights, peak.threads, args.seconds, bar)
+    writing = measure_writing(lm, weights, peak.threads, args.turns, args.seconds, bar)
     return {
         "cell": cell,
         "size": size,
@@ -359,11 +361,11 @@ def measure(case: tuple[str, int, int], args: argparse.Namespace, peak: Peak, ba
         **writing,
         **measure_batch(lm, writing["ours_microseconds"], args.seconds, bar),
         **measure_scoring(lm, args.chars, peak, args.seconds, bar),
-        **(measure_gpu(config, weights, args.seconds, bar) if torch.cuda.is_available() else {}),
+        **(measure_gpu(config, weights, args.turns, args.seconds, bar) if torch.cuda.is_available() else {}),
     }
 
 
-def measure_gpu(config: ModelConfig, weights: Weights, seconds: float, bar: "tqdm[Any]") -> dict[str, Any]:
+def measure_gpu(config: ModelConfig, weights: Weights, turns: int, seconds: float, bar: "tqdm[Any]") -> dict[str, Any]:
     """Return the figures of a GPU."""
     backend = GpuBackend(Network.from_weights(config, weights, "cuda"))
     plain = Plain(config, weights, "cuda")
@@ -375,7 +377,7 @@ def measure_gpu(config: ModelConfig, weights: Weights, seconds: float, bar: "tqd
         for _ in islice(stream, STEPS_PER_CALL):
             pass
 
-    ours, plains = best_seconds([write, plain.write], TURNS, seconds / TURNS, bar)
+    ours, plains = best_seconds([write, plain.write], turns, seconds / turns, bar)
     return {
         "gpu_microseconds": 1e6 * ours / STEPS_PER_CALL,
         "gpu_batch_chars_per_second": measure_chars_per_second(backend),
@@ -510,6 +512,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512, 1024], help="units in a layer")
     parser.add_argument("--symbols", nargs="+", type=int, default=list(MOST_WITH_SYMBOLS), help="in the vocabulary")
     parser.add_argument("--seconds", type=float, default=3, help="for each figure (%(default)s)")
+    parser.add_argument("--turns", type=int, default=TURNS, help="into which these seconds are cut (%(default)s)")
     parser.add_argument(
         "--chars",
         type=int,
@@ -533,8 +536,8 @@ def main() -> None:
     ]
     with Popen([sys.executable, "-c", PEAK], env=ALL_THREADS, text=True, stdin=PIPE, stdout=PIPE) as process:
         peak = Peak(process)
-        works, gpu_turns = len({1, peak.threads}) + 5, 2 * TURNS * torch.cuda.is_available()
-        total = len(cases) * (works * TURNS + 2 * BATCH_TURNS + 1 + gpu_turns) + 2 * args.starts
+        works, gpu_turns = len({1, peak.threads}) + 5, 2 * args.turns * torch.cuda.is_available()
+        total = len(cases) * (works * args.turns + 2 * BATCH_TURNS + 1 + gpu_turns) + 2 * args.starts
         with tqdm(total=total, file=sys.stderr, desc="measuring", leave=False) as bar:
             starts = measure_starts(args.starts, bar)
             rows = [measure(case, args, peak, bar) for case in cases]

@@ -168,14 +168,14 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def step_seconds(steps: Sequence[Callable[[], object]], seconds: float, bar: "tqdm[Any]") -> list[float]:
+def step_seconds(steps: Sequence[Callable[[], object]], turns: int, seconds: float, bar: "tqdm[Any]") -> list[float]:
     """Return the median time of each kind of step; the kinds take turns."""
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:
         step()  # the first one allocates memory
-    for _ in range(TURNS):
+    for _ in range(turns):
         for place, step in enumerate(steps):
-            end = time.perf_counter() + seconds / TURNS
+            end = time.perf_counter() + seconds / turns
             while not times[place] or time.perf_counter() < end:
                 times[place].append(seconds_of(step))
             bar.update()
@@ -226,7 +226,7 @@ def measure(
     precision = pick_precision(args.precision, torch.device("cpu"), size)
     ours, plain = Ours(cell, size, precision, text), Plain(cell, size, text)
     steps = [ours.step, plain.step, ours.denormal_step, plain.denormal_step]
-    ours_seconds, plain_seconds, ours_denormal, plain_denormal = step_seconds(steps, args.seconds, bar)
+    ours_seconds, plain_seconds, ours_denormal, plain_denormal = step_seconds(steps, args.turns, args.seconds, bar)
     useful, computed = step_flop(cell, size)
     epoch_seconds = ours.batches.steps_per_epoch * ours_seconds
     outside = outside_seconds(ours)
@@ -291,6 +291,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="units in a layer (%(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="seconds for each figure (%(default)s)")
+    parser.add_argument("--turns", type=int, default=TURNS, help="into which these seconds are cut (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(%(default)s)")
     parser.add_argument("--precision", choices=["auto", *DTYPES], default="auto")
     parser.add_argument(
@@ -312,7 +313,7 @@ def main() -> None:
     text = synthetic_text(args.chars)
     peaks = {precision: matrix_peak(precision) for precision in DTYPES if precision != "bf16" or computes_bf16()}
     cases = [(cell, size) for size in args.sizes for cell in args.cells]
-    with tqdm(total=len(cases) * 4 * TURNS, file=sys.stderr, desc="measuring", leave=False) as bar:
+    with tqdm(total=len(cases) * 4 * args.turns, file=sys.stderr, desc="measuring", leave=False) as bar:
         rows = [measure(cell, size, args, peaks, text, bar) for cell, size in cases]
     report = {"threads": args.threads, "peaks": peaks, "rows": rows}
     if args.json:

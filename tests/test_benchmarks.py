@@ -33,6 +33,8 @@ def report():
         "40",
         "--seconds",
         "0.01",
+        "--turns",
+        "1",
         "--threads",
         "1",
     ]
@@ -107,7 +109,10 @@ def test_a_table_is_printed_for_people(report):
     assert "ours/plain" in printed
 
 
-GENERATE = [sys.executable, "benchmarks/generate.py", "--seconds", "0.01", "--chars", "3000", "--starts", "1"]
+GENERATE = [
+    sys.executable,
+    *("benchmarks/generate.py", "--seconds", "0.01", "--turns", "1", "--chars", "3000", "--starts", "1"),
+]
 
 
 @pytest.fixture(scope="module")
