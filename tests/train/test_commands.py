@@ -275,11 +275,21 @@ def test_what_contradicts_the_model_to_begin_with_is_refused_in_one_line(train, 
     assert not (in_folder / "runs").exists()
 
 
+def test_a_rank_whose_command_ends_does_not_end_the_tests(train, text, monkeypatch):
+    launch = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail(f"this would have ended pytest with {status}"))
+    ended = train("fit", "--text", text, "--control", "control.json")
+    assert ended.returncode == RequestError.exit_status
+    assert "--control is for a training in one process" in ended.stderr
+
+
 def test_a_control_file_and_a_time_are_refused_where_torchrun_has_started_several_processes(text, monkeypatch):
     launch = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     for name, value in launch.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(RequestError) as refused:  # not through the command: it ends one process of several at once
+    with pytest.raises(RequestError) as refused:
         call(monkeypatch, "fit", "--text", text, "--control", "control.json")
     assert str(refused.value) == (
         "--control is for a training in one process, and torchrun has started 2: leave it out"
