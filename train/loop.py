@@ -96,8 +96,8 @@ def fit(
             run = continue_run(begun, run, out)
             if begun.history is not None and run["epochs"] == begun.run["epochs"]:
                 report.say(
-                    f"{out} is finished already: best validation loss {begun.history['best']['val_loss']:.4f}; "
-                    "a higher --epochs trains it further"
+                    f"{out} is finished already: best validation loss {begun.history['best']['val_loss']:.4f}"
+                    + ("" if budget is not None else "; a higher --epochs trains it further")
                 )
                 return begun.history
 

@@ -145,7 +145,8 @@ class TrackedReport(Report):
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
         """See Report."""
         self._report.start_epoch(epoch, epochs, done, total)
-        self._read = (epoch - 1) * total + done
+        if self._read == 0:  # later it is counted: with a time limit, epochs differ in length
+            self._read = (epoch - 1) * total + done
 
     def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
         """See Report."""

@@ -210,7 +210,9 @@ def without_times(history):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [2.0, 3.0])
-def test_a_run_that_is_resumed_keeps_what_was_chosen_and_gives_the_same_model(timed, tmp_path, monkeypatch, step):
+def test_a_run_that_is_resumed_keeps_what_was_chosen_and_gives_the_same_model(
+    timed, tmp_path, monkeypatch, capsys, step
+):
     timed.step = step
     expected = run(timed, tmp_path / "whole")
     monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", 0.0)
@@ -224,6 +226,11 @@ def test_a_run_that_is_resumed_keeps_what_was_chosen_and_gives_the_same_model(ti
     assert without_times(resumed) == without_times(expected)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert weights[0] == weights[1]
+    capsys.readouterr()
+    run(timed, tmp_path / "cut", resume=True)
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 'cut'} is finished already: best validation loss {expected['best']['val_loss']:.4f}\n"
+    )
 
 
 @pytest.mark.slow

@@ -180,6 +180,20 @@ def test_the_loss_of_an_epoch_is_told_every_ten_seconds(told, monkeypatch):
     ]
 
 
+def test_characters_are_counted_on_where_the_epochs_differ_in_length(told, monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: now)
+    now = 0.0
+    monkeypatch.setattr(tracking, "time", clock)
+    report = TrackedReport(Recorder(), "trackio", TRACKERS["trackio"](), Path("out"), resumes=False)
+    for epoch, total in ((1, 1000), (2, 50)):
+        report.start_epoch(epoch, 3, 0, total)
+        report.step(total, 2.0, 5.0)
+    report.start_epoch(3, 3, 0, 400)
+    now = 10.0
+    report.step(10, 2.0, 5.0)
+    assert told == [("log", {"epoch_loss_so_far": 2.0}, 1000 + 50 + 10)]
+
+
 @pytest.mark.parametrize(("name", "module"), [("trackio", "trackio"), ("tensorboard", "torch.utils.tensorboard")])
 def test_a_tracker_that_is_not_installed_is_refused_with_the_command_to_run(monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not there
