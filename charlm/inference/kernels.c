@@ -28,9 +28,11 @@ place, without moving numbers between lanes. */
 
 #define PANEL 16       /* outputs */
 #define WIDE 4         /* panels that are read side by side for a single row */
+#define TALLEST 16     /* rows of a tile with the widest vectors */
 #define PASS_TEXTS 64  /* texts that go through the layers together */
 #define PASS_ROWS 128  /* rows that go through a layer together, if the texts are fewer */
 #define BACK_TERMS 128 /* outputs whose partial sums are in the cache while a row is multiplied by U */
+#define PANELS_AHEAD 2 /* from the panel that is multiplied by several rows to that which is read from memory */
 #define HEAD_ROWS 16   /* rows whose logits are kept at a time when symbols are drawn or scored */
 
 enum cell { RNN, LSTM, GRU };
@@ -239,11 +241,12 @@ INLINE vector NAME(tanh)(vector x) {
 }
 
 /* Add the terms of `panels` panels times `rows` rows to out. Both are constants where this is called, and the sums stay
-   in registers. x and out have rows x_stride and out_stride numbers apart. */
+   in registers. x and out have rows x_stride and out_stride numbers apart. next: for several rows, what comes into the
+   cache meanwhile, next_step bytes for each term. */
 INLINE void NAME(tile)(int panels, int rows, int is_bfloat16, const void *matrix, int64_t terms, const float *x,
-                       int64_t x_stride, float *out, int64_t out_stride) {
+                       int64_t x_stride, float *out, int64_t out_stride, const char *next, int64_t next_step) {
   const float *words = matrix;
-  vector sums[WIDE][8][PARTS];
+  vector sums[WIDE][TALLEST][PARTS];
   EACH(p, panels) EACH(r, rows) EACH(i, PARTS)
     sums[p][r][i] = NAME(load)(out + r * out_stride + p * PANEL + i * LANES);
   if (is_bfloat16)
@@ -258,6 +261,7 @@ INLINE void NAME(tile)(int panels, int rows, int is_bfloat16, const void *matrix
       EACH(p, panels) {
         vector weights[PARTS];
         EACH(i, PARTS) weights[i] = NAME(load)(words + (p * terms + k) * PANEL + i * LANES);
+        if (rows > 1) __builtin_prefetch(next + k * next_step, 0, 2); /* into the second level */
         EACH(r, rows) EACH(i, PARTS) sums[p][r][i] += weights[i] * x[r * x_stride + k];
       }
   EACH(p, panels) EACH(r, rows) EACH(i, PARTS)
@@ -265,18 +269,20 @@ INLINE void NAME(tile)(int panels, int rows, int is_bfloat16, const void *matrix
 }
 
 /* rows of a tile, so many that the sums fill the registers: half of 32 with AVX-512, half of 16 with AVX2 */
-#define TALL (LANES == 16 ? 8 : LANES == 8 ? 4 : 2)
+#define TALL (LANES == 16 ? 16 : LANES == 8 ? 4 : 2)
 
-/* Add the product of one panel with R rows to out. */
+/* Add the product of one panel with R rows to out. next, next_step: as of a tile. */
 static void NAME(panel_product)(const float *panel, int64_t terms, const float *x, int64_t x_stride, int64_t rows,
-                                float *out, int64_t out_stride) {
+                                float *out, int64_t out_stride, const char *next, int64_t next_step) {
   int64_t r = 0;
 #define ROWS(count) \
   for (; r + (count) <= rows; r += (count)) \
-    NAME(tile)(1, count, 0, panel, terms, x + r * x_stride, x_stride, out + r * out_stride, out_stride);
+    NAME(tile)(1, count, 0, panel, terms, x + r * x_stride, x_stride, out + r * out_stride, out_stride, next, \
+               next_step);
   ROWS(TALL)
-  ROWS(4)
-  ROWS(2)
+  if (TALL > 8) ROWS(8)
+  if (TALL > 4) ROWS(4)
+  if (TALL > 2) ROWS(2)
   ROWS(1)
 #undef ROWS
 }
@@ -291,7 +297,7 @@ static void NAME(product)(const void *matrix, int is_bfloat16, int64_t panels, i
     int64_t p = 0;
 #define PANELS(count, is_bfloat16) \
   for (; p + (count) <= panels; p += (count)) \
-    NAME(tile)(count, 1, is_bfloat16, panel + p * size, terms, x, 0, out + p * PANEL, 0);
+    NAME(tile)(count, 1, is_bfloat16, panel + p * size, terms, x, 0, out + p * PANEL, 0, NULL, 0);
     if (is_bfloat16) {
       PANELS(WIDE, 1)
       PANELS(1, 1)
@@ -313,7 +319,8 @@ static void NAME(product)(const void *matrix, int is_bfloat16, int64_t panels, i
         }
       numbers = wide;
     }
-    NAME(panel_product)(numbers, terms, x, x_stride, rows, out + p * PANEL, out_stride);
+    NAME(panel_product)(numbers, terms, x, x_stride, rows, out + p * PANEL, out_stride, panel + PANELS_AHEAD * size,
+                        size / terms);
   }
 }
 
