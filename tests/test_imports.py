@@ -68,6 +68,7 @@ ORDER = [
     "charlm.web.answers.write",
     "charlm.web.answers.draws",
     "charlm.web.answers.learn",
+    "charlm.web.answers.examples",
     "charlm.web.answers.inside",
     "charlm.web.answers.train",
     "charlm.web.answers.load",

@@ -4,6 +4,7 @@ import { CellPanel } from "./components/cell.js";
 import { HeatText } from "./components/heat.js";
 import { keepState } from "./components/state.js";
 import { byId, readable, sentence } from "./components/text.js";
+import { textToRead } from "./examples.js";
 import { coloursOfGate, Inspected } from "./inspected.js";
 import { entryOf, getModel, inShort, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
 import { Stretches } from "./stretches.js";
@@ -13,13 +14,13 @@ const LETTERS = ["a", "b"]; // of the models
 const STATES = { h: "hidden", c: "cell" }; // as an address calls them, for example "B hidden 0:17"
 const UNIT = /^(?:([AB]) )?(\w+) (\d{1,3}):(\d{1,5})$/;
 const WRITTEN = 1500; // characters of the text that a model writes to be looked into
-const MOST_UNKNOWN = 0.02; // share of the scene's characters that a model may lack, or it begins with another text
 const HINT = "Point at a character, or go to it with the arrow keys.";
 
 /** The view.
 
     seen: the text that the models have read, an Inspected. place: of the character that is looked at.
-    isHeld: whether it was chosen, so that pointing at another one changes nothing until it is let go. */
+    isHeld: whether it was chosen, so that pointing at another one changes nothing until it is let go.
+    offered: the text that the page put there, which it exchanges when another model A is chosen. */
 class InsideView {
   constructor(tell) {
     this.tell = tell;
@@ -62,11 +63,23 @@ class InsideView {
     });
     byId("edit-text").addEventListener("click", () => this.edit());
     byId("write-text").addEventListener("click", () => this.writeText());
-    for (const side of LETTERS) byId(`inspect-model-${side}`).addEventListener("change", () => this.inspect());
+    for (const side of LETTERS) byId(`inspect-model-${side}`).addEventListener("change", () => this.chooseModel());
   }
 
   get names() {
     return LETTERS.map((side) => byId(`inspect-model-${side}`).value);
+  }
+
+  /** Go on with the models that are chosen now, and with another text unless the visitor has typed it. */
+  chooseModel() {
+    const own = this.ownText;
+    if (own !== this.offered && byId("inspect-text").value === this.offered) return this.open();
+    return this.inspect();
+  }
+
+  /** The text that model A begins with, "" if the page has none for it. */
+  get ownText() {
+    return textToRead(entryOf(this.names[0]), scene.text);
   }
 
   /** Let both models read the text, and show what they expected. */
@@ -123,7 +136,7 @@ class InsideView {
   keep() {
     const { colour, unit } = this.fields;
     const [a, b] = this.names;
-    const text = this.seen.text === scene.text ? undefined : this.seen.text;
+    const text = this.seen.text === this.ownText ? undefined : this.seen.text;
     const isOfText = [SURPRISAL, DIFFERENCE].includes(colour) && this.fields.isFirst;
     const words = `${unit.model ? "B " : ""}${STATES[colour] ?? colour} ${unit.layer}:${unit.unit}`;
     keepState("inside", { a, b, colour: isOfText ? colour : words, place: this.isHeld ? this.place : undefined, text });
@@ -134,13 +147,14 @@ class InsideView {
     for (const side of LETTERS) {
       if (models.some(({ name }) => name === query.get(side))) byId(`inspect-model-${side}`).value = query.get(side);
     }
-    byId("inspect-text").value = query.get("text") ?? byId("inspect-text").value;
+    const text = query.get("text");
+    if (text) byId("inspect-text").value = text;
     const [, side, name, layer, number] = UNIT.exec(query.get("colour") ?? "") ?? [];
     const unit = { model: side === "B" ? 1 : 0, layer: Number(layer), unit: Number(number) };
     this.fields.choose(name ? unit : FIRST_UNIT);
     const gate = Object.keys(STATES).find((each) => STATES[each] === name) ?? name;
     this.fields.colour = gate ?? query.get("colour") ?? SURPRISAL;
-    await (byId("inspect-text").value ? this.inspect() : this.open());
+    await (text ? this.inspect() : this.open());
     const place = Number(query.get("place") ?? NaN);
     if (Number.isInteger(place) && place >= 0) this.goTo(place, true);
   }
@@ -210,15 +224,11 @@ class InsideView {
     await this.inspect();
   }
 
-  /** Begin with the scene that no model was trained on, or with a text of model A's own, if its alphabet is another. */
+  /** Begin with the text of model A, or let it write one if there is none. */
   async open() {
-    const { history, config } = entryOf(this.names[0]);
-    const symbols = Array.from(scene.text);
-    const unknown = symbols.filter((symbol) => !config.vocab.includes(symbol)).length;
-    const best = history?.epochs.find(({ epoch }) => epoch === history.best.epoch);
-    const text = unknown <= MOST_UNKNOWN * symbols.length ? scene.text : best?.sample;
-    if (!text) return this.writeText();
-    byId("inspect-text").value = text;
+    this.offered = this.ownText;
+    if (!this.offered) return this.writeText();
+    byId("inspect-text").value = this.offered;
     return this.inspect();
   }
 }

@@ -26,10 +26,11 @@ function chosen(id) {
   return [...byId(id).querySelectorAll("input:checked")].map((input) => input.value);
 }
 
-/** Return the first models that were measured with the same protocol as the first one. */
+/** Return the first models that were measured as the first one was: on the same text, with the same protocol. */
 function comparable(recorded) {
-  const protocol = recorded[0]?.history.run.protocol;
-  return recorded.filter(({ history }) => history.run.protocol === protocol).slice(0, SHOWN_FIRST);
+  const isAlike = ({ history: { run } }, { history: { run: first } }) =>
+    run.text === first.text && run.protocol === first.protocol;
+  return recorded.filter((each) => isAlike(each, recorded[0])).slice(0, SHOWN_FIRST);
 }
 
 /** Return remarks on some models: on each alone, then on neighbours by their losses. */

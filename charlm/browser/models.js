@@ -79,15 +79,6 @@ export function offerModels(select, chosen) {
   select.value = chosen;
 }
 
-const PROMPTS = ["ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "Coffee", "Computer"];
-
-/** Return those of PROMPTS whose symbols all models know. */
-export function knownPrompts() {
-  const knows = (prompt) =>
-    models.every(({ config }) => Array.from(prompt).every((each) => config.vocab.includes(each)));
-  return PROMPTS.filter(knows);
-}
-
 const watchers = [];
 
 /** Call a function with the entry of each model that is added from now on. */

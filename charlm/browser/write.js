@@ -7,8 +7,9 @@ import { setPace } from "./components/heat.js";
 import { keepState } from "./components/state.js";
 import { byId, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
+import { nextPrompt, sharedPrompts } from "./examples.js";
 import { connectSliders, fillFields, readFields, valuesOfFields } from "./fields.js";
-import { entryOf, keepModels, knownPrompts, models, offerModels, whenAdded } from "./models.js";
+import { entryOf, keepModels, models, offerModels, whenAdded } from "./models.js";
 import { makeSmallPanels, Panel } from "./panel.js";
 import { showLink } from "./share.js";
 
@@ -17,12 +18,13 @@ const TEMPERATURES = [0.5, 1, 1.5];
 const LONGEST_AT_TEMPERATURES = 1000;
 const REMEDY = "“Continue” and “Share” keep to the texts that are shown.";
 
-/** The events of the view, and its panels, {a, b}. small: those of compareTemperatures. */
+/** The events of the view, and its panels, {a, b}. small: those of compareTemperatures. offered: prompts. */
 class WriteView {
   constructor(tell) {
     this.tell = tell;
     this.panels = Object.fromEntries(["a", "b"].map((side) => [side, this.makePanel(side)]));
     this.small = [];
+    this.offered = [];
     this.choices = new Choices(this.panels, {
       write: (panel, ...text) => this.run(() => panel.value.run, () => [panel.write(...text)], panel.heat.text),
       extend: () => (this.panels.a.value.run ? this.more(1) : this.generate({ length: 1 })),
@@ -71,12 +73,35 @@ class WriteView {
       byId(id).addEventListener("input", () => this.compareSettings());
     }
     connectSliders();
-    for (const side of "ab") byId(`model-${side}`).addEventListener("change", () => this.tellModel(side));
+    for (const side of "ab") byId(`model-${side}`).addEventListener("change", () => this.chooseModels({}));
   }
 
+  /** Fill fields, and offer the prompts of the models that are chosen then. */
   fill(settings) {
     fillFields(settings);
     for (const side of "ab") this.tellModel(side);
+    this.offered = sharedPrompts(...this.chosen);
+    byId("examples").replaceChildren(...this.offered.map((prompt) => this.makeExample(prompt)));
+  }
+
+  /** Fill fields that choose models, and exchange the prompt unless the visitor has typed it. */
+  chooseModels(settings) {
+    const before = this.offered;
+    this.fill(settings);
+    this.enterPrompt(nextPrompt(byId("prompt").value, before, this.offered));
+  }
+
+  makeExample(prompt) {
+    const button = make("button", "quiet", readable(prompt.trim()));
+    button.type = "button";
+    button.addEventListener("click", () => this.enterPrompt(prompt));
+    return button;
+  }
+
+  enterPrompt(prompt) {
+    byId("prompt").value = prompt;
+    this.compareSettings();
+    this.unknown.update();
   }
 
   /** Show the settings of a shared text, and write it. */
@@ -93,9 +118,14 @@ class WriteView {
     this.unknown.update();
   }
 
+  /** The entries of both models. */
+  get chosen() {
+    return ["a", "b"].map((side) => entryOf(byId(`model-${side}`).value));
+  }
+
   /** Return the symbols that both chosen models know. */
   commonVocab() {
-    const [one, other] = ["a", "b"].map((side) => new Set(entryOf(byId(`model-${side}`).value).config.vocab));
+    const [one, other] = this.chosen.map(({ config }) => new Set(config.vocab));
     return new Set([...one].filter((symbol) => other.has(symbol)));
   }
 
@@ -216,24 +246,13 @@ export function openWrite(tell, settings) {
   offerModels(byId("model-a"), models[0].name);
   offerModels(byId("model-b"), models[Math.min(1, models.length - 1)].name);
   const view = new WriteView(tell);
-  const prompts = knownPrompts();
-  for (const prompt of prompts) {
-    const button = make("button", "quiet", prompt.trim());
-    button.type = "button";
-    button.addEventListener("click", () => {
-      byId("prompt").value = prompt;
-      view.compareSettings();
-      view.unknown.update();
-    });
-    byId("examples").append(button);
-  }
-  view.fill({ ...DEFAULTS, prompt: prompts[0] ?? "" });
+  view.chooseModels(DEFAULTS);
   if (settings) view.open(settings);
   whenAdded(({ name }) => {
     for (const side of "ab") offerModels(byId(`model-${side}`), byId(`model-${side}`).value);
     const { settings: shared, problem } = readAddress(new URLSearchParams(location.search)); // it may name that model
     if (shared) return view.open(shared);
-    view.fill({ model_a: name });
+    view.chooseModels({ model_a: name });
     if (problem) tell(problem);
   });
   return view;

@@ -207,10 +207,11 @@ def _combine_errors(errors: Sequence[CharLMError]) -> CharLMError:
     return type(first)("none of the models can be served: " + "; ".join(map(str, errors)))
 
 
-def _rank(model: ServedModel) -> tuple[bool, bool]:
-    """Sort bundled models: the page opens with the first two, an LSTM and an RNN validated on text of their own."""
+def _rank(model: ServedModel) -> tuple[bool, bool, bool]:
+    """Sort bundled models: the page opens with the first two, an LSTM and an RNN of plays, validated without a leak."""
     run = model.lm.history["run"] if model.lm.history else {}
-    return run.get("protocol") == "windows", model.lm.config.cell not in ("lstm", "rnn")
+    leaks, is_other = run.get("protocol") == "windows", run.get("text") != "tinyshakespeare"
+    return leaks, is_other, model.lm.config.cell not in ("lstm", "rnn")
 
 
 def _load_all(

@@ -12,6 +12,7 @@ from charlm.browser.lesson import Lesson
 from charlm.web.address import INSIDE_FIELDS, LEARN_FIELDS, VIEWS, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
+from charlm.web.answers.examples import shared_prompts, text_to_read
 from charlm.web.answers.load import Downloader, may_load
 from charlm.web.answers.train import TrainingQueue
 from charlm.web.answers.write import FIELDS, SIDES
@@ -21,6 +22,7 @@ from charlm.web.errors import QUIET, for_api, for_page
 from charlm.web.models import ModelRegistry
 from charlm.web.training.process import fit_on_gpu
 from charlm.web.views import inside, learn, load, train, write
+from charlm.web.views.write_parts import offer_prompts
 
 TITLE = "charlm: character-level language models"
 NAME = '<h1 title="Small recurrent networks that predict a text one character at a time">charlm</h1>'
@@ -59,7 +61,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
         pickers: list[Picker] = [*writing.pickers, learning.models, *looking.pickers]
 
         # 2) the events that concern several views
-        _offer_new_models(registry, [*new_models, training.trained], training.write, pickers)
+        _offer_new_models(registry, [*new_models, training.trained], training.write, pickers, writing.change_prompts)
         _open_address(registry, page, notices, tabs, pickers, writing, learning, looking)
 
         # 3) the API
@@ -71,12 +73,16 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
 
 
 def _offer_new_models(
-    registry: ModelRegistry, new_models: list[gr.Textbox], write: gr.Button, pickers: list[Picker]
+    registry: ModelRegistry,
+    new_models: list[gr.Textbox],
+    write: gr.Button,
+    pickers: list[Picker],
+    change_prompts: dict[str, Any],
 ) -> None:
     """Let a visitor choose in all views the models that they loaded or trained.
 
     new_models: hidden fields, each of which takes the name of a new model. write: a button that goes to the view
-    *Write* with the model of the last of them as model A.
+    *Write* with the model of the last of them as model A. change_prompts: of WriteView.
     """
     # their names, in a component: a gr.State would hold a connection open for each visitor
     visitor_models = gr.JSON([], visible=False)
@@ -90,8 +96,10 @@ def _offer_new_models(
         return [known, gr.update(choices=choices, value=name), *others]
 
     for new_model in new_models:
-        new_model.change(offer, [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
+        added = new_model.change(offer, [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
+        added.then(**change_prompts)
     chosen = write.click(offer, [new_models[-1], visitor_models], [visitor_models, *pickers], **QUIET)
+    chosen.then(**change_prompts)
     chosen.then(None, js="() => charlm.openView('write')", **QUIET)
 
 
@@ -118,14 +126,17 @@ def _open_address(
         values = settings.to_fields() if settings else {}
         filled = [_filled(values, name) for name in FIELDS]
         learnt = [_filled(address.learn, name) for name in LEARN_FIELDS]
-        seen = [_filled(address.inside, name) for name in INSIDE_FIELDS]
+        seen = [_filled(_with_text(address.inside, registry), name) for name in INSIDE_FIELDS]
         chosen = dict(zip(SIDES, settings.choices, strict=True)) if settings else None
+        offered = offer_prompts(shared_prompts(registry, *settings.models)) if settings else unchanged
         said = _notices(registry) + address.problems
-        return [said, gr.Tabs(selected=address.view), *choices, *filled, chosen, *learnt, *seen]
+        return [said, gr.Tabs(selected=address.view), *choices, *filled, chosen, *offered, *learnt, *seen]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
-    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, writing.choices]
+    examples = [writing.examples.offered, *writing.examples.buttons]
+    unchanged = [gr.update()] * len(examples)
+    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, writing.choices, *examples]
     outputs += [*learn_fields, *inside_fields]
     for happens in (page.load, reopen.click):
         opened = happens(for_page(open_page), parameters, outputs, js="() => charlm.address()", **QUIET)
@@ -133,6 +144,11 @@ def _open_address(
     keep = f"(...values) => charlm.keep('learn', {json.dumps(LEARN_FIELDS)}, values)"
     for field in learn_fields:
         field.change(None, learn_fields, js=keep, **QUIET)
+
+
+def _with_text(inside: dict[str, Any], registry: ModelRegistry) -> dict[str, Any]:
+    """Return what an address holds of *Look inside*, with the text of its model A if it names none."""
+    return {"text": text_to_read(registry[inside["a"]]), **inside} if "a" in inside else inside
 
 
 def _filled(values: Mapping[str, Any], name: str) -> Any:

@@ -39,13 +39,14 @@ _faults: WeakKeyDictionary[CharLM, str] = WeakKeyDictionary()  # of the records 
 
 
 def comparable(registry: ModelRegistry, most: int) -> list[str]:
-    """Choose the first models that were measured with the same protocol as the very first one, of those with a record.
+    """Choose the first models that were measured as the very first one was, of those with a record: on the same text,
+    with the same protocol.
 
     If none has a record that can be shown, the first models are chosen.
     """
     records, _ = _records(registry, registry.names[:MOST_MODELS])
-    protocols = [(name, history["run"].get("protocol")) for name, history in records]
-    return [name for name, protocol in protocols if protocol == protocols[0][1]][:most] or registry.names[:most]
+    measured = [(name, [history["run"].get(key) for key in ("text", "protocol")]) for name, history in records]
+    return [name for name, how in measured if how == measured[0][1]][:most] or registry.names[:most]
 
 
 def plot(

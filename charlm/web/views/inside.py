@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from charlm.web.answers.examples import text_to_read
 from charlm.web.answers.inside import DIFFERENCE, LONGEST_SEARCHED, SURPRISAL, Inspector
-from charlm.web.components import STATIC, curves, inside_stage, lines, server_function
+from charlm.web.components import curves, inside_stage, lines, server_function
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
-SCENE = (STATIC / "scene.txt").read_text(encoding="utf-8")  # written for this page: no model was trained on it
 COLOURS = [SURPRISAL, DIFFERENCE]
 COLOUR_HINT = "or a unit: hidden 0:17; its gate: f 0:17; of model B: B f 0:17"
 COMPARED_FIRST = 2  # models
@@ -43,7 +43,8 @@ class Controls(NamedTuple):
 class InsideView:
     """The components that the rest of the page uses.
 
-    pickers: all that choose models. a, b, colour, text: what an address holds of the view.
+    pickers: all that choose models. a, b, colour, text: what an address holds of the view. offered: the text that the
+    page put there, which it exchanges when another model A is chosen.
     """
 
     pickers: list[gr.Dropdown]
@@ -51,6 +52,7 @@ class InsideView:
     b: gr.Dropdown
     colour: gr.Dropdown
     text: gr.Textbox
+    offered: gr.JSON
 
 
 def build(registry: ModelRegistry) -> InsideView:
@@ -65,8 +67,9 @@ def build(registry: ModelRegistry) -> InsideView:
             stage = inside_stage([influence, server_function("pattern", inspector.find_pattern)])
             with gr.Accordion("How far back the models look", open=False, elem_id="how-far-back"):
                 compared = _contexts(inspector, registry, controls.text)
-    _connect(inspector, controls, changed, stage)
-    return InsideView([*controls.models, compared], *controls.models, controls.colour, controls.text)
+    offered = gr.JSON([controls.text.value], visible=False)
+    _connect(registry, inspector, controls, changed, stage, offered)
+    return InsideView([*controls.models, compared], *controls.models, controls.colour, controls.text, offered)
 
 
 def _controls(registry: ModelRegistry) -> Controls:
@@ -76,7 +79,8 @@ def _controls(registry: ModelRegistry) -> Controls:
     colour = gr.Dropdown(
         COLOURS, value=SURPRISAL, label="Colour by", info=COLOUR_HINT, allow_custom_value=True, elem_id="colour"
     )
-    text = gr.Textbox(SCENE, label="Text", lines=8, max_lines=14, max_length=LONGEST_SEARCHED, elem_id="inspect-text")
+    first = text_to_read(registry[names[0]])
+    text = gr.Textbox(first, label="Text", lines=8, max_lines=14, max_length=LONGEST_SEARCHED, elem_id="inspect-text")
     with gr.Row(elem_classes="actions"):
         inspect = gr.Button("Look inside", variant="primary", elem_id="inspect", size="md")
         write = gr.Button("Let model A write one", elem_id="write-text", size="md")
@@ -84,7 +88,14 @@ def _controls(registry: ModelRegistry) -> Controls:
     return Controls((model_a, model_b), colour, text, inspect, find, write)
 
 
-def _connect(inspector: Inspector, view: Controls, changed: gr.HTML, stage: gr.HTML) -> None:
+def _connect(
+    registry: ModelRegistry,
+    inspector: Inspector,
+    view: Controls,
+    changed: gr.HTML,
+    stage: gr.HTML,
+    offered: gr.JSON,
+) -> None:
     def find_units(model: str, text: str) -> tuple[Any, dict[str, str]]:
         units = inspector.find_units(model, text)
         update = gr.update(
@@ -98,6 +109,12 @@ def _connect(inspector: Inspector, view: Controls, changed: gr.HTML, stage: gr.H
         unit = getattr(event, "unit", "")
         return unit, inspector.look(model_a, model_b, text, unit)
 
+    def begin(model_a: object, text: str, offered: object) -> list[Any]:
+        """Forget the unit and the units of the model A before; exchange the text unless the visitor typed it."""
+        own = text_to_read(registry[model_a])
+        is_typed = not isinstance(offered, list) or text not in offered
+        return [reset, None, text if is_typed else own, [own]]
+
     (model_a, model_b), colour, text = view.models, view.colour, view.text
     found = gr.JSON(visible=False)  # the model and the text in which the units on offer were found
     event: dict[str, Any] = {
@@ -109,7 +126,8 @@ def _connect(inspector: Inspector, view: Controls, changed: gr.HTML, stage: gr.H
     finding = view.find.click(for_page(find_units), [model_a, text], [colour, found], **QUIET)
     # the units of one model mean nothing in another
     reset = gr.update(choices=COLOURS, value=SURPRISAL, info=COLOUR_HINT)
-    chosen = model_a.change(lambda: (reset, None), None, [colour, found], cancels=finding, **QUIET)
+    began = [colour, found, text, offered]
+    chosen = model_a.change(for_page(begin), [model_a, text, offered], began, cancels=finding, **QUIET)
     looks = [
         gr.on([view.inspect.click, colour.input, model_b.change], **event, trigger_mode="always_last"),
         finding.then(**event),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from charlm.web.answers import write as answers
+from charlm.web.answers.examples import next_prompt, shared_prompts
 from charlm.web.answers.write import FIELDS, SIDES, BothTexts, WriteSettings
 from charlm.web.components import choice_panels, lines
 from charlm.web.errors import QUIET, for_page
@@ -15,12 +16,14 @@ from charlm.web.heat import Heat
 from charlm.web.models import ModelRegistry
 from charlm.web.views.write_parts import (
     Actions,
+    Examples,
     Side,
     make_actions,
     make_prompt,
     make_settings,
     make_side,
     make_temperature_panels,
+    offer_prompts,
 )
 
 # JavaScript of the events, see static/page.js and static/write.js.
@@ -53,12 +56,15 @@ class WriteView:
     """The components that the rest of the page uses; the first two together are in the order of FIELDS.
 
     pickers: model A and model B. settings: prompt, length, temperature, top-k, top-p, seed. choices: those of a link's
-    texts, {a, b}, or null.
+    texts, {a, b}, or null. examples: the prompts on offer. change_prompts: arguments of an event after which the
+    prompts on offer, and the prompt if it was one of them, are those of the models that are chosen then.
     """
 
     pickers: list[gr.Dropdown]
     settings: list[gr.components.Component]
     choices: gr.JSON
+    examples: Examples
+    change_prompts: dict[str, Any]
 
 
 class Temperatures(NamedTuple):
@@ -72,14 +78,14 @@ class Temperatures(NamedTuple):
 def build(registry: ModelRegistry) -> WriteView:
     """Lay out the view and connect it."""
     # 1) the components: what is asked for on the left, what comes of it on the right
+    names = [registry.names[0], registry.names[min(1, len(registry.names) - 1)]]
     with gr.Row(elem_classes="view"):
         with gr.Column(elem_classes="controls", scale=0, min_width=288):
-            prompt = make_prompt(registry)
+            prompt, examples = make_prompt(shared_prompts(registry, *names))
             actions = make_actions()
             settings, board = make_settings()
         with gr.Column(elem_classes="stage", scale=1):
             changed = lines(elem_classes="changed", elem_id="texts-changed")
-            names = [registry.names[0], registry.names[min(1, len(registry.names) - 1)]]
             with gr.Row(elem_classes="sides"):
                 sides = [make_side(letter, registry, name) for letter, name in zip(SIDES, names, strict=True)]
             choice_panels()
@@ -88,7 +94,10 @@ def build(registry: ModelRegistry) -> WriteView:
                 panels = make_temperature_panels()
 
     # 2) the events
-    view = WriteView([side.model for side in sides], [prompt, *settings], gr.JSON(visible=False))
+    pickers = [side.model for side in sides]
+    changing = _change_prompts(registry, pickers, prompt, examples)
+    view = WriteView(pickers, [prompt, *settings], gr.JSON(visible=False), examples, changing)
+    gr.on([picker.input for picker in pickers], **changing)
     temperatures = Temperatures(board, column, panels)
     run, fill = _connect(registry, view, actions, sides, temperatures)
     fields = [*view.pickers, *view.settings]
@@ -99,6 +108,20 @@ def build(registry: ModelRegistry) -> WriteView:
         for happens in [*ends, actions.stop.click, *(field.change for field in fields)]:  # type: ignore[attr-defined]
             happens(None, [text, *fields], note, js=script, **QUIET)
     return view
+
+
+def _change_prompts(
+    registry: ModelRegistry, pickers: list[gr.Dropdown], prompt: gr.Textbox, examples: Examples
+) -> dict[str, Any]:
+    """Return the arguments of an event, as WriteView has them."""
+
+    def change(model_a: object, model_b: object, prompt: object, offered: object) -> list[Any]:
+        prompts = shared_prompts(registry, model_a, model_b)
+        return [next_prompt(prompt, offered, prompts), *offer_prompts(prompts)]
+
+    inputs = [*pickers, prompt, examples.offered]
+    outputs = [prompt, examples.offered, *examples.buttons]
+    return {"fn": for_page(change), "inputs": inputs, "outputs": outputs, "trigger_mode": "always_last", **QUIET}
 
 
 def _connect(

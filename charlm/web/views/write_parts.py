@@ -1,12 +1,14 @@
 """The components of the view *Write*: what is asked for, and the texts of both models."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.web.answers import draws
+from charlm.web.answers.examples import MOST_PROMPTS
 from charlm.web.answers.write import (
     HIGHEST_TEMPERATURE,
     LARGEST_TOP_K,
@@ -20,7 +22,6 @@ from charlm.web.components import cut_line, heat_text, server_function, written_
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
-PROMPTS = ("ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "Coffee", "Computer")
 PACES = {"as fast as it comes": 0, "to read along": 30, "to read aloud": 14}  # characters per second
 
 
@@ -34,6 +35,13 @@ class Actions(NamedTuple):
     link: gr.Textbox
 
 
+class Examples(NamedTuple):
+    """The prompts that are offered, a list, and the buttons that show the first of them, MOST_PROMPTS of them."""
+
+    offered: gr.JSON
+    buttons: list[gr.Button]
+
+
 class Side(NamedTuple):
     """One model's half of the view: its picker, its text, the line about the text."""
 
@@ -42,10 +50,13 @@ class Side(NamedTuple):
     line: gr.HTML
 
 
-def make_prompt(registry: ModelRegistry) -> gr.Textbox:
-    """Lay out the prompt, what is said of symbols that the models do not know, and buttons with examples."""
+def make_prompt(prompts: Sequence[str]) -> tuple[gr.Textbox, Examples]:
+    """Lay out the prompt, what is said of symbols that the models do not know, and buttons with examples.
+
+    prompts: those that are offered at first, of which the first is filled in.
+    """
     prompt = gr.Textbox(
-        value=_first_prompt(registry),
+        value=prompts[0] if prompts else "",
         label="Prompt",
         placeholder="empty: a new line",
         lines=3,
@@ -54,18 +65,28 @@ def make_prompt(registry: ModelRegistry) -> gr.Textbox:
         elem_id="prompt",
     )
     gr.HTML('<p id="unknown" hidden></p>', apply_default_css=False)
+    offered = gr.JSON(list(prompts), visible=False)
+    buttons = []
     with gr.Row(elem_classes="examples"):
-        for text in PROMPTS:
-            button = gr.Button(text.strip(), size="sm", min_width=60, elem_classes="example")
-            button.click(None, None, prompt, js=f"() => {json.dumps(text)}", **QUIET)
+        for place in range(MOST_PROMPTS):
+            shown = prompts[place : place + 1]
+            button = gr.Button(
+                shown[0].strip() if shown else "",
+                visible=bool(shown),
+                size="sm",
+                min_width=60,
+                elem_classes="example",
+            )
+            button.click(None, offered, prompt, js=f"(prompts) => prompts[{place}]", **QUIET)
+            buttons.append(button)
     prompt.change(None, js="() => charlm.writing.mark()", **QUIET)
-    return prompt
+    return prompt, Examples(offered, buttons)
 
 
-def _first_prompt(registry: ModelRegistry) -> str:
-    """Return the first of PROMPTS whose characters all models know, or an empty prompt."""
-    known = [prompt for prompt in PROMPTS if all(not model.lm.vocab.encode_known(prompt)[1] for model in registry)]
-    return known[0] if known else ""
+def offer_prompts(prompts: Sequence[str]) -> list[Any]:
+    """Return the updates of the components of Examples that offer these prompts."""
+    hidden = [gr.update(visible=False)] * (MOST_PROMPTS - len(prompts))
+    return [list(prompts), *(gr.update(value=prompt.strip(), visible=True) for prompt in prompts), *hidden]
 
 
 def make_actions() -> Actions:

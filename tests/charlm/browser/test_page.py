@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import string
 import urllib.parse
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -30,6 +31,7 @@ from charlm.model.folder import Model
 from charlm.model.weights import pack_weights
 from charlm.web import address
 from charlm.web.answers import write
+from charlm.web.answers.examples import PROMPTS, SCENE
 
 HUB = "https://huggingface.co", ("https://huggingface.co", "https://*.hf.co")
 WEIGHTS = ROOT / "weights"
@@ -855,6 +857,50 @@ class TestInside:
         field.press("Escape")  # nothing was changed, so nothing is read
         assert [each.all_inner_texts() for each in figures] == expected(start)
         assert serious_violations(opened.tab) == []
+
+    def test_prompts_and_texts_to_look_into_are_exchanged_with_the_models_unless_somebody_has_typed_them(
+        self, visit, tmp_path
+    ):
+        plays = make_model("rnn", vocab="".join(sorted(set(SCENE) | set("ROMEO"))))
+        vocab, sample = "\n" + string.ascii_letters, "Maria\nAnna\nJo"
+        names = make_model("gru", vocab=vocab)
+        names = Model(names.config, names.weights, make_record(sample=sample, text="names"))
+        for name, model in {"plays": plays, "names": names}.items():
+            save(model, tmp_path / name)
+        export_to([str(tmp_path / "plays"), str(tmp_path / "names")], tmp_path / "page.html")
+        opened = visit(tmp_path / "page.html")
+        prompt, examples = opened.tab.locator("#prompt"), opened.tab.locator("#examples button")
+
+        def choose(a, b, view=""):
+            for side, name in zip("ab", (a, b), strict=True):
+                opened.tab.locator(f"#{view}model-{side}").select_option(name)
+            return prompt.input_value(), examples.all_inner_texts()
+
+        # 1) prompts that both know
+        assert prompt.input_value() == "Apple"  # the first that `names` can read
+        assert choose("plays", "plays")[0] == "Apple"
+        assert choose("names", "plays") == ("Mar", ["Mar", "Ann"])
+        assert choose("plays", "plays")[0] == "ROMEO:\n"
+        assert choose("names", "names")[0] == "Mar"
+        examples.nth(1).click()
+        assert prompt.input_value() == "Ann"
+        prompt.fill("Be")
+        assert choose("plays", "plays") == ("Be", [each.strip() for each in PROMPTS])
+
+        # 2) a text for model A
+        opened.tab.get_by_role("tab", name="Look inside").click()
+        opened.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 2155")
+        choose("names", "names", "inspect-")
+        opened.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 13")
+        assert opened.text("seen-a") == opened.text("seen-b") == sample
+        assert "#text" not in opened.tab.url
+        opened.tab.locator("#edit-text").click()
+        opened.fill(inspect_text="Beate")
+        opened.tab.keyboard.press("Control+Enter")
+        opened.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 5")
+        choose("plays", "plays", "inspect-")
+        opened.wait_until("document.querySelector('#inspect-about-a').innerText.includes('RNN')")
+        assert opened.text("seen-a") == "Beate"
 
     def test_a_model_without_a_record_writes_the_text_that_is_looked_into(self, visit, tmp_path):
         folder = save(make_model("gru", history=False), tmp_path / "bare")

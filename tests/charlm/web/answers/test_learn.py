@@ -100,6 +100,15 @@ def test_the_page_is_built_and_can_be_sent_whatever_the_records_hold(order):
     assert [name for name in HOSTILE if f"{name} has a training record that cannot be shown" in sent] == [*HOSTILE]
 
 
+def test_models_of_another_text_or_protocol_are_not_drawn_beside_the_first():
+    others = {"text": make_record(text="names"), "protocol": make_record(protocol="windows"), "bare": None}
+    registry = make_registry(**others, first=make_record(text="verse"), second=make_record(text="verse"))
+    assert learn.comparable(registry, 3) == ["text"]
+    registry = make_registry(first=make_record(), **others, second=make_record(), third=make_record())
+    assert learn.comparable(registry, 3) == ["first", "second", "third"]
+    assert learn.comparable(registry, 2) == ["first", "second"]
+
+
 def test_a_model_that_is_named_twice_is_drawn_once():
     assert names_of(learn.plot(REGISTRY, ["one", "one"], PlotSettings())) == ["one"]
 
