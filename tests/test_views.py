@@ -13,6 +13,7 @@ import pytest
 from browser import PATIENCE, ROOT, check_keyboard, serious_violations
 
 from charlm.lm import CharLM
+from charlm.model.history import best_epoch
 
 WEIGHTS = ROOT / "weights"
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
@@ -153,6 +154,30 @@ class TestWrite:
         for prompt in ("Apple", "University", "Seoul", "Coffee", "Computer"):
             visitor.page.get_by_role("button", name=prompt, exact=True).click()
             visitor.wait_until("text => document.querySelector('#prompt textarea').value === text", arg=prompt)
+
+    def test_a_model_of_names_brings_prompts_and_a_text_of_names(self, app, visit):
+        visitor = visit(app)
+        has_prompt = "text => document.querySelector('#prompt textarea').value === text"
+        sample = best_epoch(CharLM.from_pretrained(WEIGHTS / "names-gru").history)["sample"]
+        visitor.wait_until(has_prompt, arg="ROMEO:\n")
+        visitor.choose("model-a", "names-gru")
+        visitor.wait_until(has_prompt, arg=sample[:3])
+        visitor.page.get_by_role("button", name=sample[:3], exact=True).wait_for()
+        assert not visitor.page.get_by_role("button", name="Apple", exact=True).is_visible()
+        # 1) what somebody has typed stays
+        visitor.fill("prompt", "Ale")
+        visitor.choose("model-a", "shakespeare-gru")
+        visitor.page.get_by_role("button", name="Apple", exact=True).wait_for()
+        assert visitor.text("prompt") == "Ale"
+        # 2) a text to look into
+        visitor.choose_view("Look inside")
+        visitor.wait_until("document.querySelector('#seen-a .heat-text')?.textContent.startsWith('SHEPHERD:')")
+        visitor.choose("inspect-model", "names-gru")
+        visitor.wait_until("text => document.querySelector('#seen-a .heat-text').textContent === text", arg=sample)
+        assert visitor.text("inspect-text") == visitor.text("seen-b") == sample
+        # 3) an address with a model and no text
+        other = visit(app + "/?view=inside&a=names-gru&b=names-gru")
+        other.wait_until("text => document.querySelector('#seen-a .heat-text')?.textContent === text", arg=sample)
 
     def test_a_text_can_be_saved(self, app, visit):
         visitor = visit(app)

@@ -1,7 +1,9 @@
 """The models that come with the app: sound, small, and as good as they say."""
 
+import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,10 @@ AT_MOST = {
     "shakespeare-rnn": {"val_loss": 1.50},
     "homework-lstm": {"val_loss": 0.6159},
     "homework-rnn": {"val_loss": 1.2271},
+    "names-gru": {"val_loss": 1.96},
 }
+# Where the text of a model is, in the folder that CHARLM_DATA names; the model's card says how to make names.txt.
+TEXTS = dict.fromkeys(AT_MOST, "tinyshakespeare.txt") | {"names-gru": "names.txt"}
 
 
 def test_the_models_that_the_readme_names_are_there():
@@ -43,7 +48,8 @@ def test_a_folder_holds_the_files_of_a_model_in_at_most_twenty_megabytes(folder)
 def test_plain_torch_reads_it(folder):
     model, vocab = load_plain(folder)
     assert sum(tensor.numel() for tensor in model.parameters()) == read_model(folder).history["run"]["parameters"]
-    _, state = model(torch.tensor([vocab.index(symbol) for symbol in "ROMEO:"]))
+    start = "ROMEO:" if TEXTS[folder.name] == "tinyshakespeare.txt" else "Maria"
+    _, state = model(torch.tensor([vocab.index(symbol) for symbol in start]))
     assert vocab[int(model(torch.tensor([vocab.index("\n")]), state)[0][-1].argmax())].isupper()
 
 
@@ -65,11 +71,14 @@ def test_its_card_is_what_the_code_makes_today(folder):
 @pytest.mark.slow
 @each_model
 def test_its_figures_can_be_had_again_and_are_good_enough_to_ship(folder, monkeypatch, capsys):
-    if not Path(os.environ.get("CHARLM_DATA", "nowhere"), "tinyshakespeare.txt").is_file():
-        pytest.skip("CHARLM_DATA names no folder with tinyshakespeare.txt to measure on")
+    text = Path(os.environ.get("CHARLM_DATA", "nowhere"), TEXTS[folder.name])
+    if not text.is_file():
+        pytest.skip(f"CHARLM_DATA names no folder with {text.name} to measure on")
     model = read_model(folder)
+    assert hashlib.sha256(text.read_bytes()).hexdigest() == model.history["run"]["text_sha256"]
     protocol, best = model.history["run"]["protocol"], model.history["best"]
-    run_train(monkeypatch, "evaluate", folder, "--text", "tinyshakespeare", "--protocol", protocol, "--json")
+    named = text.stem if text.stem == "tinyshakespeare" else text  # as it was in training
+    run_train(monkeypatch, "evaluate", folder, "--text", named, "--protocol", protocol, "--json")
     measured = json.loads(capsys.readouterr().out)
     recorded = {name: loss for name, loss in best.items() if name != "epoch"}
     if protocol == "windows":
@@ -95,3 +104,19 @@ def test_a_homework_has_the_architecture_and_the_windows_of_the_one_it_repeats(n
     sizes = {"num_layers": 2, "hidden_size": 256, "embedding_size": 256, "batch_size": 64, "seq_length": 30}
     assert {setting: run[setting] for setting in sizes} == sizes
     assert run["epochs"] <= 20
+
+
+def test_the_model_of_names_has_less_than_a_megabyte_of_weights_and_a_card_that_tells_where_the_names_come_from():
+    folder = ROOT / "weights" / "names-gru"
+    assert (folder / "model.safetensors").stat().st_size < 1_000_000
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert metadata_load(folder / "README.md")["license"] == "mit"
+    assert "uv run examples/names_text.py names.txt" in card and "public domain" in card
+
+
+def test_the_model_of_names_writes_names():
+    """Of what it writes, nearly every line is a capital letter and small ones, and few are written twice."""
+    lm = CharLM.from_pretrained(ROOT / "weights" / "names-gru", device="cpu")
+    lines = lm.generate("", 2000, seed=1).split("\n")[:-1]
+    assert sum(re.fullmatch("[A-Z][a-z]{1,14}", line) is not None for line in lines) >= 0.98 * len(lines)
+    assert len(set(lines)) >= 0.9 * len(lines)

@@ -136,7 +136,7 @@ def test_a_page_takes_four_thirds_of_its_weights_and_at_most_200_kb(epochs):
 def test_the_bundled_models_fit_with_every_sample(tmp_path):
     models = export_to(sorted(map(str, WEIGHTS.iterdir())), tmp_path / "page.html")
     content = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert len(models) == 5
+    assert len(models) == 6
     assert len(content.encode()) <= sum(model.size for model in models) * 4 / 3 + 200_000
     data = json.loads(inflate(Elements(content).one("data")))
     assert all(epoch["sample"] for told in data["models"] for epoch in told["history"]["epochs"])
