@@ -48,6 +48,7 @@ NOT_RUN_HERE = {
     ),
     "python benchmarks/page.py": "tests/test_page_benchmark.py",
     "python benchmarks/browser.py": "tests/test_browser_benchmark.py",
+    "uv run examples/names_text.py names.txt": "tests/test_examples.py",
 }
 
 # What a user waits hours for: a tiny model, and a short text in place of tinyshakespeare, which the tests may not have.
@@ -82,7 +83,7 @@ def copy_repository(folder):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
-    for name in ("my-text.txt", "tinyshakespeare.txt"):
+    for name in ("my-text.txt", "tinyshakespeare.txt", "names.txt"):
         (folder / name).write_text(TEXT, encoding="utf-8")
 
 

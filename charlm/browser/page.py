@@ -8,6 +8,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -35,6 +36,7 @@ MARK = '<meta name="generator" content="charlm export">'  # by which an exported
 MOST_MODELS = 20
 MOST_WEIGHTS = 256 << 20  # bytes in one file: with more, phones run out of memory
 LARGEST_REST = 200_000  # bytes of a page beyond 4/3 of its weights
+STYLE_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 PIECE = 6 << 20  # bytes of weights in one element; a multiple of 3, so that each piece is base64 of its own
 
 
@@ -74,7 +76,7 @@ def export_html(models: Sequence[PageModel], lesson: Lesson | None = None) -> by
     """
     _check(models)
     starter = STARTER.read_text(encoding="utf-8")
-    style = _style()
+    style = _compact(_style())
     policy = {
         "default-src": "'none'",
         # blob: the page's script, the engine, and the Worker that it runs in
@@ -273,6 +275,12 @@ def _pieces(place: int, weights: bytes) -> list[bytes]:
 
 def _style() -> str:
     return THEME_STYLE + COMPONENTS_STYLE + STYLE.read_text(encoding="utf-8")
+
+
+def _compact(style: str) -> str:
+    """Return a style sheet without comments, indentation and empty lines: it stands in the page as it is, unpacked."""
+    lines = (line.strip() for line in STYLE_COMMENT.sub("", style).splitlines())
+    return "\n".join(filter(None, lines)) + "\n"
 
 
 def _hash(content: str) -> str:

@@ -142,6 +142,19 @@ def test_the_bundled_models_fit_with_every_sample(tmp_path):
     assert all(epoch["sample"] for told in data["models"] for epoch in told["history"]["epochs"])
 
 
+def test_the_style_in_the_file_is_shorter_and_has_the_same_rules(page):
+    (short,) = (content for tag, _, content in Elements(export_html([tiny()]).decode()).scripts if tag == "style")
+    whole = static_files([tiny()], *HUB)["page.css"].decode()
+    assert len(short) < 0.95 * len(whole)
+    rules = """(style) => {
+        const sheet = new CSSStyleSheet();
+        sheet.replaceSync(style);
+        return [...sheet.cssRules].map((rule) => rule.cssText.replace(/\\s+/g, " "));
+    }"""
+    found = page.evaluate(rules, whole)
+    assert found == page.evaluate(rules, short) and len(found) > 100
+
+
 def test_nothing_but_the_pages_own_scripts_and_styles_may_run_and_nothing_may_be_asked_for():
     found = Elements(export_html([tiny()]).decode())
     (script,) = (content for tag, attributes, content in found.scripts if tag == "script" and not attributes)
