@@ -165,6 +165,14 @@ class Visit:
         self.wait_for_text("output-a", characters)
         self.wait_for_text("output-b", characters)
 
+    def click_once(self, elem_id: str, condition: str) -> None:
+        """Click as soon as a condition holds, from within the page.
+
+        A click from outside may come seconds later on a busy machine, when what is to be clicked has ended.
+        """
+        click = "document.querySelector(`#${id} button, button#${id}`).click()"
+        self.wait_until(f"(id) => {{ if (!({condition})) return false; {click}; return true; }}", arg=elem_id)
+
     def wait_for_words(self, elem_id: str, words: str) -> None:
         """Wait until an element shows these words."""
         self.wait_until("([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[elem_id, words])

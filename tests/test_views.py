@@ -138,8 +138,7 @@ class TestWrite:
         visitor.page.get_by_label("to read aloud").check()
         visitor.page.locator("#generate").click()
         visitor.wait_for_words("progress-a", "500 characters")  # all of it is there
-        visitor.wait_for_text("output-a", 5)
-        visitor.page.locator("#stop").click()
+        visitor.click_once("stop", "document.querySelectorAll('#output-a .heat-text > *').length >= 5")
         shown = len(visitor.text("output-a"))
         assert 5 <= shown < 400
         visitor.fill("length", "50")
@@ -346,6 +345,7 @@ class TestInside:
         visitor.wait_for_words("colour", "units found")
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'activation'")
         visitor.page.locator("#colour input").click()
+        visitor.page.get_by_role("option").first.wait_for()
         offered = visitor.page.get_by_role("option").all_inner_texts()
         assert any("in a speaker's name" in option for option in offered)
         assert any("position in the line" in option for option in offered)
@@ -417,8 +417,8 @@ def test_the_first_step_of_the_lesson_is_done_and_noticed(app, visit):
     lesson.get_by_role("button", name="Next step").click()
     visitor.page.wait_for_url(re.compile("lesson=2"))
     lesson.get_by_role("button", name="End the lesson").click()
-    assert "lesson" not in visitor.page.url
-    assert visitor.page.get_by_role("button", name="Lesson", exact=True).is_visible()
+    visitor.page.wait_for_url(lambda url: "lesson" not in url)
+    visitor.page.get_by_role("button", name="Lesson", exact=True).wait_for()
 
 
 class TestAddress:
@@ -510,6 +510,7 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
     assert visitor.text("output-a") == CharLM.from_pretrained(rnn).generate("ROMEO:\n", 60, seed=5)
 
     other.page.locator("#model-a input").click()  # who loaded it is the only one to see it
+    other.page.get_by_role("option").first.wait_for()
     assert other.page.get_by_role("option").all_inner_texts() == ["✓\nshakespeare-lstm"]
 
 
@@ -625,6 +626,7 @@ class TestTrain:
         assert visitor.text("output-a") == lm.generate("the ", 40, seed=1)
         other.choose_view("Write")
         other.page.locator("#model-a input").click()
+        other.page.get_by_role("option").first.wait_for()
         assert not any("my-lstm" in name for name in other.page.get_by_role("option").all_inner_texts())
 
     def test_a_training_can_start_from_a_served_model_which_keeps_its_cell_and_size(self, app, visit):
