@@ -1,9 +1,10 @@
 """How fast training is: our step against a plain PyTorch loop, and against the machine's speed in matrix products.
 
-    python benchmarks/train.py [--cells rnn lstm gru] [--sizes 256 512] [--seconds 10] [--threads N] [--precision auto]
+    python benchmarks/train.py [--cells rnn lstm gru] [--sizes 256 512] [--symbols 65 5000] [--seconds 10] [--threads N]
+        [--precision auto]
 
-Run it on an idle machine. For each cell and size (two layers, an embedding as wide as a layer, 64 streams of 128
-characters) it measures
+Run it on an idle machine. For each cell, size and number of symbols (two layers, an embedding as wide as a layer, 64
+streams of 128 characters) it measures
 
 - ours: characters per second of a step of `python -m train fit`, including reading the text, clipping and the
   optimiser, in the precision that `auto` picks;
@@ -53,9 +54,10 @@ from train.protocols import Holdout
 from train.report import Report
 from train.trainer import SAMPLE_LENGTH, Trainer
 
-SYMBOLS = 65
+SYMBOLS = 65, 5000
 STREAMS, LENGTH = 64, 128
 TURNS = 5
+WIDTH = 132  # of the printed table, in characters
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MIN_TIMES_PLAIN = {"bf16": 2.0, "fp32": 1.1}  # our goal, by the precision of our step
 MIN_SHARE_OF_PEAK = 0.6  # our goal for an LSTM of 512: the operations that it computes
@@ -63,9 +65,9 @@ SMALLEST_PRODUCT, LARGEST_PRODUCT = 64, 2048  # rows and columns of the products
 REPETITIONS, PEAK_SECONDS = 10, 4.0  # of each size, and how long they may take together
 
 
-def synthetic_text(chars: int) -> Text:
+def synthetic_text(chars: int, symbols: int) -> Text:
     """Return a text of random symbols: the time of a step does not depend on the text."""
-    drawn = np.random.default_rng(0).integers(SYMBOLS, size=chars, dtype=np.uint32) + ord("A")
+    drawn = np.random.default_rng(0).integers(symbols, size=chars, dtype=np.uint32) + ord("A")
     return make_text("random symbols", encode_text(drawn.tobytes().decode("utf-32-le")))
 
 
@@ -97,10 +99,10 @@ class Plain:
     """The same model and batch in plain PyTorch, as most people would write them."""
 
     def __init__(self, cell: str, size: int, text: Text) -> None:
-        kind = CELLS[cell]
-        self._embedding = nn.Embedding(SYMBOLS, size)
+        kind, self._symbols = CELLS[cell], len(text.encoded.symbols)
+        self._embedding = nn.Embedding(self._symbols, size)
         self._recurrent = getattr(nn, kind.torch_class)(size, size, 2, dropout=kind.recipe.dropout, batch_first=True)
-        self._head = nn.Linear(size, SYMBOLS)
+        self._head = nn.Linear(size, self._symbols)
         self._drop_embedding, self._drop = nn.Dropout(kind.recipe.embedding_dropout), nn.Dropout(kind.recipe.dropout)
         self._model = nn.ModuleList([self._embedding, self._recurrent, self._head])
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=0.002)
@@ -113,7 +115,7 @@ class Plain:
         inputs, targets = next(self._batches)
         self._optimizer.zero_grad()
         outputs, _ = self._recurrent(self._drop_embedding(self._embedding(inputs)))
-        loss = self._criterion(self._head(self._drop(outputs)).reshape(-1, SYMBOLS), targets.reshape(-1))
+        loss = self._criterion(self._head(self._drop(outputs)).reshape(-1, self._symbols), targets.reshape(-1))
         loss.backward()
         self._optimizer.step()
         loss.item()
@@ -182,17 +184,17 @@ def step_seconds(steps: Sequence[Callable[[], object]], turns: int, seconds: flo
     return [statistics.median(each) for each in times]
 
 
-def step_flop(cell: str, size: int) -> tuple[int, int]:
+def step_flop(cell: str, size: int, symbols: int) -> tuple[int, int]:
     """Return the operations in the matrix products of a plain step, and of one of ours.
 
     Each weight matrix is multiplied three times: forward, and backward for the inputs and for the weights.
     """
     chars, gates = STREAMS * LENGTH, CELLS[cell].gates
     matrix = 6 * chars * gates * size * size
-    head = 6 * chars * size * SYMBOLS
+    head = 6 * chars * size * symbols
     # by symbol: three products, and the sum of the gradients over the positions of each symbol
-    by_symbol = 6 * SYMBOLS * gates * size * size + 2 * SYMBOLS * chars * gates * size
-    first_input = by_symbol if 2 * size >= SYMBOLS else matrix  # ours too reads characters if the embedding is small
+    by_symbol = 6 * symbols * gates * size * size + 2 * symbols * chars * gates * size
+    first_input = by_symbol if 2 * size >= symbols else matrix  # ours too reads characters if the embedding is small
     return 4 * matrix + head, 3 * matrix + head + first_input
 
 
@@ -220,14 +222,15 @@ def outside_seconds(ours: Ours) -> dict[str, float]:
 
 
 def measure(
-    cell: str, size: int, args: argparse.Namespace, peaks: dict[str, float], text: Text, bar: "tqdm[Any]"
+    case: tuple[str, int, int], args: argparse.Namespace, peaks: dict[str, float], text: Text, bar: "tqdm[Any]"
 ) -> dict[str, Any]:
-    """Return the figures of a cell and a size. peaks: operations per second in each precision."""
+    """Return the figures of a cell, a size and a number of symbols. peaks: operations per second in each precision."""
+    cell, size, symbols = case
     precision = pick_precision(args.precision, torch.device("cpu"), size)
     ours, plain = Ours(cell, size, precision, text), Plain(cell, size, text)
     steps = [ours.step, plain.step, ours.denormal_step, plain.denormal_step]
     ours_seconds, plain_seconds, ours_denormal, plain_denormal = step_seconds(steps, args.turns, args.seconds, bar)
-    useful, computed = step_flop(cell, size)
+    useful, computed = step_flop(*case)
     epoch_seconds = ours.batches.steps_per_epoch * ours_seconds
     outside = outside_seconds(ours)
     validation = outside.pop("validation")
@@ -235,6 +238,7 @@ def measure(
     return {
         "cell": cell,
         "size": size,
+        "symbols": symbols,
         "precision": precision,
         "ours_chars_per_second": chars / ours_seconds,
         "plain_chars_per_second": chars / plain_seconds,
@@ -266,12 +270,13 @@ def table(report: dict[str, Any]) -> Table:
         "denormal",
         "plain denormal",
     ):
-        result.add_column(name, justify="left" if name in ("cell", "precision") else "right")
+        result.add_column(name, justify="left" if name in ("cell", "precision") else "right", no_wrap=name == "cell")
     for row in report["rows"]:
         too_slow = row["times_plain"] < MIN_TIMES_PLAIN[row["precision"]]
         below_peak = row["cell"] == "lstm" and row["size"] == 512 and row["computed_share_of_peak"] < MIN_SHARE_OF_PEAK
         result.add_row(
-            f"{row['cell']} 2×{row['size']}",
+            f"{row['cell']} 2×{row['size']}"
+            + (f", {row['symbols']:,} symbols" if row["symbols"] != SYMBOLS[0] else ""),
             row["precision"],
             f"{row['ours_chars_per_second']:,.0f}",
             f"{row['plain_chars_per_second']:,.0f}",
@@ -290,6 +295,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure how fast training is.")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="units in a layer (%(default)s)")
+    parser.add_argument("--symbols", nargs="+", type=int, default=SYMBOLS, help="in the text (%(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="seconds for each figure (%(default)s)")
     parser.add_argument("--turns", type=int, default=TURNS, help="into which these seconds are cut (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(%(default)s)")
@@ -310,16 +316,16 @@ def main() -> None:
     """Measure and print what the command line asks for."""
     args = parse()
     torch.set_num_threads(args.threads)
-    text = synthetic_text(args.chars)
     peaks = {precision: matrix_peak(precision) for precision in DTYPES if precision != "bf16" or computes_bf16()}
-    cases = [(cell, size) for size in args.sizes for cell in args.cells]
+    texts = {symbols: synthetic_text(args.chars, symbols) for symbols in args.symbols}
+    cases = [(cell, size, symbols) for symbols in texts for size in args.sizes for cell in args.cells]
     with tqdm(total=len(cases) * 4 * args.turns, file=sys.stderr, desc="measuring", leave=False) as bar:
-        rows = [measure(cell, size, args, peaks, text, bar) for cell, size in cases]
+        rows = [measure(case, args, peaks, texts[case[2]], bar) for case in cases]
     report = {"threads": args.threads, "peaks": peaks, "rows": rows}
     if args.json:
         print(json.dumps(report))
     else:
-        Console(width=120).print(table(report))
+        Console(width=WIDTH).print(table(report))
 
 
 if __name__ == "__main__":

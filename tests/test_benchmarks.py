@@ -8,6 +8,7 @@ import platform
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 
 import pytest
 import torch
@@ -33,6 +34,8 @@ def report():
         "--sizes",
         "8",
         "40",
+        "--symbols",
+        "65",
         "--seconds",
         "0.01",
         "--turns",
@@ -100,6 +103,18 @@ def test_a_precision_that_the_processor_emulates_is_refused(monkeypatch, capsys)
         train.parse()
     assert ended.value.code == 2
     assert "emulates bf16" in capsys.readouterr().err
+
+
+def test_a_large_vocabulary_has_rows_of_its_own():
+    train = load_benchmark("train")
+    # three products for each of 8,192 characters, with each of four matrices and with the head; not for each symbol
+    flop = 6 * 64 * 128 * (4 * 4 * 40 * 40 + 40 * 5000)
+    assert train.step_flop("lstm", 40, 5000) == (flop, flop)
+    assert len(train.synthetic_text(100_000, 300).encoded.symbols) == 300
+    console = Console(width=train.WIDTH, record=True, file=io.StringIO())
+    row = defaultdict(lambda: 1.0, cell="lstm", size=512, symbols=5000, precision="fp32")
+    console.print(train.table({"threads": 1, "peaks": {"fp32": 1e9}, "rows": [row]}))
+    assert "lstm 2×512, 5,000 symbols" in console.export_text()
 
 
 @pytest.mark.slow
