@@ -5,6 +5,7 @@ environment once, at import, into its module `constants`. So the environment is 
 the module is read again.
 """
 
+import gc
 import importlib
 import os
 from contextlib import ExitStack
@@ -36,6 +37,20 @@ def pytest_xdist_auto_num_workers(config):
     if len(files) == 1 and files.pop().endswith(".py"):
         return 0
     return count_cores() + (config.getoption("markexpr") != "not slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect without looking for garbage, and leave what was collected out of later looks: it lives to the end.
+
+    That is half a million objects, and looking through them took a quarter of the time of collecting.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):
