@@ -47,8 +47,7 @@ def test_a_trained_model_is_downloaded_through_the_proxy(proxied, visit):
     visitor = visit(f"{proxied}/?view=train")
     visitor.fill("train-text", "the cat sat on the mat, and the dog ran to the man.\n" * 40)
     visitor.page.locator("#train-go").click()
-    visitor.wait_until("document.querySelector('#train-sample .heat-text')?.children.length > 10")
-    visitor.page.locator("#train-stop").click()
+    visitor.click_once("train-stop", "document.querySelector('#train-sample .heat-text')?.children.length > 10")
     visitor.wait_for_words("train-status", "stopped: the model is that of epoch")
     with visitor.page.expect_download() as started:
         visitor.page.locator("#train-zip").click()
