@@ -448,9 +448,15 @@ def test_a_gpu_that_is_taken_away_leaves_the_best_epoch_so_far():
 def test_the_time_on_a_gpu_leaves_the_best_epoch_so_far(monkeypatch):
     endless(monkeypatch)
 
+    late = threading.Event()
+    monkeypatch.setattr("train.events.monotonic", lambda: time.monotonic() + (1e6 if late.is_set() else 0))
+
     def fit_on_gpu(text, out, settings, seconds):
         assert seconds > 5
-        yield from fit_events(text, out, settings, 5)
+        for event in fit_events(text, out, settings, seconds):
+            yield event
+            if event["event"] == "epoch":
+                late.set()
 
     last = list(run(TrainingQueue(fit_on_gpu=fit_on_gpu)))[-1]
     assert "s of GPU time are over" in last.message
