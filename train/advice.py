@@ -40,7 +40,7 @@ def advise(run: dict[str, Any], model: ModelConfig) -> str | None:
     cost = f", in about {times[0]} in place of {times[1]} on one CPU core" if run["device"] == "cpu" else ""
     return (
         f"note: {chars:,} characters are few for {model.parameters:,} parameters; --hidden-size {size} predicts such a "
-        f"text as well or better{cost}"
+        f"text as well or better{cost}; --minutes M in place of --epochs chooses a size for M minutes"
     )
 
 

@@ -12,7 +12,7 @@ from charlm.errors import RequestError
 from .config import TrainConfig, suitable_batch_size
 from .distributed import SINGLE_PROCESS
 from .protocols import Protocol
-from .recipes import LONG, Size, choose_size, effective_passes, sizes, training_recipe
+from .recipes import LONG, Size, choose_size, effective_passes, most_chars, sizes, training_recipe
 from .report import Report, format_time
 from .schedule import LAST_ENDING, TimeLimit
 from .trainer import Trainer, model_config
@@ -60,7 +60,7 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
         resolved = sized.resolve(protocol)
         parameters[size] = model_config(protocol.vocab, resolved).parameters
         steps = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol)
-        chars[size] = max(steps, 1.0) * _step_chars(resolved)
+        chars[size] = min(max(steps, 1.0) * _step_chars(resolved), most_chars(parameters[size], train_chars))
         if (
             choose_size(chars, parameters, train_chars) != size
             or limit.spent() - begun > MEASURING_SHARE * limit.seconds
@@ -79,10 +79,12 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
     epochs = min(max(int(ENDING_SHARE * limit.seconds / ending), 1), MOST_MEASURED)
     limit.ending_seconds = ending
     left = limit.seconds - limit.spent() - (epochs + LAST_ENDING) * ending
-    epoch_steps = max(int(left / seconds / epochs), 1)
+    most = most_chars(parameters[size], train_chars) / _step_chars(resolved)
+    epoch_steps = max(int(min(left / seconds, most) / epochs), 1)
     config = replace(config, epochs=epochs)
     resolved = replace(resolved, epochs=epochs)
-    report.say(_describe(resolved, epoch_steps, seconds, train_chars, list(chars)))
+    ends_early = left / seconds > most
+    report.say(_describe(resolved, epoch_steps, seconds, train_chars, list(chars), ends_early=ends_early))
     return config, epoch_steps
 
 
@@ -126,15 +128,24 @@ def step_seconds(config: TrainConfig, protocol: Protocol) -> float:
     return statistics.median(end - begin for begin, end in pairwise(ends[1:]))
 
 
-def _describe(config: TrainConfig, epoch_steps: int, seconds: float, train_chars: int, tried: list[Size]) -> str:
+def _describe(
+    config: TrainConfig, epoch_steps: int, seconds: float, train_chars: int, tried: list[Size], *, ends_early: bool
+) -> str:
     """Return the line that says what was chosen, and why."""
     total = config.epochs * epoch_steps * _step_chars(config)
     sizes = ", ".join(f"{size.num_layers}×{size.hidden_size}" for size in tried)
     why = f", of which the lowest loss is expected among {sizes} at their speeds here" if len(tried) > 1 else ""
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
+    early = ", and ends then, since reading it more often would hardly help" if ends_early else ""
     return (
         f"chosen: {config.num_layers}×{config.hidden_size}{why}; in "
         f"{format_time(total / _step_chars(config) * seconds)} it reads {total:,} characters, the text "
-        f"{total / train_chars:.2g} times, in {config.epochs} epochs; learning rate {config.lr:g}, "
+        f"{_times(total / train_chars)}, in {epochs}{early}; learning rate {config.lr:g}, "
         f"dropout {config.dropout:g}, weight decay {config.weight_decay:g}, "
         f"batches of {config.batch_size} × {config.seq_length}"
     )
+
+
+def _times(passes: float) -> str:
+    """Return how often a text is read: `1.5 times`, `126 times`."""
+    return f"{passes:.0f} times" if passes >= 10 else f"{passes:.2g} times"

@@ -88,6 +88,9 @@ CHARS, CHARS_POWER, DEEPER = 108_000.0, 0.6, 1.45
 # To read the text once more is worth less each time (Muennighoff et al., "Scaling Data-Constrained Language Models",
 # 2023): however often it is read, no more is learnt than from so many texts of its length.
 MOST_WORTH = 15.0
+# Passes of 2×512 in the longest run that `fit --minutes` plans, as many as in the longest run in docs/log.md: on a long
+# text its last epoch was the best, on short ones that after a third of them.
+MOST_PASSES = 24.0
 # Pairs of (training characters, hidden size): a larger model learns a shorter text by heart; docs/log.md has losses.
 SUITABLE = ((10_000, 128), (50_000, 256))
 
@@ -109,6 +112,11 @@ def effective_passes(passes: float, parameters: int) -> float:
     A smaller model learns less by heart at each pass.
     """
     return passes * math.pow(min(1.0, parameters / LARGE), SMALLER)
+
+
+def most_chars(parameters: int, train_chars: int) -> float:
+    """Return how many characters a model reads at most, of so many that there are, however much time it has."""
+    return train_chars * MOST_PASSES / effective_passes(1.0, parameters)
 
 
 def predicted_loss(num_layers: int, parameters: int, chars: float, train_chars: int) -> float:

@@ -50,6 +50,10 @@ class Schedule:
         last = self._stretches(epoch)[-1]
         return last.first + last.count
 
+    def steps_done(self, epoch: int, step: int) -> int:
+        """Return how many steps there are before a step."""
+        return sum(map(self.steps, range(1, epoch))) + step
+
     def steps_left(self, epoch: int, step: int) -> int:
         """Return how many steps there are from a step on."""
         return self.steps(epoch) - step + self._pace(epoch) * (self._epochs - epoch)
@@ -58,7 +62,7 @@ class Schedule:
         """Return which pass over the text, from 1, and which step of that pass a step reads."""
         if not self._changes and self._epoch_steps == self._per_pass:
             return epoch, step
-        before = sum(map(self.steps, range(1, epoch))) + step
+        before = self.steps_done(epoch, step)
         return before // self._per_pass + 1, before % self._per_pass
 
     def progress(self, epoch: int, step: int) -> tuple[float, int]:
@@ -92,7 +96,7 @@ class Schedule:
 class TimeLimit:
     """The time that a run may take, from its start to its last file, and what is left of it.
 
-    The time before a run was interrupted counts, that until it is resumed does not.
+    The time before a run was interrupted counts, that until it is resumed does not, nor does that of a pause.
 
     ending_seconds: that measuring and saving after an epoch takes: expected, then as after the last one.
     """
@@ -122,6 +126,12 @@ class TimeLimit:
     def end_epoch(self) -> None:
         """Note that the steps of an epoch have ended, and that it is measured and saved now."""
         self._ended_at = self._clock()
+
+    def skip(self, seconds: float) -> None:
+        """Leave out the last seconds, for which the steps of an epoch were paused."""
+        assert self._epoch_begun is not None
+        self._begun += seconds
+        self._epoch_begun += seconds
 
     def steps_left(self, step: int, epochs_left: int) -> float | None:
         """Return for how many steps there is time before a step of an epoch; None if it is unknown how long one takes.

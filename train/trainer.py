@@ -29,6 +29,7 @@ from .interrupts import Interrupts
 from .network import LayerStates, TrainingNetwork
 from .optimizer import AdamW
 from .protocols import Protocol
+from .recipes import most_chars
 from .report import Report
 from .schedule import CHECKS_PER_EPOCH, Schedule, TimeLimit
 from .teachers import TaughtTargets
@@ -160,6 +161,9 @@ class Trainer:
             return total
         wanted = self._limit.steps_left(self.step, self._config.epochs - self.epoch + 1)
         planned = self.schedule.steps_left(self.epoch, self.step)
+        if wanted is not None:  # however much time is left, the text is not read more often than is worth it
+            chars = most_chars(self._model_config.parameters, self._protocol.split["train_chars"])
+            wanted = min(wanted, chars / self.batches.chars_per_step - self.schedule.steps_done(self.epoch, self.step))
         if wanted is None or not self._limit.is_off(planned, wanted):
             return total
         if (change := self.schedule.change(self.epoch, self.step, wanted)) is not None:
@@ -241,6 +245,8 @@ class Trainer:
             self._report.paused(seconds)
             time.sleep(PAUSE_SECONDS)
             seconds = time.perf_counter() - begun
+        if seconds and self._limit is not None:
+            self._limit.skip(seconds)
         for rate in self._control.read(say).learning_rates[len(self._lr_edits) :]:
             edit = {"epoch": self.epoch, "step": self.step, "lr": rate}
             self._run["lr_edits"] = [*self._lr_edits, edit]

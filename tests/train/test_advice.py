@@ -27,12 +27,14 @@ RUN = {
 def test_a_text_of_18_kb_is_told_that_the_default_is_too_large_and_which_size_and_time_suit_it():
     assert advise(RUN, LARGE) == (
         "note: 16,200 characters are few for 4,263,996 parameters; --hidden-size 256 predicts such a text as well or "
-        "better, in about 2 min in place of 4 min on one CPU core"
+        "better, in about 2 min in place of 4 min on one CPU core; --minutes M in place of --epochs chooses a size for "
+        "M minutes"
     )
 
 
 def test_on_a_gpu_the_advice_names_no_time_since_it_was_measured_on_a_cpu():
-    assert advise(RUN | {"device": "cuda"}, LARGE).endswith("as well or better")
+    advice = advise(RUN | {"device": "cuda"}, LARGE)
+    assert "as well or better; --minutes M" in advice and " min " not in advice
 
 
 def test_a_text_of_5_kb_suits_a_smaller_model_still():

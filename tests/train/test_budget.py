@@ -1,3 +1,4 @@
+import itertools
 import json
 from dataclasses import asdict, replace
 
@@ -10,10 +11,12 @@ from train.advice import core_seconds
 from train.budget import Budget, plan
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
+from train.control import ControlFile
 from train.data import Text
 from train.encode import encode_text
 from train.loop import fit
 from train.protocols import Holdout, OverlappingWindows
+from train.recipes import effective_passes, most_chars
 from train.report import Report
 from train.schedule import TimeLimit
 from train.trainer import Trainer, model_config
@@ -68,9 +71,13 @@ def test_more_time_never_chooses_less_work(machine, cell, chars):
     for minutes in (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 200):
         chosen, read = planned(text, minutes, cell)
         work.append(model_config(text.vocab, chosen).parameters * read)
-        # the time is used, but for what the ends of epochs take
+        # the time is used, but for what the ends of epochs take, unless the text is read as often as is worth it
         seconds = read * core_seconds(10**6, chosen.batch_size, work[-1] // read) / 10**6
-        assert 0.75 * 60 * minutes < seconds < 60 * minutes
+        most = most_chars(work[-1] // read, text.split["train_chars"])
+        reads_most = most - chosen.epochs * chosen.batch_size * chosen.seq_length < read <= most
+        assert reads_most or 0.75 * 60 * minutes < seconds
+        assert seconds < 60 * minutes
+        assert not reads_most or minutes >= 3
     assert work == sorted(work)
 
 
@@ -122,6 +129,20 @@ def test_a_line_says_what_was_chosen_and_why(machine, capsys):
         f"chosen: {chosen.num_layers}×{chosen.hidden_size}, of which the lowest loss is expected among 1×128, "
     )
     assert f" {read:,} characters" in said and f"learning rate {chosen.lr:g}" in said
+    assert f" times, in {chosen.epochs} epochs; learning rate" in said
+
+
+def test_a_line_says_if_more_time_would_not_help(machine, capsys):
+    read = [planned(protocol(20_000), minutes)[1] for minutes in (100, 1000)]
+    assert read[0] == read[1]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == said[1]
+    assert " times, in 24 epochs, and ends then, since reading it more often would hardly help; learning" in said[0]
+
+
+def test_a_single_epoch_is_one_epoch(machine, capsys):
+    planned(protocol(1_000_000), 0.1)
+    assert ", in 1 epoch; learning rate" in capsys.readouterr().err
 
 
 def test_the_protocol_of_an_experiment_is_refused(tmp_path):
@@ -185,6 +206,52 @@ def test_a_run_ends_near_its_time_at_any_speed_and_records_how(timed, tmp_path, 
     assert len(history["epochs"]) == history["run"]["epochs"]
     assert history["epochs"][-1]["learning_rate"] < 0.1 * history["run"]["lr"]  # the schedule comes to its end
     assert json.loads((tmp_path / "out" / "history.json").read_text(encoding="utf-8")) == history
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2.0, 0.5])
+def test_a_run_ends_early_once_it_has_read_the_text_as_often_as_is_worth_it(timed, tmp_path, monkeypatch, step):
+    config = TrainConfig("gru", **SMALL).resolve(Holdout(TEXT))
+    parameters = model_config(Holdout(TEXT).vocab, config).parameters
+    monkeypatch.setattr("train.recipes.MOST_PASSES", effective_passes(3.0, parameters))
+    timed.step = step
+    history = run(timed, tmp_path / "out")
+    steps = 3 * Holdout(TEXT).split["train_chars"] / (SMALL["batch_size"] * SMALL["seq_length"])
+    assert timed.steps == pytest.approx(steps, abs=history["run"]["epochs"])
+    assert timed.now - 100 < 0.75 * 240
+    assert history["epochs"][-1]["learning_rate"] < 0.1 * history["run"]["lr"]
+
+
+@pytest.mark.slow
+def test_the_time_of_a_pause_does_not_count(timed, tmp_path, monkeypatch):
+    expected = run(timed, tmp_path / "whole")
+    spent, control = timed.now - 100, tmp_path / "control.json"
+
+    def ask(paused):
+        new = control.with_suffix(".new")
+        new.write_text(json.dumps({"paused": paused}), encoding="utf-8")
+        new.replace(control)
+
+    class Pausing(Report):
+        def step(self, chars, loss, run_seconds_left):
+            ask(paused=timed.steps == begun + 30)
+
+        def paused(self, seconds):
+            if seconds > 399:  # and sleeps once more
+                ask(paused=False)
+
+    def sleep(seconds):
+        timed.now += 100
+
+    begun, looks = timed.steps, itertools.count(1)
+    monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)  # after each step
+    monkeypatch.setattr("time.perf_counter", lambda: timed.now + 1e-6 * next(looks))  # no two at the same time
+    monkeypatch.setattr("time.sleep", sleep)
+    before = timed.now
+    paused = run(timed, tmp_path / "paused", Pausing(), control=ControlFile(control))
+    assert timed.now - before == spent + 500
+    assert paused["run"]["paces"] == expected["run"]["paces"]
+    assert without_times(paused) == without_times(expected)
 
 
 class Interrupt(Report):

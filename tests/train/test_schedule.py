@@ -21,6 +21,7 @@ def test_an_epoch_is_a_pass_over_the_text_unless_there_are_other_steps():
 def test_epochs_of_any_length_read_pass_after_pass_and_leave_nothing_out(changes):
     schedule = Schedule(7, 3, 10, changes)
     read = [schedule.reads(*each) for each in every_step(schedule, 3)]
+    assert [schedule.steps_done(*each) for each in every_step(schedule, 3)] == list(range(len(read)))
     passes = [(place // 7 + 1, place % 7) for place in range(len(read))]
     assert read == passes
 
