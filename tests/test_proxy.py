@@ -46,6 +46,8 @@ def test_the_page_writes_and_its_link_opens_it_again(proxied, visit):
 def test_a_trained_model_is_downloaded_through_the_proxy(proxied, visit):
     visitor = visit(f"{proxied}/?view=train")
     visitor.fill("train-text", "the cat sat on the mat, and the dog ran to the man.\n" * 40)
+    visitor.page.locator("#train-size").get_by_text("small").click()
+    visitor.page.locator("#train-minutes").wait_for(state="hidden")
     visitor.page.locator("#train-go").click()
     visitor.click_once("train-stop", "document.querySelector('#train-sample .heat-text')?.children.length > 10")
     visitor.wait_for_words("train-status", "stopped: the model is that of epoch")

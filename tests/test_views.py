@@ -548,6 +548,11 @@ class TestTrain:
         visitor.page.locator("#train-text textarea").evaluate(DROP, ["My verse.txt", verse * 100])
         visitor.wait_for_words("train-file", "My verse.txt: 5,200 characters")
         visitor.wait_until("document.querySelector('#train-text textarea').value.length === 5200")
+        visitor.fill("train-minutes", "9")
+        visitor.page.locator("#train-go").click()
+        visitor.page.get_by_text("the number of minutes is 9.0; it must be from 1.0 to 5.0").first.wait_for()
+        visitor.page.locator("#train-size").get_by_text("small").click()
+        visitor.page.locator("#train-minutes").wait_for(state="hidden")
         visitor.page.locator("#train-go").click()
 
         # 2) it runs: the curves and the sample are in sight, and earlier samples stand beside it
@@ -589,6 +594,9 @@ class TestTrain:
         other.wait_for_words("train-status", "waiting: number 1 in the queue")
         other.page.locator("#train-stop").click()
         other.wait_for_words("train-status", "stopped in the queue, before it began")
+        assert other.text("train-changed").strip() == ""
+        other.fill("train-minutes", "3")
+        other.wait_for_words("train-changed", "Changed since: minutes.")
         visitor.fill("train-rate", "2")
         visitor.page.locator("#train-set-rate").click()
         visitor.page.get_by_text("the learning rate is 2.0; it must be from 1e-06 to 0.1").first.wait_for()

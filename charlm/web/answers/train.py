@@ -29,6 +29,7 @@ from charlm.web.training.process import (
 from charlm.web.training.progress import Progress, TimeLimits
 from charlm.web.training.result import finish
 from charlm.web.training.settings import (
+    DEFAULT_MINUTES,
     Settings,
     check_training_text,
     fit_arguments,
@@ -38,6 +39,9 @@ from charlm.web.training.settings import (
 )
 
 MINUTES = 5.0
+# A training for a time ends by itself near it; it is interrupted if it takes so many times as long, and longer than
+# any other may.
+LATE = 1.2
 MOST_WAITING = 8
 PROGRESS_SECONDS = 0.5  # between two values of a stream
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 0.1  # that a visitor may ask for; a higher one only destroys a model
@@ -88,13 +92,15 @@ class TrainingQueue:
         *,
         on_cpu: bool = False,
         start: ServedModel | None = None,
+        minutes: object = DEFAULT_MINUTES,
     ) -> Iterator[Progress]:
         """Train a model; yield its progress every PROGRESS_SECONDS and at the end. Closing the iterator kills it.
 
         visitor: who alone may `stop`, `pause` or change it. on_cpu: even where a GPU can be borrowed. start: the model
-        to begin with, which has a cell and a size of its own; None for random weights.
-        Raises RequestError for a text, cell or size that cannot be trained, if the visitor trains already, or if the
-        queue is full.
+        to begin with, which has a cell and a size of its own; None for random weights. minutes: that a training of the
+        size TIMED takes, at most those of the queue.
+        Raises RequestError for a text, cell, size or minutes that cannot be trained, if the visitor trains already, or
+        if the queue is full.
         """
         text, on_gpu = check_training_text(text), self.borrows_gpu and not on_cpu
         if start is not None:
@@ -102,7 +108,7 @@ class TrainingQueue:
         elif on_gpu:
             settings, seconds = gpu_settings(len(text), cell, size)
         else:
-            settings, seconds = fit_settings(len(text), cell, size), 0
+            settings, seconds = fit_settings(len(text), cell, size, minutes, self.minutes), 0
         with self._queued(visitor, can_pause=not on_gpu) as training:
             while not training.turn.wait(PROGRESS_SECONDS) and not training.stop.is_set():
                 yield Progress("waiting", f"waiting: number {self._queue.index(training)} in the queue")
@@ -175,8 +181,11 @@ class TrainingQueue:
     def _run(self, folder: Path, settings: Settings, gpu_seconds: int, training: Training) -> Iterator[Progress]:
         """Train in a folder until it is done, stopped, or out of time."""
         begin = "waiting for a GPU" if gpu_seconds else "starting"
+        if "minutes" in settings:
+            begin = "measuring how fast models of several sizes train here"
         progress = Progress("running", begin, can_pause=training.can_pause)
-        limits, why_over, stop = TimeLimits(self.minutes), "", training.stop
+        longest = max(self.minutes, LATE * settings.get("minutes", 0))
+        limits, why_over, stop = TimeLimits(longest), "", training.stop
         with self._start(folder, settings, gpu_seconds, progress) as running:
             while running.is_running() and not stop.is_set() and not why_over:
                 yield progress
@@ -192,7 +201,8 @@ class TrainingQueue:
             ending = ended_early("stopped" if stop.is_set() else why_over)
         result = finish(folder / RUN_FOLDER, ending, self._device)
         has_failed = result.lm is None and not was_stopped
-        yield replace(progress, state="failed" if has_failed else "ended", message=result.message, result=result)
+        message = result.message if result.lm is None else result.message + progress.chosen
+        yield replace(progress, state="failed" if has_failed else "ended", message=message, result=result)
 
     def _start(
         self, folder: Path, settings: Settings, gpu_seconds: int, progress: Progress

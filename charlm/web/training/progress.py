@@ -25,6 +25,7 @@ class Progress:
     rate: the learning rate: at first the highest of the schedule, then that of the last change or end of an epoch.
     rates: the learning rates that the visitor has asked for, each with the point of the curve from which it holds.
     before: the validation loss before the first step, if the training begins with a model.
+    chosen: the end of each message: the size and the recipe that were chosen, if the training has a time.
     result: what it leaves, None until it has ended; its files exist until the stream is asked for its next value.
     """
 
@@ -37,6 +38,7 @@ class Progress:
     rate: float | None = None
     rates: list[tuple[float, tuple[float, float]]] = field(default_factory=list)
     before: float | None = None
+    chosen: str = ""
     result: Result | None = None
     _planned: int = 1
     _new_rates: list[float] = field(default_factory=list)  # asked for since the last point
@@ -47,15 +49,16 @@ class Progress:
             case "start":
                 self._planned, self.rate = event["run"]["epochs"], event["run"]["lr"]
                 self.before = event["run"].get("before", {}).get("val_loss")
+                self.chosen = _describe_choice(event["run"]) if "minutes" in event["run"] else ""
             case "step":
                 done = event["epoch"] - 1 + event["done"]
                 self.points.append((done, event["loss"]))
                 self.rates += [(rate, self.points[-1]) for rate in self._new_rates]
                 self._new_rates = []
                 self.state, self.share = "running", done / self._planned
-                self.message = f"training: {self._figures}, {max(event['seconds_left'], 0):.0f} s left"
+                self.message = f"training: {self._figures}, {max(event['seconds_left'], 0):.0f} s left{self.chosen}"
             case "paused":
-                self.state, self.message = "paused", f"paused: {self._figures}"
+                self.state, self.message = "paused", f"paused: {self._figures}{self.chosen}"
             case "edit":
                 self.rate = event["lr"]
                 self._new_rates.append(event["lr"])
@@ -95,6 +98,14 @@ class Progress:
                 for rate, point in self.rates
             ],
         }
+
+
+def _describe_choice(run: dict[str, Any]) -> str:
+    """Return what was chosen for the time of a run, as the end of a sentence. run: of history.json."""
+    return (
+        f"; chosen for {run['minutes']:g} min: {run['num_layers']} × {run['hidden_size']}, "
+        f"learning rate {run['lr']:g}, dropout {run['dropout']:g}"
+    )
 
 
 class TimeLimits:

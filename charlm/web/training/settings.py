@@ -2,9 +2,11 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from charlm.checks import check_number
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
 from charlm.web.models import ServedModel
@@ -20,7 +22,7 @@ GPU_STEP_SECONDS, STEP_CHARACTERS, FEWEST_STEPS = 0.006, 64 * 128, 32  # of an e
 GPU_EPOCH_SECONDS = 1.5  # for measuring, a sample and saving
 GPU_FACTOR = 4  # times as many characters as on the CPU, if there is time for them
 
-Settings = dict[str, Any]  # fields of TrainConfig
+Settings = dict[str, Any]  # fields of TrainConfig, or `minutes` of `fit`
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Preset:
         """Return the label with how long a training takes."""
         return f"{self.label}, " + (f"up to {self.gpu_seconds} s of GPU time" if on_gpu else self.duration)
 
+
+# What the visitor may choose in place of a preset, on the CPU: the size that `fit --minutes` finds for their minutes.
+# A borrowed GPU is lent for a time that has to be known before anything can be measured on it.
+TIMED, TIMED_LABEL = "time", "what learns most in the minutes below"
+FEWEST_MINUTES, DEFAULT_MINUTES = 1.0, 2.0
 
 PRESETS = {
     "small": Preset("small: 1 × 128", 1, 128, 2_700_000, "about a minute", 30),
@@ -70,16 +77,30 @@ def check_training_text(text: object) -> str:
     return text
 
 
-def fit_settings(characters: int, cell: object, size: object) -> Settings:
-    """Return the settings of a training on the CPU, on a text of so many characters: fields of TrainConfig.
+def fit_settings(
+    characters: int, cell: object, size: object, minutes: object = DEFAULT_MINUTES, most_minutes: float = math.inf
+) -> Settings:
+    """Return the settings of a training on the CPU, on a text of so many characters.
 
-    Raises RequestError for a cell or a size that does not exist.
+    minutes: for the size TIMED, at most `most_minutes`; other sizes ignore it.
+    Raises RequestError for a cell or a size that does not exist, and for minutes out of bounds.
     """
-    if not isinstance(cell, str) or cell not in CELLS:
-        raise RequestError(f"there is no cell {cell!r:.40}; choose one of {', '.join(CELLS)}")
-    if not isinstance(size, str) or size not in PRESETS:
-        raise RequestError(f"there is no size {size!r:.40}; choose one of {', '.join(PRESETS)}")
-    preset = PRESETS[size]
+    kind, name = _check_choice(cell, size, (TIMED, *PRESETS))
+    if name == TIMED:
+        minutes = check_number("the number of minutes", minutes, min(FEWEST_MINUTES, most_minutes), most_minutes)
+        return {"cell": kind, "minutes": minutes, "device": "cpu"}
+    return _preset_settings(characters, kind, PRESETS[name])
+
+
+def _check_choice(cell: object, size: object, sizes: Sequence[str]) -> tuple[str, str]:
+    """Return a cell, and one of the sizes. Raises RequestError for one that does not exist."""
+    for kind, value, choices in (("cell", cell, CELLS), ("size", size, sizes)):
+        if not isinstance(value, str) or value not in choices:
+            raise RequestError(f"there is no {kind} {value!r:.40}; choose one of {', '.join(choices)}")
+    return str(cell), str(size)
+
+
+def _preset_settings(characters: int, cell: str, preset: Preset) -> Settings:
     return {
         "cell": cell,
         "epochs": min(max(preset.characters // characters, SHORTEST_RUN), LONGEST_RUN),
@@ -96,9 +117,10 @@ def fit_settings(characters: int, cell: object, size: object) -> Settings:
 def gpu_settings(characters: int, cell: object, size: object) -> tuple[Settings, int]:
     """Return the settings of a training on a borrowed GPU, and the seconds that it may take there.
 
-    Raises RequestError for a cell or a size that does not exist.
+    Raises RequestError for a cell or a size that does not exist, or does not exist there: TIMED.
     """
-    settings, preset = fit_settings(characters, cell, size), PRESETS[str(size)]
+    kind, name = _check_choice(cell, size, tuple(PRESETS))
+    settings, preset = _preset_settings(characters, kind, PRESETS[name]), PRESETS[name]
     wanted = min(max(GPU_FACTOR * preset.characters // characters, SHORTEST_RUN), LONGEST_RUN)
     return _on_gpu(settings | {"epochs": wanted}, characters, preset)
 

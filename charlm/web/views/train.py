@@ -23,8 +23,9 @@ from charlm.web.views.train_parts import (
 )
 
 # JavaScript of an event, see static/page.js: what is shown belongs to the text and the settings at the start.
-CHANGED = """(started, text, start, cell, size) => charlm.changes(
-    started ?? undefined, { text, start, cell, size }, "The results below are those of the training before.")"""
+CHANGED = """(started, text, start, cell, size, minutes) => charlm.changes(
+    started ?? undefined, { text, start, cell, size, minutes },
+    "The results below are those of the training before.")"""
 
 
 class TrainView(NamedTuple):
@@ -49,23 +50,30 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
             controls = lay_out_controls()
             results, write = lay_out_results(status)
     started = gr.JSON(visible=False)  # the text and the settings of the training that is shown
-    settings: list[Any] = [fields.text, fields.start, fields.cell, fields.size]
+    settings: list[Any] = [fields.text, fields.start, fields.cell, fields.size, fields.minutes]
 
     # 2) the events
     def train(
-        text: str, start: str, cell: str, size: str, text_name: str, request: gr.Request, on_cpu: bool = False
+        text: str,
+        start: str,
+        cell: str,
+        size: str,
+        minutes: float,
+        text_name: str,
+        request: gr.Request,
+        on_cpu: bool = False,
     ) -> Iterator[list[Any]]:
-        asked: Any = {"text": text, "start": start, "cell": cell, "size": size}
+        asked: Any = {"text": text, "start": start, "cell": cell, "size": size, "minutes": minutes}
         model, visitor = registry[start] if start else None, request.session_hash or ""
-        for progress in queue.train(text, cell, size, visitor, on_cpu=on_cpu, start=model):
+        for progress in queue.train(text, cell, size, visitor, on_cpu=on_cpu, start=model, minutes=minutes):
             offered = _offer(registry, progress.result, text_name, results)
             yield [*_show_controls(progress), *_show_progress(progress, offered.problem), *offered.values, asked]
             asked = gr.update()  # the text is sent back once
 
     def train_on_cpu(
-        text: str, start: str, cell: str, size: str, text_name: str, request: gr.Request
+        text: str, start: str, cell: str, size: str, minutes: float, text_name: str, request: gr.Request
     ) -> Iterator[list[Any]]:
-        yield from train(text, start, cell, size, text_name, request, on_cpu=True)
+        yield from train(text, start, cell, size, minutes, text_name, request, on_cpu=True)
 
     for button, handler in ((fields.train, train), (results.on_cpu, train_on_cpu)):
         button.click(

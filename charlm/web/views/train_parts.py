@@ -1,6 +1,6 @@
 """The components of the view *Train*: what is asked for, what changes a training while it runs, what comes of it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -10,18 +10,22 @@ from charlm.web.components import curves, heat_text, progress_line, samples, tex
 from charlm.web.errors import QUIET
 from charlm.web.models import ModelRegistry
 from charlm.web.training import texts
-from charlm.web.training.settings import LARGEST_TEXT, PRESETS
+from charlm.web.training.settings import DEFAULT_MINUTES, LARGEST_TEXT, PRESETS, TIMED, TIMED_LABEL
 
 READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '']"  # what is known of a file, in JavaScript
 
 
 class Fields(NamedTuple):
-    """The inputs of a training. text_name: hidden, the name of the file or of the text to try that was chosen."""
+    """The inputs of a training.
+
+    minutes: shown for the size TIMED. text_name: hidden, the name of the file or of the text to try that was chosen.
+    """
 
     text: gr.Textbox
     start: gr.Dropdown
     cell: gr.Radio
     size: gr.Radio
+    minutes: gr.Number
     text_name: gr.Textbox
     train: gr.Button
 
@@ -69,16 +73,21 @@ def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
         cell = gr.Radio(
             [(kind.label, name) for name, kind in CELLS.items()], value="lstm", label="Cell", elem_id="train-cell"
         )
-        size = gr.Radio(
-            [(preset.describe(on_gpu=queue.borrows_gpu), name) for name, preset in PRESETS.items()],
-            value=next(iter(PRESETS)),
-            label="Size",
-            elem_id="train-size",
-        )
-    start.change(lambda chosen: gr.update(visible=not chosen), start, sizes, **QUIET)
+        timed = [] if queue.borrows_gpu else [(TIMED_LABEL, TIMED)]
+        choices = timed + [(preset.describe(on_gpu=queue.borrows_gpu), name) for name, preset in PRESETS.items()]
+        size = gr.Radio(choices, value=choices[0][1], label="Size", elem_id="train-size")
     with gr.Row(elem_classes="actions"):
+        # no bounds: Gradio would also refuse a number out of them while the field is hidden
+        minutes = gr.Number(
+            DEFAULT_MINUTES, label="Minutes", step=0.5, visible=bool(timed), min_width=120, elem_id="train-minutes"
+        )
         train = gr.Button("Train", variant="primary", elem_id="train-go", size="md", min_width=120)
-    return Fields(text, start, cell, size, text_name, train)
+
+    def show(start: str, size: str) -> list[Any]:
+        return [gr.update(visible=not start), gr.update(visible=not start and size == TIMED)]
+
+    gr.on([start.change, size.change], show, [start, size], [sizes, minutes], **QUIET)
+    return Fields(text, start, cell, size, minutes, text_name, train)
 
 
 def _text() -> tuple[gr.Textbox, gr.Textbox]:
@@ -87,8 +96,8 @@ def _text() -> tuple[gr.Textbox, gr.Textbox]:
         label="Text",
         info="From 10,000 characters on; with 100,000, a model learns words and lines.",
         placeholder="Paste a text, or drop a file here.",
-        lines=5,
-        max_lines=5,
+        lines=4,
+        max_lines=4,
         elem_id="train-text",
     )
     text_name = gr.Textbox(visible=False)

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -23,8 +25,18 @@ from charlm.web.answers import train as training
 from charlm.web.answers.train import TrainingQueue
 from charlm.web.models import ServedModel
 from charlm.web.training import process, progress, result, settings
-from charlm.web.training.settings import LARGEST_TEXT, PRESETS, Preset, fit_arguments, fit_settings, gpu_settings
+from charlm.web.training.process import ended
+from charlm.web.training.settings import (
+    LARGEST_TEXT,
+    PRESETS,
+    TIMED,
+    Preset,
+    fit_arguments,
+    fit_settings,
+    gpu_settings,
+)
 from train.events import fit_events
+from train.recipes import Size, sizes
 
 SET_PRIORITY = os.setpriority
 VERSE = "the cat sat on the mat, and the dog ran to the man.\n" * 40
@@ -68,8 +80,8 @@ def children(monkeypatch):
     return started
 
 
-def run(queue, text=VERSE, cell="gru", size="small", visitor="ada"):
-    return queue.train(text, cell, size, visitor)
+def run(queue, text=VERSE, cell="gru", size="small", visitor="ada", **options):
+    return queue.train(text, cell, size, visitor, **options)
 
 
 def endless(monkeypatch):
@@ -101,6 +113,44 @@ def test_it_trains_the_model_that_the_command_trains(cell, tmp_path, monkeypatch
     assert last.result.lm.generate("the ", 20, seed=1) == CharLM.from_pretrained(tmp_path / "run").generate(
         "the ", 20, seed=1
     )
+
+
+@pytest.mark.slow
+def test_a_size_is_found_for_the_minutes_and_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "FEWEST_MINUTES", 0.1)
+    values = TrainingQueue(minutes=300).train(VERSE, "gru", TIMED, "ada", minutes=0.1)
+    assert next(values).message == "measuring how fast models of several sizes train here"
+    last = list(values)[-1]
+    run, config = last.result.lm.history["run"], last.result.lm.config
+    assert (run["minutes"], run["cell"], run["device"]) == (0.1, "gru", "cpu")
+    size = Size(config.num_layers, config.hidden_size, config.embedding_size)
+    assert size in sizes(run["split"]["train_chars"])
+    assert re.fullmatch(
+        rf"done: the model is that of epoch \d+, validation loss [\d.]+; chosen for 0.1 min: {size.num_layers} × "
+        rf"{size.hidden_size}, learning rate {run['lr']:g}, dropout {run['dropout']:g}",
+        last.message,
+    )
+    assert len(last.epochs) == run["epochs"]
+
+
+def test_a_training_for_a_time_is_interrupted_only_after_the_time_of_all_and_its_own(monkeypatch):
+    limits = []
+
+    class Limits(progress.TimeLimits):
+        def __init__(self, minutes):
+            limits.append(minutes)
+            super().__init__(minutes)
+
+    @contextmanager
+    def process(folder, arguments, take):
+        yield SimpleNamespace(is_running=lambda: False, interrupt=lambda: None, ending=lambda: ended("it does nothing"))
+
+    monkeypatch.setattr(training, "TimeLimits", Limits)
+    monkeypatch.setattr(training, "training_process", process)
+    for size, minutes in (("small", 5), (TIMED, 2), (TIMED, 5)):
+        last = list(TrainingQueue(minutes=5).train(VERSE, "gru", size, "ada", minutes=minutes))[-1]
+        assert last.message == "the training failed: it does nothing"
+    assert limits == [5, 5, 6]
 
 
 @pytest.fixture
@@ -367,7 +417,8 @@ def test_a_refusal_of_the_trainer_is_shown_without_a_path():
         ({"cell": "transformer"}, "there is no cell"),
         ({"cell": ["lstm"]}, "there is no cell"),
         ({"size": "huge"}, "there is no size"),
-        ({"size": None}, "there is no size"),
+        ({"size": None}, "there is no size None; choose one of time, small, medium, large"),
+        ({"size": TIMED, "minutes": 6}, "the number of minutes is 6.0; it must be from 1.0 to 5.0"),
     ],
 )
 def test_an_invalid_request_is_refused_before_anything_starts(arguments, message, children):

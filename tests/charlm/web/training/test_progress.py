@@ -29,6 +29,16 @@ def test_a_pause_keeps_the_figures_and_the_next_step_ends_it():
     assert state.state == "running"
 
 
+def test_what_was_chosen_for_a_time_stands_at_the_end_of_each_message():
+    run = {"epochs": 4, "lr": 0.0087, "minutes": 2.0, "num_layers": 1, "hidden_size": 256, "dropout": 0.05}
+    chosen = "; chosen for 2 min: 1 × 256, learning rate 0.0087, dropout 0.05"
+    state = told({"event": "start", "run": run}, STEP)
+    assert state.message == "training: 1.5 epochs, loss 1.250, 30 s left" + chosen
+    state.take({"event": "paused", "seconds": 0})
+    assert state.message == "paused: 1.5 epochs, loss 1.250" + chosen
+    assert told(START, STEP).chosen == ""
+
+
 def test_a_learning_rate_is_marked_on_the_curve_where_the_next_loss_is_known():
     state = told(START, STEP, {"event": "edit", "epoch": 2, "step": 9, "lr": 0.0005})
     assert state.curves["marks"] == [] and state.rate == 0.0005

@@ -5,7 +5,9 @@ from charlm.errors import RequestError
 from charlm.web.models import ServedModel
 from charlm.web.training import settings
 from charlm.web.training.settings import (
+    DEFAULT_MINUTES,
     PRESETS,
+    TIMED,
     fit_arguments,
     fit_settings,
     gpu_settings,
@@ -49,6 +51,24 @@ def test_short_texts_are_read_often_and_long_ones_at_least_some_times():
         return int(arguments[arguments.index("--epochs") + 1])
 
     assert [epochs(length) for length in (1_000, 100_000, 1_000_000)] == [100, 27, 3]
+
+
+def test_the_size_for_a_time_is_left_to_the_command_but_for_the_cell_and_the_minutes():
+    chosen = fit_settings(50_000, "gru", TIMED, 3, 5)
+    assert fit_arguments(chosen) == ["--cell", "gru", "--minutes", "3.0", "--device", "cpu"]
+    assert fit_settings(50_000, "gru", TIMED)["minutes"] == DEFAULT_MINUTES
+    assert fit_settings(50_000, "gru", "small", "many", 5) == fit_settings(50_000, "gru", "small")
+
+
+@pytest.mark.parametrize("minutes", [0.5, 5.5, float("nan"), "2", None])
+def test_minutes_beyond_those_of_the_queue_are_refused(minutes):
+    with pytest.raises(RequestError, match="^the number of minutes is "):
+        fit_settings(50_000, "gru", TIMED, minutes, 5)
+
+
+def test_a_borrowed_gpu_has_no_size_for_a_time():
+    with pytest.raises(RequestError, match="^there is no size 'time'; choose one of small, medium, large$"):
+        gpu_settings(50_000, "lstm", TIMED)
 
 
 def test_a_gpu_is_borrowed_for_as_long_as_the_size_needs():
