@@ -117,7 +117,9 @@ def _change_prompts(
 
     def change(model_a: object, model_b: object, prompt: object, offered: object) -> list[Any]:
         prompts = shared_prompts(registry, model_a, model_b)
-        return [next_prompt(prompt, offered, prompts), *offer_prompts(prompts)]
+        new = next_prompt(prompt, offered, prompts)
+        # one that stays is not sent back: the visitor may be typing another by then
+        return [gr.update() if new == prompt else new, *offer_prompts(prompts)]
 
     inputs = [*pickers, prompt, examples.offered]
     outputs = [prompt, examples.offered, *examples.buttons]

@@ -1,11 +1,15 @@
 """Prompts and texts to begin with fit the models that are chosen, in the Gradio page and in the other one."""
 
+from types import SimpleNamespace
+
+import gradio as gr
 import pytest
 from models import make_model, make_record
 
 from charlm.lm import CharLM
 from charlm.web.answers.examples import PROMPTS, SCENE, next_prompt, prompts_of, shared_prompts, text_to_read
 from charlm.web.models import ModelRegistry, ServedModel
+from charlm.web.views.write import _change_prompts
 
 LETTERS = "\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ENGLISH = LETTERS + " '&!,-.:;?"
@@ -87,6 +91,14 @@ def test_other_models_exchange_a_prompt_that_the_page_offered_and_keep_one_that_
     prompt, offered, prompts, expected
 ):
     assert next_prompt(prompt, offered, prompts) == expected
+
+
+def test_a_prompt_that_stays_is_not_sent_back_over_what_is_typed_meanwhile(registry):
+    parts = SimpleNamespace(offered=None, buttons=[])
+    change = _change_prompts(registry, [], None, parts)["fn"]
+    assert change("plays", "bare", "Apple", list(PROMPTS))[0] == gr.update()
+    assert change("plays", "bare", "my own", list(PROMPTS))[0] == gr.update()
+    assert change("names", "bare", "Apple", list(PROMPTS))[0] == "Mar"
 
 
 def test_a_record_that_cannot_be_shown_offers_nothing(registry):
