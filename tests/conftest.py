@@ -8,6 +8,7 @@ the module is read again.
 import gc
 import importlib
 import os
+import ssl
 from contextlib import ExitStack
 
 # Before torch is imported, and for child processes too: the models of the tests are so small that several threads
@@ -114,6 +115,20 @@ class HubHomes:
         self._home = self._folder / str(self._number)
         isolate_hub(monkeypatch, self._home)
         self._variables, self._constants = hub_variables(), dict(vars(constants))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_certificates():
+    """Let HTTP clients read no certificates: that takes each longer than all its requests, and no test needs TLS."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture
+def certificates(monkeypatch):
+    """Let HTTP clients read certificates until the test ends."""
+    monkeypatch.delattr(ssl.SSLContext, "load_verify_locations")  # of this class: its parent's takes its place
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -535,6 +535,7 @@ def test_a_gated_repository_tells_others_to_ask_for_access(hub, files, stored):
 # Without a network, or with a difficult disk
 
 
+@pytest.mark.usefixtures("certificates")
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "HF_HUB_USER_AGENT_ORIGIN"])
 def test_what_keeps_requests_from_being_sent_is_named(hub_environment, tmp_path, name):
     (tmp_path / "\u00e9").write_bytes(b"no certificate")
