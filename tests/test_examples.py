@@ -121,17 +121,19 @@ def test_the_text_of_names_has_each_name_of_at_least_100_children_once(tmp_path,
     assert texts[0] == texts[1] and texts[0].endswith("\n") and "\r" not in texts[0]
 
 
-def test_texts_are_ranked_by_perplexity(tmp_path):
+def test_texts_are_ranked_by_perplexity(tmp_path, monkeypatch, capsys):
     lines = ["To be, or not to be", "xqz jjj kk", "The king is dead.", "", "5%"]
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
-    ended = run("rank_texts.py", LSTM, path)
-    ranked = [line.split(maxsplit=1) for line in ended.stdout.splitlines()]
+    monkeypatch.setattr(sys, "argv", ["rank_texts.py", LSTM, str(path)])
+    runpy.run_path(str(ROOT / "examples" / "rank_texts.py"), run_name="__main__")
+    printed = capsys.readouterr()
+    ranked = [line.split(maxsplit=1) for line in printed.out.splitlines()]
     assert [text for _, text in ranked] == ["The king is dead.", "To be, or not to be", "xqz jjj kk"]
     lm = CharLM.from_pretrained(LSTM)
     for perplexity, text in ranked:
         assert float(perplexity) == pytest.approx(2.718281828 ** lm.score(f"\n{text}\n").mean(), rel=1e-3)
-    assert ended.stderr == "left out, as the model does not know '5%': 5%\n"
+    assert printed.err == "left out, as the model does not know '5%': 5%\n"
 
 
 @pytest.mark.slow

@@ -85,6 +85,7 @@ def test_the_kernels_are_compiled_by_the_compiler_that_is_here(folder):
     assert kept.stat().st_mode & 0o777 == 0o700 and folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_a_product_has_the_bits_of_sums_in_the_order_of_their_terms(compiler, monkeypatch):
     compiler()
     rng = np.random.default_rng(0)
