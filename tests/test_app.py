@@ -132,6 +132,7 @@ def test_the_api_lists_the_models_and_gives_their_records(app):
         ("shakespeare-lstm", "bundled", "lstm"),
         ("shakespeare-rnn", "bundled", "rnn"),
         ("shakespeare-gru", "bundled", "gru"),
+        ("c-lstm", "bundled", "lstm"),
         ("names-gru", "bundled", "gru"),
         ("homework-lstm", "bundled", "lstm"),
         ("homework-rnn", "bundled", "rnn"),

@@ -83,7 +83,7 @@ def copy_repository(folder):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
-    for name in ("my-text.txt", "tinyshakespeare.txt", "names.txt"):
+    for name in ("my-text.txt", "tinyshakespeare.txt", "names.txt", "lua.c.txt"):
         (folder / name).write_text(TEXT, encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from charlm.analysis.diagnosis import read_curves
 from charlm.analysis.published import ON_TINYSHAKESPEARE, TINYSHAKESPEARE
 from charlm.browser.lesson import Lesson
-from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, THEME_STYLE, imported, join_modules
+from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, THEME_STYLE, imported, join_modules, without_comments
 from charlm.errors import RequestError
 from charlm.model.card import NO_LICENSE
 from charlm.model.config import ModelConfig
@@ -86,7 +86,8 @@ def export_html(models: Sequence[PageModel], lesson: Lesson | None = None) -> by
         "img-src": "data: blob:",  # the icon, and the curves on their way to a PNG
     }
     before, after = _template(_head(models, policy, f"<style>{style}</style>"))
-    packed = _pack("engine", ENGINE.read_bytes()) + _pack("script", join_modules(SCRIPT).encode())
+    engine = without_comments(ENGINE.read_text(encoding="utf-8"))
+    packed = _pack("engine", engine.encode()) + _pack("script", join_modules(SCRIPT).encode())
     scripts = f"{packed}<script>{starter}</script>\n{after}"
     weights = b"".join(part for place, model in enumerate(models) for part in _pieces(place, model.weights or b""))
     most = LARGEST_REST + sum(model.size for model in models) * 4 // 3

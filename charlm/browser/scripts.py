@@ -46,4 +46,9 @@ def _collect(module: Path, bodies: dict[Path, str]) -> None:
         path = (module.parent / name).resolve()
         if path not in bodies:
             _collect(path, bodies)
-    bodies[module] = EXPORT.sub("", IMPORT.sub("", COMMENT.sub("", source))).lstrip("\n")
+    bodies[module] = EXPORT.sub("", IMPORT.sub("", without_comments(source))).lstrip("\n")
+
+
+def without_comments(source: str) -> str:
+    """Return a script without the comments that stand in lines of their own."""
+    return COMMENT.sub("", source)

@@ -31,6 +31,12 @@ repository makes the text:
 
     uv run examples/names_text.py names.txt""",
     },
+    "5e96a2e932c729ee1227a60fe7bda914362ee967dacb0cc7d6ef8885d4ec7558": {
+        "license": "mit",
+        "source": """The text is the source code of Lua: the files `*.c` and `*.h` of the top folder of
+https://github.com/lua/lua at commit 53b41d0c, put together in the order of their names. Lua is under the MIT licence,
+© Lua.org, PUC-Rio; the notice stands in the text, in the part that comes from `lua.h`.""",
+    },
 }
 
 # A licence that the Hub does not list needs a name and a link: to the section of the card that says there is none.
