@@ -423,6 +423,7 @@ def test_the_page_is_of_use_inside_another_page(hub, context):
         "(src) => { const f = document.createElement('iframe'); f.src = src; document.body.append(f); }", address
     )
     frame = page.frame_locator("iframe")
+    frame.locator("#write-form:not([inert])").wait_for()  # before, nobody can type
     frame.locator("#prompt").fill(PROMPT)
     frame.locator("#seed").fill(SEED)
     frame.locator("#length").fill(str(LENGTH))

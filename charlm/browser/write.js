@@ -247,6 +247,7 @@ export function openWrite(tell, settings) {
   offerModels(byId("model-b"), models[Math.min(1, models.length - 1)].name);
   const view = new WriteView(tell);
   view.chooseModels(DEFAULTS);
+  byId("write-form").inert = false; // what is typed before would be replaced by the defaults
   if (settings) view.open(settings);
   whenAdded(({ name }) => {
     for (const side of "ab") offerModels(byId(`model-${side}`), byId(`model-${side}`).value);
