@@ -67,7 +67,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """As --only takes it, or the beginning of it."""
+        """The name of the model; --only takes it, or its beginning."""
         return f"{self.cell}-{self.row}-{self.layers}"
 
     @property

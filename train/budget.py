@@ -42,7 +42,7 @@ class Budget:
 
 
 def check_protocol(config: TrainConfig) -> None:
-    """Raise RequestError for a protocol that repeats an experiment, whose size is known."""
+    """Raise RequestError unless the protocol is holdout: the other repeats an experiment whose size is fixed."""
     if config.protocol != "holdout":
         raise RequestError(f"--minutes is for the protocol holdout; with {config.protocol}, give --epochs")
 

@@ -157,7 +157,7 @@ class TimeLimit:
         return {"spent": self.spent(), "ending": self.ending_seconds, "step": self._step_seconds, "epoch": epoch}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on as if no time had passed since this was the state."""
+        """Restore what `state` returned; the time since then does not count."""
         now = self._clock()
         self._begun = now - state["spent"]
         self.ending_seconds, self._step_seconds = state["ending"], state["step"]

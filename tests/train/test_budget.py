@@ -3,6 +3,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+from stopping import StopAt, without_times
 
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
@@ -195,6 +196,10 @@ def run(clock, out, report=None, minutes=4, **options):
     return fit(TEXT, out, TrainConfig("gru", **SMALL), report or Report(), budget=asked, **options)
 
 
+def timeless(history):
+    return history | {"epochs": without_times(history["epochs"])}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [1.2, 2.0, 4.0])
 def test_a_run_ends_near_its_time_at_any_speed_and_records_how(timed, tmp_path, step):
@@ -251,28 +256,7 @@ def test_the_time_of_a_pause_does_not_count(timed, tmp_path, monkeypatch):
     paused = run(timed, tmp_path / "paused", Pausing(), control=ControlFile(control))
     assert timed.now - before == spent + 500
     assert paused["run"]["paces"] == expected["run"]["paces"]
-    assert without_times(paused) == without_times(expected)
-
-
-class Interrupt(Report):
-    """Interrupt the run at the n-th progress that is shown."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.at = at
-
-    def step(self, chars, loss, run_seconds_left):
-        self.at -= 1
-        if self.at == 0:
-            raise KeyboardInterrupt
-
-
-def without_times(history):
-    epochs = [
-        {name: value for name, value in epoch.items() if name not in ("seconds", "chars_per_second")}
-        for epoch in history["epochs"]
-    ]
-    return history | {"epochs": epochs}
+    assert timeless(paused) == timeless(expected)
 
 
 @pytest.mark.slow
@@ -284,13 +268,13 @@ def test_a_run_that_is_resumed_keeps_what_was_chosen_and_gives_the_same_model(
     expected = run(timed, tmp_path / "whole")
     monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        run(timed, tmp_path / "cut", Interrupt(30))
+        run(timed, tmp_path / "cut", StopAt(steps=30))
     assert load_checkpoint(tmp_path / "cut").values["limit"]["spent"] > 0
     monkeypatch.setattr(budget, "step_seconds", lambda *_: pytest.fail("it measures again"))
     timed.now += 10_000
     resumed = run(timed, tmp_path / "cut", resume=True)
     assert resumed["run"]["paces"] == expected["run"]["paces"]
-    assert without_times(resumed) == without_times(expected)
+    assert timeless(resumed) == timeless(expected)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert weights[0] == weights[1]
     capsys.readouterr()
@@ -303,7 +287,7 @@ def test_a_run_that_is_resumed_keeps_what_was_chosen_and_gives_the_same_model(
 @pytest.mark.slow
 def test_a_run_with_a_time_is_not_resumed_with_another_or_without(timed, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run(timed, tmp_path / "out", Interrupt(1))
+        run(timed, tmp_path / "out", StopAt(steps=1))
     with pytest.raises(
         RequestError, match="holds a run with --minutes 4, not with --minutes 5; resume with the options"
     ):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from browser import ROOT
 from models import contents, make_model, save
+from stopping import StopAt
 
 from charlm.errors import RequestError
 from train.checkpoint import load_checkpoint
@@ -196,17 +197,10 @@ def test_by_default_two_processes_share_a_short_text_and_one_goes_on_with_their_
     with monkeypatch.context() as patch:
         patch.setattr("train.loop.join_process_group", lambda device: FakeProcessGroup())
         with pytest.raises(KeyboardInterrupt):
-            fit(load_text(str(text)), tmp_path / "out", TrainConfig(**settings), InterruptedReport())
+            fit(load_text(str(text)), tmp_path / "out", TrainConfig(**settings), StopAt(epochs=1))
     history = fit(load_text(str(text)), tmp_path / "out", TrainConfig(**settings), Report(), resume=True)
     assert history["run"]["batch_size"] == 2 and len(history["epochs"]) == 2
     assert fit(load_text(str(text)), tmp_path / "alone", TrainConfig(**settings), Report())["run"]["batch_size"] == 3
-
-
-class InterruptedReport(Report):
-    """Ctrl-C after the first epoch."""
-
-    def epoch(self, *_):
-        raise KeyboardInterrupt
 
 
 class FakeProcessGroup(ProcessGroup):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from models import contents, make_config, make_model, make_weights, save
 from reference import load_plain, mean_loss, plain_logits
+from stopping import StopAt
 
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
@@ -209,32 +210,14 @@ def test_a_text_like_the_old_one_is_learnt_sooner_than_from_random_weights(train
     assert set(written) == set(OLD) | set(NEW)
 
 
-class StopAfter(Report):
-    """Raise KeyboardInterrupt after the report of an epoch, or at the first step."""
-
-    def __init__(self, epoch):
-        super().__init__()
-        self.stop_epoch = epoch
-
-    def step(self, *figures):
-        super().step(*figures)
-        if self.stop_epoch == 0:
-            raise KeyboardInterrupt
-
-    def epoch(self, record, *others):
-        super().epoch(record, *others)
-        if record["epoch"] == self.stop_epoch:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_an_interrupted_run_goes_on_to_the_same_model_bit_for_bit(trained, tmp_path, monkeypatch, epoch):
+@pytest.mark.parametrize("stop", [{"steps": 1}, {"epochs": 1}])
+def test_an_interrupted_run_goes_on_to_the_same_model_bit_for_bit(trained, tmp_path, monkeypatch, stop):
     monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", -1)  # report every step
     start = load_start_model(str(trained))
     straight = begin(start, NEW, tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        begin(start, NEW, tmp_path / "stopped", StopAfter(epoch))
+        begin(start, NEW, tmp_path / "stopped", StopAt(**stop))
     assert load_checkpoint(tmp_path / "stopped").values["run"]["before"] == straight["run"]["before"]
     config = TrainConfig(**start.settings({"device": "cpu", "seq_length": 16, "batch_size": 4}))
     resumed = fit(with_known(NEW, start), tmp_path / "stopped", config, Report(), resume=True, start=start)

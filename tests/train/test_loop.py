@@ -9,6 +9,7 @@ import pytest
 import torch
 from models import contents, make_model, save, unpack_safetensors
 from reference import PlainModel, load_plain, mean_loss
+from stopping import StopAt, without_times
 
 from charlm.errors import RequestError, TrainingError
 from charlm.lm import CharLM
@@ -48,33 +49,6 @@ def make_config(cell="gru", **changes):
 def no_pictures(monkeypatch):
     """Draw no curves: that takes longer than a tiny epoch, and is tested elsewhere."""
     monkeypatch.setattr("charlm.model.card.draw_curves", lambda history, title: b"picture")
-
-
-class StopAt(Report):
-    """Raise KeyboardInterrupt at the n-th call of `step`, or after the report of an epoch."""
-
-    def __init__(self, steps=None, epochs=None):
-        super().__init__()
-        self.steps, self.epochs = steps, epochs
-
-    def step(self, chars, loss, run_seconds_left):
-        super().step(chars, loss, run_seconds_left)
-        if self.steps is not None:
-            self.steps -= 1
-            if self.steps == 0:
-                raise KeyboardInterrupt
-
-    def epoch(self, record, epochs, is_best):
-        super().epoch(record, epochs, is_best)
-        if record["epoch"] == self.epochs:
-            raise KeyboardInterrupt
-
-
-def without_times(record):
-    return [
-        {name: value for name, value in epoch.items() if name not in ("seconds", "chars_per_second")}
-        for epoch in record
-    ]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 The page without a server chooses the same, in charlm/browser/examples.js.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from charlm.web.models import ModelRegistry, ServedModel
 SCENE = (Path(__file__).parents[1] / "static" / "scene.txt").read_text(encoding="utf-8")  # no model was trained on it
 MOST_UNKNOWN = 0.02  # share of the scene's characters that a model may lack, or it begins with another text
 PROMPTS = ("ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "Coffee", "Computer")
-PLAYS = "tinyshakespeare"  # the text that the scene and the prompts are made for
+PLAYS = ("", "tinyshakespeare")  # the text that the scene and the prompts are made for, or an unknown one
 MOST_PROMPTS = len(PROMPTS)
 FIRST_WORDS, FIRST_SYMBOLS = 3, 3  # of a line that has more words than that; of any other line
 
@@ -25,19 +26,15 @@ def prompts_of(model: ServedModel) -> list[str]:
     """
     text, sample = _record(model)
     own = _beginnings(sample)
-    choices = (PROMPTS, own) if text in ("", PLAYS) else (own, PROMPTS)
-    known = ([prompt for prompt in prompts if not model.lm.vocab.encode_known(prompt)[1]] for prompts in choices)
-    return next(filter(None, known), [])
+    choices = (PROMPTS, own) if text in PLAYS else (own, PROMPTS)
+    return next(filter(None, (_known_to(model, prompts) for prompts in choices)), [])
 
 
 def shared_prompts(registry: ModelRegistry, model_a: object, model_b: object) -> list[str]:
     """Return the prompts of model A that model B knows, or if there are none, those of model B that model A knows."""
     models = registry[model_a], registry[model_b]
-    for model, other in (models, models[::-1]):
-        prompts = [prompt for prompt in prompts_of(model) if not other.lm.vocab.encode_known(prompt)[1]]
-        if prompts:
-            return prompts
-    return []
+    shared = (_known_to(other, prompts_of(model)) for model, other in (models, models[::-1]))
+    return next(filter(None, shared), [])
 
 
 def next_prompt(prompt: object, offered: object, prompts: list[str]) -> object:
@@ -59,7 +56,12 @@ def text_to_read(model: ServedModel) -> str:
     text, sample = _record(model)
     unknown = sum(symbol not in model.lm.vocab.symbols for symbol in SCENE)
     is_readable = unknown <= MOST_UNKNOWN * len(SCENE)
-    return sample if sample and not (text in ("", PLAYS) and is_readable) else SCENE
+    return sample if sample and not (text in PLAYS and is_readable) else SCENE
+
+
+def _known_to(model: ServedModel, prompts: Iterable[str]) -> list[str]:
+    """Return the prompts of which a model knows every symbol."""
+    return [prompt for prompt in prompts if not model.lm.vocab.encode_known(prompt)[1]]
 
 
 def _record(model: ServedModel) -> tuple[str, str]:

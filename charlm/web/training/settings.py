@@ -93,7 +93,7 @@ def fit_settings(
 
 
 def _check_choice(cell: object, size: object, sizes: Sequence[str]) -> tuple[str, str]:
-    """Return a cell, and one of the sizes. Raises RequestError for one that does not exist."""
+    """Return a cell and one of `sizes`, checked. Raises RequestError for one that does not exist."""
     for kind, value, choices in (("cell", cell, CELLS), ("size", size, sizes)):
         if not isinstance(value, str) or value not in choices:
             raise RequestError(f"there is no {kind} {value!r:.40}; choose one of {', '.join(choices)}")

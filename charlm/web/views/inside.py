@@ -110,10 +110,11 @@ def _connect(
         return unit, inspector.look(model_a, model_b, text, unit)
 
     def begin(model_a: object, text: str, offered: object) -> list[Any]:
-        """Forget the unit and the units of the model A before; exchange the text unless the visitor typed it."""
+        """Reset what belongs to the model A before: the colour, the units on offer, and the text that it brought."""
         own = text_to_read(registry[model_a])
         is_typed = not isinstance(offered, list) or text not in offered
-        return [reset, None, text if is_typed else own, [own]]
+        # one that stays is not sent back: the visitor may be typing another by then
+        return [reset, None, gr.update() if is_typed or text == own else own, [own]]
 
     (model_a, model_b), colour, text = view.models, view.colour, view.text
     found = gr.JSON(visible=False)  # the model and the text in which the units on offer were found
