@@ -10,10 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE, ROOT, check_keyboard, serious_violations
+from browser import PATIENCE, ROOT, Visit, check_keyboard, serious_violations
 
 from charlm.lm import CharLM
 from charlm.model.history import best_epoch
+from charlm.web.answers.inside import DIFFERENCE
 
 WEIGHTS = ROOT / "weights"
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
@@ -39,6 +40,41 @@ def downloaded(visitor, click):
         click()
     download = waiting.value
     return download.suggested_filename, Path(download.path()).read_bytes()
+
+
+# The end of a stream of results is read half a second after the answer to the next event that is sent.
+LATE_END = """
+const real = window.fetch;
+let release;
+window.fetch = async (input, init) => {
+  const address = String(input.url ?? input), response = await real(input, init);
+  if (address.includes("/queue/join") && window.endIsHeld) setTimeout(release, 500);
+  if (!address.includes("/queue/data")) return response;
+  const late = new TransformStream({ async transform(piece, stream) {
+    const text = new TextDecoder().decode(piece), end = text.lastIndexOf("data:", text.indexOf("close_stream"));
+    if (!text.includes("close_stream")) return stream.enqueue(piece);
+    stream.enqueue(new TextEncoder().encode(text.slice(0, end)));
+    window.endIsHeld = true;
+    await new Promise((resolve) => (release = resolve));
+    window.endIsHeld = false;
+    stream.enqueue(new TextEncoder().encode(text.slice(end)));
+  } });
+  return new Response(response.body.pipeThrough(late), response);
+};
+"""
+
+
+def test_an_event_is_not_lost_if_it_is_sent_while_the_stream_of_results_ends(app, browser):
+    visitor = Visit(browser.new_context().new_page())
+    visitor.page.add_init_script(LATE_END)
+    visitor.open(app)
+    for length in (20, 30, 40):
+        visitor.wait_until("document.querySelector('#generate').disabled === false")
+        visitor.fill("length", str(length))
+        visitor.generate(length)
+        visitor.wait_until("window.endIsHeld")
+    assert visitor.errors == []
+    visitor.page.context.close()
 
 
 class TestWrite:
@@ -371,6 +407,12 @@ class TestInside:
         visitor.choose("inspect-model", "shakespeare-gru")
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'surprisal'")
         visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
+
+        # and so with each model that is chosen later
+        visitor.choose("colour", DIFFERENCE)
+        visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'difference'")
+        visitor.choose("inspect-model", "shakespeare-rnn")
+        visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'surprisal'")
 
     def test_effective_contexts_are_compared_and_those_of_another_text_are_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")

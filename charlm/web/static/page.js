@@ -19,10 +19,13 @@ import {
   whenReturned,
 } from "../../browser/components/state.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
+import { keepEvents } from "./events.js";
 import { insideShows, insideStage } from "./inside.js";
 import { Progress } from "./progress.js";
 import { Samples } from "./samples.js";
 import { openWrite, writing, WrittenText } from "./write.js";
+
+window.fetch = keepEvents(window.fetch.bind(window));
 
 // light or dark as the address says, else as the system prefers, like Gradio itself
 const theme = new URLSearchParams(location.search).get("__theme");

@@ -111,6 +111,8 @@ def _connect(
 
     def begin(model_a: object, text: str, offered: object) -> list[Any]:
         """Reset what belongs to the model A before: the colour, the units on offer, and the text that it brought."""
+        # the units of one model mean nothing in another; a new update each time, since Gradio takes its value out
+        reset = gr.update(choices=COLOURS, value=SURPRISAL, info=COLOUR_HINT)
         own = text_to_read(registry[model_a])
         is_typed = not isinstance(offered, list) or text not in offered
         # one that stays is not sent back: the visitor may be typing another by then
@@ -125,8 +127,6 @@ def _connect(
         **QUIET,
     }
     finding = view.find.click(for_page(find_units), [model_a, text], [colour, found], **QUIET)
-    # the units of one model mean nothing in another
-    reset = gr.update(choices=COLOURS, value=SURPRISAL, info=COLOUR_HINT)
     began = [colour, found, text, offered]
     chosen = model_a.change(for_page(begin), [model_a, text, offered], began, cancels=finding, **QUIET)
     looks = [
