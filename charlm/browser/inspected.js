@@ -104,7 +104,9 @@ export class Inspected {
     }
     const whole = Array.from(this.text).length;
     if (whole > LONGEST_INSPECTED) parts.push(`the first of ${whole.toLocaleString("en")}`);
-    if (this.skipped[model]) parts.push(`skipped, as the model does not know it: '${this.skipped[model]}'`);
+    for (const [name, unknown] of new Map(this.names.map((each, number) => [each, this.skipped[number]]))) {
+      if (unknown) parts.push(`skipped, as ${name} does not know it: '${unknown}'`);
+    }
     return parts.join(" · ");
   }
 }

@@ -148,16 +148,16 @@ class Inspector:
         """Let a model write a text that can then be inspected."""
         return self._registry[model].lm.generate("", WRITTEN)
 
-    def _known_text(self, names: list[str], text: object, longest: int) -> tuple[list[CharLM], str, str]:
-        """Return the models, the beginning of the text without symbols that one of them does not know, and those."""
+    def _known_text(self, names: list[str], text: object, longest: int) -> tuple[list[CharLM], str, dict[str, str]]:
+        """Return the models, the beginning of the text as far as they know its symbols, and what each does not know."""
         lms = [self._registry[name].lm for name in names]
-        known, unknown = check_text("text", text, LONGEST_SEARCHED)[:longest], ""
-        for lm in lms:
-            known, skipped = lm.vocab.keep_known(known)
-            unknown += skipped
+        known = beginning = check_text("text", text, LONGEST_SEARCHED)[:longest]
+        skipped = {}
+        for name, lm in zip(names, lms, strict=True):
+            known, skipped[name] = lm.vocab.keep_known(known)[0], lm.vocab.keep_known(beginning)[1]
         if not known:
             raise RequestError("there is nothing to read: enter a text of characters that the model knows")
-        return lms, known, unknown
+        return lms, known, skipped
 
 
 def _details(model: str, lm: CharLM, seen: Inspection, run: dict[str, Any]) -> Heat:
@@ -213,7 +213,8 @@ def _show_unit(model: str, found: UnitGates) -> dict[str, Any]:
     return {"title": f"Unit {found.layer}:{found.unit} of {model}", "cell": found.cell, "gates": gates}
 
 
-def _describe(inspection: Inspection, skipped: str, length: int) -> str:
+def _describe(inspection: Inspection, skipped: dict[str, str], length: int) -> str:
+    """Say in a line how well a model read a text of that length. skipped: what each of the models does not know."""
     read = len(inspection.text)
     parts = [f"{read:,} characters"]
     if read > 1:
@@ -221,8 +222,7 @@ def _describe(inspection: Inspection, skipped: str, length: int) -> str:
         parts.append(f"{bits:.2f} bits per character, perplexity {2**bits:.1f}")
     if length > LONGEST_INSPECTED:
         parts.append(f"the first {LONGEST_INSPECTED:,} of {length:,} are shown")
-    if skipped:
-        parts.append(f"skipped, as the model does not know it: {skipped!r:.200}")
+    parts += [f"skipped, as {name} does not know it: {unknown!r:.200}" for name, unknown in skipped.items() if unknown]
     return " · ".join(parts)
 
 

@@ -40,10 +40,11 @@ class Results {
   async open(request) {
     const response = await this.fetch(request.clone());
     if (!response.ok) return response;
-    const start = (client) =>
-      this.pass(client, request, response).catch((error) =>
-        request.signal.aborted ? client.close() : client.error(error),
-      );
+    const start = (client) => {
+      this.pass(client, request, response).catch((error) => {
+        if (!request.signal.aborted) client.error(error);
+      });
+    };
     return new Response(new ReadableStream({ start }), response);
   }
 

@@ -810,7 +810,8 @@ class TestInside:
         opened.tab.keyboard.press("Control+Enter")
         opened.wait_for_words("seen-line-b", f"{len(text)} characters")
         for side in "ab":
-            assert "skipped, as the model does not know it: '한'" in opened.words(f"seen-line-{side}")
+            for name in lms:
+                assert f"skipped, as {name} does not know it: '한'" in opened.words(f"seen-line-{side}")
             assert opened.text(f"seen-{side}") == text
 
         # 2) what both expected at a character of one of them

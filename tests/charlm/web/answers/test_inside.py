@@ -50,7 +50,8 @@ def test_an_inspected_text_shows_surprisal_and_likeliest_symbols_of_both_models(
             for symbol, probability in expected:
                 surprisal = lm.score("abc ab"[:place] + symbol)[-1]
                 assert probability == pytest.approx(math.exp(-surprisal), abs=1e-5)
-        assert seen[side]["line"].endswith("skipped, as the model does not know it: '☃'")
+        skipped = [f"skipped, as small-{cell} does not know it: '☃'" for cell in ("lstm", "rnn")]
+        assert seen[side]["line"].endswith(" · ".join(skipped))
         run = {"model_a": "small-lstm", "model_b": "small-rnn", "text": "abc a☃b", "colour": "surprisal"}
         assert heat["run"] == run
     assert (seen["a"]["units"], seen["longer"]) == (16, "")
@@ -60,7 +61,9 @@ def test_an_inspected_text_shows_surprisal_and_likeliest_symbols_of_both_models(
 def test_both_models_read_what_both_know():
     seen = look("abé cd", model_b="uniform")
     assert seen["a"]["heat"]["text"] == seen["b"]["heat"]["text"] == "abcd"
-    assert "skipped, as the model does not know it: 'é '" in seen["a"]["line"]
+    for side in "ab":
+        assert seen[side]["line"].endswith("skipped, as uniform does not know it: 'é '")
+        assert "small-lstm does not know" not in seen[side]["line"]
 
 
 def test_a_model_is_not_compared_with_itself():
