@@ -500,6 +500,21 @@ class TestAddress:
         visitor.wait_until("document.querySelector('#seen-a .cursor')?.dataset.place === '9'")
         assert visitor.text("seen-a") == "ROMEO:\nWhat light is this?\n"
 
+    def test_a_training_that_a_teacher_has_set_up_is_in_the_address(self, app, visit):
+        visitor = visit(app + "/?view=train")
+        visitor.page.get_by_role("button", name="Names of places").click()
+        visitor.page.get_by_label("CharGRU").check()
+        visitor.page.get_by_label("small: ").check()
+        visitor.wait_until("location.search.includes('names') && location.search.includes('size=small')")
+        text = visitor.text("train-text")
+
+        other = visit(visitor.page.url)
+        assert other.text("train-text") == text != ""
+        for label in ("CharGRU", "small: "):
+            assert other.page.get_by_label(label).is_checked()
+        other.page.locator("#train-text textarea").press("x")  # a text of one's own is too long for an address
+        other.wait_until("location.search === '?view=train&cell=gru&size=small&minutes=2'")
+
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("width", [360, 768, 1440])

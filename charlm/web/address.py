@@ -10,6 +10,8 @@ from charlm.web.answers.learn import LARGEST_WHOLE, MOST_MODELS
 from charlm.web.answers.write import FIELDS, SIDES, Choices, WriteSettings, check_choices, check_known
 from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.plots import PlotSettings
+from charlm.web.training import texts
+from charlm.web.training.settings import DEFAULT_MINUTES, SHORTEST_TEXT, TIMED, fit_settings
 
 EMBEDDED = ("write", "learn", "inside")  # views that an address can show without the rest of the page
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
@@ -31,13 +33,15 @@ PARAMETERS: Mapping[str, Callable[[str], Any]] = {
 LEARN_FIELDS = ("models", "unit", "axis", "scale", "epoch")
 # Those of *Look inside*, which are fields of its InsideView. The place is read by the browser alone.
 INSIDE_FIELDS = ("a", "b", "colour", "text")
+# Those of *Train*, which are fields of its `Fields`. `example` is a text to try: a text of one's own is too long.
+TRAIN_FIELDS = ("example", "start", "cell", "size", "minutes")
 
 
 @dataclass(frozen=True)
 class Address:
     """The view to open, the settings of a shared text if there is one, and what is wrong with the link.
 
-    learn, inside: values of the fields of *Learn* and *Look inside*, by LEARN_FIELDS and INSIDE_FIELDS.
+    learn, inside, train: values of the fields of these views, by LEARN_FIELDS, INSIDE_FIELDS and TRAIN_FIELDS.
     """
 
     view: str
@@ -45,6 +49,7 @@ class Address:
     problems: list[str] = field(default_factory=list)
     learn: dict[str, Any] = field(default_factory=dict)
     inside: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
 
 
 def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
@@ -54,6 +59,8 @@ def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
         return _read_learn(query, registry)
     if view == "inside":
         return _read_inside(query, registry)
+    if view == "train":
+        return _read_train(query, registry)
     return _read_text(view if view in VIEWS else "write", query, registry)
 
 
@@ -116,3 +123,21 @@ def _read_learn(query: Mapping[str, str], registry: ModelRegistry) -> Address:
     except CharLMError as error:
         return Address("learn", problems=[f"The link cannot be opened here: {error}."])
     return Address("learn", learn=learn)
+
+
+def _read_train(query: Mapping[str, str], registry: ModelRegistry) -> Address:
+    train: dict[str, Any] = {name: query[name] for name in TRAIN_FIELDS if query.get(name)}
+    try:
+        if train.get("example", texts.KINDS[0]) not in texts.KINDS:
+            raise RequestError(f"there is no text to try {train['example']!r:.40}; choose {', '.join(texts.KINDS)}")
+        if train.get("start", "") not in ("", *registry.names):
+            raise RequestError(f"there is no model {train['start']!r:.40} here to start from")
+        if "minutes" in train:
+            train["minutes"] = float(train["minutes"])
+        cell, size, minutes = train.get("cell", "lstm"), train.get("size", TIMED), train.get("minutes", DEFAULT_MINUTES)
+        fit_settings(SHORTEST_TEXT, cell, size, minutes)  # how many are too many is told when the training is asked for
+    except ValueError:
+        return Address("train", problems=["The link is damaged: its minutes cannot be read."])
+    except CharLMError as error:
+        return Address("train", problems=[f"The link cannot be opened here: {error}."])
+    return Address("train", train=train)

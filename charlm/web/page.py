@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 
 from charlm.browser.lesson import Lesson
-from charlm.web.address import INSIDE_FIELDS, LEARN_FIELDS, VIEWS, read_address
+from charlm.web.address import INSIDE_FIELDS, LEARN_FIELDS, TRAIN_FIELDS, VIEWS, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.examples import shared_prompts, text_to_read
@@ -21,7 +21,9 @@ from charlm.web.components import lines, link_menu
 from charlm.web.errors import QUIET, for_api, for_page
 from charlm.web.models import ModelRegistry
 from charlm.web.training.process import fit_on_gpu
+from charlm.web.training.texts import make_text
 from charlm.web.views import inside, learn, load, train, write
+from charlm.web.views.train_parts import Fields
 from charlm.web.views.write_parts import offer_prompts
 
 TITLE = "charlm: character-level language models"
@@ -62,7 +64,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
 
         # 2) the events that concern several views
         _offer_new_models(registry, [*new_models, training.trained], training.write, pickers, writing.change_prompts)
-        _open_address(registry, page, notices, tabs, pickers, writing, learning, looking)
+        _open_address(registry, page, notices, tabs, pickers, writing, learning, looking, training.fields)
 
         # 3) the API
         api = Api(registry)
@@ -112,10 +114,13 @@ def _open_address(
     writing: write.WriteView,
     learning: learn.LearnView,
     looking: inside.InsideView,
+    training: Fields,
 ) -> None:
     """When the page is opened, show the view of its address and fill in what the address holds."""
     learn_fields = [getattr(learning, name) for name in LEARN_FIELDS]
     inside_fields = [getattr(looking, name) for name in INSIDE_FIELDS]
+    train_fields = [getattr(training, name) for name in TRAIN_FIELDS]
+    sizes = [str(value) for _, value in training.size.choices]
 
     def open_page(parameters: str) -> list[Any]:
         address = read_address(dict(parse_qsl(parameters, keep_blank_values=True)), registry)
@@ -127,28 +132,37 @@ def _open_address(
         filled = [_filled(values, name) for name in FIELDS]
         learnt = [_filled(address.learn, name) for name in LEARN_FIELDS]
         seen = [_filled(_with_text(address.inside, registry), name) for name in INSIDE_FIELDS]
+        trained = [_filled(_with_example(address.train, sizes), name) for name in (*TRAIN_FIELDS, "text", "text_name")]
         chosen = dict(zip(SIDES, settings.choices, strict=True)) if settings else None
         offered = offer_prompts(shared_prompts(registry, *settings.models)) if settings else unchanged
         said = _notices(registry) + address.problems
-        return [said, gr.Tabs(selected=address.view), *choices, *filled, chosen, *offered, *learnt, *seen]
+        return [said, gr.Tabs(selected=address.view), *choices, *filled, chosen, *offered, *learnt, *seen, *trained]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
     examples = [writing.examples.offered, *writing.examples.buttons]
     unchanged = [gr.update()] * len(examples)
     outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, writing.choices, *examples]
-    outputs += [*learn_fields, *inside_fields]
+    outputs += [*learn_fields, *inside_fields, *train_fields, training.text, training.text_name]
     for happens in (page.load, reopen.click):
         opened = happens(for_page(open_page), parameters, outputs, js="() => charlm.address()", **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)
-    keep = f"(...values) => charlm.keep('learn', {json.dumps(LEARN_FIELDS)}, values)"
-    for field in learn_fields:
-        field.change(None, learn_fields, js=keep, **QUIET)
+    for view, names, fields in (("learn", LEARN_FIELDS, learn_fields), ("train", TRAIN_FIELDS, train_fields)):
+        keep = f"(...values) => charlm.keep('{view}', {json.dumps(names)}, values)"
+        for field in fields:
+            field.change(None, fields, js=keep, **QUIET)
 
 
 def _with_text(inside: dict[str, Any], registry: ModelRegistry) -> dict[str, Any]:
     """Return what an address holds of *Look inside*, with the text of its model A if it names none."""
     return {"text": text_to_read(registry[inside["a"]]), **inside} if "a" in inside else inside
+
+
+def _with_example(train: dict[str, Any], sizes: list[str]) -> dict[str, Any]:
+    """Return what an address holds of *Train*, with the text to try that it names, and of `sizes` or without a size."""
+    offered = {name: value for name, value in train.items() if name != "size" or value in sizes}
+    kind = train.get("example")
+    return {"text": make_text(kind), "text_name": kind, **offered} if kind else offered
 
 
 def _filled(values: Mapping[str, Any], name: str) -> Any:

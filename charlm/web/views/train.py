@@ -15,6 +15,7 @@ from charlm.web.training.progress import Progress
 from charlm.web.training.result import Result, no_download, publish_command
 from charlm.web.views.train_parts import (
     Controls,
+    Fields,
     Results,
     lay_out_controls,
     lay_out_fields,
@@ -29,13 +30,14 @@ CHANGED = """(started, text, start, cell, size, minutes) => charlm.changes(
 
 
 class TrainView(NamedTuple):
-    """What the page connects with the other views.
+    """What the page connects with the other views, and the fields that an address fills in.
 
     trained: a hidden field that takes the name of each model that was trained. write: the button that writes with it.
     """
 
     trained: gr.Textbox
     write: gr.Button
+    fields: Fields
 
 
 def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
@@ -87,7 +89,7 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
     _connect_controls(queue, controls)
     for field in (started, *settings):
         field.change(None, [started, *settings], changed, js=CHANGED, **QUIET)
-    return TrainView(results.trained, write)
+    return TrainView(results.trained, write, fields)
 
 
 def _connect_controls(queue: TrainingQueue, controls: Controls) -> None:

@@ -12,13 +12,14 @@ from charlm.web.models import ModelRegistry
 from charlm.web.training import texts
 from charlm.web.training.settings import DEFAULT_MINUTES, LARGEST_TEXT, PRESETS, TIMED, TIMED_LABEL
 
-READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '']"  # what is known of a file, in JavaScript
+READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '', '']"  # what is known of a file, in JavaScript
 
 
 class Fields(NamedTuple):
     """The inputs of a training.
 
     minutes: shown for the size TIMED. text_name: hidden, the name of the file or of the text to try that was chosen.
+    example: hidden, the text to try that the text is; empty once the visitor has changed it.
     """
 
     text: gr.Textbox
@@ -27,6 +28,7 @@ class Fields(NamedTuple):
     size: gr.Radio
     minutes: gr.Number
     text_name: gr.Textbox
+    example: gr.Textbox
     train: gr.Button
 
 
@@ -62,7 +64,7 @@ class Results(NamedTuple):
 
 def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
     """Lay out the text, what a training starts from, the cell, the size, and the button that starts it."""
-    text, text_name = _text()
+    text, text_name, example = _text()
     start = gr.Dropdown(
         [("random weights", ""), *((name, name) for name in registry.names)],
         value="",
@@ -87,11 +89,14 @@ def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
         return [gr.update(visible=not start), gr.update(visible=not start and size == TIMED)]
 
     gr.on([start.change, size.change], show, [start, size], [sizes, minutes], **QUIET)
-    return Fields(text, start, cell, size, minutes, text_name, train)
+    return Fields(text, start, cell, size, minutes, text_name, example, train)
 
 
-def _text() -> tuple[gr.Textbox, gr.Textbox]:
-    """Lay out the text, and what it may come from: a file, or one of the texts to try."""
+def _text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
+    """Lay out the text, and what it may come from: a file, or one of the texts to try.
+
+    Returns it with the fields `text_name` and `example`.
+    """
     text = gr.Textbox(
         label="Text",
         info="From 10,000 characters on; with 100,000, a model learns words and lines.",
@@ -100,15 +105,17 @@ def _text() -> tuple[gr.Textbox, gr.Textbox]:
         max_lines=4,
         elem_id="train-text",
     )
-    text_name = gr.Textbox(visible=False)
+    text_name, example = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    source = [text, text_name, example]
     with gr.Row(elem_classes="examples", elem_id="train-examples"):
         for kind in texts.KINDS:
             button = gr.Button(texts.title(kind), size="sm", min_width=60, elem_classes="example")
-            button.click(lambda kind=kind: (texts.make_text(kind), kind), None, [text, text_name], **QUIET)
+            button.click(lambda kind=kind: (texts.make_text(kind), kind, kind), None, source, **QUIET)
+    text.input(None, None, example, js="() => ''", **QUIET)
     limit = f"or a file, up to {LARGEST_TEXT / 1e6:g} MB:"
     file = text_file(limit, LARGEST_TEXT, drop="#train-text", elem_id="train-file")
-    file.change(None, file, [text, text_name], js=READ, **QUIET)
-    return text, text_name
+    file.change(None, file, source, js=READ, **QUIET)
+    return text, text_name, example
 
 
 def lay_out_controls() -> Controls:

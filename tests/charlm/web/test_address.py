@@ -132,3 +132,32 @@ def test_a_link_to_look_inside_fills_in_models_text_and_colour():
     assert read_address(query, REGISTRY) == Address("inside", inside=filled)
     address = read_address(query | {"b": "nobody"}, REGISTRY)
     assert address.inside == {} and "there is no model 'nobody' here" in address.problems[0]
+
+
+def test_a_link_to_a_training_fills_in_its_text_and_its_settings():
+    query = {"view": "train", "example": "names", "start": "two", "cell": "gru", "size": "time", "minutes": "1.5"}
+    train = {"example": "names", "start": "two", "cell": "gru", "size": "time", "minutes": 1.5}
+    assert read_address(query, REGISTRY) == Address("train", train=train)
+    assert read_address({"view": "train", "size": "small"}, REGISTRY) == Address("train", train={"size": "small"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"example": "novel"}, "there is no text to try 'novel'; choose play, tales, rules, names, code"),
+        ({"start": "nobody"}, "there is no model 'nobody' here to start from"),
+        ({"cell": "transformer"}, "there is no cell 'transformer'; choose one of rnn, lstm, gru"),
+        ({"size": "huge" * 5000}, "there is no size 'huge"),
+        ({"minutes": "many"}, "The link is damaged: its minutes cannot be read."),
+        ({"minutes": "nan"}, "the number of minutes"),
+        ({"minutes": "inf"}, "the number of minutes"),
+        ({"minutes": "0"}, "the number of minutes"),
+        ({"minutes": "9" * 5000}, "the number of minutes"),
+    ],
+)
+def test_a_link_to_a_training_that_cannot_be_opened_says_why_and_fills_in_nothing(change, message):
+    address = read_address({"view": "train", "cell": "gru", **change}, REGISTRY)
+    assert (address.view, address.train) == ("train", {})
+    (problem,) = address.problems
+    assert message in problem
+    assert len(problem) < 300
