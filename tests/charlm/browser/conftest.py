@@ -7,9 +7,16 @@ FOLDER = ROOT / "charlm" / "browser"
 SITE = "http://components.test"
 
 
+@pytest.fixture
+def page(module_page):
+    """A page that can import the modules of charlm/browser, with the mouse where it points at nothing."""
+    module_page.mouse.move(0, 0)
+    return module_page
+
+
 @pytest.fixture(scope="module")
-def page(browser):
-    """A page that can import the modules of charlm/browser; no server is asked."""
+def module_page(browser):
+    """The page of all tests of a module; no server is asked."""
     page = browser.new_page()
 
     def answer(route):
