@@ -234,12 +234,12 @@ def test_every_model_folder_is_read_or_refused_with_the_message_that_is_expected
 def test_the_figures_of_the_lesson_are_those_of_its_document(tmp_path):
     lesson = load_benchmark("lesson")
     rnn, lstm = (lesson.CharLM.from_pretrained(ROOT / "weights" / f"shakespeare-{cell}") for cell in ("rnn", "lstm"))
-    assert lesson.same_texts(rnn, 40, 4) == 1
+    assert lesson.same_texts(rnn, 80, 4) == 1
     assert lesson.same_texts(lstm, 10, 4) < 1
     assert lesson.same_after_choice(rnn, 4) < 0.5
     right, bits, marks = lesson.read_scene(rnn)
-    assert (right, bits) == (pytest.approx(0.53, abs=0.005), pytest.approx(2.3406, abs=0.001))  # as `score` has it
-    assert list(marks.values()) == [pytest.approx(3.6, abs=0.05), pytest.approx(5.1, abs=0.05)]
+    assert (right, bits) == (pytest.approx(0.55, abs=0.005), pytest.approx(2.2190, abs=0.001))  # as `score` has it
+    assert list(marks.values()) == [pytest.approx(2.6, abs=0.05), pytest.approx(3.5, abs=0.05)]
     words = {word.lower() for word in lesson.WORD.findall(rnn.generate("ROMEO:\n", lesson.WRITTEN, 0.5, seed=0))}
     assert lesson.share_of_words(rnn, 0.5, words, 1) == 1
     assert lesson.share_of_words(rnn, 2, words, 1) < 0.2

@@ -557,7 +557,7 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
     visitor.fill("load-name", "ada")
     visitor.page.locator("#load-look").click()
     visitor.page.get_by_label("ada/prose").check()
-    visitor.wait_for_words("load-card", "1.4965")  # its validation loss, before anything is downloaded
+    visitor.wait_for_words("load-card", "1.4372")  # its validation loss, before anything is downloaded
     assert not any("/resolve/" in request.path for request in hub.requests)
     visitor.page.locator("#load-go").click()
     visitor.wait_for_words("about-a", "from the Hub, commit ")
