@@ -24,7 +24,7 @@ from charlm.errors import RequestError
 from charlm.model.card import NO_LICENSE
 from charlm.model.config import ModelConfig
 from charlm.model.folder import Model
-from charlm.model.history import MOST_RECORDED_EPOCHS, EpochRecord, HistoryRecord, best_epoch, bits_per_char
+from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char
 from charlm.model.weights import pack_weights
 from charlm.text import printable
 
@@ -150,18 +150,25 @@ def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict
 def _fit(data: dict[str, Any], most: int) -> str:
     """Return the element with the data of a page, with as many samples of the epochs as fit into `most` bytes.
 
-    Every second sample is left out, as often as needed; those of the first, the best and the last epoch stay.
+    Of the model that has most of them, every second is left out, as often as needed; those of the first, the best and
+    the last epoch stay.
     """
-    step, thinned = 1, data
-    while len(element := _pack("data", _to_json(thinned).encode())) > most and step <= MOST_RECORDED_EPOCHS:
-        step *= 2
-        thinned = data | {"models": [model | {"history": _thin(model["history"], step)} for model in data["models"]]}
+    models, steps = list(data["models"]), [1] * len(data["models"])
+    while len(element := _pack("data", _to_json(data | {"models": models}).encode())) > most:
+        counts = [_count_samples(model["history"]) for model in models]
+        longest = counts.index(max(counts))
+        if counts[longest] <= 3:  # those that stay
+            break
+        steps[longest] *= 2
+        models[longest] = models[longest] | {"history": _thin(data["models"][longest]["history"], steps[longest])}
     return element
 
 
-def _thin(history: HistoryRecord | None, step: int) -> HistoryRecord | None:
-    if history is None:
-        return None
+def _count_samples(history: HistoryRecord | None) -> int:
+    return sum(bool(epoch["sample"]) for epoch in history["epochs"]) if history else 0
+
+
+def _thin(history: HistoryRecord, step: int) -> HistoryRecord:
     kept = {1, history["best"]["epoch"], history["epochs"][-1]["epoch"]}
     epochs: list[EpochRecord] = [
         epoch if epoch["epoch"] in kept or epoch["epoch"] % step == 0 else {**epoch, "sample": ""}
