@@ -131,8 +131,9 @@ def _open_address(
         values = settings.to_fields() if settings else {}
         filled = [_filled(values, name) for name in FIELDS]
         learnt = [_filled(address.learn, name) for name in LEARN_FIELDS]
-        seen = [_filled(_with_text(address.inside, registry), name) for name in INSIDE_FIELDS]
-        trained = [_filled(_with_example(address.train, sizes), name) for name in (*TRAIN_FIELDS, "text", "text_name")]
+        inspected, asked = _with_text(address.inside, registry), _with_example(address.train, sizes)
+        seen = [_filled(inspected, name) for name in INSIDE_FIELDS]
+        trained = [_filled(asked, name) for name in (*TRAIN_FIELDS, "text", "text_name")]
         chosen = dict(zip(SIDES, settings.choices, strict=True)) if settings else None
         offered = offer_prompts(shared_prompts(registry, *settings.models)) if settings else unchanged
         said = _notices(registry) + address.problems
