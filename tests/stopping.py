@@ -8,7 +8,7 @@ TIMES = ("seconds", "chars_per_second")
 
 
 class StopAt(Report):
-    """Raise KeyboardInterrupt at the n-th call of `step`, or after the report of an epoch."""
+    """Raise KeyboardInterrupt in call number `steps` of `step`, or after the report of epoch number `epochs`."""
 
     def __init__(self, steps: int | None = None, epochs: int | None = None) -> None:
         super().__init__()

@@ -377,8 +377,6 @@ class TestInside:
 
     def test_units_are_found_and_what_has_changed_since_is_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")
-        # Gradio closes its stream when the first answer is there, and may lose an event that is sent at that moment
-        visitor.page.locator("#seen-a .heat-text .traced").first.wait_for()
         visitor.page.locator("#find-units").click()
         visitor.wait_for_words("colour", "units found")
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'activation'")
@@ -410,7 +408,7 @@ class TestInside:
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'surprisal'")
         visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
 
-        # and so with each model that is chosen later
+        # the same holds for a model that is chosen after that
         visitor.choose("colour", DIFFERENCE)
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'difference'")
         visitor.choose("inspect-model", "shakespeare-rnn")

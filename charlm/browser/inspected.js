@@ -104,7 +104,9 @@ export class Inspected {
     }
     const whole = Array.from(this.text).length;
     if (whole > LONGEST_INSPECTED) parts.push(`the first of ${whole.toLocaleString("en")}`);
-    for (const [name, unknown] of new Map(this.names.map((each, number) => [each, this.skipped[number]]))) {
+    // a model that is both A and B is named once
+    const skipped = new Map(this.names.map((name, number) => [name, this.skipped[number]]));
+    for (const [name, unknown] of skipped) {
       if (unknown) parts.push(`skipped, as ${name} does not know it: '${unknown}'`);
     }
     return parts.join(" · ");

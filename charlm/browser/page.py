@@ -36,6 +36,7 @@ MARK = '<meta name="generator" content="charlm export">'  # by which an exported
 MOST_MODELS = 20
 MOST_WEIGHTS = 256 << 20  # bytes in one file: with more, phones run out of memory
 LARGEST_REST = 200_000  # bytes of a page beyond 4/3 of its weights
+MOST_ALWAYS_KEPT = 3  # samples of a model: those of the first, the best and the last epoch
 STYLE_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 PIECE = 6 << 20  # bytes of weights in one element; a multiple of 3, so that each piece is base64 of its own
 
@@ -157,7 +158,7 @@ def _fit(data: dict[str, Any], most: int) -> str:
     while len(element := _pack("data", _to_json(data | {"models": models}).encode())) > most:
         counts = [_count_samples(model["history"]) for model in models]
         longest = counts.index(max(counts))
-        if counts[longest] <= 3:  # those that stay
+        if counts[longest] <= MOST_ALWAYS_KEPT:
             break
         steps[longest] *= 2
         models[longest] = models[longest] | {"history": _thin(data["models"][longest]["history"], steps[longest])}

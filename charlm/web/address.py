@@ -33,7 +33,8 @@ PARAMETERS: Mapping[str, Callable[[str], Any]] = {
 LEARN_FIELDS = ("models", "unit", "axis", "scale", "epoch")
 # Those of *Look inside*, which are fields of its InsideView. The place is read by the browser alone.
 INSIDE_FIELDS = ("a", "b", "colour", "text")
-# Those of *Train*, which are fields of its `Fields`. `example` is a text to try: a text of one's own is too long.
+# Those of *Train*, which are fields of its `Fields`. A text that the visitor pasted is too long for an address, so only
+# the name of a text to try stands there, as `example`.
 TRAIN_FIELDS = ("example", "start", "cell", "size", "minutes")
 
 

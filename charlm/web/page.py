@@ -160,7 +160,10 @@ def _with_text(inside: dict[str, Any], registry: ModelRegistry) -> dict[str, Any
 
 
 def _with_example(train: dict[str, Any], sizes: list[str]) -> dict[str, Any]:
-    """Return what an address holds of *Train*, with the text to try that it names, and of `sizes` or without a size."""
+    """Return what an address holds of *Train*, with the text that its example stands for.
+
+    sizes: those on offer here. Another one, such as TIMED where a GPU is borrowed, is left out.
+    """
     offered = {name: value for name, value in train.items() if name != "size" or value in sizes}
     kind = train.get("example")
     return {"text": make_text(kind), "text_name": kind, **offered} if kind else offered

@@ -149,12 +149,14 @@ class Inspector:
         return self._registry[model].lm.generate("", WRITTEN)
 
     def _known_text(self, names: list[str], text: object, longest: int) -> tuple[list[CharLM], str, dict[str, str]]:
-        """Return the models, the beginning of the text as far as they know its symbols, and what each does not know."""
+        """Return the models, the beginning of the text without the symbols that one of them does not know, and those.
+
+        The symbols are given by the name of the model that does not know them.
+        """
         lms = [self._registry[name].lm for name in names]
-        known = beginning = check_text("text", text, LONGEST_SEARCHED)[:longest]
-        skipped = {}
-        for name, lm in zip(names, lms, strict=True):
-            known, skipped[name] = lm.vocab.keep_known(known)[0], lm.vocab.keep_known(beginning)[1]
+        beginning = check_text("text", text, LONGEST_SEARCHED)[:longest]
+        skipped = {name: lm.vocab.keep_known(beginning)[1] for name, lm in zip(names, lms, strict=True)}
+        known = beginning.translate(dict.fromkeys(map(ord, "".join(skipped.values()))))
         if not known:
             raise RequestError("there is nothing to read: enter a text of characters that the model knows")
         return lms, known, skipped
@@ -214,7 +216,7 @@ def _show_unit(model: str, found: UnitGates) -> dict[str, Any]:
 
 
 def _describe(inspection: Inspection, skipped: dict[str, str], length: int) -> str:
-    """Say in a line how well a model read a text of that length. skipped: what each of the models does not know."""
+    """Say in a line how well a model read a text of that length. skipped: by model, what it does not know."""
     read = len(inspection.text)
     parts = [f"{read:,} characters"]
     if read > 1:

@@ -1,9 +1,9 @@
 /* Keeps Gradio's client from losing the results of an event.
 
-   With the last event of a session the server ends the stream of results, and the client opens another for the next
-   event. If that one is sent while the end of the stream is still on its way, the client waits for it on a stream that
-   has ended. So here the client gets one stream that does not end; behind it the server's streams follow each other for
-   as long as an event has not completed. */
+   The server ends its stream of results when the last event of a session has completed, and the client opens another
+   stream for the next event. If that event is sent before the client has read the end of the stream, the client opens
+   none, and never gets the results. So here the client gets a single stream, which does not end. As long as an event
+   has not completed, the next stream of the server is opened and passed on in it. */
 
 /** Split a response of server-sent events into its messages, each with the empty line after it. */
 async function* messagesOf(response) {

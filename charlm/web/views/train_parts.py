@@ -12,14 +12,15 @@ from charlm.web.models import ModelRegistry
 from charlm.web.training import texts
 from charlm.web.training.settings import DEFAULT_MINUTES, LARGEST_TEXT, PRESETS, TIMED, TIMED_LABEL
 
-READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '', '']"  # what is known of a file, in JavaScript
+# JavaScript of an event: text, text_name and example, when a file is chosen.
+READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '', '']"
 
 
 class Fields(NamedTuple):
     """The inputs of a training.
 
     minutes: shown for the size TIMED. text_name: hidden, the name of the file or of the text to try that was chosen.
-    example: hidden, the text to try that the text is; empty once the visitor has changed it.
+    example: hidden, the name of the text to try that `text` holds; empty once the visitor has changed the text.
     """
 
     text: gr.Textbox
@@ -64,7 +65,7 @@ class Results(NamedTuple):
 
 def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
     """Lay out the text, what a training starts from, the cell, the size, and the button that starts it."""
-    text, text_name, example = _text()
+    text, text_name, example = _lay_out_text()
     start = gr.Dropdown(
         [("random weights", ""), *((name, name) for name in registry.names)],
         value="",
@@ -92,10 +93,10 @@ def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
     return Fields(text, start, cell, size, minutes, text_name, example, train)
 
 
-def _text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
+def _lay_out_text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
     """Lay out the text, and what it may come from: a file, or one of the texts to try.
 
-    Returns it with the fields `text_name` and `example`.
+    Returns the text, `text_name` and `example`, see Fields.
     """
     text = gr.Textbox(
         label="Text",
