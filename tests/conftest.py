@@ -9,6 +9,7 @@ import gc
 import importlib
 import os
 import ssl
+import sys
 from contextlib import ExitStack
 
 # Before torch is imported, and for child processes too: the models of the tests are so small that several threads
@@ -23,6 +24,12 @@ from browser import Visit, chromium, running_app
 from hub_server import HubServer
 
 from charlm.device import count_cores
+from charlm.web.gradio_import import skip_stubs
+
+skip_stubs()  # before a module of the tests imports Gradio
+# Otherwise each process of the tests, and each of the hundreds that they start, would compile everything again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 SLOW_FIXTURES = {"app", "browser", "impatient_server", "proxied", "rendered", "server"}
 HUB_PREFIXES = ("HF_", "HUGGING", "TRANSFORMERS_OFFLINE")  # of environment variables

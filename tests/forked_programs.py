@@ -127,8 +127,7 @@ def _server():
 
 def serve(connection):
     """Start the programs that are asked for."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    import_libraries()
     gc.freeze()  # what is frozen is not copied when a fork looks for garbage
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -141,6 +140,17 @@ def serve(connection):
         for file in files:
             os.close(file)
     os.killpg(0, signal.SIGKILL)  # nothing outlives the tests
+
+
+def import_libraries():
+    """Import them as the app does, and leave nothing of ours."""
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    importlib.import_module("charlm.web.gradio_import").skip_stubs()
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "charlm"]:
+        del sys.modules[name]
+    del sys.path[0]
 
 
 def start(program, files):

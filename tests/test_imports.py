@@ -78,6 +78,7 @@ ORDER = [
     "charlm.web.components",
     "charlm.web.errors",
     "charlm.web.environment",
+    "charlm.web.gradio_import",
     "charlm.web.guard",
     "charlm.web.completions",
     "charlm.web.gradio_internals",

@@ -11,6 +11,7 @@ from charlm.browser.lesson import chosen_lesson
 from charlm.device import DEVICES
 from charlm.installation import bundled_models, optional_packages
 from charlm.web import environment
+from charlm.web.gradio_import import skip_stubs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +55,7 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     """
     gc.disable()  # until the page is built, see below
     environment.prepare()
+    skip_stubs()
     lesson = chosen_lesson()
     from charlm.web.models import load_registry, retry_hub
 
