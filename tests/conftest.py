@@ -7,6 +7,7 @@ the module is read again.
 
 import gc
 import importlib
+import logging
 import os
 import ssl
 import sys
@@ -59,6 +60,17 @@ def pytest_collection():
     finally:
         gc.freeze()
         gc.enable()
+        _let_logs_propagate()
+
+
+def _let_logs_propagate():
+    """Let the handlers of the root logger have what torch's forty loggers have.
+
+    pytest would attach its own to each of those instead, and take them away again, six times a test.
+    """
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger.name.startswith("torch"):
+            logger.propagate = True
 
 
 def pytest_collection_modifyitems(items):
@@ -129,6 +141,14 @@ def _no_certificates():
     """Let HTTP clients read no certificates: that takes each longer than all its requests, and no test needs TLS."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing():
+    """Flush no file to the disk: it outlasts many a test, and makes a difference where the power fails alone."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(os, "fsync", lambda file: None)
         yield
 
 

@@ -71,10 +71,13 @@ class EncodedText:
 
 def encode_text(content: str) -> EncodedText:
     """Encode a text in memory, every character as it is."""
-    characters = np.frombuffer(content.encode("utf-32-le"), "<u4")
-    codes, ids, counts = np.unique(characters, return_inverse=True, return_counts=True)
+    characters = _code_points(content)
+    counts = np.bincount(characters)  # by code point: np.unique would sort all characters
+    codes = np.flatnonzero(counts)
+    ids = np.zeros(len(counts), _smallest_type(len(codes)))
+    ids[codes] = np.arange(len(codes))
     sha256 = hashlib.sha256(content.encode()).hexdigest()
-    return EncodedText(_symbols(codes), ids.astype(_smallest_type(len(codes))), counts, sha256)
+    return EncodedText(_symbols(codes), ids[characters], counts[codes], sha256)
 
 
 def encode_pieces(
