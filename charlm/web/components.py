@@ -104,7 +104,7 @@ def choice_panels(**kwargs: Any) -> gr.HTML:
 
 
 def inside_stage(functions: Sequence[Callable[[Any], Any]], **kwargs: Any) -> gr.HTML:
-    """Return what *Look inside* shows, see static/inside.js. Its value is that of `answers.inside.Inspector.look`.
+    """Return what *Look inside* shows, see static/inside.js. Its value is what `pack_seen` returns.
 
     functions: `influence` and `pattern` for its script. A unit that is chosen in a pattern sends `select` with its
     name, `unit`.
@@ -121,6 +121,16 @@ def inside_stage(functions: Sequence[Callable[[Any], Any]], **kwargs: Any) -> gr
         elem_classes="inside",
         **kwargs,
     )
+
+
+def pack_seen(seen: dict[str, Any]) -> dict[str, Any]:
+    """Return the value of `inside_stage` for what `answers.inside.Inspector.look` returned.
+
+    It is {run, seen}: the fields that were read, and all of it as JSON. Gradio's client makes a proxy of each list and
+    object in a value and copies the whole at each event that it is an input or output of, which takes a browser seconds
+    for the tens of thousands in here, and no time for a string.
+    """
+    return {"run": seen["a"]["heat"]["run"], "seen": json.dumps(seen, ensure_ascii=False)}
 
 
 def curves(value: dict[str, Any] | None = None, *, reading: str = "", **kwargs: Any) -> gr.HTML:

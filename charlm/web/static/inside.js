@@ -101,7 +101,6 @@ class InsideStage {
   }
 
   update(value) {
-    if (!value?.a) return;
     const isOther = value.a.heat.text !== this.value.a?.heat.text;
     const isSearched = !isOther && value[this.searched]?.model === this.value[this.searched]?.model;
     if (!isSearched) {
@@ -207,7 +206,9 @@ export function insideShows(query) {
 /** The component of components.py. */
 export function insideStage(element, props, trigger, watch, server) {
   stage = new InsideStage(element, trigger, server);
-  const update = () => stage.update(props.value);
+  const update = () => {
+    if (props.value?.seen) stage.update(JSON.parse(props.value.seen));
+  };
   watch("value", update);
   update();
 }

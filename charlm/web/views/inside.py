@@ -7,7 +7,7 @@ import gradio as gr
 
 from charlm.web.answers.examples import text_to_read
 from charlm.web.answers.inside import DIFFERENCE, LONGEST_SEARCHED, SURPRISAL, Inspector
-from charlm.web.components import curves, inside_stage, lines, server_function
+from charlm.web.components import curves, inside_stage, lines, pack_seen, server_function
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
@@ -21,7 +21,7 @@ SHOWN = """() => {
     return [model_a, model_b, text];
 }"""
 CHANGED_SEEN = """(stage, found, model_a, model_b, text, colour) => [
-    charlm.changes(stage?.a?.heat.run, { model_a, model_b, text, colour }, "“Look inside” reads it as it is now."),
+    charlm.changes(stage?.run, { model_a, model_b, text, colour }, "“Look inside” reads it as it is now."),
     charlm.changes(found ?? undefined, { model: model_a, text }, "The units on offer were found before that."),
 ].filter(Boolean).join(" ")"""
 CHANGED_CONTEXTS = """(compared, models, text) =>
@@ -96,6 +96,9 @@ def _connect(
     stage: gr.HTML,
     offered: gr.JSON,
 ) -> None:
+    def look(model_a: str, model_b: str, text: str, colour: str) -> dict[str, Any]:
+        return pack_seen(inspector.look(model_a, model_b, text, colour))
+
     def find_units(model: str, text: str) -> tuple[Any, dict[str, str]]:
         units = inspector.find_units(model, text)
         update = gr.update(
@@ -107,7 +110,7 @@ def _connect(
 
     def show_unit(model_a: str, model_b: str, text: str, event: gr.EventData) -> tuple[str, dict[str, Any]]:
         unit = getattr(event, "unit", "")
-        return unit, inspector.look(model_a, model_b, text, unit)
+        return unit, look(model_a, model_b, text, unit)
 
     def begin(model_a: object, text: str, offered: object) -> list[Any]:
         """Reset what belongs to the model A before: the colour, the units on offer, and the text that it brought."""
@@ -121,7 +124,7 @@ def _connect(
     (model_a, model_b), colour, text = view.models, view.colour, view.text
     found = gr.JSON(visible=False)  # the model and the text in which the units on offer were found
     event: dict[str, Any] = {
-        "fn": for_page(inspector.look),
+        "fn": for_page(look),
         "inputs": [model_a, model_b, text, colour],
         "outputs": [stage],
         **QUIET,
