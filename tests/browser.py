@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from forked_programs import Program
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Error, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 FLAGS = [
@@ -99,7 +99,8 @@ class Visit:
 
     def leave(self) -> None:
         """Leave the page as if nobody had been there: the next visitor finds it empty."""
-        self.page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+        # a page whose storage was denied has kept nothing
+        self.page.evaluate("() => { try { localStorage.clear(); sessionStorage.clear(); } catch {} }")
         self.page.set_extra_http_headers({})
         self._leave_document()
 
@@ -176,6 +177,27 @@ class Visit:
     def wait_for_words(self, elem_id: str, words: str) -> None:
         """Wait until an element shows these words."""
         self.wait_until("([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[elem_id, words])
+
+
+@contextmanager
+def borrowed_page(context: BrowserContext, idle_pages: list[Page]) -> Iterator[Page]:
+    """Give a page that others have left, or else a new one, which takes a second; others have it afterwards."""
+    page = idle_pages.pop() if idle_pages else context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 720})
+    yield page
+    page.unroute_all()
+    page.goto(EMPTY)
+    idle_pages.append(page)
+
+
+@contextmanager
+def script_before(page: Page, source: str) -> Iterator[None]:
+    """Run a script before those of each document that a page goes to; afterwards it can be used again."""
+    session = page.context.new_cdp_session(page)  # what it sets ends with it
+    session.send("Page.enable")
+    session.send("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    yield
+    session.detach()
 
 
 def serious_violations(page: Page) -> list[tuple[str, object, str]]:

@@ -1,7 +1,7 @@
 """A page for the tests of the components."""
 
 import pytest
-from browser import ROOT
+from browser import ROOT, borrowed_page
 
 FOLDER = ROOT / "charlm" / "browser"
 SITE = "http://components.test"
@@ -15,9 +15,8 @@ def page(module_page):
 
 
 @pytest.fixture(scope="module")
-def module_page(browser):
+def module_page(context, idle_pages):
     """The page of all tests of a module; no server is asked."""
-    page = browser.new_page()
 
     def answer(route):
         path = FOLDER / route.request.url.removeprefix(f"{SITE}/")
@@ -26,7 +25,7 @@ def module_page(browser):
         else:
             route.fulfill(body="<!doctype html><title>components</title>", content_type="text/html")
 
-    page.route("**/*", answer)
-    page.goto(f"{SITE}/")
-    yield page
-    page.close()
+    with borrowed_page(context, idle_pages) as page:
+        page.route("**/*", answer)
+        page.goto(f"{SITE}/")
+        yield page

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import wasmtime
-from browser import ROOT
+from browser import ROOT, borrowed_page, script_before
 from models import VOCAB, change_config, contents, make_config, make_model, make_sampler, make_weights, save
 from mutations import READ_FILES, damage
 from reference import load_plain, plain_logits
@@ -106,14 +106,14 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(browser, site):
-    page = browser.new_page()
+def page(context, idle_pages, site):
     errors = []
-    page.on("pageerror", lambda error: errors.append(error))
-    page.goto(site[1])
-    page.wait_for_function("window.ready")
-    yield page
-    page.close()
+    with borrowed_page(context, idle_pages) as page:
+        page.on("pageerror", note := lambda error: errors.append(error))
+        page.goto(site[1])
+        page.wait_for_function("window.ready")
+        yield page
+        page.remove_listener("pageerror", note)
     assert errors == []
 
 
@@ -689,27 +689,26 @@ def test_a_worker_that_fails_is_told(page, folder):
 # Browsers that lack something
 
 
-def test_without_workers_a_model_computes_in_the_page_which_goes_on_meanwhile(browser, site, folder):
-    page = browser.new_page()
-    page.add_init_script("delete globalThis.Worker")
-    page.goto(site[1])
-    page.wait_for_function("window.ready")
-    text, frames = page.evaluate(
-        """async (folder) => {
-            const lm = await CharLM.load(folder);
-            let [frames, isOver] = [0, false];
-            const count = () => { frames++; if (!isOver) setTimeout(count); };
-            count();
-            const text = await lm.generate("cab", { length: 20000, seed: 3 });
-            isOver = true;
-            lm.close();
-            return [text, frames];
-        }""",
-        folder.name,
-    )
+def test_without_workers_a_model_computes_in_the_page_which_goes_on_meanwhile(context, idle_pages, site, folder):
+    with borrowed_page(context, idle_pages) as page, script_before(page, "delete globalThis.Worker"):
+        page.goto(site[1])
+        page.wait_for_function("window.ready")
+        text, frames = page.evaluate(
+            """async (folder) => {
+                const lm = await CharLM.load(folder);
+                let [frames, isOver] = [0, false];
+                const count = () => { frames++; if (!isOver) setTimeout(count); };
+                count();
+                const text = await lm.generate("cab", { length: 20000, seed: 3 });
+                isOver = true;
+                lm.close();
+                return [text, frames];
+            }""",
+            folder.name,
+        )
+        assert not page.workers
     assert text == CharLM.from_pretrained(folder, device="cpu").generate("cab", 20_000, seed=3)
-    assert frames > 3 and not page.workers
-    page.close()
+    assert frames > 3
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import re
+from contextlib import ExitStack
 
 import pytest
-from browser import ROOT
+from browser import ROOT, borrowed_page, script_before
 from hub_server import HubServer, Response
 from models import contents, make_model, save
 
@@ -64,24 +65,17 @@ def open_page(hub, context, idle_pages):
 
     before: a script that runs before those of the page.
     """
-    pages = []
+    with ExitStack() as visits:
 
-    def open_one(before=None):
-        page = idle_pages.pop() if idle_pages and before is None else context.new_page()
-        pages.append((page, before is None))
-        if before is not None:
-            page.add_init_script(before)
-        page.goto(hub.space_url("ada/site"))
-        page.wait_for_function("window.ready", polling=50)
-        return page
+        def open_one(before=None):
+            page = visits.enter_context(borrowed_page(context, idle_pages))
+            if before is not None:
+                visits.enter_context(script_before(page, before))
+            page.goto(hub.space_url("ada/site"))
+            page.wait_for_function("window.ready", polling=50)
+            return page
 
-    yield open_one
-    for page, is_plain in pages:
-        if is_plain:
-            page.goto("about:blank")
-            idle_pages.append(page)
-        else:
-            page.close()
+        yield open_one
 
 
 def pinned(hub, files, repo="ada/tiny"):
