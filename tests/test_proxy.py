@@ -17,13 +17,17 @@ PREFIX = "/demo"
 RNN = ROOT / "weights" / "shakespeare-rnn"
 
 
+@pytest.fixture(scope="module")
+def app_port(_no_hub_between_tests):
+    """The port of an app that is told its prefix, and not what the proxy does with it."""
+    with running_app("--model", str(RNN), "--root-path", PREFIX) as url:
+        yield urllib.parse.urlsplit(url).port
+
+
 @pytest.fixture(scope="module", params=["the proxy keeps the prefix", "the proxy strips the prefix"])
-def proxied(request, _no_hub_between_tests):
+def proxied(request, app_port):
     """The address of the app behind a proxy."""
-    with (
-        running_app("--model", str(RNN), "--root-path", PREFIX) as url,
-        reverse_proxy(urllib.parse.urlsplit(url).port, PREFIX, strips="strips" in request.param) as address,
-    ):
+    with reverse_proxy(app_port, PREFIX, strips="strips" in request.param) as address:
         yield address
 
 
