@@ -26,6 +26,8 @@ LIBRARIES += ["torch", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "OPENBLAS_NUM_THREADS": "1"}  # see charlm.web.environment
 LONGEST_MESSAGE = 200_000  # bytes
 
+_asking = threading.Lock()  # two threads would each start the process that is forked
+
 
 class Program:
     """`python ARGUMENT...` in a fork, with what the tests need of subprocess.Popen.
@@ -41,7 +43,9 @@ class Program:
         _, errors = (None, os.dup(output)) if stderr == subprocess.STDOUT else self._pipe(stderr, 2)
         self._said, said = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), "rw", strict=True))
         message = json.dumps([list(map(str, arguments)), str(folder or os.getcwd()), environment or dict(os.environ)])
-        socket.send_fds(_server(), [message.encode()], [theirs, output, errors, said.fileno()])
+        with _asking:
+            server = _server()
+        socket.send_fds(server, [message.encode()], [theirs, output, errors, said.fileno()])
         for end in (theirs, output, errors):
             os.close(end)
         said.close()
@@ -97,14 +101,18 @@ class Program:
         return rest, None
 
 
-def run_program(arguments, folder, environment):
-    """Run a program to its end; return what subprocess.run does."""
+def run_program(arguments, folder, environment, timeout=None):
+    """Run a program to its end, or kill it after that time; return what subprocess.run does."""
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as output,
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
     ):
         program = Program(arguments, folder=folder, environment=environment, stdout=output, stderr=errors)
-        program.communicate()
+        try:
+            program.wait(timeout)
+        finally:
+            program.kill()
+            program.communicate()
         for file in (output, errors):
             file.seek(0)
         return subprocess.CompletedProcess(arguments, program.returncode, output.read(), errors.read())

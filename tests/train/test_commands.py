@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from browser import ROOT
+from forked_programs import Program
 from models import contents, make_model, save
 
 from charlm import cli
@@ -139,25 +140,22 @@ def test_a_folder_that_holds_another_model_is_refused_and_not_touched(train, tmp
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_a_checkpoint_and_status_130_and_resume_goes_on(tmp_path, text, number):
     arguments = ["fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *SMALL, "--epochs", "5000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "train", *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    while "epoch 1/" not in (line := process.stderr.readline()):
+    output = {"folder": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = Program(["-m", "train", *arguments], **output)
+    while "epoch 1/" not in (line := process.stdout.readline()):
         assert line, "the run ended before its first epoch"
-    while "training loss" not in (line := process.stderr.readline()):
+    while "training loss" not in (line := process.stdout.readline()):
         assert line, "the run ended in its first epoch"
     process.send_signal(number)
-    _, rest = process.communicate()
+    rest, _ = process.communicate()
     assert process.returncode == 130
     assert "the same command with --resume goes on from here" in rest
     assert "Traceback" not in rest
     assert (tmp_path / "out" / "checkpoint.safetensors").exists()
     assert len(read_model(tmp_path / "out").history["epochs"]) >= 1
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "train", *map(str, arguments), "--resume"], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    assert "resuming at epoch " in process.stderr.readline()
+    process = Program(["-m", "train", *arguments, "--resume"], **output)
+    assert "resuming at epoch " in process.stdout.readline()
     process.kill()
     process.communicate()
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from browser import ROOT, running_app
 from commands import run_train
+from forked_programs import run_program
 from gradio_client import Client
 from hub_server import HubServer, RefusedError, Response
 from huggingface_hub import SpaceCard, close_session
@@ -313,9 +314,9 @@ def test_a_space_may_be_named_by_its_web_address(ada):
 
 @pytest.mark.slow
 def test_the_command_prints_where_the_space_is(ada):
-    command = [sys.executable, "-m", "train", "deploy", "ada/page", "--model", "ada/one"]
-    printed = subprocess.check_output(command, cwd=ROOT, text=True)
-    assert printed.startswith(f"{ada.url}/spaces/ada/page/commit/")
+    ended = run_program(["-m", "train", "deploy", "ada/page", "--model", "ada/one"], ROOT, dict(os.environ))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(f"{ada.url}/spaces/ada/page/commit/")
 
 
 def put(files, folder):

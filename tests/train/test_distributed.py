@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 
 import pytest
 import torch
 from browser import ROOT
+from forked_programs import run_program
 from models import contents, make_model, save
 from stopping import StopAt
 
@@ -39,15 +38,17 @@ SETTINGS = {
 SAME_LOSS = 1e-4
 STOP_EPOCH, STOP_STEP = 2, 5
 TIMEOUT = 300  # seconds, enough on a busy machine; ends processes that wait for each other for ever
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
-run = partial(subprocess.run, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+
+def run(*arguments, **environment):
+    """Run a Python program to its end, or kill it after TIMEOUT seconds."""
+    whole = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    return run_program(arguments, ROOT, whole, timeout=TIMEOUT)
 
 
 def torchrun(*arguments):
     """Start two processes as users do."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return run([*command, *map(str, arguments)])
+    return run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments)
 
 
 def pair(*arguments):
@@ -55,23 +56,12 @@ def pair(*arguments):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "train", *map(str, arguments)],
-            cwd=ROOT,
-            env=ENVIRONMENT | place | {"RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        said = [process.communicate(timeout=TIMEOUT) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, *both) for process, both in zip(processes, said, strict=True)]
+    with ThreadPoolExecutor(2) as threads:
+        ended = [
+            threads.submit(run, "-m", "train", *arguments, **place, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")
+        ]
+    processes = [process.result() for process in ended]
+    return [(process.returncode, process.stdout, process.stderr) for process in processes]
 
 
 def command(text, out, **changes):
@@ -143,7 +133,7 @@ def test_two_processes_go_on_where_two_have_stopped_to_the_losses_of_one(stopped
 @pytest.mark.slow
 def test_two_processes_that_begin_with_a_model_have_the_losses_of_one(text, tmp_path):
     model = save(make_model(SETTINGS["cell"], vocab="\n a;.ctz"), tmp_path / "model")
-    given = {name: SETTINGS[name] for name in ("batch_size", "seq_length", "device", "precision")}
+    given = {name: SETTINGS[name] for name in ("epochs", "batch_size", "seq_length", "device", "precision")}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     ended = torchrun("-m", "train", "fit", "--text", text, "--out", tmp_path / "two", "--init-from", model, *flags)
     assert ended.returncode == 0, ended.stderr

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from browser import ROOT
+from forked_programs import Program
 
 from charlm.model.folder import read_model
 from train.curve import draw_curves
@@ -17,12 +18,13 @@ SMALL = ["--cell=rnn", "--epochs=2", "--hidden-size=4", "--embedding-size=4", "-
 def test_a_training_whose_progress_nobody_reads_any_more_goes_on_to_its_end(tmp_path):
     text = tmp_path / "cats.txt"
     text.write_text("the cat sat on the mat; the dog sat on the log.\n" * 40)
-    command = [sys.executable, "-m", "train", "fit", "--text", text, "--out", tmp_path / "out", *SMALL]
+    command = ["-m", "train", "fit", "--text", text, "--out", tmp_path / "out", *SMALL]
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as unread:
-        ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=unread, check=False)
-    assert (ended.returncode, ended.stdout) == (0, b"")
+        process = Program(command, folder=ROOT, stdout=subprocess.PIPE, stderr=unread)
+    output, _ = process.communicate()
+    assert (process.returncode, output) == (0, "")
     assert len(read_model(tmp_path / "out").history["epochs"]) == 2
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import ROOT
+from forked_programs import Program
 from models import contents, make_model, save
 
 from charlm.errors import RequestError, TrainingError
@@ -66,9 +67,7 @@ lock.acquire(Path({str(tmp_path)!r}))
 print("locked", flush=True)
 sys.stdin.read()
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with Program(["-c", code], folder=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == "locked\n"
         with FolderLock() as lock, pytest.raises(RequestError, match="another training is running"):
             lock.acquire(tmp_path)
