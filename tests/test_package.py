@@ -55,8 +55,20 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def wheel(source):
-    return build_wheel(source)
+def compilations(tmp_path_factory):
+    """The file to which the compiler of `wheel` adds a letter each time."""
+    return tmp_path_factory.mktemp("compiler") / "compilations"
+
+
+@pytest.fixture(scope="module")
+def wheel(source, compilations):
+    found = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    if found is None:
+        return build_wheel(source)
+    compiler = compilations.with_name("compiler")
+    compiler.write_text(f'#!/bin/sh\nprintf x >> {compilations}\nexec {found} "$@"\n')
+    compiler.chmod(0o755)
+    return build_wheel(source, CC=str(compiler))
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +138,12 @@ def test_the_wheel_brings_the_kernels_for_its_platform_and_any_python(wheel, tmp
     assert f"\nRoot-Is-Purelib: false\nTag: py3-none-{platform}\n" in about
     (tmp_path / SHIPPED.name).write_bytes(files[KERNELS])
     assert CDLL(str(tmp_path / SHIPPED.name)).widest_lanes() in (4, 8, 16)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_kernels_are_compiled_once_though_pip_asks_for_the_metadata_first(wheel, compilations):
+    assert compilations.read_text() == "x"
 
 
 @needs_compiler

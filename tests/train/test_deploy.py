@@ -453,7 +453,7 @@ def test_the_command_in_a_models_card_installs_charlm_from_the_space(ada, tmp_pa
     here = f"git+file://{tmp_path / 'space'}"
     arguments = [each.replace("git+https://huggingface.co/spaces/ada/page", here) for each in arguments]
     # without what is here already, as no network is needed so
-    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(tmp_path / "installed")]
+    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-compile", "--target", str(tmp_path / "installed")]
     subprocess.run([sys.executable, "-m", "pip", *arguments, *offline], cwd=tmp_path, check=True)
     code = "import charlm; charlm.CharLM; print(charlm.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
