@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -78,15 +77,9 @@ def uniform_lm(vocab):
 
 
 def save(model, folder):
-    picture = model.history and _picture(model.config, json.dumps(model.history))
-    write_model(folder, model, model_card(model.config, model.history), picture)
+    card, picture = model_card(model.config, model.history), card_picture(model.config, model.history)
+    write_model(folder, model, card, picture)
     return folder
-
-
-@cache
-def _picture(config, history):
-    """The picture of a card, drawn once for each record: that takes longer than all the rest of saving."""
-    return card_picture(config, json.loads(history))
 
 
 def keep_epochs(folder, *epochs):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+from functools import lru_cache
 from itertools import chain
 from reprlib import repr as short_repr
 from typing import Any, NotRequired, TypedDict
@@ -31,6 +32,8 @@ LARGEST_DRAWN = 10**9  # larger numbers are drawn as this one: their labels do n
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 PARTS = ("train", "val", "test")  # of a text; few records have the last
 FURTHER_LOSSES = ("val_loss_reset256", "test_loss", "also_text_loss")  # of the best epoch, which not every record has
+Point = tuple[float, float]  # of a curve: the number of an epoch and a loss
+Points = tuple[Point, ...]
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
 
 
@@ -187,23 +190,31 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
     Raises MissingPackageError without matplotlib.
     """
     with optional_packages():  # here, because importing it takes half a second
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+        import matplotlib.figure  # noqa: F401
+    curves = tuple((label, _points(history, name)) for name, label in CURVES.items())
+    best, last = history["best"], history["epochs"][-1]["epoch"]
+    return _draw(curves, (_clipped(best["epoch"]), _clipped(best["val_loss"])), _clipped(last), title)
+
+
+def _points(history: HistoryRecord, name: str) -> Points:
+    losses = [(epoch["epoch"], epoch.get(name)) for epoch in history["epochs"]]
+    return tuple((_clipped(number), _clipped(loss)) for number, loss in losses if loss is not None)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=8)  # the record of a run that has ended, of a model that is saved and then published, and so on
+def _draw(curves: tuple[tuple[str, Points], ...], marked: Point, last: float, title: str) -> bytes:
+    """curves: each with its label. marked: the best epoch and its loss. last: the number of the last epoch."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4.2), dpi=120)
     # fixed margins: matplotlib's own layouts draw the figure once more, and a run draws it after each best epoch
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.12, top=0.92)
     axes = figure.subplots()
-    for name, label in CURVES.items():
-        points = [
-            (_clipped(epoch["epoch"]), _clipped(epoch[name]))  # type: ignore[literal-required]
-            for epoch in history["epochs"]
-            if epoch.get(name) is not None
-        ]
+    for label, points in curves:
         if points:
             axes.plot(*zip(*points, strict=True), marker=".", label=label)
-    best, best_loss = _clipped(history["best"]["epoch"]), _clipped(history["best"]["val_loss"])
-    last = _clipped(history["epochs"][-1]["epoch"])
+    best, best_loss = marked
     axes.plot(best, best_loss, "o", markersize=11, markerfacecolor="none", color="black")
     axes.annotate(
         f"best: {best_loss:.4f}, epoch {best}",
@@ -212,7 +223,7 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
         textcoords="offset points",
         ha="right" if 2 * best > last else "left",  # so that the text lies towards the middle of the picture
     )
-    if len(history["epochs"]) == 1:  # matplotlib cannot scale the axes by a single point
+    if last == 1:  # matplotlib cannot scale the axes by a single point
         axes.set_xlim(last - 1, last + 1)
         axes.margins(y=0.25)
     axes.set(xlabel="epoch", ylabel="loss (nats per character)")

@@ -14,6 +14,7 @@ from charlm.errors import ModelFileError
 from charlm.model.config import LARGEST_JSON
 from charlm.model.history import (
     MOST_RECORDED_EPOCHS,
+    _draw,
     draw_curves,
     longest_sample,
     make_history,
@@ -310,9 +311,18 @@ def test_the_picture_is_a_png_of_840_by_504_pixels():
 @pytest.mark.slow
 def test_the_same_record_gives_the_same_bytes_and_another_record_others():
     png = draw_curves(make_record((2.0, 1.5, 1.75)), "title")
+    _draw.cache_clear()
     assert draw_curves(make_record((2.0, 1.5, 1.75)), "title") == png
     assert draw_curves(make_record((2.0, 1.5, 1.7)), "title") != png
     assert draw_curves(make_record((2.0, 1.5, 1.75)), "another") != png
+
+
+def test_the_same_curves_are_drawn_once(monkeypatch):
+    record = make_record((2.0, 1.5, 1.25))
+    png = draw_curves(record, "title")
+    monkeypatch.setattr("matplotlib.figure.Figure", lambda **_: pytest.fail("they were drawn again"))
+    record["run"]["seed"], record["epochs"][0]["sample"] = 7, "another"
+    assert draw_curves(record, "title") is png
 
 
 def test_a_curve_of_the_unseen_text_is_drawn_where_it_was_measured():
