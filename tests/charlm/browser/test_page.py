@@ -462,6 +462,14 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def small_page(tmp_path_factory):
+    """The file of a page with our smallest models, which opens sooner: for what is so with any model."""
+    path = tmp_path_factory.mktemp("small") / "page.html"
+    export_to([str(WEIGHTS / "homework-rnn"), str(WEIGHTS / "names-gru")], path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def lms():
     return {name: CharLM.from_pretrained(WEIGHTS / name) for name in ("shakespeare-rnn", "homework-lstm")}
 
@@ -695,17 +703,17 @@ class TestWrite:
             ({"seed": "1.5"}, "seed is '1.5'; it must be a whole number from 0, or empty for any"),
         ],
     )
-    def test_a_link_that_cannot_be_opened_says_so(self, visit, exported, changes, said):
-        whole = {"a": "shakespeare-rnn", "b": "shakespeare-rnn", "prompt": "x", "length": "9", "temperature": "1"}
+    def test_a_link_that_cannot_be_opened_says_so(self, visit, small_page, changes, said):
+        whole = {"a": "homework-rnn", "b": "homework-rnn", "prompt": "x", "length": "9", "temperature": "1"}
         whole |= {"top_k": "0", "top_p": "1", "seed": "1"}
-        opened = visit(exported, "?" + urllib.parse.urlencode(whole | changes))
+        opened = visit(small_page, "?" + urllib.parse.urlencode(whole | changes))
         assert said in opened.words("notices")
         assert opened.text("output-a") == ""
         opened.generate(20)
         assert opened.words("notices") == ""
 
-    def test_wrong_settings_are_named_and_nothing_is_lost(self, visit, exported):
-        opened = visit(exported)
+    def test_wrong_settings_are_named_and_nothing_is_lost(self, visit, small_page):
+        opened = visit(small_page)
         opened.generate(20)
         before = opened.text("output-a")
         opened.fill(seed="minus one")
@@ -996,8 +1004,8 @@ def test_the_card_and_the_licence_are_on_the_page(visit, exported):
 
 
 @pytest.mark.parametrize("view", ["write", "learn", "inside"])
-def test_an_embedded_view_comes_without_the_rest(visit, exported, view):
-    opened = visit(exported, f"?embed={view}", 900, 600)
+def test_an_embedded_view_comes_without_the_rest(visit, small_page, view):
+    opened = visit(small_page, f"?embed={view}", 900, 600)
     assert opened.page.locator(f"#view-{view}").is_visible()
     assert not opened.page.locator(".top").is_visible()
     assert [each for each in VIEWS if each != view and opened.page.locator(f"#view-{each}").is_visible()] == []
@@ -1027,10 +1035,10 @@ def test_scripts_on_the_page_use_the_models(visit, exported, lms):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("view", VIEWS)
-def test_axe_finds_nothing_serious(visit, exported, view, scheme):
+def test_axe_finds_nothing_serious(visit, small_page, view, scheme):
     # axe looks at each character of a text by itself, and needs seconds for the whole of the one that is there
     fragment = fragment_with(SCENE[:300]) if view == "inside" else ""
-    opened = visit(exported, f"?view={view}{fragment}", color_scheme=scheme)
+    opened = visit(small_page, f"?view={view}{fragment}", color_scheme=scheme)
     if view == "write":
         opened.page.get_by_text("More settings").click()
         opened.generate(100)
@@ -1040,19 +1048,19 @@ def test_axe_finds_nothing_serious(visit, exported, view, scheme):
         opened.page.locator("#share").click()
     if view == "inside":
         for side in "ab":
-            opened.wait_for(f"seen-{side}", 300)
+            opened.wait_for(f"seen-{side}", 100)
         opened.page.locator("#seen-a .heat-text span").nth(50).hover()
     assert serious_violations(opened.page) == []
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_the_keyboard_reaches_every_control_which_shows_it_and_has_a_name(visit, exported, view):
-    opened = visit(exported, f"?view={view}", reduced_motion="reduce")
+def test_the_keyboard_reaches_every_control_which_shows_it_and_has_a_name(visit, small_page, view):
+    opened = visit(small_page, f"?view={view}", reduced_motion="reduce")
     check_keyboard(opened.page)
 
 
-def test_the_keyboard_alone_writes_and_changes_the_view(visit, exported):
-    opened = visit(exported)
+def test_the_keyboard_alone_writes_and_changes_the_view(visit, small_page):
+    opened = visit(small_page)
     opened.page.locator("#prompt").focus()
     opened.fill(length="30")
     opened.page.keyboard.press("Enter")  # in a field of one line
@@ -1064,8 +1072,8 @@ def test_the_keyboard_alone_writes_and_changes_the_view(visit, exported):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_phone_shows_all_without_scrolling_sideways(visit, exported, view):
-    opened = visit(exported, f"?view={view}", 360, 740, has_touch=True)
+def test_a_phone_shows_all_without_scrolling_sideways(visit, small_page, view):
+    opened = visit(small_page, f"?view={view}", 360, 740, has_touch=True)
     if view == "write":
         opened.generate(100)
         for name in ("generate", "stop", "continue", "share"):  # within reach of the thumb
@@ -1108,8 +1116,8 @@ def test_what_a_browser_lacks_is_done_without(visit, exported, lms, before, said
     assert said in opened.words("progress-a")
 
 
-def test_a_browser_that_cannot_read_the_page_is_told_what_to_use(go_to, exported):
-    opened = go_to(exported, before="delete window.DecompressionStream;")
+def test_a_browser_that_cannot_read_the_page_is_told_what_to_use(go_to, small_page):
+    opened = go_to(small_page, before="delete window.DecompressionStream;")
     opened.wait_for_words("notices", "a current Chrome, Edge, Firefox or Safari")
 
 
