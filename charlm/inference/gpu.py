@@ -383,11 +383,12 @@ class NetworkState:
 class NetworkReader:
     """A network as the scorer's BlockReader (`charlm.inference.scoring`).
 
-    stretches, longest_stretch, check_interval: longer than the engine's, since each call of a torch layer takes
-        a while to begin.
+    stretches: all worth it when they are short, since the time of a call of a torch layer hardly depends on them.
+    longest_stretch, check_interval: longer than the engine's, since each such call takes a while to begin.
     """
 
-    stretches = 32
+    stretches = first_stretches = 32
+    long_stretch = 2**15
     longest_stretch = 2**15
     check_interval = 256
 

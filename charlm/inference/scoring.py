@@ -23,15 +23,16 @@ from charlm.vocab import Ids
 
 Surprisals = NDArray[np.float64]
 
-SHORTEST_STRETCH = 1024  # symbols, long against the some hundred that are read twice
+SHORTEST_STRETCH = 1024  # symbols, long against the some hundred that are read twice by most models
 # Units lie between -1 and 1. Rounding alone keeps readings apart by about 1e-6 that began in the same state.
 STATE_TOLERANCE = 5e-5
-LAST_CHECK = 2048  # symbols; a stretch that does not agree until then is read to its end
+LAST_CHECK = 4096  # symbols; a stretch that does not agree until then is read to its end
 
 # Of the engine
-LONGEST_ENGINE_STRETCH = 4096  # symbols
-UNITS_PER_THREAD = 16_384  # of all stretches that a thread reads side by side: more stretches of a small model
-MOST_STRETCHES_PER_THREAD = 64
+LONG_ENGINE_STRETCH = 4096  # symbols that pay for another stretch in a thread: large models remember 1000 to 3000
+LONGEST_ENGINE_STRETCH = 8192  # symbols
+UNITS_PER_THREAD = 8192  # of all stretches that a thread reads side by side: more stretches of a small model
+MOST_STRETCHES_PER_THREAD = 32
 ENGINE_CHECK_INTERVAL = 64  # symbols of each stretch between two comparisons of states
 MOST_SCORING_THREADS = 8  # more would only take more memory
 
@@ -55,11 +56,14 @@ S = TypeVar("S", bound=ScoringState)
 class BlockReader(Protocol[S]):
     """What reads for the scorer: the engine, or a torch network.
 
-    stretches: how many it reads side by side. longest_stretch: in symbols. check_interval: symbols between two
-    comparisons of states.
+    stretches: how many it reads side by side. first_stretches: how many of them are worth it when each has
+    SHORTEST_STRETCH symbols; the others take long_stretch. longest_stretch: in symbols. check_interval: symbols between
+    two comparisons of states.
     """
 
     stretches: int
+    first_stretches: int
+    long_stretch: int
     longest_stretch: int
     check_interval: int
 
@@ -111,8 +115,10 @@ class _Block(Generic[S]):
         """start: the state before the block. ids: (N + 1,)."""
         self._reader, self._threads = reader, threads
         # 1) cut the block into stretches of equal length; neighbours share a symbol
-        stretches = min(max(1, (len(ids) - 1) // SHORTEST_STRETCH), reader.stretches)
-        length = (len(ids) - 1) // stretches
+        symbols = len(ids) - 1
+        first = min(symbols // SHORTEST_STRETCH, reader.first_stretches)
+        stretches = min(max(1, first, symbols // reader.long_stretch), reader.stretches)
+        length = symbols // stretches
         self._ids = ids[np.arange(length + 1)[:, None] + np.arange(stretches) * length]
         self._surprisals = np.empty((length, stretches))
         zero = reader.zero_state()
@@ -172,8 +178,13 @@ class _Block(Generic[S]):
 
 
 class EngineReader:
-    """The engine as a BlockReader, on all cores."""
+    """The engine as a BlockReader, on all cores.
 
+    first_stretches: one for each thread. Several in a thread are read at three quarters of the time, which is less than
+    what reading short stretches again takes.
+    """
+
+    long_stretch = LONG_ENGINE_STRETCH
     longest_stretch = LONGEST_ENGINE_STRETCH
     check_interval = ENGINE_CHECK_INTERVAL
 
@@ -182,7 +193,8 @@ class EngineReader:
         self._engine, self._release = engine, release
         most = min(UNITS_PER_THREAD // engine.units, MOST_LOGITS // engine.symbols)
         per_thread = min(MOST_STRETCHES_PER_THREAD, max(1, most))
-        self.stretches = count_scoring_threads() * per_thread
+        self.first_stretches = count_scoring_threads()
+        self.stretches = self.first_stretches * per_thread
 
     def zero_state(self) -> State:
         """See BlockReader."""

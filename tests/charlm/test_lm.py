@@ -568,6 +568,7 @@ def test_a_text_may_be_scored_in_pieces_of_any_size(tmp_path, monkeypatch, cell,
     monkeypatch.setattr("charlm.inference.scoring.EngineReader.longest_stretch", 40)
     monkeypatch.setattr("charlm.inference.gpu.NetworkReader.longest_stretch", 40)
     monkeypatch.setattr("charlm.inference.scoring.SHORTEST_STRETCH", 30)
+    monkeypatch.setattr("charlm.inference.scoring.EngineReader.long_stretch", 30)
     monkeypatch.setattr("charlm.inference.scoring.MOST_STRETCHES_PER_THREAD", 16)
     monkeypatch.setattr("charlm.inference.scoring.count_scoring_threads", lambda: 2)
     lm, text = forgetting_lm(cell), random_text(VOCAB, 3000)

@@ -98,7 +98,8 @@ def test_a_long_text_is_read_side_by_side_to_the_loss_of_reading_it_in_order(for
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_engine_reads_to_the_same_loss_and_releases_the_text_after_every_pass(tmp_path, monkeypatch, cell):
     monkeypatch.setattr("charlm.inference.scoring.SHORTEST_STRETCH", 16)
-    monkeypatch.setattr("charlm.inference.scoring.LONGEST_ENGINE_STRETCH", 64)
+    monkeypatch.setattr(EngineReader, "long_stretch", 16)
+    monkeypatch.setattr(EngineReader, "longest_stretch", 64)
     save(make_model(cell), tmp_path / "model")
     lm, releases = CharLM.from_pretrained(tmp_path / "model", device="cpu"), []
     ids = random_ids(10_000)

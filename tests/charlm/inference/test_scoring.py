@@ -42,6 +42,7 @@ def cut(longest=32, shortest=16, at_once=4, last_check=24, workers=2, most_rows=
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(EngineReader, "longest_stretch", longest)
         monkeypatch.setattr(scoring, "SHORTEST_STRETCH", shortest)
+        monkeypatch.setattr(EngineReader, "long_stretch", shortest)
         monkeypatch.setattr(EngineReader, "check_interval", at_once)
         monkeypatch.setattr(scoring, "LAST_CHECK", last_check)
         monkeypatch.setattr(scoring, "MOST_STRETCHES_PER_THREAD", most_rows)
