@@ -74,7 +74,8 @@ FIRST_SYMBOL = "A"
 MOST_WITH_SYMBOLS = {65: 1024, 5000: 512}  # units
 ENDLESS = 10**9  # characters
 STRETCH = 16  # characters between two looks at the clock
-STRETCH_WORK = 200_000_000  # multiplications of our stretches: of small models they are longer
+STRETCH_WORK = 200_000_000  # multiplications of our stretches: of small models they are longer,
+LONGEST_STRETCH = 10_000  # but not than this
 TURNS = 5
 STREAMS, BATCH_TURNS = 64, 2
 ALL_THREADS = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
@@ -91,8 +92,9 @@ START_SECONDS, START_MEGABYTES = 0.6, 90
 PEAK = """
 import sys, time
 import numpy, torch
-array = numpy.ones((2048, 2048), numpy.float32)
-tensor = torch.ones(2048, 2048)
+size = int(sys.argv[1])
+array = numpy.ones((size, size), numpy.float32)
+tensor = torch.ones(size, size)
 print(torch.get_num_threads(), flush=True)
 for seconds in sys.stdin:
     end, times = time.perf_counter() + float(seconds), []
@@ -101,7 +103,7 @@ for seconds in sys.stdin:
             start = time.perf_counter()
             multiply(matrix, matrix)
             times.append(time.perf_counter() - start)
-    print(2 * 2048**3 / min(times), flush=True)
+    print(2 * size**3 / min(times), flush=True)
 """
 WRITE = """
 import sys
@@ -141,7 +143,7 @@ class Ours:
     """
 
     def __init__(self, lm: CharLM) -> None:
-        self.length = max(STRETCH, STRETCH_WORK // lm.engine.work)
+        self.length = min(max(STRETCH, STRETCH_WORK // lm.engine.work), LONGEST_STRETCH)
         self._characters = lm.stream(FIRST_SYMBOL, ENDLESS, temperature=1, seed=0)
 
     def write(self) -> None:
@@ -519,6 +521,9 @@ def parse() -> argparse.Namespace:
         default=300_000,
         help="in the text that is scored (%(default)s); fewer in layers of more than 512 units",
     )
+    parser.add_argument(
+        "--product", type=int, default=2048, help="rows and columns of the product that measures the peak (%(default)s)"
+    )
     parser.add_argument("--starts", type=int, default=5, help="of fresh processes of each kind (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser.parse_args()
@@ -534,7 +539,8 @@ def main() -> None:
         for cell in args.cells
         if size <= MOST_WITH_SYMBOLS.get(symbols, size)
     ]
-    with Popen([sys.executable, "-c", PEAK], env=ALL_THREADS, text=True, stdin=PIPE, stdout=PIPE) as process:
+    command = [sys.executable, "-c", PEAK, str(args.product)]
+    with Popen(command, env=ALL_THREADS, text=True, stdin=PIPE, stdout=PIPE) as process:
         peak = Peak(process)
         works, gpu_turns = len({1, peak.threads}) + 5, 2 * args.turns * torch.cuda.is_available()
         total = len(cases) * (works * args.turns + 2 * BATCH_TURNS + 1 + gpu_turns) + 2 * args.starts

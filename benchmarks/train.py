@@ -148,17 +148,17 @@ class PlainWindows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.tensor(self._ids[place : place + LENGTH]), torch.tensor(self._ids[place + 1 : place + LENGTH + 1])
 
 
-def matrix_peak(precision: str) -> float:
+def matrix_peak(precision: str, largest: int = LARGEST_PRODUCT) -> float:
     """Return the floating-point operations per second of the machine in a large matrix product.
 
-    The product is of LARGEST_PRODUCT³, or smaller where that would take longer than PEAK_SECONDS: the size is doubled,
+    The product is of `largest`³, or smaller where that would take longer than PEAK_SECONDS: the size is doubled,
     which takes eight times the operations, only while the time so far shows that this is affordable.
     """
     size = SMALLEST_PRODUCT
     while True:
         left, right = (torch.ones(size, size, dtype=DTYPES[precision]) for _ in range(2))
         seconds = min(seconds_of(lambda left=left, right=right: torch.mm(left, right)) for _ in range(REPETITIONS))
-        if size == LARGEST_PRODUCT or 8 * seconds * REPETITIONS > PEAK_SECONDS:
+        if size >= largest or 8 * seconds * REPETITIONS > PEAK_SECONDS:
             return 2 * size**3 / seconds
         size *= 2
 
@@ -299,6 +299,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10, help="seconds for each figure (%(default)s)")
     parser.add_argument("--turns", type=int, default=TURNS, help="into which these seconds are cut (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(%(default)s)")
+    parser.add_argument(
+        "--product",
+        type=int,
+        default=LARGEST_PRODUCT,
+        help="rows and columns of the largest product that measures the peak (%(default)s)",
+    )
     parser.add_argument("--precision", choices=["auto", *DTYPES], default="auto")
     parser.add_argument(
         "--chars", type=int, default=1_115_394, help="length of the text, of which an epoch is timed (%(default)s)"
@@ -316,7 +322,8 @@ def main() -> None:
     """Measure and print what the command line asks for."""
     args = parse()
     torch.set_num_threads(args.threads)
-    peaks = {precision: matrix_peak(precision) for precision in DTYPES if precision != "bf16" or computes_bf16()}
+    precisions = [precision for precision in DTYPES if precision != "bf16" or computes_bf16()]
+    peaks = {precision: matrix_peak(precision, args.product) for precision in precisions}
     texts = {symbols: synthetic_text(args.chars, symbols) for symbols in args.symbols}
     cases = [(cell, size, symbols) for symbols in texts for size in args.sizes for cell in args.cells]
     with tqdm(total=len(cases) * 4 * args.turns, file=sys.stderr, desc="measuring", leave=False) as bar:

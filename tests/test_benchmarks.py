@@ -13,6 +13,7 @@ from collections import defaultdict
 import pytest
 import torch
 from browser import ROOT
+from forked_programs import run_program
 from rich.console import Console
 from torch import nn
 
@@ -25,10 +26,16 @@ def load_benchmark(name):
     return module
 
 
+def printed_by(*command):
+    """What a script prints, whose first lines set the environment that the forks of all programs have here."""
+    ended = run_program(command, ROOT, dict(os.environ))
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 @pytest.fixture(scope="module")
 def report():
     command = [
-        sys.executable,
         "benchmarks/train.py",
         "--json",
         "--sizes",
@@ -42,8 +49,10 @@ def report():
         "1",
         "--threads",
         "1",
+        "--product",
+        "256",
     ]
-    return json.loads(subprocess.check_output([*command, "--chars", "100000"], cwd=ROOT, text=True))
+    return json.loads(printed_by(*command, "--chars", "100000"))
 
 
 @pytest.mark.slow
@@ -127,18 +136,14 @@ def test_a_table_is_printed_for_people(report):
 
 
 GENERATE = [
-    sys.executable,
     *("benchmarks/generate.py", "--seconds", "0.01", "--turns", "1", "--chars", "3000", "--starts", "1"),
+    *("--product", "256"),
 ]
 
 
 @pytest.fixture(scope="module")
 def written():
-    return json.loads(
-        subprocess.check_output(
-            [*GENERATE, "--json", "--sizes", "8", "40", "--symbols", "65", "300"], cwd=ROOT, text=True
-        )
-    )
+    return json.loads(printed_by(*GENERATE, "--json", "--sizes", "8", "40", "--symbols", "65", "300"))
 
 
 @pytest.mark.slow
@@ -180,9 +185,7 @@ def test_fresh_processes_are_measured_by_themselves(written):
 
 @pytest.mark.slow
 def test_what_is_asked_of_writing_is_printed_for_people():
-    printed = subprocess.check_output(
-        [*GENERATE, "--cells", "lstm", "--sizes", "256", "--symbols", "65", "100"], cwd=ROOT, text=True
-    )
+    printed = printed_by(*GENERATE, "--cells", "lstm", "--sizes", "256", "--symbols", "65", "100")
     for shown in (
         "lstm 2×256",
         "lstm 2×256, 100 symbols",
@@ -199,7 +202,8 @@ def test_what_is_asked_of_writing_is_printed_for_people():
 def test_another_processor_can_be_measured_as_the_document_about_speed_does():
     less = {"CHARLM_KERNELS": "plain", "OPENBLAS_CORETYPE": "Haswell", "ATEN_CPU_CAPABILITY": "avx2"}
     small = ["--cells", "rnn", "--sizes", "8", "--symbols", "65"]
-    printed = subprocess.check_output([*GENERATE, *small, "--json"], cwd=ROOT, text=True, env=os.environ | less)
+    command = [sys.executable, *GENERATE, *small, "--json"]  # by itself: libraries read that when they are imported
+    printed = subprocess.check_output(command, cwd=ROOT, text=True, env=os.environ | less)
     measured = json.loads(printed)
     assert measured["engine"] == "compiled kernels (SSE2)" or platform.machine() != "x86_64"
     assert len(measured["rows"]) == 1
