@@ -25,16 +25,16 @@ SETTINGS = (
 )
 
 
-def texts(model, settings):
-    """The texts of a bundled model, of the seeds from SEED on."""
-    lm = CharLM.from_pretrained(bundled_models() / model, device="cpu")
+def texts(lm, settings):
+    """The texts of a model, of the seeds from SEED on."""
     return [sample.text for sample in lm.generate_many("", TEXTS, LENGTH, **settings, seed=SEED)]
 
 
 def digests(model, some=SETTINGS):
     """The SHA-256 of each text of a bundled model, by its settings."""
+    lm = CharLM.from_pretrained(bundled_models() / model, device="cpu")
     return {
-        json.dumps(settings): [hashlib.sha256(text.encode()).hexdigest() for text in texts(model, settings)]
+        json.dumps(settings): [hashlib.sha256(text.encode()).hexdigest() for text in texts(lm, settings)]
         for settings in some
     }
 
