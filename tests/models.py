@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from hypothesis import strategies as st
 
 from charlm.errors import ModelFileError
 from charlm.inference.sampling import Sampler, SamplingSettings
@@ -21,6 +23,9 @@ VOCAB = "\n abcdeé한😀"
 
 # the same examples at every run, no time limit on a busy machine, nothing remembered on disk
 laws = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+# what st.text() draws, every text that UTF-8 can hold; but to know it, Hypothesis encodes each symbol that there is
+any_text = partial(st.text, st.characters(exclude_categories=["Cs"]))
 
 
 def make_config(cell="lstm", vocab=VOCAB, embedding_size=5, hidden_size=8, num_layers=2, dropout=0.5):

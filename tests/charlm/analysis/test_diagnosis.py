@@ -4,7 +4,7 @@ import pytest
 from browser import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from models import laws, make_record
+from models import any_text, laws, make_record
 
 from charlm.analysis import diagnosis
 from charlm.analysis.diagnosis import SEED_NOISE, Place, find_leak, find_rise, find_spike, fluctuation
@@ -173,7 +173,7 @@ def test_each_remark_names_the_places_on_the_curves_that_it_is_about():
 
 
 number = st.floats(allow_nan=False, allow_infinity=False)
-anything = st.recursive(st.none() | st.booleans() | number | st.text(), lambda inner: st.lists(inner, max_size=3))
+anything = st.recursive(st.none() | st.booleans() | number | any_text(), lambda inner: st.lists(inner, max_size=3))
 
 
 @st.composite
@@ -194,7 +194,7 @@ def wild_record(draw):
 
 @pytest.mark.slow
 @laws
-@given(st.lists(st.tuples(st.text(max_size=200), wild_record()), max_size=4))
+@given(st.lists(st.tuples(any_text(max_size=200), wild_record()), max_size=4))
 def test_whatever_stands_in_a_record_can_be_read(records):
     for said in read_curves(records):
         assert isinstance(said, str)

@@ -10,9 +10,8 @@ import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hypothesis import example, given
-from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from models import VOCAB, laws, make_config, make_model, make_record, save
+from models import VOCAB, any_text, laws, make_config, make_model, make_record, save
 
 from charlm.model.card import KNOWN_TEXTS, model_card
 from charlm.model.cells import CELLS
@@ -210,7 +209,7 @@ def test_the_model_that_training_began_with_is_named_if_the_hub_has_it(init_from
 
 @pytest.mark.slow
 @laws
-@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=80))
+@given(any_text(max_size=40), any_text(max_size=40), any_text(max_size=80))
 @example("no", "1:30", "---\n...\n--- |\n")
 @example("\x85\u2028\ufeff", "\x00\x1b", "  \n\n # \t\r\n")
 @example("tinyshakespeare", "karpathy/x", "😀" * 80)
