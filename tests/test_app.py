@@ -4,7 +4,6 @@ import json
 import os
 import re
 
-import openai
 import pytest
 from browser import ROOT
 from forked_programs import run_program
@@ -160,6 +159,8 @@ def test_the_api_streams_a_text_that_grows(app):
 
 
 def test_openais_client_streams_what_the_model_writes_as_it_is_written(app):
+    import openai  # here, because it takes as long as many tests, and each process would import it to collect them
+
     lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
     with openai.OpenAI(api_key="none", base_url=f"{app}/v1", max_retries=0) as client:
         assert "shakespeare-lstm" in [model.id for model in client.models.list()]

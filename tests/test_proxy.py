@@ -4,7 +4,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-import openai
 import pytest
 from browser import ROOT, running_app
 from gradio_client import Client
@@ -62,6 +61,8 @@ def test_a_trained_model_is_downloaded_through_the_proxy(proxied, visit):
 
 
 def test_the_clients_of_the_api_and_of_mcp_find_their_way(proxied):
+    import openai  # here, because it takes as long as many tests, and each process would import it to collect them
+
     client = Client(f"{proxied}/", verbose=False)
     assert [model["name"] for model in client.predict(api_name="/models")] == ["shakespeare-rnn"]
     text = client.predict("shakespeare-rnn", "Apple", 40, 0.8, 0, 1, 1, api_name="/generate")
