@@ -1743,11 +1743,11 @@ const TASKS = {
 
   /** Return the surprisals of ids, (N,), and what was likeliest in each place; NaN and nothing for the first. */
   *inspect(engine, { ids }) {
-    const reader = new Reader(engine);
     const surprisals = new Float64Array(ids.length).fill(NaN);
     const likeliest = ids.length ? [[]] : [];
-    for (let place = 0; place + 1 < ids.length; place++) {
-      reader.advance(ids[place]);
+    const isKept = ids.length <= MOST_KEPT; // whoever looks at a text asks for the gates of a unit next
+    for (const [reader, place] of isKept ? keepHidden(engine, ids) : readEach(engine, ids)) {
+      if (place + 1 === ids.length) continue;
       const logits = reader.predict();
       const surprisal = surprisalsOf(logits);
       surprisals[place + 1] = surprisal(ids[place + 1]);
@@ -1800,19 +1800,30 @@ const TASKS = {
 /** Read ids; return the hidden states after each, (N, L, H). Those of the last ids are kept, so that one unit after
     another, or a threshold that moves, needs no reading. */
 function* readHidden(engine, ids) {
-  const { lastRead, config } = engine;
+  const { lastRead } = engine;
   const isLast = lastRead.ids?.length === ids.length && ids.every((id, place) => id === lastRead.ids[place]);
-  if (isLast) return lastRead.hidden;
-  const reader = new Reader(engine);
-  const size = config.num_layers * config.hidden_size;
+  if (!isLast) for (const _ of keepHidden(engine, ids)) yield;
+  return engine.lastRead.hidden;
+}
+
+/** Read ids, as `readEach` does, and keep the hidden states for `readHidden`. */
+function* keepHidden(engine, ids) {
+  const size = engine.config.num_layers * engine.config.hidden_size;
   const hidden = new Float32Array(ids.length * size);
-  for (let place = 0; place < ids.length; place++) {
-    reader.advance(ids[place]);
+  for (const [reader, place] of readEach(engine, ids)) {
     hidden.set(reader.unitStates().hidden, place * size);
-    yield;
+    yield [reader, place];
   }
   engine.lastRead = { ids, hidden };
-  return hidden;
+}
+
+/** Read ids; yield the reader after each, with its place. */
+function* readEach(engine, ids) {
+  const reader = new Reader(engine);
+  for (let place = 0; place < ids.length; place++) {
+    reader.advance(ids[place]);
+    yield [reader, place];
+  }
 }
 
 /** Return the sums of a gate of a unit along a text, {input, total} as CELL_STEPS has them, (N,) each.
