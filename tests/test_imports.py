@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from browser import ROOT
@@ -156,15 +157,18 @@ SOURCES = {
 }
 
 
+@cache
 def imports(module):
+    """Every name that a module imports, and every module that it imports one from."""
+    names = set()
     for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = module.split(".")[: -node.level] if node.level else []
             source = ".".join([*package, *([node.module] if node.module else [])])
-            yield from (f"{source}.{alias.name}" for alias in node.names)
-            yield source
+            names |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
 
 
 def test_every_module_has_its_place_in_the_order():
