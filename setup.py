@@ -22,8 +22,8 @@ class Package(Distribution):
     """A distribution that belongs to a platform if it has the kernels."""
 
     def has_ext_modules(self) -> bool:  # noqa: D102
-        # pip asks for the metadata first, which are the same with and without kernels, in a process of its own
-        return "dist_info" not in self.commands and kernels() is not None
+        # a source distribution has none; and pip asks for the metadata first, in a process of its own
+        return not {"dist_info", "sdist"}.intersection(self.commands) and kernels() is not None
 
 
 class BuildPackage(build_py):
