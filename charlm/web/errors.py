@@ -11,8 +11,10 @@ import gradio as gr
 
 from charlm.errors import CharLMError
 
-# For events of the page: no spinner over components that show their progress themselves, and no place in the API.
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# For events of the page: no spinner over components that show their progress themselves, and no place in the API. Even
+# where it shows none, Gradio's client tells the progress of each event, at each of its values, to all components that
+# any event before it had as outputs, and copies their values for that; so here it is shown on no component.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 
 
 def for_page(handler: Callable[..., Any]) -> Callable[..., Any]:

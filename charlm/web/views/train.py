@@ -1,7 +1,10 @@
 """The view *Train*: a model of the visitor's own text, with its curves and samples while it trains."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import wraps
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +25,10 @@ from charlm.web.views.train_parts import (
     lay_out_results,
     lay_out_status,
 )
+
+Updates = Generator[list[Any], None, None]  # of components, each list one for each of them
+
+NOTHING = object()  # which no value equals
 
 # JavaScript of an event, see static/page.js: what is shown belongs to the text and the settings at the start.
 CHANGED = """(started, text, start, cell, size, minutes) => charlm.changes(
@@ -64,7 +71,7 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
         text_name: str,
         request: gr.Request,
         on_cpu: bool = False,
-    ) -> Iterator[list[Any]]:
+    ) -> Updates:
         asked: Any = {"text": text, "start": start, "cell": cell, "size": size, "minutes": minutes}
         model, visitor = registry[start] if start else None, request.session_hash or ""
         for progress in queue.train(text, cell, size, visitor, on_cpu=on_cpu, start=model, minutes=minutes):
@@ -74,12 +81,12 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
 
     def train_on_cpu(
         text: str, start: str, cell: str, size: str, minutes: float, text_name: str, request: gr.Request
-    ) -> Iterator[list[Any]]:
+    ) -> Updates:
         yield from train(text, start, cell, size, minutes, text_name, request, on_cpu=True)
 
     for button, handler in ((fields.train, train), (results.on_cpu, train_on_cpu)):
         button.click(
-            for_page(handler),
+            for_page(_only_changes(handler)),
             [*settings, fields.text_name],
             [*controls, *results, started],
             concurrency_limit=MOST_WAITING + 2,  # one more than run and wait: it is told that the queue is full
@@ -90,6 +97,24 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
     for field in (started, *settings):
         field.change(None, [started, *settings], changed, js=CHANGED, **QUIET)
     return TrainView(results.trained, write, fields)
+
+
+def _only_changes(handler: Callable[..., Updates]) -> Callable[..., Updates]:
+    """Let a stream skip each value that is the one before, which Gradio's client would take for another.
+
+    Twice a second it would set 19 components anew, hide and show some, and wait for a frame for each of these.
+    """
+
+    @wraps(handler)
+    def stream(*args: Any) -> Updates:
+        before: list[Any] = []
+        with closing(handler(*args)) as updates:  # or a training would go on without a reader
+            for values in updates:
+                pairs = zip_longest(values, before, fillvalue=NOTHING)
+                yield [gr.skip() if value == old else value for value, old in pairs]
+                before = values
+
+    return stream
 
 
 def _connect_controls(queue: TrainingQueue, controls: Controls) -> None:
