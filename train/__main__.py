@@ -61,6 +61,10 @@ TEACHER_HELP = (
     "their predictions is learnt"
 )
 TEACHER_WEIGHT_HELP = "share of the teachers in what is learnt; the rest is that of the text (default 0.5)"
+TEACHERS_WRITE_HELP = (
+    "characters that the teachers also write for it to learn from, several times as many as the text has; what they "
+    "predict there is not learnt by heart"
+)
 MINUTES = 0.1, 100_000.0  # that may be asked for
 MINUTES_HELP = (
     "in place of --epochs: the time for the whole run; the size and the settings that learn most in it on this machine "
@@ -104,6 +108,8 @@ def run_fit(args: argparse.Namespace) -> None:
         raise RequestError("--also-text measures what the model of --init-from forgets; give both, or leave both out")
     if args.teacher_weight is not None and not args.teacher:
         raise RequestError("--teacher-weight says how much --teacher counts; give both, or leave both out")
+    if args.teachers_write is not None and not args.teacher:
+        raise RequestError("--teachers-write needs a model that writes; give a --teacher, or leave it out")
     if args.push_to_hub is not None:
         from charlm.publishing import check_can_push
 
@@ -121,7 +127,7 @@ def run_fit(args: argparse.Namespace) -> None:
     report = JsonReport() if args.json_lines and is_main_process() else Report()
     start = load_start_model(args.init_from) if args.init_from is not None else None
     weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
-    teachers = load_teachers(args.teacher, weight) if args.teacher else None
+    teachers = load_teachers(args.teacher, weight, args.teachers_write or 0) if args.teacher else None
     config = config if start is None else TrainConfig(**start.settings(given))
     budget = None
     if args.minutes is not None:
@@ -171,6 +177,8 @@ def check_minutes(args: argparse.Namespace, processes: int) -> None:
         raise RequestError("--minutes chooses the number of epochs: give --minutes or --epochs, not both")
     if args.init_from is not None:
         raise RequestError("--minutes chooses the size of a new model: with --init-from, give --epochs")
+    if args.teachers_write is not None:
+        raise RequestError("--minutes plans for the text alone: with --teachers-write, give --epochs")
     if processes > 1:
         raise RequestError(
             f"--minutes measures the speed of one process, and torchrun has started {processes}: give --epochs"
@@ -390,6 +398,7 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     groups[TRAINING].add_argument("--minutes", type=float, metavar="M", help=MINUTES_HELP)
     groups[TRAINING].add_argument("--teacher", action="append", metavar="FOLDER_OR_REPO", help=TEACHER_HELP)
     groups[TRAINING].add_argument("--teacher-weight", type=float, metavar="X", help=TEACHER_WEIGHT_HELP)
+    groups[TRAINING].add_argument("--teachers-write", type=int, metavar="N", help=TEACHERS_WRITE_HELP)
     groups[TRAINING].add_argument("--resume", action="store_true", help=RESUME_HELP)
     groups[TEXT].add_argument("--keep-epochs", action="store_true", help=KEEP_EPOCHS_HELP)
     publishing = groups[PUBLISHING]

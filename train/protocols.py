@@ -135,6 +135,10 @@ class Holdout(Protocol):
         """See Protocol.training_ids."""
         return self._train
 
+    def train_first_on(self, ids: SmallIds) -> None:
+        """Put further ids (N,) in front of the text that trains."""
+        self._train = np.concatenate([ids.astype(self._train.dtype), self._train])
+
     def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:
         """See Protocol.epoch_losses."""
         return {"val_loss": carried_loss(network, self._val, self.release, engine), "unseen_loss": None}

@@ -3,11 +3,17 @@
 Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), at temperature 1. The predictions of
 several teachers are averaged: this ensemble predicts better than each of its members, and the student learns most of
 that.
+
+Teachers that were trained on the same text know it partly by heart, so what they predict there says little more than
+the text itself. On a text that they have written they predict as they would on any other, and it can be as long as one
+likes (Buciluă, Caruana and Niculescu-Mizil, "Model Compression", 2006).
 """
 
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from charlm.checks import check_number
+from charlm.checks import check_number, check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Array, Reader
 from charlm.inference.sampling import MOST_LOGITS, log_softmax
+from charlm.inference.scoring import count_scoring_threads
 from charlm.vocab import Ids, Vocab
 
 from .encode import SmallIds
@@ -30,6 +37,8 @@ from .protocols import Holdout, Protocol
 
 DEFAULT_WEIGHT = 0.5
 STREAMS = 16  # parts of the text that a teacher reads side by side, each from the zero state
+WRITTEN_TEXTS = 64  # that a teacher writes side by side
+MOST_WRITTEN = 10**9  # characters
 SHOWN_SYMBOLS = 8  # in a message
 
 
@@ -57,36 +66,65 @@ class TaughtTargets:
 class Teachers:
     """The models whose predictions a training learns, and the share of these predictions in its targets.
 
-    Raises RequestError when built with a weight that is not between 0 and 1.
+    written_chars: how many characters the teachers write, in equal parts, for the training to learn from as well.
+
+    Raises RequestError when built with a weight that is not between 0 and 1, or a wrong number of characters.
     """
 
     models: Sequence[NamedModel]
     weight: float = DEFAULT_WEIGHT
+    written_chars: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", check_number("teacher_weight", self.weight, 0, 1))
+        check_whole("teachers_write", self.written_chars, 0, MOST_WRITTEN)
 
     def record(self) -> dict[str, Any]:
         """Return what `run` of history.json says about them."""
-        return {"teachers": [model.record() for model in self.models], "teacher_weight": self.weight}
+        about = {"teachers": [model.record() for model in self.models], "teacher_weight": self.weight}
+        return about | ({"teachers_write": self.written_chars} if self.written_chars else {})
 
-    def read(
-        self, protocol: Protocol, folder: Path, say: Callable[[str], None], interrupts: Interrupts
+    def teach(
+        self, protocol: Protocol, folder: Path, seed: int, say: Callable[[str], None], interrupts: Interrupts
     ) -> TaughtTargets:
-        """Let the teachers read the text that trains; return the mean of their predictions, in a file in `folder`.
+        """Let the teachers write, put that in front of the text that trains, and let them read all of it.
 
-        The file has no name, so it is gone when the training ends, however it ends. say: takes lines for the user.
+        Return the mean of their predictions, in a file in `folder`. It has no name, so it is gone when the training
+        ends, however it ends. seed: of what is written. say: takes lines for the user.
 
         Raises RequestError for a protocol whose sequences are not read in order, a symbol that a teacher does not know,
         or a disk that has no room for the file; KeyboardInterrupt when a signal comes.
         """
         if not isinstance(protocol, Holdout):
             raise RequestError("--teacher needs the protocol holdout, which reads the text in its order")
-        ids, symbols = protocol.training_ids(), len(protocol.vocab)
         columns = [_columns(model, protocol.vocab) for model in self.models]
+        with interrupts.immediate():
+            if self.written_chars:
+                protocol.train_first_on(self.write(protocol.vocab, seed, say))
+            return self._read(protocol.training_ids(), columns, folder, say)
+
+    def write(self, vocab: Vocab, seed: int, say: Callable[[str], None]) -> SmallIds:
+        """Return the ids in `vocab` of what the teachers write at temperature 1, one teacher behind the other, (N,).
+
+        Each writes WRITTEN_TEXTS of equal length, with the seeds from `seed` on: at most `written_chars` in all.
+        Symbols that are not in `vocab` are left out.
+        """
+        ids_of = {symbol: id for id, symbol in enumerate(vocab.symbols)}
+        length = self.written_chars // (len(self.models) * WRITTEN_TEXTS)
+        pieces = []
+        for model in self.models if length else ():
+            say(f"{model.name} writes {length * WRITTEN_TEXTS:,} characters to learn from")
+            samples = model.lm.generate_many("", WRITTEN_TEXTS, length, 1.0, seed=seed)
+            ids = [ids_of[symbol] for sample in samples for symbol in sample.text if symbol in ids_of]
+            pieces.append(np.array(ids, np.min_scalar_type(len(vocab))))
+        return np.concatenate([np.zeros(0, np.uint8), *pieces])
+
+    def _read(self, ids: SmallIds, columns: list[Ids], folder: Path, say: Callable[[str], None]) -> TaughtTargets:
+        """Return what the teachers predict for ids (N,); columns: the id in each one's vocabulary of each symbol."""
+        symbols = len(columns[0]) if columns else 0
         say(f"{' and '.join(model.name for model in self.models)} read the text first: {len(ids):,} characters")
         try:
-            with interrupts.immediate(), tempfile.TemporaryFile(dir=folder) as file:
+            with tempfile.TemporaryFile(dir=folder) as file:
                 file.truncate(2 * len(ids) * symbols)
                 probabilities: NDArray[np.float16] = np.memmap(file, np.float16, "r+", shape=(len(ids), symbols))
                 for model, known in zip(self.models, columns, strict=True):
@@ -100,9 +138,9 @@ class Teachers:
         return TaughtTargets(probabilities, self.weight)
 
 
-def load_teachers(names: Sequence[str], weight: float) -> Teachers:
+def load_teachers(names: Sequence[str], weight: float, written_chars: int = 0) -> Teachers:
     """Load the teachers, named and refused as `CharLM.from_pretrained` does."""
-    return Teachers([load_named_model(name) for name in names], weight)
+    return Teachers([load_named_model(name) for name in names], weight, written_chars)
 
 
 def _columns(model: NamedModel, vocab: Vocab) -> Ids:
@@ -133,14 +171,20 @@ def _add_predictions(
     # all parts have the same length, so the last ones may overlap: there the earlier one's prediction counts
     starts = np.minimum(np.arange(streams) * length, len(ids) - length)  # (S,)
     begins = np.concatenate([[0], starts[:-1] + length])
-    reader = Reader(model.lm.engine, streams)
+    engine = model.lm.engine
+    parts = np.array_split(np.arange(streams), engine.count_threads(streams, count_scoring_threads()))
+    readers = [Reader(engine, len(part)) for part in parts]
     steps = max(1, MOST_LOGITS // (streams * len(model.lm.vocab)))
-    for first in range(0, length, steps):
-        offsets = np.arange(first, min(first + steps, length))
-        positions = offsets[:, None] + starts  # (T, 1) + (S,) → (T, S)
-        predicted = _known_probabilities(reader.read(known[ids[positions]]), known)  # (T, S, V)
-        is_new = positions >= begins
+
+    def read(offsets: NDArray[np.int64], reader: Reader, part: NDArray[np.int64]) -> None:
+        positions = offsets[:, None] + starts[part]  # (T, 1) + (P,) → (T, P)
+        predicted = _known_probabilities(reader.read(known[ids[positions]]), known)  # (T, P, V)
+        is_new = positions >= begins[part]
         probabilities[positions[is_new]] += (weight * predicted[is_new]).astype(np.float16)
+
+    with ThreadPoolExecutor(len(parts)) as threads:
+        for first in range(0, length, steps):
+            list(threads.map(partial(read, np.arange(first, min(first + steps, length))), readers, parts))
 
 
 def _known_probabilities(logits: Array, known: Ids) -> Array:

@@ -222,7 +222,9 @@ def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
     if base_model := _base_model(run):
         parts.append(f"Its training began with the weights of [{base_model}](https://huggingface.co/{base_model}).")
     if teachers := _teachers(run):
-        parts.append(f"It learnt from its text and from what other models predict there: {teachers}.")
+        written = run.get("teachers_write")
+        wrote = f" They also wrote {written:,} characters for it to learn from." if is_number(written) else ""
+        parts.append(f"It learnt from its text and from what other models predict there: {teachers}.{wrote}")
     return "\n\n".join(parts)
 
 

@@ -110,6 +110,21 @@ WRONG = {
         ["--minutes", "3", "--init-from", "ada/model"],
         "--minutes chooses the size of a new model: with --init-from, give --epochs",
     ),
+    "a time for what teachers write": (
+        b"abcd" * 500,
+        ["--minutes", "3", "--teacher", "ada/model", "--teachers-write", "640"],
+        "--minutes plans for the text alone: with --teachers-write, give --epochs",
+    ),
+    "written text without a teacher": (
+        b"abcd" * 500,
+        ["--teachers-write", "640"],
+        "--teachers-write needs a model that writes; give a --teacher, or leave it out",
+    ),
+    "a weight without a teacher": (
+        b"abcd" * 500,
+        ["--teacher-weight", "1"],
+        "--teacher-weight says how much --teacher counts; give both, or leave both out",
+    ),
     "a repository without an owner": (b"abcd" * 500, ["--push-to-hub", "model"], "give it as USER/NAME"),
 }
 

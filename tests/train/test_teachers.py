@@ -50,7 +50,7 @@ def named(lm, name="teacher"):
 def read(models, tmp_path, content=CONTENT, weight=1.0):
     protocol = Holdout(text_of(content))
     with Interrupts() as interrupts:
-        taught = Teachers(models, weight).read(protocol, tmp_path, lambda line: None, interrupts)
+        taught = Teachers(models, weight).teach(protocol, tmp_path, 0, lambda line: None, interrupts)
     return protocol, taught
 
 
@@ -127,6 +127,46 @@ def test_the_record_and_the_card_name_the_teachers_and_a_resumed_run_needs_them(
     assert run(tmp_path / "out", teachers, resume=True, epochs=3)["run"]["teachers"] == record["teachers"]
 
 
+def test_what_the_teachers_write_trains_before_the_text_and_the_text_alone_validates(tmp_path):
+    lms = [make_lm("lstm", vocab=SYMBOLS[::-1] + "#", seed=1), make_lm("gru", vocab=SYMBOLS, seed=2)]
+    protocol, text = Holdout(text_of()), text_of()
+    said = []
+    with Interrupts() as interrupts:
+        teachers = Teachers([named(lms[0], "one"), named(lms[1], "two")], 0.5, 2 * 64 * 10 + 100)
+        taught = teachers.teach(protocol, tmp_path, 7, said.append, interrupts)
+    expected = "".join(lm.generate("", 10, 1.0, seed=seed).replace("#", "") for lm in lms for seed in range(7, 71))
+    expected += CONTENT[: protocol.split["train_chars"]]
+    assert "".join(SYMBOLS[id] for id in protocol.training_ids()) == expected
+    assert taught.probabilities.shape == (len(expected), len(SYMBOLS))
+    assert said[:2] == ["one writes 640 characters to learn from", "two writes 640 characters to learn from"]
+    network = lms[1].network
+    assert protocol.epoch_losses(network) == Holdout(text).epoch_losses(network)
+
+
+def test_a_run_that_learnt_from_written_text_says_so_and_goes_on_with_as_much(tmp_path):
+    teacher = named(make_lm("lstm", vocab=SYMBOLS))
+    whole = run(tmp_path / "whole", Teachers([teacher], 1, 640), epochs=3)
+    assert whole["run"]["teachers_write"] == 640
+    assert "They also wrote 640 characters for it to learn from." in model_card(
+        read_model(tmp_path / "whole").config, whole
+    )
+    run(tmp_path / "resumed", Teachers([teacher], 1, 640))
+    with pytest.raises(RequestError, match="holds a run with teachers_write 640, not None"):
+        run(tmp_path / "resumed", Teachers([teacher], 1), resume=True, epochs=3)
+    assert run(tmp_path / "resumed", Teachers([teacher], 1, 640), resume=True, epochs=3)["run"]["teachers_write"] == 640
+
+
+def test_a_student_of_little_text_learns_more_from_what_its_teacher_writes(tmp_path):
+    """One epoch over a short text is three steps; what is written is twenty times as long."""
+    teacher_text = run(tmp_path / "teacher", epochs=30)
+    assert teacher_text["best"]["val_loss"] < 1
+    teacher = load_teachers([str(tmp_path / "teacher")], 1).models
+    losses = [
+        run(tmp_path / str(chars), Teachers(teacher, 1, chars), epochs=4)["best"]["val_loss"] for chars in (0, 25_600)
+    ]
+    assert losses[1] < losses[0] - 0.3
+
+
 def test_a_teacher_that_lacks_a_symbol_is_refused(tmp_path):
     with pytest.raises(RequestError, match=r"^teacher does not know 1 of the 16 symbols of the text \('t'\): choose"):
         read([named(make_lm("rnn", vocab=SYMBOLS.replace("t", "")))], tmp_path)
@@ -135,7 +175,7 @@ def test_a_teacher_that_lacks_a_symbol_is_refused(tmp_path):
 def test_windows_are_refused(tmp_path):
     windows, teacher = OverlappingWindows(text_of()), named(make_lm("rnn", vocab=SYMBOLS))
     with Interrupts() as interrupts, pytest.raises(RequestError, match="--teacher needs the protocol holdout"):
-        Teachers([teacher]).read(windows, tmp_path, lambda line: None, interrupts)
+        Teachers([teacher], 0.5, 6400).teach(windows, tmp_path, 0, lambda line: None, interrupts)
 
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch):
@@ -151,3 +191,9 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
 def test_a_wrong_weight_is_refused(weight):
     with pytest.raises(RequestError, match="teacher_weight"):
         Teachers([], weight)
+
+
+@pytest.mark.parametrize("chars", [-1, 10**12, 0.5])
+def test_a_wrong_number_of_written_characters_is_refused(chars):
+    with pytest.raises(RequestError, match="teachers_write"):
+        Teachers([], 0.5, chars)
