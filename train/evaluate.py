@@ -12,12 +12,10 @@ from charlm.inference.gpu import NetworkReader
 from charlm.inference.sampling import MOST_LOGITS
 from charlm.inference.scoring import BlockReader, EngineReader, surprisals
 from charlm.model.network import Network
-from charlm.vocab import Ids
 
 from .encode import SmallIds
 
 RESET_WINDOW = 256
-MOST_DISTINCT = 0.9  # of windows side by side: if more of them begin differently, all are read apart from there on
 
 
 def _keep() -> None:
@@ -97,8 +95,6 @@ def windows_loss(
 ) -> float:
     """Return the mean loss over windows of a text that start at `starts` (M,), each from the zero state; 0 if none.
 
-    Neighbours in `starts` whose windows begin alike take less time, with an engine: what they share is read once.
-
     release, engine: as in `carried_loss`.
     """
     if not len(starts):
@@ -108,11 +104,8 @@ def windows_loss(
     zero = reader.zero_state()
 
     def read(first: int) -> float:
-        places = starts[first : first + per_pass] + np.arange(window + 1)[:, None]  # (T + 1, B)
-        windows = ids[places].astype(np.int64)
-        if isinstance(reader, EngineReader):
-            return _sum_of_windows(reader, windows)
-        losses, _ = reader.read(windows, reader.join([zero] * windows.shape[1]))
+        windows = starts[first : first + per_pass] + np.arange(window + 1)[:, None]  # (T + 1, B)
+        losses, _ = reader.read(ids[windows].astype(np.int64), reader.join([zero] * windows.shape[1]))
         return float(losses.sum())
 
     passes, count = range(0, len(starts), per_pass), reader.count_threads(per_pass)
@@ -122,26 +115,6 @@ def windows_loss(
         with ThreadPoolExecutor(count) as threads:
             losses = list(threads.map(read, passes))
     return sum(losses) / (window * len(starts))
-
-
-def _sum_of_windows(reader: EngineReader, windows: Ids) -> float:
-    """Return the sum of the losses of windows (T + 1, B), each from the zero state.
-
-    The symbols with which several neighbours begin are read once for all of them, while that saves enough.
-    """
-    # whether a window's symbols up to here differ from those of its left neighbour, (T + 1, B)
-    differs = np.ones(windows.shape, bool)
-    differs[:, 1:] = np.logical_or.accumulate(windows[:, 1:] != windows[:, :-1])
-    # a loss depends on the next symbol, too, so a step is made once for all windows that are alike up to that
-    shared_steps = int(np.argmax(differs[1:].mean(axis=1) > MOST_DISTINCT))
-    state, group, total = reader.zero_state(), np.zeros(windows.shape[1], np.int64), 0.0
-    for step in range(shared_steps):
-        firsts = np.flatnonzero(differs[step + 1])
-        losses, state = reader.read(windows[step : step + 2, firsts], state.take(group[firsts].tolist()))
-        group = np.cumsum(differs[step + 1]) - 1  # (B,): which of `firsts` is alike
-        total += float(losses[0, group].sum())
-    losses, _ = reader.read(windows[shared_steps:], state.take(group.tolist()))
-    return total + float(losses.sum())
 
 
 def _reader(network: Network, release: Callable[[], None], engine: Engine | None) -> BlockReader[Any]:

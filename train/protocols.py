@@ -25,7 +25,6 @@ SEQ_LENGTH = 128  # characters, unless a run says otherwise
 WINDOW = 30  # characters
 WINDOWS_TEXT = 268_330  # windows are cut from the first characters of the text, at most this many
 MIN_WINDOWS = 10
-SORTED_BY = 12  # symbols; few windows of the text of a play have more in common
 IDS_PER_RECODING = 1 << 24
 
 
@@ -187,7 +186,7 @@ class OverlappingWindows(Protocol):
         # the same split in every run, so that a saved model can be measured again
         starts = np.random.default_rng(0).permutation(len(self._seen) - WINDOW)
         train = int(0.8 * len(starts))
-        self._train, self._val = starts[:train], _sort_by_text(self._seen, starts[train:])
+        self._train, self._val = starts[:train], starts[train:]
         self.split = {
             "train_chars": train * WINDOW,
             "val_chars": (len(starts) - train) * WINDOW,
@@ -233,12 +232,6 @@ def split_text(text: Text, protocol: str, split: str, vocab: Vocab | None = None
     check_split(protocol, split)
     shares = {"shares": parse_split(split)} if protocol == "holdout" else {}
     return PROTOCOLS[protocol](text, vocab, **shares)
-
-
-def _sort_by_text(ids: SmallIds, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the starts of windows in the order of their first symbols: `windows_loss` reads what is alike once."""
-    keys = ids[starts + np.arange(SORTED_BY)[::-1, None]]  # lexsort sorts by the last row first
-    return starts[np.lexsort(keys)]
 
 
 def untrained_symbols(text: Text, train_chars: int) -> dict[str, int]:
