@@ -99,6 +99,7 @@ def test_teachers_of_weight_0_change_nothing_and_the_losses_are_those_of_the_tex
         assert other["val_loss"] == pytest.approx(one["val_loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_student_comes_close_to_its_teacher_where_the_teacher_alone_counts(tmp_path):
     """The teacher has learnt nothing, so the text would lead elsewhere."""
     lm = make_lm("gru", vocab=SYMBOLS, seed=3)
