@@ -108,7 +108,7 @@ for seconds in sys.stdin:
 WRITE = """
 import sys
 from charlm import CharLM
-CharLM.from_pretrained("weights/shakespeare-lstm", device="cpu").generate(length=1000)
+CharLM.from_pretrained("./weights/shakespeare-lstm", device="cpu").generate(length=1000)
 print("torch" in sys.modules)
 """
 IMPORT_TORCH = "import torch; print(True)"
