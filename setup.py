@@ -22,7 +22,7 @@ class Package(Distribution):
     """A distribution that belongs to a platform if it has the kernels."""
 
     def has_ext_modules(self) -> bool:  # noqa: D102
-        # a source distribution has none; and pip asks for the metadata first, in a process of its own
+        # a source distribution has no kernels; pip makes the metadata in another process, which would compile them, too
         return not {"dist_info", "sdist"}.intersection(self.commands) and kernels() is not None
 
 

@@ -1,5 +1,6 @@
 """A real browser and a running app, for the tests that look at the page as a person does."""
 
+import base64
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.parse
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +101,7 @@ class Visit:
 
     def leave(self) -> None:
         """Leave the page as if nobody had been there: the next visitor finds it empty."""
-        # a page whose storage was denied has kept nothing
+        # a test may have denied the page its storage, which then raises an error
         self.page.evaluate("() => { try { localStorage.clear(); sessionStorage.clear(); } catch {} }")
         self.page.set_extra_http_headers({})
         self._leave_document()
@@ -179,10 +181,21 @@ class Visit:
         self.wait_until("([id, words]) => document.getElementById(id).innerText.includes(words)", arg=[elem_id, words])
 
 
+def take_page(context: BrowserContext, idle_pages: list[Page]) -> Page:
+    """Return a page that another test has left, since a new one takes a second; a new one if there is none."""
+    return idle_pages.pop() if idle_pages else context.new_page()
+
+
+def text_fragment(text: str) -> str:
+    """Return the fragment of an address with a text to look into, packed as state.js packs it."""
+    packed = zlib.compress(text.encode(), wbits=-zlib.MAX_WBITS)
+    return "#text=" + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
 @contextmanager
 def borrowed_page(context: BrowserContext, idle_pages: list[Page]) -> Iterator[Page]:
-    """Give a page that others have left, or else a new one, which takes a second; others have it afterwards."""
-    page = idle_pages.pop() if idle_pages else context.new_page()
+    """Give a page as `take_page` does, and leave it to other tests afterwards."""
+    page = take_page(context, idle_pages)
     page.set_viewport_size({"width": 1280, "height": 720})
     yield page
     page.unroute_all()

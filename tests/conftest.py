@@ -21,7 +21,7 @@ from functools import partial
 from threading import Thread
 
 import pytest
-from browser import Visit, chromium, running_app
+from browser import Visit, chromium, running_app, take_page
 from hub_server import HubServer
 
 from charlm.device import count_cores
@@ -146,7 +146,7 @@ def _no_certificates():
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_flushing():
-    """Flush no file to the disk: it outlasts many a test, and makes a difference where the power fails alone."""
+    """Flush no file to the disk: that takes longer than many a test, and matters only if the power fails."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(os, "fsync", lambda file: None)
         yield
@@ -262,7 +262,7 @@ def visit(context, idle_pages, start_app):  # so that the visitors leave before 
     visits = []
 
     def open_page(url, width=1280, height=1000):
-        page = idle_pages.pop() if idle_pages else context.new_page()
+        page = take_page(context, idle_pages)
         page.set_viewport_size({"width": width, "height": height})
         visits.append(Visit(page))
         visits[-1].open(url)

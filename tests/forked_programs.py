@@ -151,7 +151,7 @@ def serve(connection):
 
 
 def import_libraries():
-    """Import them as the app does, and leave nothing of ours."""
+    """Import LIBRARIES as the app does, without stubs; each fork imports charlm itself."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     importlib.import_module("charlm.web.gradio_import").skip_stubs()
     for name in LIBRARIES:

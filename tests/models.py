@@ -24,7 +24,7 @@ VOCAB = "\n abcdeé한😀"
 # the same examples at every run, no time limit on a busy machine, nothing remembered on disk
 laws = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
-# what st.text() draws, every text that UTF-8 can hold; but to know it, Hypothesis encodes each symbol that there is
+# the texts that st.text() draws too, all that UTF-8 can hold; to find these, it would first try to encode each symbol
 any_text = partial(st.text, st.characters(exclude_categories=["Cs"]))
 
 

@@ -159,7 +159,7 @@ SOURCES = {
 
 @cache
 def imports(module):
-    """Every name that a module imports, and every module that it imports one from."""
+    """The names that a module imports, and the modules from which it imports them."""
     names = set()
     for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

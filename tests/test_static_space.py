@@ -8,7 +8,7 @@ import re
 from threading import Event
 
 import pytest
-from browser import Visit, serious_violations
+from browser import Visit, serious_violations, take_page
 from hub_server import HubServer, Response
 from models import contents, make_config, make_lm, make_model, make_record, save
 
@@ -103,7 +103,7 @@ def visit(hub, context, idle_pages):
 
     def open_page(query=""):
         leave()
-        page = idle_pages.pop() if idle_pages else context.new_page()
+        page = take_page(context, idle_pages)
         visits.append(SpaceVisit(page, hub, query))
         return visits[-1]
 

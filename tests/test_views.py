@@ -1,6 +1,5 @@
 """The views of the page, walked through as a person does, in a real browser whose network ends at this machine."""
 
-import base64
 import html
 import json
 import os
@@ -8,11 +7,10 @@ import re
 import urllib.parse
 import urllib.request
 import zipfile
-import zlib
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE, ROOT, Visit, check_keyboard, serious_violations
+from browser import PATIENCE, ROOT, Visit, check_keyboard, serious_violations, text_fragment
 
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
@@ -28,11 +26,7 @@ SEEN = {"write": "#output-a .heat-text", "learn": "#loss-curves .curves-plot svg
 def shown_at(app, view, **parameters):
     """The address of a view. *Look inside* reads a part of its text there, since the whole has 4,000 elements."""
     address = f"{app}/?{urllib.parse.urlencode({**parameters, 'view': view})}"
-    if view != "inside":
-        return address
-    squeeze = zlib.compressobj(wbits=-15)  # as state.js does
-    packed = squeeze.compress(SCENE[:400].encode()) + squeeze.flush()
-    return f"{address}#text={base64.urlsafe_b64encode(packed).decode().rstrip('=')}"
+    return address + text_fragment(SCENE[:400]) if view == "inside" else address
 
 
 def take_picture(visitor, name):

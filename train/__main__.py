@@ -62,8 +62,8 @@ TEACHER_HELP = (
 )
 TEACHER_WEIGHT_HELP = "share of the teachers in what is learnt; the rest is that of the text (default 0.5)"
 TEACHERS_WRITE_HELP = (
-    "characters that the teachers also write for it to learn from, several times as many as the text has; what they "
-    "predict there is not learnt by heart"
+    "how many characters the teachers also write for it to learn from; several times as many as the text has are "
+    "useful, since what teachers know by heart is the text alone"
 )
 MINUTES = 0.1, 100_000.0  # that may be asked for
 MINUTES_HELP = (

@@ -12,7 +12,7 @@ from charlm.errors import ModelFileError, RequestError
 from charlm.inference.engine import Engine
 from charlm.lm import CharLM
 from charlm.model.network import Network
-from charlm.vocab import Vocab
+from charlm.vocab import Ids, Vocab
 
 from .batches import Batches, Streams, Windows
 from .data import Text
@@ -134,8 +134,8 @@ class Holdout(Protocol):
         """See Protocol.training_ids."""
         return self._train
 
-    def train_first_on(self, ids: SmallIds) -> None:
-        """Put further ids (N,) in front of the text that trains."""
+    def prepend_training_ids(self, ids: Ids) -> None:
+        """Put ids (N,) of the vocabulary in front of the text that trains."""
         self._train = np.concatenate([ids.astype(self._train.dtype), self._train])
 
     def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:

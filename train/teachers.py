@@ -77,7 +77,8 @@ class Teachers:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", check_number("teacher_weight", self.weight, 0, 1))
-        check_whole("teachers_write", self.written_chars, 0, MOST_WRITTEN)
+        written_chars = check_whole("teachers_write", self.written_chars, 0, MOST_WRITTEN)
+        object.__setattr__(self, "written_chars", written_chars)
 
     def record(self) -> dict[str, Any]:
         """Return what `run` of history.json says about them."""
@@ -87,9 +88,9 @@ class Teachers:
     def teach(
         self, protocol: Protocol, folder: Path, seed: int, say: Callable[[str], None], interrupts: Interrupts
     ) -> TaughtTargets:
-        """Let the teachers write, put that in front of the text that trains, and let them read all of it.
+        """Put what the teachers write in front of the text that trains; return what they predict for all of it.
 
-        Return the mean of their predictions, in a file in `folder`. It has no name, so it is gone when the training
+        The mean of their predictions is in a file in `folder`. It has no name, so it is gone when the training
         ends, however it ends. seed: of what is written. say: takes lines for the user.
 
         Raises RequestError for a protocol whose sequences are not read in order, a symbol that a teacher does not know,
@@ -100,24 +101,22 @@ class Teachers:
         columns = [_columns(model, protocol.vocab) for model in self.models]
         with interrupts.immediate():
             if self.written_chars:
-                protocol.train_first_on(self.write(protocol.vocab, seed, say))
+                protocol.prepend_training_ids(self.write(protocol.vocab, seed, say))
             return self._read(protocol.training_ids(), columns, folder, say)
 
-    def write(self, vocab: Vocab, seed: int, say: Callable[[str], None]) -> SmallIds:
-        """Return the ids in `vocab` of what the teachers write at temperature 1, one teacher behind the other, (N,).
+    def write(self, vocab: Vocab, seed: int, say: Callable[[str], None]) -> Ids:
+        """Return the ids (N,) in `vocab` of what the teachers write at temperature 1, one teacher after the other.
 
         Each writes WRITTEN_TEXTS of equal length, with the seeds from `seed` on: at most `written_chars` in all.
         Symbols that are not in `vocab` are left out.
         """
-        ids_of = {symbol: id for id, symbol in enumerate(vocab.symbols)}
         length = self.written_chars // (len(self.models) * WRITTEN_TEXTS)
         pieces = []
-        for model in self.models if length else ():
+        for model in self.models:
             say(f"{model.name} writes {length * WRITTEN_TEXTS:,} characters to learn from")
             samples = model.lm.generate_many("", WRITTEN_TEXTS, length, 1.0, seed=seed)
-            ids = [ids_of[symbol] for sample in samples for symbol in sample.text if symbol in ids_of]
-            pieces.append(np.array(ids, np.min_scalar_type(len(vocab))))
-        return np.concatenate([np.zeros(0, np.uint8), *pieces])
+            pieces.append(vocab.encode_known("".join(sample.text for sample in samples))[0])
+        return np.concatenate(pieces)
 
     def _read(self, ids: SmallIds, columns: list[Ids], folder: Path, say: Callable[[str], None]) -> TaughtTargets:
         """Return what the teachers predict for ids (N,); columns: the id in each one's vocabulary of each symbol."""

@@ -29,7 +29,8 @@ STATE_TOLERANCE = 5e-5
 LAST_CHECK = 4096  # symbols; a stretch that does not agree until then is read to its end
 
 # Of the engine
-LONG_ENGINE_STRETCH = 4096  # symbols that pay for another stretch in a thread: large models remember 1000 to 3000
+# Symbols of a stretch from which on several in a thread save time: large models remember 1000 to 3000, read twice.
+LONG_ENGINE_STRETCH = 4096
 LONGEST_ENGINE_STRETCH = 8192  # symbols
 UNITS_PER_THREAD = 8192  # of all stretches that a thread reads side by side: more stretches of a small model
 MOST_STRETCHES_PER_THREAD = 32
@@ -180,8 +181,8 @@ class _Block(Generic[S]):
 class EngineReader:
     """The engine as a BlockReader, on all cores.
 
-    first_stretches: one for each thread. Several in a thread are read at three quarters of the time, which is less than
-    what reading short stretches again takes.
+    first_stretches: one for each thread. Several side by side in a thread take a quarter less time for each symbol, but
+    short stretches are read twice for the most part, which takes more.
     """
 
     long_stretch = LONG_ENGINE_STRETCH

@@ -203,7 +203,10 @@ def _points(history: HistoryRecord, name: str) -> Points:
 
 @lru_cache(maxsize=8)  # the record of a run that has ended, of a model that is saved and then published, and so on
 def _draw(curves: tuple[tuple[str, Points], ...], marked: Point, last: float, title: str) -> bytes:
-    """curves: each with its label. marked: the best epoch and its loss. last: the number of the last epoch."""
+    """Return the picture of `draw_curves`.
+
+    curves: the label and the points of each. marked: the best epoch and its loss. last: the number of the last epoch.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -1,4 +1,4 @@
-"""Importing Gradio without the stubs that it writes meanwhile, which take two fifths of the time.
+"""Import Gradio without the type stubs that it writes at each import, which take two fifths of the time.
 
 Whenever the class of a component is made, Gradio reads the source of its module and writes a `.pyi` file beside it, for
 editors. At each start that is done for 81 classes, and two starts at the same time may write the same file.
@@ -44,4 +44,4 @@ class _Loader(SourceFileLoader):
 
 
 def _write_no_stub(component: type, name: str, events: Sequence[object]) -> None:
-    """Do nothing, in place of Gradio's function of these arguments."""
+    """Take the place of Gradio's function that writes a stub, with its arguments, and write none."""

@@ -149,9 +149,9 @@ class Inspector:
         return self._registry[model].lm.generate("", WRITTEN)
 
     def _known_text(self, names: list[str], text: object, longest: int) -> tuple[list[CharLM], str, dict[str, str]]:
-        """Return the models, the beginning of the text without the symbols that one of them does not know, and those.
+        """Return the models, the beginning of the text as all of them can read it, and what was left out of it.
 
-        The symbols are given by the name of the model that does not know them.
+        The symbols that were left out are given by the name of the model that does not know them.
         """
         lms = [self._registry[name].lm for name in names]
         beginning = check_text("text", text, LONGEST_SEARCHED)[:longest]

@@ -26,7 +26,7 @@ from charlm.web.views.train_parts import (
     lay_out_status,
 )
 
-Updates = Generator[list[Any], None, None]  # of components, each list one for each of them
+Updates = Generator[list[Any], None, None]  # each list has a value for each of the same components
 
 NOTHING = object()  # which no value equals
 
@@ -100,9 +100,10 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
 
 
 def _only_changes(handler: Callable[..., Updates]) -> Callable[..., Updates]:
-    """Let a stream skip each value that is the one before, which Gradio's client would take for another.
+    """Return a handler that leaves out each value that has not changed since the update before.
 
-    Twice a second it would set 19 components anew, hide and show some, and wait for a frame for each of these.
+    Gradio's client takes any value for a new one: twice a second it would set 19 components, hide and show some, and
+    wait for a frame for each of these.
     """
 
     @wraps(handler)

@@ -10,7 +10,6 @@ import os
 import re
 import string
 import urllib.parse
-import zlib
 from contextlib import ExitStack
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import ROOT, Visit, check_keyboard, script_before, serious_violations
+from browser import ROOT, Visit, check_keyboard, script_before, serious_violations, take_page, text_fragment
 from models import contents, make_model, make_record, make_sampler, save
 
 from charlm import CharLM
@@ -447,12 +446,6 @@ class Opened(Visit):
         self.wait_until("!document.body.classList.contains('writing')")
 
 
-def fragment_with(text):
-    """The fragment of an address that holds a text to look into."""
-    packed = zlib.compress(text.encode(), wbits=-zlib.MAX_WBITS)
-    return "#text=" + base64.urlsafe_b64encode(packed).decode().rstrip("=")
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The file of a page with the bundled RNN and GRU."""
@@ -484,7 +477,7 @@ def go_to(context, idle_pages):
     opened, options = [], ExitStack()
 
     def call(path, query="", width=1280, height=720, before="", has_touch=False, **media):
-        page = idle_pages.pop() if idle_pages else context.new_page()
+        page = take_page(context, idle_pages)
         page.set_viewport_size({"width": width, "height": height})
         if media:
             page.emulate_media(**media)
@@ -1037,7 +1030,7 @@ def test_scripts_on_the_page_use_the_models(visit, exported, lms):
 @pytest.mark.parametrize("view", VIEWS)
 def test_axe_finds_nothing_serious(visit, small_page, view, scheme):
     # axe looks at each character of a text by itself, and needs seconds for the whole of the one that is there
-    fragment = fragment_with(SCENE[:300]) if view == "inside" else ""
+    fragment = text_fragment(SCENE[:300]) if view == "inside" else ""
     opened = visit(small_page, f"?view={view}{fragment}", color_scheme=scheme)
     if view == "write":
         opened.page.get_by_text("More settings").click()
