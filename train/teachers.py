@@ -78,6 +78,12 @@ class Teachers:
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", check_number("teacher_weight", self.weight, 0, 1))
         written_chars = check_whole("teachers_write", self.written_chars, 0, MOST_WRITTEN)
+        least = len(self.models) * WRITTEN_TEXTS
+        if 0 < written_chars < least:
+            raise RequestError(
+                f"teachers_write is {written_chars}; it must be at least {least}, since each teacher writes "
+                f"{WRITTEN_TEXTS} texts"
+            )
         object.__setattr__(self, "written_chars", written_chars)
 
     def record(self) -> dict[str, Any]:

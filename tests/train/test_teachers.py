@@ -196,3 +196,10 @@ def test_a_wrong_weight_is_refused(weight):
 def test_a_wrong_number_of_written_characters_is_refused(chars):
     with pytest.raises(RequestError, match="teachers_write"):
         Teachers([], 0.5, chars)
+
+
+def test_fewer_written_characters_than_texts_are_refused():
+    models = [named(make_lm("rnn", vocab=SYMBOLS))] * 2
+    with pytest.raises(RequestError, match="teachers_write is 127; it must be at least 128"):
+        Teachers(models, 0.5, 127)
+    assert Teachers(models, 0.5, 128).written_chars == 128
