@@ -2,14 +2,15 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 import gradio as gr
 
 from charlm.browser.lesson import Lesson
-from charlm.web.address import INSIDE_FIELDS, LEARN_FIELDS, TRAIN_FIELDS, VIEWS, read_address
+from charlm.web.address import INSIDE_FIELDS, LEARN_FIELDS, TRAIN_FIELDS, VIEWS, Address, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
 from charlm.web.answers.examples import shared_prompts, text_to_read
@@ -23,7 +24,6 @@ from charlm.web.models import ModelRegistry
 from charlm.web.training.process import fit_on_gpu
 from charlm.web.training.texts import make_text
 from charlm.web.views import inside, learn, load, train, write
-from charlm.web.views.train_parts import Fields
 from charlm.web.views.write_parts import offer_prompts
 
 TITLE = "charlm: character-level language models"
@@ -64,7 +64,21 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
 
         # 2) the events that concern several views
         _offer_new_models(registry, [*new_models, training.trained], training.write, pickers, writing.change_prompts)
-        _open_address(registry, page, notices, tabs, pickers, writing, learning, looking, training.fields)
+        sizes = [str(value) for _, value in training.fields.size.choices]
+        filled = [
+            _page_fields(registry, notices, tabs),
+            _write_fields(registry, pickers, writing),
+            _view_fields(learning, LEARN_FIELDS, lambda address: address.learn),
+            _view_fields(looking, INSIDE_FIELDS, lambda address: _with_text(address.inside, registry)),
+            _view_fields(
+                training.fields,
+                (*TRAIN_FIELDS, "text", "text_name"),
+                lambda address: _with_example(address.train, sizes),
+            ),
+        ]
+        _open_address(page, registry, filled)
+        _keep_in_address("learn", LEARN_FIELDS, learning)
+        _keep_in_address("train", TRAIN_FIELDS, training.fields)
 
         # 3) the API
         api = Api(registry)
@@ -105,53 +119,78 @@ def _offer_new_models(
     chosen.then(None, js="() => charlm.openView('write')", **QUIET)
 
 
-def _open_address(
-    registry: ModelRegistry,
-    page: gr.Blocks,
-    notices: gr.HTML,
-    tabs: gr.Tabs,
-    pickers: list[Picker],
-    writing: write.WriteView,
-    learning: learn.LearnView,
-    looking: inside.InsideView,
-    training: Fields,
-) -> None:
+@dataclass(frozen=True)
+class _AddressFields:
+    """Components that the address of the page fills in.
+
+    updates: returns a value or an update for each of them, in their order, from what the address holds.
+    """
+
+    components: list[Any]
+    updates: Callable[[Address], list[Any]]
+
+
+def _page_fields(registry: ModelRegistry, notices: gr.HTML, tabs: gr.Tabs) -> _AddressFields:
+    def updates(address: Address) -> list[Any]:
+        return [_notices(registry) + address.problems, gr.Tabs(selected=address.view)]
+
+    return _AddressFields([notices, tabs], updates)
+
+
+def _write_fields(registry: ModelRegistry, pickers: list[Picker], writing: write.WriteView) -> _AddressFields:
+    """pickers: of all views, since each offers the models that an address names."""
+    offered = [writing.examples.offered, *writing.examples.buttons]
+
+    def updates(address: Address) -> list[Any]:
+        settings = address.settings
+        # listed afresh: models may have come from the Hub since the page was built
+        if settings is None:
+            unchanged = gr.update()
+            choices = [gr.update(choices=registry.names)] * len(pickers)
+            return [*choices, *[unchanged] * len(FIELDS), None, *[unchanged] * len(offered)]
+        shared = [name for name in settings.models if name not in registry.names]
+        choices = [gr.update(choices=[*registry.names, *shared])] * len(pickers)
+        chosen = dict(zip(SIDES, settings.choices, strict=True))
+        prompts = offer_prompts(shared_prompts(registry, *settings.models))
+        return [*choices, *settings.to_fields().values(), chosen, *prompts]
+
+    components = [*pickers, *writing.pickers, *writing.settings, writing.choices, *offered]
+    return _AddressFields(components, updates)
+
+
+def _view_fields(
+    owner: object, names: tuple[str, ...], values: Callable[[Address], Mapping[str, Any]]
+) -> _AddressFields:
+    """Return the fields of a view, which are attributes of `owner`. values: what an address holds of them, by name."""
+
+    def updates(address: Address) -> list[Any]:
+        held = values(address)
+        return [_filled(held, name) for name in names]
+
+    return _AddressFields([getattr(owner, name) for name in names], updates)
+
+
+def _open_address(page: gr.Blocks, registry: ModelRegistry, fields: list[_AddressFields]) -> None:
     """When the page is opened, show the view of its address and fill in what the address holds."""
-    learn_fields = [getattr(learning, name) for name in LEARN_FIELDS]
-    inside_fields = [getattr(looking, name) for name in INSIDE_FIELDS]
-    train_fields = [getattr(training, name) for name in TRAIN_FIELDS]
-    sizes = [str(value) for _, value in training.size.choices]
 
     def open_page(parameters: str) -> list[Any]:
         address = read_address(dict(parse_qsl(parameters, keep_blank_values=True)), registry)
-        settings = address.settings
-        shared = [name for name in settings.models if name not in registry.names] if settings else []
-        # listed afresh: models may have come from the Hub since the page was built
-        choices = [gr.update(choices=[*registry.names, *shared])] * len(pickers)
-        values = settings.to_fields() if settings else {}
-        filled = [_filled(values, name) for name in FIELDS]
-        learnt = [_filled(address.learn, name) for name in LEARN_FIELDS]
-        inspected, asked = _with_text(address.inside, registry), _with_example(address.train, sizes)
-        seen = [_filled(inspected, name) for name in INSIDE_FIELDS]
-        trained = [_filled(asked, name) for name in (*TRAIN_FIELDS, "text", "text_name")]
-        chosen = dict(zip(SIDES, settings.choices, strict=True)) if settings else None
-        offered = offer_prompts(shared_prompts(registry, *settings.models)) if settings else unchanged
-        said = _notices(registry) + address.problems
-        return [said, gr.Tabs(selected=address.view), *choices, *filled, chosen, *offered, *learnt, *seen, *trained]
+        return [update for each in fields for update in each.updates(address)]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
-    examples = [writing.examples.offered, *writing.examples.buttons]
-    unchanged = [gr.update()] * len(examples)
-    outputs = [notices, tabs, *pickers, *writing.pickers, *writing.settings, writing.choices, *examples]
-    outputs += [*learn_fields, *inside_fields, *train_fields, training.text, training.text_name]
+    components = [component for each in fields for component in each.components]
     for happens in (page.load, reopen.click):
-        opened = happens(for_page(open_page), parameters, outputs, js="() => charlm.address()", **QUIET)
+        opened = happens(for_page(open_page), parameters, components, js="() => charlm.address()", **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)
-    for view, names, fields in (("learn", LEARN_FIELDS, learn_fields), ("train", TRAIN_FIELDS, train_fields)):
-        keep = f"(...values) => charlm.keep('{view}', {json.dumps(names)}, values)"
-        for field in fields:
-            field.change(None, fields, js=keep, **QUIET)
+
+
+def _keep_in_address(view: str, names: tuple[str, ...], owner: object) -> None:
+    """Let the address hold the values of the fields of a view, which are attributes of `owner`."""
+    fields = [getattr(owner, name) for name in names]
+    keep = f"(...values) => charlm.keep('{view}', {json.dumps(names)}, values)"
+    for field in fields:
+        field.change(None, fields, js=keep, **QUIET)
 
 
 def _with_text(inside: dict[str, Any], registry: ModelRegistry) -> dict[str, Any]:
