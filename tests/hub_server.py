@@ -24,6 +24,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -573,7 +574,8 @@ def _send(handler, response):
         handler.send_header(name, value)
     handler.end_headers()
     if handler.command != "HEAD":
-        handler.wfile.write(response.body[: response.cut])
+        with suppress(ConnectionError):  # a client that has ended, as a killed training, reads no answer
+            handler.wfile.write(response.body[: response.cut])
 
 
 def _part(content, wanted, headers) -> Response:
