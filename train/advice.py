@@ -9,7 +9,7 @@ from typing import Any
 
 from charlm.analysis.diagnosis import STILL_FALLING, find_gap, find_rise, find_slope
 from charlm.model.config import ModelConfig
-from charlm.model.history import HistoryRecord, make_history
+from charlm.model.history import EpochRecord, HistoryRecord, make_history
 
 from .recipes import suitable_hidden_size
 
@@ -67,7 +67,8 @@ class CurveAdvice:
 
 def _read_curves(history: HistoryRecord) -> dict[str, str]:
     """Return a line of advice for each thing that the curves show, by its name."""
-    epochs, best, found = history["epochs"], history["best"], dict[str, str]()
+    best, found = history["best"], dict[str, str]()
+    epochs = _since_higher_rate(history["epochs"])
     rise = find_rise(epochs)
     if rise is not None and rise.last - rise.best >= RISE_EPOCHS:
         rose = f"the validation loss rose from {rise.val[0]:.4f} (epoch {rise.best}) to {rise.val[1]:.4f}"
@@ -94,6 +95,17 @@ def _read_curves(history: HistoryRecord) -> dict[str, str]:
             f"{'--minutes' if 'minutes' in history['run'] else '--epochs'} do next time"
         )
     return found
+
+
+def _since_higher_rate(epochs: list[EpochRecord]) -> list[EpochRecord]:
+    """Return the last epochs, from the latest on that had a higher learning rate than the one before.
+
+    A run that goes on with more epochs than planned has such an epoch: its losses rise, and fall later.
+    """
+    higher = [
+        place for place in range(1, len(epochs)) if epochs[place]["learning_rate"] > epochs[place - 1]["learning_rate"]
+    ]
+    return epochs[higher[-1] :] if higher else epochs
 
 
 def explain_untrained(symbols: dict[str, int], split: dict[str, Any]) -> str | None:

@@ -170,6 +170,15 @@ def test_steps_that_are_too_large_are_told_once():
     ]
 
 
+def test_a_run_that_goes_on_at_a_higher_rate_is_not_told_that_its_losses_rose():
+    higher_again = [(1.35, 1.36), (1.33, 1.34), (1.30, 1.31), (1.27, 1.29), (1.25, 1.27)]
+    history = record(FALLING + higher_again)
+    assert follow(history) != {}
+    for number, epoch in enumerate(history["epochs"]):
+        epoch["learning_rate"] = 0.004 - 0.0007 * number if number < len(FALLING) else 0.006 - 0.0006 * number
+    assert follow(history) == {}
+
+
 @pytest.mark.parametrize("losses", [FALLING + FLAT, OVERFITTING, DIVERGING])
 def test_a_resumed_run_gets_the_advice_of_one_that_was_never_interrupted(losses):
     history = record(losses)
