@@ -116,11 +116,19 @@ def find_slope(epochs: Sequence[EpochRecord], least: int = 2) -> tuple[float, in
 def find_gap(history: HistoryRecord) -> float | None:
     """Return by how much the training loss is lower than the validation loss at the best epoch (nats), beyond GAP.
 
-    It is None for a validation loss that leaks, in which what is memorised does not show.
+    It is None if what is memorised does not show in these losses: the validation loss leaks, or the training loss is
+    also that of another text, which the teachers of the model wrote.
     """
+    if find_leak(history) is not None or _has_learnt_written_text(history):
+        return None
     best = best_epoch(history)
     gap = best["val_loss"] - best["train_loss"]
-    return gap if gap > GAP and find_leak(history) is None else None
+    return gap if gap > GAP else None
+
+
+def _has_learnt_written_text(history: HistoryRecord) -> bool:
+    chars = history["run"].get("teachers_write")
+    return isinstance(chars, int) and chars > 0
 
 
 def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
@@ -185,6 +193,9 @@ def _tell_gap(name: str, history: HistoryRecord) -> list[Remark]:
     gap = best["val_loss"] - best["train_loss"]
     drops = any(isinstance(run.get(name), float) and run[name] > 0 for name in ("dropout", "embedding_dropout"))
     places = tuple(_best_place(name, history, curve) for curve in ("train_loss", "val_loss"))
+    if _has_learnt_written_text(history):
+        text = "Its training loss is also that of text that teachers wrote: it shows nothing that is memorised."
+        return [Remark(text, name, places)]
     if find_gap(history) is not None:
         measured = ", though measured with dropout on," if drops else ""
         text = f"Its training loss{measured} is {_nats(gap)} lower: that much is memorised training text."

@@ -142,6 +142,13 @@ def test_what_can_be_compared_is_compared_all_the_same():
     assert said[4].startswith("two is better than one")
 
 
+def test_a_training_loss_on_written_text_is_no_gap():
+    alone, taught = record([1.5, 1.4], [1.3, 1.2]), record([1.5, 1.4], [1.3, 1.2], teachers_write=6_000_000)
+    assert "0.2000 lower: that much is memorised" in read_curves([("net", alone)])[0]
+    (said,) = read_curves([("net", taught)])
+    assert "that much is memorised" not in said and "is also that of text that teachers wrote" in said
+
+
 def test_our_own_models_are_read_right():
     said = read_curves([(name, bundled(f"shakespeare-{name}")) for name in ("rnn", "lstm", "gru")])
     assert any(each.startswith("lstm is better than gru, 1.3877") for each in said)
