@@ -212,7 +212,7 @@ def _draw(curves: tuple[tuple[str, Points], ...], marked: Point, last: float, ti
 
     figure = Figure(figsize=(7, 4.2), dpi=120)
     # fixed margins: matplotlib's own layouts draw the figure once more, and a run draws it after each best epoch
-    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.12, top=0.92)
+    figure.subplots_adjust(left=0.13, right=0.98, bottom=0.12, top=0.92)
     axes = figure.subplots()
     for label, points in curves:
         if points:

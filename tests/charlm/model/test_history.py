@@ -308,6 +308,16 @@ def test_the_picture_is_a_png_of_840_by_504_pixels():
         assert picture.size == (840, 504)
 
 
+@pytest.mark.parametrize("losses", [(1.46, 1.375), (1.39, 1.38), (1.3852, 1.3847), (1e6, 2.0), (1236.0, 1234.5)])
+def test_what_stands_beside_the_axis_is_in_the_picture_whole(losses):
+    record = make_record(losses)
+    for epoch in record["epochs"]:
+        epoch["train_loss"] = epoch["val_loss"]
+    with Image.open(io.BytesIO(draw_curves(record, ""))) as picture:
+        edges = [picture.convert("L").crop(box) for box in ((0, 0, 4, 504), (836, 0, 840, 504), (0, 500, 840, 504))]
+    assert [edge.getextrema() for edge in edges] == [(255, 255)] * 3
+
+
 @pytest.mark.slow
 def test_the_same_record_gives_the_same_bytes_and_another_record_others():
     png = draw_curves(make_record((2.0, 1.5, 1.75)), "title")
