@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from charlm.model.config import is_number
 from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char, perplexity
 
 Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
@@ -142,7 +143,7 @@ def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
 
 def _read_one(name: str, history: HistoryRecord) -> list[Remark]:
     epochs = history["epochs"]
-    said = _tell_best(name, history)
+    said = _tell_start(name, history) + _tell_best(name, history)
     if (spike := find_spike(epochs)) is not None:
         text = f"Its validation loss jumped up in epoch {spike} and came down again: a few steps were too large."
         said.append(Remark(text, name, (Place(name, "val_loss", spike, spike),)))
@@ -150,6 +151,17 @@ def _read_one(name: str, history: HistoryRecord) -> list[Remark]:
         places = tuple(Place(name, curve, rise.best, rise.last) for curve in ("val_loss", "train_loss"))
         said.append(Remark(_tell_rise(rise), name, places))
     return said + _tell_gap(name, history) + _tell_leak(name, history)
+
+
+def _tell_start(name: str, history: HistoryRecord) -> list[Remark]:
+    """Say how good the model was that the training began with, if there was one."""
+    before = history["run"].get("before")
+    loss = before.get("val_loss") if isinstance(before, dict) else None
+    if not is_number(loss):
+        return []
+    first = history["epochs"][0]["epoch"]
+    text = f"It began with the weights of another model, whose validation loss on this text was {_nats(loss)}."
+    return [Remark(text, name, (Place(name, "val_loss", first, first),))]
 
 
 def _tell_best(name: str, history: HistoryRecord) -> list[Remark]:

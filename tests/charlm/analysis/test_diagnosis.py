@@ -149,6 +149,13 @@ def test_a_training_loss_on_written_text_is_no_gap():
     assert "that much is memorised" not in said and "is also that of text that teachers wrote" in said
 
 
+@pytest.mark.parametrize("before", [None, 3, {}, {"val_loss": None}, {"val_loss": "1.6"}, {"val_loss": True}])
+def test_a_training_that_began_with_a_model_says_how_good_that_was(before):
+    start = "It began with the weights of another model, whose validation loss on this text was 1.6000."
+    assert start in read_curves([("net", record([1.5, 1.4], before={"val_loss": 1.6}))])[0]
+    assert "began" not in read_curves([("net", record([1.5, 1.4], before=before))])[0]
+
+
 def test_our_own_models_are_read_right():
     said = read_curves([(name, bundled(f"shakespeare-{name}")) for name in ("rnn", "lstm", "gru")])
     assert any(each.startswith("lstm is better than gru, 1.3783") for each in said)
