@@ -24,7 +24,7 @@ VOCAB = "\n abcdeé한😀"
 # the same examples at every run, no time limit on a busy machine, nothing remembered on disk
 laws = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
-# the texts that st.text() draws too, all that UTF-8 can hold; to find these, it would first try to encode each symbol
+# any text that UTF-8 can hold, as of st.text(), which first tries to encode each symbol that there is
 any_text = partial(st.text, st.characters(exclude_categories=["Cs"]))
 
 

@@ -4,6 +4,7 @@ Also what symbols cost that no text trains.
 """
 
 from dataclasses import replace
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -68,7 +69,7 @@ class CurveAdvice:
 def _read_curves(history: HistoryRecord) -> dict[str, str]:
     """Return a line of advice for each thing that the curves show, by its name."""
     best, found = history["best"], dict[str, str]()
-    epochs = _since_higher_rate(history["epochs"])
+    epochs = _since_rate_rose(history["epochs"])
     rise = find_rise(epochs)
     if rise is not None and rise.last - rise.best >= RISE_EPOCHS:
         rose = f"the validation loss rose from {rise.val[0]:.4f} (epoch {rise.best}) to {rise.val[1]:.4f}"
@@ -97,15 +98,14 @@ def _read_curves(history: HistoryRecord) -> dict[str, str]:
     return found
 
 
-def _since_higher_rate(epochs: list[EpochRecord]) -> list[EpochRecord]:
-    """Return the last epochs, from the latest on that had a higher learning rate than the one before.
+def _since_rate_rose(epochs: list[EpochRecord]) -> list[EpochRecord]:
+    """Return the epochs since the learning rate last rose, or all if it never did.
 
-    A run that goes on with more epochs than planned has such an epoch: its losses rise, and fall later.
+    It rises where a run goes on with more epochs than planned. The losses rise with it, and fall later.
     """
-    higher = [
-        place for place in range(1, len(epochs)) if epochs[place]["learning_rate"] > epochs[place - 1]["learning_rate"]
-    ]
-    return epochs[higher[-1] :] if higher else epochs
+    rates = [epoch["learning_rate"] for epoch in epochs]
+    rises = (place for place, (before, after) in enumerate(pairwise(rates), 1) if after > before)
+    return epochs[max(rises, default=0) :]
 
 
 def explain_untrained(symbols: dict[str, int], split: dict[str, Any]) -> str | None:

@@ -129,7 +129,7 @@ def find_gap(history: HistoryRecord) -> float | None:
 
 def _has_learnt_written_text(history: HistoryRecord) -> bool:
     chars = history["run"].get("teachers_write")
-    return isinstance(chars, int) and chars > 0
+    return is_number(chars) and chars > 0
 
 
 def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
@@ -206,7 +206,7 @@ def _tell_gap(name: str, history: HistoryRecord) -> list[Remark]:
     drops = any(isinstance(run.get(name), float) and run[name] > 0 for name in ("dropout", "embedding_dropout"))
     places = tuple(_best_place(name, history, curve) for curve in ("train_loss", "val_loss"))
     if _has_learnt_written_text(history):
-        text = "Its training loss is also that of text that teachers wrote: it shows nothing that is memorised."
+        text = "Its training loss is also that of text that teachers wrote, so it does not show what is memorised."
         return [Remark(text, name, places)]
     if find_gap(history) is not None:
         measured = ", though measured with dropout on," if drops else ""

@@ -65,7 +65,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
         # 2) the events that concern several views
         _offer_new_models(registry, [*new_models, training.trained], training.write, pickers, writing.change_prompts)
         sizes = [str(value) for _, value in training.fields.size.choices]
-        filled = [
+        address_fields = [
             _page_fields(registry, notices, tabs),
             _write_fields(registry, pickers, writing),
             _view_fields(learning, LEARN_FIELDS, lambda address: address.learn),
@@ -76,7 +76,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
                 lambda address: _with_example(address.train, sizes),
             ),
         ]
-        _open_address(page, registry, filled)
+        _open_address(page, registry, address_fields)
         _keep_in_address("learn", LEARN_FIELDS, learning)
         _keep_in_address("train", TRAIN_FIELDS, training.fields)
 
@@ -138,18 +138,17 @@ def _page_fields(registry: ModelRegistry, notices: gr.HTML, tabs: gr.Tabs) -> _A
 
 
 def _write_fields(registry: ModelRegistry, pickers: list[Picker], writing: write.WriteView) -> _AddressFields:
-    """pickers: of all views, since each offers the models that an address names."""
+    """Return the fields of *Write*, and the pickers of all views, which offer the models that an address names."""
     offered = [writing.examples.offered, *writing.examples.buttons]
 
     def updates(address: Address) -> list[Any]:
         settings = address.settings
+        shared = [name for name in settings.models if name not in registry.names] if settings else []
         # listed afresh: models may have come from the Hub since the page was built
+        choices = [gr.update(choices=[*registry.names, *shared])] * len(pickers)
         if settings is None:
             unchanged = gr.update()
-            choices = [gr.update(choices=registry.names)] * len(pickers)
             return [*choices, *[unchanged] * len(FIELDS), None, *[unchanged] * len(offered)]
-        shared = [name for name in settings.models if name not in registry.names]
-        choices = [gr.update(choices=[*registry.names, *shared])] * len(pickers)
         chosen = dict(zip(SIDES, settings.choices, strict=True))
         prompts = offer_prompts(shared_prompts(registry, *settings.models))
         return [*choices, *settings.to_fields().values(), chosen, *prompts]

@@ -165,7 +165,7 @@ class Inspector:
 def _details(model: str, lm: CharLM, seen: Inspection, run: dict[str, Any]) -> Heat:
     """Return a text with the likeliest symbols in each place, without colours."""
     likeliest = name_likeliest(seen, lm.vocab)
-    # rounded as the page shows them: of more digits it would round once more, 7.5503 to 7.55 and that to 7.5 %
+    # rounded to the tenths of a percent that the page shows: rounded twice, 7.5503 % would be 7.55 and then 7.5
     details = [[(symbol, round(probability, 3)) for symbol, probability in place] for place in likeliest]
     return {"prompt": "", "text": seen.text, "details": details, "name": f"{model}-inside", "run": run}
 
