@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 from browser import ROOT
@@ -314,12 +315,23 @@ def test_the_models_of_war_and_peace_are_as_large_as_those_of_the_paper(war_and_
     assert (places["lstm-128-1"].paper_loss, places["gru-512-3"].paper_loss) == (1.277, 1.077)
 
 
+def test_the_streams_of_a_text_are_split_as_char_rnn_splits_them(war_and_peace):
+    """Its batches are those of the text as an array of a row for each stream, and its parts are columns of that."""
+    chars = 100 * 30 + 57
+    content = "".join(map(chr, range(1000, 1000 + chars)))
+    rows = np.array(list(content[:3000])).reshape(100, 30)
+    expected = [rows[:, :24], rows[:, 24:27], rows[:, 27:]]
+    assert war_and_peace.split_streams(content) == "".join("".join(part.ravel()) for part in expected)
+
+
 @pytest.fixture
 def tiny_war_and_peace(war_and_peace, monkeypatch, tmp_path):
     """Runs the benchmark on a text of a few pages, for models with a row of their own; returns what it prints."""
     paper = {cell: {64: (9.0, 9.5, 9.75)} for cell in war_and_peace.PAPER}
     monkeypatch.setattr(war_and_peace, "PAPER", paper)
     monkeypatch.setattr(war_and_peace, "DROPOUT", {64: 0.0})
+    monkeypatch.setattr(war_and_peace, "STREAMS", 4)
+    monkeypatch.setitem(war_and_peace.RECIPE, "batch_size", 8)
     places = [war_and_peace.Place(cell, 64, layers) for cell in paper for layers in (1, 2)]
     monkeypatch.setattr(war_and_peace, "PLACES", places)
     text = tmp_path / "text.txt"
@@ -343,6 +355,7 @@ def test_war_and_peace_prints_the_test_losses_per_byte_beside_those_of_the_paper
     for row, paper in zip(rows, (9.0, 9.5), strict=True):
         record = json.loads((tmp_path / row["model"] / "history.json").read_text())
         assert record["run"]["split"]["shares"] == "0.8,0.1,0.1"
+        assert record["run"]["text"] == "streams" and record["run"]["text_chars"] == 2400
         # 60 lines of 40 symbols, of which one is two bytes in the file, behind three bytes of a mark
         assert row["loss"] == pytest.approx(record["best"]["test_loss"] * 2400 / (2460 + 3))
         assert (row["paper_loss"], row["difference"]) == (paper, pytest.approx(row["loss"] - paper))
@@ -350,6 +363,10 @@ def test_war_and_peace_prints_the_test_losses_per_byte_beside_those_of_the_paper
         assert row["hours"] == pytest.approx(record["epochs"][0]["seconds"] / 3600)
     shown = tiny_war_and_peace("--only", "gru-64-2").split("│")  # which is not trained again
     assert [cell.strip() for cell in shown[1:8]][-2:] == ["9.500", f"{rows[1]['difference']:+.3f}"]
+    capsys.readouterr()
+    tiny_war_and_peace("--only", "gru-64-1", "--parts", "end", "--json", "--out", str(tmp_path / "end"))
+    record = json.loads((tmp_path / "end" / "gru-64-1" / "history.json").read_text())
+    assert record["run"]["text"] == "text" and record["best"]["test_loss"] != rows[0]["loss"] * 2463 / 2400
     with pytest.raises(SystemExit):
         tiny_war_and_peace("--only", "lstm-128")
     assert "no model of the table has a name that begins with lstm-128" in capsys.readouterr().err

@@ -6,6 +6,7 @@ const PROMPTS = ["ROMEO:\n", "To be, or not to be", "Apple", "University", "Seou
 const PLAYS = ["", "tinyshakespeare"]; // the text that the scene and the prompts are made for, or an unknown one
 const MOST_UNKNOWN = 0.02; // share of the scene's characters that a model may lack, or it begins with another text
 const [FIRST_WORDS, FIRST_SYMBOLS] = [3, 3]; // of a line that has more words than that; of any other line
+const SENTENCE_END = /[.!?。．！？]["'”’]*/;
 
 /** Return prompts for a model, of symbols that it knows: PROMPTS for a model of plays, else how its own lines begin. */
 export function promptsOf(model) {
@@ -50,11 +51,18 @@ function recordOf({ history }) {
   return { text: history?.run.text ?? "", sample: best?.sample ?? "" };
 }
 
-/** Return the first words of the lines of a sample, or the first letters where a line has few words. */
+/** Return the first words of the lines of a sample, or the first letters where a line has few words.
+
+    Where no line is whole, since they are as long as paragraphs, they are those of its sentences. */
 function beginnings(sample) {
-  const lines = sample.split("\n").slice(0, -1); // the last one was cut
-  const starts = lines.flatMap((line) => {
-    const words = line.split(" ").filter(Boolean);
+  const [lines, sentences] = ["\n", SENTENCE_END].map((end) => startsOf(sample.split(end).slice(0, -1))); // the last was cut
+  return lines.length ? lines : sentences;
+}
+
+/** Return how the lines or sentences of a text begin, each once. */
+function startsOf(parts) {
+  const starts = parts.flatMap((part) => {
+    const words = part.split(" ").filter(Boolean);
     const whole = words.join(" ");
     const letters = Array.from(whole).slice(0, FIRST_SYMBOLS).join("");
     const start = words.length > FIRST_WORDS ? words.slice(0, FIRST_WORDS).join(" ") : letters;

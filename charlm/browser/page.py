@@ -210,10 +210,7 @@ def _describe(model: PageModel) -> dict[str, Any]:
 def _card(model: PageModel) -> list[str]:
     """Return the card in short: what the model is, what it was trained on, how good it is, and its licence."""
     config, history = model.config, model.history
-    said = [
-        f"{config.kind.label}: {config.num_layers} layers of {config.hidden_size} {config.cell.upper()} units over an "
-        f"embedding of {config.embedding_size}, {config.parameters:,} parameters, {len(config.vocab):,} symbols."
-    ]
+    said = [f"{config.kind.label}: {config.sizes}."]
     if history is not None:
         said.append(_results(history))
     said.append(

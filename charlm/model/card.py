@@ -37,6 +37,19 @@ repository makes the text:
 https://github.com/lua/lua at commit 53b41d0c, put together in the order of their names. Lua is under the MIT licence,
 © Lua.org, PUC-Rio; the notice stands in the text, in the part that comes from `lua.h`.""",
     },
+    "fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e": {
+        "language": "en",
+        "license": "mit",
+        "source": """The text is War and Peace by Leo Tolstoy in an English translation, in the public domain, with the
+size in bytes that Karpathy, Johnson and Fei-Fei give for theirs ("Visualizing and Understanding Recurrent Networks",
+2015). It is in https://github.com/ThingsOfBeam/Corpus at commit 9aad2659; there, each line ends in one byte less.""",
+    },
+    "5eca888fb54188d644df70fa555dd3c9cbdd3a8d7b3034fb59f7a81e16f05dc7": {
+        "language": "zh",
+        "license": "mit",
+        "source": """The text is 红楼梦 (Dream of the Red Chamber) by Cao Xueqin, in the public domain. It is in
+https://github.com/tennessine/corpus at commit c5ce96ac.""",
+    },
 }
 
 # A licence that the Hub does not list needs a name and a link: to the section of the card that says there is none.
@@ -214,8 +227,7 @@ def _introduction(config: ModelConfig, history: HistoryRecord | None) -> str:
     parts = [
         f"# {config.kind.label}{trained}",
         f"A character-level language model: it reads a text one character at a time and predicts the next. "
-        f"{config.num_layers} layers of {config.hidden_size} {config.cell.upper()} units over an embedding of "
-        f"{config.embedding_size}, {config.parameters:,} parameters, {len(config.vocab)} symbols.",
+        f"{config.sizes}.",
         "It writes text in the style of its training text, and may repeat passages of it. It knows no facts and "
         "follows no instructions.",
     ]

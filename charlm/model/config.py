@@ -98,6 +98,15 @@ class ModelConfig:
         """How many numbers the weights hold."""
         return sum(math.prod(shape) for shape in self.tensor_shapes.values())
 
+    @property
+    def sizes(self) -> str:
+        """What a card says of the model: its layers, units, embedding, parameters and symbols."""
+        layers = "1 layer" if self.num_layers == 1 else f"{self.num_layers} layers"
+        return (
+            f"{layers} of {self.hidden_size} {self.cell.upper()} units over an embedding of {self.embedding_size}, "
+            f"{self.parameters:,} parameters, {len(self.vocab):,} symbols"
+        )
+
     def to_json(self, weights_sha256: str) -> str:
         """Return the text of config.json for weights with that SHA-256."""
         values = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **asdict(self)}

@@ -3,6 +3,7 @@
 The page without a server chooses the same, in charlm/browser/examples.js.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ PROMPTS = ("ROMEO:\n", "To be, or not to be", "Apple", "University", "Seoul", "C
 PLAYS = ("", "tinyshakespeare")  # the text that the scene and the prompts are made for, or an unknown one
 MOST_PROMPTS = len(PROMPTS)
 FIRST_WORDS, FIRST_SYMBOLS = 3, 3  # of a line that has more words than that; of any other line
+SENTENCE_END = re.compile("[.!?。．！？][\"'”’]*")
 
 
 def prompts_of(model: ServedModel) -> list[str]:
@@ -74,10 +76,19 @@ def _record(model: ServedModel) -> tuple[str, str]:
 
 
 def _beginnings(sample: str) -> list[str]:
-    """Return the first words of the lines of a sample, or the first letters where a line has few words."""
+    """Return the first words of the lines of a sample, or the first letters where a line has few words.
+
+    Where no line is whole, since they are as long as paragraphs, they are those of its sentences.
+    """
+    lines, sentences = sample.split("\n")[:-1], SENTENCE_END.split(sample)[:-1]  # the last one was cut
+    return _starts(lines) or _starts(sentences)
+
+
+def _starts(parts: Iterable[str]) -> list[str]:
+    """Return how the lines or sentences of a text begin, each once, MOST_PROMPTS at most."""
     found = dict[str, None]()
-    for line in sample.split("\n")[:-1]:  # the last one was cut
-        words = [word for word in line.split(" ") if word]
+    for part in parts:
+        words = [word for word in part.split(" ") if word]
         whole = " ".join(words)
         start = " ".join(words[:FIRST_WORDS]) if len(words) > FIRST_WORDS else whole[:FIRST_SYMBOLS]
         if len(start) < len(whole):

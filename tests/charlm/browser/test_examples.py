@@ -15,24 +15,31 @@ LETTERS = "\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ENGLISH = LETTERS + " '&!,-.:;?"
 NAMES = "Maria\nJo\nAnn\nMartin\nAnna\nMaria\nBe"
 VERSE = "the old man of the sea\n  a tree\n\nthe old man of the hills\nso it was, they say, so it is\ncut o"
+PROSE = "'Well, so it was,' said the prince. He smiled! They went on. Anna was to be se"
 MODELS = {
     "plays": (ENGLISH, make_record(sample=VERSE)),
     "names": (LETTERS, make_record(sample=NAMES, text="names")),
     "verse": (ENGLISH, make_record(sample=VERSE, text="verse")),
     "korean": ("\n가나다라마 ", make_record(sample="가나다라 마 가나 다\n나다라가\n", text="korean")),
     "korean-plays": ("\n가나다라마 ", make_record(sample="가나다라 마 가나 다\n나다라가\n")),
+    "prose": (ENGLISH, make_record(sample=PROSE, text="prose")),
+    "chinese": ("宝玉笑道：“好．”黛", make_record(sample="宝玉笑道：“好．”黛玉道：“好．”宝玉好玉．玉笑", text="chinese")),
     "empty": (ENGLISH, make_record(sample="", text="nothing")),
     "bare": (ENGLISH, None),
     "strange": ("\n{}", None),
 }
 OF_VERSE = ["the old man", "a t", "so it was,"]
 OF_KOREAN = ["가나다라 마 가나", "나다라"]
+OF_PROSE = ["'Well, so it", "He ", "The"]
+OF_CHINESE = ["宝玉笑", "黛玉道", "宝玉好"]
 OWN = {
     "plays": list(PROMPTS),
     "names": ["Mar", "Ann"],
     "verse": OF_VERSE,
     "korean": OF_KOREAN,
     "korean-plays": OF_KOREAN,
+    "prose": OF_PROSE,
+    "chinese": OF_CHINESE,
     "empty": list(PROMPTS),
     "bare": list(PROMPTS),
     "strange": [],
@@ -40,6 +47,8 @@ OWN = {
 READ = dict.fromkeys(("plays", "empty", "bare", "strange"), SCENE) | {
     "names": NAMES,
     "verse": VERSE,
+    "prose": PROSE,
+    "chinese": MODELS["chinese"][1]["epochs"][0]["sample"],
     "korean": MODELS["korean"][1]["epochs"][0]["sample"],
     "korean-plays": MODELS["korean"][1]["epochs"][0]["sample"],
 }

@@ -252,7 +252,7 @@ def test_the_sample_is_the_one_of_the_best_epoch():
 def test_the_size_of_the_model_is_told():
     config = make_config("gru", "abc", embedding_size=4, hidden_size=5, num_layers=1)
     # 3·4 embedding; 3 gates · 5 · (4 + 5 + 2 biases); 3·5 + 3 head
-    assert "1 layers of 5 GRU units over an embedding of 4, 195 parameters, 3 symbols" in " ".join(
+    assert "1 layer of 5 GRU units over an embedding of 4, 195 parameters, 3 symbols" in " ".join(
         model_card(config, None).split()
     )
 
