@@ -108,6 +108,7 @@ ORDER = [
     "train.control",
     "train.init_from",
     "train.recurrence",
+    "train.head",
     "train.network",
     "train.optimizer",
     "train.checkpoint",

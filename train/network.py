@@ -5,17 +5,12 @@ Letters in the shapes of train/: T steps, B streams, V symbols, E embedding size
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, embedding
-from torch.utils.checkpoint import checkpoint
+from torch.nn.functional import embedding
 
-from charlm.inference.sampling import cut
 from charlm.model.config import ModelConfig, Weights
 
+from .head import head_losses
 from .recurrence import RecurrentLayer
-
-# Logits (T·B·V) that a step of training holds at a time: 268 MB in float32, and some 800 MB with what backpropagation
-# needs of them. The default batch of 64 × 128 symbols stays below it up to a vocabulary of 8,192.
-MOST_TRAINING_LOGITS = 2**26
 
 # For each layer its state, (B, H) each: the hidden and, of an LSTM, the cell state.
 LayerStates = list[list[Tensor]]
@@ -64,7 +59,7 @@ class TrainingNetwork(nn.Module):
     def forward(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
         """Return the logits (T, B, V) for ids (T, B) and states; and the states after the last step, detached."""
         outputs, after = self._read(ids, states)
-        return self._predict(outputs), after  # (T, B, H) → (T, B, V)
+        return self.head(outputs.float()), after  # (T, B, H) → (T, B, V)
 
     def mean_losses(
         self, ids: Tensor, targets: Tensor, states: LayerStates, taught: Tensor | None = None
@@ -74,35 +69,13 @@ class TrainingNetwork(nn.Module):
         The first has the gradients: it is that for the distributions `taught`, (T, B, V), if there are any. The second
         is that for the targets, (T, B); without `taught` both are the same.
 
-        The logits are those that `forward` returns. More than MOST_TRAINING_LOGITS are computed in parts of at most
-        so many (or of one symbol), and each part again for its gradients: gradient checkpointing (Chen et al.,
-        "Training Deep Nets with Sublinear Memory Cost", 2016).
+        The logits are those that `forward` returns.
         """
         outputs, after = self._read(ids, states)
-        rows, symbols = outputs.flatten(0, 1), self.head.out_features  # (T, B, H) → (T B, H)
         wanted = [targets.flatten()] if taught is None else [taught.flatten(0, 1), targets.flatten()]
-        if targets.numel() * symbols <= MOST_TRAINING_LOGITS:
-            losses = self._sum_losses(rows, *wanted)
-        else:
-            losses = rows.new_zeros(2, dtype=torch.float32)
-            for part in cut(len(rows), symbols, MOST_TRAINING_LOGITS):
-                these = [each[part] for each in wanted]
-                losses = losses + checkpoint(
-                    self._sum_losses, rows[part], *these, use_reentrant=False, preserve_rng_state=False
-                )
-        learnt, loss = losses / len(rows)
+        rows = outputs.flatten(0, 1)  # (T, B, H) → (T B, H)
+        learnt, loss = head_losses(rows, self.head.weight, self.head.bias, wanted, self._dtype) / len(rows)
         return learnt, loss.detach(), after
-
-    def _sum_losses(self, outputs: Tensor, *wanted: Tensor) -> Tensor:
-        """Return the summed cross-entropies of N outputs (N, H) for the first and for the last of `wanted`, (2,).
-
-        wanted: what each output predicts, as ids (N,) or as distributions (N, V).
-        """
-        logits = self._predict(outputs)  # (N, H) → (N, V)
-        learnt = cross_entropy(logits, wanted[0], reduction="sum")
-        with torch.no_grad():
-            loss = learnt if len(wanted) == 1 else cross_entropy(logits, wanted[-1], reduction="sum")
-        return torch.stack([learnt, loss])
 
     def _read(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:
         """Return the outputs of the last layer (T, B, H) for ids (T, B) and states; and the states, as `forward`."""
@@ -114,12 +87,6 @@ class TrainingNetwork(nn.Module):
                 outputs, state = self._run(layer, self.variational_dropout(outputs), before)
                 after.append(state)
             return self.variational_dropout(outputs), after
-
-    def _predict(self, outputs: Tensor) -> Tensor:
-        """Return the logits (..., V) for outputs of `_read` (..., H)."""
-        with self._autocast():
-            logits: Tensor = self.head(outputs)
-            return logits.float()
 
     def _autocast(self) -> torch.autocast:
         # RecurrentLayer rounds its operands itself

@@ -5,6 +5,8 @@ from models import make_config
 
 from charlm.model.cells import CELLS
 from charlm.model.network import Network
+from train import head
+from train.head import MOST_LOGITS, head_losses
 from train.network import TrainingNetwork
 from train.recurrence import RecurrentLayer
 
@@ -75,7 +77,7 @@ def losses_and_gradients(network, ids, targets, states):
 @vocabs
 @pytest.mark.parametrize("most", [1, 3 * 32, 23 * 32, 2**26], ids="{} logits at a time".format)
 def test_a_loss_in_parts_and_its_gradients_are_those_of_all_logits_in_torch(cell, vocab, most, monkeypatch):
-    monkeypatch.setattr("train.network.MOST_TRAINING_LOGITS", most)
+    monkeypatch.setitem(MOST_LOGITS, "cpu", most)
     network = make_network(cell, vocab=vocab)
     ids, targets, states = random_ids(network), random_ids(network, seed=6), random_states(network)
     loss, gradients, after = losses_and_gradients(network, ids, targets, states)
@@ -91,10 +93,10 @@ def test_a_loss_in_parts_and_its_gradients_are_those_of_all_logits_in_torch(cell
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_loss_in_parts_drops_and_rounds_what_a_whole_one_does(dtype, monkeypatch):
-    """The dropout masks are drawn once for the step, and a part is computed a second time from the same numbers."""
+    """The dropout masks are drawn once for the step."""
     results = []
     for most in (2**26, 5 * 7):
-        monkeypatch.setattr("train.network.MOST_TRAINING_LOGITS", most)
+        monkeypatch.setitem(MOST_LOGITS, "cpu", most)
         torch.manual_seed(1)
         network = make_network(dropout=0.5, dtype=dtype, embedding_dropout=0.3)
         torch.manual_seed(2)
@@ -109,17 +111,45 @@ def test_a_loss_in_parts_drops_and_rounds_what_a_whole_one_does(dtype, monkeypat
         )
 
 
+@pytest.mark.parametrize("most", [1, 5 * 32, 2**21], ids="{} logits at a time".format)
+def test_distributions_are_learnt_as_torch_learns_them(most, monkeypatch):
+    """With shares whose sum is not quite 1, as probabilities in float16 have, and the loss for ids beside it."""
+    monkeypatch.setitem(MOST_LOGITS, "cpu", most)
+    rows, weight, bias = torch.randn(12, 6), torch.randn(32, 6), torch.randn(32)
+    taught, ids = torch.rand(12, 32).softmax(1) * 1.001, torch.randint(32, (12,))
+    ours, plain = ([each.clone().requires_grad_() for each in (rows, weight, bias)] for _ in range(2))
+    learnt, loss = head_losses(*ours, [taught, ids], torch.float32)
+    (3 * learnt).backward()
+    logits = torch.nn.functional.linear(*plain)
+    expected = torch.nn.functional.cross_entropy(logits, taught, reduction="sum")
+    (3 * expected).backward()
+    close(learnt.detach(), expected.detach())
+    close(loss.detach(), torch.nn.functional.cross_entropy(logits, ids, reduction="sum").detach())
+    for one, other in zip(ours, plain, strict=True):
+        close(one.grad, other.grad)
+
+
+def test_in_bf16_the_loss_is_nearly_that_of_float32_and_no_other_products_change():
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    rows, weight, bias, ids = torch.randn(200, 64), 2 * torch.randn(32, 64), torch.zeros(32), torch.randint(32, (200,))
+    losses = [head_losses(rows, weight, bias, [ids], dtype)[0] for dtype in (torch.bfloat16, torch.float32)]
+    assert abs(losses[0] - losses[1]) < 1e-3 * losses[1]  # where the CPU rounds operands, as it may
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
 def test_a_step_of_training_holds_the_logits_of_a_part_at_a_time(monkeypatch):
     """Whatever autograd saves for the backward pass is seen by its hook."""
-    monkeypatch.setattr("train.network.MOST_TRAINING_LOGITS", 64)
+    monkeypatch.setitem(MOST_LOGITS, "cpu", 64)
     network = make_network(vocab=LARGE_VOCAB)
-    saved, made, predict = [], [], network._predict
-    monkeypatch.setattr(network, "_predict", lambda outputs: made.append(len(outputs)) or predict(outputs))
+    saved, made, take = [], [], head._take_losses
+    monkeypatch.setattr(
+        head, "_take_losses", lambda logits, *wanted: made.append(logits.shape) or take(logits, *wanted)
+    )
     with torch.autograd.graph.saved_tensors_hooks(lambda each: saved.append(each.shape) or each, lambda each: each):
         loss, *_ = network.mean_losses(random_ids(network), random_ids(network, seed=6), random_states(network))
-        assert not [shape for shape in saved if shape[-1:] == (32,) and shape[0] > 2]
         loss.backward()
-    assert made == [2] * 24  # each of 12 parts twice
+    assert made == [(2, 32)] * 12
+    assert not [shape for shape in saved if len(shape) > 1 and shape[-1] == 32]
 
 
 @cells

@@ -23,7 +23,10 @@ MODELS = {
     "korean": ("\n가나다라마 ", make_record(sample="가나다라 마 가나 다\n나다라가\n", text="korean")),
     "korean-plays": ("\n가나다라마 ", make_record(sample="가나다라 마 가나 다\n나다라가\n")),
     "prose": (ENGLISH, make_record(sample=PROSE, text="prose")),
-    "chinese": ("宝玉笑道：“好．”黛", make_record(sample="宝玉笑道：“好．”黛玉道：“好．”宝玉好玉．玉笑", text="chinese")),
+    "chinese": (
+        "宝玉笑道：“好．”黛",
+        make_record(sample="宝玉笑道：“好．”黛玉道：“好．”宝玉好玉．玉笑", text="chinese"),
+    ),
     "empty": (ENGLISH, make_record(sample="", text="nothing")),
     "bare": (ENGLISH, None),
     "strange": ("\n{}", None),
