@@ -16,10 +16,12 @@ export function promptsOf(model) {
   return choices.map((prompts) => knownTo(model, prompts)).find((prompts) => prompts.length) ?? [];
 }
 
-/** Return the prompts of one model that the other knows, or if there are none, those of the other that it knows. */
+/** Return the prompts of one model that the other knows, or if there are none, those of the other that it knows.
+
+    If there are none either, they are those of the first one: the other skips what it does not know. */
 export function sharedPrompts(one, other) {
-  const prompts = knownTo(other, promptsOf(one));
-  return prompts.length ? prompts : knownTo(one, promptsOf(other));
+  const own = promptsOf(one);
+  return [knownTo(other, own), knownTo(one, promptsOf(other))].find((prompts) => prompts.length) ?? own;
 }
 
 /** Return the prompt after other models were chosen: one of theirs in place of one that the page had offered.

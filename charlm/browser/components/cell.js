@@ -6,8 +6,10 @@ import { make, MOST_MARKS, named, readable, visible } from "./text.js";
    lets all through. */
 const LEFT = 0.1;
 const RIGHT = 0.9;
-const CHARACTER_WIDTH = 7; // pixels at least of a character below the plots
-const [FEWEST_SHOWN, MOST_SHOWN] = [16, 72]; // characters of a line
+/* Pixels at least of a character below the plots; a Chinese, Japanese or Korean one and an emoji are wide. */
+const [NARROW, WIDE] = [7, 13];
+const IS_WIDE = /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Hang}\p{Emoji_Presentation}\u3000-\u303f\uff01-\uff60]/u;
+const [FEWEST_SHOWN, MOST_SHOWN] = [16, 72]; // narrow characters of a line
 const BEFORE = "before"; // a state of the step before, 0 at the first character
 
 /* The cells as torch.nn has them. gates: name, what it is called, and whether it is a sigmoid, which can be saturated.
@@ -145,14 +147,22 @@ export class CellPanel {
     const count = symbols.length.toLocaleString("en");
     this.where.textContent = `at ${named(symbols[place])}, ${(place + 1).toLocaleString("en")} of ${count}`;
     this.equations.replaceChildren(...this.parts.equations.map((equation) => this.makeEquation(equation)));
-    this.width ||= this.line.clientWidth || 40 * CHARACTER_WIDTH;
-    const shown = Math.min(Math.max(Math.floor(this.width / CHARACTER_WIDTH), FEWEST_SHOWN), MOST_SHOWN);
-    [this.first, this.end] = lineAround(symbols, place, shown);
+    this.width ||= this.line.clientWidth || 40 * NARROW;
+    [this.first, this.end] = this.lineOf(place);
     this.drawLine();
     for (const row of this.rows) {
       row.here.textContent = threeDecimals(row.numbers[place]);
       this.drawPlot(row);
     }
+  }
+
+  /** Return where the part of a place's line begins and ends that can be read below the plots. */
+  lineOf(place) {
+    const { symbols } = this.value;
+    const width = Math.min(Math.max(this.width, FEWEST_SHOWN * NARROW), MOST_SHOWN * NARROW);
+    const [first, end] = lineAround(symbols, place, Math.floor(width / NARROW));
+    const isWide = symbols.slice(first, end).some((symbol) => IS_WIDE.test(symbol));
+    return isWide ? lineAround(symbols, place, Math.floor(width / WIDE)) : [first, end];
   }
 
   /** Return an equation: each number above the name that it has. */

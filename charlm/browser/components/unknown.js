@@ -78,7 +78,7 @@ export class UnknownMarks {
     );
     this.follow();
     const offered = found.slice(0, MOST_OFFERED);
-    this.line.append("Not known to the models: ", ...offered.map((each) => this.makeOffer(each)));
+    this.line.append("A model does not know: ", ...offered.map((each) => this.makeOffer(each)));
     if (found.length > 1) this.line.append(this.makeButton("Replace all", "Replace all unknown symbols", found));
   }
 

@@ -33,10 +33,14 @@ def prompts_of(model: ServedModel) -> list[str]:
 
 
 def shared_prompts(registry: ModelRegistry, model_a: object, model_b: object) -> list[str]:
-    """Return the prompts of model A that model B knows, or if there are none, those of model B that model A knows."""
+    """Return the prompts of model A that model B knows, or if there are none, those of model B that model A knows.
+
+    If there are none either, as for an English and a Chinese text, they are those of model A: B skips what it does not
+    know.
+    """
     models = registry[model_a], registry[model_b]
     shared = (_known_to(other, prompts_of(model)) for model, other in (models, models[::-1]))
-    return next(filter(None, shared), [])
+    return next(filter(None, shared), []) or prompts_of(models[0])
 
 
 def next_prompt(prompt: object, offered: object, prompts: list[str]) -> object:

@@ -7,6 +7,7 @@ import pytest
 from models import make_record
 
 from charlm.analysis.published import TINYSHAKESPEARE
+from charlm.browser.scripts import COMPONENTS_STYLE
 from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
 from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings, draw_plot
 
@@ -289,6 +290,28 @@ def test_a_cell_shows_its_equations_with_the_numbers_of_a_step_and_how_often_its
     page.locator(".cell-plot svg").first.click(position={"x": 1, "y": 5})
     page.keyboard.press("ArrowLeft")  # there is nothing before the first
     assert page.evaluate("went") == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "width"), [("a line of letters " * 10, 7), ("宝玉笑道：「가나다」" * 20, 13), ("あ🙂" * 90, 13)]
+)
+def test_the_characters_below_the_plots_of_a_cell_do_not_overlap(page, text, width):
+    widths = page.evaluate(
+        """async ([text, style]) => {
+            const { CellPanel } = await import("/components/cell.js");
+            const [element, sheet] = [document.createElement("div"), document.createElement("style")];
+            sheet.textContent = style;
+            element.style.width = "600px";
+            document.body.replaceChildren(sheet, element);
+            const symbols = Array.from(text);
+            const numbers = symbols.map(() => 0.5);
+            new CellPanel(element).show({ title: "unit", symbols, cell: "rnn", gates: { sum: numbers, h: numbers } });
+            return Array.from(element.querySelectorAll(".cell-line span"), (each) =>
+                each.getBoundingClientRect().width);
+        }""",
+        [text, COMPONENTS_STYLE],
+    )
+    assert len(widths) >= 16 and min(widths) > width - 1  # the line is measured with the space beside it
 
 
 PATTERN = """async (text) => {
