@@ -48,14 +48,14 @@ class _HeadLosses(torch.autograd.Function):
             grad_rows[part] = grad_logits @ rounded_weight
             grad_weight += grad_logits.T @ rows[part].to(dtype)
             grad_bias += logits.sum(0)
-        ctx.save_for_backward(grad_rows, grad_weight, grad_bias)
+        ctx.grads = grad_rows, grad_weight, grad_bias
         return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
-        grads = [grad * grad_losses[0] for grad in ctx.saved_tensors]
-        return *grads, *(None for _ in ctx.needs_input_grad[3:])
+        grads, ctx.grads = ctx.grads, ()  # which are scaled in place, so there is no second backward pass
+        return *(grad.mul_(grad_losses[0]) for grad in grads), *(None for _ in ctx.needs_input_grad[len(grads) :])
 
 
 def _take_losses(logits: Tensor, *wanted: Tensor) -> Tensor:
