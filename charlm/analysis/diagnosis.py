@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import median
 
 from charlm.model.config import is_number
-from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char, perplexity
+from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char, losses_before, perplexity
 
 Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
 
@@ -155,9 +155,8 @@ def _read_one(name: str, history: HistoryRecord) -> list[Remark]:
 
 def _tell_start(name: str, history: HistoryRecord) -> list[Remark]:
     """Say how good the model was that the training began with, if there was one."""
-    before = history["run"].get("before")
-    loss = before.get("val_loss") if isinstance(before, dict) else None
-    if not is_number(loss):
+    loss = losses_before(history).get("val_loss")
+    if loss is None:
         return []
     first = history["epochs"][0]["epoch"]
     text = f"It began with the weights of another model, whose validation loss on this text was {_nats(loss)}."

@@ -57,8 +57,9 @@ function recordOf({ history }) {
 
     Where no line is whole, since they are as long as paragraphs, they are those of its sentences. */
 function beginnings(sample) {
-  const [lines, sentences] = ["\n", SENTENCE_END].map((end) => startsOf(sample.split(end).slice(0, -1))); // the last was cut
-  return lines.length ? lines : sentences;
+  const startsBetween = (end) => startsOf(sample.split(end).slice(0, -1)); // the last part was cut
+  const lines = startsBetween("\n");
+  return lines.length ? lines : startsBetween(SENTENCE_END);
 }
 
 /** Return how the lines or sentences of a text begin, each once. */

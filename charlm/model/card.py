@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from charlm.model.config import ModelConfig, is_number
-from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, perplexity
+from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, losses_before, perplexity
 from charlm.model.kept import kept_epochs, list_epochs
 from charlm.model_name import DatasetFile, parse_dataset_file, parse_hub_name
 
@@ -37,14 +37,14 @@ repository makes the text:
 https://github.com/lua/lua at commit 53b41d0c, put together in the order of their names. Lua is under the MIT licence,
 © Lua.org, PUC-Rio; the notice stands in the text, in the part that comes from `lua.h`.""",
     },
-    "fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e": {
+    "51da54e418dc36bbdba2ffcd1c63d6cf82057817ea4ec47525afd39ce3068a04": {
         "language": "en",
         "license": "mit",
         "source": """The text is War and Peace by Leo Tolstoy in an English translation, in the public domain, with the
 size in bytes that Karpathy, Johnson and Fei-Fei give for theirs ("Visualizing and Understanding Recurrent Networks",
 2015). It is in https://github.com/ThingsOfBeam/Corpus at commit 9aad2659; there, each line ends in one byte less.""",
     },
-    "5eca888fb54188d644df70fa555dd3c9cbdd3a8d7b3034fb59f7a81e16f05dc7": {
+    "f9dd0cc0d9663f5b814880b8fe071abdbc02b15b064e35db1ee2ac03a8d84daf": {
         "language": "zh",
         "license": "mit",
         "source": """The text is 红楼梦 (Dream of the Red Chamber) by Cao Xueqin, in the public domain. It is in
@@ -263,12 +263,13 @@ def _results(history: HistoryRecord) -> str:
 
 def _before(history: HistoryRecord) -> list[str]:
     """Return the lines about the losses before the first step of a run that began with a model; none without such."""
-    run, best, lines = history["run"], history["best"], []
-    before, also = (value if isinstance(value, dict) else {} for value in (run.get("before"), run.get("also_text")))
-    if is_number(loss := before.get("val_loss")):
+    before, best, also, lines = losses_before(history), history["best"], history["run"].get("also_text"), []
+    if "val_loss" in before:
+        loss = before["val_loss"]
         lines += ["", f"Before the first step, the validation loss of the model that it began with was {loss:.4f}."]
-    if is_number(loss := before.get("also_text_loss")) and "also_text_loss" in best:
-        name = _code(str(also.get("name")))
+    if "also_text_loss" in before and "also_text_loss" in best:
+        name = _code(str(also.get("name") if isinstance(also, dict) else None))
+        loss = before["also_text_loss"]
         lines += [f"On {name} its validation loss was {loss:.4f}, and is {best['also_text_loss']:.4f} now."]
     return lines
 

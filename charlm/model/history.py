@@ -86,6 +86,12 @@ def best_epoch(history: HistoryRecord) -> EpochRecord:
     return next(epoch for epoch in history["epochs"] if epoch["epoch"] == history["best"]["epoch"])
 
 
+def losses_before(history: HistoryRecord) -> dict[str, float]:
+    """Return the losses, by name, of the model that the training began with; none if it began with random weights."""
+    before = history["run"].get("before")
+    return {name: loss for name, loss in before.items() if is_number(loss)} if isinstance(before, dict) else {}
+
+
 def longest_sample(epochs: int) -> int:
     """Return how many characters each sample of a record may have for `read_history` to accept it, whatever they are.
 
