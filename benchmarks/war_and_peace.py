@@ -56,18 +56,15 @@ PAPER = {
 }
 PAPER_SYMBOLS = 87
 CLOSE = 0.05  # how far a number of parameters may be from that of the paper's LSTM
-EMBEDDING = 64
+EMBEDDING = 32
 UNITS_STEP = 4  # vectors of a processor hold 4 floats or a multiple
-# Small batches and a high rate, as for few passes over a text, since two million characters are many for these sizes.
+RECIPE = {"embedding_size": EMBEDDING, "embedding_dropout": 0.0, "weight_decay": 0.01}
+# By the units of a row. Two million characters are many for the small ones: they learn most in small batches with a high
+# rate (docs/log.md). Row 256 has not been tried.
 DROPOUT = {128: 0.0, 256: 0.05, 512: 0.2}
+BATCH = {128: (32, 64), 256: (32, 64), 512: (64, 128)}  # sequences, and characters of each
 LR = {"rnn": 0.003, "lstm": 0.008, "gru": 0.006}
-RECIPE = {
-    "embedding_size": EMBEDDING,
-    "embedding_dropout": 0.0,
-    "weight_decay": 0.01,
-    "batch_size": 32,
-    "seq_length": 64,
-}
+LR_SHARE = {128: 1.0, 256: 1.0, 512: 0.5}
 SPLIT = "0.8,0.1,0.1"
 STREAMS, TENTHS = 100, (8, 9)  # where the parts of a stream end
 
@@ -130,12 +127,15 @@ def split_streams(content: str) -> str:
 def train(place: Place, out: Path, epochs: int, text: Text) -> HistoryRecord:
     """Train a model of the table, go on with it, or find it finished; return its record."""
     folder = out / place.name
+    batch_size, seq_length = BATCH[place.row]
     config = TrainConfig(
         cell=place.cell,
         hidden_size=place.units(len(text.encoded.symbols)),
         num_layers=place.layers,
         dropout=DROPOUT[place.row],
-        lr=LR[place.cell],
+        lr=LR[place.cell] * LR_SHARE[place.row],
+        batch_size=batch_size,
+        seq_length=seq_length,
         epochs=epochs,
         split=SPLIT,
         **RECIPE,

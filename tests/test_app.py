@@ -132,6 +132,8 @@ def test_the_api_lists_the_models_and_gives_their_records(app):
         ("shakespeare-rnn", "bundled", "rnn"),
         ("shakespeare-gru", "bundled", "gru"),
         ("c-lstm", "bundled", "lstm"),
+        ("hongloumeng-lstm", "bundled", "lstm"),
+        ("warpeace-lstm", "bundled", "lstm"),
         ("names-gru", "bundled", "gru"),
         ("homework-lstm", "bundled", "lstm"),
         ("homework-rnn", "bundled", "rnn"),
@@ -139,9 +141,10 @@ def test_the_api_lists_the_models_and_gives_their_records(app):
     for model in listed:
         record = json.loads((WEIGHTS / model["name"] / "history.json").read_text(encoding="utf-8"))
         assert client.predict(model["name"], api_name="/history") == record
-        told = client.predict(model["name"], "ROMEO:", api_name="/inspect")
+        told = client.predict(model["name"], "ROMEO:宝玉笑道", api_name="/inspect")
         lm = CharLM.from_pretrained(ROOT / "weights" / model["name"])
-        read = "ROMEO" if model["name"] == "names-gru" else "ROMEO:"  # it knows letters and the line break
+        read = "".join(symbol for symbol in "ROMEO:宝玉笑道" if symbol in lm.config.vocab)
+        assert len(read) >= 5
         assert [place["symbol"] for place in told] == list(read)
         surprisals = lm.score(read)
         assert [place["surprisal"] for place in told[1:]] == pytest.approx(surprisals.tolist(), abs=1e-4)

@@ -308,8 +308,8 @@ def test_the_models_of_war_and_peace_are_as_large_as_those_of_the_paper(war_and_
         theirs = sum(each.numel() for module in (lstm, head) for each in module.parameters())
         assert place.paper_parameters == theirs - 4 * place.row * place.layers
         units = place.units(82)
-        layers = getattr(nn, place.cell.upper())(64, units, place.layers)
-        parts = (nn.Embedding(82, 64), layers, nn.Linear(units, 82))
+        layers = getattr(nn, place.cell.upper())(32, units, place.layers)
+        parts = (nn.Embedding(82, 32), layers, nn.Linear(units, 82))
         ours = sum(each.numel() for module in parts for each in module.parameters())
         assert ours == place.parameters(units, 82) == pytest.approx(place.paper_parameters, rel=0.05)
     assert (places["lstm-128-1"].paper_loss, places["gru-512-3"].paper_loss) == (1.277, 1.077)
@@ -329,9 +329,9 @@ def tiny_war_and_peace(war_and_peace, monkeypatch, tmp_path):
     """Runs the benchmark on a text of a few pages, for models with a row of their own; returns what it prints."""
     paper = {cell: {64: (9.0, 9.5, 9.75)} for cell in war_and_peace.PAPER}
     monkeypatch.setattr(war_and_peace, "PAPER", paper)
-    monkeypatch.setattr(war_and_peace, "DROPOUT", {64: 0.0})
+    for name, setting in {"DROPOUT": 0.0, "BATCH": (8, 64), "LR_SHARE": 1.0}.items():
+        monkeypatch.setattr(war_and_peace, name, {64: setting})
     monkeypatch.setattr(war_and_peace, "STREAMS", 4)
-    monkeypatch.setitem(war_and_peace.RECIPE, "batch_size", 8)
     places = [war_and_peace.Place(cell, 64, layers) for cell in paper for layers in (1, 2)]
     monkeypatch.setattr(war_and_peace, "PLACES", places)
     text = tmp_path / "text.txt"

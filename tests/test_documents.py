@@ -46,6 +46,7 @@ NOT_RUN_HERE = {
     "CHARLM_KERNELS=avx2 OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=avx2 python benchmarks/generate.py": (
         "tests/test_benchmarks.py"
     ),
+    "python benchmarks/war_and_peace.py --text warpeace.txt": "tests/test_benchmarks.py",
     "python benchmarks/page.py --repeats 2": "tests/test_page_benchmark.py",
     "python benchmarks/browser.py": "tests/test_browser_benchmark.py",
     "uv run examples/names_text.py names.txt": "tests/test_examples.py",
@@ -84,8 +85,9 @@ def copy_repository(folder):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
-    for name in ("my-text.txt", "tinyshakespeare.txt", "names.txt", "lua.c.txt"):
+    for name in ("my-text.txt", "tinyshakespeare.txt", "names.txt", "lua.c.txt", "warpeace.txt"):
         (folder / name).write_text(TEXT, encoding="utf-8")
+    (folder / "hongloumeng.txt").write_text("宝玉笑道：“好．”黛玉道：“来了，你去．”\n" * 200, encoding="utf-8")
 
 
 def run(command, folder, environment):

@@ -218,8 +218,8 @@ def test_the_page_of_the_installed_package_has_the_models_and_trains(installed, 
     assert [(model["name"], model["source"]) for model in models] == [
         (name, "bundled")
         for name in (
-            *("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru", "c-lstm", "names-gru"),
-            *("homework-lstm", "homework-rnn"),
+            *("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru"),
+            *("c-lstm", "hongloumeng-lstm", "warpeace-lstm", "names-gru", "homework-lstm", "homework-rnn"),
         )
     ]
     assert call(installed, "python", "-c", PAGE_TRAINS, folder=tmp_path) == "charlm.train\n1\n"

@@ -193,7 +193,7 @@ def test_the_trainings_of_the_models_here_are_not_told_that_their_text_is_too_sh
     histories = {
         path.parent.name: read_history(path.read_text("utf-8")) for path in ROOT.glob("weights/*/history.json")
     }
-    assert len(histories) == 7
+    assert len(histories) == 9
     for name, history in histories.items():
         advice = [line for lines in follow(history).values() for line in lines]
         assert not any("too short" in line or "too large" in line for line in advice), name

@@ -161,12 +161,13 @@ def test_samples_of_the_longest_record_are_left_out_but_the_first_the_best_and_t
 
 
 @pytest.mark.slow
-def test_the_bundled_models_fit_with_every_sample(tmp_path):
+def test_all_bundled_models_fit_with_some_samples_of_each(tmp_path):
     models = export_to(sorted(map(str, WEIGHTS.iterdir())), tmp_path / "page.html")
     content = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert len(models) == 7
+    assert len(models) == 9
     assert len(content.encode()) <= sum(model.size for model in models) * 4 / 3 + 200_000
-    assert all(map(all, samples_in(content)))
+    for samples in samples_in(content):
+        assert samples[0] and samples[-1] and sum(map(bool, samples)) >= min(len(samples), 3)
 
 
 def test_the_style_in_the_file_is_shorter_and_has_the_same_rules(page):
