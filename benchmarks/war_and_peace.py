@@ -59,8 +59,8 @@ CLOSE = 0.05  # how far a number of parameters may be from that of the paper's L
 EMBEDDING = 32
 UNITS_STEP = 4  # vectors of a processor hold 4 floats or a multiple
 RECIPE = {"embedding_size": EMBEDDING, "embedding_dropout": 0.0, "weight_decay": 0.01}
-# By the units of a row. Two million characters are many for the small ones: they learn most in small batches with a high
-# rate (docs/log.md). Row 256 has not been tried.
+# By the units of a row. Two million characters are many for the small ones, which learn most in small batches with a
+# high rate (docs/log.md). Row 256 has not been tried.
 DROPOUT = {128: 0.0, 256: 0.05, 512: 0.2}
 BATCH = {128: (32, 64), 256: (32, 64), 512: (64, 128)}  # sequences, and characters of each
 LR = {"rnn": 0.003, "lstm": 0.008, "gru": 0.006}
