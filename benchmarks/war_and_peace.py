@@ -45,6 +45,7 @@ from train.config import TrainConfig
 from train.data import Text, load_text
 from train.loop import fit
 from train.report import Report
+from train.split import cut_parts, parse_split
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +67,7 @@ BATCH = {128: (32, 64), 256: (32, 64), 512: (64, 128)}  # sequences, and charact
 LR = {"rnn": 0.003, "lstm": 0.008, "gru": 0.006}
 LR_SHARE = {128: 1.0, 256: 1.0, 512: 0.5}
 SPLIT = "0.8,0.1,0.1"
-STREAMS, TENTHS = 100, (8, 9)  # where the parts of a stream end
+STREAMS = 100
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,9 @@ def split_streams(content: str) -> str:
 
     Streams are equally long, in tens of symbols, so up to 999 symbols at the end of the text are left out.
     """
-    tenth = len(content) // (10 * STREAMS)
-    streams = [content[start : start + 10 * tenth] for start in range(0, 10 * tenth * STREAMS, 10 * tenth)]
-    validation, test = (end * tenth for end in TENTHS)
-    parts = slice(0, validation), slice(validation, test), slice(test, None)
-    return "".join(stream[part] for part in parts for stream in streams)
+    length = len(content) // (10 * STREAMS) * 10
+    streams = [content[start : start + length] for start in range(0, length * STREAMS, length)]
+    return "".join(stream[part] for part in cut_parts(length, parse_split(SPLIT)) for stream in streams)
 
 
 def train(place: Place, out: Path, epochs: int, text: Text) -> HistoryRecord:

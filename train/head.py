@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from charlm.inference.sampling import cut
 
 # Logits at a time. On a CPU they stay in its cache: 8 MB in float32. On a GPU, small parts would not keep it busy.
-MOST_LOGITS = {"cpu": 2**21, "cuda": 2**26, "mps": 2**26}
+MOST_TRAINING_LOGITS = {"cpu": 2**21, "cuda": 2**26, "mps": 2**26}
 
 
 def head_losses(rows: Tensor, weight: Tensor, bias: Tensor, wanted: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -40,10 +40,10 @@ class _HeadLosses(torch.autograd.Function):
         rounded_weight = weight.to(dtype)
         grad_rows, grad_weight, grad_bias = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
         losses = rows.new_zeros(2)
-        for part in cut(len(rows), len(weight), MOST_LOGITS[rows.device.type]):
+        for part in cut(len(rows), len(weight), MOST_TRAINING_LOGITS[rows.device.type]):
             with _fast_products(dtype):
                 logits = torch.addmm(bias, rows[part], weight.T)
-            losses += _take_losses(logits, *(each[part] for each in wanted))
+            losses += _replace_by_gradient(logits, *(each[part] for each in wanted))
             grad_logits = logits.to(dtype)
             grad_rows[part] = grad_logits @ rounded_weight
             grad_weight += grad_logits.T @ rows[part].to(dtype)
@@ -58,8 +58,8 @@ class _HeadLosses(torch.autograd.Function):
         return *(grad.mul_(grad_losses[0]) for grad in grads), *(None for _ in ctx.needs_input_grad[len(grads) :])
 
 
-def _take_losses(logits: Tensor, *wanted: Tensor) -> Tensor:
-    """Return the losses of a part, as `head_losses`, and replace its logits by the gradient of the first one."""
+def _replace_by_gradient(logits: Tensor, *wanted: Tensor) -> Tensor:
+    """Replace the logits of a part (N, V), in place, by the gradient of its first loss; return the losses, (2,)."""
     ids = wanted[-1][:, None]
     logits -= logits.amax(1, keepdim=True)
     of_ids = logits.gather(1, ids)

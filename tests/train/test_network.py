@@ -6,7 +6,7 @@ from models import make_config
 from charlm.model.cells import CELLS
 from charlm.model.network import Network
 from train import head
-from train.head import MOST_LOGITS, head_losses
+from train.head import MOST_TRAINING_LOGITS, head_losses
 from train.network import TrainingNetwork
 from train.recurrence import RecurrentLayer
 
@@ -77,7 +77,7 @@ def losses_and_gradients(network, ids, targets, states):
 @vocabs
 @pytest.mark.parametrize("most", [1, 3 * 32, 23 * 32, 2**26], ids="{} logits at a time".format)
 def test_a_loss_in_parts_and_its_gradients_are_those_of_all_logits_in_torch(cell, vocab, most, monkeypatch):
-    monkeypatch.setitem(MOST_LOGITS, "cpu", most)
+    monkeypatch.setitem(MOST_TRAINING_LOGITS, "cpu", most)
     network = make_network(cell, vocab=vocab)
     ids, targets, states = random_ids(network), random_ids(network, seed=6), random_states(network)
     loss, gradients, after = losses_and_gradients(network, ids, targets, states)
@@ -96,7 +96,7 @@ def test_a_loss_in_parts_drops_and_rounds_what_a_whole_one_does(dtype, monkeypat
     """The dropout masks are drawn once for the step."""
     results = []
     for most in (2**26, 5 * 7):
-        monkeypatch.setitem(MOST_LOGITS, "cpu", most)
+        monkeypatch.setitem(MOST_TRAINING_LOGITS, "cpu", most)
         torch.manual_seed(1)
         network = make_network(dropout=0.5, dtype=dtype, embedding_dropout=0.3)
         torch.manual_seed(2)
@@ -113,8 +113,8 @@ def test_a_loss_in_parts_drops_and_rounds_what_a_whole_one_does(dtype, monkeypat
 
 @pytest.mark.parametrize("most", [1, 5 * 32, 2**21], ids="{} logits at a time".format)
 def test_distributions_are_learnt_as_torch_learns_them(most, monkeypatch):
-    """With shares whose sum is not quite 1, as probabilities in float16 have, and the loss for ids beside it."""
-    monkeypatch.setitem(MOST_LOGITS, "cpu", most)
+    """Each distribution sums to 1.001, since probabilities in float16 do not quite sum to 1."""
+    monkeypatch.setitem(MOST_TRAINING_LOGITS, "cpu", most)
     rows, weight, bias = torch.randn(12, 6), torch.randn(32, 6), torch.randn(32)
     taught, ids = torch.rand(12, 32).softmax(1) * 1.001, torch.randint(32, (12,))
     ours, plain = ([each.clone().requires_grad_() for each in (rows, weight, bias)] for _ in range(2))
@@ -139,11 +139,11 @@ def test_in_bf16_the_loss_is_nearly_that_of_float32_and_no_other_products_change
 
 def test_a_step_of_training_holds_the_logits_of_a_part_at_a_time(monkeypatch):
     """Whatever autograd saves for the backward pass is seen by its hook."""
-    monkeypatch.setitem(MOST_LOGITS, "cpu", 64)
+    monkeypatch.setitem(MOST_TRAINING_LOGITS, "cpu", 64)
     network = make_network(vocab=LARGE_VOCAB)
-    saved, made, take = [], [], head._take_losses
+    saved, made, replace = [], [], head._replace_by_gradient
     monkeypatch.setattr(
-        head, "_take_losses", lambda logits, *wanted: made.append(logits.shape) or take(logits, *wanted)
+        head, "_replace_by_gradient", lambda logits, *wanted: made.append(logits.shape) or replace(logits, *wanted)
     )
     with torch.autograd.graph.saved_tensors_hooks(lambda each: saved.append(each.shape) or each, lambda each: each):
         loss, *_ = network.mean_losses(random_ids(network), random_ids(network, seed=6), random_states(network))

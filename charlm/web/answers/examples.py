@@ -38,9 +38,9 @@ def shared_prompts(registry: ModelRegistry, model_a: object, model_b: object) ->
     If there are none either, as for an English and a Chinese text, they are those of model A: B skips what it does not
     know.
     """
-    models = registry[model_a], registry[model_b]
-    shared = (_known_to(other, prompts_of(model)) for model, other in (models, models[::-1]))
-    return next(filter(None, shared), []) or prompts_of(models[0])
+    one, other = registry[model_a], registry[model_b]
+    own = prompts_of(one)
+    return _known_to(other, own) or _known_to(one, prompts_of(other)) or own
 
 
 def next_prompt(prompt: object, offered: object, prompts: list[str]) -> object:
