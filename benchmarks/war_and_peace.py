@@ -59,13 +59,15 @@ PAPER_SYMBOLS = 87
 CLOSE = 0.05  # how far a number of parameters may be from that of the paper's LSTM
 EMBEDDING = 32
 UNITS_STEP = 4  # vectors of a processor hold 4 floats or a multiple
-RECIPE = {"embedding_size": EMBEDDING, "embedding_dropout": 0.0, "weight_decay": 0.01}
-# By the units of a row. Two million characters are many for the small ones, which learn most in small batches with a
-# high rate (docs/log.md). Row 256 has not been tried.
-DROPOUT = {128: 0.0, 256: 0.05, 512: 0.2}
-BATCH = {128: (32, 64), 256: (32, 64), 512: (64, 128)}  # sequences, and characters of each
-LR = {"rnn": 0.003, "lstm": 0.008, "gru": 0.006}
-LR_SHARE = {128: 1.0, 256: 1.0, 512: 0.5}
+# By the units of a row. Two million characters are many for the small models, which learn most in small batches with a
+# high rate; large ones need more dropout and decay (docs/log.md).
+RECIPES: dict[int, dict[str, Any]] = {
+    128: {"dropout": 0.0, "weight_decay": 0.01, "batch_size": 32, "seq_length": 64},
+    256: {"dropout": 0.1, "weight_decay": 0.05, "batch_size": 32, "seq_length": 64},
+    512: {"dropout": 0.3, "weight_decay": 0.2, "batch_size": 64, "seq_length": 128},
+}
+LR = {"rnn": 0.003, "lstm": 0.008, "gru": 0.006}  # of row 128
+LR_SHARE = {128: 1.0, 256: 0.75, 512: 0.5}
 SPLIT = "0.8,0.1,0.1"
 STREAMS = 100
 
@@ -126,18 +128,16 @@ def split_streams(content: str) -> str:
 def train(place: Place, out: Path, epochs: int, text: Text) -> HistoryRecord:
     """Train a model of the table, go on with it, or find it finished; return its record."""
     folder = out / place.name
-    batch_size, seq_length = BATCH[place.row]
     config = TrainConfig(
         cell=place.cell,
         hidden_size=place.units(len(text.encoded.symbols)),
         num_layers=place.layers,
-        dropout=DROPOUT[place.row],
+        embedding_size=EMBEDDING,
+        embedding_dropout=0.0,
         lr=LR[place.cell] * LR_SHARE[place.row],
-        batch_size=batch_size,
-        seq_length=seq_length,
         epochs=epochs,
         split=SPLIT,
-        **RECIPE,
+        **RECIPES[place.row],
     )
     has_begun = any((folder / name).exists() for name in (CHECKPOINT_FILE, HISTORY_FILE))
     return fit(text, folder, config, Report(), resume=has_begun)

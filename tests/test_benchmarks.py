@@ -329,8 +329,8 @@ def tiny_war_and_peace(war_and_peace, monkeypatch, tmp_path):
     """Runs the benchmark on a text of a few pages, for models with a row of their own; returns what it prints."""
     paper = {cell: {64: (9.0, 9.5, 9.75)} for cell in war_and_peace.PAPER}
     monkeypatch.setattr(war_and_peace, "PAPER", paper)
-    for name, setting in {"DROPOUT": 0.0, "BATCH": (8, 64), "LR_SHARE": 1.0}.items():
-        monkeypatch.setattr(war_and_peace, name, {64: setting})
+    monkeypatch.setattr(war_and_peace, "RECIPES", {64: {"dropout": 0.0, "batch_size": 8, "seq_length": 64}})
+    monkeypatch.setattr(war_and_peace, "LR_SHARE", {64: 1.0})
     monkeypatch.setattr(war_and_peace, "STREAMS", 4)
     places = [war_and_peace.Place(cell, 64, layers) for cell in paper for layers in (1, 2)]
     monkeypatch.setattr(war_and_peace, "PLACES", places)
