@@ -17,6 +17,7 @@ from charlm.model.cells import CELLS
 from charlm.model.history import best_epoch
 from charlm.web.answers.examples import SCENE
 from charlm.web.answers.inside import DIFFERENCE
+from charlm.web.training.texts import make_text
 
 WEIGHTS = ROOT / "weights"
 VIEWS = {"write": "Write", "learn": "Learn", "inside": "Look inside", "train": "Train"}
@@ -610,9 +611,10 @@ class TestTrain:
         visitor.page.locator("#train-file input").set_input_files(text)
         visitor.wait_for_words("train-file", "verse.txt: 4,680 characters")
         visitor.wait_until("document.querySelector('#train-text textarea').value.length === 4680")
-        visitor.page.locator("#train-text textarea").evaluate(DROP, ["My verse.txt", verse * 100])
-        visitor.wait_for_words("train-file", "My verse.txt: 5,200 characters")
-        visitor.wait_until("document.querySelector('#train-text textarea').value.length === 5200")
+        play = make_text("play")
+        visitor.page.locator("#train-text textarea").evaluate(DROP, ["My verse.txt", play])
+        visitor.wait_for_words("train-file", f"My verse.txt: {len(play):,} characters")
+        visitor.wait_until("(n) => document.querySelector('#train-text textarea').value.length === n", arg=len(play))
         visitor.fill("train-minutes", "9")
         visitor.page.locator("#train-go").click()
         visitor.page.get_by_text("the number of minutes is 9.0; it must be from 1.0 to 5.0").first.wait_for()
@@ -633,6 +635,7 @@ class TestTrain:
         for elem_id in ("train-status", "train-curves", "train-sample", "train-pause", "train-stop"):
             box = visitor.page.locator(f"#{elem_id}").bounding_box()
             assert box["y"] >= 0 and box["y"] + box["height"] <= 720, elem_id
+        assert visitor.page.locator("#train-sample .heat-label").inner_text() == "What it writes now"
         visitor.wait_for_words("train-samples", "after epoch 1: validation loss")
         first = visitor.page.locator("#train-samples .samples-text").inner_text()
         visitor.page.locator("#train-samples input").focus()

@@ -54,22 +54,14 @@ def server_function(name: str, handler: Callable[..., Any]) -> Callable[[Any], A
     return answer
 
 
-def heat_text(label: str, *, paced: bool = False, explained: str = "", **kwargs: Any) -> gr.HTML:
+def heat_text(label: str, *, paced: bool = False, **kwargs: Any) -> gr.HTML:
     """Return a component for a `Heat`: a text whose characters have background colours.
 
     paced: the text appears at the pace that the visitor has chosen.
-    explained: a hint to show below the text. If there is one, pointing at a character, or reaching it with the arrow
-        keys, replaces the hint by what is known of the character; a click or Enter sends `select` with its `index`.
     """
-    return _component(
-        '<div class="heat"></div>',
-        "charlm.heatText(element, props, trigger, watch); // sends 'select'",
-        value={},
-        heading=label,
-        explained=explained,
-        paced=paced,
-        **kwargs,
-    )
+    fixed = json.dumps({"heading": label, "paced": paced})
+    script = f"charlm.heatText(element, {fixed}, props, trigger, watch)"
+    return _component('<div class="heat"></div>', script, value={}, **kwargs)
 
 
 def written_text(label: str, side: str, functions: Sequence[Callable[[Any], Any]], **kwargs: Any) -> gr.HTML:
@@ -78,13 +70,13 @@ def written_text(label: str, side: str, functions: Sequence[Callable[[Any], Any]
     side: a or b. functions: `look_at` and `symbols_of` for its script. `select` asks for the rest of a text that was
     cut, with the choices in it, `forced`; `submit` for one character more.
     """
+    empty = "“Generate” lets the model continue the prompt."
+    fixed = json.dumps({"heading": label, "empty": empty, "paced": True})
     return _component(
         '<div class="heat"></div>',
-        f"charlm.writtenText('{side}', element, {{ props, trigger, watch, server }}); // sends 'select' and 'submit'",
+        f"charlm.writtenText('{side}', element, {fixed}, {{ props, trigger, watch, server }}); "
+        "// sends 'select' and 'submit'",
         value={},
-        heading=label,
-        empty="“Generate” lets the model continue the prompt.",
-        paced=True,
         server_functions=functions,
         **kwargs,
     )
@@ -142,8 +134,8 @@ def curves(value: dict[str, Any] | None = None, *, reading: str = "", **kwargs: 
     template = '<div class="curves"></div>'
     if reading:
         template = f"""<div class="plotted">{template}
-            <section><h2>{{{{heading}}}}</h2><div class="reading" id="reading"></div></section></div>"""
-    return _component(template, "charlm.curves(element, props, watch)", value=value or {}, heading=reading, **kwargs)
+            <section><h2>{escape(reading)}</h2><div class="reading" id="reading"></div></section></div>"""
+    return _component(template, "charlm.curves(element, props, watch)", value=value or {}, **kwargs)
 
 
 def lines(value: str | Sequence[str] = "", **kwargs: Any) -> gr.HTML:
@@ -195,16 +187,20 @@ def text_file(label: str, most_bytes: int, drop: str = "", **kwargs: Any) -> gr.
     The browser reads the file, so that the server takes no uploads. drop: the selector of an element on which a file
     may be dropped, too.
     """
-    template = """<label class="file-field">{{heading}} <input type="file" accept="text/*,.txt,.md"></label>
+    template = f"""<label class="file-field">{escape(label)} <input type="file" accept="text/*,.txt,.md"></label>
         <div class="file-line hint" role="status"></div>"""
     return _component(
         template,
         f"charlm.textFile(element, props, trigger, {most_bytes}, {json.dumps(drop)}); // sends 'change'",
         value={},
-        heading=label,
         **kwargs,
     )
 
 
 def _component(template: str, script: str, **kwargs: Any) -> gr.HTML:
+    """Return a component with a template, a script, a value and, in `kwargs`, arguments of gr.HTML.
+
+    What else the script needs stands in it. Gradio would take further props, but an update without a value, such as
+    `gr.skip()`, removes them.
+    """
     return gr.HTML(html_template=template, js_on_load=script, apply_default_css=False, **kwargs)

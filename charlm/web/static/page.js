@@ -191,12 +191,21 @@ function savePicture(id, name) {
   document.querySelector(`#${id} .curves`).parentElement.curves.savePng(name);
 }
 
+/** The props of a text: fields that do not change, and the value that Gradio has. */
+function withValue(fixed, props) {
+  return Object.defineProperty({ ...fixed }, "value", {
+    get: () => props.value,
+    set: (value) => (props.value = value),
+  });
+}
+
 window.charlm = {
-  heatText: (element, props, trigger, watch) => {
-    const heatText = new HeatText(element, props, trigger);
+  heatText: (element, fixed, props, trigger, watch) => {
+    const heatText = new HeatText(element, withValue(fixed, props), trigger);
     watch("value", () => heatText.update());
   },
-  writtenText: (side, element, parts) => new WrittenText(side, element, parts),
+  writtenText: (side, element, fixed, { props, ...parts }) =>
+    new WrittenText(side, element, { props: withValue(fixed, props), ...parts }),
   writtenLine: (side, element, props, watch) => writing.line(side, listOf(makeLine)(element, props, watch)),
   writing,
   curves: (element, props, watch) => {
