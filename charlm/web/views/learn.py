@@ -106,7 +106,7 @@ def _connect(
         last = answers.last_epoch(registry, names)
         return [
             answers.kept(registry, names),
-            gr.update(maximum=max(last, 2), value=min(check_whole("epoch", epoch, 0), last)),
+            _limit_epoch(epoch, last),
             answers.table(registry, names),
             answers.run_settings(registry, names),
         ]
@@ -124,6 +124,17 @@ def _connect(
     gr.on(redraw, for_page(draw), [models, *plot_settings, *sides], chart, **last)
     inputs = [models, view.epoch, *writing.settings]
     gr.on([models.change, view.epoch.change, tab.select], for_page(show_samples), inputs, details.samples, **last)
+
+
+def _limit_epoch(epoch: Any, last: int) -> dict[str, Any]:
+    """Return the update by which the slider ends at the last epoch.
+
+    An epoch that there is stays out of it: the visitor may have chosen another one by the time that it arrives.
+    """
+    highest = max(last, 1)
+    if check_whole("epoch", epoch, 0) > highest:
+        return gr.update(maximum=max(last, 2), value=highest)
+    return gr.update(maximum=max(last, 2))
 
 
 def _connect_saving(registry: ModelRegistry, models: gr.CheckboxGroup, saving: Saving) -> None:
