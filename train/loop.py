@@ -103,7 +103,7 @@ def fit(
 
         # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
         group.broadcast_from_main(lambda: prepare_folder(out, keeps_epochs=keep_epochs))
-        taught = None if teachers is None else teachers.teach(protocol, out, resolved.seed, report.say, interrupts)
+        taught = None if teachers is None else teachers.teach(protocol, out, resolved, report.say, interrupts)
         trainer = Trainer(
             resolved, protocol, run, report, group, taught, control, None if budget is None else budget.limit
         )

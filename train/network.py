@@ -103,6 +103,12 @@ class TrainingNetwork(nn.Module):
         parameters = self.exported_parameters().items()
         return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in parameters}
 
+    @torch.no_grad()
+    def load_weights(self, weights: Weights) -> None:
+        """Replace the parameters by exported weights."""
+        for name, parameter in self.exported_parameters().items():
+            parameter.copy_(torch.from_numpy(weights[name]))
+
     def exported_parameters(self) -> dict[str, Tensor]:
         """Return the parameters by their names in model.safetensors."""
         parameters = {"embedding.weight": self.embedding.weight}

@@ -57,6 +57,11 @@ def _bf16_gain() -> float:
     return fastest[torch.float32] / fastest[torch.bfloat16]
 
 
+def product_dtype(precision: str) -> torch.dtype:
+    """Return the type of the operands of matrix products in fp32 or bf16."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Let the CPU treat denormal floats as 0: vanishing states and gradients are a hundred times slower to multiply."""

@@ -11,9 +11,7 @@ likes (Buciluă, Caruana and Niculescu-Mizil, "Model Compression", 2006).
 
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +23,21 @@ from torch.nn.functional import one_hot
 
 from charlm.checks import check_number, check_whole
 from charlm.errors import RequestError
-from charlm.inference.engine import Array, Reader
-from charlm.inference.sampling import MOST_LOGITS, log_softmax
-from charlm.inference.scoring import count_scoring_threads
+from charlm.inference.sampling import MOST_LOGITS
 from charlm.vocab import Ids, Vocab
 
+from .config import TrainConfig
 from .encode import SmallIds
 from .init_from import NamedModel, load_named_model
 from .interrupts import Interrupts
+from .network import TrainingNetwork
+from .precision import product_dtype
 from .protocols import Holdout, Protocol
 
 DEFAULT_WEIGHT = 0.5
-STREAMS = 16  # parts of the text that a teacher reads side by side, each from the zero state
+# A teacher reads parts of the text side by side, at most so many, so many steps at a time. Each is read from the zero
+# state, so it has at least that many characters, of which few are predicted without what stands before.
+STREAMS, STEPS, SHORTEST_PART = 64, 128, 4096
 WRITTEN_TEXTS = 64  # that a teacher writes side by side
 MOST_WRITTEN = 10**9  # characters
 SHOWN_SYMBOLS = 8  # in a message
@@ -92,12 +93,13 @@ class Teachers:
         return about | ({"teachers_write": self.written_chars} if self.written_chars else {})
 
     def teach(
-        self, protocol: Protocol, folder: Path, seed: int, say: Callable[[str], None], interrupts: Interrupts
+        self, protocol: Protocol, folder: Path, config: TrainConfig, say: Callable[[str], None], interrupts: Interrupts
     ) -> TaughtTargets:
         """Put what the teachers write in front of the text that trains; return what they predict for all of it.
 
         The mean of their predictions is in a file in `folder`. It has no name, so it is gone when the training
-        ends, however it ends. seed: of what is written. say: takes lines for the user.
+        ends, however it ends. config: of the training, with every choice made; they read on its device and in its
+        precision, and write with its seed. say: takes lines for the user.
 
         Raises RequestError for a protocol whose sequences are not read in order, a symbol that a teacher does not know,
         or a disk that has no room for the file; KeyboardInterrupt when a signal comes.
@@ -107,8 +109,8 @@ class Teachers:
         columns = [_columns(model, protocol.vocab) for model in self.models]
         with interrupts.immediate():
             if self.written_chars:
-                protocol.prepend_training_ids(self.write(protocol.vocab, seed, say))
-            return self._read(protocol.training_ids(), columns, folder, say)
+                protocol.prepend_training_ids(self.write(protocol.vocab, config.seed, say))
+            return self._read(protocol.training_ids(), columns, folder, config, say)
 
     def write(self, vocab: Vocab, seed: int, say: Callable[[str], None]) -> Ids:
         """Return the ids (N,) in `vocab` of what the teachers write at temperature 1, one teacher after the other.
@@ -124,7 +126,9 @@ class Teachers:
             pieces.append(vocab.encode_known("".join(sample.text for sample in samples))[0])
         return np.concatenate(pieces)
 
-    def _read(self, ids: SmallIds, columns: list[Ids], folder: Path, say: Callable[[str], None]) -> TaughtTargets:
+    def _read(
+        self, ids: SmallIds, columns: list[Ids], folder: Path, config: TrainConfig, say: Callable[[str], None]
+    ) -> TaughtTargets:
         """Return what the teachers predict for ids (N,); columns: the id in each one's vocabulary of each symbol."""
         symbols = len(columns[0]) if columns else 0
         say(f"{' and '.join(model.name for model in self.models)} read the text first: {len(ids):,} characters")
@@ -133,7 +137,7 @@ class Teachers:
                 file.truncate(2 * len(ids) * symbols)
                 probabilities: NDArray[np.float16] = np.memmap(file, np.float16, "r+", shape=(len(ids), symbols))
                 for model, known in zip(self.models, columns, strict=True):
-                    _add_predictions(model, known, ids, probabilities, 1 / len(self.models))
+                    _add_predictions(model, known, ids, probabilities, 1 / len(self.models), config)
         except OSError as error:
             size = 2e-9 * len(ids) * symbols
             raise RequestError(
@@ -164,34 +168,40 @@ def _columns(model: NamedModel, vocab: Vocab) -> Ids:
     return np.array([ids[symbol] for symbol in vocab.symbols])
 
 
+@torch.no_grad()
 def _add_predictions(
-    model: NamedModel, known: Ids, ids: SmallIds, probabilities: NDArray[np.float16], weight: float
+    model: NamedModel,
+    known: Ids,
+    ids: SmallIds,
+    probabilities: NDArray[np.float16],
+    weight: float,
+    config: TrainConfig,
 ) -> None:
     """Add the predictions of a teacher, times `weight`, for the symbols of the text that trains.
 
     ids: (N,). known: the ids of these symbols in the teacher's vocabulary, (V,). probabilities: (N, V).
     """
-    streams = min(STREAMS, len(ids))
+    streams = min(STREAMS, max(1, len(ids) // SHORTEST_PART))
     length = -(-len(ids) // streams)
     # all parts have the same length, so the last ones may overlap: there the earlier one's prediction counts
     starts = np.minimum(np.arange(streams) * length, len(ids) - length)  # (S,)
     begins = np.concatenate([[0], starts[:-1] + length])
-    engine = model.lm.engine
-    parts = np.array_split(np.arange(streams), engine.count_threads(streams, count_scoring_threads()))
-    readers = [Reader(engine, len(part)) for part in parts]
-    steps = max(1, MOST_LOGITS // (streams * len(model.lm.vocab)))
-
-    def read(offsets: NDArray[np.int64], reader: Reader, part: NDArray[np.int64]) -> None:
-        positions = offsets[:, None] + starts[part]  # (T, 1) + (P,) → (T, P)
-        predicted = _known_probabilities(reader.read(known[ids[positions]]), known)  # (T, P, V)
-        is_new = positions >= begins[part]
-        probabilities[positions[is_new]] += (weight * predicted[is_new]).astype(np.float16)
-
-    with ThreadPoolExecutor(len(parts)) as threads:
-        for first in range(0, length, steps):
-            list(threads.map(partial(read, np.arange(first, min(first + steps, length))), readers, parts))
+    network = _reading_network(model, streams, config)
+    states = network.zero_states(streams)
+    columns = torch.from_numpy(known).to(config.device)
+    steps = max(1, min(STEPS, MOST_LOGITS // (streams * len(model.lm.vocab))))
+    for first in range(0, length, steps):
+        positions = np.arange(first, min(first + steps, length))[:, None] + starts  # (T, 1) + (S,) → (T, S)
+        logits, states = network(torch.from_numpy(known[ids[positions]]).to(config.device), states)
+        predicted = logits[..., columns].softmax(2).mul_(weight).half().cpu().numpy()  # (T, S, V)
+        is_new = positions >= begins
+        probabilities[positions[is_new]] += predicted[is_new]
 
 
-def _known_probabilities(logits: Array, known: Ids) -> Array:
-    """Return the probabilities (T, S, V) of the symbols with the ids `known`, (V,), among themselves."""
-    return np.exp(log_softmax(logits[..., known])).astype(np.float32)
+def _reading_network(model: NamedModel, streams: int, config: TrainConfig) -> TrainingNetwork:
+    """Return a network with the weights of a teacher: the layers of training, which read fastest, without dropout."""
+    undropped, dtype = replace(model.lm.config, dropout=0.0), product_dtype(config.precision)
+    with torch.random.fork_rng(devices=[]):  # the weights that it begins with are drawn, before those of the student
+        network = TrainingNetwork(undropped, 0.0, config.device, dtype, streams, slice(streams))
+    network.load_weights(model.lm.network.export_weights())
+    return network

@@ -28,6 +28,7 @@ from .distributed import ProcessGroup
 from .interrupts import Interrupts
 from .network import LayerStates, TrainingNetwork
 from .optimizer import AdamW
+from .precision import product_dtype
 from .protocols import Protocol
 from .recipes import most_chars
 from .report import Report
@@ -89,7 +90,7 @@ class Trainer:
             self._model_config,
             config.embedding_dropout,
             config.device,
-            torch.bfloat16 if config.precision == "bf16" else torch.float32,
+            product_dtype(config.precision),
             config.batch_size,
             self._share,
         )
@@ -314,9 +315,7 @@ class Trainer:
 
     def begin_with(self, weights: Weights) -> None:
         """Replace the random weights of a new run."""
-        with torch.no_grad():
-            for name, parameter in self.network.exported_parameters().items():
-                parameter.copy_(torch.from_numpy(weights[name]))
+        self.network.load_weights(weights)
 
     def measure_before(self, interrupts: Interrupts, also: Protocol | None = None) -> dict[str, float]:
         """Return the losses of the model as it is before the first step. also: another text to measure it on.

@@ -47,17 +47,20 @@ def named(lm, name="teacher"):
     return NamedModel(lm, name, None)
 
 
-def read(models, tmp_path, content=CONTENT, weight=1.0):
+def reading(precision="fp32", seed=0):
+    return TrainConfig(device="cpu", precision=precision, seed=seed)
+
+
+def read(models, tmp_path, content=CONTENT, precision="fp32"):
     protocol = Holdout(text_of(content))
     with Interrupts() as interrupts:
-        taught = Teachers(models, weight).teach(protocol, tmp_path, 0, lambda line: None, interrupts)
+        taught = Teachers(models, 1).teach(protocol, tmp_path, reading(precision), lambda line: None, interrupts)
     return protocol, taught
 
 
 @pytest.mark.parametrize("more", ["", "#é"], ids=["the same symbols", "more symbols in another order"])
 def test_the_targets_are_the_mean_of_the_teachers_predictions(tmp_path, monkeypatch, more):
-    monkeypatch.setattr(teachers_module, "STREAMS", 1)  # one reading from the beginning, as below
-    monkeypatch.setattr(teachers_module, "MOST_LOGITS", 1000)
+    monkeypatch.setattr(teachers_module, "MOST_LOGITS", 1000)  # in several parts
     lms = [make_lm("lstm", vocab=more + SYMBOLS[::-1], seed=1), make_lm("gru", vocab=SYMBOLS, seed=2)]
     protocol, taught = read([named(lm) for lm in lms], tmp_path)
     ids, expected = protocol.training_ids(), 0
@@ -71,9 +74,21 @@ def test_the_targets_are_the_mean_of_the_teachers_predictions(tmp_path, monkeypa
     np.testing.assert_allclose(taught.probabilities, expected, atol=1e-3)
 
 
+def test_teachers_read_in_the_precision_of_the_training_and_leave_its_random_numbers_alone(tmp_path):
+    teacher = named(make_lm("lstm", vocab=SYMBOLS))
+    torch.manual_seed(3)
+    exact = read([teacher], tmp_path)[1].probabilities.astype(np.float64)
+    drawn = torch.rand(4)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(4), drawn)
+    rounded = read([teacher], tmp_path, precision="bf16")[1].probabilities.astype(np.float64)
+    assert 1e-4 < np.abs(rounded - exact).max() < 0.02
+
+
 @pytest.mark.parametrize("streams", [2, 7, 16, 5000])
 def test_every_place_of_the_text_is_predicted_once_however_it_is_cut(tmp_path, monkeypatch, streams):
     monkeypatch.setattr(teachers_module, "STREAMS", streams)
+    monkeypatch.setattr(teachers_module, "SHORTEST_PART", 1)
     protocol, taught = read([named(make_lm("rnn", vocab=SYMBOLS))] * 2, tmp_path, CONTENT[:400])
     assert taught.probabilities.shape == (len(protocol.training_ids()), len(SYMBOLS))
     np.testing.assert_allclose(taught.probabilities.sum(axis=1, dtype=np.float64), 1, atol=2e-3)
@@ -134,7 +149,7 @@ def test_what_the_teachers_write_trains_before_the_text_and_the_text_alone_valid
     said = []
     with Interrupts() as interrupts:
         teachers = Teachers([named(lms[0], "one"), named(lms[1], "two")], 0.5, 2 * 64 * 10 + 100)
-        taught = teachers.teach(protocol, tmp_path, 7, said.append, interrupts)
+        taught = teachers.teach(protocol, tmp_path, reading(seed=7), said.append, interrupts)
     expected = "".join(lm.generate("", 10, 1.0, seed=seed).replace("#", "") for lm in lms for seed in range(7, 71))
     expected += CONTENT[: protocol.split["train_chars"]]
     assert "".join(SYMBOLS[id] for id in protocol.training_ids()) == expected
@@ -174,7 +189,7 @@ def test_a_teacher_that_lacks_a_symbol_is_refused(tmp_path):
 def test_windows_are_refused(tmp_path):
     windows, teacher = OverlappingWindows(text_of()), named(make_lm("rnn", vocab=SYMBOLS))
     with Interrupts() as interrupts, pytest.raises(RequestError, match="--teacher needs the protocol holdout"):
-        Teachers([teacher], 0.5, 6400).teach(windows, tmp_path, 0, lambda line: None, interrupts)
+        Teachers([teacher], 0.5, 6400).teach(windows, tmp_path, reading(), lambda line: None, interrupts)
 
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch):
