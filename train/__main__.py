@@ -255,14 +255,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
         {"split": {"shares": args.split}, "lowercase": args.lowercase, "min_count": args.min_count}
     ):
         print(f"note: the figures of the model's record are those of {recorded or 'no such option'}", file=sys.stderr)
-    losses, unknown_chars = evaluate(lm, text, args.protocol, args.split, args.halves)
+    losses, unknown_chars = evaluate(lm, text, args.protocol, args.split, args.halves, args.dynamic)
     if unknown_chars:
         print(f"note: {unknown_chars:,} characters that the model does not know were left out", file=sys.stderr)
     if args.json:
         print(json.dumps(losses))
         return
     for name, loss in losses.items():
-        print(f"{name:20} {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits")
+        print(f"{name:28} {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits")
 
 
 @in_each_process
@@ -318,6 +318,11 @@ def add_evaluate(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
         "--halves",
         action="store_true",
         help="also measure each half of the text that validates: choose settings by the first, report the second",
+    )
+    command.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="also measure the model as it learns from what it has read (dynamic evaluation), about 1 ms per character",
     )
     cli.add_json(command)
     command.set_defaults(run=run_evaluate)

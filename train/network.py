@@ -3,6 +3,8 @@
 Letters in the shapes of train/: T steps, B streams, V symbols, E embedding size, H hidden size, L layers.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
@@ -102,6 +104,16 @@ class TrainingNetwork(nn.Module):
         """Return a copy of the weights as float32 arrays, named as in model.safetensors."""
         parameters = self.exported_parameters().items()
         return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in parameters}
+
+    @classmethod
+    def for_reading(
+        cls, config: ModelConfig, weights: Weights, device: str, dtype: torch.dtype, streams: int
+    ) -> "TrainingNetwork":
+        """Return a network without dropout that has exported weights. Random numbers are left as they are."""
+        with torch.random.fork_rng(devices=[]):  # the weights that it begins with are drawn
+            network = cls(replace(config, dropout=0.0), 0.0, device, dtype, streams, slice(streams))
+        network.load_weights(weights)
+        return network
 
     @torch.no_grad()
     def load_weights(self, weights: Weights) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError, RequestError
@@ -16,8 +17,10 @@ from charlm.vocab import Ids, Vocab
 
 from .batches import Batches, Streams, Windows
 from .data import Text
+from .dynamic import SCALE_SYMBOLS, dynamic_losses
 from .encode import SmallIds
 from .evaluate import carried_loss, carried_losses_of_halves, reset_loss, windows_loss
+from .network import TrainingNetwork
 from .precision import flushed_denormals
 from .split import DEFAULT_SHARES, DEFAULT_SPLIT, Shares, check_split, cut_parts, parse_split
 
@@ -79,6 +82,14 @@ class Protocol(ABC):
         engine: as in `epoch_losses`. Raises RequestError if the text cannot be halved.
         """
         raise RequestError("only a text that the protocol holdout splits has halves that validate: leave --halves out")
+
+    def dynamic_losses(self, lm: CharLM, text: Text, halves: bool) -> dict[str, float]:
+        """Measure the losses of a model that learns from the text that validates, see train/dynamic.py.
+
+        text: of this protocol. halves: also on each half. Raises RequestError if the model knows nothing of the text
+        that trains.
+        """
+        raise RequestError("--dynamic needs the protocol holdout, whose text is read in its order")
 
 
 class Holdout(Protocol):
@@ -157,6 +168,18 @@ class Holdout(Protocol):
             )
         first, second = carried_losses_of_halves(network, self._val, self.release, engine)
         return {"val_loss_first_half": first, "val_loss_second_half": second}
+
+    def dynamic_losses(self, lm: CharLM, text: Text, halves: bool) -> dict[str, float]:
+        """See Protocol.dynamic_losses."""
+        end = self.split["train_chars"]
+        trained, _ = ids_in_vocab(text, slice(max(0, end - SCALE_SYMBOLS), end), self.vocab)
+        if len(trained) < 2:
+            raise RequestError(f"the model does not know the end of {text.name}'s training part: leave --dynamic out")
+        network = TrainingNetwork.for_reading(lm.config, lm.network.export_weights(), lm.device, torch.float32, 1)
+        losses = dynamic_losses(network, trained, self._val)
+        half = len(self._val) // 2 - 1  # the first symbol is not predicted
+        parts = {"_first_half": losses[:half], "_second_half": losses[half:]} if halves else {}
+        return {f"val_loss_dynamic{name}": float(part.mean()) for name, part in ({"": losses} | parts).items()}
 
 
 class OverlappingWindows(Protocol):
@@ -255,11 +278,11 @@ def _count(ids: SmallIds, symbols: int, release: Callable[[], None]) -> NDArray[
 
 
 def evaluate(
-    lm: CharLM, text: Text, protocol: str, split: str = DEFAULT_SPLIT, halves: bool = False
+    lm: CharLM, text: Text, protocol: str, split: str = DEFAULT_SPLIT, halves: bool = False, dynamic: bool = False
 ) -> tuple[dict[str, float], int]:
     """Measure a model on a text by a protocol, the text split as `split_text` does.
 
-    halves: also measure each half of the text that validates.
+    halves: also measure each half of the text that validates. dynamic: also let the model learn from what it has read.
 
     Return its losses in nats per character, and the number of characters that were left out because they are not in
     the model's vocabulary. Raises RequestError if too few are left, ModelFileError if a loss is NaN or infinite.
@@ -272,6 +295,8 @@ def evaluate(
         losses = parts.epoch_losses(lm.network, engine) | parts.best_losses(lm.network, engine)
         if halves:
             losses |= parts.half_losses(lm.network, engine)
+        if dynamic:
+            losses |= parts.dynamic_losses(lm, text, halves)
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
         raise ModelFileError("the model's losses are not finite numbers, as after a training that diverged")

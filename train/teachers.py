@@ -11,7 +11,7 @@ likes (Buciluă, Caruana and Niculescu-Mizil, "Model Compression", 2006).
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,8 @@ def _add_predictions(
     # all parts have the same length, so the last ones may overlap: there the earlier one's prediction counts
     starts = np.minimum(np.arange(streams) * length, len(ids) - length)  # (S,)
     begins = np.concatenate([[0], starts[:-1] + length])
-    network = _reading_network(model, streams, config)
+    weights, dtype = model.lm.network.export_weights(), product_dtype(config.precision)
+    network = TrainingNetwork.for_reading(model.lm.config, weights, config.device, dtype, streams)
     states = network.zero_states(streams)
     columns = torch.from_numpy(known).to(config.device)
     steps = max(1, min(STEPS, MOST_LOGITS // (streams * len(model.lm.vocab))))
@@ -196,12 +197,3 @@ def _add_predictions(
         predicted = logits[..., columns].softmax(2).mul_(weight).half().cpu().numpy()  # (T, S, V)
         is_new = positions >= begins
         probabilities[positions[is_new]] += predicted[is_new]
-
-
-def _reading_network(model: NamedModel, streams: int, config: TrainConfig) -> TrainingNetwork:
-    """Return a network with the weights of a teacher: the layers of training, which read fastest, without dropout."""
-    undropped, dtype = replace(model.lm.config, dropout=0.0), product_dtype(config.precision)
-    with torch.random.fork_rng(devices=[]):  # the weights that it begins with are drawn, before those of the student
-        network = TrainingNetwork(undropped, 0.0, config.device, dtype, streams, slice(streams))
-    network.load_weights(model.lm.network.export_weights())
-    return network

@@ -181,12 +181,12 @@ def test_evaluate_says_in_words_what_it_measured_and_what_it_left_out(tmp_path, 
     other = tmp_path / "other.txt"
     other.write_text("나는 €" * 100, encoding="utf-8")
     capsys.readouterr()
-    call(monkeypatch, "evaluate", tmp_path / "out", "--text", other, "--halves")
+    call(monkeypatch, "evaluate", tmp_path / "out", "--text", other, "--halves", "--dynamic")
     printed = capsys.readouterr()
     assert "note: the model was trained on another text than other" in printed.err
     assert "note: 10 characters that the model does not know were left out" in printed.err
-    halves = ["val_loss_first_half", "val_loss_second_half"]
-    assert [line.split()[0] for line in printed.out.splitlines()] == ["val_loss", "val_loss_reset256", *halves]
+    kinds = ["", "_reset256", "_first_half", "_second_half", "_dynamic", "_dynamic_first_half", "_dynamic_second_half"]
+    assert [line.split()[0] for line in printed.out.splitlines()] == [f"val_loss{kind}" for kind in kinds]
 
 
 @pytest.mark.slow
