@@ -7,9 +7,11 @@ back to the trained ones, θ_g:
     θ += -LEARNING_RATE g / (r + EPSILON) + min(PULL r / mean(r), 1) (θ_g - θ)
 
 r is the root of the mean square of the gradients of segments that the model was trained on: where these are large, a
-parameter matters little to any one text.
+parameter matters little to any one text. g has at most LARGEST times the norm of r, since a gradient that explodes, as
+those of an RNN may, would destroy the model.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,12 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
 
 from .encode import SmallIds
 from .network import TrainingNetwork
 
 SEGMENT = 64  # symbols
-LEARNING_RATE, PULL, EPSILON = 0.002, 0.02, 1e-5
+LEARNING_RATE, PULL, EPSILON = 0.0003, 0.002, 1e-5  # by the first half that validates, see docs/log.md
+LARGEST = 2.0
 SCALE_SYMBOLS = 32_768  # by whose gradients r is measured
 
 
@@ -35,11 +39,13 @@ def dynamic_losses(network: TrainingNetwork, trained: SmallIds, ids: SmallIds) -
     scales = _gradient_scales(network, parameters, trained[-SCALE_SYMBOLS:])
     mean = sum(float(scale.sum()) for scale in scales) / sum(scale.numel() for scale in scales)
     pulls = [(scale * (PULL / max(mean, EPSILON))).clamp_(max=1) for scale in scales]
+    largest = LARGEST * math.sqrt(sum(float(scale.square().sum()) for scale in scales))
     begun = [parameter.detach().clone() for parameter in parameters]
     measured = []
     for losses in _read_segments(network, ids):
         measured.append(losses.detach().cpu())
         losses.mean().backward()  # type: ignore[no-untyped-call]
+        clip_grad_norm_(parameters, largest)
         with torch.no_grad():
             for parameter, scale, start, pull in zip(parameters, scales, begun, pulls, strict=True):
                 assert parameter.grad is not None
