@@ -7,7 +7,6 @@ from models import VOCAB, make_lm
 from reference import load_plain, mean_loss
 
 from charlm.errors import RequestError
-from charlm.model.cells import CELLS
 from train import dynamic
 from train.data import make_text
 from train.dynamic import dynamic_losses
@@ -38,11 +37,12 @@ def plain_segments(plain, ids):
         yield torch.nn.functional.cross_entropy(logits, piece[1:], reduction="none")
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_losses_and_updates_are_those_of_the_formula(tmp_path, monkeypatch, cell):
+@pytest.mark.parametrize(("cell", "most"), [("rnn", 1.3), ("lstm", 0.9), ("gru", 0.9)])
+def test_losses_and_updates_are_those_of_the_formula(tmp_path, monkeypatch, cell, most):
+    """most: times the norm of the roots, which cuts some of the gradients."""
     monkeypatch.setattr(dynamic, "LEARNING_RATE", 0.05)
     monkeypatch.setattr(dynamic, "PULL", 0.3)
-    monkeypatch.setattr(dynamic, "LARGEST", 0.9)
+    monkeypatch.setattr(dynamic, "LARGEST", most)
     lm = make_lm(cell)
     lm.save_pretrained(tmp_path)
     plain = load_plain(tmp_path)[0].requires_grad_()
@@ -53,7 +53,7 @@ def test_losses_and_updates_are_those_of_the_formula(tmp_path, monkeypatch, cell
     ]
     roots = [torch.stack(each).mean(0).sqrt() for each in zip(*squares, strict=True)]
     mean = torch.cat([root.flatten() for root in roots]).mean()
-    largest = 0.9 * float(torch.cat([root.flatten() for root in roots]).norm())
+    largest = most * float(torch.cat([root.flatten() for root in roots]).norm())
     trained = [parameter.detach().clone() for parameter in parameters]
     expected, cuts = [], []
     for losses in plain_segments(plain, IDS):
