@@ -59,14 +59,14 @@ PAPER_SYMBOLS = 87
 CLOSE = 0.05  # how far a number of parameters may be from that of the paper's LSTM
 EMBEDDING = 32
 UNITS_STEP = 4  # vectors of a processor hold 4 floats or a multiple
-# By the units of a row. Two million characters are many for the small models, which learn most in small batches with a
-# high rate; large ones need more dropout and decay (docs/log.md).
+# Settings for each row. Small models do not learn two million characters by heart, so they need no dropout, and learn
+# most in small batches with a high rate; large ones need dropout and decay (docs/log.md).
 RECIPES: dict[int, dict[str, Any]] = {
     128: {"dropout": 0.0, "weight_decay": 0.01, "batch_size": 32, "seq_length": 64},
     256: {"dropout": 0.1, "weight_decay": 0.05, "batch_size": 32, "seq_length": 64},
     512: {"dropout": 0.3, "weight_decay": 0.2, "batch_size": 64, "seq_length": 128},
 }
-LR = {"rnn": 0.003, "lstm": 0.008, "gru": 0.006}  # of row 128
+LR = {"rnn": 0.003, "lstm": 0.008, "gru": 0.006}  # for row 128
 LR_SHARE = {128: 1.0, 256: 0.75, 512: 0.5}
 SPLIT = "0.8,0.1,0.1"
 STREAMS = 100

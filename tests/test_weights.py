@@ -50,8 +50,8 @@ LIKELY_NEXT = {
     "warpeace.txt": ("Prince Andre", "w"),
     "hongloumeng.txt": ("宝玉笑", "道"),
 }
-# Measuring the models of novels whole takes minutes, so only the first 20,000 symbols that validate are read. These are
-# the losses there, in nats, of the models whose whole figures `evaluate` gave again when they were added.
+# To measure the models of novels takes minutes, so the tests read only the first 20,000 symbols of their validation
+# texts. These are the losses there, in nats. `evaluate` gave the figures of the whole texts again for the same weights.
 BEGINNINGS = {"warpeace-lstm": 0.9622, "hongloumeng-lstm": 3.6775}
 
 
@@ -90,7 +90,7 @@ def test_its_card_is_what_the_code_makes_today(folder):
 
 
 def text_of(model):
-    """The file with the text of a model, which is that of its record; skips the test without it."""
+    """Return the file with the text that a model learnt from, checked against its record; skip the test without it."""
     text = Path(os.environ.get("CHARLM_DATA", "nowhere"), TEXTS[model.name])
     if not text.is_file():
         pytest.skip(f"CHARLM_DATA names no folder with {text.name} to measure on")

@@ -110,7 +110,7 @@ def fit(
         if begun is not None:
             restore(trainer, begun, config.epochs, report)
         elif start is not None:
-            trainer.begin_with(group.broadcast_from_main(partial(start.widened, protocol)))
+            trainer.network.load_weights(group.broadcast_from_main(partial(start.widened, protocol)))
             run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(interrupts, also))
         report.start(run, text.unigram_loss())
         if begun is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from charlm.lm import CharLM
 from charlm.model.config import ModelConfig, Weights
 
 from .head import head_losses
@@ -106,20 +107,21 @@ class TrainingNetwork(nn.Module):
         return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in parameters}
 
     @classmethod
-    def for_reading(
-        cls, config: ModelConfig, weights: Weights, device: str, dtype: torch.dtype, streams: int
-    ) -> "TrainingNetwork":
-        """Return a network without dropout that has exported weights. Random numbers are left as they are."""
-        with torch.random.fork_rng(devices=[]):  # the weights that it begins with are drawn
-            network = cls(replace(config, dropout=0.0), 0.0, device, dtype, streams, slice(streams))
-        network.load_weights(weights)
+    def from_model(cls, lm: CharLM, device: str, dtype: torch.dtype, streams: int) -> "TrainingNetwork":
+        """Return a network without dropout that has the weights of a model. It draws no numbers of torch's generator.
+
+        device, dtype: as for a new one. streams: that it reads side by side.
+        """
+        with torch.random.fork_rng(devices=[]):  # for the initial weights, which are replaced
+            network = cls(replace(lm.config, dropout=0.0), 0.0, device, dtype, streams, slice(streams))
+        network.load_weights(lm.network.export_weights())
         return network
 
     @torch.no_grad()
-    def load_weights(self, weights: Weights) -> None:
-        """Replace the parameters by exported weights."""
+    def load_weights(self, weights: Weights | dict[str, Tensor]) -> None:
+        """Replace the parameters by weights with the names that they have in model.safetensors."""
         for name, parameter in self.exported_parameters().items():
-            parameter.copy_(torch.from_numpy(weights[name]))
+            parameter.copy_(torch.as_tensor(weights[name]))
 
     def exported_parameters(self) -> dict[str, Tensor]:
         """Return the parameters by their names in model.safetensors."""

@@ -84,10 +84,11 @@ class Protocol(ABC):
         raise RequestError("only a text that the protocol holdout splits has halves that validate: leave --halves out")
 
     def dynamic_losses(self, lm: CharLM, text: Text, halves: bool) -> dict[str, float]:
-        """Measure the losses of a model that learns from the text that validates, see train/dynamic.py.
+        """Measure val_loss of a copy of the model that learns from what it has read, as train/dynamic.py describes.
 
-        text: of this protocol. halves: also on each half. Raises RequestError if the model knows nothing of the text
-        that trains.
+        text: the one that this protocol splits. halves: also measure it on each half of the text that validates.
+
+        Raises RequestError if the model knows no symbols at the end of the text that trains.
         """
         raise RequestError("--dynamic needs the protocol holdout, whose text is read in its order")
 
@@ -175,11 +176,15 @@ class Holdout(Protocol):
         trained, _ = ids_in_vocab(text, slice(max(0, end - SCALE_SYMBOLS), end), self.vocab)
         if len(trained) < 2:
             raise RequestError(f"the model does not know the end of {text.name}'s training part: leave --dynamic out")
-        network = TrainingNetwork.for_reading(lm.config, lm.network.export_weights(), lm.device, torch.float32, 1)
-        losses = dynamic_losses(network, trained, self._val)
-        half = len(self._val) // 2 - 1  # the first symbol is not predicted
-        parts = {"_first_half": losses[:half], "_second_half": losses[half:]} if halves else {}
-        return {f"val_loss_dynamic{name}": float(part.mean()) for name, part in ({"": losses} | parts).items()}
+        losses = dynamic_losses(TrainingNetwork.from_model(lm, lm.device, torch.float32, 1), trained, self._val)
+        measured = {"val_loss_dynamic": losses}
+        if halves:
+            half = len(self._val) // 2 - 1  # the first symbol is not predicted
+            measured |= {
+                "val_loss_dynamic_first_half": losses[:half],
+                "val_loss_dynamic_second_half": losses[half:],
+            }
+        return {name: float(part.mean()) for name, part in measured.items()}
 
 
 class OverlappingWindows(Protocol):

@@ -35,9 +35,9 @@ from .precision import product_dtype
 from .protocols import Holdout, Protocol
 
 DEFAULT_WEIGHT = 0.5
-# A teacher reads parts of the text side by side, at most so many, so many steps at a time. Each is read from the zero
-# state, so it has at least that many characters, of which few are predicted without what stands before.
-STREAMS, STEPS, SHORTEST_PART = 64, 128, 4096
+STREAMS = 64  # parts of the text, at most, that a teacher reads side by side, each from the zero state
+SHORTEST_PART = 4096  # characters, since the first ones of a part are predicted without those before them
+STEPS = 128  # that are read at a time
 WRITTEN_TEXTS = 64  # that a teacher writes side by side
 MOST_WRITTEN = 10**9  # characters
 SHOWN_SYMBOLS = 8  # in a message
@@ -186,8 +186,7 @@ def _add_predictions(
     # all parts have the same length, so the last ones may overlap: there the earlier one's prediction counts
     starts = np.minimum(np.arange(streams) * length, len(ids) - length)  # (S,)
     begins = np.concatenate([[0], starts[:-1] + length])
-    weights, dtype = model.lm.network.export_weights(), product_dtype(config.precision)
-    network = TrainingNetwork.for_reading(model.lm.config, weights, config.device, dtype, streams)
+    network = TrainingNetwork.from_model(model.lm, config.device, product_dtype(config.precision), streams)
     states = network.zero_states(streams)
     columns = torch.from_numpy(known).to(config.device)
     steps = max(1, min(STEPS, MOST_LOGITS // (streams * len(model.lm.vocab))))

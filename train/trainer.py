@@ -313,10 +313,6 @@ class Trainer:
 
     # Measuring and saving
 
-    def begin_with(self, weights: Weights) -> None:
-        """Replace the random weights of a new run."""
-        self.network.load_weights(weights)
-
     def measure_before(self, interrupts: Interrupts, also: Protocol | None = None) -> dict[str, float]:
         """Return the losses of the model as it is before the first step. also: another text to measure it on.
 
@@ -436,9 +432,7 @@ class Trainer:
         if self._limit is not None:
             self._limit.resume(values["limit"])
         saved = _strip_prefix(tensors, "network.")
-        with torch.no_grad():
-            for name, parameter in self.network.exported_parameters().items():
-                parameter.copy_(saved[name])
+        self.network.load_weights(saved)
         for name, tensor in _strip_prefix(tensors, "optimizer.").items():
             place, moment = name.split(".")
             self._optimizer.state[int(place)][moment].copy_(tensor)
@@ -454,7 +448,7 @@ class Trainer:
 
         Its optimiser's state is gone: the moments begin at zero, as in a new run.
         """
-        self.begin_with(weights)
+        self.network.load_weights(weights)
         self._epochs, self._best_weights = self._with_short_samples(history["epochs"]), weights
         self._reset_for_epoch(len(self._epochs) + 1)
 

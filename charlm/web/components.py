@@ -60,7 +60,7 @@ def heat_text(label: str, *, paced: bool = False, **kwargs: Any) -> gr.HTML:
     paced: the text appears at the pace that the visitor has chosen.
     """
     fixed = json.dumps({"heading": label, "paced": paced})
-    script = f"charlm.heatText(element, {fixed}, props, trigger, watch)"
+    script = f"charlm.heatText(element, {fixed}, props, watch)"
     return _component('<div class="heat"></div>', script, value={}, **kwargs)
 
 
@@ -72,10 +72,10 @@ def written_text(label: str, side: str, functions: Sequence[Callable[[Any], Any]
     """
     empty = "“Generate” lets the model continue the prompt."
     fixed = json.dumps({"heading": label, "empty": empty, "paced": True})
+    script = f"charlm.writtenText('{side}', element, {fixed}, {{ props, trigger, watch, server }})"
     return _component(
         '<div class="heat"></div>',
-        f"charlm.writtenText('{side}', element, {fixed}, {{ props, trigger, watch, server }}); "
-        "// sends 'select' and 'submit'",
+        f"{script}; // sends 'select' and 'submit'",
         value={},
         server_functions=functions,
         **kwargs,
@@ -198,9 +198,9 @@ def text_file(label: str, most_bytes: int, drop: str = "", **kwargs: Any) -> gr.
 
 
 def _component(template: str, script: str, **kwargs: Any) -> gr.HTML:
-    """Return a component with a template, a script, a value and, in `kwargs`, arguments of gr.HTML.
+    """Return a gr.HTML with a constant template and a script. kwargs: its other arguments, such as the value.
 
-    What else the script needs stands in it. Gradio would take further props, but an update without a value, such as
-    `gr.skip()`, removes them.
+    None of them is a prop of our own: an update without a value, such as `gr.skip()`, makes Gradio drop those. So the
+    constants that a script needs are written into it.
     """
     return gr.HTML(html_template=template, js_on_load=script, apply_default_css=False, **kwargs)

@@ -23,12 +23,12 @@ def short_segments(monkeypatch):
     monkeypatch.setattr(dynamic, "SEGMENT", 8)
 
 
-def reading(lm):
-    return TrainingNetwork.for_reading(lm.config, lm.network.export_weights(), "cpu", torch.float32, 1)
+def learner(lm):
+    return TrainingNetwork.from_model(lm, "cpu", torch.float32, 1)
 
 
 def plain_segments(plain, ids):
-    """The losses of segments of 8 predictions in plain torch, and what undoes the graph of the state."""
+    """Yield the losses of segments of 8 predictions in plain torch. Gradients do not reach the segment before."""
     state = None
     for first in range(0, len(ids) - 1, 8):
         piece = torch.as_tensor(ids[first : first + 9].astype(np.int64))
@@ -39,7 +39,7 @@ def plain_segments(plain, ids):
 
 @pytest.mark.parametrize(("cell", "most"), [("rnn", 1.3), ("lstm", 0.9), ("gru", 0.9)])
 def test_losses_and_updates_are_those_of_the_formula(tmp_path, monkeypatch, cell, most):
-    """most: times the norm of the roots, which cuts some of the gradients."""
+    """most: LARGEST, by which some gradients are cut and others are not."""
     monkeypatch.setattr(dynamic, "LEARNING_RATE", 0.05)
     monkeypatch.setattr(dynamic, "PULL", 0.3)
     monkeypatch.setattr(dynamic, "LARGEST", most)
@@ -64,7 +64,7 @@ def test_losses_and_updates_are_those_of_the_formula(tmp_path, monkeypatch, cell
             for parameter, grad, root, start in zip(parameters, grads, roots, trained, strict=True):
                 pull = (0.3 * root / mean).clamp(max=1)
                 parameter += -0.05 * cuts[-1] * grad / (root + 1e-5) + pull * (start - parameter)
-    np.testing.assert_allclose(dynamic_losses(reading(lm), TRAINED, IDS), expected, rtol=1e-3)
+    np.testing.assert_allclose(dynamic_losses(learner(lm), TRAINED, IDS), expected, rtol=1e-3)
     assert min(cuts) < 1 == max(cuts)
 
 
@@ -72,13 +72,13 @@ def test_a_model_that_learns_nothing_has_the_losses_of_one_pass(tmp_path, monkey
     lm = make_lm("lstm")
     lm.save_pretrained(tmp_path)
     expected = mean_loss(load_plain(tmp_path)[0], IDS)
-    assert dynamic_losses(reading(lm), TRAINED, IDS).mean() != pytest.approx(expected, abs=1e-4)
+    assert dynamic_losses(learner(lm), TRAINED, IDS).mean() != pytest.approx(expected, abs=1e-4)
     monkeypatch.setattr(dynamic, "LEARNING_RATE", 0.0)
-    assert dynamic_losses(reading(lm), TRAINED, IDS).mean() == pytest.approx(expected, abs=1e-5)
+    assert dynamic_losses(learner(lm), TRAINED, IDS).mean() == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_text_that_repeats_itself_is_predicted_better_and_better(monkeypatch):
-    losses = dynamic_losses(reading(make_lm("gru")), TRAINED, np.tile(IDS[:16], 40))
+    losses = dynamic_losses(learner(make_lm("gru")), TRAINED, np.tile(IDS[:16], 40))
     assert losses[-64:].mean() < losses[:64].mean() - 0.2
 
 
@@ -99,7 +99,7 @@ def test_evaluate_measures_it_beside_the_others_and_on_each_half():
     val = text.encoded.ids[int(0.9 * len(content)) :]
     trained = text.encoded.ids[: int(0.9 * len(content))]
     ids = [np.array([VOCAB.index(text.encoded.symbols[id]) for id in part]) for part in (trained, val)]
-    expected = dynamic_losses(reading(lm), *ids)
+    expected = dynamic_losses(learner(lm), *ids)
     half = len(val) // 2
     assert losses["val_loss_dynamic"] == pytest.approx(expected.mean(), abs=1e-5)
     assert losses["val_loss_dynamic_first_half"] == pytest.approx(expected[: half - 1].mean(), abs=1e-5)

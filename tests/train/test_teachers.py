@@ -47,14 +47,14 @@ def named(lm, name="teacher"):
     return NamedModel(lm, name, None)
 
 
-def reading(precision="fp32", seed=0):
+def training(precision="fp32", seed=0):
     return TrainConfig(device="cpu", precision=precision, seed=seed)
 
 
 def read(models, tmp_path, content=CONTENT, precision="fp32"):
     protocol = Holdout(text_of(content))
     with Interrupts() as interrupts:
-        taught = Teachers(models, 1).teach(protocol, tmp_path, reading(precision), lambda line: None, interrupts)
+        taught = Teachers(models, 1).teach(protocol, tmp_path, training(precision), lambda line: None, interrupts)
     return protocol, taught
 
 
@@ -149,7 +149,7 @@ def test_what_the_teachers_write_trains_before_the_text_and_the_text_alone_valid
     said = []
     with Interrupts() as interrupts:
         teachers = Teachers([named(lms[0], "one"), named(lms[1], "two")], 0.5, 2 * 64 * 10 + 100)
-        taught = teachers.teach(protocol, tmp_path, reading(seed=7), said.append, interrupts)
+        taught = teachers.teach(protocol, tmp_path, training(seed=7), said.append, interrupts)
     expected = "".join(lm.generate("", 10, 1.0, seed=seed).replace("#", "") for lm in lms for seed in range(7, 71))
     expected += CONTENT[: protocol.split["train_chars"]]
     assert "".join(SYMBOLS[id] for id in protocol.training_ids()) == expected
@@ -189,7 +189,7 @@ def test_a_teacher_that_lacks_a_symbol_is_refused(tmp_path):
 def test_windows_are_refused(tmp_path):
     windows, teacher = OverlappingWindows(text_of()), named(make_lm("rnn", vocab=SYMBOLS))
     with Interrupts() as interrupts, pytest.raises(RequestError, match="--teacher needs the protocol holdout"):
-        Teachers([teacher], 0.5, 6400).teach(windows, tmp_path, reading(), lambda line: None, interrupts)
+        Teachers([teacher], 0.5, 6400).teach(windows, tmp_path, training(), lambda line: None, interrupts)
 
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch):

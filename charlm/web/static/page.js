@@ -191,7 +191,7 @@ function savePicture(id, name) {
   document.querySelector(`#${id} .curves`).parentElement.curves.savePng(name);
 }
 
-/** The props of a text: fields that do not change, and the value that Gradio has. */
+/** Return props for a HeatText: constants, and the value, which Gradio changes and which changes Gradio's. */
 function withValue(fixed, props) {
   return Object.defineProperty({ ...fixed }, "value", {
     get: () => props.value,
@@ -200,8 +200,8 @@ function withValue(fixed, props) {
 }
 
 window.charlm = {
-  heatText: (element, fixed, props, trigger, watch) => {
-    const heatText = new HeatText(element, withValue(fixed, props), trigger);
+  heatText: (element, fixed, props, watch) => {
+    const heatText = new HeatText(element, withValue(fixed, props), () => {});
     watch("value", () => heatText.update());
   },
   writtenText: (side, element, fixed, { props, ...parts }) =>

@@ -12,7 +12,7 @@ from charlm.web.page import build_page
 
 @pytest.mark.slow
 def test_no_component_has_props_since_gradio_removes_them_at_an_update_without_a_value():
-    """That Gradio does so is asserted too: where it no longer does, the fixed parts of a script may become props."""
+    """The last line asserts what Gradio does: when it fails, the constants in the scripts may become props again."""
 
     async def build():
         return build_page(ModelRegistry([ServedModel("tiny", make_lm(), "folder")]), "cpu")
