@@ -98,7 +98,7 @@ def test_64_streams_of_the_largest_vocabulary_take_no_more_than_a_few():
         samplers = [Sampler(SamplingSettings(top_k=seed, top_p=0.9, seed=seed)) for seed in range(streams)]
         batch.join([backend.prefill(np.array([seed])) for seed in range(streams)], samplers)
         for staying in (streams, streams - 1):  # whoever stays is put into other arrays
-            batch.write([3] * len(samplers), lambda: False)
+            batch.write([3] * len(samplers), 3, lambda: False)
             batch.keep(range(staying))
 
     write(2)  # what is made at the first call

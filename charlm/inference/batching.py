@@ -6,6 +6,7 @@ and its sampler alone, to the last bit, where the compiled kernels do the arithm
 `charlm.inference.numpy_model` and `charlm.inference.gpu` say what holds elsewhere.
 """
 
+import atexit
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,20 +17,20 @@ from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.inference.engine import Engine, Reader, State
 from charlm.inference.prefixes import PrefixCache
-from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
+from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings, Surprisals
 from charlm.vocab import Ids
 
-Surprisals = NDArray[np.float64]
 Piece = tuple[list[int], Surprisals]  # N ids of a stream, and their surprisals (N,) in nats
 
 CALL_SECONDS = 0.01  # that a call of the engine takes: in each, many steps share what Python does for a call
+ENDING_SECONDS = 5.0  # that the end of the process waits for a thread
 DELIVERY_SECONDS = 0.05  # between two deliveries to a reader: each costs time, and people read no faster
 
 # For `measure_chars_per_second`
@@ -48,11 +49,12 @@ class Batch(Protocol[P_contra]):
     def join(self, prefilled: Sequence[P_contra], samplers: Sequence[Sampler]) -> None:
         """Add streams in the slots after the present ones."""
 
-    def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
+    def write(self, left: Sequence[int], most: int, should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
         """Write N symbols of each stream, at least one; return their ids (N, S) and surprisals (N, S) in nats.
 
         left: how many symbols each stream needs, (S,). N is at most the largest of them; what a stream has beyond its
             own number means nothing.
+        most: N at most, since a stream may need more symbols but continue with one that is forced.
         should_stop: asked between two symbols; a backend that writes many in one call need not ask.
         """
 
@@ -124,7 +126,7 @@ def write_alone(backend: Backend[Any], prompt: Ids, length: int, sampler: Sample
         batch.join([backend.prefill(prompt)], [sampler])
     while length > 0:
         should_stop = iter((False, True)).__next__  # after one call of the engine
-        ids, _ = batch.write([length], should_stop)
+        ids, _ = batch.write([length], length, should_stop)
         yield from ids[:length, 0].tolist()
         length -= len(ids)
         if length > 0:
@@ -216,7 +218,9 @@ class _Worker(Generic[P]):
         self._joining: list[_Stream[P]] = []
         self._streams: list[_Stream[P]] = []  # in the order of their slots
         self._is_running = False
+        self._thread: Thread | None = None
         self._next_delivery = 0.0
+        _workers.add(self)
 
     def __len__(self) -> int:
         return len(self._streams) + len(self._joining)
@@ -225,9 +229,18 @@ class _Worker(Generic[P]):
         """Have one more stream written from the next step on."""
         with self._lock:
             if not self._is_running:
-                Thread(target=self._run, daemon=True).start()  # it waits for the lock
+                self._thread = Thread(target=self._run, daemon=True)
+                self._thread.start()  # it waits for the lock
                 self._is_running = True
             self._joining.append(stream)
+
+    def end(self) -> None:
+        """Drop all streams at the next delivery, and wait for the thread."""
+        with self._lock:
+            for stream in self._streams + self._joining:
+                stream.is_wanted = False
+        if self._thread is not None:
+            self._thread.join(ENDING_SECONDS)
 
     def _run(self) -> None:
         try:
@@ -260,8 +273,8 @@ class _Worker(Generic[P]):
             # only one symbol if a reader waits for its first
             most = self._force(batch)
             reader_waits = not all(stream.has_begun for stream in self._streams)
-            left = [max(1, min(stream.left, most)) for stream in self._streams]
-            ids, surprisals = batch.write(left, partial(self._should_stop, reader_waits))
+            left = [max(1, stream.left) for stream in self._streams]
+            ids, surprisals = batch.write(left, most, partial(self._should_stop, reader_waits))
             # 2) deliver
             is_due = time.perf_counter() >= self._next_delivery
             if is_due:
@@ -285,6 +298,16 @@ class _Worker(Generic[P]):
 
     def _should_stop(self, reader_waits: bool) -> bool:
         return reader_waits or bool(self._joining) or time.perf_counter() >= self._next_delivery
+
+
+_workers: "WeakSet[_Worker[Any]]" = WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End the threads before the interpreter does: it would abort if one were inside torch then."""
+    for worker in list(_workers):
+        worker.end()
 
 
 class EngineBackend:
@@ -329,9 +352,9 @@ class _EngineBatch:
         self._samplers += samplers
         self._batch_sampler = BatchSampler(self._samplers)
 
-    def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
+    def write(self, left: Sequence[int], most: int, should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
         """See Batch. N is the smallest of `left` at most, so that no symbol is read in vain."""
-        most, written = max(1, min(left)), 0
+        most, written = min(most, *left), 0
         steps = 1 if should_stop() else self._steps_per_call
         parts: list[tuple[Ids, Surprisals]] = []
         while not parts or (written < most and not should_stop()):

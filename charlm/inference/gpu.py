@@ -127,21 +127,22 @@ class _GpuBatch:
         self._candidates = MOST_CANDIDATES
 
     @torch.inference_mode()
-    def write(self, left: Sequence[int], should_stop: Callable[[], bool]) -> tuple[Ids, NDArray[np.float64]]:
-        """See Batch. N is STEPS_PER_CALL, unless all streams need less."""
+    def write(self, left: Sequence[int], most: int, should_stop: Callable[[], bool]) -> tuple[Ids, NDArray[np.float64]]:
+        """See Batch. N is STEPS_PER_CALL, unless `most` or what all streams need is less."""
         assert self._streams is not None, "a batch without streams has nothing to write"
         is_limited = any(sampler.settings.is_limited for sampler in self._samplers)
         # a stream takes no more random numbers than it has symbols left; the zeros behind them draw what is ignored
-        count = min(STEPS_PER_CALL, max(left))
+        count = min(STEPS_PER_CALL, most, max(left))
+        goes_on = max(left) > count
         taken = [list(islice(each.randoms, min(count, own))) for each, own in zip(self._samplers, left, strict=True)]
         randoms = [own + [0.0] * (count - len(own)) for own in taken]
         with _gpu_lock:
             loop = self._backend.loop(len(left), is_limited, self._candidates)
-            ids, surprisals, after, is_exact = loop.write(self._streams, self._samplers, randoms)
+            ids, surprisals, after, is_exact = loop.write(self._streams, self._samplers, randoms, goes_on)
             if not is_exact:  # the same again with all symbols as candidates, until other streams are in the batch
                 self._candidates = len(self._backend.network.config.vocab)
                 loop = self._backend.loop(len(left), is_limited, self._candidates)
-                ids, surprisals, after, _ = loop.write(self._streams, self._samplers, randoms)
+                ids, surprisals, after, _ = loop.write(self._streams, self._samplers, randoms, goes_on)
             self._streams = after
         if not np.isfinite(surprisals).all():
             check_finite(math.nan)
@@ -198,12 +199,12 @@ class _DecodingLoop:
         self._graph = self._capture() if device.type == "cuda" else None
 
     def write(
-        self, streams: GpuState, samplers: Sequence[Sampler], randoms: Sequence[Sequence[float]]
+        self, streams: GpuState, samplers: Sequence[Sampler], randoms: Sequence[Sequence[float]], goes_on: bool
     ) -> tuple[Ids, NDArray[np.float64], GpuState, bool]:
         """Write N symbols of S streams; return their ids (N, S), their surprisals (N, S), and where the streams stand.
 
         The last value tells whether top-k and top-p were exact; if not, there were too few candidates.
-        randoms: the numbers to draw with, (S, N).
+        randoms: the numbers to draw with, (S, N). goes_on: whether it matters where the streams stand after N symbols.
         """
         size, count = len(randoms), len(randoms[0])
         # 1) copy the inputs to the loop's tensors
@@ -213,8 +214,8 @@ class _DecodingLoop:
         self._logits[:size] = streams.logits
         for here, there in zip(self._state, streams.state, strict=True):
             here[:, :size] = there
-        # 2) draw and read
-        if self._graph:
+        # 2) draw and read; a graph always makes STEPS_PER_CALL steps, so it takes the streams that far
+        if self._graph and (count == STEPS_PER_CALL or not goes_on):
             self._graph.replay()
         else:
             self._run(count)

@@ -27,6 +27,8 @@ MOST_LOGITS = 2**20
 FIRST_NUCLEUS, NUCLEUS_GROWTH = 128, 4  # likeliest symbols that top-p sorts first, and by which factor it takes more
 
 Probabilities = NDArray[np.float64]
+LogProbabilities = NDArray[np.float64]
+Surprisals = NDArray[np.float64]  # -log p, in nats
 
 
 @dataclass(frozen=True, init=False)
@@ -181,11 +183,11 @@ def _random_numbers(seed: int) -> Iterator[float]:
 
 
 def random_number(seed: int, place: int) -> float:
-    """Return the random number that a Sampler with this seed draws the symbol in a place with, from 0."""
+    """Return the random number with which a Sampler of this seed draws the symbol at `place`, which counts from 0."""
     return float(np.random.Generator(np.random.PCG64(seed).advance(place)).random())
 
 
-def log_softmax(logits: NDArray[np.float32]) -> Probabilities:
+def log_softmax(logits: NDArray[np.float32]) -> LogProbabilities:
     """Return the logarithms of the probabilities (..., V) for logits (..., V).
 
     Raises ModelFileError if the logits are not finite.
@@ -196,7 +198,7 @@ def log_softmax(logits: NDArray[np.float32]) -> Probabilities:
     return shifted
 
 
-def surprisals_of(ids: Ids, logits: NDArray[np.float32]) -> Probabilities:
+def surprisals_of(ids: Ids, logits: NDArray[np.float32]) -> Surprisals:
     """Return the surprisals (...) in nats of ids (...), given the logits (..., V) that predicted them.
 
     That is -log_softmax(logits)[ids], to about 1e-6, in a fraction of the time.
@@ -205,7 +207,7 @@ def surprisals_of(ids: Ids, logits: NDArray[np.float32]) -> Probabilities:
     highest = _highest(logits)
     below = logits - highest
     chosen = np.take_along_axis(below, ids[..., None], axis=-1)[..., 0]
-    surprisals: Probabilities = np.log(np.exp(below, below).sum(axis=-1), dtype=np.float64) - chosen
+    surprisals: Surprisals = np.log(np.exp(below, below).sum(axis=-1), dtype=np.float64) - chosen
     return surprisals
 
 

@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 
 from charlm.device import count_cores
 from charlm.inference.engine import Engine, Reader, State
-from charlm.inference.sampling import MOST_LOGITS
+from charlm.inference.sampling import MOST_LOGITS, Surprisals
 from charlm.vocab import Ids
 
-Surprisals = NDArray[np.float64]
-
 SHORTEST_STRETCH = 1024  # symbols, long against the some hundred that are read twice by most models
-# Units lie between -1 and 1. Rounding alone keeps readings apart by about 1e-6 that began in the same state.
+# Between states. Hidden states lie between -1 and 1, cell states may be larger; rounding alone keeps two readings that
+# began in the same state apart by about 1e-6.
 STATE_TOLERANCE = 5e-5
 LAST_CHECK = 4096  # symbols; a stretch that does not agree until then is read to its end
 
 # Of the engine
-# Symbols of a stretch from which on several in a thread save time: large models remember 1000 to 3000, read twice.
+# Symbols of a stretch from which on it saves time to read several of them in a thread: the first ones of each are read
+# twice, as many as the model remembers, which for a large one are 1,000 to 3,000.
 LONG_ENGINE_STRETCH = 4096
 LONGEST_ENGINE_STRETCH = 8192  # symbols
 UNITS_PER_THREAD = 8192  # of all stretches that a thread reads side by side: more stretches of a small model
@@ -57,9 +57,9 @@ S = TypeVar("S", bound=ScoringState)
 class BlockReader(Protocol[S]):
     """What reads for the scorer: the engine, or a torch network.
 
-    stretches: how many it reads side by side. first_stretches: how many of them are worth it when each has
-    SHORTEST_STRETCH symbols; the others take long_stretch. longest_stretch: in symbols. check_interval: symbols between
-    two comparisons of states.
+    stretches: the most that it reads side by side. first_stretches: how many a text is cut into once each has
+    SHORTEST_STRETCH symbols; it is cut into more only once each has long_stretch symbols. longest_stretch: in symbols.
+    check_interval: symbols between two comparisons of states.
     """
 
     stretches: int

@@ -1,6 +1,8 @@
 import itertools
 import math
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -187,7 +189,7 @@ def test_streams_are_the_same_to_the_last_bit_however_many_symbols_a_call_writes
         prompts = [backend.prefill(lm.vocab.encode(each["prompt"] or "\n")) for each in asked]
         batch.join(prompts, [make_sampler(**each) for each in settings])
         for length in (1, 1, 7, 3):
-            yield batch.write([length] * len(asked), lambda: False)
+            yield batch.write([length] * len(asked), length, lambda: False)
             batch.keep(range(len(asked)))
 
     ids, surprisals = (np.concatenate(parts) for parts in zip(*write(), strict=True))
@@ -574,3 +576,42 @@ def test_forced_symbols_of_one_stream_change_no_other(closed_gate):
     gate.open()
     assert [future.result(WAIT) for future in futures] == expected
     assert [expected[3][place] for place in forced] == [1, 2, 3] and expected[3][:10] == expected[1][:10]
+
+
+ENDING = """
+import sys, threading
+from charlm.inference.batching import BatchScheduler, EngineBackend
+from models import make_lm, make_sampler
+
+class Batch:
+    def __init__(self, batch):
+        self.batch, self.join, self.write = batch, batch.join, batch.write
+
+    def keep(self, slots):
+        if slots:
+            return self.batch.keep(slots)
+        threading.main_thread().join()  # the text is delivered, and nothing is left to do but this
+        sum(range(10**7))
+        print("ended", flush=True)
+
+class Backend(EngineBackend):
+    def start_batch(self):
+        return Batch(super().start_batch())
+
+lm = make_lm()
+list(BatchScheduler(Backend(lm.engine), workers=1).write(lm.vocab.encode("a cab"), 5, make_sampler(seed=1)))
+"""
+
+
+def test_the_process_ends_after_the_threads_that_compute(tmp_path):
+    """Within torch, a thread that is left behind aborts it."""
+    (tmp_path / "script.py").write_text(ENDING, encoding="utf-8")
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -273,7 +274,7 @@ def test_where_the_candidates_are_too_few_all_symbols_are_sorted():
     batch, kinds = backend.start_batch(), [{"top_k": 5}, {"top_p": 0.9}]
     batch.join([backend.prefill(np.array([3]))] * 2, [make_sampler(**kind, seed=1) for kind in kinds])
     for left in (70, 6):
-        ids, _ = batch.write([left, left], lambda: False)
+        ids, _ = batch.write([left, left], left, lambda: False)
         batch.keep([0, 1])
     whole = [lm.generate(vocab[3], 70, seed=1, **kind) for kind in kinds]
     assert [lm.vocab.decode(ids[:, slot]) for slot in (0, 1)] == [text[-6:] for text in whole]
@@ -314,7 +315,7 @@ class WrittenBatch:
 
     def write(self):
         left = [length - len(self.texts[seed]) for seed, length in self.streams]
-        ids, surprisals = self._batch.write(left, lambda: False)
+        ids, surprisals = self._batch.write(left, max(left), lambda: False)
         assert ids.shape == surprisals.shape == (min(STEPS_PER_CALL, max(left)), len(left))
         for slot, ((seed, _), own) in enumerate(zip(self.streams, left, strict=True)):
             self.texts[seed] += self.lm.vocab.decode(ids[:own, slot])
@@ -340,8 +341,20 @@ def test_a_stream_becomes_the_same_text_whatever_joins_and_leaves_its_batch(lms,
 
 
 @every_cell
-def test_forced_symbols_stand_in_their_places_as_on_the_cpu(lms, cell):
+@pytest.mark.parametrize("captured", [False, True])
+def test_forced_symbols_stand_in_their_places_as_on_the_cpu(lms, cell, captured, monkeypatch):
+    """captured: as on CUDA, where a graph makes the same number of steps whenever it is replayed."""
     lm, forced = lms[cell], {0: 2, 30: 1, 31: 4, STEPS_PER_CALL + 5: 3, STEPS_PER_CALL + 8: 0}
+
+    if captured:
+        make_loop = GpuBackend.loop
+
+        def replaying(backend, *args):
+            loop = make_loop(backend, *args)
+            loop._graph = SimpleNamespace(replay=lambda: loop._run(STEPS_PER_CALL))
+            return loop
+
+        monkeypatch.setattr(GpuBackend, "loop", replaying)
 
     def pieces(backend, seed, forced=None):
         sampler = make_sampler(**SETTINGS[seed], seed=seed)
