@@ -3,9 +3,9 @@
 import math
 import tempfile
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,9 @@ from charlm.inference.streams import StopFinder, check_stop, cut_at_stop, read_i
 from charlm.installation import optional_packages
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
-from charlm.model.folder import Model, read_epoch, read_usable_model, write_model
+from charlm.model.folder import Model, find_kept, read_epoch, read_usable_model, write_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord, bits_per_char
+from charlm.model.kept import name_kept
 from charlm.model_name import HubName, explain_missing, parse_model_name, parse_push_target
 from charlm.vocab import Ids, Vocab
 
@@ -122,8 +123,8 @@ class CharLM:
         be reached and nothing is cached, ModelFileError if configuration and weights are not a sound model,
         RequestError for a wrong argument.
         """
-        if epoch is not None:
-            check_whole("epoch", epoch, 1)
+        epoch = None if epoch is None else check_whole("epoch", epoch, 1)
+        revision = None if revision is None else check_string("revision", revision)
         found, warning = parse_model_name(repo_or_folder)
         if warning:
             warnings.warn(warning, stacklevel=2)
@@ -256,9 +257,11 @@ class CharLM:
         stop: strings, or one, before the first of which the text ends. If several are complete at the same character,
             the longest counts.
 
-        Raises RequestError for a value out of bounds.
+        Raises RequestError for a value out of bounds, ModelFileError if the model's outputs are not finite numbers.
         """
-        return "".join(self.stream(prompt, length, temperature, top_k, top_p, seed, stop=stop))
+        sampler = Sampler(SamplingSettings(temperature, top_k, top_p, seed))
+        ids, length = self._check_prompt(prompt, length)
+        return "".join(self._write(ids, length, sampler, self._check_stop(stop)))
 
     def generate_many(
         self,
@@ -274,7 +277,8 @@ class CharLM:
     ) -> list[Sample]:
         """Return several texts that continue `prompt`, written side by side in one batch; see `generate`.
 
-        The seeds are seed, seed + 1, and so on: each text is what `generate` returns for its seed.
+        The seeds are seed, seed + 1, and so on: each text is what `generate` returns for its seed. Raises what
+        `generate` does.
         """
         settings = SamplingSettings(temperature, top_k, top_p, seed)
         seeds = range(settings.seed, settings.seed + check_whole("num_samples", num_samples, 1))
@@ -312,16 +316,15 @@ class CharLM:
         shared: write it in one batch with the other shared streams that threads ask for at the same time, which is
             faster than one after another. The text does not depend on the others.
 
-        Arguments are checked at the call, before the first character is asked for.
+        Arguments are checked at the call, before the first character is asked for. Raises what `generate` does, and
+        VocabError if `after` holds a symbol that the model does not know.
         """
         sampler = Sampler(SamplingSettings(temperature, top_k, top_p, seed))
         ids, length = self._check_prompt(prompt, length)
         ids, stops = self._continue_after(after, ids, sampler), self._check_stop(stop)
         if shared:
             return (text for text, _ in self._write_shared(ids, length, sampler, stops))
-        drawn = partial(write_alone, self._backend)
-        symbols = (self.vocab.symbols[id] for id in drawn(ids, length, sampler))
-        return cut_at_stop(symbols, stops) if stops else symbols
+        return self._write(ids, length, sampler, stops)
 
     def stream_scored(
         self,
@@ -388,7 +391,8 @@ class CharLM:
         """Return the surprisal of each character of `text` but the first, in nats: (N - 1,) for N characters.
 
         The mean is the text's cross-entropy under the model; exp of it is the perplexity.
-        Raises VocabError if the text holds a symbol that the model does not know.
+        Raises VocabError if the text holds a symbol that the model does not know, ModelFileError if the model's outputs
+        are not finite numbers.
         """
         return np.concatenate([np.zeros(0), *self.score_ids([self.vocab.encode(check_string("text", text))])])
 
@@ -405,7 +409,8 @@ class CharLM:
         gates: also of all gates, each of which takes as much memory as the hidden states: 2 KB for a character and
             512 units. `unit_gates` computes those of one unit of what was inspected without them.
 
-        Raises VocabError if the text holds a symbol that the model does not know.
+        Raises VocabError if the text holds a symbol that the model does not know, ModelFileError if the model's outputs
+        are not finite numbers.
         """
         ids = self.vocab.encode(check_string("text", text))
         seen = inspect(self.engine, self.vocab, ids)
@@ -456,7 +461,8 @@ class CharLM:
 
         The mean over places of the text. `charlm.analysis.context` says how it is measured; its `context_length` gives
         the largest distance that still matters. Raises VocabError if the text holds a symbol that the model does not
-        know, RequestError if it is too short, or `longest` below 1.
+        know, RequestError if it is too short, or `longest` below 1, ModelFileError if the model's outputs are not
+        finite numbers.
         """
         return measure_effective_context(self.engine, self.vocab.encode(check_string("text", text)), longest)
 
@@ -487,7 +493,11 @@ class CharLM:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced.
 
         samples: texts for the model card by temperature; by default those of `write_samples`, on this model's device.
-        Raises RequestError if the folder has a damaged training record, which would be lost.
+
+        The weights of single epochs that were kept are not written; the record names only those that the folder has.
+
+        Raises RequestError if the folder cannot be written, or has a damaged training record, which would be lost;
+        MissingPackageError without matplotlib, if the model has a record, whose curves are drawn.
         """
         if not isinstance(folder, str | Path) or not str(folder):
             raise RequestError(f"folder is {show(folder)}; name a folder, or '.' for the current one")
@@ -496,9 +506,19 @@ class CharLM:
                 f"{folder} has a damaged {HISTORY_FILE}, and saving would delete it; mend or remove it, "
                 "or choose another folder"
             )
-        card = model_card(self.config, self.history, self.write_samples() if samples is None else samples)
-        picture = card_picture(self.config, self.history)
-        write_model(Path(folder), Model(self.config, self._weights, self.history), card, picture)
+        self._save(Path(folder), find_kept(Path(folder), self.history), samples)
+
+    def _save(self, folder: Path, kept: Collection[int], samples: Mapping[float, str] | None = None) -> None:
+        """See save_pretrained. kept: the epochs whose weights the record names."""
+        history = name_kept(self.history, kept)
+        card = model_card(self.config, history, self.write_samples() if samples is None else samples)
+        picture = card_picture(self.config, history)
+        try:
+            write_model(folder, Model(self.config, self._weights, history), card, picture)
+        except OSError as error:
+            raise RequestError(
+                f"cannot write into {folder} ({error.strerror}); make room, or choose another folder"
+            ) from None
 
     def write_samples(self) -> dict[float, str]:
         """Write samples for the model card, by temperature; none if the model's logits are not finite."""
@@ -519,26 +539,35 @@ class CharLM:
     ) -> str:
         """Publish the model as a repository on the Hub, in one commit; return the commit's address.
 
+        The weights of single epochs that were kept are not published (`charlm.publishing.push_folder` does that); those
+        of this model that the repository has already stay.
+
         repo_id: USER/NAME, hf://USER/NAME or the web address.
         private: whether a repository that has to be created is private.
         license, language: for the metadata of the card, a licence as the Hub names it (mit) and a code (en).
         space: USER/SPACE that shows the model, to which the card links.
         Raises HubError if the Hub refuses, RequestError for an unknown licence or language, ModelFileError if the model
-        was loaded with a damaged training record, without which it would be published.
+        was loaded with a damaged training record, without which it would be published, MissingPackageError as
+        `save_pretrained`.
         """
-        from charlm.publishing import push_folder
+        from charlm.publishing import published_epochs, push_folder
 
         parse_push_target(check_string("repo_id", repo_id))  # before the samples of the card are written
         if self.record_problem:
             raise ModelFileError(f"{self.record_problem}; mend or remove {HISTORY_FILE}, and load the model again")
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
+            self._save(Path(folder), published_epochs(repo_id, self.history, token))
             return push_folder(
                 Path(folder), repo_id, private=private, license=license, language=language, space=space, token=token
             )
 
     def _start(self) -> Ids:
         return self.vocab.encode(self.config.start)
+
+    def _write(self, prompt: Ids, length: int, sampler: Sampler, stops: Sequence[str]) -> Iterator[str]:
+        """Yield the symbols of a text that is written alone."""
+        symbols = (self.vocab.symbols[id] for id in write_alone(self._backend, prompt, length, sampler))
+        return cut_at_stop(symbols, stops) if stops else symbols
 
     def _write_shared(
         self,
@@ -569,9 +598,13 @@ class CharLM:
         """Return the device that writes a batch of streams the faster; it is measured if there is a choice."""
         if not has_cuda():
             return "cpu"
+        from torch import OutOfMemoryError
+
         from charlm.inference.gpu import GpuBackend
         from charlm.model.network import Network
 
-        on_cuda = GpuBackend(Network.from_weights(self.config, self._weights, "cuda"))
-        is_faster = measure_chars_per_second(on_cuda) > measure_chars_per_second(EngineBackend(self.engine))
-        return "cuda" if is_faster else "cpu"
+        try:
+            on_cuda = measure_chars_per_second(GpuBackend(Network.from_weights(self.config, self._weights, "cuda")))
+        except OutOfMemoryError:  # other programs use the GPU
+            return "cpu"
+        return "cuda" if on_cuda > measure_chars_per_second(EngineBackend(self.engine)) else "cpu"

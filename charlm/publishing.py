@@ -27,6 +27,7 @@ from charlm.installation import program
 from charlm.model.card import model_card
 from charlm.model.config import CONFIG_FILE, ModelConfig
 from charlm.model.folder import CARD_FILE, MODEL_FILES, is_model_file, read_epoch, read_model
+from charlm.model.history import HistoryRecord
 from charlm.model.kept import kept_epochs, kept_file
 from charlm.model.published_card import Publication, published_card
 from charlm.model.weights import WEIGHTS_FILE
@@ -93,7 +94,8 @@ def push_folder(
     """Publish a model folder as a repository, created if need be, in one commit; return the commit's address.
 
     Only the files of a model are uploaded; of the weights that were kept of epochs, those that its record names. Files
-    that the repository has of an earlier model and this one lacks, its training record for example, are deleted. If
+    that the repository has of an earlier model and this one lacks, its training record for example, are deleted; the
+    weights of epochs that the record names stay, also where the folder lacks them. If
     nothing has changed since the last commit, none is made. If it replaces files that are not as this account's last
     push left them, a warning names them.
 
@@ -104,7 +106,7 @@ def push_folder(
     """
     repo_id, publication = parse_push_target(repo), Publication(license, language)
     space = None if space is None else parse_space_name(space)
-    files = _read_files(folder)
+    files, history = _read_files(folder)
     account = check_can_push(repo_id, token).user
     if space is not None:
         shown = _read_space(space, repo_id, token)
@@ -120,8 +122,10 @@ def push_folder(
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         head, present = _list_contents(repo_id, None, token)
-        replaced = _find_replaced(repo_id, files, account, head, present, token)
-        outdated = set(filter(is_model_file, present)) - set(files)
+        named = {kept_file(epoch): sha256.lower() for epoch, sha256 in kept_epochs(history).items()}
+        others = {name: id for name, id in present.items() if name in files or named.get(name) != id}
+        replaced = _find_replaced(repo_id, files, account, head, others, token)
+        outdated = set(filter(is_model_file, others)) - set(files)
         operations = _operations(files, outdated)
         commit = api.create_commit(repo_id, operations, commit_message=PUSH_TITLE, parent_commit=head)
     except CLIENT_ERRORS as error:
@@ -135,8 +139,25 @@ def push_folder(
     return commit.commit_url
 
 
-def _read_files(folder: Path) -> dict[str, bytes]:
-    """Return the files of a model folder by name, with a card made anew if it has none.
+def published_epochs(repo: str, history: HistoryRecord | None, token: Token = None) -> list[int]:
+    """Return the epochs whose weights a record names and a repository has; none if there is no such repository.
+
+    repo: named as for `push_folder`. Raises HubError if the Hub refuses to say.
+    """
+    kept, repo_id = kept_epochs(history), parse_push_target(repo)
+    if not kept:
+        return []
+    try:
+        _, present = _list_contents(repo_id, None, token)
+    except RepositoryNotFoundError:
+        return []
+    except CLIENT_ERRORS as error:
+        raise explain(error, repo_id, None) from None
+    return [epoch for epoch, sha256 in kept.items() if present.get(kept_file(epoch)) == sha256.lower()]
+
+
+def _read_files(folder: Path) -> tuple[dict[str, bytes], HistoryRecord | None]:
+    """Return the files of a model folder by name, with a card made anew if it has none; and its training record.
 
     Raises ModelFileError if they are not a sound model, or the card is not UTF-8.
     """
@@ -157,7 +178,7 @@ def _read_files(folder: Path) -> dict[str, bytes]:
         files[CARD_FILE].decode()
     except UnicodeDecodeError:
         raise ModelFileError(f"{folder}: {CARD_FILE} is not UTF-8 text, as the Hub demands; save it as UTF-8") from None
-    return files
+    return files, model.history
 
 
 @dataclass(frozen=True)
@@ -232,7 +253,7 @@ def _find_replaced(
 ) -> list[str]:
     """Return the files that a push replaces or deletes although they are not as this account's last push left them.
 
-    head, present: the last commit, and what it holds, as `_list_contents` returns them.
+    head, present: the last commit, and what it holds that may be replaced, as `_list_contents` returns them.
     """
     found = [*(name for name in MODEL_FILES if name in present), *sorted(set(present) - set(MODEL_FILES))]
     replaced = [name for name in found if is_model_file(name) and present[name] not in _ids(files.get(name))]

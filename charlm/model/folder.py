@@ -15,7 +15,7 @@ from charlm.damage import explain_missing_file, explain_text
 from charlm.errors import ModelFileError, RequestError
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, ModelConfig, Weights
 from charlm.model.history import HISTORY_FILE, HistoryRecord, read_history, write_history
-from charlm.model.kept import KEPT_FILE, history_until, kept_file, kept_sha256
+from charlm.model.kept import KEPT_FILE, history_until, kept_epochs, kept_file, kept_sha256
 from charlm.model.weights import WEIGHTS_FILE, pack_weights, read_weights
 from charlm.text import printable
 
@@ -96,6 +96,16 @@ def read_epoch(folder: Path, model: Model, epoch: int, name: str | None = None) 
     except ModelFileError as error:
         raise ModelFileError(f"{name or folder}: {_in_one_line(str(error))}") from None
     return replace(model, weights=weights, history=history_until(model.history, epoch), weights_sha256=sha256.lower())
+
+
+def find_kept(folder: Path, history: HistoryRecord | None) -> list[int]:
+    """Return the epochs whose weights a record names and a folder has, whole."""
+    return [
+        epoch
+        for epoch, sha256 in kept_epochs(history).items()
+        if (file := folder / kept_file(epoch)).is_file()
+        and hashlib.sha256(file.read_bytes()).hexdigest() == sha256.lower()
+    ]
 
 
 def check_epoch(model: Model, epoch: int, name: object) -> str:

@@ -5,8 +5,9 @@ each in its epoch. The files are optional: a model is whole without them.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
+from typing import cast
 
 from charlm.errors import RequestError
 from charlm.model.history import HistoryRecord
@@ -49,6 +50,17 @@ def kept_sha256(history: HistoryRecord | None, epoch: int, name: object) -> str:
         )
         raise RequestError(f"{name} has not kept the weights of epoch {epoch}; {there}")
     return kept[epoch]
+
+
+def name_kept(history: HistoryRecord | None, kept: Collection[int]) -> HistoryRecord | None:
+    """Return a record that names the weights of these epochs and no others."""
+    if history is None:
+        return None
+    epochs = [
+        {name: value for name, value in epoch.items() if name != "weights_sha256" or epoch["epoch"] in kept}
+        for epoch in history["epochs"]
+    ]
+    return cast(HistoryRecord, {**history, "epochs": epochs})
 
 
 def list_epochs(epochs: Iterable[int]) -> str:

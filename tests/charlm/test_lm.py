@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from models import (
     VOCAB,
     contents,
+    keep_epochs,
     laws,
     make_config,
     make_lm,
@@ -646,6 +647,58 @@ def test_with_cuda_a_model_runs_on_what_writes_a_batch_of_streams_the_faster(
     measured.clear()
     loaded = CharLM.from_pretrained(folder)
     assert (loaded.device, measured) == (faster, [(model.config, "cuda")])
+
+
+def test_a_saved_model_names_the_weights_of_those_epochs_that_its_folder_has(tmp_path):
+    folder = save(make_model(), tmp_path / "model")
+    keep_epochs(folder, 1, 3)
+    lm = CharLM.from_pretrained(folder, device="cpu")
+    lm.save_pretrained(tmp_path / "copy")
+    assert "epoch=" not in (tmp_path / "copy" / "README.md").read_text("utf-8")
+    with pytest.raises(RequestError, match="has not kept the weights of epoch 1"):
+        CharLM.from_pretrained(tmp_path / "copy", epoch=1)
+    (folder / "epochs" / "0001.safetensors").write_bytes(b"of another model")
+    lm.save_pretrained(folder)
+    assert CharLM.from_pretrained(folder, epoch=3, device="cpu").history["best"]["epoch"] == 3
+    with pytest.raises(RequestError, match="choose one of 3"):
+        CharLM.from_pretrained(folder, epoch=1)
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "model" / "README.md").mkdir(parents=True)
+    with pytest.raises(RequestError, match="cannot write into .*model .*; make room, or choose another folder"):
+        make_lm().save_pretrained(tmp_path / "model")
+
+
+def test_a_warning_names_the_line_that_asked(tmp_path):
+    lm = make_lm()
+    for write in (lm.generate, lm.stream, lm.generate_many):
+        with pytest.warns(UserWarning, match="skipped") as caught:
+            write("x", length=1)
+        assert [each.filename for each in caught] == [__file__]
+
+
+@pytest.mark.parametrize("epoch", [1.0, np.int64(1)])
+def test_any_whole_number_names_an_epoch(tmp_path, epoch):
+    folder = save(make_model(), tmp_path / "model")
+    keep_epochs(folder, 1)
+    history = CharLM.from_pretrained(folder, epoch=epoch, device="cpu").history
+    assert json.loads(json.dumps(history["best"]))["epoch"] == 1
+
+
+def test_a_revision_that_is_no_string_is_refused():
+    with pytest.raises(RequestError, match="revision is 5; it must be a string"):
+        CharLM.from_pretrained("hf://ada/tiny", revision=5)
+
+
+def test_a_full_gpu_leaves_a_model_on_the_cpu(monkeypatch):
+    def full(config, weights, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("charlm.lm.has_cuda", lambda: True)
+    monkeypatch.setattr(Network, "from_weights", full)
+    model = make_model()
+    assert CharLM(model.config, model.weights).device == "cpu"
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -1,5 +1,6 @@
 """Publishing on the Hub, with the real huggingface_hub client and a server that speaks its protocol."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -101,6 +102,35 @@ def test_a_folder_without_the_weights_that_its_record_names_is_published_without
     push_folder(folder, "ada/tiny")
     assert "epochs/0003.safetensors" in ada.repos["ada/tiny"].files.keys() - {"epochs/0001.safetensors"}
     assert "epochs/0001.safetensors" not in ada.repos["ada/tiny"].files
+
+
+@pytest.mark.parametrize("way", ["load it from the Hub and push it", "push a folder that lacks them"])
+def test_the_weights_of_epochs_stay_when_their_model_is_pushed_again_without_them(ada, folder, way):
+    keep_epochs(folder, 1, 3)
+    push_folder(folder, "ada/tiny")
+    repo = ada.repos["ada/tiny"]
+    kept = {name: content for name, content in repo.files.items() if name.startswith("epochs/")}
+    if "load" in way:
+        CharLM.from_pretrained("ada/tiny", device="cpu").push_to_hub("ada/tiny", license="mit")
+        assert "license: mit" in repo.files["README.md"].decode()
+    else:
+        for name in kept:
+            (folder / name).unlink()
+        push_folder(folder, "ada/tiny")
+    assert len(kept) == 2 and kept.items() <= repo.files.items()
+    assert has_weights_of(CharLM.from_pretrained("ada/tiny", epoch=3, device="cpu"), kept["epochs/0003.safetensors"])
+
+
+def test_a_model_that_is_pushed_elsewhere_names_no_weights_of_epochs_that_are_not_there(ada, folder):
+    keep_epochs(folder, 1, 3)
+    CharLM.from_pretrained(folder, device="cpu").push_to_hub("ada/other")
+    files = ada.repos["ada/other"].files
+    assert not any(name.startswith("epochs/") for name in files)
+    assert "epoch=" not in files["README.md"].decode() and b"weights_sha256" not in files["history.json"]
+
+
+def has_weights_of(lm, content):
+    return lm.weights_sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_the_record_of_an_earlier_model_goes_with_that_model(ada, folder):
