@@ -47,8 +47,9 @@ def check_string(name: str, value: object) -> str:
 
 def check_text(name: str, value: object, longest: int) -> str:
     """Return `value` if it is a text of at most `longest` characters. Raises RequestError if not."""
-    if not isinstance(value, str) or len(value) > longest:
-        raise RequestError(f"the {name} must be a text of at most {longest:,} characters")
+    value = check_string(name, value)
+    if len(value) > longest:
+        raise RequestError(f"the {name} has {len(value):,} characters; at most {longest:,} are allowed: shorten it")
     return value
 
 

@@ -50,7 +50,7 @@ class Remark:
 class Rise:
     """A validation loss that ends above its best.
 
-    kind: `overfitting` if the training loss kept falling meanwhile, `divergence` if it rose too.
+    kind: `divergence` if the training loss rose too, else `overfitting`.
     best, last: epochs. val, train: the losses (nats) at these two.
     """
 
@@ -95,7 +95,10 @@ def fluctuation(losses: Sequence[float]) -> float:
 
 
 def find_spike(epochs: Sequence[EpochRecord]) -> int | None:
-    """Return the first epoch whose validation loss rose by more than SPIKE and fell below its former value later."""
+    """Return the first epoch whose validation loss rose much and later fell below its former value.
+
+    Much is more than SPIKE and more than three times the median change.
+    """
     losses = [epoch["val_loss"] for epoch in epochs]
     changes = [later - earlier for earlier, later in pairwise(losses)]
     usual = median(map(abs, changes)) if changes else 0
@@ -306,7 +309,11 @@ def _tell_sizes(history: HistoryRecord, others: HistoryRecord) -> str:
     ours, theirs = history["run"].get("parameters"), others["run"].get("parameters")
     if type(ours) is not int or type(theirs) is not int or not 0 < min(ours, theirs) <= max(ours, theirs) < 10**12:
         return ""
-    return f", with {ours / theirs:.1f} times the parameters" if ours != theirs else ", with as many parameters"
+    if ours == theirs:
+        return ", with as many parameters"
+    ratio = ours / theirs
+    times = f"{ratio:.1f}" if ratio >= 0.1 else f"{ratio:.1g}"
+    return ", with about as many parameters" if times == "1.0" else f", with {times} times the parameters"
 
 
 def _tell_head_start(best: tuple[str, HistoryRecord], worst: tuple[str, HistoryRecord]) -> list[Remark]:

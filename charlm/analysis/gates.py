@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from charlm.inference.engine import Array
+from charlm.inference.numpy_model import sigmoid
 from charlm.model.config import LAYER_TENSORS, Weights
 from charlm.vocab import Ids
 
@@ -122,12 +123,6 @@ def saturation(cell: str, gates: GatesByName) -> dict[str, tuple[float, float]]:
         values = gates[name]
         shares[name] = float((values < SATURATED).mean()), float((values > 1 - SATURATED).mean())
     return shares
-
-
-def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x)), without overflow."""
-    value: Array = np.float32(0.5) * np.tanh(np.float32(0.5) * x) + np.float32(0.5)
-    return value
 
 
 def _slope_of_tanh(x: Array) -> Array:

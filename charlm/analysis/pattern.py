@@ -49,8 +49,10 @@ def units_on(hidden: Array, start: int, end: int, threshold: float) -> list[tupl
     after it no unit is on. Raises RequestError for a stretch outside of the text or too long, or a threshold that no
     hidden state is above.
     """
-    start = check_whole("start", start, 0, max(len(hidden) - 1, 0))
-    end = check_whole("end", end, start + 1, max(len(hidden), start + 1))
+    if not len(hidden):
+        raise RequestError("the text is empty, so no stretch of it can be selected; inspect a text first")
+    start = check_whole("start", start, 0, len(hidden) - 1)
+    end = check_whole("end", end, start + 1, len(hidden))
     threshold = check_number("threshold", threshold, -1, 1)
     if end - start > LONGEST_PATTERN:
         raise RequestError(f"the stretch has {end - start:,} characters; select at most {LONGEST_PATTERN}")

@@ -78,7 +78,8 @@ def load_kernels() -> Kernels | None:
     """Return the compiled kernels, or None if numpy does the work; the same for all callers in a process.
 
     The first call takes half a second where they must be compiled. What fails is told in one warning, except that there
-    is no compiler. Raises RequestError if CHARLM_KERNELS has a wrong value, or one that this processor cannot run.
+    is no compiler. Raises RequestError if CHARLM_KERNELS has a wrong value, or names kernels that this processor cannot
+    run or that nothing here can compile.
     """
     return _find()[0]
 
@@ -116,13 +117,13 @@ def _find_once(word: str) -> tuple[Kernels | None, str]:
     if word == "numpy":
         return None, f"{VARIABLE}=numpy"
     if not MAY_COMPILE:
-        return None, "there are no compiled kernels for this system"
+        return _do_without(word, "there are no compiled kernels for this system")
     library = _open(SHIPPED)
     if library is not None:
         return _choose(library, word), ""
     compiler = _find_compiler()
     if compiler is None:
-        return None, "no C compiler found"
+        return _do_without(word, "no C compiler found")
     flags = [*FLAGS, *(FOR_THIS_PROCESSOR if word == "auto" and _processor() else ())]
     try:
         library = _open_cached(compiler, flags) or _compile_and_keep(compiler, flags)
@@ -130,6 +131,13 @@ def _find_once(word: str) -> tuple[Kernels | None, str]:
         warnings.warn(f"{problem}; {WAY_OUT}", stacklevel=4)
         return None, "the C compiler fails"
     return _choose(library, word), ""
+
+
+def _do_without(word: str, reason: str) -> tuple[None, str]:
+    """Return what `_find` does where numpy does the work, unless CHARLM_KERNELS names kernels."""
+    if word != "auto":
+        raise RequestError(f"{VARIABLE} is {word}, but {reason}; install a C compiler, or leave {VARIABLE} out")
+    return None, reason
 
 
 def _choose(library: ctypes.CDLL, word: str) -> Kernels:

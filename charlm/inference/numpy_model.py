@@ -114,24 +114,25 @@ def _rnn(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
 def _lstm(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
     """Compute c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')."""
     i, f, g, o = np.split(before + from_hidden, 4, axis=-1)
-    c *= _sigmoid(f)
-    c += _sigmoid(i) * np.tanh(g)
-    np.multiply(_sigmoid(o), np.tanh(c[0]), out=h)
+    c *= sigmoid(f)
+    c += sigmoid(i) * np.tanh(g)
+    np.multiply(sigmoid(o), np.tanh(c[0]), out=h)
 
 
 def _gru(before: Array, from_hidden: Array, h: Array, c: Array) -> None:
     """Compute n = tanh(W x + b + r ∘ (U h + d)), h' = n + z ∘ (h - n)."""
     r, z, n = np.split(before, 3, axis=-1)
     ur, uz, un = np.split(from_hidden, 3, axis=-1)
-    n = np.tanh(n + _sigmoid(r + ur) * un)
+    n = np.tanh(n + sigmoid(r + ur) * un)
     h -= n
-    h *= _sigmoid(z + uz)
+    h *= sigmoid(z + uz)
     h += n
 
 
-def _sigmoid(x: Array) -> Array:
-    sigmoid: Array = HALF * np.tanh(HALF * x) + HALF  # exp(-x) could overflow
-    return sigmoid
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), without overflow."""
+    value: Array = HALF * np.tanh(HALF * x) + HALF
+    return value
 
 
 Step = Callable[[Array, Array, Array, Array], None]  # before, U h + d, h (S, U) and c (1, S, U), both overwritten

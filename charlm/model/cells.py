@@ -1,7 +1,9 @@
 """The recurrent cells, as far as the files of a model and its training settings depend on them.
 
-A new cell takes an entry in CELLS here, in the tables of the engine, of `charlm.analysis.gates` and of the training
-layers, and nothing else.
+A new cell takes an entry in CELLS here, in STEPS of charlm/inference/numpy_model.py, in CELL_NUMBERS of
+charlm/inference/compiled_model.py and in the functions of kernels.c that take a cell, in GATES of
+charlm/analysis/gates.py, in UNROLLED_CELLS of train/recurrence.py, and in CELLS and CELL_STEPS of
+charlm/browser/charlm.js.
 """
 
 from dataclasses import dataclass
