@@ -72,7 +72,9 @@ MINUTES_HELP = (
 )
 MOST_COUNT = 10**9  # of a symbol in a text
 CONTROL_HELP = 'a JSON file that is read before each step: {"paused": true, "learning_rates": [0.001]}'
-RESUME_HELP = "continue from the checkpoint in --out; of the settings only --epochs may change, to more"
+RESUME_HELP = (
+    "continue from the checkpoint in --out; of the settings, --epochs may grow, and --device and --precision change"
+)
 
 
 def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
@@ -252,9 +254,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if run.get("text_sha256") not in (None, text.encoded.sha256):
         print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)
     elif (recorded := describe_reading(run)) != describe_reading(
-        {"split": {"shares": args.split}, "lowercase": args.lowercase, "min_count": args.min_count}
+        {
+            "protocol": args.protocol,
+            "split": {"shares": args.split},
+            "lowercase": args.lowercase,
+            "min_count": args.min_count,
+        }
     ):
-        print(f"note: the figures of the model's record are those of {recorded or 'no such option'}", file=sys.stderr)
+        how = f"with {recorded}" if recorded else "without these options"
+        print(f"note: the model's own record was measured {how}, so its losses differ from these", file=sys.stderr)
     losses, unknown_chars = evaluate(lm, text, args.protocol, args.split, args.halves, args.dynamic)
     if unknown_chars:
         print(f"note: {unknown_chars:,} characters that the model does not know were left out", file=sys.stderr)
@@ -333,10 +341,12 @@ def describe_reading(run: dict[str, Any]) -> str:
 
     run: as in history.json.
     """
-    shares, least = run.get("split", {}).get("shares", DEFAULT_SPLIT), run.get("min_count", 1)
+    protocol, least = run.get("protocol", "holdout"), run.get("min_count", 1)
+    shares = run.get("split", {}).get("shares", DEFAULT_SPLIT)
+    measured = "" if protocol == "holdout" else f"--protocol {protocol}"
     split = "" if shares == DEFAULT_SPLIT else f"--split {shares}"
     lowercase = "--lowercase" if run.get("lowercase") else ""
-    return " ".join(filter(None, (split, lowercase, "" if least == 1 else f"--min-count {least}")))
+    return " ".join(filter(None, (measured, split, lowercase, "" if least == 1 else f"--min-count {least}")))
 
 
 def add_push(commands: "argparse._SubParsersAction[cli.Parser]") -> None:

@@ -75,8 +75,8 @@ def _read_curves(history: HistoryRecord) -> dict[str, str]:
         rose = f"the validation loss rose from {rise.val[0]:.4f} (epoch {rise.best}) to {rise.val[1]:.4f}"
         trained = f"{rise.train[0]:.4f} to {rise.train[1]:.4f}"
         found[rise.kind] = (
-            f"note: {rose} and the training loss from {trained}: the steps are too large; a lower --lr or --clip-norm "
-            "helps"
+            f"note: {rose} and the training loss from {trained}: the steps are too large; a lower --lr helps, "
+            "or a lower --clip-norm (0 is none)"
             if rise.kind == "divergence"
             else f"note: {rose} while the training loss went from {trained}: the text is too short for this model; "
             "more text, a higher --dropout or a smaller --hidden-size helps; the best model so far is saved"

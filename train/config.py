@@ -130,7 +130,7 @@ class TrainConfig:
 
         is_text = isinstance(protocol, Holdout)
         recipe = training_recipe(self.cell, self.epochs) if adapts and is_text else LONG[self.cell]
-        seq_length = protocol.seq_length(self.seq_length or (recipe.seq_length if is_text else None))
+        seq_length = protocol.seq_length(self.seq_length, recipe.seq_length)
         max_batch_size = protocol.max_batch_size(seq_length)
         if self.batch_size is not None and self.batch_size > max_batch_size:
             raise RequestError(

@@ -103,15 +103,19 @@ def fit(
 
         # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
         group.broadcast_from_main(lambda: prepare_folder(out, keeps_epochs=keep_epochs))
-        taught = None if teachers is None else teachers.teach(protocol, out, resolved, report.say, interrupts)
-        trainer = Trainer(
-            resolved, protocol, run, report, group, taught, control, None if budget is None else budget.limit
-        )
-        if begun is not None:
-            restore(trainer, begun, config.epochs, report)
-        elif start is not None:
-            trainer.network.load_weights(group.broadcast_from_main(partial(start.widened, protocol)))
-            run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(interrupts, also))
+        try:
+            taught = None if teachers is None else teachers.teach(protocol, out, resolved, report.say, interrupts)
+            trainer = Trainer(
+                resolved, protocol, run, report, group, taught, control, None if budget is None else budget.limit
+            )
+            if begun is not None:
+                restore(trainer, begun, config.epochs, report)
+            elif start is not None:
+                trainer.network.load_weights(group.broadcast_from_main(partial(start.widened, protocol)))
+                run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(interrupts, also))
+        except KeyboardInterrupt:
+            report.say(f"interrupted before the first step: {out} is as it was, so give the same command again")
+            raise
         report.start(run, text.unigram_loss())
         if begun is None:
             report_start(report, run, protocol, resolved, start)

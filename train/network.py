@@ -75,9 +75,9 @@ class TrainingNetwork(nn.Module):
         The logits are those that `forward` returns.
         """
         outputs, after = self._read(ids, states)
-        wanted = [targets.flatten()] if taught is None else [taught.flatten(0, 1), targets.flatten()]
+        head_targets = [targets.flatten()] if taught is None else [taught.flatten(0, 1), targets.flatten()]
         rows = outputs.flatten(0, 1)  # (T, B, H) → (T B, H)
-        learnt, loss = head_losses(rows, self.head.weight, self.head.bias, wanted, self._dtype) / len(rows)
+        learnt, loss = head_losses(rows, self.head.weight, self.head.bias, head_targets, self._dtype) / len(rows)
         return learnt, loss.detach(), after
 
     def _read(self, ids: Tensor, states: LayerStates) -> tuple[Tensor, LayerStates]:

@@ -24,7 +24,6 @@ from .network import TrainingNetwork
 from .precision import flushed_denormals
 from .split import DEFAULT_SHARES, DEFAULT_SPLIT, Shares, check_split, cut_parts, parse_split
 
-SEQ_LENGTH = 128  # characters, unless a run says otherwise
 WINDOW = 30  # characters
 WINDOWS_TEXT = 268_330  # windows are cut from the first characters of the text, at most this many
 MIN_WINDOWS = 10
@@ -36,7 +35,7 @@ class Protocol(ABC):
 
     vocab: of the model that is trained or measured.
     split: the sizes of the parts, for history.json.
-    untrained: the symbols that only the other parts than that which trains have, and how often they do.
+    untrained: the symbols that occur only outside the part that trains, with their counts.
     release: gives back the memory that reading a mapped text takes.
     """
 
@@ -46,8 +45,11 @@ class Protocol(ABC):
     release: Callable[[], None]
 
     @abstractmethod
-    def seq_length(self, asked: int | None) -> int:
-        """Return the length of a training sequence, `asked` or the default. Raises RequestError if it does not fit."""
+    def seq_length(self, asked: int | None, recipe: int) -> int:
+        """Return the length of a training sequence: the one asked for, or that of the recipe or of the protocol.
+
+        Raises RequestError if it does not fit.
+        """
 
     @abstractmethod
     def max_batch_size(self, seq_length: int) -> int:
@@ -90,7 +92,7 @@ class Protocol(ABC):
 
         Raises RequestError if the model knows no symbols at the end of the text that trains.
         """
-        raise RequestError("--dynamic needs the protocol holdout, whose text is read in its order")
+        raise RequestError("--dynamic needs a text that is read in its order, as by the protocol holdout: leave it out")
 
 
 class Holdout(Protocol):
@@ -121,12 +123,15 @@ class Holdout(Protocol):
         """Return what `ids_in_vocab` does. Raises RequestError if nothing is left to predict."""
         ids, unknown_chars = ids_in_vocab(text, part, self.vocab)
         if len(ids) < 2:
-            raise RequestError(f"the model knows no more than {len(ids)} characters of {text.name}'s {name} part")
+            raise RequestError(
+                f"the model knows no more than {len(ids)} characters of {text.name}'s {name} part; "
+                "give a text in the symbols that it was trained on"
+            )
         return ids, unknown_chars
 
-    def seq_length(self, asked: int | None) -> int:
+    def seq_length(self, asked: int | None, recipe: int) -> int:
         """See Protocol.seq_length."""
-        length, train_chars = asked or SEQ_LENGTH, len(self._train)
+        length, train_chars = asked or recipe, len(self._train)
         if train_chars < 2 * length:  # one sequence, and the random offset of an epoch, up to another
             raise RequestError(
                 f"the part of the text that trains has {train_chars:,} characters; sequences of {length} "
@@ -199,7 +204,8 @@ class OverlappingWindows(Protocol):
         seen = slice(min(len(text), WINDOWS_TEXT))
         if seen.stop < WINDOW + MIN_WINDOWS:
             raise RequestError(
-                f"the text has only {len(text)} characters; the protocol windows needs {WINDOW + MIN_WINDOWS}"
+                f"the text has only {len(text)} characters; the protocol windows needs {WINDOW + MIN_WINDOWS}; "
+                "give a longer text, or leave --protocol out"
             )
         present = np.unique(text.encoded.ids[seen])
         seen_symbols = (text.encoded.symbols[place] for place in present)
@@ -207,7 +213,10 @@ class OverlappingWindows(Protocol):
         self.untrained = {}  # nearly every character of a window that validates is in one that trains, too
         self._seen, unknown_seen = ids_in_vocab(text, seen, self.vocab)
         if len(self._seen) < WINDOW + MIN_WINDOWS:
-            raise RequestError(f"the model knows no more than {len(self._seen)} of the characters to measure it on")
+            raise RequestError(
+                f"the model knows no more than {len(self._seen)} of the characters to measure it on; "
+                "give a text in the symbols that it was trained on"
+            )
         self._unseen, unknown_unseen = ids_in_vocab(text, slice(seen.stop, None), self.vocab)
         self.unknown_chars = unknown_seen + unknown_unseen
         self.release = text.encoded.release
@@ -223,7 +232,7 @@ class OverlappingWindows(Protocol):
             "unseen_chars": len(self._unseen),
         }
 
-    def seq_length(self, asked: int | None) -> int:
+    def seq_length(self, asked: int | None, recipe: int) -> int:
         """See Protocol.seq_length."""
         if asked not in (None, WINDOW):
             raise RequestError(f"the protocol windows reads {WINDOW} characters at a time; leave --seq-length out")
@@ -304,7 +313,9 @@ def evaluate(
             losses |= parts.dynamic_losses(lm, text, halves)
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
-        raise ModelFileError("the model's losses are not finite numbers, as after a training that diverged")
+        raise ModelFileError(
+            "the model's losses are not finite numbers, as after a training that diverged: train with a lower --lr"
+        )
     return measured, parts.unknown_chars
 
 

@@ -88,8 +88,8 @@ CHARS, CHARS_POWER, DEEPER = 108_000.0, 0.6, 1.45
 # To read the text once more is worth less each time (Muennighoff et al., "Scaling Data-Constrained Language Models",
 # 2023): however often it is read, no more is learnt than from so many texts of its length.
 MOST_WORTH = 15.0
-# Passes of 2×512 in the longest run that `fit --minutes` plans, as many as in the longest run in docs/log.md: on a long
-# text its last epoch was the best, on short ones that after a third of them.
+# Passes of 2×512 in the longest run that `fit --minutes` plans, as many as in the longest run of an LSTM in
+# docs/log.md: on a long text its last epoch was the best, on short ones that after a third of them.
 MOST_PASSES = 24.0
 # Pairs of (training characters, hidden size): a larger model learns a shorter text by heart; docs/log.md has losses.
 SUITABLE = ((10_000, 128), (50_000, 256))
@@ -107,20 +107,20 @@ def sizes(train_chars: int) -> list[Size]:
 
 
 def effective_passes(passes: float, parameters: int) -> float:
-    """Return how many passes of a model of 2×512 need the low rate and the dropout that so many of this one need.
+    """Return how many passes over a text by a 2×512 model memorise as much of it as so many by this one.
 
-    A smaller model learns less by heart at each pass.
+    A smaller model memorises less in each.
     """
     return passes * math.pow(min(1.0, parameters / LARGE), SMALLER)
 
 
 def most_chars(parameters: int, train_chars: int) -> float:
-    """Return how many characters a model reads at most, of so many that there are, however much time it has."""
+    """Return the most characters that a plan lets a model read from a text of `train_chars`, however often."""
     return train_chars * MOST_PASSES / effective_passes(1.0, parameters)
 
 
 def predicted_loss(num_layers: int, parameters: int, chars: float, train_chars: int) -> float:
-    """Return about which validation loss a model has that has read so many characters, of so many that there are."""
+    """Return the expected validation loss of a model that has read `chars` characters from a text of `train_chars`."""
     again = max(chars / train_chars - 1, 0.0)
     worth = chars if again == 0 else train_chars * (1 + MOST_WORTH * (1 - math.exp(-again / MOST_WORTH)))
     needed = CHARS * math.pow(DEEPER, num_layers - 1)

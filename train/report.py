@@ -115,7 +115,7 @@ class Report:
     def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
         """Show that `chars` more were read; `run_seconds_left` is the time that the rest of the run will take.
 
-        The first time left is not shown: it comes from a warm-up and may be hours too long.
+        The first time left is not shown: it includes the slow first step of a process and may be hours too long.
         """
         self._done += chars
         figures = f"loss {loss:.3f}" + ("" if self._is_first_step else f", {format_time(run_seconds_left)} left")

@@ -17,6 +17,7 @@ from charlm.model.kept import EPOCHS_FOLDER
 from charlm.nearest import nearest_path
 
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
+from .split import DEFAULT_SPLIT
 
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
 MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions"}
@@ -226,12 +227,17 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
             f"{out} holds a run {_describe_minutes(begun.run)}, not {_describe_minutes(run)}; resume with the options "
             "that it was started with, or choose another --out"
         )
+    if begun.run.get("text_sha256") != run.get("text_sha256"):
+        raise RequestError(
+            f"{out} holds a run of another text, {begun.run.get('text')} with {begun.run.get('text_chars')} "
+            "characters; resume with the text that it was started with, unchanged, or choose another --out"
+        )
     for name in run | begun.run:  # the settings that the user gave come first, then those that follow from them
         may_differ = name in MAY_DIFFER or name in NOTED or (name == "epochs" and is_longer)
         if not may_differ and before.get(name) != run.get(name):
             raise RequestError(
-                f"{out} holds a run with {name} {before.get(name)!r}, not {run.get(name)!r}; "
-                "resume with the settings it was started with (only --epochs may grow), or choose another --out"
+                f"{out} holds a run {_describe_setting(name, before)}, not {_describe_setting(name, run)}; resume "
+                "with the settings that it was started with (--epochs may grow), or choose another --out"
             )
     if begun.history is not None and not begun.is_finished:
         raise RequestError(
@@ -249,6 +255,18 @@ def _describe_start(run: dict[str, Any]) -> str:
     """Return what the weights of a run began as, for a message."""
     start = run.get("init_from")
     return _describe_model(start) if isinstance(start, dict) else "random weights"
+
+
+def _describe_setting(name: str, run: dict[str, Any]) -> str:
+    """Return the option for a setting of a run, for a message; the value itself where it follows from others."""
+    value, option = run.get(name), f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"without {option}"
+    if value is True:
+        return f"with {option}"
+    if isinstance(value, dict):  # split
+        return f"with {option} {value.get('shares', DEFAULT_SPLIT)}"
+    return f"with {option} {value}"
 
 
 def _describe_minutes(run: dict[str, Any]) -> str:

@@ -50,7 +50,10 @@ def cut_parts(chars: int, shares: Shares) -> list[slice]:
     """Return the parts of a text by their shares. Raises RequestError if one to be measured has nothing to predict."""
     if not _can_be_measured(chars, shares):
         wanted = next(more for more in count(chars + 1) if _can_be_measured(more, shares))
-        raise RequestError(f"the text has only {chars} characters; it needs at least {wanted} to be split and measured")
+        raise RequestError(
+            f"the text has only {chars} characters; it needs at least {wanted} to be split and measured: "
+            "give a longer one"
+        )
     return [slice(start, end) for start, end in pairwise(_ends(chars, shares))]
 
 

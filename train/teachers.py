@@ -9,6 +9,7 @@ the text itself. On a text that they have written they predict as they would on 
 likes (Buciluă, Caruana and Niculescu-Mizil, "Model Compression", 2006).
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,9 @@ class Teachers:
         or a disk that has no room for the file; KeyboardInterrupt when a signal comes.
         """
         if not isinstance(protocol, Holdout):
-            raise RequestError("--teacher needs the protocol holdout, which reads the text in its order")
+            raise RequestError(
+                "--teacher needs a text that is read in its order, as by the protocol holdout: leave it out"
+            )
         columns = [_columns(model, protocol.vocab) for model in self.models]
         with interrupts.immediate():
             if self.written_chars:
@@ -131,18 +134,20 @@ class Teachers:
     ) -> TaughtTargets:
         """Return what the teachers predict for ids (N,); columns: the id in each one's vocabulary of each symbol."""
         symbols = len(columns[0]) if columns else 0
+        size = 2 * len(ids) * symbols
         say(f"{' and '.join(model.name for model in self.models)} read the text first: {len(ids):,} characters")
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
-                file.truncate(2 * len(ids) * symbols)
+                file.truncate(size)
+                if hasattr(os, "posix_fallocate"):  # or else a full disk would kill the process while the file fills
+                    os.posix_fallocate(file.fileno(), 0, size)
                 probabilities: NDArray[np.float16] = np.memmap(file, np.float16, "r+", shape=(len(ids), symbols))
                 for model, known in zip(self.models, columns, strict=True):
                     _add_predictions(model, known, ids, probabilities, 1 / len(self.models), config)
         except OSError as error:
-            size = 2e-9 * len(ids) * symbols
             raise RequestError(
-                f"what the teachers predict cannot be written to {folder} ({error.strerror}): it takes {size:.1f} GB; "
-                "choose an --out on a disk that has them"
+                f"what the teachers predict cannot be written to {folder} ({error.strerror}): it takes "
+                f"{size / 1e9:.1f} GB; choose an --out on a disk that has so much room"
             ) from None
         return TaughtTargets(probabilities, self.weight)
 

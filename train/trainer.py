@@ -106,7 +106,7 @@ class Trainer:
         self._seconds: float  # spent on the steps of the epoch
         self._shown_loss: float
         self._pending_copy: tuple[torch.cuda.Event, Tensor, int] | None  # of loss_sum, after that many steps
-        self._warm_up: tuple[float, int] | None = None  # `_seconds` and `step` when progress was first shown
+        self._speed_since: tuple[float, int] | None = None  # `_seconds` and `step` when progress was first shown
         self._reset_for_epoch(1)
 
     def _reset_for_epoch(self, epoch: int) -> None:
@@ -115,7 +115,7 @@ class Trainer:
         self.states = None
         self.loss_sum = torch.zeros((), device=self._config.device)
         self._seconds = 0.0
-        self._warm_up = self._warm_up and (0.0, 0)
+        self._speed_since = self._speed_since and (0.0, 0)
         self._shown_loss = math.log(len(self._model_config.vocab))  # until the first is known: that of guessing
         self._pending_copy = None
 
@@ -129,7 +129,7 @@ class Trainer:
         per_step = self.batches.chars_per_step
         if self._limit is not None:
             self._limit.begin_epoch()
-        total = self._keep_time()
+        total = self._adjust_to_time_limit()
         self.network.train()
         self._report.start_epoch(self.epoch, self._config.epochs, self.step * per_step, total * per_step)
         shown_at, shown_step, stopped = time.perf_counter(), self.step, False
@@ -137,7 +137,7 @@ class Trainer:
             while self.step < total and not stopped:
                 shown_at += self._apply_controls(interrupts)
                 stopped = self.train_step(stop=interrupts.received is not None)
-                total = self._keep_time()
+                total = self._adjust_to_time_limit()
                 # check the loss after a stop, too: a state with a NaN must not replace the last checkpoint
                 is_last = stopped or self.step == total
                 if is_last or self._progress_is_due(shown_at):
@@ -147,16 +147,16 @@ class Trainer:
                     shown_at, shown_step = time.perf_counter(), self.step
         finally:
             self._report.end_epoch()
-        if self._limit is not None:
-            self._limit.end_epoch()
         if self.step == total:
+            if self._limit is not None:  # an epoch that was stopped goes on later: its time so far is still needed
+                self._limit.end_epoch()
             self.states = None  # the next epoch starts elsewhere in the text
         if stopped:
             self.states = self._gather_states()
             raise KeyboardInterrupt
 
-    def _keep_time(self) -> int:
-        """Return how many steps this epoch has, after a look whether the time limit allows or demands others."""
+    def _adjust_to_time_limit(self) -> int:
+        """Change the schedule if the time left allows or demands it; return how many steps this epoch has."""
         total = self.schedule.steps(self.epoch)
         if self._limit is None or self.step == total or self.step % max(total // CHECKS_PER_EPOCH, 1):
             return total
@@ -291,18 +291,20 @@ class Trainer:
         return loss
 
     def _divergence(self, what: str) -> TrainingError:
+        norm = self._config.clip_norm
+        clipping = f"a --clip-norm below {norm:g}" if norm else "--clip-norm 1"
         return TrainingError(
-            f"{what} (epoch {self.epoch}, step {self.step}); the last checkpoint is kept: "
-            f"begin again with a lower --lr than {self._config.lr}, a lower --clip-norm or --precision fp32"
+            f"{what} (epoch {self.epoch}, step {self.step}); begin again in another --out with a lower --lr than "
+            f"{self._config.lr}, {clipping} or --precision fp32"
         )
 
     def _seconds_left(self) -> float:
-        """Return the time that the rest of the run will take, by the epoch so far without the steps of the warm-up."""
+        """Return how long the rest of the run will take, by the speed of the epoch without its first steps."""
         steps_left = self.schedule.steps_left(self.epoch, self.step)
-        if self._warm_up is None:  # the first step of a process takes several times as long as others
-            self._warm_up = self._seconds, self.step
+        if self._speed_since is None:  # the first step of a process takes several times as long as others
+            self._speed_since = self._seconds, self.step
             return self._seconds / self.step * steps_left
-        seconds, steps = self._warm_up
+        seconds, steps = self._speed_since
         return (self._seconds - seconds) / max(self.step - steps, 1) * steps_left
 
     def _gather_states(self) -> LayerStates | None:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import signal
 from dataclasses import asdict, replace
 
 import pytest
@@ -259,16 +260,30 @@ def test_the_time_of_a_pause_does_not_count(timed, tmp_path, monkeypatch):
     assert timeless(paused) == timeless(expected)
 
 
+class SignalAt(Report):
+    """Interrupts the process, as Ctrl-C does, when so many steps were shown."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def step(self, chars, loss, run_seconds_left):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("stop", [StopAt, SignalAt])
 @pytest.mark.parametrize("step", [2.0, 3.0])
 def test_a_run_that_is_resumed_keeps_what_was_chosen_and_gives_the_same_model(
-    timed, tmp_path, monkeypatch, capsys, step
+    timed, tmp_path, monkeypatch, capsys, step, stop
 ):
     timed.step = step
     expected = run(timed, tmp_path / "whole")
     monkeypatch.setattr("train.trainer.SECONDS_BETWEEN_PROGRESS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        run(timed, tmp_path / "cut", StopAt(steps=30))
+        run(timed, tmp_path / "cut", stop(steps=30))
     assert load_checkpoint(tmp_path / "cut").values["limit"]["spent"] > 0
     monkeypatch.setattr(budget, "step_seconds", lambda *_: pytest.fail("it measures again"))
     timed.now += 10_000

@@ -215,7 +215,9 @@ def test_texts_in_a_folder_and_behind_it_are_split_in_three_and_measured_again(t
         name: pytest.approx(best[name], abs=1e-3) for name in ("val_loss", "val_loss_reset256", "test_loss")
     }
     otherwise = train("evaluate", "runs/poems+summer-rnn", *asked[:-2], "--json")
-    assert otherwise.stderr == "note: the figures of the model's record are those of --split 0.6,0.2,0.2\n"
+    assert otherwise.stderr == (
+        "note: the model's own record was measured with --split 0.6,0.2,0.2, so its losses differ from these\n"
+    )
     assert json.loads(otherwise.stdout).keys() == {"val_loss", "val_loss_reset256"}
 
 
@@ -233,7 +235,7 @@ def test_small_letters_and_few_symbols_are_trained_on_and_measured_again(train, 
     losses = json.loads(train("evaluate", tmp_path / "out", "--text", path, *asked, "--json").stdout)
     assert losses["val_loss"] == pytest.approx(model.history["best"]["val_loss"], abs=1e-3)
     noted = train("evaluate", tmp_path / "out", "--text", path, "--json").stderr
-    assert "note: the figures of the model's record are those of --lowercase --min-count 3\n" in noted
+    assert "note: the model's own record was measured with --lowercase --min-count 3, so" in noted
     refused = train("fit", "--text", path, "--out", tmp_path / "other", "--min-count", "0")
     assert (refused.returncode, refused.stderr) == (2, "error: min_count is 0; it must be from 1 to 1,000,000,000\n")
 

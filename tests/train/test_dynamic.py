@@ -111,7 +111,7 @@ def test_evaluate_measures_it_beside_the_others_and_on_each_half():
 
 def test_windows_and_a_text_that_the_model_does_not_know_are_refused():
     lm = make_lm("rnn")
-    with pytest.raises(RequestError, match="--dynamic needs the protocol holdout"):
+    with pytest.raises(RequestError, match="--dynamic needs a text that is read in its order"):
         evaluate(lm, text_of(VOCAB * 20), "windows", dynamic=True)
     with pytest.raises(RequestError, match="does not know the end of letters's training part"):
         evaluate(lm, text_of("0" * 90 + VOCAB[0] * 10), "holdout", dynamic=True)

@@ -414,7 +414,7 @@ def test_a_resumed_run_keeps_the_same_epochs_bit_for_bit(tmp_path):
 
 def test_a_run_that_was_begun_without_keeping_epochs_is_not_resumed_with_it(tmp_path):
     out = interrupted(tmp_path / "out")
-    with pytest.raises(RequestError, match="holds a run with keep_epochs None, not True; resume with the settings"):
+    with pytest.raises(RequestError, match="holds a run without --keep-epochs, not with --keep-epochs; resume with"):
         fit(make_text(), out, make_config(), Report(), resume=True, keep_epochs=True)
 
 
@@ -481,7 +481,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(tmp_pat
 
 def test_another_text_does_not_continue_a_run(tmp_path):
     out = interrupted(tmp_path / "out")
-    with pytest.raises(RequestError, match="holds a run with text_sha256"):
+    with pytest.raises(RequestError, match=r"holds a run of another text, .* characters; resume with the text"):
         fit(make_text(CONTENT.replace("cat", "cow")), out, make_config(), Report(), resume=True)
 
 

@@ -91,9 +91,9 @@ def test_as_many_streams_fit_as_leave_one_step_and_a_text_without_two_sequences_
     protocol = Holdout(as_text("ab" * (length // 2) + "a" * (length % 2)))
     if train_chars < 2 * seq_length:
         with pytest.raises(RequestError, match=f"has {train_chars} characters; sequences of {seq_length} need"):
-            protocol.seq_length(seq_length)
+            protocol.seq_length(seq_length, 128)
         return
-    assert protocol.seq_length(seq_length) == seq_length
+    assert protocol.seq_length(seq_length, 128) == seq_length
     streams = protocol.max_batch_size(seq_length)
     assert protocol.batches(streams, seq_length, 0).steps_per_epoch == 1
     assert protocol.batches(streams + 1, seq_length, 0).steps_per_epoch == 0
@@ -106,7 +106,7 @@ def test_a_text_too_short_to_be_measured_is_refused(length):
 
 
 def test_sequences_are_of_128_unless_said_otherwise():
-    assert Holdout(as_text("ab" * 200)).seq_length(None) == 128
+    assert Holdout(as_text("ab" * 200)).seq_length(None, 128) == 128
 
 
 def test_with_three_shares_the_third_part_neither_trains_nor_validates():
@@ -259,10 +259,10 @@ def test_ten_windows_are_enough():
 
 def test_windows_are_of_30_characters_and_no_other_length():
     protocol = OverlappingWindows(as_text(random_content(50)))
-    assert protocol.seq_length(None) == protocol.seq_length(30) == 30
+    assert protocol.seq_length(None, 128) == protocol.seq_length(30, 128) == 30
     for asked in (29, 31, 128):
         with pytest.raises(RequestError, match="windows reads 30 characters at a time; leave --seq-length out"):
-            protocol.seq_length(asked)
+            protocol.seq_length(asked, 128)
 
 
 def test_a_batch_may_hold_all_windows_that_train():

@@ -1,6 +1,8 @@
 """Distillation: what is learnt, from which predictions, and what is refused."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -143,6 +145,19 @@ def test_the_record_and_the_card_name_the_teachers_and_a_resumed_run_needs_them(
     assert run(tmp_path / "out", teachers, resume=True, epochs=3)["run"]["teachers"] == record["teachers"]
 
 
+def test_an_interrupt_while_the_teachers_read_says_that_nothing_was_saved(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(teachers_module, "_add_predictions", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", Teachers([named(make_lm("gru", vocab=SYMBOLS))], 1))
+    assert capsys.readouterr().err.endswith(
+        f"interrupted before the first step: {tmp_path / 'out'} is as it was, so give the same command again\n"
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_what_the_teachers_write_trains_before_the_text_and_the_text_alone_validates(tmp_path):
     lms = [make_lm("lstm", vocab=SYMBOLS[::-1] + "#", seed=1), make_lm("gru", vocab=SYMBOLS, seed=2)]
     protocol, text = Holdout(text_of()), text_of()
@@ -167,7 +182,7 @@ def test_a_run_that_learnt_from_written_text_says_so_and_goes_on_with_as_much(tm
         read_model(tmp_path / "whole").config, whole
     )
     run(tmp_path / "resumed", Teachers([teacher], 1, 640))
-    with pytest.raises(RequestError, match="holds a run with teachers_write 640, not None"):
+    with pytest.raises(RequestError, match="holds a run with --teachers-write 640, not without --teachers-write"):
         run(tmp_path / "resumed", Teachers([teacher], 1), resume=True, epochs=3)
     assert run(tmp_path / "resumed", Teachers([teacher], 1, 640), resume=True, epochs=3)["run"]["teachers_write"] == 640
 
@@ -188,15 +203,19 @@ def test_a_teacher_that_lacks_a_symbol_is_refused(tmp_path):
 
 def test_windows_are_refused(tmp_path):
     windows, teacher = OverlappingWindows(text_of()), named(make_lm("rnn", vocab=SYMBOLS))
-    with Interrupts() as interrupts, pytest.raises(RequestError, match="--teacher needs the protocol holdout"):
+    with (
+        Interrupts() as interrupts,
+        pytest.raises(RequestError, match="--teacher needs a text that is read in its order"),
+    ):
         Teachers([teacher], 0.5, 6400).teach(windows, tmp_path, training(), lambda line: None, interrupts)
 
 
-def test_a_full_disk_is_said(tmp_path, monkeypatch):
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="macOS and Windows cannot allocate a file")
+def test_a_full_disk_is_said_before_a_write_to_the_mapped_file_would_end_the_process(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(teachers_module.np, "memmap", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(RequestError, match=r"cannot be written to .* \(No space left on device\): it takes 0.0 GB"):
         read([named(make_lm("rnn", vocab=SYMBOLS))], tmp_path)
 
