@@ -136,7 +136,7 @@ def _find_once(word: str) -> tuple[Kernels | None, str]:
 def _do_without(word: str, reason: str) -> tuple[None, str]:
     """Return what `_find` does where numpy does the work, unless CHARLM_KERNELS names kernels."""
     if word != "auto":
-        raise RequestError(f"{VARIABLE} is {word}, but {reason}; install a C compiler, or leave {VARIABLE} out")
+        raise RequestError(f"{VARIABLE} is {word}: {reason}; install a C compiler, or leave {VARIABLE} out")
     return None, reason
 
 

@@ -327,6 +327,9 @@ def test_a_model_of_windows_is_measured_again_with_the_text_after_them(tmp_path,
     losses = json.loads(capsys.readouterr().out)
     recorded = history["epochs"][history["best"]["epoch"] - 1]
     assert losses == {name: pytest.approx(recorded[name], abs=1e-3) for name in ("val_loss", "unseen_loss")}
+    call(monkeypatch, "evaluate", tmp_path / "out", "--text", text, "--json")
+    noted = "note: the model's own record was measured with --protocol windows, so its losses differ from these\n"
+    assert noted in capsys.readouterr().err
 
 
 def test_every_flag_that_the_contract_names_is_there(monkeypatch):

@@ -102,6 +102,21 @@ def test_dropout_explains_a_training_loss_above_the_validation_loss():
     assert "dropout" not in read_curves([("net", without)])[0]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ((4_000_000, 1_000_000), "4.0 times the"),
+        ((1_000_000, 4_000_000), "0.2 times the"),
+        ((100_000, 3_300_000), "0.03 times the"),
+        ((1_000_000, 1_001_000), "about as many"),
+        ((1_000_000, 1_000_000), "as many"),
+    ],
+)
+def test_the_sizes_of_two_models_are_compared(parameters, said):
+    better, worse = (record([1.7, loss], parameters=each) for loss, each in zip((1.3, 1.5), parameters, strict=True))
+    assert any(f", with {said} parameters." in line for line in read_curves([("a", better), ("b", worse)]))
+
+
 def test_the_better_model_is_named_with_the_size_of_the_difference():
     small, large = record([1.7, 1.5], parameters=1_000_000), record([1.6, 1.3], parameters=4_000_000)
     expected = (

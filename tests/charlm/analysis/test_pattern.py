@@ -98,6 +98,12 @@ def test_a_stretch_or_a_threshold_out_of_bounds_is_refused(arguments, error, mes
         lm.find_pattern(lm.inspect(TEXT[:400]), *arguments)
 
 
+def test_an_empty_text_has_no_stretch():
+    lm = make_lm()
+    with pytest.raises(RequestError, match="the text is empty, so no stretch of it can be selected"):
+        lm.find_pattern(lm.inspect(""), 0, 1)
+
+
 def test_a_text_to_search_with_an_unknown_symbol_is_refused():
     lm = make_lm()
     with pytest.raises(VocabError, match="☃"):

@@ -378,6 +378,14 @@ def test_without_a_compiler_numpy_is_used_and_nothing_is_said(monkeypatch, tmp_p
     assert load_kernels() is None and describe_engine() == "numpy (no C compiler found)"
 
 
+def test_without_a_compiler_kernels_that_were_asked_for_are_refused(monkeypatch, tmp_path):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CHARLM_KERNELS", "plain")
+    with pytest.raises(RequestError, match="CHARLM_KERNELS is plain: no C compiler found; install a C compiler, or"):
+        load_kernels()
+
+
 def test_where_there_are_no_kernels_for_the_system_numpy_is_used_and_nothing_is_said(monkeypatch):
     monkeypatch.setattr(compiled, "MAY_COMPILE", False)
     assert load_kernels() is None and describe_engine() == "numpy (there are no compiled kernels for this system)"
