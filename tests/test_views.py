@@ -515,6 +515,9 @@ class TestAddress:
         visitor.page.get_by_label("small: ").check()
         visitor.wait_until("location.search.includes('names') && location.search.includes('size=small')")
         text = visitor.text("train-text")
+        visitor.page.locator("#link-view summary").click()
+        visitor.wait_until("document.getElementById('view-link').value.includes('?view=train&')")
+        assert not visitor.page.locator("#view-code").is_visible()  # no address shows this view alone
 
         other = visit(visitor.page.url)
         assert other.text("train-text") == text != ""

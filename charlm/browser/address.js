@@ -3,10 +3,10 @@
    Names and meanings are those of the Gradio page, charlm/web/address.py. */
 
 import { encodeChoices, MOST_CHOICES } from "./components/branches.js";
+import { EMBEDDED, viewOf } from "./components/state.js";
 import { entryOf, models } from "./models.js";
 
 const VIEWS = ["write", "learn", "inside", "about"];
-const EMBEDDED = ["write", "learn", "inside"];
 
 // The bounds of what can be asked for, as in charlm/web/answers/write.py.
 export const LONGEST_TEXT = 5000;
@@ -30,7 +30,7 @@ const PARAMETERS = {
 /** Return {view, embedded, settings, problem} of an address; settings are undefined unless it shares a text. */
 export function readAddress(query) {
   const embedded = EMBEDDED.includes(query.get("embed"));
-  const wanted = embedded ? query.get("embed") : query.get("view");
+  const wanted = viewOf(query);
   const found = { view: VIEWS.includes(wanted) ? wanted : "write", embedded, problem: "" };
   if (!Object.keys(PARAMETERS).every((name) => query.has(name))) return found;
   const settings = {};

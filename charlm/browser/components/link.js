@@ -17,6 +17,7 @@ export function makeLinkMenu(element) {
     const shared = await shareState();
     link.field.value = shared.link;
     code.field.value = shared.code;
+    code.label.hidden = !shared.code;
     link.field.select();
   });
   menu.addEventListener("keydown", (event) => {

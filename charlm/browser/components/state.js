@@ -3,6 +3,8 @@
    Each view keeps values under names of its own in the query. A text is kept in the fragment, compressed, which no
    server sees; one that is too long for a link is left out. */
 
+export const EMBEDDED = ["write", "learn", "inside"]; // views that an address can show without the rest of the page
+
 const MOST_PACKED = 4000; // characters of a compressed text: longer links get cut on their way
 const MOST_TEXT = 400_000; // bytes of a text, however well it was compressed
 const ALWAYS = ["__theme", "embed", "lesson", "model"]; // what stays in the address whichever view is shown
@@ -47,6 +49,12 @@ export async function readState() {
   return query;
 }
 
+/** Return the view that the parameters of an address open. */
+export function viewOf(query) {
+  const embedded = query.get("embed");
+  return EMBEDDED.includes(embedded) ? embedded : (query.get("view") ?? "write");
+}
+
 /** Return the address of a view with its values. A value that is null or undefined is left out. */
 export async function addressOf(name, values, always = ALWAYS) {
   const address = new URL(location.href);
@@ -76,7 +84,7 @@ export async function showState(name) {
 export function whenReturned(callback) {
   addEventListener("popstate", async () => {
     const query = await readState();
-    view = query.get("embed") ?? query.get("view") ?? "write";
+    view = viewOf(query);
     callback(query, view);
   });
 }
@@ -105,10 +113,12 @@ export function publicLink(address) {
   return spaceAddress() ? spaceAddress() + search + hash : address.href;
 }
 
-/** Return what shares the view that is shown: `link` to it, and `code` that shows it alone in another page. */
+/** Return what shares the view that is shown: `link` to it, and `code` that shows it alone in another page, "" if no
+    address does. */
 export async function shareState() {
   const values = kept[view] ?? {};
   const link = publicLink(await addressOf(view, values, ["model"]));
+  if (!EMBEDDED.includes(view)) return { link, code: "" };
   const embedded = await addressOf(view, { embed: view, ...values }, ["model"]);
   embedded.searchParams.delete("view");
   const source = embedded.href.replaceAll("&", "&amp;").replaceAll('"', "%22");

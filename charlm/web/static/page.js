@@ -12,10 +12,12 @@ import { makeLinkMenu } from "../../browser/components/link.js";
 import { makeReading } from "../../browser/components/reading.js";
 import {
   addressOf,
+  EMBEDDED,
   keepState,
   publicLink,
   readState,
   showState,
+  viewOf,
   whenReturned,
 } from "../../browser/components/state.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
@@ -31,7 +33,7 @@ window.fetch = keepEvents(window.fetch.bind(window));
 const theme = new URLSearchParams(location.search).get("__theme");
 if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
 const embedded = new URLSearchParams(location.search).get("embed");
-if (["write", "learn", "inside"].includes(embedded)) document.documentElement.classList.add("embedded");
+if (EMBEDDED.includes(embedded)) document.documentElement.classList.add("embedded");
 
 let isOpen = false; // whether the page shows what its address says
 let lesson = {}; // of the page, and the names of its models, until the page is open
@@ -167,7 +169,7 @@ function inspectAtFirst(view) {
 /** Called when the page shows what its address says. A share link whose seed was accepted is written at once. */
 async function opened() {
   const query = await readState();
-  const view = query.get("embed") ?? query.get("view") ?? "write";
+  const view = viewOf(query);
   showState(view);
   if (!isOpen) {
     isOpen = true;

@@ -8,6 +8,7 @@ from models import make_record
 
 from charlm.analysis.published import TINYSHAKESPEARE
 from charlm.browser.scripts import COMPONENTS_STYLE
+from charlm.web import address
 from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
 from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings, draw_plot
 
@@ -415,6 +416,18 @@ def test_a_line_that_changes_all_the_time_is_announced_when_it_rests(page):
         }"""
     )
     assert said == ["20 characters"]
+
+
+def test_only_a_view_that_can_be_shown_alone_is_opened_by_the_parameter_embed(page):
+    views, embedded = page.evaluate(
+        """async (queries) => {
+            const { EMBEDDED, viewOf } = await import("/components/state.js");
+            return [queries.map((query) => viewOf(new URLSearchParams(query))), EMBEDDED];
+        }""",
+        ["embed=learn&view=write", "embed=train", "embed=about&view=inside", "view=train", ""],
+    )
+    assert views == ["learn", "write", "inside", "train", "write"]
+    assert tuple(embedded) == address.EMBEDDED
 
 
 def test_the_address_bar_of_a_spaces_page_follows_and_links_lead_there(page):

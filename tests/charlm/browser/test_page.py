@@ -843,6 +843,16 @@ class TestAddress:
         assert other.page.locator("#unit-number").input_value() == "5"
         assert other.page.locator("#colour").input_value() == "surprisal"
 
+    def test_code_for_another_page_is_offered_only_for_a_view_that_an_address_shows_alone(self, visit, small_page):
+        opened = visit(small_page, "?embed=about")
+        assert opened.page.locator("#view-write").is_visible() and opened.page.locator(".top").is_visible()
+        for view in ("about", "learn", "write"):
+            opened.page.locator(f"#tab-{view}").click()
+            opened.page.locator("#link-view summary").click()
+            opened.wait_until("view => document.getElementById('view-link').value.includes(`?view=${view}`)", view)
+            code = opened.page.locator("#view-code")
+            assert (code.is_visible(), f"?embed={view}" in code.input_value()) == ((view != "about"),) * 2
+
 
 class TestInside:
     def test_two_models_read_a_text_and_a_unit_and_a_pattern_are_looked_into(self, visit, exported, lms):
