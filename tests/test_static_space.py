@@ -259,10 +259,14 @@ def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, v
     link = visitor.page.locator("#link").input_value()
     commit = hub.repos["ada/three"].commits[-1].id
     assert f"model=ada%2Fthree%40{commit}" in link
+    state = "import('./components/state.js').then(({ shareState }) => shareState())"
+    assert visitor.page.evaluate(state)["link"] == link
+    query = "?" + link.partition("?")[2]
+    assert visitor.page.evaluate("location.search") == query
     hub.repos["ada/three"].commit({"notes.txt": b"a later commit"})
     hub.requests.clear()
     # the Hub's page of the Space hands its query to the Space, which has kept the model and loads it at once
-    visitor = visit("/" + link.removeprefix(f"{hub.url}/spaces/ada/page"))
+    visitor = visit("/" + query)
     visitor.said_of_loading()
     visitor.page.locator(f"#output-a [data-place='{LENGTH - 1}']").wait_for()
     visitor.wait_for_quiet()
@@ -273,9 +277,11 @@ def test_without_the_hub_a_model_that_was_loaded_is_loaded_again(hub, visit):
     visitor = visit("/?model=ada/three")
     visitor.page.locator("#load-go").click()
     visitor.said_of_loading()
+    pinned = visitor.page.evaluate("location.search")
     hub.hang_up(".*")
-    visitor = visit("/?model=ada/three")
-    assert "is loaded, and chosen as model A." in visitor.said_of_loading()
+    for query in ("?model=ada/three", pinned):
+        visitor = visit("/" + query)
+        assert "is loaded, and chosen as model A." in visitor.said_of_loading()
     visitor = visit("/?model=ada/four")
     assert visitor.said_of_loading() == (
         "The Hub cannot be reached, and this browser has not kept ada/four: check the network and load it again."

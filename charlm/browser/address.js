@@ -4,7 +4,7 @@
 
 import { encodeChoices, MOST_CHOICES } from "./components/branches.js";
 import { EMBEDDED, viewOf } from "./components/state.js";
-import { entryOf, models } from "./models.js";
+import { entryOf } from "./models.js";
 
 const VIEWS = ["write", "learn", "inside", "about"];
 
@@ -96,17 +96,6 @@ function readSeed(typed) {
   return digits.replace(/^0+(?=.)/, "");
 }
 
-/** Return the address of this page with other parameters, and with the model that it loads, if there is one. */
-function addressWith(parameters) {
-  const address = new URL(location.href);
-  const model = models.find(({ loadedAs }) => loadedAs)?.loadedAs ?? address.searchParams.get("model");
-  address.hash = "";
-  address.search = "";
-  if (model !== null) address.searchParams.set("model", model);
-  for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value);
-  return address;
-}
-
 /** Return the parameters of a shared text.
 
     settings: with `forced`, {a, b}, the choices of the visitor in both texts. */
@@ -117,10 +106,4 @@ export function parametersOf(settings) {
     forced.length ? encodeChoices(forced) : undefined,
   ]);
   return Object.fromEntries([...parameters, ...choices]);
-}
-
-/** Return the address that opens this page with a text that it writes again. */
-export function linkTo(settings, extra = { view: "write" }) {
-  const known = Object.entries({ ...extra, ...parametersOf(settings) }).filter(([, value]) => value !== undefined);
-  return addressWith(Object.fromEntries(known));
 }

@@ -95,7 +95,7 @@ export class Hub {
       Throws HubError for what is not a public charlm model of up to MOST_BYTES. */
   async describe(name, { signal } = {}) {
     const { repo, revision } = parseHubName(name);
-    const url = `${this.endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision ?? "main")}?blobs=true`;
+    const url = this.addressOf(repo, revision ?? "main");
     const shown = revision === null ? repo : `${repo}@${revision}`;
     let found;
     try {
@@ -106,6 +106,11 @@ export class Hub {
       found = JSON.parse(new TextDecoder().decode(kept));
     }
     return { ...found, isKept: await this.hasKept(found) };
+  }
+
+  /** Return the address under which the Hub describes a revision of a repository. */
+  addressOf(repo, revision) {
+    return `${this.endpoint}/api/models/${repo}/revision/${encodeURIComponent(revision)}?blobs=true`;
   }
 
   /** Read what the Hub says of a repository field by field. A field that is not what it should be counts as absent. */
@@ -155,7 +160,8 @@ export class Hub {
     try {
       const value = await this.withWeights(model, (weights) => use(files(weights)), { onProgress, signal });
       for (const [file, bytes] of Object.entries(texts)) await keep(`${address}/${file}`, bytes);
-      await keep(found.url, new TextEncoder().encode(JSON.stringify(found)));
+      const description = new TextEncoder().encode(JSON.stringify(found));
+      for (const url of [found.url, this.addressOf(found.repo, found.commit)]) await keep(url, description);
       return value;
     } catch (error) {
       if (error.name === "ModelFileError") await Promise.all(Object.keys(texts).map((file) => forget(`${address}/${file}`)));

@@ -3,6 +3,7 @@
 
 import { megabytes } from "./hub.js";
 import { addModel, loadEngine, models, openHub } from "./models.js";
+import { pinModel } from "./components/state.js";
 import { byId, make, makeLine, readable, sentence } from "./components/text.js";
 
 const LABELS = { rnn: "CharRNN", lstm: "CharLSTM", gru: "CharGRU" };
@@ -65,6 +66,7 @@ class LoadPanel {
       const { signal } = running;
       const lm = await hub.load(this.found, (files) => CharLM.from(files, { name: this.found.name, signal }), { onProgress, signal });
       const entry = describeModel(this.found, lm);
+      pinModel(entry.loadedAs);
       addModel(entry, lm);
       this.end(`${entry.name} is loaded, and chosen as model A. ${lm.historyProblem ? sentence({ message: lm.historyProblem }) : ""}`);
     } catch (error) {

@@ -232,9 +232,9 @@ class WriteView {
   }
 
   /** Show a link to the texts. */
-  share() {
+  async share() {
     try {
-      showLink(this.shared());
+      await showLink(this.shared());
     } catch (error) {
       this.tell(sentence(error));
     }

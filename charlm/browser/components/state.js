@@ -11,6 +11,7 @@ const ALWAYS = ["__theme", "embed", "lesson", "model"]; // what stays in the add
 
 const kept = {}; // by view, the values that its address has
 let view; // that is shown
+let pinnedModel; // the model that the address names, at the commit at which it was loaded
 
 /** Return the text of a fragment, "" if it has none or one that cannot be read. */
 async function unpack(hash) {
@@ -62,6 +63,7 @@ export async function addressOf(name, values, always = ALWAYS) {
   const { text, ...rest } = values;
   const others = Object.entries({ view: name, ...rest }).filter(([, value]) => value != null);
   address.search = new URLSearchParams([...stays, ...others]).toString();
+  if (pinnedModel && address.searchParams.has("model")) address.searchParams.set("model", pinnedModel);
   const packed = text ? await pack(text) : "";
   address.hash = packed ? `text=${packed}` : "";
   return address;
@@ -71,6 +73,15 @@ export async function addressOf(name, values, always = ALWAYS) {
 export async function keepState(name, values) {
   kept[name] = { ...kept[name], ...values };
   if (name === view) put(await addressOf(name, kept[name]), "replaceState");
+}
+
+/** Name the model that the address has loaded at its commit, there and in all links: the values of a view name it so, and
+    the repository may get other commits. */
+export function pinModel(name) {
+  pinnedModel = name;
+  const address = new URL(location.href);
+  address.searchParams.set("model", name);
+  put(address, "replaceState");
 }
 
 /** Tell that a view is shown now. Back leads to the one before it, if there was one. */
@@ -113,13 +124,17 @@ export function publicLink(address) {
   return spaceAddress() ? spaceAddress() + search + hash : address.href;
 }
 
-/** Return what shares the view that is shown: `link` to it, and `code` that shows it alone in another page, "" if no
+/** Return what shares the view that is shown, as `shareView` does. */
+export function shareState() {
+  return shareView(view, kept[view] ?? {});
+}
+
+/** Return what shares a view with its values: `link` to it, and `code` that shows it alone in another page, "" if no
     address does. */
-export async function shareState() {
-  const values = kept[view] ?? {};
-  const link = publicLink(await addressOf(view, values, ["model"]));
-  if (!EMBEDDED.includes(view)) return { link, code: "" };
-  const embedded = await addressOf(view, { embed: view, ...values }, ["model"]);
+export async function shareView(name, values) {
+  const link = publicLink(await addressOf(name, values, ["model"]));
+  if (!EMBEDDED.includes(name)) return { link, code: "" };
+  const embedded = await addressOf(name, { embed: name, ...values }, ["model"]);
   embedded.searchParams.delete("view");
   const source = embedded.href.replaceAll("&", "&amp;").replaceAll('"', "%22");
   return { link, code: `<iframe src="${source}" title="charlm" width="100%" height="640"></iframe>` };

@@ -163,12 +163,12 @@ def test_the_choices_of_a_link_are_read_or_refused(page):
     found = page.evaluate(
         """async ([link, links]) => {
             const { models } = await import("/models.js");
-            const { linkTo, readAddress } = await import("/address.js");
+            const { parametersOf, readAddress } = await import("/address.js");
             models.push({ name: "m" });
             return links.map((fb) => {
                 const { settings, problem } = readAddress(new URLSearchParams({ ...link, seed: "1", fb }));
                 if (problem) return problem;
-                return [settings.forced, new URL(linkTo(settings)).searchParams.get("fb") ?? ""];
+                return [settings.forced, parametersOf(settings).fb ?? ""];
             });
         }""",
         [link, links],
