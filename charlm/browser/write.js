@@ -16,6 +16,7 @@ import { showLink } from "./share.js";
 const DEFAULTS = { length: 500, temperature: 0.8, top_k: 0, top_p: 1 };
 const TEMPERATURES = [0.5, 1, 1.5];
 const LONGEST_AT_TEMPERATURES = 1000;
+const FULL = `A text has at most ${LONGEST_TEXT.toLocaleString("en")} characters: generate a new one.`;
 const REMEDY = "“Continue” and “Share” keep to the texts that are shown.";
 
 /** The events of the view, and its panels, {a, b}. small: those of compareTemperatures. offered: prompts. */
@@ -147,10 +148,12 @@ class WriteView {
     this.stop();
     const settings = this.panels.a.value.run;
     if (!settings) return this.tell("There is no text to continue yet: let the models write one first.");
+    const growing = this.both.filter((panel) => panel.symbols.length < LONGEST_TEXT);
+    if (!growing.length) return this.tell(FULL);
     const lengthOf = (panel) => Math.min(panel.symbols.length + added, LONGEST_TEXT);
     const ask = () => checkSettings({ ...settings, length: added });
     await this.run(ask, () =>
-      this.both.map((panel) => {
+      growing.map((panel) => {
         const { run = { ...settings, forced: [] } } = panel.value;
         return panel.write({ ...run, length: lengthOf(panel) }, panel.value, run.forced);
       }),

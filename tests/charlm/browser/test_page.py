@@ -588,6 +588,21 @@ class TestWrite:
         opened.generate(20)  # nothing of the text before comes in between
         assert len(opened.text("output-a")) == 20
 
+    def test_a_text_that_is_as_long_as_allowed_says_so_when_it_is_to_be_continued(self, visit, small_page):
+        opened = visit(small_page)
+        opened.generate(5000)
+        written = opened.text("output-a"), opened.words("progress-a")
+        said = "A text has at most 5,000 characters: generate a new one."
+        opened.page.locator("#continue").click()
+        opened.wait_for_words("notices", said)
+        opened.page.evaluate("document.getElementById('notices').replaceChildren()")
+        opened.page.locator("#output-a .heat-text").focus()
+        opened.page.keyboard.press("End")
+        opened.wait_for_words("alternatives", "character 5,000 ")
+        opened.page.get_by_role("button", name="Next").click()
+        opened.wait_for_words("notices", said)
+        assert (opened.text("output-a"), opened.words("progress-a")) == written
+
     def test_a_shared_link_opens_with_the_same_texts_and_is_one_of_the_gradio_page(self, visit, exported):
         opened = visit(exported)
         opened.fill(prompt="Apple & <b>\n", seed="")
