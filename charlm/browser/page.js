@@ -10,7 +10,7 @@ import { announceAtRest } from "./components/announce.js";
 import { openLesson } from "./components/lesson.js";
 import { makeLinkMenu } from "./components/link.js";
 import { readState, showState, whenReturned } from "./components/state.js";
-import { byId, makeLine } from "./components/text.js";
+import { byId, isShortcut, makeLine } from "./components/text.js";
 
 /** Show what went wrong above the views. */
 function tell(problem) {
@@ -37,7 +37,7 @@ function showView(view, settings, query) {
 function connectTabs() {
   byId("views").addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
+    if (!step || isShortcut(event)) return;
     const place = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
     tabs[place].focus();
     tabs[place].click();

@@ -1,7 +1,7 @@
 /* What could have stood at a character: the likeliest symbols as they were sampled, each to be chosen in its place. */
 
 import { surprisalAt, stepsOfDraw } from "./sampling.js";
-import { label, make, named, percentOf } from "./text.js";
+import { isShortcut, label, make, named, percentOf } from "./text.js";
 
 const SHOWN_ALTERNATIVES = 10;
 const POINT_AT = "Point at a character of a text, or go to it with the arrow keys: here stands what else it could be.";
@@ -69,6 +69,7 @@ export class Alternatives {
   }
 
   type(event) {
+    if (isShortcut(event)) return;
     const buttons = [...this.list.children];
     const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
     if (event.key === "Escape") this.onLeave();

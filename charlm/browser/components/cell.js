@@ -1,6 +1,6 @@
 /* One unit of a model, step by step: its gates at a character, its equation with their numbers, each over the line. */
 
-import { make, MOST_MARKS, named, readable, visible } from "./text.js";
+import { isShortcut, make, MOST_MARKS, named, readable, visible } from "./text.js";
 
 /* A gate is saturated where it is below LEFT or above RIGHT (Karpathy, Johnson and Fei-Fei, 2015): it blocks all, or
    lets all through. */
@@ -227,7 +227,7 @@ export class CellPanel {
     const last = (this.value?.symbols.length ?? 0) - 1;
     const { place } = this;
     const next = { ArrowLeft: place - 1, ArrowRight: place + 1, Home: 0, End: last }[event.key];
-    if (next === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (next === undefined || isShortcut(event)) return;
     event.preventDefault();
     this.go(next);
   }

@@ -1,6 +1,6 @@
 /* Curves over epochs, seconds, characters or distances: drawn as SVG, read off by pointing or with the arrow keys. */
 
-import { make, readable, save } from "./text.js";
+import { isShortcut, make, readable, save } from "./text.js";
 
 // Model A's, model B's, and those of further models; see theme.css. Each model has a marker as well, since some readers
 // cannot tell colours apart.
@@ -433,7 +433,7 @@ export class Curves {
 
   type(event) {
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -this.places.length, End: this.places.length }[event.key];
-    if (step === undefined || !this.places.length) return;
+    if (step === undefined || !this.places.length || isShortcut(event)) return;
     event.preventDefault();
     this.move(Math.min(Math.max(this.cursor + step, 0), this.places.length - 1));
   }

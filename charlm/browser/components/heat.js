@@ -1,6 +1,6 @@
 /* Texts with a background colour for each character: by its surprisal, what a unit or a gate did, or its influence. */
 
-import { label, make, named, percentOf, readable, save, toClipboard, visible } from "./text.js";
+import { isShortcut, label, make, named, percentOf, readable, save, toClipboard, visible } from "./text.js";
 
 /* A shade, from 0 to 1, is one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them. MOST_NATS is
    the surprisal that has shade 1. charlm/web/heat.py has the same numbers. */
@@ -326,7 +326,7 @@ export class HeatText {
 
   /** Move the cursor with the keyboard. */
   type(event) {
-    if (!this.detail && !this.onPoint) return;
+    if ((!this.detail && !this.onPoint) || !this.shown || isShortcut(event)) return;
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -this.shown, End: this.shown }[event.key];
     if (step !== undefined) this.point(Math.min(Math.max(this.cursor + step, 0), this.shown - 1));
     else if (event.key === "ArrowDown" || event.key === "ArrowUp") this.point(this.besides(event.key === "ArrowDown"));

@@ -1,7 +1,7 @@
 /* A stretch of a text, the units that are on there and off beside it, and the other places where these units are on
    (Strobelt et al., "LSTMVis", 2018). */
 
-import { make, named, readable } from "./text.js";
+import { isShortcut, make, named, readable } from "./text.js";
 
 const FIRST_THRESHOLD = 0.3;
 const SETTLED = 250; // milliseconds without a change after which a selection is taken
@@ -28,8 +28,9 @@ export class StretchPicker {
     else if (this.anchor < 0) this.anchor = Math.max(this.heatText.cursor, 0);
   }
 
-  extend({ shiftKey, key }) {
-    if (!shiftKey || !/^(Arrow|Home|End)/.test(key) || this.heatText.cursor < 0) return;
+  extend(event) {
+    const isExtending = event.shiftKey && /^(Arrow|Home|End)/.test(event.key) && !isShortcut(event);
+    if (!isExtending || this.heatText.cursor < 0) return;
     const { cursor } = this.heatText;
     const [start, end] = [Math.min(this.anchor, cursor), Math.max(this.anchor, cursor) + 1];
     this.mark(start, end);

@@ -52,6 +52,11 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+/** Return whether a key was pressed with another that makes it one of the browser's own: Alt + ← goes back. */
+export function isShortcut({ altKey, ctrlKey, metaKey }) {
+  return altKey || ctrlKey || metaKey;
+}
+
 export function make(tag, className, text) {
   const element = document.createElement(tag);
   if (className) element.className = className;

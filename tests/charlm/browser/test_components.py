@@ -228,6 +228,44 @@ def test_a_value_that_is_missing_cuts_a_curve(page):
     assert path.count("M") == 2 and path.count("L") == 1
 
 
+FOCUSED = {
+    "text": """new HeatText(element, { explained: "hint", value: { text: "ab" } }, () => {});
+        return element.querySelector(".heat-text");""",
+    "empty text": """new HeatText(element, { explained: "hint", value: {} }, () => {});
+        return element.querySelector(".heat-text");""",
+    "curves": """new Curves(element, { value: { series: [{ name: "one", colour: 0, points: [[1, 2], [2, 1]] }] } });
+        return element.querySelector(".curves-plot");""",
+    "cell": """const gates = { sum: [1, 2], h: [0.5, 0.6] };
+        new CellPanel(element).show({ title: "unit", symbols: ["a", "b"], cell: "rnn", gates });
+        return element;""",
+    "alternatives": """const drawn = { place: 0, symbol: "a", symbols: ["a", "b"], logits: [1, 0], random: 0.5 };
+        new Alternatives(element, {}).show(drawn, { temperature: 1, top_k: 0, top_p: 1 });
+        element.querySelector("button").focus();
+        return element.querySelector("button");""",
+}
+
+
+@pytest.mark.parametrize("component", FOCUSED)
+def test_an_arrow_key_with_alt_control_or_command_is_left_to_the_browser(page, component):
+    taken, errors = page.evaluate(
+        f"""async () => {{
+            const {{ Alternatives }} = await import("/components/alternatives.js");
+            const {{ CellPanel }} = await import("/components/cell.js");
+            const {{ Curves }} = await import("/components/curves.js");
+            const {{ HeatText }} = await import("/components/heat.js");
+            const element = document.createElement("div"), errors = [];
+            element.innerHTML = '<div class="heat curves"></div>';
+            document.body.replaceChildren(element);
+            addEventListener("error", ({{ message }}) => errors.push(message));
+            const focused = (() => {{ {FOCUSED[component]} }})();
+            const isTaken = (modifier) => !focused.dispatchEvent(new KeyboardEvent(
+                "keydown", {{ key: "ArrowRight", bubbles: true, cancelable: true, [modifier]: true }}));
+            return [["none", "altKey", "ctrlKey", "metaKey"].map(isTaken), errors];
+        }}"""
+    )
+    assert taken == [component != "empty text", False, False, False] and errors == []
+
+
 def test_shades_are_encoded_as_in_python(page):
     numbers = [-1.0, 0.0, 0.1, 0.333, 0.5, 0.77, 1.0, 2.0, math.nan]
     encoded = page.evaluate(

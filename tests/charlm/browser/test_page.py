@@ -1097,6 +1097,8 @@ def test_the_keyboard_alone_writes_and_changes_the_view(visit, small_page):
     opened.page.keyboard.press("Enter")  # in a field of one line
     opened.wait_for("output-a", 30)
     opened.page.locator("#tab-write").focus()
+    opened.page.keyboard.press("Control+ArrowRight")
+    assert opened.page.locator("#view-write").is_visible()
     opened.page.keyboard.press("ArrowRight")
     assert opened.page.locator("#view-learn").is_visible() and not opened.page.locator("#view-write").is_visible()
     assert opened.page.locator("#tab-learn").get_attribute("aria-selected") == "true"
