@@ -1,6 +1,6 @@
 /* Lines that change many times a second, told to a screen reader when they rest: not each character, but the outcome. */
 
-import { make } from "./text.js";
+import { isDisplayed, make } from "./text.js";
 
 const REST = 1000; // milliseconds without a change
 
@@ -15,7 +15,7 @@ export function announceAtRest(element) {
   const changed = () => {
     clearTimeout(timer);
     timer = setTimeout(() => {
-      if (element.checkVisibility?.() !== false) line.textContent = element.textContent;
+      if (isDisplayed(element)) line.textContent = element.textContent;
     }, REST);
   };
   new MutationObserver(changed).observe(element, { childList: true, characterData: true, subtree: true });

@@ -3,7 +3,7 @@
    charlm/browser/lesson.py lists the checks with their arguments. */
 
 import { HIGHEST, LOWEST } from "./heat.js";
-import { byId } from "./text.js";
+import { byId, isDisplayed } from "./text.js";
 
 const FEWEST_PLACES = 100; // characters by which a unit is judged
 const PASSING = ["Tab", "Shift", "Control", "Alt", "Meta"]; // keys that do nothing to what has the focus
@@ -65,7 +65,7 @@ export function followsLine({ text, shades }) {
 /** Return the Heats on the page that show a unit. */
 function unitsShown() {
   return [...document.querySelectorAll(".heat")]
-    .filter((element) => element.checkVisibility())
+    .filter(isDisplayed)
     .map((element) => element.parentElement.heatText?.value)
     .filter((value) => value?.kind === "activation");
 }
@@ -93,7 +93,7 @@ const isNear = (typed, number, tolerance) => Math.abs(typed - number) <= toleran
 
 /** For each kind of check, whether it is done. deeds: what was done since the step began. typed: in its field. */
 export const CHECKS = {
-  view: ({ name }) => byId(`view-${name}`)?.checkVisibility() ?? false,
+  view: ({ name }) => [...document.querySelectorAll(`#view-${name}`)].some(isDisplayed),
   set: ({ id, low, high }) => valuesOf(id).some((value) => value !== "" && isWithin(Number(value), low, high)),
   choose: ({ id, value }) => valuesOf(id).some((chosen) => isCalled(chosen, value)),
   use: ({ id }, { used }) => used.has(id),

@@ -52,6 +52,11 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+/** Return whether an element is displayed, also in Safari before 17.4, which has no `checkVisibility`. */
+export function isDisplayed(element) {
+  return element.checkVisibility?.() ?? element.getClientRects().length > 0;
+}
+
 /** Return whether a key was pressed with another that makes it one of the browser's own: Alt + ← goes back. */
 export function isShortcut({ altKey, ctrlKey, metaKey }) {
   return altKey || ctrlKey || metaKey;

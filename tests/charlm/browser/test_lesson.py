@@ -262,3 +262,28 @@ def test_a_unit_follows_the_line_if_a_straight_line_explains_its_activation(page
             {"text": text, "shades": shades(values)},
         )
         assert found == pytest.approx(np.corrcoef(positions, values)[0, 1] ** 2, abs=0.02)
+
+
+def test_a_view_and_a_unit_are_seen_where_the_browser_has_no_check_visibility(page):
+    text = "abcdefghi\n" * 20
+    line = [(place + 1) % 10 / 9 for place in range(len(text))]
+    seen = page.evaluate(
+        """async (value) => {
+            const { CHECKS } = await import("/components/deeds.js");
+            const { checkVisibility } = Element.prototype;
+            document.body.innerHTML = "<div id='view-learn'>curves</div><div id='view-inside'><p class='heat'></p></div>";
+            const [learn, inside] = document.body.children;
+            inside.heatText = { value };
+            delete Element.prototype.checkVisibility; // as in Safari before 17.4
+            try {
+                return [[learn, inside], [inside], [learn]].map((hidden) => {
+                    for (const view of [learn, inside]) view.hidden = hidden.includes(view);
+                    return [CHECKS.view({ name: "learn" }), CHECKS.track({ score: 0.9 }), CHECKS.view({ name: "about" })];
+                });
+            } finally {
+                Object.assign(Element.prototype, { checkVisibility });
+            }
+        }""",
+        {"kind": "activation", "text": text, "shades": shades(line)},
+    )
+    assert seen == [[False, False, False], [True, False, False], [False, True, False]]
