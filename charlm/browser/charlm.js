@@ -2305,10 +2305,10 @@ export class CharLM {
   /** Iterate over the text that continues `prompt`, in pieces, without the prompt itself.
 
       length: how many new characters. temperature, topK, topP, seed: see `checkSettings`; the same seed gives the same
-      text. signal: stops it at once, as leaving the iterator does. after: what these settings and this seed have
-      written already; the characters follow that would have come if it had never been stopped. forced: [[place,
-      symbol], …], symbols that stand in the text in place of those that are drawn there; the places count from 0, and
-      from the beginning of `after`.
+      text. signal: ends it at once, and the iterator throws its reason; leaving the iterator ends it, too. after: what
+      these settings and this seed have written already; the characters follow that would have come if it had never been
+      stopped. forced: [[place, symbol], …], symbols that stand in the text in place of those that are drawn there; the
+      places count from 0, and from the beginning of `after`.
 
       Symbols of the prompt that the model does not know are left out, see `unknown`; an empty prompt starts a new line.
       Throws RequestError for a value out of bounds, at the call. */

@@ -75,8 +75,8 @@ export async function keepState(name, values) {
   if (name === view) put(await addressOf(name, kept[name]), "replaceState");
 }
 
-/** Name the model that the address has loaded at its commit, there and in all links: the values of a view name it so, and
-    the repository may get other commits. */
+/** Name the model that the address has loaded at its commit, there and in all links: the values of a view name it so,
+    and its repository may get other commits. */
 export function pinModel(name) {
   pinnedModel = name;
   const address = new URL(location.href);
