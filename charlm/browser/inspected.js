@@ -103,7 +103,10 @@ export class Inspected {
       parts.push(`${bits.toFixed(2)} bits per character, perplexity ${(2 ** bits).toFixed(1)}`);
     }
     const whole = Array.from(this.text).length;
-    if (whole > LONGEST_INSPECTED) parts.push(`the first of ${whole.toLocaleString("en")}`);
+    if (whole > LONGEST_INSPECTED) {
+      const [first, all] = [LONGEST_INSPECTED, whole].map((count) => count.toLocaleString("en"));
+      parts.push(`the first ${first} of ${all} are shown`);
+    }
     // a model that is both A and B is named once
     const skipped = new Map(this.names.map((name, number) => [name, this.skipped[number]]));
     for (const [name, unknown] of skipped) {

@@ -1,6 +1,6 @@
 /* One unit of a model, step by step: its gates at a character, its equation with their numbers, each over the line. */
 
-import { isShortcut, make, MOST_MARKS, named, readable, visible } from "./text.js";
+import { decimal, isShortcut, make, MOST_MARKS, named, readable, visible } from "./text.js";
 
 /* A gate is saturated where it is below LEFT or above RIGHT (Karpathy, Johnson and Fei-Fei, 2015): it blocks all, or
    lets all through. */
@@ -267,7 +267,7 @@ function makeShares(left, right) {
 }
 
 const inPercent = (share) => `${(100 * share).toFixed(0)} %`;
-const threeDecimals = (number) => number.toFixed(3).replace("-", "−");
+const threeDecimals = (number) => decimal(number, 3);
 
 function makeSvg(tag, attributes) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);

@@ -113,10 +113,7 @@ function marksOf({ epochs, best, run }, places, convert) {
   const at = [places[epochs.findIndex(({ epoch }) => epoch === best.epoch)], loss];
   const edits = new Map(); // by the place of the epoch that an edit was made in, the last one in it
   for (const edit of (run?.lr_edits ?? []).slice(-MOST_EDITS)) {
-    edits.set(
-      epochs.findIndex(({ epoch }) => epoch >= edit.epoch), // a page leaves out epochs of a long record
-      edit,
-    );
+    edits.set(epochs.findIndex(({ epoch }) => epoch >= edit.epoch), edit);
   }
   edits.delete(-1); // the run ended in that epoch
   const arrows = [...edits].map(([place, { epoch, lr }]) => ({

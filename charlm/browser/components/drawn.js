@@ -3,7 +3,7 @@
 
 import { placesToOffer } from "./alternatives.js";
 import { drawnPlace, stepsOfDraw } from "./sampling.js";
-import { label, make, named, readable } from "./text.js";
+import { decimal, label, make, named, readable } from "./text.js";
 
 const LEAST_NAMED = 0.03; // share of the bar from which a symbol's name fits into its part
 const SLIDERS = [
@@ -117,7 +117,7 @@ export class Drawn {
     );
     names.append(make("span", "drawn-title", "symbol"), ...headings);
     const of = (numbers) => shown.map((place) => numbers[place]);
-    const decimals = (numbers) => numbers.map((number) => number.toFixed(1));
+    const decimals = (numbers) => numbers.map((number) => decimal(number, 1));
     const shares = of(steps.shares);
     return [
       names,

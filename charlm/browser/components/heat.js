@@ -1,6 +1,6 @@
 /* Texts with a background colour for each character: by its surprisal, what a unit or a gate did, or its influence. */
 
-import { isShortcut, label, make, named, percentOf, readable, save, toClipboard, visible } from "./text.js";
+import { decimal, isShortcut, label, make, named, percentOf, readable, save, toClipboard, visible } from "./text.js";
 
 /* A shade, from 0 to 1, is one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them. MOST_NATS is
    the surprisal that has shade 1. charlm/web/heat.py has the same numbers. */
@@ -21,7 +21,7 @@ const DESCRIPTIONS = {
   },
   gate: (shade) => `gate ${shade.toFixed(2)}`,
   surprisal: (shade) => `surprisal ${(shade * MOST_NATS).toFixed(1)} nats`,
-  activation: (shade) => `activation ${(2 * shade - 1).toFixed(2)} of the strongest`,
+  activation: (shade) => `activation ${decimal(2 * shade - 1, 2)} × the largest in this text`,
   influence: (shade) => `influence ${(100 * shade).toFixed(0)} % of the strongest`,
 };
 

@@ -41,6 +41,11 @@ export function percentOf(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
+/** Return a number with so many decimals and a proper minus sign; what rounds to 0 has none. */
+export function decimal(number, digits) {
+  return number.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+}
+
 /** Return an error as a sentence. */
 export function sentence(error) {
   const words = String(error?.message || error);

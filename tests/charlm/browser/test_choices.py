@@ -101,6 +101,8 @@ def test_sliders_redraw_the_draw_at_once_and_next_asks_for_a_symbol(page, show):
     line, slider = page.locator(".drawn-line"), page.locator(".drawn-slider input")
     share = f"{math.sqrt(3) / (math.sqrt(3) + 1):.4f}"
     assert line.inner_text() == f"random number 0.8000 → “b” ({share} to 1.0000)"
+    show("Drawn", details([-0.04, -1.26], "a"))
+    assert page.locator(".drawn-row").nth(1).locator(".drawn-figure").all_inner_texts() == ["0.0", "−1.3"]
     show("Drawn", details([math.log(3), math.log(1)], "a", random=0.7))
     assert line.inner_text() == "random number 0.7000 → “a” (0.0000 to 0.7500)"
     take = page.locator(".drawn-head button").first

@@ -62,17 +62,15 @@ def test_a_learning_rate_that_was_asked_for_is_marked_on_the_training_loss_of_it
         pytest.approx([25, math.exp(0.9 * 1.5)]),
         pytest.approx([37.5, math.exp(0.9 * 1.75)]),
     ]
-    # the page without a server has the record itself, a long one without some of its epochs
-    del record["epochs"][1]
-    record["best"] = {"epoch": 3, "val_loss": 1.75}
+    # the page without a server has the record itself
     settings = {"unit": "nats per character", "axis": "epochs", "scale": "linear"}
     page.evaluate(DRAW, {"records": [["small", record]], **settings})
-    assert page.evaluate("curves.chart.marks[1].at") == pytest.approx([3, 0.9 * 1.75])
+    assert page.evaluate("curves.chart.marks[1].at") == pytest.approx([2, 0.9 * 1.5])
     entries = page.locator(".curves-legend span.curves-entry")
-    assert [each.inner_text() for each in entries.all()][1:] == ["small, learning rate 0.000333 in epoch 3"]
-    star, arrow = (each.locator("path").get_attribute("d") for each in entries.all())
+    assert [each.inner_text() for each in entries.all()][1:] == [mark["name"] for mark in marks]
+    star, arrow, _ = (each.locator("path").get_attribute("d") for each in entries.all())
     drawn = page.locator(f'.curves-plot path[d="{arrow}"]')
-    assert star != arrow and drawn.count() == 1 and page.locator(f'.curves-plot path[d="{star}"]').count() == 1
+    assert star != arrow and drawn.count() == 2 and page.locator(f'.curves-plot path[d="{star}"]').count() == 1
 
 
 def test_a_loss_that_was_not_recorded_has_no_curve_and_one_that_was_has(chart):
@@ -226,6 +224,54 @@ def test_a_value_that_is_missing_cuts_a_curve(page):
     page.evaluate(DRAW, {"series": [{"name": "cut", "colour": 0, "points": points}]})
     path = page.locator(".curves-plot path[stroke-linejoin]").get_attribute("d")
     assert path.count("M") == 2 and path.count("L") == 1
+
+
+def test_a_number_has_a_minus_sign_unless_it_rounds_to_zero(page):
+    numbers = [-0.04, 0.04, -0.0, -0.05001, -1.26, -10.0, 10.0]
+    shown = page.evaluate(
+        """async (numbers) => {
+            const { decimal } = await import("/components/text.js");
+            return [...numbers.map((number) => decimal(number, 1)), decimal(-0.4, 0), decimal(-3, 0)];
+        }""",
+        numbers,
+    )
+    assert shown == ["0.0", "0.0", "0.0", "−0.1", "−1.3", "−10.0", "10.0", "0", "−3"]
+
+
+def test_an_activation_is_described_as_a_share_of_the_largest(page):
+    page.evaluate(
+        """async (value) => {
+            const { HeatText } = await import("/components/heat.js");
+            const element = document.createElement("div");
+            element.innerHTML = '<div class="heat"></div>';
+            document.body.replaceChildren(element);
+            new HeatText(element, { explained: "hint", value }, () => {});
+        }""",
+        {"kind": "activation", "text": "abc", "shades": shades([0, 0.25, 0.5])},
+    )
+    said = []
+    for place in range(3):
+        page.locator(f"[data-place='{place}']").hover()
+        said.append(page.locator(".detail-line").inner_text())
+    assert said[0] == "“a”: activation −1.00 × the largest in this text"
+    assert said[2] == "“c”: activation 0.00 × the largest in this text"
+    assert said[1].startswith("“b”: activation −0.")
+
+
+def test_a_text_that_is_shown_in_part_says_how_much_of_it_is(page):
+    described = page.evaluate(
+        """async () => {
+            const { Inspected } = await import("/inspected.js");
+            return [5000, 5005].map((length) => {
+                const symbols = Array(5000).fill("a");
+                const inspections = [{ surprisals: symbols.map(() => Math.LN2) }];
+                const read = { names: ["one"], text: "a".repeat(length), symbols, skipped: [""], inspections };
+                return new Inspected(read).describe(0);
+            });
+        }"""
+    )
+    whole = "5,000 characters · 1.00 bits per character, perplexity 2.0"
+    assert described == [whole, f"{whole} · the first 5,000 of 5,005 are shown"]
 
 
 FOCUSED = {
