@@ -271,14 +271,16 @@ def test_a_view_and_a_unit_are_seen_where_the_browser_has_no_check_visibility(pa
         """async (value) => {
             const { CHECKS } = await import("/components/deeds.js");
             const { checkVisibility } = Element.prototype;
-            document.body.innerHTML = "<div id='view-learn'>curves</div><div id='view-inside'><p class='heat'></p></div>";
+            document.body.innerHTML = `<div id="view-learn">curves</div>
+                <div id="view-inside"><p class="heat"></p></div>`;
             const [learn, inside] = document.body.children;
             inside.heatText = { value };
             delete Element.prototype.checkVisibility; // as in Safari before 17.4
             try {
                 return [[learn, inside], [inside], [learn]].map((hidden) => {
                     for (const view of [learn, inside]) view.hidden = hidden.includes(view);
-                    return [CHECKS.view({ name: "learn" }), CHECKS.track({ score: 0.9 }), CHECKS.view({ name: "about" })];
+                    const [isSeen, isMissing] = ["learn", "about"].map((name) => CHECKS.view({ name }));
+                    return [isSeen, CHECKS.track({ score: 0.9 }), isMissing];
                 });
             } finally {
                 Object.assign(Element.prototype, { checkVisibility });
