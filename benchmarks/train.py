@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class Plain:
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=0.002)
         self._criterion = nn.CrossEntropyLoss()
         self._loader = DataLoader(PlainWindows(text), batch_size=STREAMS, shuffle=True)
-        self._batches = iter(self._loader)
+        self._batches = chain.from_iterable(repeat(self._loader))  # epoch after epoch
 
     def step(self) -> None:
         """Make one."""

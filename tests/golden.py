@@ -44,7 +44,8 @@ def main():
     written = {model: digests(model) for model in models}
     if "--write" in sys.argv:
         STORED.write_text(json.dumps(written, indent=1) + "\n")
-    wrong = [model for model, stored in json.loads(STORED.read_text()).items() if written.get(model) != stored]
+    stored = json.loads(STORED.read_text())
+    wrong = [model for model in stored | written if stored.get(model) != written.get(model)]
     if wrong:
         sys.exit(f"{describe_engine()}: {', '.join(wrong)} did not write the golden texts")
     print(f"{describe_engine()}: {', '.join(models)} wrote the golden texts")

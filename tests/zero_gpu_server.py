@@ -27,9 +27,7 @@ class Answer:
 
 
 GRANTED = Answer(200, GPU)
-NOT_THERE = Answer(503)
 QUEUED = Answer(200, events=("event: ping", f"event: succeeded\ndata: {json.dumps(GPU)}"))
-QUEUED_IN_VAIN = Answer(200, events=("event: ping", "event: failed"))
 
 
 def quota(left, wait) -> Answer:

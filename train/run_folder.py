@@ -229,8 +229,8 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
         )
     if begun.run.get("text_sha256") != run.get("text_sha256"):
         raise RequestError(
-            f"{out} holds a run of another text, {begun.run.get('text')} with {begun.run.get('text_chars')} "
-            "characters; resume with the text that it was started with, unchanged, or choose another --out"
+            f"{out} holds a run with another text, called {begun.run.get('text')}; resume with the text that it was "
+            "started with, unchanged, or choose another --out"
         )
     for name in run | begun.run:  # the settings that the user gave come first, then those that follow from them
         may_differ = name in MAY_DIFFER or name in NOTED or (name == "epochs" and is_longer)

@@ -17,7 +17,7 @@ from train.control import ControlFile
 from train.data import Text
 from train.encode import encode_text
 from train.loop import fit
-from train.protocols import Holdout, OverlappingWindows
+from train.protocols import Holdout
 from train.recipes import effective_passes, most_chars
 from train.report import Report
 from train.schedule import TimeLimit
@@ -153,7 +153,6 @@ def test_the_protocol_of_an_experiment_is_refused(tmp_path):
     with pytest.raises(RequestError, match="--minutes is for the protocol holdout; with windows, give --epochs"):
         fit(text, tmp_path / "out", TrainConfig(protocol="windows"), Report(), budget=asked)
     assert not (tmp_path / "out").exists()
-    assert isinstance(OverlappingWindows(text), object)
 
 
 def test_measuring_a_step_changes_no_random_number_and_takes_some_time():

@@ -141,5 +141,5 @@ def test_a_run_that_was_begun_before_there_was_a_warm_up_goes_on(tmp_path):
     path.write_text(json.dumps(history))
     resumed = fit(TEXT, tmp_path / "out", replace(CONFIG, epochs=2), Report(), resume=True)
     assert len(resumed["epochs"]) == 2 and resumed["run"]["warm_up"] == 0
-    with pytest.raises(RequestError, match="holds a run with warm_up 0.0, not 0.5"):
+    with pytest.raises(RequestError, match="holds a run with --warm-up 0.0, not with --warm-up 0.5"):
         fit(TEXT, tmp_path / "out", replace(CONFIG, epochs=3, warm_up=0.5), Report(), resume=True)

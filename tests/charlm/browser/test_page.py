@@ -1132,21 +1132,20 @@ BROKEN_STORAGE = """for (const name of ["localStorage", "sessionStorage", "index
 
 
 @pytest.mark.parametrize(
-    ("before", "said"),
+    "before",
     [
-        (BROKEN_STORAGE, ""),
-        ("delete window.Worker; Worker = undefined;", ""),
-        ("delete window.WebAssembly;", ""),
-        ("delete Uint8Array.fromBase64;", ""),
+        BROKEN_STORAGE,
+        "delete window.Worker; Worker = undefined;",
+        "delete window.WebAssembly;",
+        "delete Uint8Array.fromBase64;",
     ],
     ids=["storage", "Worker", "WebAssembly in the page", "fromBase64"],
 )
-def test_what_a_browser_lacks_is_done_without(visit, exported, lms, before, said):
+def test_what_a_browser_lacks_is_done_without(visit, exported, lms, before):
     opened = visit(exported, before=before)
     opened.fill(prompt="ROMEO:\n", seed="7")
     opened.generate(60)
     assert opened.text("output-a") == lms["shakespeare-rnn"].generate("ROMEO:\n", 60, seed=7)
-    assert said in opened.words("progress-a")
 
 
 def test_a_browser_that_cannot_read_the_page_is_told_what_to_use(go_to, small_page):

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -21,6 +22,8 @@ SERVE = """
 import socket, sys, threading
 from charlm.web import environment
 environment.prepare()
+from charlm.web.answers import write
+write.LONGEST_TEXT = 10**9  # 5,000 characters end by themselves before anything can happen to them
 from pathlib import Path
 from charlm.web import gradio_internals, server
 from charlm.web.models import load_registry
@@ -48,7 +51,19 @@ print(port, file=out, flush=True)
 threading.Thread(target=tell, daemon=True).start()
 server.serve(page, registry, make_theme(), "127.0.0.1", port)
 """
-LONG = ["homework-rnn", "A", 5000, 1, 0, 1, 3]
+ENDLESS, LONG = 10**9, 200_000  # characters: LONG ends, but not before others have been refused
+
+
+def asked(length):
+    """What `generate` is asked for."""
+    return ["homework-rnn", "A", length, 1, 0, 1, 3]
+
+
+def wait_until(is_so):
+    """Ask again and again, at most for PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline
 
 
 class Server:
@@ -108,8 +123,7 @@ class Server:
         return self.counts()[2]
 
     def await_no_events(self):
-        while self.counts()[0]:
-            pass
+        wait_until(lambda: self.counts()[0] == 0)
 
 
 @pytest.fixture(scope="module")
@@ -142,23 +156,22 @@ def test_a_request_that_does_not_go_on_is_closed(impatient_server, sent):
 
 
 def test_an_event_that_nobody_reads_ends_and_is_forgotten(impatient_server):
-    event = impatient_server.begin("generate", *LONG)
+    event = impatient_server.begin("generate", *asked(ENDLESS))
     impatient_server.await_no_events()
-    while impatient_server.status(f"/gradio_api/call/generate/{event}") != 404:
-        pass
+    wait_until(lambda: impatient_server.status(f"/gradio_api/call/generate/{event}") == 404)
 
 
 def test_an_event_ends_when_its_reader_vanishes(server):
-    with server.open("generate", server.begin("generate", *LONG)) as answer:
+    with server.open("generate", server.begin("generate", *asked(ENDLESS))) as answer:
         assert answer.readline() == b"event: generating\n"
     server.await_no_events()
+    wait_until(lambda: server.texts() == 0)
 
 
 def test_a_completion_ends_when_its_reader_vanishes(server):
-    with server.stream_completion(max_tokens=5000, n=1) as answer:
+    with server.stream_completion(max_tokens=ENDLESS, n=1) as answer:
         assert answer.readline().startswith(b'data: {"id":"cmpl-')
-    while server.texts():
-        pass
+    wait_until(lambda: server.texts() == 0)
 
 
 def test_calls_leave_no_state_behind(server):
@@ -173,21 +186,20 @@ def test_calls_leave_no_state_behind(server):
 def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
     server = Server()
     with (
-        server.open("generate", server.begin("generate", *LONG)) as answer,
-        server.stream_completion(max_tokens=5000, seed=3) as completion,
+        server.open("generate", server.begin("generate", *asked(LONG))) as answer,
+        server.stream_completion(max_tokens=LONG, seed=3) as completion,
     ):
         first, begun = answer.readline(), completion.readline()
         server.process.send_signal(signal.SIGTERM)
-        while server.status("/config") == 200:
-            pass
+        wait_until(lambda: server.status("/config") != 200)
         with pytest.raises(urllib.error.HTTPError, match="503"):
             server.stream_completion()
         rest, events = answer.read().decode(), (begun + completion.read()).decode().split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
     chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
-    assert sum(len(chunk["choices"][0]["text"]) for chunk in chunks) == 5000
+    assert sum(len(chunk["choices"][0]["text"]) for chunk in chunks) == LONG
     texts = [json.loads(line[6:])[0] for line in rest.splitlines() if line.startswith("data: [")]
-    assert first == b"event: generating\n" and len(texts[-1]) == 5000
+    assert first == b"event: generating\n" and len(texts[-1]) == LONG
     assert server.process.wait(PATIENCE) == 0
     server.process.communicate()
 
@@ -195,11 +207,10 @@ def test_told_to_end_it_lets_a_text_end_refuses_others_and_exits_with_0():
 @pytest.mark.slow
 def test_a_second_signal_closes_all_connections_at_once():
     server = Server()
-    with server.open("generate", server.begin("generate", *LONG)) as answer:
+    with server.open("generate", server.begin("generate", *asked(ENDLESS))) as answer:
         assert answer.readline() == b"event: generating\n"
         server.process.send_signal(signal.SIGTERM)
-        while server.status("/config") == 200:
-            pass
+        wait_until(lambda: server.status("/config") != 200)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) == 0
     server.process.communicate()
@@ -235,7 +246,7 @@ def test_variables_that_others_set_change_neither_the_guard_nor_the_end(monkeypa
     server = Server(**STRANGE)  # the children of this test alone have them
     assert "default-src 'self'" in server.first["content-security-policy"]
     assert server.status("/.env") == server.status("/gradio_api/file=/etc/passwd") == 404
-    with server.open("generate", server.begin("generate", *LONG)) as answer:
+    with server.open("generate", server.begin("generate", *asked(LONG))) as answer:
         assert answer.readline() == b"event: generating\n"
         server.process.send_signal(signal.SIGTERM)
         assert b"event: complete" in answer.read()
