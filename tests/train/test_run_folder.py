@@ -14,8 +14,8 @@ from models import contents, make_model, save
 from charlm.errors import RequestError, TrainingError
 from charlm.model.folder import LEFTOVER_PREFIX
 from train.config import TrainConfig
-from train.data import Text
-from train.encode import encode_text
+from train.data import Text, load_text
+from train.encode import Folding, encode_text
 from train.loop import fit
 from train.report import Report
 from train.run_folder import FolderLock, find_begun_run, free_name
@@ -143,3 +143,12 @@ def test_a_run_that_was_begun_before_there_was_a_warm_up_goes_on(tmp_path):
     assert len(resumed["epochs"]) == 2 and resumed["run"]["warm_up"] == 0
     with pytest.raises(RequestError, match="holds a run with --warm-up 0.0, not with --warm-up 0.5"):
         fit(TEXT, tmp_path / "out", replace(CONFIG, epochs=3, warm_up=0.5), Report(), resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_of_a_folded_text_is_not_resumed_with_another_folding(tmp_path):
+    (tmp_path / "text.txt").write_text("The Cat sat on The Mat.\n" * 40, encoding="utf-8")
+    folded, plain = (load_text(str(tmp_path / "text.txt"), folding=Folding(lowercase=each)) for each in (True, False))
+    fit(folded, tmp_path / "out", CONFIG, Report())
+    with pytest.raises(RequestError, match="holds a run with --lowercase, not without --lowercase; resume with"):
+        fit(plain, tmp_path / "out", replace(CONFIG, epochs=2), Report(), resume=True)
