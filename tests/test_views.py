@@ -578,6 +578,23 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
     visitor.generate(60)
     assert visitor.text("output-a") == CharLM.from_pretrained(rnn).generate("ROMEO:\n", 60, seed=5)
 
+    # it stays on offer when Back has opened another view, and when an address with it is opened again
+    for name in ("Learn", "Train"):
+        visitor.choose_view(name)
+        visitor.wait_until("(view) => location.search.startsWith(`?view=${view}`)", arg=name.lower())
+    visitor.page.go_back()
+    learn = visitor.page.get_by_role("tab", name="Learn", exact=True)
+    learn.and_(visitor.page.locator("[aria-selected=true]")).wait_for()
+    visitor.page.locator("#learn-models").get_by_label("ada/prose").check()
+    visitor.wait_for_words("loss-curves", "ada/prose, validation")
+    visitor.choose_view("Look inside")
+    visitor.choose("inspect-model", "ada/prose")
+    visitor.wait_for_words("seen-a", "ada/prose")
+    visitor.open(visitor.page.url)
+    visitor.wait_for_words("seen-a", "ada/prose")
+    visitor.choose("colour", DIFFERENCE)
+    visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'difference'")
+
     other.page.locator("#model-a input").click()  # who loaded it is the only one to see it
     other.page.get_by_role("option").first.wait_for()
     assert other.page.get_by_role("option").all_inner_texts() == ["✓\nshakespeare-lstm"]

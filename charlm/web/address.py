@@ -52,6 +52,12 @@ class Address:
     inside: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def models(self) -> list[str]:
+        """The names of the models that it holds."""
+        written = self.settings.models if self.settings else ()
+        return [*written, *self.learn.get("models", []), *(self.inside[side] for side in SIDES if side in self.inside)]
+
 
 def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
     """Read the parameters of an address."""

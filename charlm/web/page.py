@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -62,12 +62,15 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
             lesson_panel(lesson, registry.names, elem_classes="unseen")
         pickers: list[Picker] = [*writing.pickers, learning.models, *looking.pickers]
 
-        # 2) the events that concern several views
-        _offer_new_models(registry, [*new_models, training.trained], training.write, pickers, writing.change_prompts)
+        # 2) the events that concern several views; the names of the visitor's own models are in a component, since a
+        # gr.State would hold a connection open for each visitor
+        visitor_models = gr.JSON([], visible=False)
+        added = [*new_models, training.trained]
+        _offer_new_models(registry, added, training.write, visitor_models, pickers, writing.change_prompts)
         sizes = [str(value) for _, value in training.fields.size.choices]
         address_fields = [
             _page_fields(registry, notices, tabs),
-            _write_fields(registry, pickers, writing),
+            _write_fields(registry, writing),
             _view_fields(learning, LEARN_FIELDS, lambda address: address.learn),
             _view_fields(looking, INSIDE_FIELDS, lambda address: _with_text(address.inside, registry)),
             _view_fields(
@@ -76,7 +79,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
                 lambda address: _with_example(address.train, sizes),
             ),
         ]
-        _open_address(page, registry, address_fields)
+        _open_address(page, registry, visitor_models, pickers, address_fields)
         _keep_in_address("learn", LEARN_FIELDS, learning)
         _keep_in_address("train", TRAIN_FIELDS, training.fields)
 
@@ -92,21 +95,19 @@ def _offer_new_models(
     registry: ModelRegistry,
     new_models: list[gr.Textbox],
     write: gr.Button,
+    visitor_models: gr.JSON,
     pickers: list[Picker],
     change_prompts: dict[str, Any],
 ) -> None:
     """Let a visitor choose in all views the models that they loaded or trained.
 
     new_models: hidden fields, each of which takes the name of a new model. write: a button that goes to the view
-    *Write* with the model of the last of them as model A. change_prompts: of WriteView.
+    *Write* with the model of the last of them as model A. visitor_models: their names. change_prompts: of WriteView.
     """
-    # their names, in a component: a gr.State would hold a connection open for each visitor
-    visitor_models = gr.JSON([], visible=False)
 
     def offer(name: str, before: object) -> list[Any]:
         """Add the new model to all pickers and choose it in the first one, model A."""
-        names = [*(before if isinstance(before, list) else []), name]
-        known = list(dict.fromkeys(each for each in names if each in registry))
+        known = _own_models(registry, before, [name])
         choices = [*registry.names, *known]
         others = [gr.update(choices=choices)] * (len(pickers) - 1)
         return [known, gr.update(choices=choices, value=name), *others]
@@ -117,6 +118,12 @@ def _offer_new_models(
     chosen = write.click(offer, [new_models[-1], visitor_models], [visitor_models, *pickers], **QUIET)
     chosen.then(**change_prompts)
     chosen.then(None, js="() => charlm.openView('write')", **QUIET)
+
+
+def _own_models(registry: ModelRegistry, before: object, named: Iterable[str]) -> list[str]:
+    """Return the names of a visitor's models: those of `before`, as a browser sent it, and those of other names."""
+    names = [*(before if isinstance(before, list) else []), *named]
+    return list(dict.fromkeys(name for name in names if name in registry and name not in registry.names))
 
 
 @dataclass(frozen=True)
@@ -137,23 +144,19 @@ def _page_fields(registry: ModelRegistry, notices: gr.HTML, tabs: gr.Tabs) -> _A
     return _AddressFields([notices, tabs], updates)
 
 
-def _write_fields(registry: ModelRegistry, pickers: list[Picker], writing: write.WriteView) -> _AddressFields:
-    """Return the fields of *Write*, and the pickers of all views, which offer the models that an address names."""
+def _write_fields(registry: ModelRegistry, writing: write.WriteView) -> _AddressFields:
     offered = [writing.examples.offered, *writing.examples.buttons]
 
     def updates(address: Address) -> list[Any]:
         settings = address.settings
-        shared = [name for name in settings.models if name not in registry.names] if settings else []
-        # listed afresh: models may have come from the Hub since the page was built
-        choices = [gr.update(choices=[*registry.names, *shared])] * len(pickers)
         if settings is None:
             unchanged = gr.update()
-            return [*choices, *[unchanged] * len(FIELDS), None, *[unchanged] * len(offered)]
+            return [*[unchanged] * len(FIELDS), None, *[unchanged] * len(offered)]
         chosen = dict(zip(SIDES, settings.choices, strict=True))
         prompts = offer_prompts(shared_prompts(registry, *settings.models))
-        return [*choices, *settings.to_fields().values(), chosen, *prompts]
+        return [*settings.to_fields().values(), chosen, *prompts]
 
-    components = [*pickers, *writing.pickers, *writing.settings, writing.choices, *offered]
+    components = [*writing.pickers, *writing.settings, writing.choices, *offered]
     return _AddressFields(components, updates)
 
 
@@ -169,18 +172,31 @@ def _view_fields(
     return _AddressFields([getattr(owner, name) for name in names], updates)
 
 
-def _open_address(page: gr.Blocks, registry: ModelRegistry, fields: list[_AddressFields]) -> None:
-    """When the page is opened, show the view of its address and fill in what the address holds."""
+def _open_address(
+    page: gr.Blocks,
+    registry: ModelRegistry,
+    visitor_models: gr.JSON,
+    pickers: list[Picker],
+    fields: list[_AddressFields],
+) -> None:
+    """When the page is opened, show the view of its address and fill in what the address holds.
 
-    def open_page(parameters: str) -> list[Any]:
+    All pickers then offer the models of the visitor, and those that the address names.
+    """
+
+    def open_page(parameters: str, before: object) -> list[Any]:
         address = read_address(dict(parse_qsl(parameters, keep_blank_values=True)), registry)
-        return [update for each in fields for update in each.updates(address)]
+        own = _own_models(registry, before, address.models)
+        # listed afresh: models may have come from the Hub since the page was built
+        choices = [gr.update(choices=[*registry.names, *own])] * len(pickers)
+        return [own, *choices, *(update for each in fields for update in each.updates(address))]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
-    components = [component for each in fields for component in each.components]
+    inputs = [parameters, visitor_models]
+    components = [visitor_models, *pickers, *(component for each in fields for component in each.components)]
     for happens in (page.load, reopen.click):
-        opened = happens(for_page(open_page), parameters, components, js="() => charlm.address()", **QUIET)
+        opened = happens(for_page(open_page), inputs, components, js="(_, own) => charlm.address(own)", **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)
 
 

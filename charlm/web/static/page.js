@@ -155,9 +155,9 @@ function keep(view, names, values) {
   keepState(view, Object.fromEntries(names.map((name, place) => [name, words[place]])));
 }
 
-/** Return the parameters of the address, for the server to read. */
-async function address() {
-  return [(await readState()).toString()];
+/** Return the parameters of the address, for the server to read. own: the visitor's models, which it gets as they are. */
+async function address(own) {
+  return [(await readState()).toString(), own];
 }
 
 /** Inspect the text when *Look inside* is first opened, so that the view is not empty. */

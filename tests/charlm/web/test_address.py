@@ -27,6 +27,11 @@ def test_a_link_fills_in_what_it_was_made_of():
     assert list(settings.to_fields().values()) == ["two", "one", "ab\n<b>&", 300, 0.5, 0, 1.0, "12345678901234567890"]
 
 
+def test_an_address_names_the_models_of_its_view():
+    queries = [LINK, {"view": "learn", "models": "one,two"}, {"view": "inside", "b": "two"}, {"view": "train"}]
+    assert [read_address(query, REGISTRY).models for query in queries] == [["two", "one"], ["one", "two"], ["two"], []]
+
+
 @pytest.mark.parametrize("view", ["write", "learn", "inside", "train"])
 def test_an_address_may_name_a_view_alone(view):
     assert read_address({"view": view}, REGISTRY) == Address(view, None, [])
