@@ -146,6 +146,37 @@ def test_a_visitor_takes_part_in_the_writing_and_shares_it(app, visit):
         assert other.page.locator("#output-a .heat-text").bounding_box()["height"] > 150
 
 
+# Click Undo once both texts have 50 characters, from within the page: see CLICK_STOP in test_app.py.
+CLICK_UNDO = """() => {
+    const texts = ["a", "b"].map((side) => document.querySelector(`#output-${side} .heat-text`));
+    new MutationObserver((_, observer) => {
+        if (texts.some((text) => text.children.length < 50)) return;
+        observer.disconnect();
+        document.querySelector("#undo").click();
+    }).observe(document.body, { childList: true, subtree: true });
+}"""
+
+
+def test_undo_while_texts_are_written_ends_them_and_brings_back_those_before(app, visit):
+    lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
+    visitor = visit(app)
+    for elem_id, value in {"prompt": "JULIET:\n", "length": "40", "seed": "1"}.items():
+        visitor.fill(elem_id, value)
+    visitor.generate(40)
+    before = {side: visitor.text(f"output-{side}") for side in SIDES}
+    for elem_id, value in {"length": "5000", "seed": "2"}.items():
+        visitor.fill(elem_id, value)
+    visitor.page.evaluate(CLICK_UNDO)
+    with visitor.page.expect_request("**/gradio_api/cancel"):
+        visitor.page.locator("#generate").click()
+    assert {side: visitor.text(f"output-{side}") for side in SIDES} == before
+    visitor.page.locator("#redo").click()
+    begun = visitor.text("output-a")
+    assert 50 <= len(begun) < 5000 and begun == lm.generate("JULIET:\n", len(begun), seed=2)
+    visitor.page.locator("#undo").click()
+    assert {side: visitor.text(f"output-{side}") for side in SIDES} == before
+
+
 def test_a_link_whose_choices_cannot_be_applied_says_so(app, visit):
     lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
     query = "a=shakespeare-lstm&b=shakespeare-rnn&prompt=x&length=30&temperature=1&top_k=0&top_p=1&seed=1&fa=3.263a"

@@ -10,16 +10,17 @@ import { byId } from "./text.js";
 
     write: called with a panel, settings, the Heat of what stays and choices, to write the rest of a text.
     extend: called to write one symbol more. fail: called with an error. showed: called when another branch is shown.
+    end: called to end what still writes the texts, where stopping the panels does not.
     shown: the panel and the details of the character that is described, null if there is none. */
 export class Choices {
-  constructor(panels, { write, extend, fail, showed = () => {} }) {
-    Object.assign(this, { panels, write, extend, fail, showed, shown: null, wanted: null, isLooking: false });
+  constructor(panels, { write, extend, fail, showed = () => {}, end = () => {} }) {
+    Object.assign(this, { panels, write, extend, fail, showed, end, shown: null, wanted: null, isLooking: false });
     this.history = new BranchHistory();
     const onChoose = (symbol) => this.choose(symbol);
     this.alternatives = new Alternatives(byId("alternatives"), { onChoose, onLeave: () => this.leave() });
     this.drawn = new Drawn(byId("drawn"), { onChoose, onNext: () => this.next() });
     const onGo = (side, branch) => this.go(this.panels[side], branch);
-    this.branches = new Branches(byId("branches"), this.history, { onGo, onLeave: () => this.stop() });
+    this.branches = new Branches(byId("branches"), this.history, { onGo, onLeave: () => this.leaveBranch() });
   }
 
   /** Both models begin a text. */
@@ -124,6 +125,12 @@ export class Choices {
       panel.stop();
       this.keep(panel);
     }
+  }
+
+  /** Stop and keep the texts, so that what would still be written does not replace the branch that is shown next. */
+  leaveBranch() {
+    this.stop();
+    this.end();
   }
 
   /** Show another branch of a panel's text. */

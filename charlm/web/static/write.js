@@ -175,6 +175,7 @@ export function openWrite(hasText) {
     write: (text, run, before, forced) => text.write(run, before, forced),
     extend,
     fail: (error) => (choices.alternatives.line.textContent = sentence(error)),
+    end: () => byId("stop").click(), // which cancels the events
   });
   unknown = new UnknownMarks(byId("prompt").querySelector("textarea"), byId("unknown"), commonVocab);
   for (const side of "ab") modelChosen(byId(`model-${side}`).querySelector("input").value);
