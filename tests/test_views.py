@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path
+from threading import Event
 
 import pytest
 from browser import PATIENCE, ROOT, Visit, check_keyboard, serious_violations, text_fragment
@@ -568,8 +569,22 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
     visitor.page.get_by_text("Load a model from the Hub").click()
     visitor.fill("load-name", "ada")
     visitor.page.locator("#load-look").click()
+    # 1) of two that are chosen while the Hub keeps the page waiting, the second one is described
+    asked, released = Event(), Event()
+    hub.on("GET /api/models/ada/poems", lambda answer: (asked.set(), released.wait(PATIENCE), answer())[-1], times=1)
+    visitor.page.get_by_label("ada/poems").check()
+    assert asked.wait(PATIENCE)
     visitor.page.get_by_label("ada/prose").check()
+    released.set()
+    visitor.wait_for_words("load-card", "ada/prose, commit ")
     visitor.wait_for_words("load-card", "1.4372")  # its validation loss, before anything is downloaded
+    # 2) nothing of it stays when another one cannot be described
+    hub.repos["ada/poems"].private = True
+    visitor.page.get_by_label("ada/poems").check()
+    visitor.wait_for_words("load-card", "It cannot be loaded: ")
+    assert "1.4372" not in visitor.text("load-card") and not visitor.page.locator("#load-go").is_visible()
+    visitor.page.get_by_label("ada/prose").check()
+    visitor.wait_for_words("load-card", "1.4372")
     assert not any("/resolve/" in request.path for request in hub.requests)
     visitor.page.locator("#load-go").click()
     visitor.wait_for_words("about-a", "from the Hub, commit ")
@@ -578,7 +593,7 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
     visitor.generate(60)
     assert visitor.text("output-a") == CharLM.from_pretrained(rnn).generate("ROMEO:\n", 60, seed=5)
 
-    # it stays on offer when Back has opened another view, and when an address with it is opened again
+    # 3) it stays on offer when Back has opened another view, and when an address with it is opened again
     for name in ("Learn", "Train"):
         visitor.choose_view(name)
         visitor.wait_until("(view) => location.search.startsWith(`?view=${view}`)", arg=name.lower())

@@ -1,9 +1,11 @@
 """*Load a model from the Hub*: by name or by a search; figures of its card are shown before it is downloaded."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
+from charlm.errors import CharLMError
 from charlm.web.answers.load import MOST_BYTES, Downloader, describe, search
 from charlm.web.answers.write import LONGEST_MODEL_NAME
 from charlm.web.components import lines
@@ -25,23 +27,39 @@ def build(downloader: Downloader) -> gr.Textbox:
         found = gr.Radio([], label="Found on the Hub", visible=False, elem_id="load-found")
         described = lines(elem_id="load-card", elem_classes="reading")
         load = gr.Button("Load", variant="primary", visible=False, elem_id="load-go", size="md")
-        commit, loaded = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        # of the repository that is described, which may not be the one that was chosen last
+        name, commit = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        loaded = gr.Textbox(visible=False)
 
     def show(words: str) -> list[Any]:
         names = search(words)
         if len(names) != 1:
             message = [] if names else ["The Hub has no model of charlm that fits; try other words."]
-            return [gr.update(choices=names, value=None, visible=bool(names)), message, gr.update(visible=False), ""]
-        return [gr.update(choices=names, value=names[0], visible=True), *show_description(names[0])]
+            return [gr.update(choices=names, value=None, visible=bool(names)), *_describe_nothing(message)]
+        return [gr.update(choices=names, value=names[0], visible=True), *_describe(names[0])]
 
-    def show_description(name: str) -> list[Any]:
-        description = describe(name)
-        return [description.lines, gr.update(visible=description.fits), description.commit]
+    def choose(chosen: str) -> Iterator[list[Any]]:
+        yield _describe_nothing([])
+        try:
+            yield _describe(chosen)
+        except CharLMError as error:  # not raised, since Gradio would then drop a choice that was made meanwhile
+            yield _describe_nothing([f"It cannot be loaded: {error}."])
 
-    gr.on([look.click, wanted.submit], for_page(show), wanted, [found, described, load, commit], **QUIET)
-    found.input(for_page(show_description), found, [described, load, commit], **QUIET)
+    description = [described, load, name, commit]
+    gr.on([look.click, wanted.submit], for_page(show), wanted, [found, *description], **QUIET)
+    found.input(choose, found, description, trigger_mode="always_last", **QUIET)
     fetched = load.click(
-        for_page(downloader.load), [found, commit], loaded, show_progress="full", api_visibility="private"
+        for_page(downloader.load), [name, commit], loaded, show_progress="full", api_visibility="private"
     )
     fetched.success(for_page(downloader.report), loaded, described, **QUIET)
     return loaded
+
+
+def _describe(name: str) -> list[Any]:
+    """Return the card of a repository, and what *Load* then loads."""
+    found = describe(name)
+    return [found.lines, gr.update(visible=found.fits), name, found.commit]
+
+
+def _describe_nothing(message: list[str]) -> list[Any]:
+    return [message, gr.update(visible=False), "", ""]
