@@ -473,7 +473,7 @@ def test_the_first_step_of_the_lesson_is_done_and_noticed(app, visit):
 
 
 class TestAddress:
-    def test_what_a_view_shows_is_in_the_address_and_back_and_a_link_show_it_again(self, app, visit):
+    def test_what_a_view_shows_is_in_the_address_and_back_and_a_link_show_it_again(self, app, visit, tmp_path):
         visitor = visit(app)
         visitor.choose_view("Learn")
         visitor.page.get_by_label("perplexity", exact=True).check()
@@ -499,6 +499,11 @@ class TestAddress:
             other.wait_for_words("loss-curves", "perplexity")
             other.wait_until("!document.getElementById('loss-curves').innerText.includes('shakespeare-gru')")
             assert other.page.locator("#views [role=tablist]").is_visible() == (address == link)
+        course = tmp_path / "course.html"
+        course.write_text(f"<!doctype html><title>A course</title>{code}", encoding="utf-8")
+        other.page.goto(course.as_uri())
+        other.page.frame_locator("iframe").locator("#loss-curves").get_by_text("perplexity").first.wait_for()
+        other.foreign.remove(course.as_uri())
         other.open(app + "/?view=inside")
         other.page.locator("#inspect-text textarea").fill("ROMEO:\nWhat light is this?\n")
         other.page.locator("#inspect").click()

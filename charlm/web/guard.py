@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from charlm.errors import RequestError
+from charlm.web.address import EMBEDDED
 from charlm.web.answers import completions
 from charlm.web.answers.write import LONGEST_MODEL_NAME
 from charlm.web.training.settings import LARGEST_TEXT
@@ -35,6 +36,8 @@ MOST_BODY_BYTES = 16_000_000  # of all bodies that are being received
 # Bytes that a body may have. In JSON a quotation mark or a line break takes two.
 SMALL_BODY, CALL_BODY, EVENT_BODY = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 150_000
 
+# The pages that may show this one in a frame.
+ANCESTORS = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
 SECURITY_HEADERS = {
     # Gradio's page contains inline scripts and styles and evaluates templates, so both have to be allowed. What a
     # script could do with what it finds is limited instead: it cannot send anything to another host.
@@ -49,13 +52,17 @@ SECURITY_HEADERS = {
             "object-src 'none'",
             "base-uri 'self'",
             "form-action 'self'",
-            "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
+            ANCESTORS,
         ]
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+# Of an address that shows a view alone, which any page may show in a frame: without accounts, a click to which another
+# page misleads a visitor gives nothing away. `*` would leave out pages from disk.
+POLICY = SECURITY_HEADERS["content-security-policy"]
+EMBEDDED_HEADERS = SECURITY_HEADERS | {"content-security-policy": POLICY.removesuffix(f"; {ANCESTORS}")}
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,8 @@ class Guard:
         elif scope["type"] == "http":
             self._open_requests += 1
             try:
-                await self._respond(self._without_prefix(scope), receive, Responder(send))
+                local = self._without_prefix(scope)
+                await self._respond(local, receive, Responder(send, _headers_of(local)))
             finally:
                 self._open_requests -= 1
         else:
@@ -354,15 +362,15 @@ class Receiver:
 
 
 class Responder:
-    """An ASGI `send` that adds SECURITY_HEADERS to each response."""
+    """An ASGI `send` that adds headers to each response."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+        self._send, self._headers = send, headers
 
     async def __call__(self, message: Message) -> None:
         """See the ASGI specification."""
         if message["type"] == "http.response.start":
-            ours = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+            ours = {name.encode(): value.encode() for name, value in self._headers.items()}
             theirs = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
             message = {**message, "headers": [*theirs, *ours.items()]}
         await self._send(message)
@@ -394,6 +402,12 @@ def read_root_path(text: str) -> str:
 def is_api_call(session: str) -> bool:
     """Tell whether a session belongs to a call of the API: Gradio names that after its event, and no other session."""
     return re.fullmatch("[0-9a-f]{32}", session) is not None
+
+
+def _headers_of(scope: Scope) -> Mapping[str, str]:
+    """Return the security headers for the response to a request."""
+    embedded = parse_qs(scope["query_string"].decode("latin-1")).get("embed", [""])[0]
+    return EMBEDDED_HEADERS if scope["path"] == "/" and embedded in EMBEDDED else SECURITY_HEADERS
 
 
 def _replay(body: bytearray, receive: Receive) -> Receive:

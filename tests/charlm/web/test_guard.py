@@ -266,6 +266,18 @@ def test_every_answer_has_the_headers_once_refusals_too():
     assert SECURITY_HEADERS["x-content-type-options"] == "nosniff"
 
 
+def test_any_page_may_show_a_view_alone_in_a_frame_and_nothing_else():
+    def policy(target, root_path=""):
+        _, headers, _ = ask("GET", target, guard=make_guard(Behind(), root_path))
+        return headers[b"content-security-policy"].decode()
+
+    limited = SECURITY_HEADERS["content-security-policy"]
+    for target in ("/?embed=write", "/?embed=learn&models=one", "/?a=one&embed=inside"):
+        assert policy(target) == policy(f"/demo{target}", "/demo") == limited.partition("; frame-ancestors")[0]
+    for target in ("/", "/?embed=train", "/?embed=", "/?embed=train&embed=write", "/config?embed=write"):
+        assert policy(target) == limited
+
+
 def test_who_comes_when_the_server_is_about_to_end_is_refused_and_who_reads_may_go_on():
     guard = make_guard(Behind())
     guard.is_closing = True
