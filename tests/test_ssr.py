@@ -71,7 +71,7 @@ def test_the_limits_are_the_same(rendered):
         request = urllib.request.Request(f"{url}/gradio_api/queue/join", b" " * 2_000_000)
         with pytest.raises(urllib.error.HTTPError, match="413") as refused:
             urllib.request.urlopen(request)
-        assert "The body has more than" in json.load(refused.value)["detail"]
+        assert "This is more than the page takes" in json.load(refused.value)["detail"]
 
 
 def test_the_page_looks_the_same_and_writes_the_same(rendered, visit):

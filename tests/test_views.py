@@ -529,7 +529,8 @@ class TestAddress:
         assert other.text("train-text") == text != ""
         for label in ("CharGRU", "small: "):
             assert other.page.get_by_label(label).is_checked()
-        other.page.locator("#train-text textarea").press("x")  # a text of one's own is too long for an address
+        other.page.locator("#train-text textarea").focus()
+        other.page.keyboard.insert_text("x")  # as if pasted: a text of one's own is too long for an address
         other.wait_until("location.search === '?view=train&cell=gru&size=small&minutes=2'")
 
 
@@ -651,10 +652,18 @@ class TestTrain:
         visitor.page.locator("#train-file input").set_input_files(text)
         visitor.wait_for_words("train-file", "verse.txt: 4,680 characters")
         visitor.wait_until("document.querySelector('#train-text textarea').value.length === 4680")
+        file = "document.querySelector('#train-file input').value"
+        assert visitor.page.evaluate(file).endswith("verse.txt")
+        visitor.page.get_by_role("button", name="Tales").click()  # the text is no longer that of the file
+        visitor.wait_until("!document.getElementById('train-file').innerText.includes('verse.txt')")
+        assert visitor.page.evaluate(file) == ""
+        visitor.page.locator("#train-file input").set_input_files(text)
+        visitor.wait_until("document.querySelector('#train-text textarea').value.length === 4680")
         play = make_text("play")
         visitor.page.locator("#train-text textarea").evaluate(DROP, ["My verse.txt", play])
         visitor.wait_for_words("train-file", f"My verse.txt: {len(play):,} characters")
         visitor.wait_until("(n) => document.querySelector('#train-text textarea').value.length === n", arg=len(play))
+        assert visitor.page.evaluate(file) == ""  # it holds no file, since another one was dropped
         visitor.fill("train-minutes", "9")
         visitor.page.locator("#train-go").click()
         visitor.page.get_by_text("the number of minutes is 9.0; it must be from 1.0 to 5.0").first.wait_for()
@@ -689,6 +698,7 @@ class TestTrain:
         visitor.wait_for_words(
             "train-changed", "Changed since: text, cell. The results below are those of the training before"
         )
+        visitor.wait_until("!document.getElementById('train-file').innerText.includes('My verse.txt')")
 
         # 3) it is paused while another visitor waits, and goes on at another learning rate
         visitor.page.locator("#train-pause").click()
@@ -735,6 +745,7 @@ class TestTrain:
 
         # 5) it writes, for this visitor alone
         visitor.page.locator("#train-write").click()
+        assert "It is model A of Write, and can be chosen in the other views." in visitor.text("train-status")
         visitor.wait_for_words("about-a", "trained on this page")
         for elem_id, value in {"prompt": "the ", "seed": "1", "length": "40"}.items():
             visitor.fill(elem_id, value)

@@ -184,14 +184,14 @@ def progress_line(value: dict[str, Any], **kwargs: Any) -> gr.HTML:
 def text_file(label: str, most_bytes: int, drop: str = "", **kwargs: Any) -> gr.HTML:
     """Return a field for a text file; its value is `{name, text}`, and a new file sends `change`.
 
-    The browser reads the file, so that the server takes no uploads. drop: the selector of an element on which a file
-    may be dropped, too.
+    The browser reads the file, so that the server takes no uploads. drop: the selector of a field for text, on which a
+    file may be dropped, too. What is typed or pasted there sends `input`: a Textbox of Gradio tells of keys alone.
     """
     template = f"""<label class="file-field">{escape(label)} <input type="file" accept="text/*,.txt,.md"></label>
         <div class="file-line hint" role="status"></div>"""
     return _component(
         template,
-        f"charlm.textFile(element, props, trigger, {most_bytes}, {json.dumps(drop)}); // sends 'change'",
+        f"charlm.textFile(element, props, trigger, {most_bytes}, {json.dumps(drop)}); // sends 'change', 'input'",
         value={},
         **kwargs,
     )

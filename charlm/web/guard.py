@@ -35,6 +35,8 @@ MOST_FUNCTION_CALLS = 16  # that run at a time, of functions of components, whic
 MOST_BODY_BYTES = 16_000_000  # of all bodies that are being received
 # Bytes that a body may have. In JSON a quotation mark or a line break takes two.
 SMALL_BODY, CALL_BODY, EVENT_BODY = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 150_000
+# Only a text that a visitor has pasted makes the body of an event so large.
+TEXT_TOO_LARGE = f"This is more than the page takes ({LARGEST_TEXT / 1e6:g} MB of text): use a part of it."
 
 # The pages that may show this one in a frame.
 ANCESTORS = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
@@ -72,7 +74,7 @@ class Route:
     methods: separated by spaces.
     paths: a regular expression for the whole path. Its group `name` is an endpoint of the API, its group `session` the
         session whose results are read.
-    largest_body: in bytes.
+    largest_body: in bytes. too_large: what is said of one that is larger, if not just that.
     reads_results: whether the response is a stream of the results of events.
     has_argument_list: whether the body has the arguments as a list, `data`.
     calls_function: whether the body names a function of a component, which a script of the page asks without the queue.
@@ -83,6 +85,7 @@ class Route:
     methods: str
     paths: str
     largest_body: int = 0
+    too_large: str = ""
     reads_results: bool = False
     has_argument_list: bool = False
     calls_function: bool = False
@@ -102,7 +105,7 @@ ROUTES = [
         Route("GET HEAD", rf"{API}/file=/?([^/\n]{{1,255}}/)*[0-9a-f]{{64}}/my-model\.(zip|html)"),
         Route("GET", rf"{API}/queue/data", reads_results=True),
         Route("GET", rf"{API}/call/(v2/)?{WORD}/(?P<session>{WORD})", reads_results=True),
-        Route("POST", rf"{API}/queue/join", EVENT_BODY, has_argument_list=True),
+        Route("POST", rf"{API}/queue/join", EVENT_BODY, TEXT_TOO_LARGE, has_argument_list=True),
         Route("POST", rf"{API}/call/(?P<name>{WORD})/?", CALL_BODY, has_argument_list=True),
         Route("POST", rf"{API}/call/v2/(?P<name>{WORD})/?", CALL_BODY),
         Route("POST", rf"{API}/component_server/?", CALL_BODY, calls_function=True),
@@ -179,7 +182,7 @@ class Guard:
         receiver = Receiver(receive)
         try:
             route, match = self._find_route(scope)
-            async with self._receive_body(scope, receiver, route.largest_body) as body:
+            async with self._receive_body(scope, receiver, route) as body:
                 if not route.writes_completions:
                     self._check_body(route, match, body)
                     if route.calls_function:
@@ -213,12 +216,14 @@ class Guard:
         return route, match
 
     @asynccontextmanager
-    async def _receive_body(self, scope: Scope, receive: Receive, largest: int) -> AsyncIterator[bytearray]:
+    async def _receive_body(self, scope: Scope, receive: Receive, route: Route) -> AsyncIterator[bytearray]:
         """Receive the whole body of a request, and count its bytes while the block runs.
 
         Raises RefusedError for a body that is too large, too slow, or cut off.
         """
-        too_large = RefusedError(413, f"The body has more than the {largest:,} bytes that are taken here.")
+        largest = route.largest_body
+        in_bytes = f"The body has more than the {largest:,} bytes that are taken here."
+        too_large = RefusedError(413, route.too_large or in_bytes)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > largest:
             raise too_large

@@ -79,7 +79,24 @@ function textFile(element, props, trigger, mostBytes, drop) {
     }
   };
   input.addEventListener("change", () => read(input.files[0]));
-  if (drop) takeDrops(drop, read);
+  input.addEventListener("click", () => (input.value = "")); // else the same file could not be chosen again
+  const readDropped = (file) => {
+    input.value = "";
+    read(file);
+  };
+  if (!drop) return;
+  takeDrops(drop, readDropped);
+  document.addEventListener("input", ({ target }) => {
+    if (!target.closest?.(drop)) return;
+    forgetFile(element);
+    trigger("input");
+  });
+}
+
+/** Show no file in a field: the text that it has read was replaced. */
+function forgetFile(field) {
+  field.querySelector("input").value = "";
+  field.querySelector(".file-line").textContent = "";
 }
 
 /** Let files be dropped on the element of a selector, which may come later. read: is given the first file. */
@@ -235,6 +252,7 @@ window.charlm = {
   lesson: (value) => (lesson = value),
   inside: insideStage,
   isOpen: () => isOpen,
+  forgetFile: (id) => forgetFile(document.getElementById(id)),
   textFile, stopAll, stopped, shown, changes, setPace: paceTexts, save, savePicture, link,
   setView, openView, keep, address, opened,
 };

@@ -10,10 +10,12 @@ from charlm.web.components import curves, heat_text, progress_line, samples, tex
 from charlm.web.errors import QUIET
 from charlm.web.models import ModelRegistry
 from charlm.web.training import texts
-from charlm.web.training.settings import DEFAULT_MINUTES, LARGEST_TEXT, PRESETS, TIMED, TIMED_LABEL
+from charlm.web.training.settings import DEFAULT_MINUTES, LARGEST_TEXT, PRESETS, SHORTEST_TEXT, TIMED, TIMED_LABEL
 
 # JavaScript of an event: text, text_name and example, when a file is chosen.
 READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '', '']"
+# JavaScript of another, when a text to try was chosen: the text is no longer that of the file.
+FORGET = "(example) => { if (example) charlm.forgetFile('train-file'); }"
 
 
 class Fields(NamedTuple):
@@ -100,7 +102,7 @@ def _lay_out_text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
     """
     text = gr.Textbox(
         label="Text",
-        info="From 10,000 characters on; with 100,000, a model learns words and lines.",
+        info=f"At least {SHORTEST_TEXT:,} characters; from about 100,000 on, a model learns words and lines.",
         placeholder="Paste a text, or drop a file here.",
         lines=4,
         max_lines=4,
@@ -112,10 +114,11 @@ def _lay_out_text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
         for kind in texts.KINDS:
             button = gr.Button(texts.title(kind), size="sm", min_width=60, elem_classes="example")
             button.click(lambda kind=kind: (texts.make_text(kind), kind, kind), None, source, **QUIET)
-    text.input(None, None, example, js="() => ''", **QUIET)
     limit = f"or a file, up to {LARGEST_TEXT / 1e6:g} MB:"
     file = text_file(limit, LARGEST_TEXT, drop="#train-text", elem_id="train-file")
     file.change(None, file, source, js=READ, **QUIET)
+    file.input(None, None, example, js="() => ''", **QUIET)
+    example.change(None, example, None, js=FORGET, **QUIET)
     return text, text_name, example
 
 
