@@ -7,6 +7,7 @@ import { byId, make, makeCard, readable, save } from "./components/text.js";
 import { models, published, reading, whenAdded } from "./models.js";
 
 const SHOWN_FIRST = 3; // models
+const UNREAD = "What the curves of this model show was not worked out, since it was loaded after the page was made.";
 const COLUMNS = ["epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second"];
 
 /** Return a radio button or a checkbox with its label. */
@@ -42,7 +43,8 @@ function readingOf(shown) {
   });
   const texts = new Set(); // two pairs may say the same, for example that their losses can't be compared
   const others = compared.filter(({ text }) => !texts.has(text) && texts.add(text));
-  return [...shown.flatMap(({ name }) => reading.own[name] ?? []), ...others];
+  const own = ({ name }) => reading.own[name] ?? [{ model: name, text: UNREAD, places: [] }];
+  return [...shown.flatMap(own), ...others];
 }
 
 /** Return the losses that others published, if all these models were measured on the same text as they. */

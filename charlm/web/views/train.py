@@ -160,7 +160,7 @@ def _show_progress(progress: Progress, problem: str) -> list[Any]:
     """Return the values of `Results` that a running training has. problem: why its model cannot be downloaded."""
     message = progress.message + problem
     if progress.result is not None and progress.result.lm is not None:
-        message += ". It is model A of the other views now."
+        message += ". It is model A of Write, and can be chosen in the other views."
     written = [{"epoch": each["epoch"], "loss": each["val_loss"], "text": each["sample"]} for each in progress.epochs]
     share = progress.share if progress.state in ("running", "paused") else None
     return [

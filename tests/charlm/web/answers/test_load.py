@@ -48,7 +48,9 @@ def test_the_commit_that_was_described_is_loaded_though_there_is_a_newer_one(ada
 def test_a_model_with_a_damaged_record_is_loaded_and_the_record_named(ada, registry):
     downloader = Downloader(registry, "cpu")
     downloader.load("ada/poems")
-    assert downloader.report("ada/poems") == ["ada/poems is loaded, and chosen as model A."]
+    assert downloader.report("ada/poems") == [
+        "ada/poems is loaded: it is model A of Write, and can be chosen in the other views."
+    ]
     card, files = "ada/verses", ada.repos["ada/poems"].files
     ada.add_repo(card, files | {"history.json": b"{}"})
     downloader.load(card)
