@@ -21,6 +21,7 @@ def test_two_bundled_models_write_side_by_side(app, visit):
     assert "CharLSTM 2×512 · 4,269,121 parameters" in visitor.text("about-a")
     assert "CharRNN 2×512 · 1,117,249 parameters" in visitor.text("about-b")
     assert "bundled" in visitor.text("about-a")
+    assert visitor.page.locator("footer").inner_text().strip() == "Use via API or MCP"
     visitor.fill("seed", "1")
     visitor.generate(500)
     assert len(visitor.text("output-a")) == len(visitor.text("output-b")) == 500

@@ -137,8 +137,8 @@ def _written(lm: CharLM, card: dict[str, str], settings: WriteSettings) -> dict[
 def kept(registry: ModelRegistry, names: object) -> list[str]:
     """Return a sentence about each model that can write after some of its epochs."""
     return [
-        f"{model.name} has kept epochs {list_epochs(model.epochs)}: there it writes now, with the prompt, the "
-        "seed and the settings of Write, and its best epoch beside it."
+        f"{model.name} has checkpoints of epochs {list_epochs(model.epochs)}: at these it writes a new text with "
+        "the prompt, the seed and the settings of Write, beside one by its best epoch."
         for model in registry.choose(names, MOST_MODELS)
         if model.epochs and not record_fault(model)
     ]

@@ -49,7 +49,7 @@ class Preset:
 
 # What the visitor may choose in place of a preset, on the CPU: the size that `fit --minutes` finds for their minutes.
 # A borrowed GPU is lent for a time that has to be known before anything can be measured on it.
-TIMED, TIMED_LABEL = "time", "what learns most in the minutes below"
+TIMED, TIMED_LABEL = "time", "the best size for a given time"
 FEWEST_MINUTES, DEFAULT_MINUTES = 1.0, 2.0
 
 PRESETS = {

@@ -12,7 +12,7 @@ from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
 COLOURS = [SURPRISAL, DIFFERENCE]
-COLOUR_HINT = "or a unit: hidden 0:17; its gate: f 0:17; of model B: B f 0:17"
+COLOUR_HINT = "or type a unit, LAYER:UNIT: hidden 0:17; its forget gate: f 0:17; in model B: B f 0:17"
 COMPARED_FIRST = 2  # models
 
 # JavaScript of the events, see static/page.js. A unit is looked at in what is shown, which the fields may not hold now.

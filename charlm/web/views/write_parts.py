@@ -58,7 +58,7 @@ def make_prompt(prompts: Sequence[str]) -> tuple[gr.Textbox, Examples]:
     prompt = gr.Textbox(
         value=prompts[0] if prompts else "",
         label="Prompt",
-        placeholder="empty: a new line",
+        placeholder="If empty, the text begins on a new line",
         lines=3,
         max_lines=8,
         max_length=LONGEST_PROMPT,

@@ -279,7 +279,7 @@ def test_the_page_says_which_epochs_were_kept_and_passes_the_settings_of_write(r
     kept, plain = names(registry)
     assert learn.kept(registry, [plain]) == []
     (said,) = learn.kept(registry, [kept, plain])
-    assert said.startswith(f"{kept} has kept epochs 1, 3: there it writes now")
+    assert said.startswith(f"{kept} has checkpoints of epochs 1, 3: at these it writes a new text")
 
     async def build():
         return build_page(registry, "cpu")
