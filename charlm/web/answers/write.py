@@ -239,6 +239,13 @@ def gather_updates(pieces: Iterable[T]) -> Iterator[list[T]]:
     yield update
 
 
+def link_label(*heats: object) -> str:
+    """Return what a link to texts, as a browser sent them, is called: it opens LONGEST_TEXT characters at most."""
+    texts = [heat.get("text") for heat in heats if isinstance(heat, dict)]
+    is_cut = any(isinstance(text, str) and len(text) > LONGEST_TEXT for text in texts)
+    return "A link to these texts" + (f" (their first {LONGEST_TEXT:,} characters)" if is_cut else "")
+
+
 def check_stops(stop: object) -> tuple[str, ...]:
     """Return the stop strings of a request as `check_stop` does. Raises RequestError if they are too many, too."""
     stops = check_stop(stop)

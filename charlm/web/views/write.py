@@ -178,7 +178,11 @@ def _connect(
     shown = temperatures.button.click(lambda: gr.update(visible=True), None, temperatures.column, **QUIET)
     fill = shown.then(for_page(write_at_temperatures), fields, temperatures.panels, **QUIET)
     actions.stop.click(None, cancels=[run, more, one, *branches, fill], js=STOP, **QUIET)
-    reveal = actions.share.click(lambda: gr.update(visible=True), None, actions.link, **QUIET)
+
+    def show_link(*heats: object) -> Any:
+        return gr.update(visible=True, label=answers.link_label(*heats))
+
+    reveal = actions.share.click(show_link, texts, actions.link, **QUIET)
     reveal.then(None, [texts[0], *fields], actions.link, js=LINK, **QUIET)
     for event in (run, more, one, *branches):
         event.then(None, js=ENDED, **QUIET)

@@ -17,6 +17,7 @@ from charlm.web.answers.write import (
     SEED_DIGITS,
     SIDES,
     TEMPERATURES,
+    link_label,
 )
 from charlm.web.components import cut_line, heat_text, server_function, written_line, written_text
 from charlm.web.errors import QUIET, for_page
@@ -96,7 +97,7 @@ def make_actions() -> Actions:
         stop = gr.Button("Stop", elem_id="stop", size="md")
         more = gr.Button("Continue", elem_id="continue", size="md")
         share = gr.Button("Share", elem_id="share", size="md")
-    link = gr.Textbox(label="A link to these texts", buttons=["copy"], visible=False, elem_id="link")
+    link = gr.Textbox(label=link_label(), buttons=["copy"], visible=False, elem_id="link")
     return Actions(generate, stop, more, share, link)
 
 

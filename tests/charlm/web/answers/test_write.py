@@ -328,6 +328,12 @@ def test_a_choice_that_the_model_does_not_know_is_refused_by_name():
         branch(CUTTABLE, 1, [[1, "x"]])
 
 
+def test_a_link_to_a_text_that_was_continued_beyond_its_bounds_says_how_much_of_it_it_opens():
+    whole, longer = {"text": "é" * LONGEST_TEXT}, {"text": "é" * (LONGEST_TEXT + 1)}
+    assert writing.link_label(whole, {}) == writing.link_label(None, 5, {"text": 7}) == "A link to these texts"
+    assert writing.link_label({}, longer) == "A link to these texts (their first 5,000 characters)"
+
+
 def test_one_click_has_both_models_at_three_temperatures():
     heats = list(writing.write_at_temperatures(make_registry(), settings(prompt="ab", length=25, temperature=0.3)))[-1]
     expected = [lm.generate("ab", 25, temperature, seed=7) for temperature in TEMPERATURES for lm in (LSTM, RNN)]
