@@ -322,6 +322,10 @@ class TestInside:
             page.locator(f"#{elem_id} .bar-row").first.wait_for()
             below = "(id) => document.querySelector(`#${id} .inside-influence`).getBoundingClientRect().bottom"
             assert page.evaluate(below, elem_id) <= 720
+        for elem_id, other, top in (("seen-a", "seen-b", 60), ("seen-b", "seen-a", 0)):  # the texts scroll together
+            page.locator(f"#{elem_id} .heat-text").evaluate("(text, top) => (text.scrollTop = top)", top)
+            scrolled = "([id, top]) => document.querySelector(`#${id} .heat-text`).scrollTop === top"
+            visitor.wait_until(scrolled, arg=[other, top])
         # 2) the pointer in one text and the keys in the other explain a character in both
         page.locator("#seen-a .heat-text span").nth(234).hover()
         check(234)

@@ -68,6 +68,13 @@ class InsideText {
   }
 }
 
+/** Scroll a text to where another one was scrolled, so that lines of the same place stand side by side. */
+function scrollAlike(text, other) {
+  const isAtEnd = text.scrollTop + text.clientHeight >= text.scrollHeight - 1;
+  if (isAtEnd && other.scrollTop > text.scrollTop) return; // the other one was made lower, and has farther to go
+  other.scrollTop = text.scrollTop;
+}
+
 /** All that the view shows.
 
     server: the functions `influence` and `pattern` of charlm/web/answers/inside.py.
@@ -81,6 +88,8 @@ class InsideStage {
       const callbacks = { onPoint: (place) => this.point(place, number), onHold: (place) => this.hold(place, number) };
       return new InsideText(find(`seen-${letter}`), letter, (...all) => server.influence(...all), callbacks);
     });
+    const texts = this.sides.map(({ text }) => text.text);
+    texts.forEach((text, number) => text.addEventListener("scroll", () => scrollAlike(text, texts[1 - number])));
     find("seen").addEventListener("keydown", ({ key }) => {
       if (key !== "Escape") return;
       for (const { text } of this.sides) text.hold(-1); // in the other text, too
