@@ -18,6 +18,7 @@ from train.deploy import deploy
 
 WEIGHTS = "model.safetensors"
 PROMPT, SEED, LENGTH = "a bad ", "7", 60
+LOADED = "is loaded: it is model A of Write, and can be chosen in the other views."
 CELLS = {"ada/one": "lstm", "ada/two": "gru", "ada/three": "rnn"}
 MODELS = {name: make_model(cell) for name, cell in CELLS.items()}
 
@@ -223,7 +224,7 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     assert downloads(hub) == [] and serious_violations(visitor.page) == []
     visitor.page.locator("#load-go").click()
     name = f"ada/three@{commit[:7]}"
-    assert visitor.said_of_loading() == f"{name} is loaded, and chosen as model A."
+    assert visitor.said_of_loading() == f"{name} {LOADED}"
     visitor.write()
     assert visitor.written() == expected("ada/three", "ada/two")
     for shown in ("ada/one", name):  # the memory of a model that is not shown is freed
@@ -283,7 +284,7 @@ def test_without_the_hub_a_model_that_was_loaded_is_loaded_again(hub, visit):
     hub.hang_up(".*")
     for query in ("?model=ada/three", pinned):
         visitor = visit("/" + query)
-        assert "is loaded, and chosen as model A." in visitor.said_of_loading()
+        assert LOADED in visitor.said_of_loading()
     visitor = visit("/?model=ada/four")
     assert visitor.said_of_loading() == (
         "The Hub cannot be reached, and this browser has not kept ada/four: check the network and load it again."
@@ -332,7 +333,7 @@ def test_a_damaged_record_is_told_and_the_model_is_loaded_without_it(hub, visit)
     hub.repos["ada/three"].commit({"history.json": b"{}"})
     visitor = visit("/?model=ada/three")
     visitor.page.locator("#load-go").click()
-    assert "is loaded, and chosen as model A. history.json" in visitor.said_of_loading()
+    assert f"{LOADED} history.json" in visitor.said_of_loading()
 
 
 NO_NAME = "“{}” is not the name of a model on the Hub; write USER/NAME or USER/NAME@REVISION."

@@ -68,7 +68,8 @@ class LoadPanel {
       const entry = describeModel(this.found, lm);
       pinModel(entry.loadedAs);
       addModel(entry, lm);
-      this.end(`${entry.name} is loaded, and chosen as model A. ${lm.historyProblem ? sentence({ message: lm.historyProblem }) : ""}`);
+      const said = `${entry.name} is loaded: it is model A of Write, and can be chosen in the other views.`;
+      this.end(`${said} ${lm.historyProblem ? sentence({ message: lm.historyProblem }) : ""}`);
     } catch (error) {
       this.say(running.signal.aborted ? "" : sentence(error));
     }

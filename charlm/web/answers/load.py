@@ -92,7 +92,8 @@ class Downloader:
     def report(self, name: str) -> list[str]:
         """Say that a model is loaded, and what is wrong with its training record if something is."""
         fault = record_fault(self._registry[name])
-        return [f"{name} is loaded: it is model A of Write, and can be chosen in the other views.", *([fault] if fault else [])]
+        said = f"{name} is loaded: it is model A of Write, and can be chosen in the other views."
+        return [said, *([fault] if fault else [])]
 
 
 def _check_name(name: object) -> HubName:
