@@ -83,7 +83,7 @@ def build(registry: ModelRegistry) -> WriteView:
         with gr.Column(elem_classes="controls", scale=0, min_width=288):
             prompt, examples = make_prompt(shared_prompts(registry, *names))
             actions = make_actions()
-            settings, board = make_settings()
+            settings, compare = make_settings()
         with gr.Column(elem_classes="stage", scale=1):
             changed = lines(elem_classes="changed", elem_id="texts-changed")
             with gr.Row(elem_classes="sides"):
@@ -98,7 +98,7 @@ def build(registry: ModelRegistry) -> WriteView:
     changing = _change_prompts(registry, pickers, prompt, examples)
     view = WriteView(pickers, [prompt, *settings], gr.JSON(visible=False), examples, changing)
     gr.on([picker.input for picker in pickers], **changing)
-    temperatures = Temperatures(board, column, panels)
+    temperatures = Temperatures(compare, column, panels)
     run, fill = _connect(registry, view, actions, sides, temperatures)
     fields = [*view.pickers, *view.settings]
     for text, note, script, ends in (

@@ -115,7 +115,7 @@ def make_settings() -> tuple[list[gr.components.Component], gr.Button]:
     temperature = gr.Slider(
         0, HIGHEST_TEMPERATURE, DEFAULT_TEMPERATURE, step=0.05, label="Temperature", elem_id="temperature"
     )
-    board = gr.Button("Three temperatures", elem_id="board", size="sm", elem_classes="quiet")
+    compare = gr.Button("Three temperatures", elem_id="board", size="sm", elem_classes="quiet")
     colours = gr.Checkbox(True, label="Show surprisal as colour", elem_id="colours")
     with gr.Accordion("More settings", open=False):
         top_k = gr.Slider(0, LARGEST_TOP_K, 0, step=1, label="Top-k (0: all)", elem_id="top-k")
@@ -124,7 +124,7 @@ def make_settings() -> tuple[list[gr.components.Component], gr.Button]:
     # the browser alone uses these two
     pace.input(None, pace, None, js=f"(name) => charlm.setPace({json.dumps(PACES)}[name])", **QUIET)
     colours.input(None, colours, None, js="(on) => document.body.classList.toggle('plain-texts', !on)", **QUIET)
-    return [length, temperature, top_k, top_p, seed], board
+    return [length, temperature, top_k, top_p, seed], compare
 
 
 def make_side(letter: str, registry: ModelRegistry, name: str) -> Side:
