@@ -3,7 +3,9 @@
 import html
 import json
 import os
+import random
 import re
+import string
 import urllib.parse
 import urllib.request
 import zipfile
@@ -130,6 +132,30 @@ class TestWrite:
         for elem_id in ("output-a", "output-b", "prompt"):
             assert second.text(elem_id) == first.text(elem_id)
         assert "CharGRU" in second.text("about-b")
+
+    def test_a_link_holds_a_long_prompt_outside_its_query_and_one_that_is_too_long_for_it_is_told(self, app, visit):
+        visitor = visit(app)
+        prompt = SCENE[:1500]
+        for elem_id, value in {"prompt": prompt, "length": "30", "seed": "1"}.items():
+            visitor.fill(elem_id, value)
+        visitor.generate(30)
+        visitor.wait_until("location.hash.startsWith('#prompt=')")
+        assert len(visitor.page.evaluate("location.search")) < 200
+        visitor.page.locator("#share").click()
+        visitor.wait_until("document.querySelector('#link textarea, #link input')?.value.includes('#prompt=')")
+        other = visit(visitor.page.locator("#link").locator("textarea, input").input_value())
+        other.wait_for_text("output-a", 30)
+        assert (other.text("prompt"), other.text("output-a")) == (prompt, visitor.text("output-a"))
+
+        visitor.fill("prompt", "".join(random.Random(1).choices(string.ascii_letters, k=9000)))
+        visitor.page.locator("#generate").click()
+        visitor.wait_until("location.hash === '' && location.search.includes('seed=1')")
+        assert len(visitor.page.evaluate("location.search")) < 200
+        visitor.page.locator("#share").click()
+        said = "The prompt is too long for a link."
+        visitor.wait_until("(said) => document.querySelector('#link textarea, #link input')?.value === said", arg=said)
+        visitor.page.locator("#link-view summary").click()
+        visitor.page.get_by_text("The prompt is too long for a link, which opens without it.").wait_for()
 
     def test_a_link_that_cannot_be_opened_says_so(self, app, visit):
         visitor = visit(app + "/?view=write&a=nobody&b=nobody&prompt=x&length=9&temperature=1&top_k=0&top_p=1&seed=1")

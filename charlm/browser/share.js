@@ -6,13 +6,14 @@ import { byId } from "./components/text.js";
 
 /** Show a link to the text with these settings, and copy it where the browser allows it. */
 export async function showLink(settings) {
-  const { link, code } = await shareView("write", parametersOf(settings));
+  const { link, code, tooLong } = await shareView("write", parametersOf(settings));
   byId("shared").hidden = false;
   byId("link").value = link;
   byId("embed-code").value = code;
-  byId("share-hint").textContent = link.startsWith("file:")
+  const hint = link.startsWith("file:")
     ? "The link opens this file where it lies. Put the file on a web server, and others can open the link, too."
     : "Who opens it sees the same texts: they are written again, by the same models with the same seed.";
+  byId("share-hint").textContent = tooLong ? "The prompt is too long for a link, which opens without the texts." : hint;
   navigator.clipboard?.writeText(link).catch(() => {});
   byId("link").select();
 }

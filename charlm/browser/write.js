@@ -4,7 +4,7 @@ import { checkSettings, LONGEST_TEXT, parametersOf, readAddress } from "./addres
 import { changes } from "./components/changes.js";
 import { Choices } from "./components/choices.js";
 import { setPace } from "./components/heat.js";
-import { keepState } from "./components/state.js";
+import { keepState, readState } from "./components/state.js";
 import { byId, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
 import { nextPrompt, sharedPrompts } from "./examples.js";
@@ -252,9 +252,9 @@ export function openWrite(tell, settings) {
   view.chooseModels(DEFAULTS);
   byId("write-form").inert = false; // what is typed before would be replaced by the defaults
   if (settings) view.open(settings);
-  whenAdded(({ name }) => {
+  whenAdded(async ({ name }) => {
     for (const side of "ab") offerModels(byId(`model-${side}`), byId(`model-${side}`).value);
-    const { settings: shared, problem } = readAddress(new URLSearchParams(location.search)); // it may name that model
+    const { settings: shared, problem } = readAddress(await readState()); // it may name that model
     if (shared) return view.open(shared);
     view.chooseModels({ model_a: name });
     if (problem) tell(problem);

@@ -10,7 +10,8 @@ export function makeLinkMenu(element) {
   const link = makeField("A link to this view", "input", "view-link");
   const code = makeField("Code that shows it in another page", "textarea", "view-code");
   code.field.rows = 4;
-  body.append(link.label, code.label);
+  const note = make("p", "hint");
+  body.append(link.label, note, code.label);
   menu.append(make("summary", "", "Link"), body);
   menu.addEventListener("toggle", async () => {
     if (!menu.open) return;
@@ -18,6 +19,8 @@ export function makeLinkMenu(element) {
     link.field.value = shared.link;
     code.field.value = shared.code;
     code.label.hidden = !shared.code;
+    note.hidden = !shared.tooLong;
+    note.textContent = `The ${shared.tooLong} is too long for a link, which opens without it.`;
     link.field.select();
   });
   menu.addEventListener("keydown", (event) => {

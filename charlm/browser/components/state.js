@@ -1,21 +1,22 @@
 /* What a page shows, in its address: a link opens it again, and so do the browser's Back and Forward.
 
-   Each view keeps values under names of its own in the query. A text is kept in the fragment, compressed, which no
-   server sees; one that is too long for a link is left out. */
+   Each view keeps values under names of its own in the query. A text and a long prompt are kept in the fragment,
+   compressed, which no server sees; one that is too long for a link is left out. */
 
 export const EMBEDDED = ["write", "learn", "inside"]; // views that an address can show without the rest of the page
 
 const MOST_PACKED = 4000; // characters of a compressed text: longer links get cut on their way
 const MOST_TEXT = 400_000; // bytes of a text, however well it was compressed
+const MOST_PROMPT = 1000; // characters of a prompt in the query, encoded: servers refuse requests with long addresses
+const LONG = ["text", "prompt"]; // values that may be too long for a query
 const ALWAYS = ["__theme", "embed", "lesson", "model"]; // what stays in the address whichever view is shown
 
 const kept = {}; // by view, the values that its address has
 let view; // that is shown
 let pinnedModel; // the model that the address names, at the commit at which it was loaded
 
-/** Return the text of a fragment, "" if it has none or one that cannot be read. */
-async function unpack(hash) {
-  const packed = new URLSearchParams(hash.slice(1)).get("text") ?? "";
+/** Return a text that `pack` has packed, "" if it cannot be read. */
+async function unpack(packed) {
   try {
     const bytes = Uint8Array.from(atob(packed.replaceAll("-", "+").replaceAll("_", "/")), (each) => each.charCodeAt(0));
     const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw")).getReader();
@@ -33,6 +34,7 @@ async function unpack(hash) {
   }
 }
 
+/** Return a text as it can stand in a fragment, "" if it is too long. */
 async function pack(text) {
   if (typeof CompressionStream === "undefined") return "";
   const stream = new Blob([text]).stream().pipeThrough(new CompressionStream("deflate-raw"));
@@ -42,11 +44,14 @@ async function pack(text) {
   return packed.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
-/** Return the parameters of the address, with the text of its fragment as `text`. */
+/** Return the parameters of the address, with the texts of its fragment among them. */
 export async function readState() {
   const query = new URLSearchParams(location.search);
-  const text = location.hash ? await unpack(location.hash) : "";
-  if (text) query.set("text", text);
+  const packed = new URLSearchParams(location.hash.slice(1));
+  for (const name of LONG) {
+    const text = packed.has(name) ? await unpack(packed.get(name)) : "";
+    if (text) query.set(name, text);
+  }
   return query;
 }
 
@@ -56,23 +61,34 @@ export function viewOf(query) {
   return EMBEDDED.includes(embedded) ? embedded : (query.get("view") ?? "write");
 }
 
+/** Return whether a value stands in the fragment of an address. */
+function isPacked(name, value) {
+  return name === "text" || (name === "prompt" && new URLSearchParams({ value }).toString().length > MOST_PROMPT);
+}
+
 /** Return the address of a view with its values. A value that is null or undefined is left out. */
-export async function addressOf(name, values, always = ALWAYS) {
+async function addressOf(name, values, always = ALWAYS) {
   const address = new URL(location.href);
   const stays = [...address.searchParams].filter(([each]) => always.includes(each));
-  const { text, ...rest } = values;
-  const others = Object.entries({ view: name, ...rest }).filter(([, value]) => value != null);
-  address.search = new URLSearchParams([...stays, ...others]).toString();
+  const others = Object.entries({ view: name, ...values }).filter(([, value]) => value != null);
+  const short = others.filter((each) => !isPacked(...each));
+  address.search = new URLSearchParams([...stays, ...short]).toString();
   if (pinnedModel && address.searchParams.has("model")) address.searchParams.set("model", pinnedModel);
-  const packed = text ? await pack(text) : "";
-  address.hash = packed ? `text=${packed}` : "";
+  const fragment = new URLSearchParams();
+  for (const [each, value] of others) {
+    const packed = isPacked(each, value) ? await pack(value) : "";
+    if (packed) fragment.set(each, packed);
+  }
+  address.hash = fragment.toString();
   return address;
 }
 
 /** Keep values of a view: they are in the address while it is shown. */
 export async function keepState(name, values) {
-  kept[name] = { ...kept[name], ...values };
-  if (name === view) put(await addressOf(name, kept[name]), "replaceState");
+  const now = (kept[name] = { ...kept[name], ...values });
+  if (name !== view) return;
+  const address = await addressOf(name, now);
+  if (name === view && now === kept[name]) put(address, "replaceState"); // others may have come while a text was packed
 }
 
 /** Name the model that the address has loaded at its commit, there and in all links: the values of a view name it so,
@@ -88,7 +104,9 @@ export function pinModel(name) {
 export async function showState(name) {
   const isNew = view !== undefined && view !== name;
   view = name;
-  if (isNew) put(await addressOf(name, kept[name] ?? {}), "pushState");
+  if (!isNew) return;
+  const address = await addressOf(name, kept[name] ?? {});
+  if (name === view) put(address, "pushState");
 }
 
 /** Call a function with the parameters of the address when Back or Forward has changed it. */
@@ -119,7 +137,7 @@ function spaceAddress() {
 }
 
 /** Return an address as it is passed on: on a Space, that of its page on huggingface.co. */
-export function publicLink(address) {
+function publicLink(address) {
   const { search, hash } = address;
   return spaceAddress() ? spaceAddress() + search + hash : address.href;
 }
@@ -130,12 +148,17 @@ export function shareState() {
 }
 
 /** Return what shares a view with its values: `link` to it, and `code` that shows it alone in another page, "" if no
-    address does. */
+    address does.
+
+    tooLong: the name of the value that both lack, "" if they have all. */
 export async function shareView(name, values) {
-  const link = publicLink(await addressOf(name, values, ["model"]));
-  if (!EMBEDDED.includes(name)) return { link, code: "" };
+  const address = await addressOf(name, values, ["model"]);
+  const link = publicLink(address);
+  const isThere = (each) => address.searchParams.has(each) || address.hash.includes(`${each}=`);
+  const tooLong = LONG.find((each) => values[each] && !isThere(each)) ?? "";
+  if (!EMBEDDED.includes(name)) return { link, code: "", tooLong };
   const embedded = await addressOf(name, { embed: name, ...values }, ["model"]);
   embedded.searchParams.delete("view");
   const source = embedded.href.replaceAll("&", "&amp;").replaceAll('"', "%22");
-  return { link, code: `<iframe src="${source}" title="charlm" width="100%" height="640"></iframe>` };
+  return { link, code: `<iframe src="${source}" title="charlm" width="100%" height="640"></iframe>`, tooLong };
 }

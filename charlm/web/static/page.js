@@ -11,11 +11,10 @@ import { openLesson } from "../../browser/components/lesson.js";
 import { makeLinkMenu } from "../../browser/components/link.js";
 import { makeReading } from "../../browser/components/reading.js";
 import {
-  addressOf,
   EMBEDDED,
   keepState,
-  publicLink,
   readState,
+  shareView,
   showState,
   viewOf,
   whenReturned,
@@ -146,9 +145,11 @@ function paceTexts(charactersPerSecond) {
   heatTexts().forEach((text) => text.update());
 }
 
-/** Return the address that opens the page with these settings, and copy it if the browser allows. */
+/** Return the address that opens the page with these settings, and copy it if the browser allows; what is wrong if they
+    are too long for one. */
 async function link({ view, ...settings }) {
-  const address = publicLink(await addressOf(view, settings, []));
+  const { link: address, tooLong } = await shareView(view, settings);
+  if (tooLong) return `The ${tooLong} is too long for a link.`;
   await toClipboard(address);
   return address;
 }
@@ -172,7 +173,7 @@ function keep(view, names, values) {
   keepState(view, Object.fromEntries(names.map((name, place) => [name, words[place]])));
 }
 
-/** Return the parameters of the address, for the server to read. own: the visitor's models, which it gets as they are. */
+/** Return the parameters of the address for the server to read, and the visitor's models as they are. */
 async function address(own) {
   return [(await readState()).toString(), own];
 }

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import string
 import urllib.parse
@@ -621,6 +622,23 @@ class TestWrite:
         for name in ("output-a", "output-b"):
             assert other.text(name) == opened.text(name)
         assert other.page.locator("#prompt").input_value() == "Apple & <b>\n"
+
+        # a long prompt stands outside the query, and one that is too long for that in no link
+        opened.fill(prompt=SCENE[:1500], seed="3")
+        opened.generate(30)
+        opened.page.locator("#share").click()
+        opened.wait_until("document.getElementById('link').value.includes('#prompt=')")
+        link = opened.page.locator("#link").input_value()
+        assert "prompt" not in urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)
+        other = visit(exported, link)
+        other.wait_for("output-a", 30)
+        assert other.page.locator("#prompt").input_value() == SCENE[:1500]
+        assert other.text("output-a") == opened.text("output-a")
+        opened.fill(prompt="".join(random.Random(1).choices(string.ascii_letters, k=9000)))
+        opened.generate(30)
+        opened.page.locator("#share").click()
+        opened.wait_for_words("share-hint", "The prompt is too long for a link, which opens without the texts.")
+        assert "prompt" not in opened.page.locator("#link").input_value()
 
     def test_a_visitor_takes_part_in_the_writing_and_a_link_holds_the_choices(self, visit, exported, lms):
         opened, lm = visit(exported), lms["shakespeare-rnn"]
