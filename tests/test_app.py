@@ -193,7 +193,7 @@ def test_openais_client_streams_what_the_model_writes_as_it_is_written(app):
         (["nobody"], "there is no model 'nobody' here; choose one of shakespeare-lstm, shakespeare-rnn"),
         (["shakespeare-lstm", "", 0], "length is 0; it must be from 1 to 5,000"),
         (["shakespeare-lstm", "", 10, -1], "temperature is -1.0; it must be a finite number from 0"),
-        (["shakespeare-lstm", None], "the prompt must be a text"),
+        (["shakespeare-lstm", None], "prompt is None; it must be a string"),
         (["shakespeare-lstm", "", 10, 1, 0, 2], "top_p is 2.0; it must be from 0 to 1"),
     ],
 )

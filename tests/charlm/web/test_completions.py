@@ -258,7 +258,7 @@ DEEP = b'{"model": ' + b"[" * 5000 + b"]" * 5000 + b"}"
         (b'{"model": "small", "stop": [' + b'"a",' * 50_000 + b'"a"]}', 400, "stop must be at most 16 strings"),
         (b'{"model": "small", "prompt": [' + b'"",' * 50_000 + b'""]}', 400, "this asks for 50,001 texts"),
         (b'{"model": "small", "prompt": {"a": "b"}}', 400, "prompt is {'a': 'b'}; it must be a string"),
-        (b'{"model": {"a": []}}', 400, "the model must be a text"),
+        (b'{"model": {"a": []}}', 400, "model is {'a': []}; it must be a string"),
         (b'{"' + b"a" * 200_000 + b'": 1}', 400, "there is no argument 'aaaa"),
         (b'{"model": "small", "session_hash": "../.."}', 400, "there is no argument 'session_hash'"),
         (b" " * (CALL_BODY + 1), 413, "The body has more than the 256,000 bytes"),

@@ -209,7 +209,7 @@ SOUND = {"text": "ab", "shades": "00", "run": RUN | {"seed": "7"}}
         (SOUND | {"run": {}}, "seed"),
         (SOUND | {"run": RUN}, "seed"),
         (SOUND | {"run": RUN | {"seed": "7", "model_a": "nobody"}}, "there is no model 'nobody' here"),
-        (SOUND | {"run": RUN | {"seed": "7", "model_a": {}}}, "the model must be a text"),
+        (SOUND | {"run": RUN | {"seed": "7", "model_a": {}}}, "model is {}; it must be a string"),
         (SOUND | {"text": "a" * (LONGEST_CONTINUED + 1)}, "start a new one"),
     ],
 )
