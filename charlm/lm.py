@@ -496,8 +496,9 @@ class CharLM:
 
         The weights of single epochs that were kept are not written; the record names only those that the folder has.
 
-        Raises RequestError if the folder cannot be written, or has a damaged training record, which would be lost;
-        MissingPackageError without matplotlib, if the model has a record, whose curves are drawn.
+        Raises RequestError if the folder cannot be made, or has a damaged training record, which would be lost; OSError
+        if a file cannot be written, for example on a full disk; MissingPackageError without matplotlib, if the model
+        has a record, whose curves are drawn.
         """
         if not isinstance(folder, str | Path) or not str(folder):
             raise RequestError(f"folder is {show(folder)}; name a folder, or '.' for the current one")
@@ -513,12 +514,7 @@ class CharLM:
         history = name_kept(self.history, kept)
         card = model_card(self.config, history, self.write_samples() if samples is None else samples)
         picture = card_picture(self.config, history)
-        try:
-            write_model(folder, Model(self.config, self._weights, history), card, picture)
-        except OSError as error:
-            raise RequestError(
-                f"cannot write into {folder} ({error.strerror}); make room, or choose another folder"
-            ) from None
+        write_model(folder, Model(self.config, self._weights, history), card, picture)
 
     def write_samples(self) -> dict[float, str]:
         """Write samples for the model card, by temperature; none if the model's logits are not finite."""

@@ -132,7 +132,7 @@ def test_texts_are_ranked_by_perplexity(tmp_path, monkeypatch, capsys):
     assert [text for _, text in ranked] == ["The king is dead.", "To be, or not to be", "xqz jjj kk"]
     lm = CharLM.from_pretrained(LSTM)
     for perplexity, text in ranked:
-        assert float(perplexity) == pytest.approx(2.718281828 ** lm.score(f"\n{text}\n").mean(), rel=1e-3)
+        assert float(perplexity) == pytest.approx(2.718281828 ** lm.score(f"\n{text}\n").mean(), abs=0.006)
     assert printed.err == "left out, as the model does not know '5%': 5%\n"
 
 

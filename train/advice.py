@@ -76,7 +76,7 @@ def _read_curves(history: HistoryRecord) -> dict[str, str]:
         trained = f"{rise.train[0]:.4f} to {rise.train[1]:.4f}"
         found[rise.kind] = (
             f"note: {rose} and the training loss from {trained}: the steps are too large; a lower --lr helps, "
-            "or a lower --clip-norm (0 is none)"
+            "or a lower --clip-norm (0 turns it off)"
             if rise.kind == "divergence"
             else f"note: {rose} while the training loss went from {trained}: the text is too short for this model; "
             "more text, a higher --dropout or a smaller --hidden-size helps; the best model so far is saved"

@@ -259,7 +259,7 @@ def _describe_start(run: dict[str, Any]) -> str:
 
 
 def _describe_setting(name: str, run: dict[str, Any]) -> str:
-    """Return the option for a setting of a run, for a message; the value itself where it follows from others."""
+    """Return with which option a run was begun that has this setting, for a message."""
     value, option = run.get(name), f"--{name.replace('_', '-')}"
     if value is None or value is False:
         return f"without {option}"

@@ -166,7 +166,7 @@ def test_steps_that_are_too_large_are_told_once():
     (lines,) = follow(record(DIVERGING)).values()
     assert lines == [
         "note: the validation loss rose from 1.7000 (epoch 2) to 2.5000 and the training loss from 1.8000 to 2.6000: "
-        "the steps are too large; a lower --lr helps, or a lower --clip-norm (0 is none)"
+        "the steps are too large; a lower --lr helps, or a lower --clip-norm (0 turns it off)"
     ]
 
 

@@ -128,13 +128,6 @@ function stopAll() {
   writing.stopped();
 }
 
-/** Stop a text where the visitor sees it end, and return its value. */
-function stopped(id) {
-  const [text] = heatTexts(`#${id}`);
-  text.stop();
-  return text.value;
-}
-
 /** Return the value that a text shows. */
 function shown(id) {
   return heatTexts(`#${id}`)[0].value;
@@ -254,6 +247,6 @@ window.charlm = {
   inside: insideStage,
   isOpen: () => isOpen,
   forgetFile: (id) => forgetFile(document.getElementById(id)),
-  textFile, stopAll, stopped, shown, changes, setPace: paceTexts, save, savePicture, link,
+  textFile, stopAll, shown, changes, setPace: paceTexts, save, savePicture, link,
   setView, openView, keep, address, opened,
 };

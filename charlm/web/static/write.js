@@ -23,16 +23,19 @@ let isOpening = false; // whether the text of a link is to be written
 
     side: a or b.
     wanted: while more of it is written, its choices as an address has them, null if it may have any, and what to call
-      at the end. */
+      at the end.
+    restored: the Heat of the branch that is shown since an event that wrote was ended, null if none is: what that event
+      has still sent does not replace it. */
 export class WrittenText {
   constructor(side, element, { props, trigger, watch, server }) {
-    Object.assign(this, { side, props, trigger, server, wanted: null, read: "" });
+    Object.assign(this, { side, props, trigger, server, wanted: null, restored: null, read: "" });
     texts[side] = this;
     this.heat = new HeatText(element, props, () => {}, {
       onPoint: (place) => choices?.point(this, place),
       onChoose: (place, isKey) => choices?.enter(this, place, isKey),
     });
     watch("value", () => {
+      if (this.restored && this.restored.text !== this.props.value.text) return this.show(this.restored);
       this.wait(false);
       this.heat.update();
     });
@@ -69,6 +72,7 @@ export class WrittenText {
   /** Write the rest of a text; the promise ends with it. before: the Heat of what stays. */
   write(run, before, forced) {
     this.end();
+    this.restored = null;
     this.show({ ...before, kind: "surprisal", name: this.heat.value.name, run: { ...run, forced } });
     return new Promise((resolve) => {
       this.wanted = { forced: encodeChoices(forced), resolve };
@@ -93,6 +97,7 @@ export class WrittenText {
   }
 
   restore({ line, ...value }) {
+    this.restored = value;
     this.show(value);
     progress[this.side].props.value = line;
     progress[this.side].update();
@@ -189,8 +194,18 @@ export const writing = {
     isOpening = false;
     choices?.stop();
     choices?.start();
-    for (const text of both()) text.wait(true);
+    for (const text of both()) {
+      text.restored = null;
+      text.wait(true);
+    }
     return [...values.slice(0, -1), forced];
+  },
+  /** Return what a text goes on from: what the visitor sees of it. */
+  goOn: (side) => {
+    const { heat } = texts[side];
+    texts[side].restored = null;
+    heat.stop();
+    return heat.value;
   },
   /** Return what stays of a text whose rest is to be written. */
   before: (side) => [texts[side].heat.value],

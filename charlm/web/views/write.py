@@ -28,8 +28,8 @@ from charlm.web.views.write_parts import (
 
 # JavaScript of the events, see static/page.js and static/write.js.
 START = "(...values) => charlm.writing.start(...values)"  # with the choices of a link only for the link's texts
-CONTINUE = '(a, b, length) => [charlm.stopped("output-a"), charlm.stopped("output-b"), length]'  # what is seen of them
-EXTEND = '(a, b, ...fields) => [charlm.stopped("output-a"), charlm.stopped("output-b"), ...fields]'
+CONTINUE = '(a, b, length) => [charlm.writing.goOn("a"), charlm.writing.goOn("b"), length]'  # what is seen of them
+EXTEND = '(a, b, ...fields) => [charlm.writing.goOn("a"), charlm.writing.goOn("b"), ...fields]'
 BEFORE = "() => charlm.writing.before('%s')"
 ENDED = "() => charlm.writing.ended()"
 WRITTEN = "() => charlm.writing.written()"
