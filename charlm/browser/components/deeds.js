@@ -128,14 +128,19 @@ export class Deeds {
     for (const { id } of event.composedPath()) if (id) this.used.add(id);
   }
 
-  /** Look at the texts; return whether model A's has grown. guess: the symbol that is expected next, if one was typed. */
-  look(guess) {
+  /** Remember the texts that stand there: what is clicked next may replace them. */
+  keep() {
     SIDES.forEach((side, place) => {
       const { text, key, run } = writtenBy(side);
       const { before } = this;
       if (text === "" || (key === before[place].key && text === before[place].text)) return;
       this.texts.set(key, { side, text, run });
     });
+  }
+
+  /** Look at the texts; return whether model A's has grown. guess: the symbol that is expected next, if one was typed. */
+  look(guess) {
+    this.keep();
     const { text, key } = writtenBy("a");
     const isSame = key === this.seen.key;
     // a text that is gone on with has no settings, or is shorter, until its model writes

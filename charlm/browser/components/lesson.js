@@ -17,7 +17,10 @@ class Lesson {
   constructor(lesson, names, frame, onEnd) {
     Object.assign(this, { lesson, names, onEnd, number: 1, items: [] });
     frame.append(this.build());
-    this.listen = (event) => this.deeds.use(event);
+    this.listen = (event) => {
+      this.deeds.keep();
+      this.deeds.use(event);
+    };
     for (const deed of DEEDS) document.addEventListener(deed, this.listen, true);
     this.show(Number(new URLSearchParams(location.search).get("lesson")) || 1);
     this.timer = setInterval(() => this.look(), LOOKS);
