@@ -32,7 +32,7 @@ from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, find_kept, read_epoch, read_usable_model, write_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord, bits_per_char
-from charlm.model.kept import name_kept
+from charlm.model.kept import restrict_kept
 from charlm.model_name import HubName, explain_missing, parse_model_name, parse_push_target
 from charlm.vocab import Ids, Vocab
 
@@ -511,7 +511,7 @@ class CharLM:
 
     def _save(self, folder: Path, kept: Collection[int], samples: Mapping[float, str] | None = None) -> None:
         """See save_pretrained. kept: the epochs whose weights the record names."""
-        history = name_kept(self.history, kept)
+        history = restrict_kept(self.history, kept)
         card = model_card(self.config, history, self.write_samples() if samples is None else samples)
         picture = card_picture(self.config, history)
         write_model(folder, Model(self.config, self._weights, history), card, picture)

@@ -95,9 +95,9 @@ def push_folder(
 
     Only the files of a model are uploaded; of the weights that were kept of epochs, those that its record names. Files
     that the repository has of an earlier model and this one lacks, its training record for example, are deleted; the
-    weights of epochs that the record names stay, also where the folder lacks them. If
-    nothing has changed since the last commit, none is made. If it replaces files that are not as this account's last
-    push left them, a warning names them.
+    weights of epochs that the record names stay, also where the folder lacks them. If nothing has changed since the
+    last commit, none is made. If it replaces files that are not as this account's last push left them, a warning names
+    them.
 
     repo: named in any way of `parse_hub_name`, without a revision. license, language: written into the metadata of the
         published card; the folder stays as it is. space: USER/SPACE that shows the model, to which the card links.
@@ -122,8 +122,8 @@ def push_folder(
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         head, present = _list_contents(repo_id, None, token)
-        named = {kept_file(epoch): sha256.lower() for epoch, sha256 in kept_epochs(history).items()}
-        others = {name: id for name, id in present.items() if name in files or named.get(name) != id}
+        stays = set(map(kept_file, _kept_among(present, history))) - set(files)
+        others = {name: id for name, id in present.items() if name not in stays}
         replaced = _find_replaced(repo_id, files, account, head, others, token)
         outdated = set(filter(is_model_file, others)) - set(files)
         operations = _operations(files, outdated)
@@ -144,8 +144,8 @@ def published_epochs(repo: str, history: HistoryRecord | None, token: Token = No
 
     repo: named as for `push_folder`. Raises HubError if the Hub refuses to say.
     """
-    kept, repo_id = kept_epochs(history), parse_push_target(repo)
-    if not kept:
+    repo_id = parse_push_target(repo)
+    if not kept_epochs(history):
         return []
     try:
         _, present = _list_contents(repo_id, None, token)
@@ -153,11 +153,17 @@ def published_epochs(repo: str, history: HistoryRecord | None, token: Token = No
         return []
     except CLIENT_ERRORS as error:
         raise explain(error, repo_id, None) from None
+    return _kept_among(present, history)
+
+
+def _kept_among(present: Mapping[str, str], history: HistoryRecord | None) -> list[int]:
+    """Return the epochs whose weights a record names and a repository has; present: see `_list_contents`."""
+    kept = kept_epochs(history)
     return [epoch for epoch, sha256 in kept.items() if present.get(kept_file(epoch)) == sha256.lower()]
 
 
 def _read_files(folder: Path) -> tuple[dict[str, bytes], HistoryRecord | None]:
-    """Return the files of a model folder by name, with a card made anew if it has none; and its training record.
+    """Return the files of a model folder by name, and its training record. A card is made if the folder has none.
 
     Raises ModelFileError if they are not a sound model, or the card is not UTF-8.
     """

@@ -31,6 +31,16 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # the network ends at this machine
 ]
 EMPTY = "about:blank"
+# Click the button of an id once both texts of *Write* have 50 characters: a click from outside the page comes late on a
+# busy machine.
+CLICK_WHEN_WRITTEN = """(id) => {
+    const texts = ["a", "b"].map((side) => document.querySelector(`#output-${side} .heat-text`));
+    new MutationObserver((_, observer) => {
+        if (texts.some((text) => text.children.length < 50)) return;
+        observer.disconnect();
+        document.getElementById(id).click();
+    }).observe(document.body, { childList: true, subtree: true });
+}"""
 PATIENCE = 300  # seconds to wait for what takes one or two, on a machine that other work may keep busy
 
 

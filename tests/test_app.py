@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from browser import ROOT
+from browser import CLICK_WHEN_WRITTEN, ROOT
 from forked_programs import run_program
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -47,22 +47,11 @@ def test_the_same_seed_gives_the_same_text_on_the_page_in_python_on_the_command_
     assert ended.stdout == expected + "\n"
 
 
-# Click Stop once both texts have 50 characters: in the page, as a click from outside it comes late on a busy machine.
-CLICK_STOP = """() => {
-    const texts = ["a", "b"].map((side) => document.querySelector(`#output-${side} .heat-text`));
-    new MutationObserver((_, observer) => {
-        if (texts.some((text) => text.children.length < 50)) return;
-        observer.disconnect();
-        document.querySelector("#stop").click();
-    }).observe(document.body, { childList: true, subtree: true });
-}"""
-
-
 def test_stop_stops_both_texts_where_they_are_and_continue_goes_on_from_there(app, visit):
     visitor = visit(app)
     for elem_id, value in {"length": "5000", "seed": "7", "prompt": "JULIET:\n"}.items():
         visitor.fill(elem_id, value)
-    visitor.page.evaluate(CLICK_STOP)
+    visitor.page.evaluate(CLICK_WHEN_WRITTEN, "stop")
     visitor.generate(50)
     # nothing has changed over sixty updates of the stream
     visitor.wait_until(

@@ -4,7 +4,7 @@ import urllib.parse
 
 import numpy as np
 import pytest
-from browser import ROOT
+from browser import CLICK_WHEN_WRITTEN, ROOT
 
 from charlm.lm import CharLM
 from charlm.web.answers.write import SIDES
@@ -146,17 +146,6 @@ def test_a_visitor_takes_part_in_the_writing_and_shares_it(app, visit):
         assert other.page.locator("#output-a .heat-text").bounding_box()["height"] > 150
 
 
-# Click Undo once both texts have 50 characters, from within the page: see CLICK_STOP in test_app.py.
-CLICK_UNDO = """() => {
-    const texts = ["a", "b"].map((side) => document.querySelector(`#output-${side} .heat-text`));
-    new MutationObserver((_, observer) => {
-        if (texts.some((text) => text.children.length < 50)) return;
-        observer.disconnect();
-        document.querySelector("#undo").click();
-    }).observe(document.body, { childList: true, subtree: true });
-}"""
-
-
 def test_undo_while_texts_are_written_ends_them_and_brings_back_those_before(app, visit):
     lm = CharLM.from_pretrained(WEIGHTS / "shakespeare-lstm")
     visitor = visit(app)
@@ -166,7 +155,7 @@ def test_undo_while_texts_are_written_ends_them_and_brings_back_those_before(app
     before = {side: visitor.text(f"output-{side}") for side in SIDES}
     for elem_id, value in {"length": "5000", "seed": "2"}.items():
         visitor.fill(elem_id, value)
-    visitor.page.evaluate(CLICK_UNDO)
+    visitor.page.evaluate(CLICK_WHEN_WRITTEN, "undo")
     with visitor.page.expect_request("**/gradio_api/cancel"):
         visitor.page.locator("#generate").click()
     assert {side: visitor.text(f"output-{side}") for side in SIDES} == before

@@ -22,7 +22,7 @@ from .split import DEFAULT_SPLIT
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
 MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions"}
 NOTED = ("before", "lr_edits", "paces")  # during a run
-FOLLOWING = ("text_chars", "vocab_size", "parameters")  # from the text and the settings
+DERIVED = ("text_chars", "vocab_size", "parameters")  # from the text and the settings
 # What runs had that were begun before there was such a setting.
 FORMER_SETTINGS = {"warm_up": 0.0}
 MOST_LISTED = 5  # names of a folder in a message
@@ -233,7 +233,7 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
             f"{out} holds a run with another text, called {begun.run.get('text')}; resume with the text that it was "
             "started with, unchanged, or choose another --out"
         )
-    for name in sorted(run | begun.run, key=FOLLOWING.__contains__):  # what the user gave comes first
+    for name in sorted(run | begun.run, key=DERIVED.__contains__):  # what the user gave comes first
         may_differ = name in MAY_DIFFER or name in NOTED or (name == "epochs" and is_longer)
         if not may_differ and before.get(name) != run.get(name):
             raise RequestError(
@@ -259,7 +259,7 @@ def _describe_start(run: dict[str, Any]) -> str:
 
 
 def _describe_setting(name: str, run: dict[str, Any]) -> str:
-    """Return with which option a run was begun that has this setting, for a message."""
+    """Return how a setting of a run is given, for a message: `with --lr 0.01`, or `without --lowercase`."""
     value, option = run.get(name), f"--{name.replace('_', '-')}"
     if value is None or value is False:
         return f"without {option}"

@@ -95,9 +95,9 @@ def fluctuation(losses: Sequence[float]) -> float:
 
 
 def find_spike(epochs: Sequence[EpochRecord]) -> int | None:
-    """Return the first epoch whose validation loss rose much and later fell below its former value.
+    """Return the first epoch whose validation loss jumped up and later fell below its former value.
 
-    Much is more than SPIKE and more than three times the median change.
+    A jump is a rise by more than SPIKE and by more than three times the median change.
     """
     losses = [epoch["val_loss"] for epoch in epochs]
     changes = [later - earlier for earlier, later in pairwise(losses)]

@@ -54,7 +54,7 @@ class Batch(Protocol[P_contra]):
 
         left: how many symbols each stream needs, (S,). N is at most the largest of them; what a stream has beyond its
             own number means nothing.
-        most: N at most, since a stream may need more symbols but continue with one that is forced.
+        most: N at most: behind so many symbols, one is forced in a stream that needs more.
         should_stop: asked between two symbols; a backend that writes many in one call need not ask.
         """
 

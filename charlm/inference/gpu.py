@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, MOST_LOGITS, Sampler, check_finite, cut
+from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, MOST_LOGITS, Sampler, Surprisals, check_finite, cut
 from charlm.inference.scoring import surprisals
 from charlm.model.config import LAYER_TENSORS
 from charlm.model.network import Network, State
@@ -127,8 +127,8 @@ class _GpuBatch:
         self._candidates = MOST_CANDIDATES
 
     @torch.inference_mode()
-    def write(self, left: Sequence[int], most: int, should_stop: Callable[[], bool]) -> tuple[Ids, NDArray[np.float64]]:
-        """See Batch. N is STEPS_PER_CALL, unless `most` or what all streams need is less."""
+    def write(self, left: Sequence[int], most: int, should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
+        """See Batch. N is STEPS_PER_CALL, or `most` or the largest of `left` if that is less."""
         assert self._streams is not None, "a batch without streams has nothing to write"
         is_limited = any(sampler.settings.is_limited for sampler in self._samplers)
         # a stream takes no more random numbers than it has symbols left; the zeros behind them draw what is ignored
@@ -200,7 +200,7 @@ class _DecodingLoop:
 
     def write(
         self, streams: GpuState, samplers: Sequence[Sampler], randoms: Sequence[Sequence[float]], goes_on: bool
-    ) -> tuple[Ids, NDArray[np.float64], GpuState, bool]:
+    ) -> tuple[Ids, Surprisals, GpuState, bool]:
         """Write N symbols of S streams; return their ids (N, S), their surprisals (N, S), and where the streams stand.
 
         The last value tells whether top-k and top-p were exact; if not, there were too few candidates.
@@ -411,7 +411,7 @@ class NetworkReader:
         )
 
     @torch.inference_mode()
-    def read(self, ids: Ids, state: NetworkState) -> tuple[NDArray[np.float64], NetworkState]:
+    def read(self, ids: Ids, state: NetworkState) -> tuple[Surprisals, NetworkState]:
         """See BlockReader. Surprisals that are not finite are returned as they are.
 
         A pass makes at most MOST_LOGITS logits: a vocabulary may have thousands of symbols, and Ctrl-C waits for the
@@ -437,7 +437,7 @@ class NetworkReader:
         return 1
 
 
-def score(network: Network, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
+def score(network: Network, pieces: Iterable[Ids]) -> Iterator[Surprisals]:
     """Yield the surprisals of a text as `charlm.inference.scoring.surprisals` does.
 
     Raises ModelFileError if the logits are not finite.

@@ -52,7 +52,7 @@ def kept_sha256(history: HistoryRecord | None, epoch: int, name: object) -> str:
     return kept[epoch]
 
 
-def name_kept(history: HistoryRecord | None, kept: Collection[int]) -> HistoryRecord | None:
+def restrict_kept(history: HistoryRecord | None, kept: Collection[int]) -> HistoryRecord | None:
     """Return a record that names the weights of these epochs and no others."""
     if history is None:
         return None

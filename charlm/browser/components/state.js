@@ -154,8 +154,8 @@ export function shareState() {
 export async function shareView(name, values) {
   const address = await addressOf(name, values, ["model"]);
   const link = publicLink(address);
-  const isThere = (each) => address.searchParams.has(each) || address.hash.includes(`${each}=`);
-  const tooLong = LONG.find((each) => values[each] && !isThere(each)) ?? "";
+  const held = [address.searchParams, new URLSearchParams(address.hash.slice(1))];
+  const tooLong = LONG.find((each) => values[each] && !held.some((parameters) => parameters.has(each))) ?? "";
   if (!EMBEDDED.includes(name)) return { link, code: "", tooLong };
   const embedded = await addressOf(name, { embed: name, ...values }, ["model"]);
   embedded.searchParams.delete("view");

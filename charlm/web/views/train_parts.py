@@ -14,7 +14,7 @@ from charlm.web.training.settings import DEFAULT_MINUTES, LARGEST_TEXT, PRESETS,
 
 # JavaScript of an event: text, text_name and example, when a file is chosen.
 READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '', '']"
-# JavaScript of another, when a text to try was chosen: the text is no longer that of the file.
+# JavaScript of an event: the field for a file shows none once an example has replaced the text of the file.
 FORGET = "(example) => { if (example) charlm.forgetFile('train-file'); }"
 
 

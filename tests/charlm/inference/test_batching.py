@@ -604,7 +604,7 @@ list(BatchScheduler(Backend(lm.engine), workers=1).write(lm.vocab.encode("a cab"
 
 
 def test_the_process_ends_after_the_threads_that_compute(tmp_path):
-    """Within torch, a thread that is left behind aborts it."""
+    """A thread that is still inside torch when the interpreter ends aborts the process."""
     (tmp_path / "script.py").write_text(ENDING, encoding="utf-8")
     paths = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
