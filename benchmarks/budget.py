@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from charlm.model.cells import CELLS
+from charlm.model.history import EpochRecord
 from train.budget import Budget
 from train.config import TrainConfig
 from train.data import TINYSHAKESPEARE, Text, load_text
+from train.encode import encode_text
 from train.loop import fit
+from train.recipes import LONG
 from train.report import Report
 from train.schedule import TimeLimit
 
@@ -42,7 +46,32 @@ NANOGPT_DATA = Path("data", "shakespeare_char", "val.bin")
 EVALUATED = 200  # batches of 12 × 64 characters, drawn at random, by which nanoGPT measures its loss
 TRIAL_STEPS = 50  # that tell how fast nanoGPT trains here
 ITERATION = re.compile(r"^iter \d+: loss .*, time ([\d.]+)ms", re.MULTILINE)
+COLUMNS = (
+    "characters",
+    "minutes",
+    "model",
+    "parameters",
+    "passes",
+    "rate, dropout, batches",
+    "best epoch",
+    "took",
+    "loss",
+)
+WIDTH = 140
 VALIDATION = re.compile(r"^step \d+: .*val loss ([\d.]+)", re.MULTILINE)
+
+
+def first_part(text: Text, chars: int | None) -> Text:
+    """Return a text of the first symbols of this one; this one if `chars` is None."""
+    if chars is None:
+        return text
+    symbols = text.encoded.symbols
+    return Text(text.name, encode_text("".join(symbols[index] for index in text.encoded.ids[:chars])))
+
+
+def chars_of_epoch(epoch: EpochRecord) -> float:
+    """Return how many characters were read in an epoch."""
+    return epoch["seconds"] * epoch["chars_per_second"]
 
 
 def train_ours(text: Text, minutes: float, cell: str) -> dict[str, Any]:
@@ -52,12 +81,15 @@ def train_ours(text: Text, minutes: float, cell: str) -> dict[str, Any]:
         history = fit(
             text, Path(folder, "out"), TrainConfig(cell), Report(), budget=Budget(minutes, TimeLimit(60 * minutes))
         )
-    run = history["run"]
+    run, best = history["run"], history["best"]
     return {
         "model": f"{cell} {run['num_layers']}×{run['hidden_size']}",
         "parameters": run["parameters"],
+        "passes": sum(map(chars_of_epoch, history["epochs"])) / run["split"]["train_chars"],
+        **{name: run[name] for name in asdict(LONG[cell])},
+        "best": f"{best['epoch']} of {run['epochs']}",
         "seconds": time.monotonic() - begun,
-        "val_loss": history["best"]["val_loss"],
+        "val_loss": best["val_loss"],
     }
 
 
@@ -92,7 +124,8 @@ def measure(text: Text, minutes: Sequence[float], cells: Sequence[str], nanogpt:
     """Return a row for each time, with the models of each cell and nanoGPT's, if there is a checkout of it."""
     rows = []
     for each in minutes:
-        row: dict[str, Any] = {"minutes": each, "ours": [train_ours(text, each, cell) for cell in cells]}
+        ours = [train_ours(text, each, cell) for cell in cells]
+        row: dict[str, Any] = {"characters": len(text), "minutes": each, "ours": ours}
         rows.append(row | ({} if nanogpt is None else {"nanogpt": train_nanogpt(nanogpt, each)}))
     return rows
 
@@ -100,17 +133,25 @@ def measure(text: Text, minutes: Sequence[float], cells: Sequence[str], nanogpt:
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """Return the figures as a table."""
     result = Table(title="Validation loss after a time, in nats per character")
-    for column in ("minutes", "model", "parameters", "took", "loss", "below nanoGPT"):
+    for column in (*COLUMNS, "below nanoGPT") if any("nanogpt" in row for row in rows) else COLUMNS:
         result.add_column(column, justify="left" if column == "model" else "right")
     for row in rows:
-        theirs = row.get("nanogpt")
+        theirs, asked = row.get("nanogpt"), (f"{row['characters']:,}", f"{row['minutes']:g}")
         for ours in row["ours"]:
-            below = f"{theirs['val_loss'] - ours['val_loss']:.4f}" if theirs else ""
-            loss, took = f"{ours['val_loss']:.4f}", f"{ours['seconds']:.0f} s"
-            result.add_row(f"{row['minutes']:g}", ours["model"], f"{ours['parameters']:,}", took, loss, below)
+            result.add_row(
+                *asked,
+                ours["model"],
+                f"{ours['parameters']:,}",
+                f"{ours['passes']:.3g}",
+                f"{ours['lr']:g}, {ours['dropout']:g}, {ours['batch_size']} × {ours['seq_length']}",
+                ours["best"],
+                f"{ours['seconds']:.0f} s",
+                f"{ours['val_loss']:.4f}",
+                *([f"{theirs['val_loss'] - ours['val_loss']:.4f}"] if theirs else []),
+            )
         if theirs:
-            name, took = f"nanoGPT, {theirs['steps']:,} steps", f"{theirs['seconds']:.0f} s"
-            result.add_row(f"{row['minutes']:g}", name, "", took, f"{theirs['val_loss']:.4f}", "")
+            took, loss = f"{theirs['seconds']:.0f} s", f"{theirs['val_loss']:.4f}"
+            result.add_row(*asked, f"nanoGPT, {theirs['steps']:,} steps", "", "", "", "", took, loss)
     return result
 
 
@@ -120,11 +161,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", nargs="+", type=float, default=[3, 10], help="(%(default)s)")
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=["lstm"], help="(%(default)s)")
     parser.add_argument("--text", nargs="+", default=[TINYSHAKESPEARE], help="as for fit (%(default)s)")
+    parser.add_argument("--chars", type=int, help="train on the first so many characters of the text alone")
     parser.add_argument("--nanogpt", type=Path, metavar="PATH", help="a checkout of nanoGPT, to compare with")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     args = parser.parse_args(arguments)
-    if args.nanogpt is not None and args.text != [TINYSHAKESPEARE]:
-        parser.error(f"--nanogpt trains on {TINYSHAKESPEARE}: leave out --text")
+    if args.nanogpt is not None and (args.text != [TINYSHAKESPEARE] or args.chars is not None):
+        parser.error(f"--nanogpt trains on {TINYSHAKESPEARE}: leave out --text and --chars")
     if args.nanogpt is not None and not (args.nanogpt / NANOGPT_DATA).exists():
         parser.error(
             f"{args.nanogpt} has no {NANOGPT_DATA}: give a checkout of nanoGPT, and run there "
@@ -136,11 +178,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure and print what the command line asks for."""
     args = parse()
-    rows = measure(load_text(*args.text), args.minutes, args.cells, args.nanogpt)
+    rows = measure(first_part(load_text(*args.text), args.chars), args.minutes, args.cells, args.nanogpt)
     if args.json:
         print(json.dumps({"rows": rows}))
     else:
-        Console(width=100).print(table(rows))
+        Console(width=WIDTH).print(table(rows))
 
 
 if __name__ == "__main__":

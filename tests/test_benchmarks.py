@@ -1,5 +1,6 @@
 """The benchmarks measure what they say, at sizes too small for the figures to mean anything."""
 
+import hashlib
 import importlib.util
 import io
 import json
@@ -275,23 +276,32 @@ def test_models_that_were_trained_for_a_time_stand_beside_nanogpt_for_the_same_t
     (row,) = budget.measure(budget.load_text(str(tmp_path / "text.txt")), [0.001], ["rnn"], checkout)
     (ours,) = row["ours"]
     assert ours["model"] == "rnn 1×128" and 0 < ours["val_loss"] < 5
+    assert ours["passes"] == pytest.approx(ours["batch_size"] * ours["seq_length"] / int(0.9 * 24 * 60), rel=1e-6)
     assert row["nanogpt"]["val_loss"] == 1.9212
     assert row["nanogpt"]["steps"] == 2  # of 30 ms in 60 ms, the slow first one left out
     printed = io.StringIO()
-    Console(width=100, file=printed).print(budget.table([row]))
+    Console(width=budget.WIDTH, file=printed).print(budget.table([row]))
     assert f"{1.9212 - ours['val_loss']:.4f}" in printed.getvalue()
     assert "nanoGPT, 2 steps" in printed.getvalue()
 
 
-def test_without_a_checkout_of_nanogpt_its_row_is_left_out(monkeypatch):
+def test_without_a_checkout_of_nanogpt_its_row_is_left_out(monkeypatch, tmp_path):
     budget = load_benchmark("budget")
-    ours = {"model": "lstm 1×256", "parameters": 420_289, "seconds": 181.2, "val_loss": 1.5}
+    recipe = {"lr": 0.0055, "dropout": 0.225, "batch_size": 32, "seq_length": 64}
+    ours = {"model": "lstm 1×256", "parameters": 420_289, "passes": 12.34, "best": "7 of 9"} | recipe
+    ours |= {"seconds": 181.2, "val_loss": 1.5}
     monkeypatch.setattr(budget, "train_ours", lambda *_: ours)
-    rows = budget.measure(None, [3, 10], ["lstm"], None)
-    assert rows == [{"minutes": 3, "ours": [ours]}, {"minutes": 10, "ours": [ours]}]
+    (tmp_path / "text.txt").write_text("the cat sat on the mat.\n" * 60)
+    text = budget.first_part(budget.load_text(str(tmp_path / "text.txt")), 1_000)
+    assert text.encoded.sha256 == hashlib.sha256((b"the cat sat on the mat.\n" * 60)[:1_000]).hexdigest()
+    rows = budget.measure(text, [3, 10], ["lstm"], None)
+    assert rows == [{"characters": 1_000, "minutes": minutes, "ours": [ours]} for minutes in (3, 10)]
     printed = io.StringIO()
-    Console(width=100, file=printed).print(budget.table(rows))
-    assert "nanoGPT," not in printed.getvalue() and "420,289" in printed.getvalue()
+    Console(width=budget.WIDTH, file=printed).print(budget.table(rows))
+    shown = printed.getvalue()
+    assert "nanoGPT" not in shown
+    for cell in ("1,000", "420,289", "12.3", "0.0055, 0.225, 32 × 64", "7 of 9", "181 s", "1.5000"):
+        assert shown.count(f" {cell} ") == 2
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ CHARS, CHARS_POWER, DEEPER = 108_000.0, 0.6, 1.45
 MOST_WORTH = 15.0
 # Passes of 2×512 in the longest run that `fit --minutes` plans, as many as in the longest run of an LSTM in
 # docs/log.md: on a long text its last epoch was the best, on short ones that after a third of them.
-MOST_PASSES = 24.0
+MOST_PASSES = 28.0
 # Pairs of (training characters, hidden size): a larger model learns a shorter text by heart; docs/log.md has losses.
 SUITABLE = ((10_000, 128), (50_000, 256))
 

@@ -18,7 +18,7 @@ from train.data import Text
 from train.encode import encode_text
 from train.loop import fit
 from train.protocols import Holdout
-from train.recipes import effective_passes, most_chars
+from train.recipes import effective_passes, most_chars, predicted_loss, sizes
 from train.report import Report
 from train.schedule import TimeLimit
 from train.trainer import Trainer, model_config
@@ -81,6 +81,23 @@ def test_more_time_never_chooses_less_work(machine, cell, chars):
         assert seconds < 60 * minutes
         assert not reads_most or minutes >= 3
     assert work == sorted(work)
+
+
+@pytest.mark.parametrize("chars", [20_000, 1_000_000])
+def test_of_all_sizes_that_suit_the_text_the_one_with_the_lowest_expected_loss_is_chosen(machine, chars):
+    text = protocol(chars)
+    train_chars = text.split["train_chars"]
+    for minutes in (1, 3, 10, 30, 60):
+        expected = {}
+        for size in sizes(train_chars):
+            given = asdict(size)
+            config, _ = planned(text, minutes, **given)
+            parameters = model_config(text.vocab, config).parameters
+            read = 60 * minutes / core_seconds(1, 32, parameters)  # in the batches by which sizes are compared
+            read = min(read, most_chars(parameters, train_chars))
+            expected[tuple(given.values())] = predicted_loss(size.num_layers, parameters, read, train_chars)
+        chosen = planned(text, minutes)[0]
+        assert (chosen.num_layers, chosen.hidden_size, chosen.embedding_size) == min(expected, key=expected.get)
 
 
 def test_more_time_or_more_text_takes_a_larger_model_and_a_faster_machine_too(machine, monkeypatch):
