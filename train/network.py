@@ -151,8 +151,10 @@ class TrainingNetwork(nn.Module):
         """Drop units of the outputs (T, B, H): the same ones at every step."""
         if self._config.dropout == 0:
             return outputs
-        kept = self._dropout(outputs.new_ones(self._batch_size, outputs.shape[2]), self._config.dropout)
-        return outputs * kept[self._share]
+        # float32: 1 / (1 - share) rounded to bfloat16 would make all outputs larger, or all smaller
+        ones = outputs.new_ones(self._batch_size, outputs.shape[2], dtype=torch.float32)
+        kept = self._dropout(ones, self._config.dropout)
+        return (outputs * kept[self._share]).to(outputs.dtype)
 
     @staticmethod
     def _dropout(values: Tensor, share: float) -> Tensor:

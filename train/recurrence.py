@@ -10,8 +10,9 @@ products of vectors are elementwise. The results are those of torch.nn.RNN, LSTM
 - Large arrays are reused from one call to the next: fresh memory costs a page fault for every 4 kB.
 - tanh is computed from the sigmoid: torch's own takes six times as long on an AMD CPU.
 
-In bf16, only the operands of matrix products are bfloat16. States, gates and their gradients stay float32: a cell state
-in bfloat16 would lose small additions.
+In bf16, matrix products have bfloat16 operands and results, and what enters a product, such as the gradients of the
+gates, is kept rounded. States, gates and the sums that lead from step to step stay float32: a cell state in bfloat16
+would lose small additions.
 """
 
 from typing import Any

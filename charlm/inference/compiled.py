@@ -23,6 +23,7 @@ import itertools
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -35,16 +36,21 @@ from charlm.errors import RequestError
 
 VARIABLE = "CHARLM_KERNELS"
 SOURCE = Path(__file__).with_name("kernels.c")
+# Read now: the file may be replaced by that of another version, while this process keeps the Python of this one.
+SOURCE_CODE = SOURCE.read_bytes()
 SHIPPED = Path(__file__).with_name("_kernels.so")  # on macOS, too
 LANES = {"auto": 0, "avx512": 16, "avx2": 8, "plain": 4}  # by the words of VARIABLE; 0: as many as there are
-MAY_COMPILE = os.name == "posix"  # on Windows, gcc does not align the vectors of AVX, and Microsoft's C has none
+# On Windows, gcc does not align the vectors of AVX, and Microsoft's C has none. Pairs of bfloat16 numbers are read as
+# little-endian words.
+MAY_COMPILE = os.name == "posix" and sys.byteorder == "little"
 COMPILERS = ("cc", "gcc", "clang")
-# -ffp-contract=off: a product is rounded before it is added. -ffast-math or fused multiply-add would change results;
-# that the C library sets no errno, and that nobody asks for floating-point exceptions, changes none.
-ARITHMETIC = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+# -ffast-math, which $CC may ask for, and fused multiply-add would change results: a product is rounded before it is
+# added. That the C library sets no errno, and that nobody asks for floating-point exceptions, changes none.
+ARITHMETIC = ("-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 FLAGS = ("-std=c11", "-O3", *ARITHMETIC, "-Wno-psabi", "-shared", "-fPIC")
 FOR_THIS_PROCESSOR = ("-DONE_PROCESSOR", "-march=native")  # takes less than half the time
 COMPILE_SECONDS = 60.0  # more means that the compiler hangs
+ROOM = 1 << 20  # bytes, more than a library and what the compiler says take
 LONGEST_REASON = 200  # characters of what a compiler says, in a message
 CPUINFO = Path("/proc/cpuinfo")
 PROCESSOR_LINES = (b"vendor_id", b"cpu family", b"model", b"flags")  # what -march=native depends on
@@ -128,6 +134,8 @@ def _find_once(word: str) -> tuple[Kernels | None, str]:
     try:
         library = _open_cached(compiler, flags) or _compile_and_keep(compiler, flags)
     except _UnusableError as problem:
+        if word != "auto":
+            raise _refusal(word, f"{problem}; set CC to another compiler") from None
         warnings.warn(f"{problem}; {WAY_OUT}", stacklevel=4)
         return None, "the C compiler fails"
     return _choose(library, word), ""
@@ -136,8 +144,12 @@ def _find_once(word: str) -> tuple[Kernels | None, str]:
 def _do_without(word: str, reason: str) -> tuple[None, str]:
     """Return what `_find` does where numpy does the work, unless CHARLM_KERNELS names kernels."""
     if word != "auto":
-        raise RequestError(f"{VARIABLE} is {word}: {reason}; install a C compiler, or leave {VARIABLE} out")
+        raise _refusal(word, f"{reason}; install a C compiler")
     return None, reason
+
+
+def _refusal(word: str, problem: str) -> RequestError:
+    return RequestError(f"{VARIABLE} is {word}: {problem}, or leave {VARIABLE} out")
 
 
 def _choose(library: ctypes.CDLL, word: str) -> Kernels:
@@ -175,9 +187,12 @@ def _compiled(compiler: Sequence[str], flags: Sequence[str], parent: Path | None
     folder cannot be written or nothing in it may be executed.
     """
     with tempfile.TemporaryDirectory(prefix="charlm-", dir=parent) as folder:  # no other user has access
-        made, said = Path(folder, "kernels.so"), Path(folder, "messages")
+        source, made, said = (Path(folder, name) for name in (SOURCE.name, "kernels.so", "messages"))
+        made.write_bytes(bytes(ROOM))  # where there is no room, this is an OSError, and not a failure of the compiler
+        made.unlink()
+        source.write_bytes(SOURCE_CODE)
         with said.open("wb") as messages:
-            status = _run([*compiler, *flags, str(SOURCE), "-o", str(made), "-lm"], messages.fileno())
+            status = _run([*compiler, *flags, str(source), "-o", str(made), "-lm"], messages.fileno())
         if status != 0 or not made.is_file():
             lines = said.read_text(errors="replace").strip().splitlines() or [f"status {status}"]
             problem = next((line for line in lines if "error" in line), lines[0])[:LONGEST_REASON]
@@ -237,7 +252,7 @@ def _cache_folder() -> Path:
     folder = given if given.is_absolute() else Path(os.path.expanduser("~"), ".cache")
     if not folder.is_absolute():
         raise FileNotFoundError("this user has no home folder")
-    return folder / "charlm"
+    return Path(os.path.realpath(folder / "charlm"))  # without links, which could be changed after it was checked
 
 
 def _key(compiler: Sequence[str], flags: Sequence[str]) -> str:
@@ -246,7 +261,7 @@ def _key(compiler: Sequence[str], flags: Sequence[str]) -> str:
     made_from = [*compiler, os.path.realpath(compiler[0]), program.st_size, program.st_mtime_ns, *flags]
     if "-march=native" in flags:
         made_from.append(_processor())
-    hashed = hashlib.sha256(repr(made_from).encode() + SOURCE.read_bytes())
+    hashed = hashlib.sha256(repr(made_from).encode() + SOURCE_CODE)
     return f"kernels-{hashed.hexdigest()[:16]}-"
 
 
@@ -285,6 +300,7 @@ def _compile_and_keep(compiler: Sequence[str], flags: Sequence[str]) -> ctypes.C
     """
     try:
         folder = _cache_folder()
+        _check_above(folder)  # first: what is made in the folder of another user is in their way
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         _check_private(folder)
@@ -311,13 +327,20 @@ def _name(key: str, content: bytes) -> str:
 
 
 def _check_private(folder: Path) -> None:
-    """Raise OSError unless only this user can change what is in a folder."""
-    folder = folder.resolve()
+    """Raise OSError unless only this user can change what is in a folder, named without links."""
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & OTHERS_CAN_WRITE:
+        raise PermissionError(f"others can write to {folder}")
+    _check_above(folder)
+
+
+def _check_above(folder: Path) -> None:
+    """Raise OSError if other users can replace a folder, or one above it. Those that do not exist are passed over."""
     owners = {os.geteuid(), 0, os.stat("/").st_uid}
-    for place in (folder, *folder.parents):
+    for place in filter(os.path.exists, folder.parents):
         status = place.stat()
-        shared = status.st_mode & OTHERS_CAN_WRITE and (place == folder or not status.st_mode & stat.S_ISVTX)
-        if status.st_uid not in owners or (place == folder and status.st_uid != os.geteuid()) or shared:
+        is_shared = status.st_mode & OTHERS_CAN_WRITE and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in owners or is_shared:
             raise PermissionError(f"others can write to {place}")
 
 

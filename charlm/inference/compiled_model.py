@@ -110,6 +110,8 @@ class CompiledModel:
         """
         ids = self._checked(ids)
         steps, texts = ids.shape
+        if hidden.shape[1] != texts:
+            raise IndexError(f"ids of {texts} texts do not fit the states of {hidden.shape[1]}")
         self._call("read", steps, texts, _address(ids), _address(hidden), _address(cell_state), _address(top))
 
     def logits(self, hidden: Array) -> Array:
@@ -124,6 +126,8 @@ class CompiledModel:
         Raises ModelFileError if a logit is not finite.
         """
         ids, surprisals = self._checked(ids), np.empty(ids.shape)
+        if hidden.size != ids.size * self.units:
+            raise IndexError(f"{ids.size} ids do not fit {hidden.size / self.units:g} hidden states")
         self._call("score", ids.size, _address(hidden), _address(ids), _address(surprisals))
         if not np.isfinite(surprisals).all():
             check_finite(math.nan)

@@ -34,8 +34,7 @@ LOWEST_FLOAT32_TEMPERATURE = 1e-30  # LOWEST_TEMPERATURE where the device has no
 SLOTS_GROWTH = 4  # graphs have 1, 4, 16, … slots
 MOST_CANDIDATES = 1024  # likeliest symbols that top-k and top-p choose from; if these are too few, all are sorted
 
-# While a graph is captured, CUDA refuses waiting calls of other threads. So one thread at a time uses the GPU, which
-# does one thing at a time anyway.
+# Captures and passes through the network take turns, one thread at a time: the GPU does one thing at a time anyway.
 _gpu_lock = Lock()
 
 Layers = Sequence[tuple[Tensor, ...]]  # for each layer, the tensors (S, H) that its cell keeps

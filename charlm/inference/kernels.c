@@ -5,12 +5,12 @@ another, without fused multiply-add: acc = bias, then acc = acc + w[k] * x[k] fo
 hold different outputs, never different terms of one output, so it does not matter how wide the vectors are, how many
 texts are read side by side, or on how many threads (multiply_back, for gradients, has a partial sum for each lane of a
 panel, which does not depend on that either). exp and tanh are written out below for the same reason: those of
-the C library differ between systems. docs/arithmetic.md states the order for other implementations, such as the one in
-WebAssembly.
+the C library differ between systems. Only surprisals take its log, so their last bit may differ. docs/arithmetic.md
+states the order for other implementations, such as the one in WebAssembly.
 
 This file includes itself once for each instruction set, with LANES defined, the floats in a vector register. The
 functions that Python calls end in that number: read_8, logits_8, write_8 for AVX2. With ONE_PROCESSOR defined, only
-those are compiled that suit the compiler's flags (-march=native): it takes a third of the time.
+those are compiled that suit the compiler's flags (-march=native): it takes less than half the time.
 
 Letters for shapes: S texts, T steps, R rows, V symbols, E the width of the embedding, U units of a layer, G gates. E, U
 and V are padded with zeros to whole panels.
@@ -241,8 +241,8 @@ INLINE vector NAME(tanh)(vector x) {
 }
 
 /* Add the terms of `panels` panels times `rows` rows to out. Both are constants where this is called, and the sums stay
-   in registers. x and out have rows x_stride and out_stride numbers apart. next: for several rows, what comes into the
-   cache meanwhile, next_step bytes for each term. */
+   in registers. x and out have rows x_stride and out_stride numbers apart. next: memory that is needed soon; with
+   several rows, next_step bytes of it are prefetched at each term. */
 INLINE void NAME(tile)(int panels, int rows, int is_bfloat16, const void *matrix, int64_t terms, const float *x,
                        int64_t x_stride, float *out, int64_t out_stride, const char *next, int64_t next_step) {
   const float *words = matrix;

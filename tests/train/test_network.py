@@ -252,6 +252,14 @@ def test_the_share_is_dropped_and_the_rest_scaled_so_that_the_mean_stays():
     assert float((outputs == 0).float().mean()) == pytest.approx(SHARE, abs=5 * (SHARE * (1 - SHARE) / 10_000) ** 0.5)
 
 
+def test_outputs_in_bfloat16_keep_their_mean():
+    network = make_network(batch_size=200, hidden_size=50, dropout=0.4)  # 1 / 0.6 = 1.66667, in bfloat16 1.66406
+    outputs = torch.rand(50, 200, 50).bfloat16()
+    kept = network.variational_dropout(outputs)
+    assert kept.dtype == torch.bfloat16
+    assert float(kept.double().sum() / outputs.double()[kept != 0].sum()) == pytest.approx(1 / 0.6, rel=1e-4)
+
+
 def test_units_are_dropped_between_the_layers_and_before_the_head_but_not_in_the_state(monkeypatch):
     network = make_network(num_layers=3, dropout=SHARE)
     calls = []

@@ -2,11 +2,13 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,14 +154,24 @@ def test_another_source_compiler_flag_or_processor_is_compiled_for_anew(compiler
     assert compiles_again()
     monkeypatch.setenv("CC", f"{program} -O1")
     assert compiles_again()
-    monkeypatch.setattr(compiled, "SOURCE", tmp_path / "kernels.c")
-    (tmp_path / "kernels.c").write_bytes(b"")
+    monkeypatch.setattr(compiled, "SOURCE_CODE", b"")
     assert compiles_again()
     if os.uname().machine == "x86_64":
         (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu sse2\n\nprocessor : 1\n")
         monkeypatch.setattr(compiled, "CPUINFO", tmp_path / "cpuinfo")
         assert compiles_again()
     assert not compiles_again()
+
+
+def test_the_source_that_belongs_to_this_process_is_compiled_though_the_file_has_changed(
+    compiler, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(compiled, "SOURCE_CODE", b"/* of this version */")
+    program = compiler()
+    give = program.read_text().splitlines()[-1]
+    compiler(f'for each; do case "$each" in */kernels.c) cp "$each" {tmp_path}/compiled;; esac; done; {give}')
+    assert load_kernels() is not None
+    assert (tmp_path / "compiled").read_text() == "/* of this version */"
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
@@ -235,20 +247,41 @@ def test_a_cache_above_which_others_can_only_add_is_used(compiler, count_runs, f
     assert count_runs() == 1
 
 
-@pytest.mark.parametrize("who", ["folder", "file"])
-def test_what_belongs_to_another_user_is_not_loaded(compiler, count_runs, folder, monkeypatch, who):
-    compiler()
-    load_kernels()
-    (kept,) = folder.iterdir()
-    theirs = folder if who == "folder" else kept
-    stat, fstat = os.stat, os.fstat
+def test_a_cache_is_checked_and_used_under_its_name_without_links(folder, monkeypatch, tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "private")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "link"))
+    assert compiled._cache_folder() == tmp_path / "private" / "charlm"
+
+
+@pytest.fixture
+def give_away(monkeypatch):
+    """Returns a function that lets a file or folder seem to belong to another user."""
+    stat, fstat, theirs = os.stat, os.fstat, set()
 
     def disguise(status):
-        owner = os.geteuid() + 1 if status.st_ino == stat(theirs).st_ino else status.st_uid
+        owner = os.geteuid() + 1 if status.st_ino in theirs else status.st_uid
         return os.stat_result((*status[:4], owner, *status[5:]))
 
     monkeypatch.setattr(os, "stat", lambda *args, **options: disguise(stat(*args, **options)))
     monkeypatch.setattr(os, "fstat", lambda number: disguise(fstat(number)))
+    return lambda path: theirs.add(stat(path).st_ino)
+
+
+def test_nothing_is_made_in_the_folder_of_another_user(compiler, folder, give_away):
+    compiler()
+    give_away(folder.parent.parent)
+    with pytest.warns(UserWarning, match=EACH_START.format(f"others can write to {folder.parent.parent}")):
+        assert load_kernels() is not None
+    assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("who", ["folder", "file"])
+def test_what_belongs_to_another_user_is_not_loaded(compiler, count_runs, folder, give_away, who):
+    compiler()
+    load_kernels()
+    (kept,) = folder.iterdir()
+    give_away(folder if who == "folder" else kept)
     forget()
     with pytest.warns(UserWarning, match="others can write to") if who == "folder" else contextlib.nullcontext():
         assert load_kernels() is not None
@@ -266,6 +299,20 @@ def test_without_a_cache_that_can_be_written_the_kernels_are_compiled_at_each_st
             assert load_kernels() is not None
         assert len(told) == 1 and count_runs() == start
         forget()
+
+
+def test_where_the_cache_has_no_room_a_temporary_folder_is_used(compiler, folder, monkeypatch):
+    compiler()
+    write = Path.write_bytes
+
+    def fill(path, content):
+        if folder in path.parents:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.warns(UserWarning, match=EACH_START.format(r"\[Errno \d+\] No space left on device")):
+        assert load_kernels() is not None
 
 
 def test_without_a_home_folder_the_kernels_are_compiled_at_each_start(compiler, monkeypatch):
@@ -342,6 +389,17 @@ def test_a_compiler_that_fails_means_numpy_after_one_line(compiler, folder, scri
     assert [str(each.message) for each in told] == [f"the C compiler {program} fails ({says}){NUMPY_INSTEAD}"]
     assert describe_engine() == "numpy (the C compiler fails)"
     assert list(folder.iterdir()) == []
+
+
+def test_kernels_that_were_asked_for_and_cannot_be_compiled_are_refused(compiler, monkeypatch):
+    program = compiler("exit 1")
+    monkeypatch.setenv("CHARLM_KERNELS", "plain")
+    with pytest.raises(RequestError) as refused:
+        load_kernels()
+    assert str(refused.value) == (
+        f"CHARLM_KERNELS is plain: the C compiler {program} fails (status 1); set CC to another compiler, or leave "
+        "CHARLM_KERNELS out"
+    )
 
 
 def test_a_compiler_that_hangs_is_killed_with_what_it_started(compiler, monkeypatch, tmp_path):

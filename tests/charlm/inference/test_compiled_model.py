@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -95,6 +96,22 @@ def test_exp_and_tanh_are_within_two_units_in_the_last_place_and_made_as_stated(
         assert np.array_equal(found, in_order(floats))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_compiler_that_is_told_to_change_arithmetic_is_told_not_to(monkeypatch, tmp_path):
+    compiler = next(filter(shutil.which, compiled.COMPILERS), None)
+    if compiler is None:
+        pytest.skip("there is no C compiler here")
+    monkeypatch.setenv("CC", f"{compiler} -ffast-math")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled._find_once.cache_clear()
+    kernels = load_kernels()
+    compiled._find_once.cache_clear()
+    assert kernels is not None
+    for floats in numbers():
+        assert np.array_equal(elementwise(kernels, "exp", floats), exp_in_order(floats))
+
+
 @pytest.mark.parametrize("is_bfloat16", [False, True])
 @pytest.mark.parametrize(
     ("outputs", "terms", "rows"), [(16, 16, 1), (80, 32, 1), (48, 512, 2), (112, 208, 13), (64, 48, 64), (48, 32, 31)]
@@ -139,6 +156,17 @@ def test_a_gradient_goes_back_with_a_partial_sum_for_each_lane(kernels, cell, un
         for lane in range(PANEL):
             expected += sums[:, lane]
         assert np.array_equal(model.multiply_back(layer, row), expected)
+
+
+def test_states_of_another_number_of_texts_are_refused(kernels):
+    config, random = make_config("rnn"), np.random.default_rng(4)
+    weights = {name: random.standard_normal(shape, np.float32) for name, shape in config.tensor_shapes.items()}
+    model = Engine(config, weights).model
+    hidden = aligned(config.num_layers, 1, model.units)
+    with pytest.raises(IndexError, match="ids of 2 texts do not fit the states of 1"):
+        model.read(np.zeros((3, 2), np.int64), hidden, hidden[:0])
+    with pytest.raises(IndexError, match="2 ids do not fit 1 hidden states"):
+        model.score(hidden[0], np.zeros(2, np.int64))
 
 
 def logits_in_order(config, weights, ids):
