@@ -120,7 +120,7 @@ function checkString(name, value) {
   return value;
 }
 
-/** Run a function; begin the message of a ModelFileError of its with these words. */
+/** Call a function; put `prefix` in front of the message of a ModelFileError that it throws. */
 function within(prefix, function_) {
   try {
     return function_();
@@ -414,7 +414,12 @@ function nesting(value) {
 
 const LFS_POINTER =
   "it is a pointer of git-LFS, not the file itself; run `git lfs pull` where it was checked out, or download the file";
-const ARCHIVES = { "PK\x03\x04": "a zip archive (or a Word document)", "\x1f\x8b": "a gzip archive", "%PDF-": "a PDF" };
+const ARCHIVES = {
+  "PK\x03\x04": "a zip archive (or a Word document)",
+  "\x1f\x8b": "a gzip archive",
+  "%PDF-": "a PDF",
+  PAR1: "a table in Parquet",
+};
 const UTF16_MARKS = ["\xff\xfe", "\xfe\xff"];
 const REPLACEMENT = "\xef\xbf\xbd"; // the bytes of U+FFFD, which an editor writes for bytes that are no text
 const FEWEST = 8; // line ends or marks; in random bytes as many of one kind do not happen
@@ -530,6 +535,8 @@ const MOST_RECORDED_EPOCHS = 5_000;
 const LARGEST_HEADER = 1024 * 1024; // bytes
 const FIELDS = ["cell", "vocab", "embedding_size", "hidden_size", "num_layers", "dropout"];
 const LONE_SURROGATE = /\p{Cs}/u; // a surrogate pair is one character
+const FURTHER_LOSSES = ["val_loss_reset256", "test_loss", "also_text_loss"]; // of the best epoch, not in every record
+const SHA256 = /^[0-9a-fA-F]{64}$/;
 
 /** The cells: blocks of rows that their weights stack, and whether a layer carries a cell state. */
 const CELLS = {
@@ -665,9 +672,8 @@ function readHistory(content) {
     if (!isObject(best) || !isNumber(best.val_loss)) {
       throw new ModelFileError("best must be an object with epoch and val_loss");
     }
-    if ("val_loss_reset256" in best && !isNumber(best.val_loss_reset256)) {
-      throw new ModelFileError("best.val_loss_reset256 must be a number");
-    }
+    const wrong = FURTHER_LOSSES.find((name) => name in best && !isNumber(best[name]));
+    if (wrong) throw new ModelFileError(`best.${wrong} must be a number`);
     if (!isWhole(best.epoch) || !epochs.some((epoch) => epoch.epoch === best.epoch)) {
       throw new ModelFileError(`best.epoch ${shortRepr(best.epoch)} is not among the epochs`);
     }
@@ -692,7 +698,7 @@ function checkRun(run) {
   if ("text" in run && typeof run.text !== "string") throw new ModelFileError("run.text must be a string");
   const split = "split" in run ? run.split : Object.create(null);
   const isSound = (name) => !(name in split) || isNumber(split[name]);
-  if (!isObject(split) || !["train_chars", "val_chars"].every(isSound)) {
+  if (!isObject(split) || !["train_chars", "val_chars", "test_chars"].every(isSound)) {
     throw new ModelFileError("run.split must be an object with the numbers train_chars and val_chars");
   }
   const edits = "lr_edits" in run ? run.lr_edits : [];
@@ -722,6 +728,9 @@ function checkEpoch(epoch, place) {
     throw new ModelFileError(`${where}.unseen_loss must be a number or null`);
   }
   if (typeof epoch.sample !== "string") throw new ModelFileError(`${where}.sample must be a string`);
+  if ("weights_sha256" in epoch && !(typeof epoch.weights_sha256 === "string" && SHA256.test(epoch.weights_sha256))) {
+    throw new ModelFileError(`${where}.weights_sha256 must be a string of 64 hexadecimal digits`);
+  }
 }
 
 // ---------------------------------------------------------------------------- model.safetensors (charlm.model.weights)
@@ -1344,8 +1353,8 @@ function widen(numbers) {
   return new Float32Array(bits.buffer);
 }
 
-/** The step of each cell, from what a layer computes of its input, at the place `before`, to its next hidden state; and
-    the gates of a unit along a text, by name, as torch.nn names them, (N,) each.
+/** For each cell: `step` computes a layer's next hidden state from its hidden state and from bias + W x, which lies at
+    `before`; `gates` computes the gates of one unit along a text, named as in torch.nn, (N,) each.
 
     blocks: the gates of the recurrent weights that are multiplied in one go. The GRU's last gate is apart, because its
     sums of the hidden state start from a bias of their own. gates: gets for each gate its sums along the
@@ -2055,7 +2064,9 @@ class Link {
   release(model) {
     this.models.delete(model);
     this.port.postMessage({ kind: "close", model });
-    if (!this.models.size) this.stop();
+    if (this.models.size) return;
+    this.failure = closedError(); // of what is still sent
+    this.stop();
   }
 }
 
@@ -2086,11 +2097,11 @@ class Request {
     try {
       if (signal?.aborted) abort();
       for (;;) {
+        if (this.error !== undefined) throw this.error;
         if (this.pieces.length) {
           yield this.pieces.shift();
           this.link.port.postMessage({ kind: "more", id: this.id });
-        } else if (this.error !== undefined) throw this.error;
-        else if (this.answer !== undefined) return this.answer;
+        } else if (this.answer !== undefined) return this.answer;
         else await new Promise((resolve) => (this.wake = resolve));
       }
     } finally {
@@ -2208,10 +2219,13 @@ function joined(parts, length) {
   return bytes;
 }
 
-/** Return the record of a training, or what is wrong with it: the model works without. */
+/** Return the record of a training, or what is wrong with it: the model works without.
+
+    content: of its file, null if there is none, or the ModelFileError that reading the file threw. */
 function readRecord(content) {
   if (content === null) return { history: null, historyProblem: "" };
   try {
+    if (content instanceof ModelFileError) throw content;
     return { history: readHistory(content), historyProblem: "" };
   } catch (error) {
     if (!(error instanceof ModelFileError)) throw error;
@@ -2246,7 +2260,12 @@ export class CharLM {
   static async load(address, { fetch, sha256, onProgress, signal, name = String(address), ...options } = {}) {
     const folder = new Folder(address, fetch ?? ((...asked) => globalThis.fetch(...asked)), signal);
     return named(name, async () => {
-      const [content, history] = await Promise.all([folder.read(CONFIG_FILE), folder.read(HISTORY_FILE, true)]);
+      const keepFault = (error) => {
+        if (error instanceof ModelFileError) return error; // see readRecord
+        throw error;
+      };
+      const files = [folder.read(CONFIG_FILE), folder.read(HISTORY_FILE, true).catch(keepFault)];
+      const [content, history] = await Promise.all(files);
       const config = readConfig(content);
       if (sha256 && sha256.toLowerCase() !== config.weights_sha256.toLowerCase()) {
         throw new ModelFileError(
@@ -2264,7 +2283,8 @@ export class CharLM {
 
       name: what errors call it. simd: whether WebAssembly is used where it is there.
       worker: a function that makes the Worker, of this module, of the type `module` and with the name `charlm`; for
-          pages in which the module has no address. beside: a model whose Worker this one shares. signal: ends it.
+          pages in which the module has no address. beside: a model whose Worker this one shares, unless it is
+          closed. signal: ends it.
 
       Throws ModelFileError if they are not a sound model. */
   static async from({ config, weights, history = null }, { name = "", ...options } = {}) {
@@ -2277,7 +2297,7 @@ export class CharLM {
   }
 
   static async #open(config, weights, history, { worker, beside, simd = true, signal }) {
-    const link = beside ? beside.#link : await Link.start(worker);
+    const link = beside && !beside.#link.failure ? beside.#link : await Link.start(worker);
     const key = link.addModel();
     try {
       const message = { kind: "open", model: key, config, weights, simd };

@@ -8,7 +8,7 @@ import re
 from functools import partial
 from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from shutil import copy
+from shutil import copy, copytree
 from threading import Thread
 
 import golden
@@ -626,6 +626,30 @@ def test_stop_takes_effect_at_once_and_the_worker_is_free_again(page):
     assert closed == ["CharLMError: this model is closed; load it again"] * 2
 
 
+def test_stop_ends_a_text_whose_reader_is_slower_than_its_writer(page, folder):
+    reason, left = page.evaluate(
+        """async (folder) => {
+            const lm = await CharLM.load(folder);
+            const stop = new AbortController();
+            let [left, reason] = [0, null];
+            try {
+                for await (const piece of lm.stream("a", { length: 1e9, seed: 0, signal: stop.signal })) {
+                    if (stop.signal.aborted) left++;
+                    if (left === 9) break;
+                    stop.abort();
+                    await new Promise((resolve) => setTimeout(resolve, 100)); // meanwhile further pieces come
+                }
+            } catch (error) {
+                reason = error.name;
+            }
+            lm.close();
+            return [reason, left];
+        }""",
+        folder.name,
+    )
+    assert (reason, left) == ("AbortError", 0)
+
+
 def test_a_reader_that_is_slow_does_not_make_the_worker_run_far_ahead(page, folder):
     # a text of 10⁹ symbols would fill the memory
     sizes = page.evaluate(
@@ -670,6 +694,14 @@ def test_models_share_a_worker_or_have_one_each(page, folder, site):
     assert page.evaluate("shared[1].generate('a', { length: 5, seed: 5 })") == apart[2][:5]
     with started[-1].expect_event("close"):  # with it, all memory of its models is free
         page.evaluate("shared[1].close()")
+    # beside one that is closed, a model has a Worker of its own
+    again = """async (folder) => {
+        const lm = await CharLM.load(folder, { beside: shared[1] });
+        const text = await lm.generate("a", { length: 5, seed: 5 });
+        lm.close();
+        return text;
+    }"""
+    assert page.evaluate(again, other.name) == apart[2][:5]
 
 
 def test_a_worker_that_fails_is_told(page, folder):
@@ -864,12 +896,24 @@ def what_python_says(files, folder):
     return model.record_problem
 
 
-def test_learning_rates_that_no_run_was_given_get_the_message_of_python(page, tmp_path):
+def test_fields_of_a_record_that_few_records_have_get_the_message_of_python(page, tmp_path):
     files = contents(save(make_model("rnn"), tmp_path / "model"))
-    history = json.loads(files["history.json"])
+    sha256, edit = "aB" * 32, {"epoch": 1, "step": 0, "lr": 1e-3}
+    sound = {("run", "lr_edits"): [edit], ("epochs", 0, "weights_sha256"): sha256, ("best", "test_loss"): 1}
+    wrong = [
+        *((("run", "lr_edits"), edits) for edits in ({}, [3], [edit | {"lr": "1"}], [{"lr": 1}], None)),
+        (("run", "split", "test_chars"), "abc"),
+        *((("best", loss), "abc") for loss in ("val_loss_reset256", "test_loss", "also_text_loss")),
+        *((("epochs", 0, "weights_sha256"), value) for value in ("zz", sha256 + "\n", 7, None)),
+    ]
     histories = []
-    for edits in ([{"epoch": 1, "step": 0, "lr": 1e-3}], {}, [3], [{"epoch": 1, "lr": "1"}], [{"lr": 1}], None):
-        history["run"]["lr_edits"] = edits
+    for fields in (sound, *({place: value} for place, value in wrong)):
+        history = json.loads(files["history.json"])
+        for (*places, last), value in fields.items():
+            node = history
+            for place in places:
+                node = node.setdefault(place, {}) if isinstance(node, dict) else node[place]
+            node[last] = value
         histories.append(json.dumps(history).encode())
     expected = [what_python_says(files | {"history.json": each}, tmp_path / "model") for each in histories]
     cases = [base64.b64encode(each).decode() for each in histories]
@@ -886,8 +930,30 @@ def test_learning_rates_that_no_run_was_given_get_the_message_of_python(page, tm
         [*(base64.b64encode(files[name]).decode() for name in ("config.json", "model.safetensors")), cases],
     )
     assert said == expected
-    wrong = "history.json: run.lr_edits must be a list of objects with the numbers epoch and lr"
-    assert expected[0] == "" and all(wrong in each for each in expected[1:])
+    assert expected[0] == "" and all(each.startswith("history.json: ") for each in expected[1:])
+
+
+def test_a_record_that_is_too_large_leaves_the_model_without_it(page, site, folder):
+    large = site[0] / "large"
+    copytree(folder, large)
+    with open(large / "history.json", "wb") as file:
+        file.truncate(5_000_000)
+    said = page.evaluate(
+        """async (folder) => {
+            const lm = await CharLM.load(folder);
+            lm.close();
+            return [lm.history, lm.historyProblem];
+        }""",
+        "large",
+    )
+    assert said == [None, read_usable_model(large).record_problem]
+
+
+def test_weights_that_are_a_table_in_parquet_are_told(page, site, folder):
+    table = site[0] / "table"
+    copytree(folder, table)
+    (table / "model.safetensors").write_bytes(b"PAR1" * 99)
+    assert "it is a table in Parquet; unpack it" in page.evaluate(LOAD, ["table", {}])
 
 
 def test_a_model_of_a_newer_format_says_that_charlm_is_to_be_updated(page, site):
