@@ -163,9 +163,10 @@ def _add(step: dict[str, Any], line: int, key: str, value: str) -> None:
     if key in step:
         raise LessonError(line, f"the step has two entries {key!r}; indent a line that goes on with the one before")
     if key == "open":
-        value = value.partition("?")[2] or value  # a whole address may be pasted
-        if not parse_qs(value.partition("#")[0]):
+        query = re.sub(r"^[^=&#]*\?", "", value)  # a whole address may be pasted
+        if not parse_qs(query.partition("#")[0]):
             raise LessonError(line, f"{value!r:.60} is no address; write open: {KEYS['open']}, as after a page's '?'")
+        value = query
     step[key] = value
 
 

@@ -33,6 +33,7 @@ done: So it is.
 
 step: The second
 text: Open a view.
+open: view=write&prompt=Who is there?&length=100
 check: view learn It is open
 """
 
@@ -48,7 +49,7 @@ def test_a_lesson_is_read():
     assert (number.kind, number.arguments) == ("number", {"value": 1.4, "tolerance": 0.2})
     assert number.words == "The temperature, in nothing:"
     assert (use.arguments, use.words) == ({"id": "drawn"}, "Look at the drawing")
-    assert (second.open, second.done) == ("", "")
+    assert (second.open, second.done) == ("view=write&prompt=Who is there?&length=100", "")
 
 
 @pytest.mark.parametrize(
