@@ -85,7 +85,11 @@ export class Hub {
 
   /** Tell whether this browser has kept the weights of a model. */
   async hasKept(model) {
-    return (await recall(`${model.address}/${WEIGHTS}`)) !== null;
+    try {
+      return Boolean(await (await openCache())?.match(`${model.address}/${WEIGHTS}`));
+    } catch {
+      return false;
+    }
   }
 
   /** Ask the Hub, once, which commit a name means and what it holds, before anything is downloaded.

@@ -354,6 +354,26 @@ def test_without_the_hub_what_was_loaded_once_is_loaded_from_the_cache(hub, open
     assert describe(page, hub, "ada/other")["kind"] == "HubError"
 
 
+def test_whether_weights_are_kept_is_told_without_reading_them(hub, open_page, files):
+    page = open_page()
+    load(page, hub, "ada/tiny", files)
+    told = page.evaluate(
+        """async (endpoint) => {
+          const { arrayBuffer } = Response.prototype;
+          let read = 0;
+          Response.prototype.arrayBuffer = function () {
+            read++;
+            return arrayBuffer.call(this);
+          };
+          const { isKept } = await new Hub(endpoint).describe("ada/tiny");
+          Response.prototype.arrayBuffer = arrayBuffer;
+          return [isKept, read];
+        }""",
+        hub.url,
+    )
+    assert told == [True, 0]
+
+
 def test_a_model_without_a_record_has_none(hub, open_page, tmp_path):
     files = contents(save(make_model("rnn", history=False), tmp_path))
     hub.add_repo("ada/plain", files)
