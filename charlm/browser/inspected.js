@@ -11,8 +11,8 @@ const NOTHING = "there is nothing to read: enter a text of characters that both 
 /** A text as two models read it: of the characters that both know, so that a place is the same in both.
 
     names: of model A and model B. text: as it was entered. symbols: the N characters that are shown; of a longer text
-      `searched` has more. skipped: for each model, the distinct characters that it does not know, in a string; unknown:
-      all of them.
+      `searched` has more. skipped: for each model, the distinct characters of what is shown that it does not know, in a
+      string. unknown: all such characters of what is searched.
     inspections: for each model, what `CharLM.inspect` returns. */
 export class Inspected {
   /** Read a text. onProgress: called with the number of the model, and the bytes of it that are there and of the whole.
@@ -22,11 +22,11 @@ export class Inspected {
     const load = (name, model) => getModel(name, (...progress) => onProgress(model, ...progress));
     const lms = await Promise.all(names.map(load));
     const entered = Array.from(text).slice(0, LONGEST_SEARCHED);
-    const skipped = lms.map((lm) => lm.unknown(entered.join("")));
-    const unknown = new Set(skipped.join(""));
-    const searched = entered.filter((symbol) => !unknown.has(symbol));
-    if (!searched.length) throw new Error(NOTHING);
-    const symbols = searched.slice(0, LONGEST_INSPECTED);
+    const unknown = new Set(lms.map((lm) => lm.unknown(entered.join(""))).join(""));
+    const shown = entered.slice(0, LONGEST_INSPECTED);
+    const [symbols, searched] = [shown, entered].map((all) => all.filter((symbol) => !unknown.has(symbol)));
+    if (!symbols.length) throw new Error(NOTHING);
+    const skipped = lms.map((lm) => lm.unknown(shown.join("")));
     const inspections = await Promise.all(lms.map((lm) => lm.inspect(symbols.join(""))));
     return new Inspected({ names, text, lms, symbols, searched, unknown, skipped, inspections });
   }

@@ -4,12 +4,14 @@ import json
 import math
 
 import pytest
-from models import make_record
+from models import make_lm, make_record
 
 from charlm.analysis.published import TINYSHAKESPEARE
 from charlm.browser.scripts import COMPONENTS_STYLE
 from charlm.web import address
+from charlm.web.answers.inside import Inspector
 from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
+from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings, draw_plot
 
 DRAW = """async (value) => {
@@ -500,6 +502,25 @@ def test_a_line_that_changes_all_the_time_is_announced_when_it_rests(page):
         }"""
     )
     assert said == ["20 characters"]
+
+
+def test_of_a_long_text_the_first_characters_are_looked_into_whether_the_models_know_them_or_not(page):
+    text = "x" * 100 + "a" * 5050
+    shown, searched, line = page.evaluate(
+        """async (text) => {
+            const { addModel } = await import("/models.js");
+            const { Inspected } = await import("/inspected.js");
+            const inspect = async ({ length }) => ({ surprisals: new Float64Array(length), likeliest: [] });
+            addModel({ name: "long" }, { unknown: (all) => (all.includes("x") ? "x" : ""), inspect });
+            const seen = await Inspected.read(["long", "long"], text, () => {});
+            return [seen.symbols.length, seen.searched.length, seen.describe(0)];
+        }""",
+        text,
+    )
+    inspector = Inspector(ModelRegistry([ServedModel("long", make_lm(), "bundled")]))
+    assert len(inspector.look("long", "long", text, "surprisal")["a"]["heat"]["text"]) == shown == 4900
+    assert searched == 5050
+    assert line.endswith("the first 5,000 of 5,150 are shown · skipped, as long does not know it: 'x'")
 
 
 def test_only_a_view_that_can_be_shown_alone_is_opened_by_the_parameter_embed(page):
