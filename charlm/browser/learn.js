@@ -50,10 +50,11 @@ function readingOf(shown) {
 /** Return the losses that others published, if all these models were measured on the same text as they. */
 function publishedFor(shown) {
   const { text_sha256, protocol, split } = published.run;
-  const isComparable = ({ history: { run } }) =>
-    run.text_sha256 === text_sha256 &&
-    run.protocol === protocol &&
-    Object.entries({ ...run.split, ...split }).every(([part]) => run.split[part] === split[part]);
+  const isComparable = ({ history: { run } }) => {
+    const own = run.split ?? {};
+    const isSplitAlike = Object.keys({ ...own, ...split }).every((part) => own[part] === split[part]);
+    return run.text_sha256 === text_sha256 && run.protocol === protocol && isSplitAlike;
+  };
   return shown.length > 0 && shown.every(isComparable) ? published.losses : [];
 }
 

@@ -23,6 +23,7 @@ from models import contents, make_model, make_record, make_sampler, save
 
 from charlm import CharLM
 from charlm.analysis.diagnosis import read_curves
+from charlm.analysis.published import TINYSHAKESPEARE
 from charlm.browser import export, page
 from charlm.browser.export import export as export_to
 from charlm.browser.page import PageModel, export_html, static_files
@@ -828,6 +829,16 @@ class TestLearn:
         opened.page.get_by_label("log", exact=True).check()
         assert opened.page.locator("#loss-curves .curves").get_attribute("data-y") == "log"
         opened.page.locator(".curves-plot").hover(position={"x": 500, "y": 100})
+
+    def test_a_record_without_its_split_is_not_compared_with_published_losses(self, visit, tmp_path):
+        folder = save(make_model(), tmp_path / "model")
+        record = make_record(**TINYSHAKESPEARE)
+        del record["run"]["split"]
+        (folder / "history.json").write_text(json.dumps(record))
+        export_to([str(folder)], tmp_path / "page.html")
+        opened = visit(tmp_path / "page.html", "?view=learn")
+        opened.wait_for_words("loss-curves", "model, best: 1.5000 at epoch 2")
+        assert "nanoGPT" not in opened.words("loss-curves")
 
     def test_the_figures_and_the_picture_can_be_saved(self, visit, exported, lms):
         opened = visit(exported, "?view=learn")
