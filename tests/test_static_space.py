@@ -209,6 +209,112 @@ def test_a_tab_that_is_closed_while_it_downloads_leaves_nothing_behind(hub, visi
     assert visitor.written() == expected("ada/one", "ada/two")
 
 
+# Models that come late, while the visitor goes on
+
+
+def hold(hub, name):
+    """Let the Hub give nothing after the address of a model's weights is asked for, until the Event returned is set."""
+    held = Event()
+    hub.on(f"GET /{name}/resolve/", lambda answer: answer() if held.wait() else None)
+    return held
+
+
+def ask_for_model(visitor, name):
+    """Let a script on the page ask for a model."""
+    visitor.page.evaluate("(name) => { window.late = window.charlm.model(name); }", name)
+
+
+def wait_for_model(visitor, characters=1):
+    """Wait until the model is there that was asked for, and has written, after all that it was asked for before."""
+    visitor.page.evaluate("async (length) => { await (await late).generate('', { length }); }", characters)
+
+
+def wait_for_words(visitor, elem_id, words):
+    visitor.page.locator(f"#{elem_id}", has_text=words).wait_for()
+
+
+def test_the_line_of_a_text_is_not_replaced_by_what_a_model_that_comes_late_had_to_say(hub, visit):
+    visitor = visit()
+    ask_for_model(visitor, "ada/two")
+    wait_for_model(visitor)
+    held = hold(hub, "ada/one")
+    ask_for_model(visitor, "ada/one")
+    visitor.page.locator("#generate").click()
+    wait_for_words(visitor, "progress-a", "ada/one · loading")
+    visitor.page.locator("#stop").click()
+    assert visitor.text("progress-a") == ""
+    visitor.page.locator("#model-a").select_option("ada/two")
+    visitor.write()
+    said = visitor.text("progress-a")
+    held.set()
+    wait_for_model(visitor)
+    assert visitor.text("progress-a") == said and said.startswith(f"ada/two · {LENGTH} characters")
+
+
+def test_a_model_that_is_used_is_not_closed_while_another_one_is_loaded(hub, visit):
+    deploy("ada/page", [*CELLS], sdk="static")
+    held = hold(hub, "ada/three")
+    visitor = visit()
+    page = visitor.page
+
+    # 1) whose text is looked into
+    visitor.write()
+    for side in "ab":
+        page.locator(f"#model-{side}").select_option("ada/two")
+    visitor.choose_view("Look inside")
+    page.locator("#inspect-model-a").select_option("ada/one")
+    wait_for_words(visitor, "seen-line-a", "perplexity")
+    said, about = visitor.text("seen-line-a"), visitor.text("inspect-about-a")
+    page.locator("#inspect-model-a").select_option("ada/three")
+    wait_for_words(visitor, "seen-line-a", "reading")
+    page.locator("#inspect-model-a").select_option("ada/one")
+    assert (visitor.text("seen-line-a"), visitor.text("inspect-about-a")) == (said, about)
+    page.locator("#unit-number").fill("1")
+    wait_for_words(visitor, "cell", "ada/one, layer 1, unit 1")
+
+    # 2) which writes at three temperatures
+    visitor.choose_view("Write")
+    page.locator("#model-a").select_option("ada/three")
+    page.locator("#board").click()
+    page.locator("#output-a .heat-text span").nth(5).click()
+    page.locator("#alternatives button:not([aria-current])").first.click()
+    wait_for_words(visitor, "progress-a", "1 chosen by you")
+    held.set()
+    visitor.wait_for_quiet()
+    assert visitor.notice() == "" and len(visitor.text("board-a-0-5")) == LENGTH
+
+
+def test_what_is_typed_or_pasted_is_not_replaced_by_a_text_that_comes_late(hub, visit):
+    held = hold(hub, "ada/one")
+    visitor = visit()
+    ask_for_model(visitor, "ada/one")
+    visitor.choose_view("Look inside")
+    visitor.page.locator("#write-text").click()
+    wait_for_words(visitor, "seen-line-a", "writing")
+    visitor.page.locator("#edit-text").click()
+    assert visitor.text("seen-line-a") == ""
+    visitor.page.locator("#inspect-text").fill("a bad cab")
+    held.set()
+    wait_for_model(visitor, 1500)  # as many as the text would have had
+    assert visitor.page.locator("#inspect-text").input_value() == "a bad cab"
+    visitor.page.locator("#inspect-text").press("Control+Enter")
+    wait_for_words(visitor, "seen-line-a", "9 characters")
+    assert visitor.text("seen-a") == "a bad cab" and visitor.notice() == ""
+
+
+def test_a_module_that_failed_to_load_is_loaded_when_it_is_asked_for_again(hub, visit):
+    visitor = visit()
+    for module in ("charlm.js", "hub.js"):
+        visitor.page.route(f"**/{module}", lambda route: route.abort())
+    visitor.open(hub.space_url("ada/page"))
+    for module in ("charlm.js", "hub.js"):
+        visitor.write()
+        assert module in visitor.notice()
+        visitor.page.unroute(f"**/{module}")
+    visitor.write()
+    assert visitor.written() == expected("ada/one", "ada/two") and visitor.notice() == ""
+
+
 # A model that the address names
 
 

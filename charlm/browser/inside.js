@@ -6,7 +6,7 @@ import { keepState } from "./components/state.js";
 import { byId, readable, sentence } from "./components/text.js";
 import { textToRead } from "./examples.js";
 import { coloursOfGate, Inspected } from "./inspected.js";
-import { entryOf, getModel, inShort, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
+import { entryOf, getModel, holdModels, inShort, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
 import { Stretches } from "./stretches.js";
 import { DIFFERENCE, FIRST_UNIT, SURPRISAL, UnitFields } from "./unit.js";
 
@@ -44,6 +44,7 @@ class InsideView {
       },
     });
     this.connect();
+    holdModels(() => this.seen?.names ?? []);
   }
 
   makeText(side, model) {
@@ -72,9 +73,9 @@ class InsideView {
 
   /** Go on with the models that are chosen now, and with another text unless the visitor has typed it. */
   chooseModel() {
-    const own = this.ownText;
-    if (own !== this.offered && byId("inspect-text").value === this.offered) return this.open();
-    return this.inspect();
+    const text = byId("inspect-text").value;
+    const isOffered = text === this.offered;
+    return isOffered && (text === "" || text !== this.ownText) ? this.open() : this.inspect();
   }
 
   /** The text that model A begins with, "" if the page has none for it. */
@@ -82,40 +83,63 @@ class InsideView {
     return textToRead(entryOf(this.names[0]), scene.text);
   }
 
-  /** Let both models read the text, and show what they expected. */
+  /** Let both models read the text, and show what they expected. Return whether it is shown. */
   async inspect() {
     const asked = ++this.asked;
     const { names } = this;
-    if (this.seen?.isOf(names, byId("inspect-text").value)) {
-      this.stopEditing();
-      this.texts[0].reveal(this.place); // what was hidden has been scrolled to its beginning
-      return this.paint();
-    }
-    const lines = LETTERS.map((side) => byId(`seen-line-${side}`));
-    const say = (model, words) => (lines[model].textContent = readable(words));
+    const text = byId("inspect-text").value;
     names.forEach((name, model) => {
       byId(`inspect-about-${LETTERS[model]}`).textContent = readable(inShort(entryOf(name)));
-      say(model, "reading");
     });
-    keepModels([...names, ...LETTERS.map((side) => byId(`model-${side}`).value)]);
+    this.freeModels(names);
+    if (this.seen?.isOf(names, text)) {
+      this.showSeen();
+      this.texts[0].reveal(this.place); // what was hidden has been scrolled to its beginning
+      this.paint();
+      return true;
+    }
+    LETTERS.forEach((_, model) => this.say(model, "reading"));
     try {
-      const seen = await Inspected.read(names, byId("inspect-text").value, (model, there, whole) => {
-        if (asked === this.asked) say(model, `${Math.round((100 * there) / whole)} % loaded`);
+      const seen = await Inspected.read(names, text, (model, there, whole) => {
+        if (asked === this.asked) this.say(model, `${Math.round((100 * there) / whole)} % loaded`);
       });
-      if (asked !== this.asked) return;
+      if (asked !== this.asked) return false;
       this.seen = seen;
+      this.freeModels(names); // of what was shown before
       this.place = Math.min(this.place ?? seen.mostDifferent(), seen.symbols.length - 1);
-      this.tell("");
-      this.stopEditing();
-      names.forEach((_, model) => say(model, seen.describe(model)));
+      this.showSeen();
       this.stretches.reset(seen);
       this.fields.choose(this.fields.unit);
       this.paint();
+      return true;
     } catch (error) {
-      if (asked !== this.asked) return;
-      for (const line of lines) line.textContent = "";
+      if (asked !== this.asked) return false;
+      LETTERS.forEach((_, model) => this.say(model, ""));
       this.tell(sentence(error));
+      return false;
     }
+  }
+
+  /** Free the models that neither this view needs, which reads with these, nor *Write*. */
+  freeModels(names) {
+    keepModels([...names, ...LETTERS.map((side) => byId(`model-${side}`).value)]);
+  }
+
+  /** Show the texts that were read in place of the field. */
+  showSeen() {
+    this.tell("");
+    this.stopEditing();
+    this.describe();
+  }
+
+  /** Say how well the models have read the texts that are shown. */
+  describe() {
+    LETTERS.forEach((_, model) => this.say(model, this.seen?.describe(model) ?? ""));
+  }
+
+  /** Say something in the line about a model's text. */
+  say(model, words) {
+    byId(`seen-line-${LETTERS[model]}`).textContent = readable(words);
   }
 
   /** Show what is known of a character, in both texts and of the unit. isHeld: see above. */
@@ -154,9 +178,9 @@ class InsideView {
     this.fields.choose(name ? unit : FIRST_UNIT);
     const gate = Object.keys(STATES).find((each) => STATES[each] === name) ?? name;
     this.fields.colour = gate ?? query.get("colour") ?? SURPRISAL;
-    await (text ? this.inspect() : this.open());
+    const isShown = await (text ? this.inspect() : this.open());
     const place = Number(query.get("place") ?? NaN);
-    if (Number.isInteger(place) && place >= 0) this.goTo(place, true);
+    if (isShown && Number.isInteger(place) && place >= 0) this.goTo(place, true);
   }
 
   /** Colour the texts, and show the unit step by step once its gates are known. */
@@ -193,8 +217,10 @@ class InsideView {
     this.goTo(this.place, this.isHeld);
   }
 
-  /** Put the text into a field in its own place. */
+  /** Put the text into a field in its own place. What is being read or written meanwhile does not replace it. */
   edit() {
+    this.asked++;
+    this.describe();
     byId("view-inside").classList.add("editing");
     byId("inspect-text").hidden = false;
     byId("seen").hidden = true;
@@ -211,20 +237,26 @@ class InsideView {
     if (hadFocus) this.texts[0].text.focus();
   }
 
-  /** Let model A write a text to look into. */
+  /** Let model A write a text to look into. Return whether it is shown. */
   async writeText() {
-    byId("seen-line-a").textContent = "writing";
+    const asked = ++this.asked;
+    this.describe();
+    this.say(0, "writing");
     try {
       const lm = await getModel(this.names[0]);
-      byId("inspect-text").value = await lm.generate("", { length: WRITTEN });
+      const text = await lm.generate("", { length: WRITTEN });
+      if (asked !== this.asked) return false;
+      byId("inspect-text").value = text;
     } catch (error) {
-      byId("seen-line-a").textContent = "";
-      return this.tell(sentence(error));
+      if (asked !== this.asked) return false;
+      this.say(0, "");
+      this.tell(sentence(error));
+      return false;
     }
-    await this.inspect();
+    return this.inspect();
   }
 
-  /** Begin with the text of model A, or let it write one if there is none. */
+  /** Begin with the text of model A, or let it write one if there is none. Return whether it is shown. */
   async open() {
     this.offered = this.ownText;
     if (!this.offered) return this.writeText();

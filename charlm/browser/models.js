@@ -38,9 +38,16 @@ export function hasHub() {
 
 /** Return the way to the Hub, on a page that has one. */
 export function openHub() {
-  const pinned = models.filter(({ loadedAs }) => !loadedAs);
-  hub ??= import("./hub.js").then(({ Hub }) => new Hub(hubAddress, pinned));
+  hub ??= importHub().catch((error) => {
+    hub = undefined; // the next one who asks tries again
+    throw error;
+  });
   return hub;
+}
+
+async function importHub() {
+  const { Hub } = await import("./hub.js");
+  return new Hub(hubAddress, models.filter(({ loadedAs }) => !loadedAs));
 }
 
 /** Return the text that an element holds, as it is or as base64 of gzip. */
@@ -51,8 +58,9 @@ async function contentOf(element) {
 }
 
 let engine; // a promise of the module charlm.js
-const loaded = new Map(); // by name, promises of CharLM
+const loaded = new Map(); // by name, {lm: a promise of CharLM, listeners: those who are told of its progress}
 const lent = new Set(); // names of the models that scripts hold, which are never closed
+const holders = []; // functions that name the models which a view is using
 
 /** Return the entry of a model. Throws an Error, with the names there are, if there is none. */
 export function entryOf(name) {
@@ -89,13 +97,16 @@ export function whenAdded(watcher) {
 /** Add a model that the page did not come with. lm: the model, ready to write. */
 export function addModel(entry, lm) {
   models.push(entry);
-  loaded.set(entry.name, Promise.resolve(lm));
+  loaded.set(entry.name, { lm: Promise.resolve(lm), listeners: new Set() });
   for (const watcher of watchers) watcher(entry);
 }
 
 /** Return the module of the engine: charlm.js, which lies beside the page or in it. */
 export function loadEngine() {
-  engine ??= importEngine();
+  engine ??= importEngine().catch((error) => {
+    engine = undefined;
+    throw error;
+  });
   return engine;
 }
 
@@ -107,15 +118,22 @@ async function importEngine() {
 
 /** Return a model, ready to write. Loading it again after a failure tries again.
 
-    onProgress: called with the bytes that are there and those of the whole. */
+    onProgress: called, while it is loaded, with the bytes that are there and those of the whole. */
 export function getModel(name, onProgress = () => {}) {
   const entry = entryOf(name);
-  if (!loaded.has(name)) {
-    const loading = load(entry, onProgress);
-    loaded.set(name, loading);
-    loading.catch(() => loaded.delete(name));
-  }
-  return loaded.get(name);
+  if (!loaded.has(name)) loaded.set(name, startLoading(entry));
+  const { lm, listeners } = loaded.get(name);
+  const stop = () => listeners.delete(onProgress);
+  listeners.add(onProgress);
+  lm.then(stop, stop);
+  return lm;
+}
+
+function startLoading(entry) {
+  const listeners = new Set();
+  const lm = load(entry, (...progress) => listeners.forEach((listener) => listener(...progress)));
+  lm.catch(() => loaded.get(entry.name)?.lm === lm && loaded.delete(entry.name));
+  return { lm, listeners };
 }
 
 /** Return a model for a script, which may hold it as long as it likes. */
@@ -124,10 +142,16 @@ export function lendModel(name) {
   return getModel(name);
 }
 
-/** Free the memory of the models that are neither among these names nor lent. */
+/** Keep the models that a function names, which is asked before models are closed. */
+export function holdModels(holder) {
+  holders.push(holder);
+}
+
+/** Free the memory of the models that are neither among these names, nor held by a view, nor lent. */
 export function keepModels(names) {
-  for (const [name, loading] of loaded) {
-    if (names.includes(name) || lent.has(name)) continue;
+  const needed = new Set([...names, ...lent, ...holders.flatMap((holder) => holder())]);
+  for (const [name, { lm: loading }] of loaded) {
+    if (needed.has(name)) continue;
     loaded.delete(name);
     loading.then(
       (lm) => lm.close(),

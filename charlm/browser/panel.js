@@ -10,7 +10,7 @@ const PAUSE = 50; // milliseconds between two lines about a text
     what the model is, for the head of the text. onPoint, onChoose: see HeatText.
 
     value: the Heat of the text. Its `run` has the settings and `forced`, the choices of the visitor; its `surprisals`
-      are those of the characters in nats. */
+      are those of the characters in nats. wanted: the name of the model that writes, or wrote, last. */
 export class Panel {
   constructor(side, output, heading, { line, about, ...callbacks } = {}) {
     this.side = side;
@@ -48,6 +48,7 @@ export class Panel {
   async write(settings, before = {}, forced = []) {
     this.stop();
     const { signal } = (this.running = new AbortController());
+    this.wanted = settings[`model_${this.side}`];
     this.isWriting = true;
     try {
       await this.writeUntil(signal, settings, before, forced);
@@ -59,12 +60,12 @@ export class Panel {
   }
 
   async writeUntil(signal, settings, { prompt = "", text = "", shades = "", surprisals = [], run: before }, forced) {
-    const name = settings[`model_${this.side}`];
+    const name = this.wanted;
     const count = Array.from(text).length;
     const written = { text, shades, surprisals: surprisals.slice(0, count) };
     this.show({ prompt, ...written, run: before });
-    const lm = await this.load(name);
-    if (signal.aborted) return this.say("");
+    const lm = await this.load(name, signal);
+    if (signal.aborted) return;
     checkChoices(forced, lm.vocab, name);
     const skipped = lm.unknown(settings.prompt);
     const read = Array.from(settings.prompt).filter((symbol) => !skipped.includes(symbol));
@@ -104,14 +105,19 @@ export class Panel {
     return { place, symbol: symbols[place], symbols: lm.vocab, logits: Array.from(logits), forced, random };
   }
 
-  /** Return a model; meanwhile the line tells how much of it is there. */
-  async load(name) {
-    this.say(`${name} · loading`);
+  /** Return a model; meanwhile the line tells how much of it is there, until the signal. */
+  async load(name, signal) {
+    const clear = () => this.say("");
+    const say = (words) => signal.aborted || this.say(words); // the line belongs to what is written next
+    signal.addEventListener("abort", clear);
+    say(`${name} · loading`);
     try {
-      return await getModel(name, (there, whole) => this.say(`${name} · ${percent(there, whole)} loaded`));
+      return await getModel(name, (there, whole) => say(`${name} · ${percent(there, whole)} loaded`));
     } catch (error) {
-      this.say("");
+      say("");
       throw error;
+    } finally {
+      signal.removeEventListener("abort", clear);
     }
   }
 

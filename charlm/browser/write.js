@@ -9,7 +9,7 @@ import { byId, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
 import { nextPrompt, sharedPrompts } from "./examples.js";
 import { connectSliders, fillFields, readFields, valuesOfFields } from "./fields.js";
-import { entryOf, keepModels, models, offerModels, whenAdded } from "./models.js";
+import { entryOf, holdModels, keepModels, models, offerModels, whenAdded } from "./models.js";
 import { makeSmallPanels, Panel } from "./panel.js";
 import { showLink } from "./share.js";
 
@@ -34,6 +34,7 @@ class WriteView {
     });
     this.unknown = new UnknownMarks(byId("prompt"), byId("unknown"), () => this.commonVocab());
     this.connect();
+    holdModels(() => this.all.filter(({ isWriting }) => isWriting).map(({ wanted }) => wanted));
   }
 
   makePanel(side) {
