@@ -191,6 +191,20 @@ class TestWrite:
         visitor.wait_for_words("progress-a", "shakespeare-gru")
         visitor.wait_until("document.getElementById('texts-changed').innerText.trim() === ''")
 
+    def test_texts_with_settings_of_their_own_have_no_link(self, app, visit):
+        visitor = visit(app)
+        visitor.fill("length", "30")
+        for seed in ("1", "2"):
+            visitor.fill("seed", seed)
+            visitor.generate(30)
+            visitor.wait_until("(seed) => location.search.includes(`seed=${seed}`)", arg=seed)
+        said = "A link holds one set of settings: show branches of the same text on both sides."
+        for side, link in {"A": said, "B": "seed=1"}.items():
+            visitor.page.get_by_role("button", name=f"Text {side}, text 1 as drawn").click()
+            visitor.page.locator("#share").click()
+            shows = "(link) => document.querySelector('#link textarea, #link input')?.value.includes(link)"
+            visitor.wait_until(shows, arg=link)
+
     def test_one_click_shows_three_temperatures(self, app, visit):
         visitor = visit(app)
         for elem_id, value in {"prompt": "Coffee", "length": "80", "seed": "5"}.items():

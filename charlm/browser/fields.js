@@ -28,13 +28,27 @@ export function valuesOfFields(seed = "") {
 }
 
 export function fillFields(settings) {
-  for (const [name, value] of Object.entries(settings)) byId(FIELD_IDS[name] ?? name).value = value;
+  for (const [name, value] of Object.entries(settings)) fillField(byId(FIELD_IDS[name] ?? name), value);
   SHOWN_VALUES.forEach(showValue);
 }
 
-/** Show the values of the sliders beside them. */
+/** Give a field a value; a slider also gets one between its steps, to which the browser would round it. */
+function fillField(field, value) {
+  field.value = value;
+  if (field.type !== "range" || Number(field.value) === value) return;
+  field.step = "any";
+  field.value = value;
+}
+
+/** Show the values of the sliders beside them. A slider that is moved goes in its steps. */
 export function connectSliders() {
-  for (const id of SHOWN_VALUES) byId(id).addEventListener("input", () => showValue(id));
+  for (const id of SHOWN_VALUES) {
+    const { step } = byId(id);
+    byId(id).addEventListener("input", ({ target }) => {
+      target.step = step;
+      showValue(id);
+    });
+  }
 }
 
 function showValue(id) {

@@ -1,6 +1,7 @@
 /* The view *Write*: two models continue the same prompt with the same seed, side by side. */
 
 import { checkSettings, LONGEST_TEXT, parametersOf, readAddress } from "./address.js";
+import { areOfOneLink, TWO_TEXTS } from "./components/branches.js";
 import { changes } from "./components/changes.js";
 import { Choices } from "./components/choices.js";
 import { setPace } from "./components/heat.js";
@@ -17,6 +18,7 @@ const DEFAULTS = { length: 500, temperature: 0.8, top_k: 0, top_p: 1 };
 const TEMPERATURES = [0.5, 1, 1.5];
 const LONGEST_AT_TEMPERATURES = 1000;
 const FULL = `A text has at most ${LONGEST_TEXT.toLocaleString("en")} characters: generate a new one.`;
+const NO_TEXTS = { forced: { a: [], b: [] } }; // in an address
 const REMEDY = "“Continue” and “Share” keep to the texts that are shown.";
 
 /** The events of the view, and its panels, {a, b}. small: those of compareTemperatures. offered: prompts. */
@@ -71,10 +73,10 @@ class WriteView {
     byId("colours").addEventListener("change", ({ target }) => {
       document.body.classList.toggle("plain-texts", !target.checked);
     });
+    connectSliders();
     for (const id of ["model-a", "model-b", "prompt", "temperature", "top-k", "top-p", "seed"]) {
       byId(id).addEventListener("input", () => this.compareSettings());
     }
-    connectSliders();
     for (const side of "ab") byId(`model-${side}`).addEventListener("change", () => this.chooseModels({}));
   }
 
@@ -196,14 +198,19 @@ class WriteView {
   showed() {
     this.showWriting();
     this.compareSettings();
-    if (this.panels.a.value.run) keepState("write", parametersOf(this.shared()));
+    if (this.panels.a.value.run) keepState("write", parametersOf(this.hasLink ? this.shared() : NO_TEXTS));
+  }
+
+  /** Whether a link can hold the texts. */
+  get hasLink() {
+    return areOfOneLink(this.both.map(({ value }) => value.run));
   }
 
   /** Show the text of an address, unless it is shown. */
   restore(query) {
     const { settings } = readAddress(query);
     const isShown = () => JSON.stringify(parametersOf(this.shared())) === JSON.stringify(parametersOf(settings));
-    if (settings && !(this.panels.a.value.run && isShown())) this.open(settings);
+    if (settings && !(this.panels.a.value.run && this.hasLink && isShown())) this.open(settings);
   }
 
   showWriting() {
@@ -237,6 +244,7 @@ class WriteView {
 
   /** Show a link to the texts. */
   async share() {
+    if (!this.hasLink) return this.tell(TWO_TEXTS);
     try {
       await showLink(this.shared());
     } catch (error) {

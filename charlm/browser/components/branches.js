@@ -6,6 +6,7 @@
 import { make, named } from "./text.js";
 
 export const MOST_CHOICES = 64; // in one text, so that a link can hold them
+export const TWO_TEXTS = "A link holds one set of settings: show branches of the same text on both sides.";
 const MOST_BRANCHES = 64; // of one model
 const BOTH_SIDES = ["a", "b"];
 
@@ -17,6 +18,14 @@ export function encodeChoices(forced) {
 /** Return the choices of a text after one more: those that lie behind it go, since the text is cut there. */
 export function withChoice(forced, place, symbol) {
   return [...forced.filter(([earlier]) => earlier < place), [place, symbol]];
+}
+
+/** Return whether a link can hold two texts: their settings differ in nothing but the length and the choices.
+
+    runs: of both, with the settings; undefined for a text that is not there. */
+export function areOfOneLink(runs) {
+  const [a, b] = runs.map((run) => run && JSON.stringify({ ...run, length: 0, forced: [] }));
+  return !a || !b || a === b;
 }
 
 /** The branches of both texts since the page was opened, and the order in which they were looked at, for undo and redo.

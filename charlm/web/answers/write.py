@@ -92,17 +92,19 @@ class WriteSettings:
 
 def write(registry: ModelRegistry, settings: WriteSettings) -> Iterator[BothTexts]:
     """Let both models continue the prompt with the same seed; yield what each has written so far."""
-    yield from _write_both(registry, settings, [{}, {}])
+    yield from _write_both(registry, [settings, settings], [{}, {}])
 
 
 def continue_texts(registry: ModelRegistry, heat_a: object, heat_b: object, length: int) -> Iterator[BothTexts]:
-    """Continue both texts, as a browser sent them back, with the settings that they began with.
+    """Continue both texts, as a browser sent them back, each with the settings that it began with.
 
     Raises RequestError if there is nothing that could be continued, VocabError if a model cannot have written it.
     """
     written = [check_heat(heat) for heat in (heat_a, heat_b)]
-    choices = {f"choices_{side}": heat["run"].get("forced") for side, heat in zip(SIDES, written, strict=True)}
-    settings = WriteSettings.from_fields(written[0]["run"] | choices | {"length": length})
+    settings = [
+        WriteSettings.from_fields(heat["run"] | {f"choices_{side}": heat["run"].get("forced"), "length": length})
+        for side, heat in zip(SIDES, written, strict=True)
+    ]
     yield from _write_both(registry, settings, written)
 
 
@@ -201,11 +203,14 @@ class Panel:
         return " · ".join(parts)
 
 
-def _write_both(registry: ModelRegistry, settings: WriteSettings, written: Sequence[Heat]) -> Iterator[BothTexts]:
-    whole = min(settings.length + max(len(heat.get("text", "")) for heat in written), LONGEST_TEXT)
+def _write_both(
+    registry: ModelRegistry, settings: Sequence[WriteSettings], written: Sequence[Heat]
+) -> Iterator[BothTexts]:
+    """Continue both texts, each with settings of its own: those of the other model in them are not used."""
+    longest = max(len(heat.get("text", "")) for heat in written)
     panel_a, panel_b = (
-        Panel(registry[name], settings, heat, whole, choices)
-        for name, heat, choices in zip(settings.models, written, settings.choices, strict=True)
+        Panel(registry[own.models[side]], own, heat, min(own.length + longest, LONGEST_TEXT), own.choices[side])
+        for side, (own, heat) in enumerate(zip(settings, written, strict=True))
     )
     for _ in _write_together([panel_a, panel_b]):
         yield panel_a.heat, panel_b.heat, panel_a.line, panel_b.line

@@ -2,7 +2,7 @@
 
    Texts come from events of the page. What a character was drawn from is asked by functions, which have no queue. */
 
-import { encodeChoices } from "../../browser/components/branches.js";
+import { areOfOneLink, encodeChoices, TWO_TEXTS } from "../../browser/components/branches.js";
 import { Choices } from "../../browser/components/choices.js";
 import { HeatText, LOWEST, HIGHEST, MOST_NATS } from "../../browser/components/heat.js";
 import { keepState } from "../../browser/components/state.js";
@@ -151,11 +151,13 @@ function keepBoth() {
   keepAddress();
 }
 
-/** Return the parameters of an address that writes both texts again, null if there are none. */
+/** Return the parameters of an address that writes both texts again, null if there are none; without values if no
+    address can hold both. */
 function parameters() {
   const { model_a: a, model_b: b, forced, ...settings } = texts.a.heat.value.run ?? {};
   if (a === undefined) return null;
-  return { a, b, ...settings, fa: undefined, fb: undefined, ...writing.choices(settings.length) };
+  const found = { a, b, ...settings, fa: undefined, fb: undefined, ...writing.choices(settings.length) };
+  return writing.noLink() ? Object.fromEntries(Object.keys(found).map((name) => [name, undefined])) : found;
 }
 
 function keepAddress() {
@@ -224,6 +226,8 @@ export const writing = {
     const shown = Object.entries(parameters() ?? { seed: undefined });
     return shown.every(([name, value]) => (query.get(name) ?? "") === String(value ?? ""));
   },
+  /** Say why no link can hold the texts; "" if one can. */
+  noLink: () => (areOfOneLink(both().map((text) => text.heat.value.run)) ? "" : TWO_TEXTS),
   modelChosen,
   mark: () => unknown?.update(),
   line: (side, line) => (progress[side] = line),

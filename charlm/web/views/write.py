@@ -46,7 +46,7 @@ CHANGED_TEMPERATURES = CHANGED % json.dumps({"temperatures": True, "remedy": "â€
 LINK = """(heat, a, b, prompt, length, temperature, top_k, top_p, seed) => {
     const { model_a = a, model_b = b, forced, ...settings } =
         heat?.run ?? { prompt, length, temperature, top_k, top_p, seed };
-    return charlm.link({ view: "write", a: model_a, b: model_b, ...settings,
+    return charlm.writing.noLink() || charlm.link({ view: "write", a: model_a, b: model_b, ...settings,
         ...charlm.writing.choices(settings.length) });
 }"""
 

@@ -641,6 +641,36 @@ class TestWrite:
         opened.wait_for_words("share-hint", "The prompt is too long for a link, which opens without the texts.")
         assert "prompt" not in opened.page.locator("#link").input_value()
 
+    def test_a_link_may_have_settings_between_the_steps_of_the_sliders(self, visit, exported, lms):
+        values = {"a": "shakespeare-rnn", "b": "homework-lstm", "prompt": "Apple", "length": "80", "seed": "7"}
+        values |= {"temperature": "0.83", "top_k": "0", "top_p": "0.955"}
+        opened = visit(exported, "?view=write&" + urllib.parse.urlencode(values))
+        opened.wait_for("output-a", 80)
+        expected = lms["shakespeare-rnn"].generate("Apple", 80, 0.83, 0, 0.955, seed=7)
+        assert opened.text("output-a") == expected
+        opened.wait_until("!document.body.classList.contains('writing')")
+        assert "temperature=0.83&top_k=0&top_p=0.955" in opened.page.url
+        assert (opened.words("temperature-value"), opened.words("texts-changed")) == ("0.83", "")
+        opened.slide("temperature", "0.91")
+        assert opened.words("temperature-value") == "0.9"  # in steps of 0.05 from now on
+
+    def test_texts_with_settings_of_their_own_have_no_link(self, visit, small_page):
+        opened = visit(small_page)
+        for seed in ("1", "2"):
+            opened.fill(seed=seed)
+            opened.generate(30)
+        opened.wait_until("location.search.includes('seed=2')")
+        for side in "AB":
+            opened.page.get_by_role("button", name=f"Text {side}, text 1 as drawn").click()
+            opened.page.locator("#share").click()
+            if side == "A":
+                said = "A link holds one set of settings: show branches of the same text on both sides."
+                opened.wait_for_words("notices", said)
+                opened.wait_until("!location.search.includes('seed=')")
+                assert not opened.page.locator("#shared").is_visible()
+        opened.wait_until("document.getElementById('link').value.includes('seed=1')")
+        opened.wait_until("location.search.includes('seed=1')")
+
     def test_a_visitor_takes_part_in_the_writing_and_a_link_holds_the_choices(self, visit, exported, lms):
         opened, lm = visit(exported), lms["shakespeare-rnn"]
         opened.fill(prompt="ROMÉO:\n", seed="7")

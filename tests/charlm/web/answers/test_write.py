@@ -289,6 +289,14 @@ def test_branches_are_continued_with_their_choices():
     assert more[1]["text"] == write(prompt="ab", length=80)[-1][1]["text"]
 
 
+def test_branches_of_two_texts_are_continued_each_with_its_own_settings():
+    heat_a, heat_b = write(prompt="ab", length=50)[-1][0], write(prompt="ba", length=50, seed="8")[-1][1]
+    more = list(writing.continue_texts(make_registry(), *map(through_a_browser, (heat_a, heat_b)), 30))[-1]
+    assert more[0]["text"] == write(prompt="ab", length=80)[-1][0]["text"]
+    assert more[1]["text"] == write(prompt="ba", length=80, seed="8")[-1][1]["text"]
+    assert (more[0]["run"]["seed"], more[1]["run"]["seed"]) == ("7", "8")
+
+
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
