@@ -331,6 +331,9 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     visitor.page.locator("#load-go").click()
     name = f"ada/three@{commit[:7]}"
     assert visitor.said_of_loading() == f"{name} {LOADED}"
+    # to a screen reader, once it rests: not at each part that has come
+    assert visitor.page.locator("#load-status").get_attribute("role") is None
+    visitor.page.locator(".announced", has_text=LOADED).wait_for(state="attached")
     visitor.write()
     assert visitor.written() == expected("ada/three", "ada/two")
     for shown in ("ada/one", name):  # the memory of a model that is not shown is freed

@@ -3,6 +3,7 @@
 
 import { megabytes } from "./hub.js";
 import { addModel, loadEngine, models, openHub } from "./models.js";
+import { announceAtRest } from "./components/announce.js";
 import { pinModel } from "./components/state.js";
 import { byId, make, makeLine, readable, sentence } from "./components/text.js";
 
@@ -35,7 +36,7 @@ class LoadPanel {
     this.card.id = "load-card";
     this.status = make("p", "hint figures");
     this.status.id = "load-status";
-    this.status.setAttribute("role", "status");
+    announceAtRest(this.status); // the share that is loaded changes all the time
     this.button = make("button", "primary", "Load");
     Object.assign(this.button, { id: "load-go", type: "button", hidden: true });
     this.button.addEventListener("click", () => (this.running ? this.running.abort() : this.load()));

@@ -232,7 +232,9 @@ class WriteView {
   compareSettings() {
     const { run } = this.panels.a.value;
     if (!run) return;
-    byId("texts-changed").textContent = changes(run, valuesOfFields(run.seed), REMEDY);
+    const words = changes(run, valuesOfFields(run.seed), REMEDY);
+    // a screen reader would repeat the same words at each key
+    if (byId("texts-changed").textContent !== words) byId("texts-changed").textContent = words;
   }
 
   /** Return the settings of the texts, or of the fields if there are none yet. Throws an Error for one that is wrong. */

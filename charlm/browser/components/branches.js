@@ -163,7 +163,9 @@ export class Branches {
     this.undo.disabled = !this.history.canUndo;
     this.redo.disabled = !this.history.canRedo;
     const rows = BOTH_SIDES.flatMap((side) => this.history.rows(side).map((row) => this.makeRow(side, row)));
+    const focused = this.tree.querySelector(":focus")?.value;
     this.tree.replaceChildren(...rows);
+    rows.find(({ value }) => value === focused)?.focus({ preventScroll: true }); // it went with the row
   }
 
   makeRow(side, { key, branch, depth, isCurrent }) {
@@ -172,7 +174,7 @@ export class Branches {
     const drawn = `${side.toUpperCase()}${this.history.begun ? `, text ${number}` : ""} as drawn`;
     const words = symbol === undefined ? drawn : `${named(symbol)} at ${place + 1}`;
     const button = make("button", "branch");
-    button.type = "button";
+    Object.assign(button, { type: "button", value: `${side} ${key}` });
     button.dataset.side = side;
     button.style.setProperty("--depth", Math.min(depth, 6));
     if (isCurrent) button.setAttribute("aria-current", "true");

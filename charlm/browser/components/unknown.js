@@ -65,7 +65,7 @@ export class UnknownMarks {
     const found = unknownSymbols(this.field.value, vocab);
     this.line.hidden = !found.length;
     this.backdrop.hidden = !found.length;
-    this.line.replaceChildren();
+    this.name(found);
     if (!found.length) return;
     const parts = this.field.value.split(new RegExp(`([${found.map(({ symbol }) => escaped(symbol)).join("")}])`, "u"));
     // with a line break at the end, so that a last empty line has its height
@@ -77,8 +77,15 @@ export class UnknownMarks {
       }),
     );
     this.follow();
-    const offered = found.slice(0, MOST_OFFERED);
-    this.line.append("A model does not know: ", ...offered.map((each) => this.makeOffer(each)));
+  }
+
+  /** Name the unknown symbols in the line, if they are others: a screen reader would repeat the line at each key. */
+  name(found) {
+    const key = JSON.stringify(found);
+    if (key === this.named) return;
+    this.named = key;
+    const offers = found.slice(0, MOST_OFFERED).map((each) => this.makeOffer(each));
+    this.line.replaceChildren("A model does not know: ", ...offers);
     if (found.length > 1) this.line.append(this.makeButton("Replace all", "Replace all unknown symbols", found));
   }
 

@@ -159,6 +159,24 @@ def test_branches_are_a_tree_with_undo_and_redo(page):
     assert (found["kept"], found["last"]) == (64, "1:")
 
 
+def test_the_focus_stays_on_a_branch_when_the_tree_is_drawn_again(page):
+    page.evaluate(
+        """async () => {
+            const { Branches, BranchHistory } = await import("/components/branches.js");
+            const history = new BranchHistory();
+            for (const side of ["a", "b"]) history.record(side, { forced: [], bits: 1 });
+            history.record("b", { forced: [[3, "x"]], bits: 2 });
+            const element = document.createElement("div");
+            document.body.replaceChildren(element);
+            const branches = new Branches(element, history, { onLeave: () => {}, onGo: () => branches.update() });
+        }"""
+    )
+    row = page.get_by_role("button", name="Text B with “x” at 4")
+    row.press("Enter")
+    assert row.get_attribute("aria-current") == "true"
+    assert row.evaluate("row => row === document.activeElement")
+
+
 def test_the_choices_of_a_link_are_read_or_refused(page):
     link = {"a": "m", "b": "m", "prompt": "x", "length": "50", "temperature": "1", "top_k": "0", "top_p": "1"}
     links = ["12.65-40.a", "49.1f600", "", "12.65-12.61", "50.61", "9.110000", "9.xyz", "-", "-".join(["0.61"] * 65)]
@@ -217,10 +235,13 @@ def test_unknown_symbols_are_marked_while_typing_and_replaced_at_a_click(page):
             document.body.innerHTML = "<div><textarea aria-label='Prompt'></textarea></div><p></p>";
             const [field, line] = document.querySelectorAll("textarea, p");
             new UnknownMarks(field, line, () => new Set("cafe's "));
+            window.told = 0;
+            new MutationObserver(() => told++).observe(line, { childList: true });
         }"""
     )
     field, marks = page.get_by_label("Prompt"), page.locator("mark")
     field.press_sequentially("café’s <é한>")
+    assert page.evaluate("told") == 6  # not again for a symbol that is known: a screen reader would read it
     assert [mark.get_attribute("data-text") for mark in marks.all()] == ["é", "’", "<", "é", "한", ">"]
     page.get_by_role("button", name="Replace “é” by “e”, 2 times").click()
     assert field.input_value() == "cafe’s <e한>" and marks.count() == 4
