@@ -143,7 +143,7 @@ export class Deeds {
     this.keep();
     const { text, key } = writtenBy("a");
     const isSame = key === this.seen.key;
-    // a text that is gone on with has no settings, or is shorter, until its model writes
+    // while a text is being continued, it has no settings or is shorter until its model writes again
     if (key === "" || (isSame && this.seen.text.startsWith(text))) return false;
     const start = isSame && text.startsWith(this.seen.text) ? this.seen.text.length : 0;
     const symbol = Array.from(text.slice(start))[0];

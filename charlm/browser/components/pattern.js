@@ -80,9 +80,9 @@ function isSelected(range, span) {
 
 /** A panel in an element, which says what a stretch has in common with other places.
 
-    search: called with {start, end, threshold}; returns a promise of {units, places}, as `CharLM.findPattern` returns
-      them, with `searched`, how many characters it searched, if it may end early; of {error: a sentence}; or of
-      undefined if a later search has taken its place.
+    search: called with {start, end, threshold}; returns a promise of one of: {units, places} as `CharLM.findPattern`
+      returns them, with `searched` (how many characters were searched) if the search can end early; {error: a
+      sentence}; undefined, if a later search has replaced this one.
     onPlace: called with the start and the end of a place that is chosen. onUnit: with a unit, [layer, unit].
     value: {title, symbols, shown, start, end, units}: the model, the characters of the text that is searched, how many
       of them are on the page, the stretch, and how many units the model has. */

@@ -150,7 +150,8 @@ export function shareState() {
 /** Return what shares a view with its values: `link` to it, and `code` that shows it alone in another page, "" if no
     address does.
 
-    tooLong: the name of the value that both lack, "" if they have all. */
+    tooLong: the name of the value that is too long for the link and the code, and is left out of both; "" if there is
+    none. */
 export async function shareView(name, values) {
   const address = await addressOf(name, values, ["model"]);
   const link = publicLink(address);
