@@ -65,18 +65,26 @@ def save_kept_epoch(folder: Path, epoch: int, packed: bytes) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the checkpoint of a run's folder; None if there is none. Raises ModelFileError if it is damaged."""
+    """Read the checkpoint of a run's folder; None if there is none.
+
+    Raises ModelFileError if it is damaged or cannot be read.
+    """
     path = folder / CHECKPOINT_FILE
-    if not path.exists():
-        return None
     try:
         packed = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ModelFileError(
+            f"{path} cannot be read ({error.strerror}); make it readable, or choose another --out"
+        ) from None
+    try:
         if _with_sha256(packed) != packed:
             raise ValueError("its SHA-256 is missing or differs")
         header = json.loads(packed[8 : 8 + int.from_bytes(packed[:8], "little")])
         values = json.loads(header["__metadata__"][METADATA_KEY][len(SHA256_PLACEHOLDER) :])
         return Checkpoint(safetensors.torch.load(packed), values)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ModelFileError(f"{path} is no checkpoint to resume from ({error}); delete it to begin anew") from None
 
 

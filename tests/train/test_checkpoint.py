@@ -60,6 +60,16 @@ def test_a_damaged_checkpoint_is_told_and_left_where_it_is(tmp_path, damage):
     assert path.exists()
 
 
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    (tmp_path / CHECKPOINT_FILE).mkdir()
+    with pytest.raises(ModelFileError) as caught:
+        load_checkpoint(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / CHECKPOINT_FILE} cannot be read ({os.strerror(errno.EISDIR)}); make it readable, or choose "
+        "another --out"
+    )
+
+
 def is_refused(folder):
     try:
         load_checkpoint(folder)
