@@ -2,7 +2,8 @@
 
 Another program replaces the file as a whole, by renaming, while the run goes on. It is a JSON object. `paused` says
 whether the run has to wait. `learning_rates` lists all learning rates that were asked for since the run began; at the
-next step, those that are new in the list take effect. Both may be missing, and so may the file.
+next step, those that are new in the list take effect. Both may be missing, and so may the file: a run that is paused
+goes on when it is deleted.
 """
 
 import json
@@ -49,8 +50,10 @@ class ControlFile:
                 return self._controls
             self._controls = _parse(self._path.read_bytes()[: LARGEST_FILE + 1], self._may_pause)
             self._seen = found
+        except FileNotFoundError:
+            self._seen, self._controls = None, Controls()
         except OSError:
-            pass  # not there, or being replaced just now
+            pass  # being replaced just now
         except RequestError as error:
             self._seen = found
             say(f"{self._path} is left out: {error}")

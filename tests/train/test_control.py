@@ -24,6 +24,10 @@ def test_it_is_read_anew_when_it_was_replaced_and_only_then(tmp_path, monkeypatc
     monkeypatch.undo()
     write(path, {})
     assert control.read(said.append) == Controls()
+    write(path, {"paused": True})
+    assert control.read(said.append).paused
+    path.unlink()
+    assert control.read(said.append) == Controls()
     assert said == []
 
 
