@@ -185,7 +185,7 @@ class JsonReport(Report):
 
     start: `run` as in history.json.
     step, every half a second: the share `done` of `epoch`, its mean training `loss` so far, and the `seconds_left` of
-        the run.
+        the run. The share never falls, even when a time limit changes the length of the epoch.
     paused, every half a second while the run is paused: for how many `seconds`.
     edit: the learning rate `lr` that was asked for, with the `epoch` and `step` from which on.
     epoch: `record` as in history.json; `is_best`, whether its model is the best so far, and saved in the folder.
@@ -198,7 +198,7 @@ class JsonReport(Report):
         """send: takes each event, in place of standard output."""
         super().__init__()
         self._send = send
-        self._epoch = 0
+        self._epoch, self._share = 0, 0.0
         self._printed_at = 0.0
 
     def start(self, run: dict[str, Any], unigram_loss: float) -> None:
@@ -208,14 +208,15 @@ class JsonReport(Report):
     def start_epoch(self, epoch: int, epochs: int, done: int, total: int) -> None:
         """See Report.start_epoch."""
         self._epoch, self._done, self._total = epoch, done, total
+        self._share = done / total
 
     def step(self, chars: int, loss: float, run_seconds_left: float) -> None:
         """See Report.step."""
+        self._share += (1 - self._share) * chars / (self._total - self._done)  # of what is left
         self._done += chars
         if (now := time.monotonic()) - self._printed_at >= SECONDS_BETWEEN_STEP_EVENTS:
             self._printed_at = now
-            share = self._done / self._total
-            step = {"epoch": self._epoch, "done": share, "loss": loss, "seconds_left": run_seconds_left}
+            step = {"epoch": self._epoch, "done": self._share, "loss": loss, "seconds_left": run_seconds_left}
             self._send({"event": "step", **step})
 
     def paused(self, seconds: float) -> None:

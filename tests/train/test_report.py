@@ -151,6 +151,21 @@ def test_a_pause_and_a_changed_learning_rate_are_said_once_and_a_pause_is_sent_a
     assert sent == [*paused, {"event": "edit", **edit}]  # a reader that is gone is noticed only by sending
 
 
+def test_the_share_of_an_epoch_that_gets_another_length_goes_on_rising_to_one(monkeypatch):
+    clock, sent = [100.0], []
+    monkeypatch.setattr("train.report.time.monotonic", lambda: clock[0])
+    report = JsonReport(sent.append)
+    report.start_epoch(2, 9, 0, 1000)
+    for chars, total in ((880, 1000), (20, 1360), (460, 1360)):  # 12 % are left: one twenty-fourth, and the rest
+        report.change_total(total)
+        clock[0] += 1
+        report.step(chars, 2.5, 30.0)
+    report.start_epoch(3, 9, 300, 1200)  # of a run that is resumed
+    clock[0] += 1
+    report.step(300, 2.5, 30.0)
+    assert [step["done"] for step in sent] == pytest.approx([0.88, 0.885, 1, 0.5])
+
+
 def report_epochs(monkeypatch, terminal, columns=79, last=4, seconds=10.0, **environment):
     """What a report prints about the first epochs of 4 that take some seconds each, on such a standard error."""
     for name in ("NO_COLOR", "TERM"):
