@@ -291,11 +291,12 @@ class Trainer:
         return loss
 
     def _divergence(self, what: str) -> TrainingError:
-        norm = self._config.clip_norm
+        norm, edits = self._config.clip_norm, self._lr_edits
+        rate = edits[-1]["lr"] if edits else self._config.lr
         clipping = f"a --clip-norm below {norm:g}" if norm else "--clip-norm 1"
         return TrainingError(
             f"{what} (epoch {self.epoch}, step {self.step}); begin again in another --out with a lower --lr than "
-            f"{self._config.lr}, {clipping} or --precision fp32"
+            f"{rate}, {clipping} or --precision fp32"
         )
 
     def _seconds_left(self) -> float:

@@ -628,6 +628,7 @@ def test_a_learning_rate_that_is_asked_for_holds_at_the_next_step_and_falls_alon
         edited._apply_controls(interrupts)
         edited._apply_controls(interrupts)  # it is asked for once
     assert edited._run["lr_edits"] == [{"epoch": 1, "step": begin, "lr": 0.003}]
+    assert "with a lower --lr than 0.003, " in str(edited._divergence("it diverges"))
     for trainer in (plain, edited):
         trainer.rates = []
         for trainer.epoch in (1, 2):
