@@ -23,7 +23,7 @@ from .split import DEFAULT_SPLIT
 MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions"}
 NOTED = ("before", "lr_edits", "paces")  # during a run
 DERIVED = ("text_chars", "vocab_size", "parameters")  # from the text and the settings
-# What runs had that were begun before there was such a setting.
+# The value of a setting for runs that were begun before it existed.
 FORMER_SETTINGS = {"warm_up": 0.0}
 MOST_LISTED = 5  # names of a folder in a message
 

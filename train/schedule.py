@@ -98,7 +98,8 @@ class TimeLimit:
 
     The time before a run was interrupted counts, that until it is resumed does not, nor does that of a pause.
 
-    ending_seconds: that measuring and saving after an epoch takes: expected, then as after the last one.
+    ending_seconds: how long measuring and saving after an epoch take: at first an estimate, later what they took after
+        the epoch before.
     """
 
     def __init__(self, seconds: float, begun: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
