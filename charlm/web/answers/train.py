@@ -1,6 +1,6 @@
 """The answers of the view *Train*: a model of the visitor's own text, trained by `python -m train fit`.
 
-One training runs at a time, in a folder of its own. Only the visitor whose it is can stop it, pause it or change its
+One training runs at a time, in a folder of its own. Only the visitor who started it can stop it, pause it or change its
 learning rate; a paused one ends by itself, so that the others do not wait for ever.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from charlm.checks import check_number
-from charlm.errors import RequestError
+from charlm.errors import CharLMError, RequestError
 from charlm.web.models import ServedModel
 from charlm.web.training.process import (
     RUN_FOLDER,
@@ -39,8 +39,8 @@ from charlm.web.training.settings import (
 )
 
 MINUTES = 5.0
-# A training for a time ends by itself near it; it is interrupted if it takes so many times as long, and longer than
-# any other may.
+# A training with a chosen time ends by itself close to it. It is interrupted after LATE times that time, but never
+# before MINUTES.
 LATE = 1.2
 MOST_WAITING = 8
 PROGRESS_SECONDS = 0.5  # between two values of a stream
@@ -115,8 +115,11 @@ class TrainingQueue:
             if training.stop.is_set():
                 yield Progress("ended", "stopped in the queue, before it began")
                 return
-            with training_folder(text, start) as folder, training.control.writing_into(folder):
-                yield from self._run(folder, settings, seconds, training)
+            try:
+                with training_folder(text, start) as folder, training.control.writing_into(folder):
+                    yield from self._run(folder, settings, seconds, training)
+            except CharLMError as error:  # the server lacks something for it
+                yield Progress("failed", str(error))
 
     def stop(self, visitor: str) -> None:
         """End the training of a visitor early; the model of its best epoch so far is kept."""
@@ -196,11 +199,14 @@ class TrainingQueue:
                 progress.message = "stopping"
                 yield progress
             running.interrupt()
-            ending = running.ending()
-        if was_stopped:
-            ending = ended_early("stopped" if stop.is_set() else why_over)
+            if not was_stopped:
+                ending = running.ending()
+            elif stop.is_set():
+                ending = ended_early("stopped")
+            else:
+                ending = ended_early(why_over, lacked_time=limits.are_used_up)
         result = finish(folder / RUN_FOLDER, ending, self._device)
-        has_failed = result.lm is None and not was_stopped
+        has_failed = ending.has_failed or (result.lm is None and not was_stopped)
         message = result.message if result.lm is None else result.message + progress.chosen
         yield replace(progress, state="failed" if has_failed else "ended", message=message, result=result)
 
@@ -212,4 +218,4 @@ class TrainingQueue:
         if "init_from" in settings:
             settings = settings | {"init_from": str(folder / settings["init_from"])}
         call = partial(self._fit_on_gpu, folder / TEXT_FILE, folder / RUN_FOLDER, settings, gpu_seconds)
-        return training_call(call, gpu_seconds, progress.take)
+        return training_call(folder, call, gpu_seconds, progress.take)

@@ -6,12 +6,14 @@ and its crash does not reach the app. Both kinds are interrupted, and told what 
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 from typing import IO, Any, NamedTuple
@@ -28,7 +30,7 @@ TEXT_FILE, RUN_FOLDER, CONTROL_FILE = "my-text.txt", "run", "control.json"
 MOST_RATES = 50  # that a visitor may ask for
 
 # The time after an interrupt in which a training saves its model, before it is killed: long, since a process of the
-# lowest priority hardly computes while visitors write. A call on a GPU has less, since it may still wait for its GPU.
+# lowest priority hardly computes while visitors write. One on a GPU is faster.
 INTERRUPT_SECONDS, INTERRUPT_GPU_SECONDS = 60.0, 10.0
 
 # The child gets only these variables of the app's environment; in particular not the owner's token for the Hub. With
@@ -131,22 +133,36 @@ class ControlWriter:
 class Ending(NamedTuple):
     """What to say of a training that has ended: with_model if it has left a model, else without_model.
 
-    offers_cpu: whether to offer a training on the CPU if it has left none.
+    offers_cpu: whether to offer a training on the CPU if it has left none. has_failed: whether it failed; it
+        may have left a model all the same.
     """
 
     with_model: str
     without_model: str
     offers_cpu: bool = False
+    has_failed: bool = False
 
 
-def ended_early(why: str, *, offers_cpu: bool = False) -> Ending:
-    """Return the ending of a training that was interrupted."""
-    return Ending(why, f"{why}, before its first epoch", offers_cpu)
+DONE = Ending("done", "the training failed: it has left no model")
+
+# What a visitor can do about an error of `fit`, by an option that its own advice names: the page has no options.
+ADVICE = {"--lr": "choose a smaller size or a lower learning rate", "--resume": "tell the owner of this server"}
 
 
-def ended(problem: str) -> Ending:
-    """Return the ending of a training that was not interrupted. problem: why it failed, empty if that is not known."""
-    return Ending("done", "the training failed" + (f": {problem:.300}" if problem else ""))
+def ended_early(why: str, *, lacked_time: bool = False, offers_cpu: bool = False) -> Ending:
+    """Return the ending of a training that was interrupted. lacked_time: whether because its time was over."""
+    way_out = ": give a shorter text or choose a smaller size" if lacked_time else ""
+    return Ending(why, f"{why}, before its first epoch{way_out}", offers_cpu)
+
+
+def failed(error: str) -> Ending:
+    """Return the ending of a training that failed. error: why, in a message of `fit` or of ours."""
+    problem, _, advice = error.partition("; ")
+    for option, instead in ADVICE.items():
+        if option in advice:
+            error = f"{problem}; {instead}"
+    why = f"the training failed: {error:.300}"
+    return Ending(why, why, has_failed=True)
 
 
 class ChildProcess:
@@ -168,31 +184,34 @@ class ChildProcess:
                 self._process.wait(INTERRUPT_SECONDS)
 
     def ending(self) -> Ending:
-        """Return how the training ended unless it was interrupted."""
-        said = self._errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return ended(said[-1].removeprefix("error: ") if said else "")
+        """Return how the training ended by itself."""
+        status = self._process.returncode
+        if status == 0:
+            return DONE
+        said = self._errors.read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+        if errors:
+            return failed(errors[-1])
+        if status < 0:
+            return failed("its process was killed, perhaps for lack of memory; choose a smaller size")
+        return failed(f"its process ended with status {status}; tell the owner of this server")
 
 
 @contextmanager
 def training_process(folder: Path, arguments: list[str], take: Take) -> Iterator[ChildProcess]:
-    """Start `python -m train fit` in a folder and take the events that it prints; kill it at the end."""
-    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    paths = ["--text", TEXT_FILE, "--out", RUN_FOLDER, "--control", CONTROL_FILE, "--json-lines"]
+    """Start `python -m train fit` in a folder and take the events that it prints; kill it at the end.
+
+    Raises RequestError if it cannot be started.
+    """
     errors = folder / "errors.txt"
-    with (
-        open(errors, "w", encoding="utf-8") as said,
-        subprocess.Popen(
-            [sys.executable, "-m", training_package(), "fit", *paths, *arguments],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,  # if the app dies, the broken pipe ends the training
-            stderr=said,
-            text=True,
-            encoding="utf-8",
-        ) as process,
-    ):
+    with ExitStack() as stack:
+        try:
+            said = stack.enter_context(open(errors, "w", encoding="utf-8"))
+            process = stack.enter_context(_start_fit(folder, arguments, said))
+        except OSError as error:
+            raise RequestError(
+                f"this server cannot start a training ({error.strerror}): try again in some minutes, or tell its owner"
+            ) from None
         assert process.stdout is not None
         reader = Thread(target=_read_lines, args=(process.stdout, take), daemon=True)
         reader.start()
@@ -204,6 +223,23 @@ def training_process(folder: Path, arguments: list[str], take: Take) -> Iterator
         finally:
             process.kill()
             reader.join()
+
+
+def _start_fit(folder: Path, arguments: list[str], errors: IO[str]) -> "subprocess.Popen[str]":
+    """Start the process. errors: takes its standard error. Raises OSError if there can be no further process."""
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    paths = ["--text", TEXT_FILE, "--out", RUN_FOLDER, "--control", CONTROL_FILE, "--json-lines"]
+    return subprocess.Popen(
+        [sys.executable, "-m", training_package(), "fit", *paths, *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,  # if the app dies, the broken pipe ends the training
+        stderr=errors,
+        text=True,
+        encoding="utf-8",
+    )
 
 
 def _read_lines(lines: IO[str], take: Take) -> None:
@@ -230,23 +266,42 @@ class BorrowedGpu:
         return self._call.is_running()
 
     def interrupt(self) -> None:
-        """Interrupt the training, and give it time to save its model."""
-        self._call.stop(INTERRUPT_GPU_SECONDS)
+        """Interrupt the training, and give it time to save its model unless it still waits for a GPU."""
+        self._call.stop(INTERRUPT_GPU_SECONDS if self._last["event"] else 0)
+
+    def abandon(self) -> None:
+        """Interrupt the training without waiting for its end."""
+        self._call.stop(0)
 
     def ending(self) -> Ending:
-        """Return how the training ended unless it was interrupted by a visitor."""
+        """Return how the training ended, unless a visitor or the server interrupted it."""
         if self._call.problem:
-            return Ending(self._call.problem, self._call.problem, offers_cpu=True)
+            return Ending(self._call.problem, self._call.problem, offers_cpu=True, has_failed=True)
         if self._last["event"] == "time is over":
-            return ended_early(f"the {self._seconds:g} s of GPU time are over", offers_cpu=True)
-        return ended(self._last.get("message", ""))
+            why = f"the {self._seconds:g} s of GPU time are over"
+            return ended_early(why, lacked_time=True, offers_cpu=True)
+        return failed(self._last["message"]) if self._last["event"] == "failed" else DONE
 
 
 @contextmanager
-def training_call(call: Callable[[], Iterator[FitEvent]], seconds: int, take: Take) -> Iterator[BorrowedGpu]:
-    """Start a training on a borrowed GPU; interrupt it at the end."""
-    training = BorrowedGpu(call, seconds, take)
+def training_call(
+    folder: Path, call: Callable[[], Iterator[FitEvent]], seconds: int, take: Take
+) -> Iterator[BorrowedGpu]:
+    """Start a training on a borrowed GPU; abandon it at the end.
+
+    That does not wait, because Gradio closes the iterator on the server's event loop when a visitor leaves.
+    """
+    training = BorrowedGpu(partial(_events_in, folder, call), seconds, take)
     try:
         yield training
     finally:
-        training.interrupt()
+        training.abandon()
+
+
+def _events_in(folder: Path, call: Callable[[], Iterator[FitEvent]]) -> Iterator[FitEvent]:
+    """Yield the events of a call. Delete what it has written into the folder of its training after that was deleted."""
+    try:
+        yield from call()
+    finally:
+        if not (folder / TEXT_FILE).exists():
+            shutil.rmtree(folder, ignore_errors=True)

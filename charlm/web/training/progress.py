@@ -18,7 +18,7 @@ class Progress:
 
     state: `waiting` in the queue, `running`, `paused`, `ended`, or `failed`.
     message: a line about it.
-    can_pause: whether it runs where a pause costs nobody anything.
+    can_pause: False on a borrowed GPU, which is lent for a fixed time.
     share: how much of the planned epochs is done.
     epochs: the records so far.
     points: of the curve of the training loss, each the number of epochs done, with a fraction, and the loss.
@@ -119,6 +119,11 @@ class TimeLimits:
         self._last = monotonic()
         self._ran = self._paused = self._delayed_others = 0.0  # seconds
 
+    @property
+    def are_used_up(self) -> bool:
+        """Whether the training has run for all its minutes."""
+        return self._ran >= 60 * self._minutes
+
     def why_over(self, *, is_paused: bool, others_wait: bool) -> str:
         """Count the time since the last call for what the training did; return why it has to end, or nothing."""
         now = monotonic()
@@ -126,7 +131,7 @@ class TimeLimits:
         self._ran += 0 if is_paused else passed
         self._paused += passed if is_paused else 0
         self._delayed_others += passed if is_paused and others_wait else 0
-        if self._ran >= 60 * self._minutes:
+        if self.are_used_up:
             return f"the {self._minutes:g} minutes are over"
         if self._delayed_others >= PAUSE_SECONDS_IF_OTHERS_WAIT:
             return f"paused for {PAUSE_SECONDS_IF_OTHERS_WAIT / 60:g} minutes while others waited"

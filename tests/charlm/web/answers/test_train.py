@@ -10,9 +10,11 @@ import threading
 import time
 import zipfile
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from browser import PATIENCE
 from commands import run_train
 from forked_programs import Program
 from models import make_lm
@@ -25,7 +27,7 @@ from charlm.web.answers import train as training
 from charlm.web.answers.train import TrainingQueue
 from charlm.web.models import ServedModel
 from charlm.web.training import process, progress, result, settings
-from charlm.web.training.process import ended
+from charlm.web.training.process import failed
 from charlm.web.training.settings import (
     LARGEST_TEXT,
     PRESETS,
@@ -143,7 +145,8 @@ def test_a_training_for_a_time_is_interrupted_only_after_the_time_of_all_and_its
 
     @contextmanager
     def process(folder, arguments, take):
-        yield SimpleNamespace(is_running=lambda: False, interrupt=lambda: None, ending=lambda: ended("it does nothing"))
+        fails = partial(failed, "it does nothing")
+        yield SimpleNamespace(is_running=lambda: False, interrupt=lambda: None, ending=fails)
 
     monkeypatch.setattr(training, "TimeLimits", Limits)
     monkeypatch.setattr(training, "training_process", process)
@@ -151,6 +154,31 @@ def test_a_training_for_a_time_is_interrupted_only_after_the_time_of_all_and_its
         last = list(TrainingQueue(minutes=5).train(VERSE, "gru", size, "ada", minutes=minutes))[-1]
         assert last.message == "the training failed: it does nothing"
     assert limits == [5, 5, 6]
+
+
+def test_a_training_that_was_too_slow_for_one_epoch_is_told_what_to_do(monkeypatch):
+    @contextmanager
+    def process(folder, arguments, take):
+        yield SimpleNamespace(is_running=lambda: True, interrupt=lambda: None)
+
+    late = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: late[0])
+    monkeypatch.setattr(training, "training_process", process)
+    queue = TrainingQueue(minutes=5)
+    values = run(queue)
+    next(values)
+    late[0] = 300
+    *_, last = values
+    assert (last.state, last.message) == (
+        "ended",
+        "the 5 minutes are over, before its first epoch: give a shorter text or choose a smaller size",
+    )
+    values = run(queue)
+    next(values)
+    queue.pause("ada")
+    late[0] += 600
+    *_, last = values
+    assert last.message == "paused for 10 minutes, before its first epoch"
 
 
 @pytest.fixture
@@ -360,20 +388,40 @@ def test_a_model_whose_download_cannot_be_written_is_there_all_the_same(monkeypa
     assert last.result.lm.generate("the ", 5, seed=0)
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_anything_starts(monkeypatch, children):
+def test_a_folder_that_cannot_be_written_and_a_process_that_cannot_be_started_end_a_training(monkeypatch, children):
+    def refuse(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    queue = TrainingQueue()
+    start_by(monkeypatch, refuse)
+    (only,) = run(queue)
+    assert (only.state, only.message) == (
+        "failed",
+        f"this server cannot start a training ({os.strerror(errno.EAGAIN)}): try again in some minutes, or tell its "
+        "owner",
+    )
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    with pytest.raises(RequestError, match=r"cannot write the files of a training \(No such file or directory\)"):
-        list(run(TrainingQueue()))
+    (only,) = run(queue)
+    assert only.state == "failed"
+    assert only.message.startswith("this server cannot write the files of a training (No such file or directory)")
     assert children == []
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_becomes_a_message(monkeypatch, children):
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_process_that_is_killed_becomes_a_message_and_leaves_the_model_that_it_has_saved(
+    epochs, monkeypatch, children
+):
     endless(monkeypatch)
     values = run(TrainingQueue())
-    until(values, lambda value: value.message.startswith(("starting", "training")))
+    until(values, lambda value: len(value.epochs) >= epochs)
     children[0].kill()
-    assert list(values)[-1].message == "the training failed"
+    last = list(values)[-1]
+    killed = "the training failed: its process was killed, perhaps for lack of memory; choose a smaller size"
+    assert last.state == "failed" and last.message.startswith(
+        f"{killed}: the model is that of epoch" if epochs else killed
+    )
+    assert (last.result.lm is not None) == (epochs > 0)
 
 
 @pytest.mark.slow
@@ -490,6 +538,7 @@ def test_a_gpu_that_is_taken_away_leaves_the_best_epoch_so_far():
                 raise QuotaSpentError
 
     last = list(run(TrainingQueue(fit_on_gpu=fit_on_gpu)))[-1]
+    assert last.state == "failed"
     assert last.message.startswith("ZeroGPU quota exceeded: You have exceeded your quota")
     assert "the model is that of epoch 1" in last.message
     assert not last.result.offers_cpu and last.result.lm.generate("the ", 5, seed=0)
@@ -551,7 +600,50 @@ def test_stop_ends_a_training_on_a_gpu(monkeypatch):
     until(values, lambda value: value.epochs)
     ended.clear()
     values.close()  # a visitor who leaves
-    assert ended.is_set()
+    assert ended.wait(PATIENCE)
+
+
+def test_a_visitor_who_leaves_while_a_gpu_is_awaited_holds_up_nobody_and_no_folder_stays(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    free, threads = threading.Event(), []
+
+    def fit_on_gpu(text, out, settings, seconds):
+        threads.append(threading.current_thread())
+        free.wait(PATIENCE)
+        out.mkdir(parents=True)  # as a training that saves its model just then
+        yield {"event": "failed", "message": "nobody reads it"}
+
+    queue = TrainingQueue(fit_on_gpu=fit_on_gpu)
+    values = run(queue)
+    assert next(values).message == "waiting for a GPU"
+    queue.stop("ada")
+    *_, last = values
+    assert last.message == "stopped, before its first epoch"
+    values = run(queue)
+    next(values)
+    values.close()
+    assert all(thread.is_alive() for thread in threads) and len(threads) == 2
+    free.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_after_an_epoch_says_so_and_keeps_its_model():
+    def fit_on_gpu(*arguments):
+        for event in fit_events(*arguments):
+            yield event
+            if event["event"] == "epoch":
+                break
+        yield {"event": "failed", "message": "the loss is no longer a number (epoch 2, step 3); give a lower --lr"}
+
+    last = list(run(TrainingQueue(fit_on_gpu=fit_on_gpu)))[-1]
+    assert last.state == "failed" and last.result.lm.generate("the ", 5, seed=0)
+    assert last.message.startswith(
+        "the training failed: the loss is no longer a number (epoch 2, step 3); choose a smaller size or a lower "
+        "learning rate: the model is that of epoch 1"
+    )
 
 
 def test_a_refusal_of_the_trainer_on_a_gpu_is_shown_without_a_path():

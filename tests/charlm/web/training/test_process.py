@@ -1,10 +1,11 @@
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from charlm.errors import RequestError
-from charlm.web.training.process import CONTROL_FILE, MOST_RATES, ControlWriter
+from charlm.web.training.process import CONTROL_FILE, DONE, MOST_RATES, ChildProcess, ControlWriter
 from train import control, events
 
 
@@ -41,3 +42,33 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
         writer.pause(True)
     assert not writer.is_paused
     assert str(refused.value) == f"this server cannot write to the training ({os.strerror(2)}): tell its owner"
+
+
+NOTE = "note: 21,600 characters are few for 400,000 parameters"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "problem"),
+    [
+        (2, "error: my-text has one symbol; give two", "my-text has one symbol; give two"),
+        (
+            1,
+            "error: the loss is no longer a number (epoch 4, step 9); begin again in another --out with a lower --lr",
+            "the loss is no longer a number (epoch 4, step 9); choose a smaller size or a lower learning rate",
+        ),
+        (
+            1,
+            "error: cannot write a checkpoint to run (No space left on device); make room and go on with --resume",
+            "cannot write a checkpoint to run (No space left on device); tell the owner of this server",
+        ),
+        (-9, NOTE, "its process was killed, perhaps for lack of memory; choose a smaller size"),
+        (1, NOTE, "its process ended with status 1; tell the owner of this server"),
+    ],
+)
+def test_a_process_that_failed_is_told_by_its_error_or_else_by_its_status(tmp_path, status, said, problem):
+    errors = tmp_path / "errors.txt"
+    errors.write_text(f"{NOTE}\n{said}\n", encoding="utf-8")
+    ending = ChildProcess(SimpleNamespace(returncode=status), errors).ending()
+    assert ending.with_model == ending.without_model == f"the training failed: {problem}"
+    assert ending.has_failed
+    assert ChildProcess(SimpleNamespace(returncode=0), errors).ending() == DONE

@@ -3,13 +3,13 @@ from models import make_lm, make_model, save
 
 from charlm.browser.page import MARK
 from charlm.web.training import result
-from charlm.web.training.process import ended, ended_early
+from charlm.web.training.process import DONE, ended_early
 from charlm.web.training.result import finish, publish_command
 
 
 def test_a_model_is_left_as_a_zip_and_as_a_page_that_asks_for_nothing_else(tmp_path):
     save(make_model("gru"), tmp_path / "run")
-    left = finish(tmp_path / "run", ended(""), "cpu")
+    left = finish(tmp_path / "run", DONE, "cpu")
     assert left.lm.config.cell == "gru"
     assert (left.package, left.page) == (tmp_path / "my-model.zip", tmp_path / "my-model.html")
     page = left.page.read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ def test_a_model_is_left_as_a_zip_and_as_a_page_that_asks_for_nothing_else(tmp_p
 def test_a_model_too_large_for_a_page_has_none(tmp_path, monkeypatch):
     save(make_model("gru"), tmp_path / "run")
     monkeypatch.setattr(result, "LARGEST_PAGE_WEIGHTS", 100)
-    left = finish(tmp_path / "run", ended(""), "cpu")
+    left = finish(tmp_path / "run", DONE, "cpu")
     assert left.lm is not None and left.package.exists() and left.page is None
 
 
