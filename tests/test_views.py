@@ -76,6 +76,18 @@ window.fetch = async (input, init) => {
 """
 
 
+# `cut()` ends the stream of results, as a proxy does that closes the connection.
+CUTTABLE = """
+const real = window.fetch;
+window.fetch = async (input, init) => {
+  const response = await real(input, init);
+  if (!String(input.url ?? input).includes("/queue/data")) return response;
+  const cuttable = new TransformStream({ start: (stream) => (window.cut = () => stream.terminate()) });
+  return new Response(response.body.pipeThrough(cuttable), response);
+};
+"""
+
+
 def test_an_event_is_not_lost_if_it_is_sent_while_the_stream_of_results_ends(app, browser):
     visitor = Visit(browser.new_context().new_page())
     visitor.page.add_init_script(LATE_END)
@@ -802,6 +814,8 @@ class TestTrain:
 
     def test_a_training_can_start_from_a_served_model_which_keeps_its_cell_and_size(self, app, visit):
         visitor = visit(f"{app}/?view=train")
+        visitor.page.locator("#train-text textarea").evaluate(DROP, ["diary.txt", "dear diary\n" * 100])
+        visitor.wait_until("document.querySelector('#train-text textarea').value.length === 1100")
         visitor.fill("train-text", "the cat sat on the mat, and the dog ran to the man.\n" * 40)
         assert visitor.page.locator("#train-cell").is_visible()
         visitor.choose("train-start", "shakespeare-rnn")
@@ -810,6 +824,23 @@ class TestTrain:
         visitor.wait_until("document.querySelector('#train-sample .heat-text')?.children.length > 10")  # one epoch
         visitor.page.evaluate("document.querySelector('#train-stop')?.click()")  # unless it has ended already
         visitor.wait_for_words("train-status", "the model is that of epoch")
+        assert visitor.page.locator("#train-publish input, #train-publish textarea").input_value() == (
+            "charlm push my-model USER/my-text-rnn"  # the text is no longer that of the file
+        )
         visitor.choose("train-start", "random weights")
         visitor.page.locator("#train-cell").wait_for()
         visitor.wait_for_words("train-changed", "Changed since: start.")
+
+    def test_a_training_that_loses_its_connection_is_not_shown_as_going_on(self, app, browser):
+        visitor = Visit(browser.new_context().new_page())
+        visitor.page.add_init_script(CUTTABLE)
+        visitor.page.route("**/app_id*", lambda route: route.abort())  # Gradio loads the page anew when it is answered
+        visitor.open(f"{app}/?view=train")
+        visitor.page.get_by_role("button", name="Tales").click()
+        visitor.wait_until("document.querySelector('#train-text textarea').value.length > 20000")
+        visitor.page.locator("#train-go").click()
+        visitor.page.locator("#train-stop").wait_for()
+        visitor.page.evaluate("cut()")
+        visitor.wait_for_words("train-status", "the connection or the server has failed, and the training has ended")
+        visitor.page.locator("#train-stop").wait_for(state="hidden")
+        visitor.page.context.close()

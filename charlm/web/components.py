@@ -172,13 +172,15 @@ def samples(**kwargs: Any) -> gr.HTML:
     return _component('<div class="samples"></div>', "charlm.samples(element, props, watch)", value=[], **kwargs)
 
 
-def progress_line(value: dict[str, Any], **kwargs: Any) -> gr.HTML:
+def progress_line(value: dict[str, Any], *, lost: str, **kwargs: Any) -> gr.HTML:
     """Return a component for the progress of a task: `{state, message, share}`.
 
     state: a word for the style, such as `running`; a screen reader is told the message when it changes. share: how much
-    is done, from 0 to 1, None where that is not known.
+    is done, from 0 to 1, None where that is not known. lost: the message of the state `failed`, which a task gets that
+    goes on when the connection to the server is lost, or its event fails and calls `charlm.loseResults`.
     """
-    return _component('<div class="state"></div>', "charlm.progress(element, props, watch)", value=value, **kwargs)
+    script = f"charlm.progress(element, {json.dumps(lost)}, props, watch)"
+    return _component('<div class="state"></div>', script, value=value, **kwargs)
 
 
 def text_file(label: str, most_bytes: int, drop: str = "", **kwargs: Any) -> gr.HTML:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 
 from charlm.browser.lesson import Lesson
+from charlm.errors import RequestError
 from charlm.web.address import INSIDE_FIELDS, LEARN_FIELDS, TRAIN_FIELDS, VIEWS, Address, read_address
 from charlm.web.answers import learn as learn_answers
 from charlm.web.answers.api import Api
@@ -20,10 +21,11 @@ from charlm.web.answers.write import FIELDS, SIDES
 from charlm.web.components import lesson as lesson_panel
 from charlm.web.components import lines, link_menu
 from charlm.web.errors import QUIET, for_api, for_page
-from charlm.web.models import ModelRegistry
+from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry
 from charlm.web.training.process import fit_on_gpu
 from charlm.web.training.texts import make_text
 from charlm.web.views import inside, learn, load, train, write
+from charlm.web.views.train_parts import start_choices
 from charlm.web.views.write_parts import offer_prompts
 
 TITLE = "charlm: character-level language models"
@@ -79,7 +81,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
                 lambda address: _with_example(address.train, sizes),
             ),
         ]
-        _open_address(page, registry, visitor_models, pickers, address_fields)
+        _open_address(page, registry, visitor_models, pickers, training.fields.start, address_fields)
         _keep_in_address("learn", LEARN_FIELDS, learning)
         _keep_in_address("train", TRAIN_FIELDS, training.fields)
 
@@ -106,18 +108,26 @@ def _offer_new_models(
     """
 
     def offer(name: str, before: object) -> list[Any]:
-        """Add the new model to all pickers and choose it in the first one, model A."""
+        """Add the new model to all pickers and choose it in the first one, model A.
+
+        Raises RequestError if it was evicted meanwhile.
+        """
+        if name not in registry:
+            raise RequestError(
+                f"{name} is no longer kept here, since visitors have added {MOST_VISITOR_MODELS} others: download it, "
+                "or train it again"
+            )
         known = _own_models(registry, before, [name])
         choices = [*registry.names, *known]
         others = [gr.update(choices=choices)] * (len(pickers) - 1)
         return [known, gr.update(choices=choices, value=name), *others]
 
     for new_model in new_models:
-        added = new_model.change(offer, [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
-        added.then(**change_prompts)
-    chosen = write.click(offer, [new_models[-1], visitor_models], [visitor_models, *pickers], **QUIET)
-    chosen.then(**change_prompts)
-    chosen.then(None, js="() => charlm.openView('write')", **QUIET)
+        added = new_model.change(for_page(offer), [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
+        added.success(**change_prompts)
+    chosen = write.click(for_page(offer), [new_models[-1], visitor_models], [visitor_models, *pickers], **QUIET)
+    chosen.success(**change_prompts)
+    chosen.success(None, js="() => charlm.openView('write')", **QUIET)
 
 
 def _own_models(registry: ModelRegistry, before: object, named: Iterable[str]) -> list[str]:
@@ -177,11 +187,13 @@ def _open_address(
     registry: ModelRegistry,
     visitor_models: gr.JSON,
     pickers: list[Picker],
+    start: gr.Dropdown,
     fields: list[_AddressFields],
 ) -> None:
     """When the page is opened, show the view of its address and fill in what the address holds.
 
-    All pickers then offer the models of the visitor, and those that the address names.
+    All pickers then offer the models of the visitor, and those that the address names. start: what a training begins
+    with, which offers the served models.
     """
 
     def open_page(parameters: str, before: object) -> list[Any]:
@@ -189,12 +201,13 @@ def _open_address(
         own = _own_models(registry, before, address.models)
         # listed afresh: models may have come from the Hub since the page was built
         choices = [gr.update(choices=[*registry.names, *own])] * len(pickers)
-        return [own, *choices, *(update for each in fields for update in each.updates(address))]
+        starts = gr.update(choices=start_choices(registry))
+        return [own, *choices, starts, *(update for each in fields for update in each.updates(address))]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
     inputs = [parameters, visitor_models]
-    components = [visitor_models, *pickers, *(component for each in fields for component in each.components)]
+    components = [visitor_models, *pickers, start, *(component for each in fields for component in each.components)]
     for happens in (page.load, reopen.click):
         opened = happens(for_page(open_page), inputs, components, js="(_, own) => charlm.address(own)", **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)

@@ -5,6 +5,13 @@
    none, and never gets the results. So here the client gets a single stream, which does not end. As long as an event
    has not completed, the next stream of the server is opened and passed on in it. */
 
+export const RESULTS_LOST = "resultslost"; // the event of the window when an event of Gradio's can have no more results
+
+/** Tell components that no further results come. */
+export function loseResults() {
+  dispatchEvent(new Event(RESULTS_LOST));
+}
+
 /** Split a response of server-sent events into its messages, each with the empty line after it. */
 async function* messagesOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -42,7 +49,9 @@ class Results {
     if (!response.ok) return response;
     const start = (client) => {
       this.pass(client, request, response).catch((error) => {
-        if (!request.signal.aborted) client.error(error);
+        if (request.signal.aborted) return;
+        loseResults(); // Gradio's client runs no handler after that, and loads the page anew once the server answers
+        client.error(error);
       });
     };
     return new Response(new ReadableStream({ start }), response);

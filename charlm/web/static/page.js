@@ -20,7 +20,7 @@ import {
   whenReturned,
 } from "../../browser/components/state.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
-import { keepEvents } from "./events.js";
+import { keepEvents, loseResults } from "./events.js";
 import { insideShows, insideStage } from "./inside.js";
 import { Progress } from "./progress.js";
 import { Samples } from "./samples.js";
@@ -235,8 +235,8 @@ window.charlm = {
     const samples = new Samples(element, props);
     watch("value", () => samples.update());
   },
-  progress: (element, props, watch) => {
-    const progress = new Progress(element, props);
+  progress: (element, lost, props, watch) => {
+    const progress = new Progress(element, props, lost);
     watch("value", () => progress.update());
   },
   linkMenu: makeLinkMenu,
@@ -246,6 +246,7 @@ window.charlm = {
   lesson: (value) => (lesson = value),
   inside: insideStage,
   isOpen: () => isOpen,
+  loseResults,
   forgetFile: (id) => forgetFile(document.getElementById(id)),
   textFile, stopAll, shown, changes, setPace: paceTexts, save, savePicture, link,
   setView, openView, keep, address, opened,

@@ -15,7 +15,7 @@ from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry, prepare_model
 from charlm.web.training.progress import Progress
-from charlm.web.training.result import Result, no_download, publish_command
+from charlm.web.training.result import no_download, publish_command
 from charlm.web.views.train_parts import (
     Controls,
     Fields,
@@ -69,30 +69,32 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
         size: str,
         minutes: float,
         text_name: str,
+        earlier: str,
         request: gr.Request,
         on_cpu: bool = False,
     ) -> Updates:
         asked: Any = {"text": text, "start": start, "cell": cell, "size": size, "minutes": minutes}
         model, visitor = registry[start] if start else None, request.session_hash or ""
         for progress in queue.train(text, cell, size, visitor, on_cpu=on_cpu, start=model, minutes=minutes):
-            offered = _offer(registry, progress.result, text_name, results)
-            yield [*_show_controls(progress), *_show_progress(progress, offered.problem), *offered.values, asked]
+            offered = _offer(registry, progress, text_name, earlier, results)
+            yield [*_show_controls(progress), *_show_progress(progress, offered.note), *offered.values, asked]
             asked = gr.update()  # the text is sent back once
 
     def train_on_cpu(
-        text: str, start: str, cell: str, size: str, minutes: float, text_name: str, request: gr.Request
+        text: str, start: str, cell: str, size: str, minutes: float, text_name: str, earlier: str, request: gr.Request
     ) -> Updates:
-        yield from train(text, start, cell, size, minutes, text_name, request, on_cpu=True)
+        yield from train(text, start, cell, size, minutes, text_name, earlier, request, on_cpu=True)
 
     for button, handler in ((fields.train, train), (results.on_cpu, train_on_cpu)):
-        button.click(
+        training = button.click(
             for_page(_only_changes(handler)),
-            [*settings, fields.text_name],
+            [*settings, fields.text_name, results.trained],
             [*controls, *results, started],
             concurrency_limit=MOST_WAITING + 2,  # one more than run and wait: it is told that the queue is full
             concurrency_id="train",
             **QUIET,
         )
+        training.failure(None, js="() => charlm.loseResults()", **QUIET)
     _connect_controls(queue, controls)
     for field in (started, *settings):
         field.change(None, [started, *settings], changed, js=CHANGED, **QUIET)
@@ -156,9 +158,9 @@ def _show_controls(progress: Progress) -> list[Any]:
     ]
 
 
-def _show_progress(progress: Progress, problem: str) -> list[Any]:
-    """Return the values of `Results` that a running training has. problem: why its model cannot be downloaded."""
-    message = progress.message + problem
+def _show_progress(progress: Progress, note: str) -> list[Any]:
+    """Return the values of `Results` that a running training has. note: of `Offered`."""
+    message = progress.message + note
     if progress.result is not None and progress.result.lm is not None:
         message += ". It is model A of Write, and can be chosen in the other views."
     written = [{"epoch": each["epoch"], "loss": each["val_loss"], "text": each["sample"]} for each in progress.epochs]
@@ -173,27 +175,33 @@ def _show_progress(progress: Progress, problem: str) -> list[Any]:
 
 
 class Offered(NamedTuple):
-    """What is offered of a result: the further values of `Results`, and why its files cannot be, or nothing."""
+    """What is offered of a training: the further values of `Results`, and what to say of them after its message."""
 
     values: list[Any]
-    problem: str = ""
+    note: str = ""
 
 
-def _offer(registry: ModelRegistry, result: Result | None, text_name: str, results: Results) -> Offered:
-    """Add the model of a result to the registry, and put its files where Gradio serves them."""
+def _offer(registry: ModelRegistry, progress: Progress, text_name: str, earlier: str, results: Results) -> Offered:
+    """Add the model of a training that has ended to the registry, and put its files where Gradio serves them.
+
+    earlier: the name of the model that this visitor trained last. If this training has left none, it is offered again.
+    """
+    result = progress.result
     on_cpu = gr.update(visible=result is not None and result.offers_cpu)
     if result is None or result.lm is None:
-        return Offered([on_cpu, gr.update(visible=False), *[gr.update()] * 4])
+        is_earlier = progress.state in ("ended", "failed") and earlier in registry
+        note = "; the buttons below are those of the model before" if is_earlier else ""
+        return Offered([on_cpu, gr.update(visible=is_earlier), *[gr.update()] * 4], note)
     name = f"my-{result.lm.config.cell}-{secrets.token_hex(4)}"  # which nobody else can guess
     registry.add_visitor_model(prepare_model(name, result.lm, "trained"))
     try:
         files = [_serve(result.package, results.package), _serve(result.page, results.page)]
-        problem = ""
+        note = ""
     except OSError as error:  # the model is there all the same
-        files, problem = [None, None], no_download(error)
+        files, note = [None, None], no_download(error)
     buttons = [gr.update(value=path, visible=path is not None) for path in files]
     command = publish_command(text_name, result.lm)
-    return Offered([on_cpu, gr.update(visible=True), name, *buttons, command], problem)
+    return Offered([on_cpu, gr.update(visible=True), name, *buttons, command], note)
 
 
 def _serve(path: Path | None, button: gr.DownloadButton) -> str | None:

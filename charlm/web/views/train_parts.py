@@ -18,6 +18,9 @@ READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '', '']"
 FORGET = "(example) => { if (example) charlm.forgetFile('train-file'); }"
 
 
+LOST = "the connection or the server has failed, and the training has ended without a model: press Train again"
+
+
 class Fields(NamedTuple):
     """The inputs of a training.
 
@@ -68,12 +71,7 @@ class Results(NamedTuple):
 def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
     """Lay out the text, what a training starts from, the cell, the size, and the button that starts it."""
     text, text_name, example = _lay_out_text()
-    start = gr.Dropdown(
-        [("random weights", ""), *((name, name) for name in registry.names)],
-        value="",
-        label="Start from",
-        elem_id="train-start",
-    )
+    start = gr.Dropdown(start_choices(registry), value="", label="Start from", elem_id="train-start")
     with gr.Column() as sizes:
         cell = gr.Radio(
             [(kind.label, name) for name, kind in CELLS.items()], value="lstm", label="Cell", elem_id="train-cell"
@@ -93,6 +91,11 @@ def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
 
     gr.on([start.change, size.change], show, [start, size], [sizes, minutes], **QUIET)
     return Fields(text, start, cell, size, minutes, text_name, example, train)
+
+
+def start_choices(registry: ModelRegistry) -> list[tuple[str, str]]:
+    """Return what a training can start from, each with its value."""
+    return [("random weights", ""), *((name, name) for name in registry.names)]
 
 
 def _lay_out_text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
@@ -117,7 +120,7 @@ def _lay_out_text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
     limit = f"or a file, up to {LARGEST_TEXT / 1e6:g} MB:"
     file = text_file(limit, LARGEST_TEXT, drop="#train-text", elem_id="train-file")
     file.change(None, file, source, js=READ, **QUIET)
-    file.input(None, None, example, js="() => ''", **QUIET)
+    file.input(None, None, [text_name, example], js="() => ['', '']", **QUIET)
     example.change(None, example, None, js=FORGET, **QUIET)
     return text, text_name, example
 
@@ -143,7 +146,7 @@ def lay_out_status(queue: TrainingQueue) -> gr.HTML:
     """Lay out the line about the training, which says before the first one what will stand here."""
     rules = f"One training runs at a time, for up to {queue.minutes:g} minutes; the others wait in a queue."
     message = f"Choose a text and press Train: the loss curves and what the model writes appear here. {rules}"
-    return progress_line({"state": "empty", "message": message}, elem_id="train-status")
+    return progress_line({"state": "empty", "message": message}, lost=LOST, elem_id="train-status")
 
 
 def lay_out_results(status: gr.HTML) -> tuple[Results, gr.Button]:

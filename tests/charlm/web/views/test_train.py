@@ -1,8 +1,12 @@
 """The stream of a training to the page."""
 
 import gradio as gr
+import pytest
+from models import make_lm
 
-from charlm.web.views.train import _only_changes
+from charlm.web.models import ModelRegistry, ServedModel
+from charlm.web.training.progress import Progress
+from charlm.web.views.train import _offer, _only_changes
 
 
 def test_a_value_that_is_the_one_before_is_skipped():
@@ -34,3 +38,21 @@ def test_a_training_ends_when_nobody_reads_its_progress_any_more():
     next(stream)
     stream.close()
     assert ended
+
+
+@pytest.mark.parametrize(
+    ("state", "earlier", "is_offered"),
+    [
+        ("ended", "my-gru-1", True),
+        ("failed", "my-gru-1", True),
+        ("running", "my-gru-1", False),
+        ("ended", "my-gru-0", False),  # it was evicted
+        ("ended", "", False),
+    ],
+)
+def test_after_a_training_without_a_model_the_one_before_is_offered_again(state, earlier, is_offered):
+    registry = ModelRegistry([ServedModel("small", make_lm(), "folder")])
+    registry.add_visitor_model(ServedModel("my-gru-1", make_lm("gru"), "trained"))
+    (_, after, *others), note = _offer(registry, Progress(state, "stopped"), "", earlier, None)
+    assert after == gr.update(visible=is_offered) and others == [gr.update()] * 4
+    assert note == ("; the buttons below are those of the model before" if is_offered else "")
