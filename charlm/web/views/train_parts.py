@@ -13,7 +13,7 @@ from charlm.web.training import texts
 from charlm.web.training.settings import DEFAULT_MINUTES, LARGEST_TEXT, PRESETS, SHORTEST_TEXT, TIMED, TIMED_LABEL
 
 # JavaScript of an event: text, text_name and example, when a file is chosen.
-READ = "(chosen) => [chosen?.text ?? '', chosen?.name ?? '', '']"
+READ = "(chosen, ...source) => (chosen ? [chosen.text, chosen.name, ''] : source)"  # no file changes nothing
 # JavaScript of an event: the field for a file shows none once an example has replaced the text of the file.
 FORGET = "(example) => { if (example) charlm.forgetFile('train-file'); }"
 
@@ -119,7 +119,7 @@ def _lay_out_text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
             button.click(lambda kind=kind: (texts.make_text(kind), kind, kind), None, source, **QUIET)
     limit = f"or a file, up to {LARGEST_TEXT / 1e6:g} MB:"
     file = text_file(limit, LARGEST_TEXT, drop="#train-text", elem_id="train-file")
-    file.change(None, file, source, js=READ, **QUIET)
+    file.change(None, [file, *source], source, js=READ, **QUIET)
     file.input(None, None, [text_name, example], js="() => ['', '']", **QUIET)
     example.change(None, example, None, js=FORGET, **QUIET)
     return text, text_name, example
