@@ -46,6 +46,7 @@ NANOGPT_DATA = Path("data", "shakespeare_char", "val.bin")
 EVALUATED = 200  # batches of 12 × 64 characters, drawn at random, by which nanoGPT measures its loss
 TRIAL_STEPS = 50  # that tell how fast nanoGPT trains here
 ITERATION = re.compile(r"^iter \d+: loss .*, time ([\d.]+)ms", re.MULTILINE)
+VALIDATION = re.compile(r"^step \d+: .*val loss ([\d.]+)", re.MULTILINE)
 COLUMNS = (
     "characters",
     "minutes",
@@ -57,12 +58,11 @@ COLUMNS = (
     "took",
     "loss",
 )
-WIDTH = 140
-VALIDATION = re.compile(r"^step \d+: .*val loss ([\d.]+)", re.MULTILINE)
+WIDTH = 140  # of the table, in characters
 
 
 def first_part(text: Text, chars: int | None) -> Text:
-    """Return a text of the first symbols of this one; this one if `chars` is None."""
+    """Return the first `chars` characters of a text as a text of their own; the whole text if that is None."""
     if chars is None:
         return text
     symbols = text.encoded.symbols

@@ -257,7 +257,7 @@ def test_a_model_that_is_used_is_not_closed_while_another_one_is_loaded(hub, vis
     visitor = visit()
     page = visitor.page
 
-    # 1) whose text is looked into
+    # 1) a model whose text is looked into
     visitor.write()
     for side in "ab":
         page.locator(f"#model-{side}").select_option("ada/two")
@@ -272,7 +272,7 @@ def test_a_model_that_is_used_is_not_closed_while_another_one_is_loaded(hub, vis
     page.locator("#unit-number").fill("1")
     wait_for_words(visitor, "cell", "ada/one, layer 1, unit 1")
 
-    # 2) which writes at three temperatures
+    # 2) a model that writes at three temperatures
     visitor.choose_view("Write")
     page.locator("#model-a").select_option("ada/three")
     page.locator("#board").click()

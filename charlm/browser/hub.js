@@ -85,11 +85,7 @@ export class Hub {
 
   /** Tell whether this browser has kept the weights of a model. */
   async hasKept(model) {
-    try {
-      return Boolean(await (await openCache())?.match(`${model.address}/${WEIGHTS}`));
-    } catch {
-      return false;
-    }
+    return Boolean(await find(`${model.address}/${WEIGHTS}`));
   }
 
   /** Ask the Hub, once, which commit a name means and what it holds, before anything is downloaded.
@@ -200,10 +196,19 @@ async function openCache() {
   }
 }
 
+/** Return the Response that is kept under an address, its content unread, or undefined. */
+async function find(url) {
+  try {
+    return await (await openCache())?.match(url);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Return the bytes that are kept under an address, or null. */
 async function recall(url) {
   try {
-    const answer = await (await openCache())?.match(url);
+    const answer = await find(url);
     return answer ? new Uint8Array(await answer.arrayBuffer()) : null;
   } catch {
     return null;

@@ -29,21 +29,24 @@ export async function readPage() {
 }
 
 let hubAddress; // of the Hub, if this page may load models from there
-let hub; // a promise of the way to it
 
 /** Tell whether this page may load models from the Hub: on a static Space, not in a file that holds its models. */
 export function hasHub() {
   return Boolean(hubAddress);
 }
 
-/** Return the way to the Hub, on a page that has one. */
-export function openHub() {
-  hub ??= importHub().catch((error) => {
-    hub = undefined; // the next one who asks tries again
-    throw error;
-  });
-  return hub;
+/** Return a function that returns the promise of the first call of `make`, or of the next one if that has failed. */
+function once(make) {
+  let made;
+  return () =>
+    (made ??= make().catch((error) => {
+      made = undefined;
+      throw error;
+    }));
 }
+
+/** Return the way to the Hub, on a page that has one. */
+export const openHub = once(importHub);
 
 async function importHub() {
   const { Hub } = await import("./hub.js");
@@ -57,7 +60,6 @@ async function contentOf(element) {
   return new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
 }
 
-let engine; // a promise of the module charlm.js
 const loaded = new Map(); // by name, {lm: a promise of CharLM, listeners: those who are told of its progress}
 const lent = new Set(); // names of the models that scripts hold, which are never closed
 const holders = []; // functions that name the models which a view is using
@@ -102,13 +104,7 @@ export function addModel(entry, lm) {
 }
 
 /** Return the module of the engine: charlm.js, which lies beside the page or in it. */
-export function loadEngine() {
-  engine ??= importEngine().catch((error) => {
-    engine = undefined;
-    throw error;
-  });
-  return engine;
-}
+export const loadEngine = once(importEngine);
 
 async function importEngine() {
   const element = byId("engine");

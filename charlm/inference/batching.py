@@ -54,7 +54,7 @@ class Batch(Protocol[P_contra]):
 
         left: how many symbols each stream needs, (S,). N is at most the largest of them; what a stream has beyond its
             own number means nothing.
-        most: N at most: behind so many symbols, one is forced in a stream that needs more.
+        most: the largest N allowed; a stream that needs more symbols goes on with one that is forced.
         should_stop: asked between two symbols; a backend that writes many in one call need not ask.
         """
 

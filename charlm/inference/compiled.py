@@ -327,7 +327,7 @@ def _name(key: str, content: bytes) -> str:
 
 
 def _check_private(folder: Path) -> None:
-    """Raise OSError unless only this user can change what is in a folder, named without links."""
+    """Raise OSError unless only this user can change what is in a folder, whose path has no symbolic links."""
     status = folder.stat()
     if status.st_uid != os.geteuid() or status.st_mode & OTHERS_CAN_WRITE:
         raise PermissionError(f"others can write to {folder}")

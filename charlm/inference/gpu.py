@@ -127,7 +127,7 @@ class _GpuBatch:
 
     @torch.inference_mode()
     def write(self, left: Sequence[int], most: int, should_stop: Callable[[], bool]) -> tuple[Ids, Surprisals]:
-        """See Batch. N is STEPS_PER_CALL, or `most` or the largest of `left` if that is less."""
+        """See Batch. N is the least of STEPS_PER_CALL, `most` and the largest of `left`."""
         assert self._streams is not None, "a batch without streams has nothing to write"
         is_limited = any(sampler.settings.is_limited for sampler in self._samplers)
         # a stream takes no more random numbers than it has symbols left; the zeros behind them draw what is ignored

@@ -176,8 +176,9 @@ def progress_line(value: dict[str, Any], *, lost: str, **kwargs: Any) -> gr.HTML
     """Return a component for the progress of a task: `{state, message, share}`.
 
     state: a word for the style, such as `running`; a screen reader is told the message when it changes. share: how much
-    is done, from 0 to 1, None where that is not known. lost: the message of the state `failed`, which a task gets that
-    goes on when the connection to the server is lost, or its event fails and calls `charlm.loseResults`.
+    is done, from 0 to 1, None where that is not known. lost: the message, with the state `failed`, if a task goes on
+    and no further values can come: the connection to the server is lost, or its event fails and calls
+    `charlm.loseResults`.
     """
     script = f"charlm.progress(element, {json.dumps(lost)}, props, watch)"
     return _component('<div class="state"></div>', script, value=value, **kwargs)

@@ -79,9 +79,10 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
                 training.fields,
                 (*TRAIN_FIELDS, "text", "text_name"),
                 lambda address: _with_example(address.train, sizes),
+                {"start": lambda: start_choices(registry)},
             ),
         ]
-        _open_address(page, registry, visitor_models, pickers, training.fields.start, address_fields)
+        _open_address(page, registry, visitor_models, pickers, address_fields)
         _keep_in_address("learn", LEARN_FIELDS, learning)
         _keep_in_address("train", TRAIN_FIELDS, training.fields)
 
@@ -171,13 +172,25 @@ def _write_fields(registry: ModelRegistry, writing: write.WriteView) -> _Address
 
 
 def _view_fields(
-    owner: object, names: tuple[str, ...], values: Callable[[Address], Mapping[str, Any]]
+    owner: object,
+    names: tuple[str, ...],
+    values: Callable[[Address], Mapping[str, Any]],
+    choices: Mapping[str, Callable[[], list[tuple[str, str]]]] | None = None,
 ) -> _AddressFields:
-    """Return the fields of a view, which are attributes of `owner`. values: what an address holds of them, by name."""
+    """Return the fields of a view, which are attributes of `owner`.
+
+    values: what an address holds of them, by name; a field that is missing there keeps its value. choices: of those
+    fields whose choices may have changed since the page was built, what lists them.
+    """
 
     def updates(address: Address) -> list[Any]:
-        held = values(address)
-        return [_filled(held, name) for name in names]
+        changes: dict[str, dict[str, Any]] = {name: {} for name in names}
+        for name, list_choices in (choices or {}).items():
+            changes[name]["choices"] = list_choices()
+        for name, value in values(address).items():
+            if name in changes:
+                changes[name]["value"] = value
+        return [gr.update(**change) for change in changes.values()]
 
     return _AddressFields([getattr(owner, name) for name in names], updates)
 
@@ -187,13 +200,11 @@ def _open_address(
     registry: ModelRegistry,
     visitor_models: gr.JSON,
     pickers: list[Picker],
-    start: gr.Dropdown,
     fields: list[_AddressFields],
 ) -> None:
     """When the page is opened, show the view of its address and fill in what the address holds.
 
-    All pickers then offer the models of the visitor, and those that the address names. start: what a training begins
-    with, which offers the served models.
+    All pickers then offer the models of the visitor, and those that the address names.
     """
 
     def open_page(parameters: str, before: object) -> list[Any]:
@@ -201,13 +212,12 @@ def _open_address(
         own = _own_models(registry, before, address.models)
         # listed afresh: models may have come from the Hub since the page was built
         choices = [gr.update(choices=[*registry.names, *own])] * len(pickers)
-        starts = gr.update(choices=start_choices(registry))
-        return [own, *choices, starts, *(update for each in fields for update in each.updates(address))]
+        return [own, *choices, *(update for each in fields for update in each.updates(address))]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
     inputs = [parameters, visitor_models]
-    components = [visitor_models, *pickers, start, *(component for each in fields for component in each.components)]
+    components = [visitor_models, *pickers, *(component for each in fields for component in each.components)]
     for happens in (page.load, reopen.click):
         opened = happens(for_page(open_page), inputs, components, js="(_, own) => charlm.address(own)", **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)
@@ -234,11 +244,6 @@ def _with_example(train: dict[str, Any], sizes: list[str]) -> dict[str, Any]:
     offered = {name: value for name, value in train.items() if name != "size" or value in sizes}
     kind = train.get("example")
     return {"text": make_text(kind), "text_name": kind, **offered} if kind else offered
-
-
-def _filled(values: Mapping[str, Any], name: str) -> Any:
-    """Return the update that gives a field its value; it keeps the one it has if there is none."""
-    return gr.update(value=values[name]) if name in values else gr.update()
 
 
 def _tab(view: str) -> gr.Tab:

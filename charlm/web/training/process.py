@@ -30,7 +30,7 @@ TEXT_FILE, RUN_FOLDER, CONTROL_FILE = "my-text.txt", "run", "control.json"
 MOST_RATES = 50  # that a visitor may ask for
 
 # The time after an interrupt in which a training saves its model, before it is killed: long, since a process of the
-# lowest priority hardly computes while visitors write. One on a GPU is faster.
+# lowest priority hardly computes while visitors write. A training on a GPU needs less.
 INTERRUPT_SECONDS, INTERRUPT_GPU_SECONDS = 60.0, 10.0
 
 # The child gets only these variables of the app's environment; in particular not the owner's token for the Hub. With
@@ -150,7 +150,7 @@ ADVICE = {"--lr": "choose a smaller size or a lower learning rate", "--resume": 
 
 
 def ended_early(why: str, *, lacked_time: bool = False, offers_cpu: bool = False) -> Ending:
-    """Return the ending of a training that was interrupted. lacked_time: whether because its time was over."""
+    """Return the ending of a training that was interrupted. lacked_time: whether its time was over."""
     way_out = ": give a shorter text or choose a smaller size" if lacked_time else ""
     return Ending(why, f"{why}, before its first epoch{way_out}", offers_cpu)
 
@@ -291,15 +291,15 @@ def training_call(
 
     That does not wait, because Gradio closes the iterator on the server's event loop when a visitor leaves.
     """
-    training = BorrowedGpu(partial(_events_in, folder, call), seconds, take)
+    training = BorrowedGpu(partial(_leave_nothing, folder, call), seconds, take)
     try:
         yield training
     finally:
         training.abandon()
 
 
-def _events_in(folder: Path, call: Callable[[], Iterator[FitEvent]]) -> Iterator[FitEvent]:
-    """Yield the events of a call. Delete what it has written into the folder of its training after that was deleted."""
+def _leave_nothing(folder: Path, call: Callable[[], Iterator[FitEvent]]) -> Iterator[FitEvent]:
+    """Yield the events of a call. If its folder was deleted meanwhile, delete what it has written there since."""
     try:
         yield from call()
     finally:

@@ -159,7 +159,7 @@ def _show_controls(progress: Progress) -> list[Any]:
 
 
 def _show_progress(progress: Progress, note: str) -> list[Any]:
-    """Return the values of `Results` that a running training has. note: of `Offered`."""
+    """Return the values of `Results` that a running training has. note: what to say after its message."""
     message = progress.message + note
     if progress.result is not None and progress.result.lm is not None:
         message += ". It is model A of Write, and can be chosen in the other views."

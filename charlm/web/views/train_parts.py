@@ -12,11 +12,10 @@ from charlm.web.models import ModelRegistry
 from charlm.web.training import texts
 from charlm.web.training.settings import DEFAULT_MINUTES, LARGEST_TEXT, PRESETS, SHORTEST_TEXT, TIMED, TIMED_LABEL
 
-# JavaScript of an event: text, text_name and example, when a file is chosen.
-READ = "(chosen, ...source) => (chosen ? [chosen.text, chosen.name, ''] : source)"  # no file changes nothing
+# JavaScript of an event: text, text_name and example, when a file is chosen; without a file they stay as they are.
+READ = "(chosen, ...source) => (chosen ? [chosen.text, chosen.name, ''] : source)"
 # JavaScript of an event: the field for a file shows none once an example has replaced the text of the file.
 FORGET = "(example) => { if (example) charlm.forgetFile('train-file'); }"
-
 
 LOST = "the connection or the server has failed, and the training has ended without a model: press Train again"
 

@@ -49,6 +49,6 @@ def test_start_from_offers_the_models_that_have_come_since_the_page_was_built(pa
     (event,) = [each for each in page.fns.values() if each.fn is open_page]
     registry.put(ServedModel("ada/poems", make_lm(), "hub"))
     start = [number for number, output in enumerate(event.outputs) if output.elem_id == "train-start"]
-    choices, value = (open_page("view=train&start=ada/poems", [])[number] for number in start)
-    assert choices["choices"] == [("random weights", ""), ("small", "small"), ("ada/poems", "ada/poems")]
-    assert value["value"] == "ada/poems"
+    (offered,) = (open_page("view=train&start=ada/poems", [])[number] for number in start)
+    assert offered["choices"] == [("random weights", ""), ("small", "small"), ("ada/poems", "ada/poems")]
+    assert offered["value"] == "ada/poems"
