@@ -212,7 +212,7 @@ def outside_seconds(ours: Ours) -> dict[str, float]:
         checkpoint = seconds_of(lambda: save_checkpoint(Path(folder), trainer.checkpoint()))
         export = min(seconds_of(lambda: lm.save_pretrained(folder)) for _ in range(2))  # the first imports matplotlib
     with flushed_denormals():
-        validation = seconds_of(lambda: ours.protocol.epoch_losses(lm.network))
+        validation = seconds_of(lambda: ours.protocol.epoch_losses(lm))
     return {
         "reading": steps * reading,
         "sample": sample,

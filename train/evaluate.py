@@ -1,60 +1,59 @@
-"""Losses of a network on a text, in nats per character."""
+"""Losses of a model on a text, in nats per character."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.inference.engine import Engine
+from charlm.errors import ModelFileError
+from charlm.inference.compiled import load_kernels
 from charlm.inference.gpu import NetworkReader
 from charlm.inference.sampling import MOST_LOGITS
 from charlm.inference.scoring import BlockReader, EngineReader, surprisals
-from charlm.model.network import Network
+from charlm.lm import CharLM
 
 from .encode import SmallIds
 
 RESET_WINDOW = 256
 
 
-def _keep() -> None:
-    """Release nothing: the text is in memory."""
+def fastest_reader(lm: CharLM, release: Callable[[], None]) -> BlockReader[Any]:
+    """Return what reads a text fastest for the functions below: on a CPU the engine, with its compiled kernels.
+
+    torch takes twice as long for a GRU there, and for one that remembers long eight times.
+
+    release: gives back the memory that reading a mapped text takes.
+    """
+    if lm.device == "cpu" and load_kernels() is not None:
+        with suppress(ModelFileError):  # its weights are too large for the engine; perhaps its losses are numbers
+            return EngineReader(lm.engine, release)
+    return NetworkReader(lm.network, release)
 
 
-def carried_loss(
-    network: Network, ids: SmallIds, release: Callable[[], None] = _keep, engine: Engine | None = None
-) -> float:
+def carried_loss(reader: BlockReader[Any], ids: SmallIds) -> float:
     """Return the mean loss of the N - 1 predictions in a text (N,), read in order from a zero state that is carried.
 
     `charlm.inference.scoring` says how a long text is read in stretches side by side.
-
-    release: gives back the memory that reading a mapped text takes.
-    engine: the same model for a CPU, which reads a text in about half the time.
     """
-    return sum(_carried_sums(network, ids, len(ids), release, engine)) / (len(ids) - 1)
+    return sum(_carried_sums(reader, ids, len(ids))) / (len(ids) - 1)
 
 
-def carried_losses_of_halves(
-    network: Network, ids: SmallIds, release: Callable[[], None] = _keep, engine: Engine | None = None
-) -> tuple[float, float]:
+def carried_losses_of_halves(reader: BlockReader[Any], ids: SmallIds) -> tuple[float, float]:
     """Return the mean losses of the first N // 2 symbols of a text (N,), N ≥ 4, and of the others.
 
     The first symbol is not predicted. The state is carried from the first half to the second: both come from the one
     pass that `carried_loss` makes.
-
-    release, engine: as in `carried_loss`.
     """
     half = len(ids) // 2
-    first, second = _carried_sums(network, ids, half, release, engine)
+    first, second = _carried_sums(reader, ids, half)
     return first / (half - 1), second / (len(ids) - half)
 
 
-def _carried_sums(
-    network: Network, ids: SmallIds, cut: int, release: Callable[[], None], engine: Engine | None
-) -> tuple[float, float]:
+def _carried_sums(reader: BlockReader[Any], ids: SmallIds, cut: int) -> tuple[float, float]:
     """Return the sums of the losses of the symbols before `cut` and from there on, as `carried_loss` reads them."""
-    reader = _reader(network, release, engine)
     block = reader.stretches * reader.longest_stretch  # copied from the mapped text, and released by its first pass
     pieces = (ids[first : first + block].astype(np.int64) for first in range(0, len(ids), block))
     before, after, place = 0.0, 0.0, 1  # the first symbol is not predicted
@@ -66,41 +65,26 @@ def _carried_sums(
     return before, after
 
 
-def reset_loss(
-    network: Network, ids: SmallIds, release: Callable[[], None] = _keep, engine: Engine | None = None
-) -> float:
+def reset_loss(reader: BlockReader[Any], ids: SmallIds) -> float:
     """Return the mean loss over the same predictions with the state zero at the start of every RESET_WINDOW.
 
     Every position counts, as in projects whose models see at most that many characters.
-
-    release, engine: as in `carried_loss`.
     """
     predictions = len(ids) - 1
     whole = predictions // RESET_WINDOW
     starts = RESET_WINDOW * np.arange(whole)
-    total = RESET_WINDOW * whole * windows_loss(network, ids, starts, RESET_WINDOW, release, engine)
+    total = RESET_WINDOW * whole * windows_loss(reader, ids, starts, RESET_WINDOW)
     rest = predictions % RESET_WINDOW  # the last window, cut short by the end of the text
     if rest:
-        total += rest * windows_loss(network, ids, np.array([whole * RESET_WINDOW]), rest, release, engine)
+        total += rest * windows_loss(reader, ids, np.array([whole * RESET_WINDOW]), rest)
     return total / predictions
 
 
-def windows_loss(
-    network: Network,
-    ids: SmallIds,
-    starts: NDArray[np.int64],
-    window: int,
-    release: Callable[[], None] = _keep,
-    engine: Engine | None = None,
-) -> float:
-    """Return the mean loss over windows of a text that start at `starts` (M,), each from the zero state; 0 if none.
-
-    release, engine: as in `carried_loss`.
-    """
+def windows_loss(reader: BlockReader[Any], ids: SmallIds, starts: NDArray[np.int64], window: int) -> float:
+    """Return the mean loss over windows of a text that start at `starts` (M,), each from the zero state; 0 if none."""
     if not len(starts):
         return 0.0
-    per_pass = max(1, MOST_LOGITS // (window * len(network.config.vocab)))  # windows side by side
-    reader = _reader(network, release, engine)
+    per_pass = max(1, MOST_LOGITS // (window * reader.symbols))  # windows side by side
     zero = reader.zero_state()
 
     def read(first: int) -> float:
@@ -115,8 +99,3 @@ def windows_loss(
         with ThreadPoolExecutor(count) as threads:
             losses = list(threads.map(read, passes))
     return sum(losses) / (window * len(starts))
-
-
-def _reader(network: Network, release: Callable[[], None], engine: Engine | None) -> BlockReader[Any]:
-    """Return what reads a text: the engine where there is one, else the network. Each has states of its own type."""
-    return NetworkReader(network, release) if engine is None else EngineReader(engine, release)

@@ -3,23 +3,20 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError, RequestError
-from charlm.inference.engine import Engine
 from charlm.lm import CharLM
-from charlm.model.network import Network
 from charlm.vocab import Ids, Vocab
 
 from .batches import Batches, Streams, Windows
 from .data import Text
 from .dynamic import SCALE_SYMBOLS, dynamic_losses
 from .encode import SmallIds
-from .evaluate import carried_loss, carried_losses_of_halves, reset_loss, windows_loss
+from .evaluate import carried_loss, carried_losses_of_halves, fastest_reader, reset_loss, windows_loss
 from .network import TrainingNetwork
 from .precision import flushed_denormals
 from .split import DEFAULT_SHARES, DEFAULT_SPLIT, Shares, check_split, cut_parts, parse_split
@@ -68,20 +65,20 @@ class Protocol(ABC):
         return _count(self.training_ids(), len(self.vocab), self.release)
 
     @abstractmethod
-    def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:
+    def epoch_losses(self, lm: CharLM) -> dict[str, float | None]:
         """Measure val_loss and unseen_loss, None if the protocol has none: after every epoch.
 
-        engine: the same model for a CPU, which measures a text in about half the time.
+        On a CPU, raises ModelFileError if outputs are not finite numbers.
         """
 
-    def best_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
-        """Measure the further losses of the best epoch's model. engine: as in `epoch_losses`."""
+    def best_losses(self, lm: CharLM) -> dict[str, float]:
+        """Measure the further losses of the best epoch's model."""
         return {}
 
-    def half_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
+    def half_losses(self, lm: CharLM) -> dict[str, float]:
         """Measure val_loss on each half of the text that validates: settings chosen by the first leave the second new.
 
-        engine: as in `epoch_losses`. Raises RequestError if the text cannot be halved.
+        Raises RequestError if the text cannot be halved.
         """
         raise RequestError("only a text that the protocol holdout splits has halves that validate: leave --halves out")
 
@@ -155,24 +152,25 @@ class Holdout(Protocol):
         """Put ids (N,) of the vocabulary in front of the text that trains."""
         self._train = np.concatenate([ids.astype(self._train.dtype), self._train])
 
-    def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:
+    def epoch_losses(self, lm: CharLM) -> dict[str, float | None]:
         """See Protocol.epoch_losses."""
-        return {"val_loss": carried_loss(network, self._val, self.release, engine), "unseen_loss": None}
+        return {"val_loss": carried_loss(fastest_reader(lm, self.release), self._val), "unseen_loss": None}
 
-    def best_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
+    def best_losses(self, lm: CharLM) -> dict[str, float]:
         """See Protocol.best_losses."""
-        losses = {"val_loss_reset256": reset_loss(network, self._val, self.release, engine)}
+        reader = fastest_reader(lm, self.release)
+        losses = {"val_loss_reset256": reset_loss(reader, self._val)}
         if self._test is not None:
-            losses["test_loss"] = carried_loss(network, self._test, self.release, engine)
+            losses["test_loss"] = carried_loss(reader, self._test)
         return losses
 
-    def half_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float]:
+    def half_losses(self, lm: CharLM) -> dict[str, float]:
         """See Protocol.half_losses."""
         if len(self._val) < 4:
             raise RequestError(
                 f"{len(self._val)} characters validate; --halves needs 4: give a longer text or leave it out"
             )
-        first, second = carried_losses_of_halves(network, self._val, self.release, engine)
+        first, second = carried_losses_of_halves(fastest_reader(lm, self.release), self._val)
         return {"val_loss_first_half": first, "val_loss_second_half": second}
 
     def dynamic_losses(self, lm: CharLM, text: Text, halves: bool) -> dict[str, float]:
@@ -250,10 +248,11 @@ class OverlappingWindows(Protocol):
         """See Protocol.training_ids: those of all windows, since the ones that validate overlap with them."""
         return self._seen
 
-    def epoch_losses(self, network: Network, engine: Engine | None = None) -> dict[str, float | None]:
+    def epoch_losses(self, lm: CharLM) -> dict[str, float | None]:
         """See Protocol.epoch_losses."""
-        unseen = carried_loss(network, self._unseen, self.release, engine) if len(self._unseen) > 1 else None
-        val = windows_loss(network, self._seen, self._val, WINDOW, engine=engine)
+        reader = fastest_reader(lm, self.release)
+        unseen = carried_loss(reader, self._unseen) if len(self._unseen) > 1 else None
+        val = windows_loss(reader, self._seen, self._val, WINDOW)
         return {"val_loss": val, "unseen_loss": unseen}
 
 
@@ -302,13 +301,10 @@ def evaluate(
     the model's vocabulary. Raises RequestError if too few are left, ModelFileError if a loss is NaN or infinite.
     """
     parts = split_text(text, protocol, split, lm.vocab)
-    engine = None
-    with suppress(ModelFileError):  # its weights are too large for the engine; perhaps its losses are numbers
-        engine = lm.engine if lm.device == "cpu" else None
     with flushed_denormals():
-        losses = parts.epoch_losses(lm.network, engine) | parts.best_losses(lm.network, engine)
+        losses = parts.epoch_losses(lm) | parts.best_losses(lm)
         if halves:
-            losses |= parts.half_losses(lm.network, engine)
+            losses |= parts.half_losses(lm)
         if dynamic:
             losses |= parts.dynamic_losses(lm, text, halves)
     measured = {name: loss for name, loss in losses.items() if loss is not None}

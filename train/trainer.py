@@ -324,7 +324,7 @@ class Trainer:
         weights = round_to_bfloat16(self.network.export_weights())
         lm = CharLM(self._model_config, weights, device=self._config.device)
         with interrupts.immediate():
-            losses = self._protocol.epoch_losses(lm.network)
+            losses = self._protocol.epoch_losses(lm)
             before = {name: loss for name, loss in losses.items() if loss is not None}
             return before if also is None else before | _also_text_loss(also, lm)
 
@@ -337,17 +337,21 @@ class Trainer:
             train_loss = self._mean_train_loss(wait=True)
             self._measured_weights = round_to_bfloat16(self.network.export_weights())
             lm = CharLM(self._model_config, self._measured_weights, device=self._config.device)
-            losses = self._protocol.epoch_losses(lm.network)
-            assert losses["val_loss"] is not None
+            try:
+                losses = self._protocol.epoch_losses(lm)
+                assert losses["val_loss"] is not None
+                val_loss, sample = self._check_loss(losses["val_loss"]), self._write_sample(lm)
+            except ModelFileError:
+                raise self._divergence("the weights or logits have become too large") from None
             record: EpochRecord = {
                 "epoch": self.epoch,
                 "train_loss": train_loss,
-                "val_loss": self._check_loss(losses["val_loss"]),
+                "val_loss": val_loss,
                 "unseen_loss": losses["unseen_loss"],
                 "learning_rate": self.learning_rate(self.step - 1),
                 "seconds": self._seconds,
                 "chars_per_second": self.step * self.batches.chars_per_step / self._seconds,
-                "sample": self._write_sample(lm),
+                "sample": sample,
             }
             if self._run.get("keep_epochs") and is_kept(self.epoch, self._config.epochs):
                 record["weights_sha256"] = hashlib.sha256(pack_weights(self._measured_weights)).hexdigest()
@@ -355,10 +359,7 @@ class Trainer:
 
     def _write_sample(self, lm: CharLM) -> str:
         length = min(SAMPLE_LENGTH, longest_sample(self._config.epochs))
-        try:
-            return lm.generate("", length, SAMPLE_TEMPERATURE, seed=self._config.seed)
-        except ModelFileError:
-            raise self._divergence("the weights or logits have become too large") from None
+        return lm.generate("", length, SAMPLE_TEMPERATURE, seed=self._config.seed)
 
     def end_epoch(self, record: EpochRecord) -> bool:
         """Add a measured epoch to the record and begin the next one; return whether it is the best so far."""
@@ -400,7 +401,7 @@ class Trainer:
         lm = self.best_model()
         assert lm.history is not None
         with interrupts.immediate():
-            best = self._protocol.best_losses(lm.network)
+            best = self._protocol.best_losses(lm)
             if also is not None:
                 best |= _also_text_loss(also, lm)
             lm.history["best"] |= best  # type: ignore[typeddict-item]
@@ -470,7 +471,7 @@ class Trainer:
 
 
 def _also_text_loss(also: Protocol, lm: CharLM) -> dict[str, float]:
-    loss = also.epoch_losses(lm.network)["val_loss"]
+    loss = also.epoch_losses(lm)["val_loss"]
     assert loss is not None
     return {"also_text_loss": loss}
 

@@ -385,16 +385,18 @@ class NetworkReader:
 
     stretches: all worth it when they are short, since the time of a call of a torch layer hardly depends on them.
     longest_stretch, check_interval: longer than the engine's, since each such call takes a while to begin.
+    in_order: not on a GPU, where reading all stretches again takes as long as reading one.
     """
 
-    stretches = first_stretches = 32
+    stretches = first_stretches = many_stretches = 32
     long_stretch = 2**15
     longest_stretch = 2**15
     check_interval = 256
 
     def __init__(self, network: Network, release: Callable[[], None] = lambda: None) -> None:
         """release: called after each pass, to give back the memory of a text that is mapped from a file."""
-        self._network, self._release = network, release
+        self._network, self._release, self.symbols = network, release, len(network.config.vocab)
+        self.in_order = network.device.type == "cpu"
 
     def zero_state(self) -> NetworkState:
         """See BlockReader."""

@@ -4,6 +4,7 @@ import torch
 from models import VOCAB, make_config, make_model, make_weights, save, uniform_lm
 from reference import load_plain, log_softmax, mean_loss
 
+from charlm.inference.compiled import load_kernels
 from charlm.inference.gpu import NetworkReader
 from charlm.inference.scoring import SHORTEST_STRETCH, EngineReader
 from charlm.lm import CharLM
@@ -79,7 +80,7 @@ def test_the_carried_loss_is_that_of_one_symbol_after_another_however_it_is_cut(
     network, plain = both
     monkeypatch.setattr("charlm.inference.gpu.MOST_LOGITS", longest_pass * len(VOCAB))
     ids = random_ids(65)
-    assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
+    assert carried_loss(NetworkReader(network), ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
 
 
 @pytest.mark.slow
@@ -88,7 +89,7 @@ def test_a_long_text_is_read_side_by_side_to_the_loss_of_reading_it_in_order(for
     network, plain = forgetful
     ids = random_ids(2 * SHORTEST_STRETCH * STRETCHES + 1 + more)
     counts = count_symbols(network)
-    assert carried_loss(network, ids) == pytest.approx(loss_in_one_pass(plain, ids), abs=1e-5)
+    assert carried_loss(NetworkReader(network), ids) == pytest.approx(loss_in_one_pass(plain, ids), abs=1e-5)
     # nothing is read again after the first check
     assert sum(counts) == len(ids) - 1 + (STRETCHES - 1) * NetworkReader.check_interval
     assert max(counts) > STRETCHES
@@ -103,7 +104,7 @@ def test_the_engine_reads_to_the_same_loss_and_releases_the_text_after_every_pas
     save(make_model(cell), tmp_path / "model")
     lm, releases = CharLM.from_pretrained(tmp_path / "model", device="cpu"), []
     ids = random_ids(10_000)
-    loss = carried_loss(lm.network, ids, lambda: releases.append(0), lm.engine)
+    loss = carried_loss(EngineReader(lm.engine, lambda: releases.append(0)), ids)
     assert loss == pytest.approx(loss_in_one_pass(load_plain(tmp_path / "model")[0], ids), abs=1e-5)
     assert len(releases) > 10
 
@@ -112,7 +113,7 @@ def test_a_text_of_less_than_two_stretches_is_read_from_its_beginning(forgetful)
     network, plain = forgetful
     ids = random_ids(2 * SHORTEST_STRETCH)
     counts = count_symbols(network)
-    assert carried_loss(network, ids) == pytest.approx(loss_in_one_pass(plain, ids), abs=1e-5)
+    assert carried_loss(NetworkReader(network), ids) == pytest.approx(loss_in_one_pass(plain, ids), abs=1e-5)
     assert sum(counts) == len(ids) - 1
 
 
@@ -125,7 +126,7 @@ def test_stretches_that_do_not_agree_yet_are_read_on(both, monkeypatch, length, 
     monkeypatch.setattr(NetworkReader, "check_interval", interval)
     ids = random_ids(length)
     counts = count_symbols(network)
-    assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
+    assert carried_loss(NetworkReader(network), ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
     assert sum(counts) > length - 1 + (STRETCHES - 1) * interval
 
 
@@ -135,9 +136,13 @@ def test_a_cell_state_that_never_fades_is_carried_to_the_end(mindful, monkeypatc
     ids = random_ids(2 * SHORTEST_STRETCH * STRETCHES + 20).clip(1)
     ids[10:12] = 0
     expected = loss_in_one_pass(plain, ids)
-    assert carried_loss(network, ids) == pytest.approx(expected, abs=1e-5)
+    assert carried_loss(NetworkReader(network), ids) == pytest.approx(expected, abs=1e-5)
+    # on a GPU, all stretches are read again until none has changed
+    reader = NetworkReader(network)
+    reader.in_order = False
+    assert carried_loss(reader, ids) == pytest.approx(expected, abs=1e-5)
     monkeypatch.setattr("charlm.inference.scoring.STATE_TOLERANCE", float("inf"))  # nothing is read to its end again
-    assert abs(carried_loss(network, ids) - expected) > 1e-3
+    assert abs(carried_loss(NetworkReader(network), ids) - expected) > 1e-3
 
 
 @pytest.mark.slow
@@ -147,7 +152,7 @@ def test_a_text_longer_than_a_block_is_carried_from_block_to_block(both, monkeyp
     monkeypatch.setattr(NetworkReader, "longest_stretch", 5)
     monkeypatch.setattr(NetworkReader, "check_interval", 2)
     ids = random_ids(4 * 5 * STRETCHES + 7)
-    assert carried_loss(network, ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
+    assert carried_loss(NetworkReader(network), ids) == pytest.approx(mean_loss(plain, ids), abs=1e-5)
 
 
 def test_the_loss_of_a_diverged_network_is_nan_after_one_reading(both):
@@ -155,7 +160,7 @@ def test_the_loss_of_a_diverged_network_is_nan_after_one_reading(both):
     network.head.bias.fill_(float("nan"))
     ids = random_ids(2 * SHORTEST_STRETCH * STRETCHES)
     counts = count_symbols(network)
-    assert np.isnan(carried_loss(network, ids))
+    assert np.isnan(carried_loss(NetworkReader(network), ids))
     assert sum(counts) == len(ids) - 1
 
 
@@ -177,20 +182,20 @@ def test_the_reset_loss_counts_every_position_of_every_window_the_last_short_one
     monkeypatch.setattr(evaluate, "MOST_LOGITS", most_logits)
     monkeypatch.setattr(evaluate, "RESET_WINDOW", 16)
     ids = random_ids(length)
-    assert reset_loss(network, ids) == pytest.approx(mean_loss(plain, ids, reset_every=16), abs=1e-5)
+    assert reset_loss(NetworkReader(network), ids) == pytest.approx(mean_loss(plain, ids, reset_every=16), abs=1e-5)
 
 
 @pytest.mark.slow
 def test_the_state_is_zero_again_after_256_symbols(both):
     network, plain = both
     ids = random_ids(600)
-    assert reset_loss(network, ids) == pytest.approx(mean_loss(plain, ids, reset_every=256), abs=1e-5)
+    assert reset_loss(NetworkReader(network), ids) == pytest.approx(mean_loss(plain, ids, reset_every=256), abs=1e-5)
 
 
 def test_a_text_shorter_than_a_window_is_read_from_one_zero_state(both):
     network, _ = both
     ids = random_ids(40)
-    assert reset_loss(network, ids) == pytest.approx(carried_loss(network, ids), abs=1e-6)
+    assert reset_loss(NetworkReader(network), ids) == pytest.approx(carried_loss(NetworkReader(network), ids), abs=1e-6)
 
 
 @pytest.mark.slow
@@ -200,7 +205,7 @@ def test_the_loss_over_windows_is_the_mean_of_their_own(both, monkeypatch, most_
     monkeypatch.setattr(evaluate, "MOST_LOGITS", most_logits)
     ids, starts = random_ids(40), np.array([0, 30, 7, 8, 7])
     expected = np.mean([mean_loss(plain, ids[start : start + 8]) for start in starts])
-    assert windows_loss(network, ids, starts, 7) == pytest.approx(expected, abs=1e-5)
+    assert windows_loss(NetworkReader(network), ids, starts, 7) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.slow
@@ -214,32 +219,48 @@ def test_the_engine_reads_windows_to_the_same_loss(tmp_path, monkeypatch, cell, 
     lm, plain = CharLM.from_pretrained(tmp_path / "model", device="cpu"), load_plain(tmp_path / "model")[0]
     ids, starts, releases = random_ids(200), np.array([0, 30, 7, 8, 7] * 20), []
     expected = np.mean([mean_loss(plain, ids[start : start + 8]) for start in starts])
-    loss = windows_loss(lm.network, ids, starts, 7, lambda: releases.append(0), lm.engine)
+    loss = windows_loss(EngineReader(lm.engine, lambda: releases.append(0)), ids, starts, 7)
     assert loss == pytest.approx(expected, abs=1e-5)
     assert len(releases) > 5
-    assert reset_loss(lm.network, ids, engine=lm.engine) == pytest.approx(
-        mean_loss(plain, ids, reset_every=16), abs=1e-5
-    )
+    assert reset_loss(EngineReader(lm.engine), ids) == pytest.approx(mean_loss(plain, ids, reset_every=16), abs=1e-5)
 
 
 def test_no_windows_lose_nothing(both):
-    assert windows_loss(both[0], random_ids(9), np.zeros(0, np.int64), 3) == 0
+    assert windows_loss(NetworkReader(both[0]), random_ids(9), np.zeros(0, np.int64), 3) == 0
 
 
 # All of them
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+def test_on_a_cpu_the_engine_reads_if_its_kernels_are_compiled(monkeypatch, kernels):
+    if not kernels:
+        monkeypatch.setattr(evaluate, "load_kernels", lambda: None)
+    elif load_kernels() is None:
+        pytest.skip("no compiler here")
+    reader = evaluate.fastest_reader(uniform_lm("abcd"), lambda: None)
+    assert isinstance(reader, EngineReader if kernels else NetworkReader)
+    assert carried_loss(reader, random_ids(30) % 4) == pytest.approx(np.log(4))
+
+
+def test_weights_too_large_for_the_engine_are_read_by_torch():
+    config = make_config("rnn")
+    weights = make_weights(config)
+    weights["embedding.weight"][:] = 1e38
+    assert isinstance(evaluate.fastest_reader(CharLM(config, weights, device="cpu"), lambda: None), NetworkReader)
+
+
 MEASURES = {
     "carried": carried_loss,
     "reset": reset_loss,
-    "windows": lambda network, ids, release: windows_loss(network, ids, np.arange(50), 12, release),
+    "windows": lambda reader, ids: windows_loss(reader, ids, np.arange(50), 12),
 }
 
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_symbols(measure):
-    network = uniform_lm("abcd").network
-    assert measure(network, random_ids(300) % 4, lambda: None) == pytest.approx(np.log(4))
+    reader = NetworkReader(uniform_lm("abcd").network)
+    assert measure(reader, random_ids(300) % 4) == pytest.approx(np.log(4))
 
 
 @pytest.mark.slow
@@ -249,7 +270,7 @@ def test_the_memory_of_the_text_is_given_back_after_every_pass(both, monkeypatch
     monkeypatch.setattr("charlm.inference.gpu.MOST_LOGITS", 500)
     network, _ = both
     passes, releases = count_symbols(network), []
-    measure(network, random_ids(300), lambda: releases.append(len(passes)))
+    measure(NetworkReader(network, lambda: releases.append(len(passes))), random_ids(300))
     assert len(passes) > 5
     assert releases == list(range(1, len(passes) + 1))
     assert max(passes) * len(VOCAB) <= 500  # what bounds the memory for logits

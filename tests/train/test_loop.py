@@ -12,6 +12,7 @@ from reference import PlainModel, load_plain, mean_loss
 from stopping import StopAt, without_times
 
 from charlm.errors import RequestError, TrainingError
+from charlm.inference.scoring import EngineReader
 from charlm.lm import CharLM
 from charlm.model import folder
 from charlm.model.cells import CELLS
@@ -113,7 +114,7 @@ def test_a_third_part_is_measured_once_when_the_training_is_done(tmp_path, monke
     monkeypatch.setattr(
         protocols,
         "carried_loss",
-        lambda network, ids, *rest: read.append(len(ids)) or carried_loss(network, ids, *rest),
+        lambda reader, ids: read.append(len(ids)) or carried_loss(reader, ids),
     )
     history = fit(make_text(), tmp_path / "out", make_config(split="0.7,0.2,0.1"), Report())
     chars = len(CONTENT)
@@ -175,7 +176,9 @@ def test_the_best_epoch_is_exported_when_later_ones_are_worse(tmp_path):
     lm = CharLM.from_pretrained(tmp_path / "out", device="cpu")
     val = content[900:]
     assert lm.score(val).mean() == pytest.approx(min(losses), abs=1e-4)
-    assert reset_loss(lm.network, lm.vocab.encode(val)) == pytest.approx(history["best"]["val_loss_reset256"], abs=1e-5)
+    assert reset_loss(EngineReader(lm.engine), lm.vocab.encode(val)) == pytest.approx(
+        history["best"]["val_loss_reset256"], abs=1e-5
+    )
 
 
 def test_a_finished_run_leaves_the_files_of_a_model_and_no_other(tmp_path):

@@ -235,14 +235,14 @@ def test_symbols_that_only_the_unseen_part_has_are_no_part_of_the_vocabulary_and
     assert protocol.unknown_chars == 6
     lm = make_lm(vocab="abd")
     expected = lm.score("abdba").mean()
-    assert protocol.epoch_losses(lm.network)["unseen_loss"] == pytest.approx(expected, abs=1e-5)
+    assert protocol.epoch_losses(lm)["unseen_loss"] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("rest", ["", "a", "ccc", "cac"])
 def test_where_hardly_anything_is_unseen_there_is_no_loss_of_it(short_windows_text, rest):
     protocol = OverlappingWindows(as_text(random_content(100, symbols="ab") + rest))
     lm = make_lm(vocab="ab")
-    losses = protocol.epoch_losses(lm.network)
+    losses = protocol.epoch_losses(lm)
     assert losses["unseen_loss"] is None
     assert losses["val_loss"] > 0
 

@@ -170,8 +170,7 @@ def test_what_the_teachers_write_trains_before_the_text_and_the_text_alone_valid
     assert "".join(SYMBOLS[id] for id in protocol.training_ids()) == expected
     assert taught.probabilities.shape == (len(expected), len(SYMBOLS))
     assert said[:2] == ["one writes 640 characters to learn from", "two writes 640 characters to learn from"]
-    network = lms[1].network
-    assert protocol.epoch_losses(network) == Holdout(text).epoch_losses(network)
+    assert protocol.epoch_losses(lms[1]) == Holdout(text).epoch_losses(lms[1])
 
 
 def test_a_run_that_learnt_from_written_text_says_so_and_goes_on_with_as_much(tmp_path):

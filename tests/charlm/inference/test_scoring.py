@@ -2,6 +2,7 @@ import tracemalloc
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain, pairwise, repeat
+from threading import Event
 
 import numpy as np
 import pytest
@@ -32,12 +33,14 @@ sizes = st.fixed_dictionaries(
         "last_check": st.integers(0, 70),
         "workers": st.integers(1, 5),
         "most_rows": st.integers(1, 17),
+        "fewest_rows": st.integers(1, 9),
+        "probe": st.integers(2, 70),
     }
 )
 
 
 @contextmanager
-def cut(longest=32, shortest=16, at_once=4, last_check=24, workers=2, most_rows=4):
+def cut(longest=32, shortest=16, at_once=4, last_check=24, workers=2, most_rows=4, fewest_rows=1, probe=24):
     """Cut texts small, so that a short one makes many stretches and several blocks."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(EngineReader, "longest_stretch", longest)
@@ -46,6 +49,8 @@ def cut(longest=32, shortest=16, at_once=4, last_check=24, workers=2, most_rows=
         monkeypatch.setattr(EngineReader, "check_interval", at_once)
         monkeypatch.setattr(scoring, "LAST_CHECK", last_check)
         monkeypatch.setattr(scoring, "MOST_STRETCHES_PER_THREAD", most_rows)
+        monkeypatch.setattr(scoring, "FEWEST_STRETCHES", fewest_rows)
+        monkeypatch.setattr(scoring, "PROBE", probe)
         monkeypatch.setattr(scoring, "count_scoring_threads", lambda: workers)
         monkeypatch.setattr("charlm.inference.engine.THREAD_WORK", 1)  # each stretch is worth a thread
         yield
@@ -229,10 +234,48 @@ def test_where_a_network_forgets_little_is_read_twice(cell):
 
 @pytest.mark.slow
 @every_cell
-def test_where_a_network_does_not_forget_nothing_is_read_more_than_three_times(cell):
-    ids = 2 + random_ids(20_000) % 4
+@pytest.mark.parametrize(("workers", "least", "most"), [(1, 1, 1.1), (2, 1.4, 1.6), (8, 1.8, 3)])
+def test_where_a_network_does_not_forget_each_thread_reads_one_stretch(cell, workers, least, most, monkeypatch):
+    monkeypatch.setattr(scoring, "count_scoring_threads", lambda: workers)
+    ids = 2 + random_ids(300_000) % 4
     ids[0] = 0
-    assert 1.5 < count_read(unforgetting(cell)[2], ids) <= 3
+    # but for the first, a stretch is read from zero, and then as often as the one before has changed, at most twice
+    assert least < count_read(unforgetting(cell)[2], ids) < most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", [100_000, 200_000])
+def test_it_is_tried_out_once_how_long_a_network_remembers(piece, monkeypatch):
+    monkeypatch.setattr(scoring, "count_scoring_threads", lambda: 1)
+    monkeypatch.setattr(scoring, "LONGEST_ENGINE_STRETCH", 4096)
+    tried, try_out = [], scoring._Cut._try_out
+    monkeypatch.setattr(scoring._Cut, "_try_out", lambda cut, ids: tried.append(len(ids)) or try_out(cut, ids))
+    engine, _ = forgetful("lstm")
+    for _ in surprisals(EngineReader(engine), [random_ids(piece)] * 3):
+        pass
+    assert len(tried) == 1
+
+
+def test_an_interrupt_does_not_wait_for_the_threads(monkeypatch):
+    engine, _ = forgetful("lstm")
+    read, begun = [], Event()
+
+    class Waiting(EngineReader):
+        def read(self, ids, state):
+            read.append(ids.shape)
+            begun.set()
+            return super().read(ids, state)
+
+    def interrupted(threads, work, parts):
+        futures = [threads.submit(work, part) for part in parts]
+        begun.wait()
+        del futures
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring.ThreadPoolExecutor, "map", interrupted)
+    with cut(shortest=10, longest=10_000, at_once=1), pytest.raises(KeyboardInterrupt):
+        list(surprisals(Waiting(engine), [random_ids(100_000)]))
+    assert len(read) < 50_000
 
 
 def test_a_text_without_end_is_scored_as_it_comes():
