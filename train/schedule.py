@@ -11,8 +11,8 @@ from typing import Any
 
 CHECKS_PER_EPOCH = 8  # of the time left
 TOLERANCE = 0.02  # of the time limit: a run that will end nearer to it keeps its schedule
-# To end a run takes that many times what ending an epoch takes: the best model is measured again and writes samples.
-LAST_ENDING = 2.0
+# To end a run takes about that many times what ending an epoch takes: the best model is measured again and saved.
+LAST_ENDING = 1.0
 
 
 @dataclass(frozen=True)
