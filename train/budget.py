@@ -12,7 +12,7 @@ from charlm.errors import RequestError
 from .config import TrainConfig, suitable_batch_size
 from .distributed import SINGLE_PROCESS
 from .protocols import Protocol
-from .recipes import LONG, Size, choose_size, effective_passes, most_chars, sizes, training_recipe
+from .recipes import LONG, Size, choose_size, most_chars, recipe_for_text, sizes
 from .report import Report, format_time
 from .schedule import LAST_ENDING, TimeLimit
 from .trainer import Trainer, model_config
@@ -56,18 +56,18 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
     chars, parameters = dict[Size, float](), dict[Size, int]()
     begun = limit.spent()
     for size in _candidates(budget, config, train_chars):
-        sized = _with_recipe(budget, replace(config, **asdict(size)), protocol, 1.0)
-        resolved = sized.resolve(protocol)
-        parameters[size] = model_config(protocol.vocab, resolved).parameters
+        sized = replace(config, **asdict(size))
+        parameters[size] = model_config(protocol.vocab, replace(sized, dropout=0.0)).parameters
+        resolved = _with_recipe(budget, sized, protocol, parameters[size], 1.0).resolve(protocol)
         steps = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol)
-        chars[size] = min(max(steps, 1.0) * _step_chars(resolved), most_chars(parameters[size], train_chars))
+        chars[size] = max(steps, 1.0) * _step_chars(resolved)
         if limit.spent() - begun > MEASURING_SHARE * limit.seconds:
             break
     size = choose_size(chars, parameters, train_chars)
+    most = most_chars(size.hidden_size, train_chars)
 
     # 2) the recipe for so many passes over the text, and how long its steps take
-    passes = effective_passes(chars[size] / train_chars, parameters[size])
-    config = _with_recipe(budget, replace(config, **asdict(size)), protocol, passes)
+    config = _with_recipe(budget, replace(config, **asdict(size)), protocol, parameters[size], min(chars[size], most))
     resolved = config.resolve(protocol)
     seconds = step_seconds(resolved, protocol)
 
@@ -76,11 +76,11 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
     epochs = min(max(int(ENDING_SHARE * limit.seconds / ending), 1), MOST_MEASURED)
     limit.ending_seconds = ending
     left = limit.seconds - limit.spent() - (epochs + LAST_ENDING) * ending
-    most = most_chars(parameters[size], train_chars) / _step_chars(resolved)
-    epoch_steps = max(int(min(left / seconds, most) / epochs), 1)
+    most_steps = most / _step_chars(resolved)
+    epoch_steps = max(int(min(left / seconds, most_steps) / epochs), 1)
     config = replace(config, epochs=epochs)
     resolved = replace(resolved, epochs=epochs)
-    ends_early = left / seconds > most
+    ends_early = left / seconds > most_steps
     report.say(_describe(resolved, epoch_steps, seconds, train_chars, list(chars), ends_early=ends_early))
     return config, epoch_steps
 
@@ -91,9 +91,9 @@ def _candidates(budget: Budget, config: TrainConfig, train_chars: int) -> list[S
     return list(dict.fromkeys(replace(size, **given) for size in sizes(train_chars)))
 
 
-def _with_recipe(budget: Budget, config: TrainConfig, protocol: Protocol, passes: float) -> TrainConfig:
-    """Return the settings with the recipe for so many passes over the text, as far as the user gave no others."""
-    recipe = asdict(training_recipe(config.cell, passes))
+def _with_recipe(budget: Budget, config: TrainConfig, protocol: Protocol, parameters: int, chars: float) -> TrainConfig:
+    """Return the settings with the recipe for reading `chars` characters, as far as the user gave no others."""
+    recipe = asdict(recipe_for_text(config.cell, parameters, chars, protocol.split["train_chars"]))
     config = replace(config, **{name: value for name, value in recipe.items() if name not in budget.given})
     if "batch_size" in budget.given:
         return config

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from charlm.model.cells import CELLS
 
-# The best of what was tried on tinyshakespeare: for up to FEW passes over the text, and for MANY. docs/log.md has the
-# losses. In between, each setting is interpolated in the logarithm of the number of passes.
+# The best of what was tried on tinyshakespeare: for up to FEW passes over the text by 2×512 units, and for MANY.
+# docs/log.md has the losses. In between, each setting is interpolated in the logarithm of the number of passes.
 FEW, MANY = 3.0, 12.0
 
 
@@ -29,34 +29,40 @@ def _long(cell: str) -> TrainingRecipe:
 
 
 SHORT = {
-    "rnn": TrainingRecipe(0.005, 0.1, 0.05, 0.0, 32, 64),
+    "rnn": TrainingRecipe(0.003, 0.1, 0.05, 0.0, 32, 64),
     "lstm": TrainingRecipe(0.01, 0.1, 0.05, 0.0, 32, 64),
-    "gru": TrainingRecipe(0.008, 0.1, 0.05, 0.0, 32, 64),
+    "gru": TrainingRecipe(0.005, 0.1, 0.05, 0.0, 32, 64),
 }
 LONG = {cell: _long(cell) for cell in CELLS}
 
 
-def training_recipe(cell: str, passes: float) -> TrainingRecipe:
+def training_recipe(cell: str, passes: float, memorised: float | None = None) -> TrainingRecipe:
     """Return the settings for reading the training text so many times: SHORT up to FEW, LONG from MANY on.
 
-    Few passes leave few updates and memorise nothing: a high learning rate in small batches learns more, and dropout
+    Few passes leave few updates: a high learning rate in small batches learns more. And they memorise nothing: dropout
     costs more than it saves.
+
+    memorised: how many passes memorise as much, where these are others.
     """
     short, long = SHORT[cell], LONG[cell]
-    share = math.log(min(max(passes, FEW), MANY) / FEW) / math.log(MANY / FEW)
-
-    def between(few: float, many: float) -> float:
-        return round((1 - share) * few + share * many, 3)
-
+    share, dropped = _share_of_long(passes), _share_of_long(passes if memorised is None else memorised)
     return TrainingRecipe(
         lr=float(f"{short.lr ** (1 - share) * long.lr**share:.2g}"),
-        weight_decay=between(short.weight_decay, long.weight_decay),
-        dropout=between(short.dropout, long.dropout),
-        embedding_dropout=between(short.embedding_dropout, long.embedding_dropout),
+        weight_decay=_between(short.weight_decay, long.weight_decay, share),
+        dropout=_between(short.dropout, long.dropout, dropped),
+        embedding_dropout=_between(short.embedding_dropout, long.embedding_dropout, dropped),
         # one of two, since a step of twice the size is computed better than one of 1.4 times
         batch_size=short.batch_size if share < 0.5 else long.batch_size,
         seq_length=short.seq_length if share < 0.5 else long.seq_length,
     )
+
+
+def _share_of_long(passes: float) -> float:
+    return math.log(min(max(passes, FEW), MANY) / FEW) / math.log(MANY / FEW)
+
+
+def _between(few: float, many: float, share: float) -> float:
+    return round((1 - share) * few + share * many, 3)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,14 @@ SIZES = (
     Size(2, 384, 256),
     Size(2, 512, 512),
 )
-LARGE, SMALLER = 4_260_000, 0.5  # parameters of 2×512, and the power by which fewer of them count
+# A smaller model has less effect on its losses in each pass over the text, be it that it learns or that it memorises,
+# with SMALLER as the power. Parameters count as those of an LSTM of the same units, since the runs of the RNN showed it
+# to memorise as much as that with a quarter of the parameters.
+LARGE, SMALLER = 4_260_000, 0.5  # the parameters of an LSTM of 2×512
+# A shorter text is memorised in fewer passes, and has fewer updates in each: the power of its length by which passes
+# count more for the one and less for the other. With it, passes, dropout and learning rate are about those of the best
+# runs with 18,000 and 90,000 characters in docs/log.md.
+LONG_TEXT, SHORTER = 1_000_000, 0.4
 # The loss of a model by its parameters and the characters that it has read, which count less in a deeper model:
 # FLOOR + (PARAMETERS / parameters) ** PARAMETERS_POWER + (CHARS × DEEPER ** (layers - 1) / characters) ** CHARS_POWER
 # The numbers are such that the runs in docs/training.md come out within 0.01. Only differences matter here.
@@ -88,9 +101,10 @@ CHARS, CHARS_POWER, DEEPER = 108_000.0, 0.6, 1.45
 # To read the text once more is worth less each time (Muennighoff et al., "Scaling Data-Constrained Language Models",
 # 2023): however often it is read, no more is learnt than from so many texts of its length.
 MOST_WORTH = 15.0
-# Passes of 2×512 in the longest run that `fit --minutes` plans, as many as in the longest run of an LSTM in
-# docs/log.md: on a long text its last epoch was the best, on short ones that after a third of them.
-MOST_PASSES = 28.0
+# How often a model of UNITS in a layer, of any cell and depth, reads LONG_TEXT at most. With more units or a shorter
+# text there are fewer passes: about as many as in the best runs of docs/log.md with 900 to 90,000 characters. On
+# LONG_TEXT itself no run was so long: the longest, of 28 passes, had its best epoch at its end.
+MOST_PASSES, UNITS = 45.0, 512
 # Pairs of (training characters, hidden size): a larger model learns a shorter text by heart; docs/log.md has losses.
 SUITABLE = ((10_000, 128), (50_000, 256))
 
@@ -106,17 +120,22 @@ def sizes(train_chars: int) -> list[Size]:
     return [size for size in SIZES if most is None or size.hidden_size <= most]
 
 
-def effective_passes(passes: float, parameters: int) -> float:
-    """Return how many passes over a text by a 2×512 model memorise as much of it as so many by this one.
-
-    A smaller model memorises less in each.
-    """
-    return passes * math.pow(min(1.0, parameters / LARGE), SMALLER)
+def most_chars(hidden_size: int, train_chars: int) -> float:
+    """Return how many characters a model reads at most from a text of `train_chars`: more of them would hardly help."""
+    return train_chars * MOST_PASSES * (UNITS / hidden_size) / _memorised_sooner(train_chars)
 
 
-def most_chars(parameters: int, train_chars: int) -> float:
-    """Return the most characters that a plan lets a model read from a text of `train_chars`, however often."""
-    return train_chars * MOST_PASSES / effective_passes(1.0, parameters)
+def recipe_for_text(cell: str, parameters: int, chars: float, train_chars: int) -> TrainingRecipe:
+    """Return the settings for reading `chars` characters from a text of `train_chars`."""
+    as_lstm = parameters * CELLS["lstm"].gates / CELLS[cell].gates
+    passes = chars / train_chars * math.pow(min(1.0, as_lstm / LARGE), SMALLER)
+    sooner = _memorised_sooner(train_chars)
+    return training_recipe(cell, passes / sooner, passes * sooner)
+
+
+def _memorised_sooner(train_chars: int) -> float:
+    """Return how many passes over LONG_TEXT memorise as much of it as one over a text of `train_chars`."""
+    return math.pow(LONG_TEXT / train_chars, SHORTER)
 
 
 def predicted_loss(num_layers: int, parameters: int, chars: float, train_chars: int) -> float:
@@ -130,6 +149,14 @@ def predicted_loss(num_layers: int, parameters: int, chars: float, train_chars: 
 def choose_size(chars: Mapping[Size, float], parameters: Mapping[Size, int], train_chars: int) -> Size:
     """Return the size with the lowest predicted loss.
 
+    Of those that can read the text as often as is worth it, the largest counts alone.
+
     chars: how many characters each reads in the time that there is. parameters: that each has.
     """
-    return min(chars, key=lambda size: predicted_loss(size.num_layers, parameters[size], chars[size], train_chars))
+    most = {size: most_chars(size.hidden_size, train_chars) for size in chars}
+    at_most = [size for size in chars if chars[size] >= most[size]]
+    left = [size for size in chars if size not in at_most] + sorted(at_most, key=lambda size: parameters[size])[-1:]
+    return min(
+        left,
+        key=lambda size: predicted_loss(size.num_layers, parameters[size], min(chars[size], most[size]), train_chars),
+    )

@@ -163,7 +163,7 @@ class Trainer:
         wanted = self._limit.steps_left(self.step, self._config.epochs - self.epoch + 1)
         planned = self.schedule.steps_left(self.epoch, self.step)
         if wanted is not None:  # however much time is left, the text is not read more often than is worth it
-            chars = most_chars(self._model_config.parameters, self._protocol.split["train_chars"])
+            chars = most_chars(self._config.hidden_size, self._protocol.split["train_chars"])
             wanted = min(wanted, chars / self.batches.chars_per_step - self.schedule.steps_done(self.epoch, self.step))
         if wanted is None or not self._limit.is_off(planned, wanted):
             return total

@@ -5,7 +5,18 @@ import pytest
 
 from charlm.model.cells import CELLS
 from train.config import TrainConfig
-from train.recipes import FEW, MANY, SIZES, choose_size, predicted_loss, training_recipe
+from train.recipes import (
+    FEW,
+    LARGE,
+    LONG_TEXT,
+    MANY,
+    SIZES,
+    choose_size,
+    most_chars,
+    predicted_loss,
+    recipe_for_text,
+    training_recipe,
+)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -24,7 +35,7 @@ def test_fewer_epochs_have_a_higher_rate_less_dropout_and_less_decay(cell):
         for name in ("dropout", "embedding_dropout", "weight_decay", "batch_size", "seq_length"):
             assert getattr(fewer, name) <= getattr(more, name)
     assert chosen[0] == chosen[int(FEW) - 1] != chosen[int(FEW)]
-    assert chosen[0].lr > 2 * chosen[-1].lr and chosen[0].dropout < chosen[-1].dropout / 2
+    assert chosen[0].lr > 1.4 * chosen[-1].lr and chosen[0].dropout < chosen[-1].dropout / 2
 
 
 def test_half_way_between_few_and_many_in_the_logarithm_stands_the_mean():
@@ -63,3 +74,31 @@ def test_the_size_is_the_one_with_the_lowest_predicted_loss_at_its_speed():
     parameters = {small: 120_000, large: 4_269_121}
     assert choose_size({small: 2e6, large: 6e4}, parameters, 10**6) == small
     assert choose_size({small: 4e8, large: 1.2e7}, parameters, 10**6) == large
+
+
+def test_of_sizes_that_have_time_for_all_that_is_worth_reading_the_largest_is_chosen():
+    parameters = {size: 120_000 + 300_000 * place for place, size in enumerate(SIZES)}
+    assert choose_size(dict.fromkeys(SIZES, 1e9), parameters, 20_000) == SIZES[-1]
+    assert choose_size(dict.fromkeys(SIZES[:2], 1e9) | {SIZES[2]: 1.0}, parameters, 20_000) == SIZES[1]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_shorter_text_is_read_more_often_with_more_dropout_and_a_smaller_model_more_often(cell):
+    def passes(chars, hidden_size):
+        return most_chars(hidden_size, chars) / chars
+
+    lengths = (10**4, 10**5, 10**6, 10**7)
+    assert [passes(chars, 512) for chars in lengths] == sorted(passes(chars, 512) for chars in lengths)
+    assert passes(10**5, 128) > passes(10**5, 512)
+    # eight passes of each text, from the shortest on
+    chosen = [recipe_for_text(cell, 10**6, 8 * chars, chars) for chars in lengths]
+    assert [each.dropout for each in chosen] == sorted((each.dropout for each in chosen), reverse=True)
+    assert [each.lr for each in chosen] == sorted((each.lr for each in chosen), reverse=True)
+
+
+def test_passes_over_a_million_characters_by_2x512_units_have_the_recipe_of_as_many_epochs():
+    for passes in (1, 5, 8, 28):
+        for cell in CELLS:
+            parameters = LARGE * CELLS[cell].gates // 4
+            recipe = recipe_for_text(cell, parameters, passes * LONG_TEXT, LONG_TEXT)
+            assert recipe == training_recipe(cell, passes)
