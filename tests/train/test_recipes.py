@@ -96,6 +96,11 @@ def test_a_shorter_text_is_read_more_often_with_more_dropout_and_a_smaller_model
     assert [each.lr for each in chosen] == sorted((each.lr for each in chosen), reverse=True)
 
 
+@pytest.mark.parametrize(("hidden_size", "chars", "passes"), [(512, 10**6, 45), (512, 90_000, 17), (256, 18_000, 18)])
+def test_a_text_is_read_as_often_as_the_document_says(hidden_size, chars, passes):
+    assert round(most_chars(hidden_size, chars) / chars) == passes
+
+
 def test_passes_over_a_million_characters_by_2x512_units_have_the_recipe_of_as_many_epochs():
     for passes in (1, 5, 8, 28):
         for cell in CELLS:
