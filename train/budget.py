@@ -12,10 +12,10 @@ from charlm.errors import RequestError
 from .config import TrainConfig, suitable_batch_size
 from .distributed import SINGLE_PROCESS
 from .protocols import Protocol
-from .recipes import LONG, Size, choose_size, most_chars, recipe_for_text, sizes
+from .recipes import LONG, MOST_PARAMETERS, Size, choose_size, most_chars, recipe_for_text, sizes
 from .report import Report, format_time
 from .schedule import LAST_ENDING, TimeLimit
-from .trainer import Trainer, model_config
+from .trainer import Trainer
 
 MEASURED_STEPS = 3  # of each size, after a first one, which takes longer
 MEASURING_SHARE = 0.03  # of the time: then larger sizes are no longer tried
@@ -57,7 +57,9 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
     begun = limit.spent()
     for size in _candidates(budget, config, train_chars):
         sized = replace(config, **asdict(size))
-        parameters[size] = model_config(protocol.vocab, replace(sized, dropout=0.0)).parameters
+        parameters[size] = sized.model(protocol.vocab).parameters
+        if chars and parameters[size] > MOST_PARAMETERS * train_chars:
+            continue
         resolved = _with_recipe(budget, sized, protocol, parameters[size], 1.0).resolve(protocol)
         steps = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol)
         chars[size] = max(steps, 1.0) * _step_chars(resolved)

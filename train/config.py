@@ -10,11 +10,14 @@ from charlm.device import DEVICES, pick_device
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
 
-from .recipes import LONG, training_recipe
+from .recipes import LONG, TrainingRecipe, recipe_for_text
 from .split import DEFAULT_SPLIT, check_split, parse_split
 
 if TYPE_CHECKING:
-    from .protocols import Protocol
+    from charlm.model.config import ModelConfig
+    from charlm.vocab import Vocab
+
+    from .protocols import Holdout, Protocol
 
 PROTOCOL_NAMES = ("holdout", "windows")  # of train.protocols.PROTOCOLS, which needs torch
 MOST_EPOCHS = 5_000  # charlm.model.history.MOST_RECORDED_EPOCHS, which needs numpy
@@ -118,8 +121,9 @@ class TrainConfig:
         """Return the settings with every choice made, for a text split by a protocol.
 
         processes: how many train together; the batch size that is chosen can be divided evenly among them.
-        adapts: whether what is left open follows the number of epochs; False for a run that begins with a model, whose
-            defaults are others. Windows always have the recipe of long runs: an experiment is repeated as it was.
+        adapts: whether what is left open follows the number of epochs, the text and the model; False for a run that
+            begins with a model, whose defaults are others. Windows always have the recipe of long runs: an experiment
+            is repeated as it was.
         Raises RequestError if the text is too short for the settings, or this machine lacks the device.
         """
         # importing torch takes seconds, and `--help` needs nothing but the fields
@@ -128,8 +132,7 @@ class TrainConfig:
         from .precision import pick_precision
         from .protocols import Holdout
 
-        is_text = isinstance(protocol, Holdout)
-        recipe = training_recipe(self.cell, self.epochs) if adapts and is_text else LONG[self.cell]
+        recipe = self._recipe(protocol) if adapts and isinstance(protocol, Holdout) else LONG[self.cell]
         seq_length = protocol.seq_length(self.seq_length, recipe.seq_length)
         max_batch_size = protocol.max_batch_size(seq_length)
         if self.batch_size is not None and self.batch_size > max_batch_size:
@@ -150,6 +153,18 @@ class TrainConfig:
             **left_open
             | {"seq_length": seq_length, "batch_size": batch_size, "device": device.type}
             | {"precision": pick_precision(self.precision, device, self.hidden_size)},
+        )
+
+    def _recipe(self, protocol: "Holdout") -> TrainingRecipe:
+        chars = protocol.split["train_chars"]
+        return recipe_for_text(self.cell, self.model(protocol.vocab).parameters, self.epochs * chars, chars)
+
+    def model(self, vocab: "Vocab") -> "ModelConfig":
+        """Return the model of this run, whose text has these symbols; without dropout if that is not chosen yet."""
+        from charlm.model.config import ModelConfig  # needs numpy, and `--help` does not
+
+        return ModelConfig(
+            self.cell, vocab.symbols, self.embedding_size, self.hidden_size, self.num_layers, self.dropout or 0.0
         )
 
 

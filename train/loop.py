@@ -28,7 +28,7 @@ from .report import Report
 from .run_folder import BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
 from .split import DEFAULT_SHARES, parse_split
 from .teachers import Teachers
-from .trainer import Trainer, model_config
+from .trainer import Trainer
 
 
 def fit(
@@ -165,7 +165,7 @@ def report_start(
     """Say what is known before the first step: of the model to begin with, of the size, of symbols that are rare."""
     if start is not None:
         report.start_model(run, start.new_symbols(protocol.vocab))
-    size = advise(run, model_config(protocol.vocab, config))
+    size = advise(run, config.model(protocol.vocab))
     for note in filter(None, (size, explain_rare(run), explain_untrained(protocol.untrained, run["split"]))):
         report.say(note)
 
@@ -212,7 +212,7 @@ def describe_run(text: Text, protocol: Protocol, config: TrainConfig) -> dict[st
         "text_chars": len(text),
         "vocab_size": len(protocol.vocab),
         "split": protocol.split | shares,
-        "parameters": model_config(protocol.vocab, config).parameters,
+        "parameters": config.model(protocol.vocab).parameters,
         "torch": torch.__version__.split("+")[0],
     }
     # a run to which these do not apply has no record of them

@@ -13,12 +13,11 @@ from torch.nn.utils import clip_grad_norm_
 from charlm.errors import ModelFileError, TrainingError
 from charlm.lm import CharLM
 from charlm.model.card import card_picture, model_card
-from charlm.model.config import ModelConfig, Weights
+from charlm.model.config import Weights
 from charlm.model.folder import Model, write_model
 from charlm.model.history import EpochRecord, HistoryRecord, longest_sample, make_history
 from charlm.model.kept import is_kept
 from charlm.model.weights import pack_weights, round_to_bfloat16
-from charlm.vocab import Vocab
 
 from .batches import Batches
 from .checkpoint import Checkpoint, delete_checkpoint, save_checkpoint, save_kept_epoch
@@ -81,7 +80,7 @@ class Trainer:
         self._control = control
         self._limit = limit
         self._share = group.share(config.batch_size)
-        self._model_config = model_config(protocol.vocab, config)
+        self._model_config = config.model(protocol.vocab)
         self.batches: Batches = protocol.batches(config.batch_size, config.seq_length, config.seed)
         self.schedule = Schedule(
             self.batches.steps_per_epoch, config.epochs, run.get("epoch_steps"), run.get("paces", ())
@@ -474,14 +473,6 @@ def _also_text_loss(also: Protocol, lm: CharLM) -> dict[str, float]:
     loss = also.epoch_losses(lm)["val_loss"]
     assert loss is not None
     return {"also_text_loss": loss}
-
-
-def model_config(vocab: Vocab, config: TrainConfig) -> ModelConfig:
-    """Return the model that a run's settings and its text's symbols describe."""
-    assert config.dropout is not None
-    return ModelConfig(
-        config.cell, vocab.symbols, config.embedding_size, config.hidden_size, config.num_layers, config.dropout
-    )
 
 
 def _strip_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

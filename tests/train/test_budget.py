@@ -21,7 +21,7 @@ from train.protocols import Holdout
 from train.recipes import MOST_PASSES, most_chars, predicted_loss, sizes
 from train.report import Report
 from train.schedule import TimeLimit
-from train.trainer import Trainer, model_config
+from train.trainer import Trainer
 
 SMALL = {"hidden_size": 12, "embedding_size": 6, "num_layers": 1, "seq_length": 16, "batch_size": 4, "device": "cpu"}
 
@@ -52,7 +52,7 @@ def machine(monkeypatch):
 
     def seconds(config, protocol):
         return core_seconds(
-            config.batch_size * config.seq_length, config.batch_size, model_config(protocol.vocab, config).parameters
+            config.batch_size * config.seq_length, config.batch_size, config.model(protocol.vocab).parameters
         )
 
     monkeypatch.setattr(budget, "step_seconds", seconds)
@@ -72,7 +72,7 @@ def test_more_time_never_chooses_less_work(machine, cell, chars):
     text, work = protocol(chars), []
     for minutes in (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 200):
         chosen, read = planned(text, minutes, cell)
-        work.append(model_config(text.vocab, chosen).parameters * read)
+        work.append(chosen.model(text.vocab).parameters * read)
         # the time is used, but for what the ends of epochs take, unless the text is read as often as is worth it
         seconds = read * core_seconds(10**6, chosen.batch_size, work[-1] // read) / 10**6
         most = most_chars(chosen.hidden_size, text.split["train_chars"])
@@ -84,7 +84,7 @@ def test_more_time_never_chooses_less_work(machine, cell, chars):
         assert more > 0.95 * less  # epochs have whole steps
 
 
-@pytest.mark.parametrize("chars", [20_000, 1_000_000])
+@pytest.mark.parametrize("chars", [20_000, 100_000, 1_000_000])
 def test_of_all_sizes_that_suit_the_text_the_one_with_the_lowest_expected_loss_is_chosen(machine, chars):
     text = protocol(chars)
     train_chars = text.split["train_chars"]
@@ -93,7 +93,9 @@ def test_of_all_sizes_that_suit_the_text_the_one_with_the_lowest_expected_loss_i
         for size in sizes(train_chars):
             given = asdict(size)
             config, _ = planned(text, minutes, **given)
-            parameters = model_config(text.vocab, config).parameters
+            parameters = config.model(text.vocab).parameters
+            if expected | complete and parameters > 24 * train_chars:
+                continue  # no better than a smaller one
             read = 60 * minutes / core_seconds(1, 32, parameters)  # in the batches by which sizes are compared
             most = most_chars(size.hidden_size, train_chars)
             loss = predicted_loss(size.num_layers, parameters, min(read, most), train_chars)
@@ -106,10 +108,16 @@ def test_of_all_sizes_that_suit_the_text_the_one_with_the_lowest_expected_loss_i
         assert (chosen.num_layers, chosen.hidden_size, chosen.embedding_size) == min(expected, key=expected.get)
 
 
+@pytest.mark.parametrize(("cell", "size"), [("lstm", (1, 512)), ("gru", (2, 384)), ("rnn", (2, 512))])
+def test_a_text_of_medium_length_takes_no_larger_model_than_it_can_teach(machine, cell, size):
+    chosen, _ = planned(protocol(100_000), 60, cell)
+    assert (chosen.num_layers, chosen.hidden_size) == size
+
+
 def test_more_time_or_more_text_takes_a_larger_model_and_a_faster_machine_too(machine, monkeypatch):
     def parameters(chars, minutes):
         text = protocol(chars)
-        return model_config(text.vocab, planned(text, minutes)[0]).parameters
+        return planned(text, minutes)[0].model(text.vocab).parameters
 
     assert parameters(1_000_000, 1) < parameters(1_000_000, 60)
     assert parameters(20_000, 60) < parameters(1_000_000, 60)

@@ -75,7 +75,7 @@ def test_a_text_with_hangul_emoji_crlf_and_a_byte_order_mark_is_learnt_from_and_
 WRONG = {
     "an empty text": (b"", [], "has nothing in it"),
     "a text of one symbol": (b"aaaa" * 500, [], "has only one symbol"),
-    "a text shorter than a sequence": (b"abc" * 50, [], "give a longer text or a lower --seq-length"),
+    "a text shorter than a sequence": (b"abc" * 40, [], "give a longer text or a lower --seq-length"),
     "a binary file": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", [], "is a binary or a damaged file"),
     "a text in another encoding": ("café ".encode("latin-1") * 500, [], "is not UTF-8 text"),
     "a missing file": (None, [], "cannot read the text"),

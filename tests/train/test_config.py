@@ -23,9 +23,22 @@ def holdout(train_chars):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_what_is_left_open_is_chosen_by_cell(cell):
-    chosen, recipe = TrainConfig(cell, device="cpu").resolve(holdout(1000)), CELLS[cell].recipe
+    chosen, recipe = TrainConfig(cell, device="cpu").resolve(holdout(1_000_000)), CELLS[cell].recipe
     assert (chosen.lr, chosen.weight_decay) == (recipe.lr, recipe.weight_decay)
     assert (chosen.dropout, chosen.embedding_dropout) == (recipe.dropout, recipe.embedding_dropout)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_short_text_has_a_higher_rate_and_less_decay_and_one_for_few_epochs_less_dropout(cell):
+    def chosen(chars, **settings):
+        return TrainConfig(cell, device="cpu", **settings).resolve(holdout(chars))
+
+    short, long = chosen(18_000), chosen(1_000_000)
+    assert short.lr > long.lr and short.weight_decay < long.weight_decay and short.dropout == long.dropout
+    assert chosen(18_000, epochs=2).dropout < short.dropout
+    # a smaller model is trained less by as many epochs
+    small = chosen(1_000_000, num_layers=1, hidden_size=128, embedding_size=64)
+    assert small.lr > long.lr and small.dropout < long.dropout
 
 
 def test_nothing_stays_open():
@@ -51,7 +64,7 @@ def test_what_is_said_is_kept():
     ],
 )
 def test_a_short_text_is_read_in_fewer_streams_so_that_an_epoch_has_steps_to_learn_in(train_chars, streams):
-    chosen = TrainConfig("rnn", device="cpu").resolve(holdout(train_chars))
+    chosen = TrainConfig("rnn", device="cpu", epochs=5_000).resolve(holdout(train_chars))
     assert (chosen.batch_size, chosen.seq_length) == (streams, 128)
 
 
@@ -66,17 +79,18 @@ def test_a_short_text_is_read_in_fewer_streams_so_that_an_epoch_has_steps_to_lea
     ],
 )
 def test_the_streams_chosen_can_be_divided_evenly_among_the_processes(train_chars, processes, streams):
-    assert TrainConfig("rnn", device="cpu").resolve(holdout(train_chars), processes).batch_size == streams
+    chosen = TrainConfig("rnn", device="cpu", epochs=5_000).resolve(holdout(train_chars), processes)
+    assert chosen.batch_size == streams
 
 
 def test_more_processes_than_the_text_has_streams_are_refused():
-    with pytest.raises(RequestError, match=r"the text holds 1 sequences of 128, fewer than there are processes \(2\)"):
-        TrainConfig("rnn", device="cpu").resolve(holdout(256), 2)
+    with pytest.raises(RequestError, match=r"the text holds 1 sequences of 64, fewer than there are processes \(2\)"):
+        TrainConfig("rnn", device="cpu").resolve(holdout(128), 2)
 
 
 def test_a_text_that_is_too_short_is_refused_with_what_would_do():
-    with pytest.raises(RequestError, match="255 characters; sequences of 128 need 256: give a longer text or a lower"):
-        TrainConfig("rnn", device="cpu").resolve(holdout(255))
+    with pytest.raises(RequestError, match="127 characters; sequences of 64 need 128: give a longer text or a lower"):
+        TrainConfig("rnn", device="cpu").resolve(holdout(127))
 
 
 def test_more_streams_than_the_text_holds_are_refused():

@@ -50,7 +50,7 @@ def test_short_texts_are_read_often_and_long_ones_at_least_some_times():
         arguments = fit_arguments(fit_settings(length, "lstm", "small"))
         return int(arguments[arguments.index("--epochs") + 1])
 
-    assert [epochs(length) for length in (1_000, 100_000, 1_000_000)] == [100, 27, 3]
+    assert [epochs(length) for length in (1_000, 100_000, 1_000_000)] == [24, 24, 3]
 
 
 def test_the_size_for_a_time_is_left_to_the_command_but_for_the_cell_and_the_minutes():
@@ -75,7 +75,7 @@ def test_a_gpu_is_borrowed_for_as_long_as_the_size_needs():
     for size, preset in PRESETS.items():
         for length in (1_000, 30_000, 1_000_000):
             chosen, seconds = gpu_settings(length, "lstm", size)
-            assert 1 <= chosen["epochs"] <= 100
+            assert 1 <= chosen["epochs"] <= settings.LONGEST_RUN
             assert seconds + settings.GPU_START_SECONDS <= preset.gpu_seconds <= 60
     short, long = (gpu_settings(1_000_000, "lstm", size)[1] for size in ("small", "large"))
     assert short < long
