@@ -12,7 +12,7 @@ from charlm.errors import RequestError
 from .config import TrainConfig, suitable_batch_size
 from .distributed import SINGLE_PROCESS
 from .protocols import Protocol
-from .recipes import LONG, MOST_PARAMETERS, Size, choose_size, most_chars, recipe_for_text, sizes
+from .recipes import LONG, MOST_PARAMETERS_PER_CHAR, Size, choose_size, most_chars, recipe_for_text, sizes
 from .report import Report, format_time
 from .schedule import LAST_ENDING, TimeLimit
 from .trainer import Trainer
@@ -58,9 +58,9 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
     for size in _candidates(budget, config, train_chars):
         sized = replace(config, **asdict(size))
         parameters[size] = sized.model(protocol.vocab).parameters
-        if chars and parameters[size] > MOST_PARAMETERS * train_chars:
+        if chars and parameters[size] > MOST_PARAMETERS_PER_CHAR * train_chars:
             continue
-        resolved = _with_recipe(budget, sized, protocol, parameters[size], 1.0).resolve(protocol)
+        resolved = _with_recipe(budget, sized, protocol, 1.0).resolve(protocol)
         steps = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol)
         chars[size] = max(steps, 1.0) * _step_chars(resolved)
         if limit.spent() - begun > MEASURING_SHARE * limit.seconds:
@@ -69,7 +69,7 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
     most = most_chars(size.hidden_size, train_chars)
 
     # 2) the recipe for so many passes over the text, and how long its steps take
-    config = _with_recipe(budget, replace(config, **asdict(size)), protocol, parameters[size], min(chars[size], most))
+    config = _with_recipe(budget, replace(config, **asdict(size)), protocol, min(chars[size], most))
     resolved = config.resolve(protocol)
     seconds = step_seconds(resolved, protocol)
 
@@ -93,9 +93,10 @@ def _candidates(budget: Budget, config: TrainConfig, train_chars: int) -> list[S
     return list(dict.fromkeys(replace(size, **given) for size in sizes(train_chars)))
 
 
-def _with_recipe(budget: Budget, config: TrainConfig, protocol: Protocol, parameters: int, chars: float) -> TrainConfig:
+def _with_recipe(budget: Budget, config: TrainConfig, protocol: Protocol, chars: float) -> TrainConfig:
     """Return the settings with the recipe for reading `chars` characters, as far as the user gave no others."""
-    recipe = asdict(recipe_for_text(config.cell, parameters, chars, protocol.split["train_chars"]))
+    size = config.lstm_parameters(protocol.vocab)
+    recipe = asdict(recipe_for_text(config.cell, size, chars, protocol.split["train_chars"]))
     config = replace(config, **{name: value for name, value in recipe.items() if name not in budget.given})
     if "batch_size" in budget.given:
         return config

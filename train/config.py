@@ -1,6 +1,7 @@
 """The settings of a training run, from which the command line is made."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,8 @@ class TrainConfig:
         24,
         low=1,
         high=MOST_EPOCHS,
-        help="passes over the training text; fewer take a higher learning rate and less dropout",
+        help="passes over the training text; fewer take a higher learning rate and less dropout, and so does a smaller "
+        "model; a shorter text takes a higher learning rate",
     )
     hidden_size: int = setting(512, low=1, high=16_384, help="units in a layer", group=MODEL)
     num_layers: int = setting(2, low=1, high=64, help="recurrent layers", group=MODEL)
@@ -81,13 +83,16 @@ class TrainConfig:
     dropout: float | None = setting(None, low=0, high=0.99, help="share of a layer's outputs dropped")
     embedding_dropout: float | None = setting(None, low=0, high=0.99, help="share of the embedding dropped")
     batch_size: int | None = setting(
-        None, low=1, high=65_536, help="sequences read in parallel (default 64, fewer for a short text or few epochs)"
+        None,
+        low=1,
+        high=65_536,
+        help="sequences read in parallel (default 64, fewer for a short text, a small model or few epochs)",
     )
     seq_length: int | None = setting(
         None,
         low=1,
         high=65_536,
-        help="characters that gradients flow back through (default 128, fewer for few epochs, or a window's length)",
+        help="characters that gradients flow back through (default 128, 64 with few sequences, or a window's length)",
     )
     lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate")
     warm_up: float = setting(0.0, low=0, high=1, help="share of the steps in which the learning rate rises to it")
@@ -117,13 +122,16 @@ class TrainConfig:
                 object.__setattr__(self, spec.name, check(spec.name, value, rules["low"], rules["high"]))
         check_split(self.protocol, self.split)
 
-    def resolve(self, protocol: "Protocol", processes: int = 1, *, adapts: bool = True) -> "TrainConfig":
+    def resolve(
+        self, protocol: "Protocol", processes: int = 1, *, adapts: bool = True, written_chars: int = 0
+    ) -> "TrainConfig":
         """Return the settings with every choice made, for a text split by a protocol.
 
         processes: how many train together; the batch size that is chosen can be divided evenly among them.
         adapts: whether what is left open follows the number of epochs, the text and the model; False for a run that
             begins with a model, whose defaults are others. Windows always have the recipe of long runs: an experiment
             is repeated as it was.
+        written_chars: that teachers write, from which the model learns as from the text.
         Raises RequestError if the text is too short for the settings, or this machine lacks the device.
         """
         # importing torch takes seconds, and `--help` needs nothing but the fields
@@ -132,7 +140,7 @@ class TrainConfig:
         from .precision import pick_precision
         from .protocols import Holdout
 
-        recipe = self._recipe(protocol) if adapts and isinstance(protocol, Holdout) else LONG[self.cell]
+        recipe = self._recipe(protocol, written_chars) if adapts and isinstance(protocol, Holdout) else LONG[self.cell]
         seq_length = protocol.seq_length(self.seq_length, recipe.seq_length)
         max_batch_size = protocol.max_batch_size(seq_length)
         if self.batch_size is not None and self.batch_size > max_batch_size:
@@ -155,9 +163,16 @@ class TrainConfig:
             | {"precision": pick_precision(self.precision, device, self.hidden_size)},
         )
 
-    def _recipe(self, protocol: "Holdout") -> TrainingRecipe:
-        chars = protocol.split["train_chars"]
-        return recipe_for_text(self.cell, self.model(protocol.vocab).parameters, self.epochs * chars, chars)
+    def _recipe(self, protocol: "Holdout", written_chars: int) -> TrainingRecipe:
+        # Holdout.seq_length refuses a text of which nothing trains, and says what is needed
+        chars = max(protocol.split["train_chars"], 1) + written_chars
+        return recipe_for_text(self.cell, self.lstm_parameters(protocol.vocab), self.epochs * chars, chars)
+
+    def lstm_parameters(self, vocab: "Vocab") -> int:
+        """Return how many parameters an LSTM of this size has: four blocks in place of those of this cell."""
+        model = self.model(vocab)
+        layers = sum(math.prod(shape) for name, shape in model.tensor_shapes.items() if name.startswith("recurrent."))
+        return model.parameters - layers + layers * CELLS["lstm"].gates // model.kind.gates
 
     def model(self, vocab: "Vocab") -> "ModelConfig":
         """Return the model of this run, whose text has these symbols; without dropout if that is not chosen yet."""

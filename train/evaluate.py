@@ -6,13 +6,14 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError
 from charlm.inference.compiled import load_kernels
 from charlm.inference.gpu import NetworkReader
 from charlm.inference.sampling import MOST_LOGITS
-from charlm.inference.scoring import BlockReader, EngineReader, surprisals
+from charlm.inference.scoring import BlockReader, EngineReader, count_scoring_threads, surprisals
 from charlm.lm import CharLM
 
 from .encode import SmallIds
@@ -23,13 +24,14 @@ RESET_WINDOW = 256
 def fastest_reader(lm: CharLM, release: Callable[[], None]) -> BlockReader[Any]:
     """Return what reads a text fastest for the functions below: on a CPU the engine, with its compiled kernels.
 
-    torch takes twice as long for a GRU there, and for one that remembers long eight times.
+    torch takes twice as long for a GRU there, and for one that remembers long eight times. The engine reads on as many
+    threads as torch would.
 
     release: gives back the memory that reading a mapped text takes.
     """
     if lm.device == "cpu" and load_kernels() is not None:
         with suppress(ModelFileError):  # its weights are too large for the engine; perhaps its losses are numbers
-            return EngineReader(lm.engine, release)
+            return EngineReader(lm.engine, release, min(count_scoring_threads(), torch.get_num_threads()))
     return NetworkReader(lm.network, release)
 
 

@@ -76,7 +76,10 @@ def fit(
         Interrupts() as interrupts,
     ):
         # 2) choose what the settings leave open; all take rank 0's choices, since the precision is measured
-        resolved = group.broadcast_from_main(lambda: config.resolve(protocol, group.world_size, adapts=start is None))
+        written_chars = 0 if teachers is None else teachers.written_chars
+        resolved = group.broadcast_from_main(
+            lambda: config.resolve(protocol, group.world_size, adapts=start is None, written_chars=written_chars)
+        )
         assert resolved.batch_size is not None
         group.share(resolved.batch_size)  # refuses a batch that cannot be divided, before anything is written
 

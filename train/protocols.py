@@ -68,7 +68,7 @@ class Protocol(ABC):
     def epoch_losses(self, lm: CharLM) -> dict[str, float | None]:
         """Measure val_loss and unseen_loss, None if the protocol has none: after every epoch.
 
-        On a CPU, raises ModelFileError if outputs are not finite numbers.
+        If outputs are not finite numbers, the engine raises ModelFileError, and torch returns NaN.
         """
 
     def best_losses(self, lm: CharLM) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Recipes: the settings that suit how often the text is read, between those of short and of long trainings."""
+"""Recipes: the settings and the size that suit a text, by its length and by how often it is read."""
 
 import math
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def training_recipe(cell: str, passes: float, memorised: float | None = None) ->
     Few passes leave few updates: a high learning rate in small batches learns more. And they memorise nothing: dropout
     costs more than it saves.
 
-    memorised: how many passes memorise as much, where these are others.
+    memorised: the number of passes by which dropout is chosen; by default `passes`.
     """
     short, long = SHORT[cell], LONG[cell]
     share, dropped = _share_of_long(passes), _share_of_long(passes if memorised is None else memorised)
@@ -84,13 +84,12 @@ SIZES = (
     Size(2, 384, 256),
     Size(2, 512, 512),
 )
-# A smaller model has less effect on its losses in each pass over the text, be it that it learns or that it memorises,
-# with SMALLER as the power. Parameters count as those of an LSTM of the same units, since the runs of the RNN showed it
-# to memorise as much as that with a quarter of the parameters.
-LARGE, SMALLER = 4_260_000, 0.5  # the parameters of an LSTM of 2×512
-# A shorter text is memorised in fewer passes, and has fewer updates in each: the power of its length by which passes
-# count more for the one and less for the other. With it, passes, dropout and learning rate are about those of the best
-# runs with 18,000 and 90,000 characters in docs/log.md.
+# A pass of a smaller model teaches it less, and it memorises less: it counts as (parameters / LARGE) ** SMALLER passes
+# of an LSTM of 2×512. The parameters are those of an LSTM of the same size, since in the runs an RNN memorised as much
+# as that, with a quarter of the parameters.
+LARGE, SMALLER = 4_260_000, 0.5
+# A pass over a shorter text memorises more of it and makes fewer updates, both by (LONG_TEXT / length) ** SHORTER. So
+# passes, dropout and learning rate are about those of the best runs with 18,000 and 90,000 characters in docs/log.md.
 LONG_TEXT, SHORTER = 1_000_000, 0.4
 # The loss of a model by its parameters and the characters that it has read, which count less in a deeper model:
 # FLOOR + (PARAMETERS / parameters) ** PARAMETERS_POWER + (CHARS × DEEPER ** (layers - 1) / characters) ** CHARS_POWER
@@ -105,9 +104,9 @@ MOST_WORTH = 15.0
 # text there are fewer passes: about as many as in the best runs of docs/log.md with 900 to 90,000 characters. On
 # LONG_TEXT itself no run was so long: the longest, of 28 passes, had its best epoch at its end.
 MOST_PASSES, UNITS = 45.0, 512
-# Of a model, for each character that trains. More do no better: of 90,000 characters, LSTMs with 1.4, 2.2 and 4.3
-# million parameters learn as much, the last one in three times the time.
-MOST_PARAMETERS = 24
+# Parameters of a model for each character that trains. Larger ones do no better: of 90,000 characters, LSTMs with 1.4,
+# 2.2 and 4.3 million parameters learn as much, the last one in three times the time.
+MOST_PARAMETERS_PER_CHAR = 24
 # Pairs of (training characters, hidden size): a larger model learns a shorter text by heart; docs/log.md has losses.
 SUITABLE = ((10_000, 128), (50_000, 256))
 
@@ -125,19 +124,25 @@ def sizes(train_chars: int) -> list[Size]:
 
 def most_chars(hidden_size: int, train_chars: int) -> float:
     """Return how many characters a model reads at most from a text of `train_chars`: more of them would hardly help."""
-    return train_chars * MOST_PASSES * (UNITS / hidden_size) / _memorised_sooner(train_chars)
+    return train_chars * MOST_PASSES * (UNITS / hidden_size) / _shortness(train_chars)
 
 
-def recipe_for_text(cell: str, parameters: int, chars: float, train_chars: int) -> TrainingRecipe:
-    """Return the settings for reading `chars` characters from a text of `train_chars`."""
-    as_lstm = parameters * CELLS["lstm"].gates / CELLS[cell].gates
-    passes = chars / train_chars * math.pow(min(1.0, as_lstm / LARGE), SMALLER)
-    sooner = _memorised_sooner(train_chars)
-    return training_recipe(cell, passes / sooner, passes * sooner)
+def recipe_for_text(cell: str, lstm_parameters: int, chars: float, train_chars: int) -> TrainingRecipe:
+    """Return the settings for reading `chars` characters from a text of `train_chars`.
+
+    lstm_parameters: of an LSTM that has the size of the model.
+    """
+    passes, shortness = chars / train_chars, _shortness(train_chars)
+    counted = passes * math.pow(min(1.0, lstm_parameters / LARGE), SMALLER)
+    # what is read a few times only is not memorised, however short it is
+    return training_recipe(cell, counted / shortness, min(counted * shortness, passes))
 
 
-def _memorised_sooner(train_chars: int) -> float:
-    """Return how many passes over LONG_TEXT memorise as much of it as one over a text of `train_chars`."""
+def _shortness(train_chars: int) -> float:
+    """Return how many passes over LONG_TEXT memorise as much as one over a text of `train_chars`.
+
+    And how many passes over that text count for the learning rate as one over LONG_TEXT, since they make few updates.
+    """
     return math.pow(LONG_TEXT / train_chars, SHORTER)
 
 
@@ -152,14 +157,15 @@ def predicted_loss(num_layers: int, parameters: int, chars: float, train_chars: 
 def choose_size(chars: Mapping[Size, float], parameters: Mapping[Size, int], train_chars: int) -> Size:
     """Return the size with the lowest predicted loss.
 
-    Of those that can read the text as often as is worth it, the largest counts alone.
+    Sizes that have time for all passes that are worth it would end early, so only the largest of them is compared with
+    the others.
 
     chars: how many characters each reads in the time that there is. parameters: that each has.
     """
     most = {size: most_chars(size.hidden_size, train_chars) for size in chars}
     at_most = [size for size in chars if chars[size] >= most[size]]
-    left = [size for size in chars if size not in at_most] + sorted(at_most, key=lambda size: parameters[size])[-1:]
+    largest = max(at_most, key=parameters.__getitem__, default=None)
     return min(
-        left,
+        [size for size in chars if size == largest or size not in at_most],
         key=lambda size: predicted_loss(size.num_layers, parameters[size], min(chars[size], most[size]), train_chars),
     )

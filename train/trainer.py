@@ -341,7 +341,7 @@ class Trainer:
                 assert losses["val_loss"] is not None
                 val_loss, sample = self._check_loss(losses["val_loss"]), self._write_sample(lm)
             except ModelFileError:
-                raise self._divergence("the weights or logits have become too large") from None
+                raise self._divergence("the weights or logits are no longer numbers, or too large") from None
             record: EpochRecord = {
                 "epoch": self.epoch,
                 "train_loss": train_loss,

@@ -385,6 +385,7 @@ class NetworkReader:
 
     stretches: all worth it when they are short, since the time of a call of a torch layer hardly depends on them.
     longest_stretch, check_interval: longer than the engine's, since each such call takes a while to begin.
+    many_stretches: as many as the first, so that nothing is tried out.
     in_order: not on a GPU, where reading all stretches again takes as long as reading one.
     """
 

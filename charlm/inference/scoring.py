@@ -4,9 +4,12 @@ A recurrent network reads one symbol after another, which uses a small part of w
 forgets: two readings of the same text that begin in different states agree after some hundred symbols. So a text is
 cut into stretches that are read side by side, each from the zero state. Then each is read again from the state in
 which the stretch before it ended, until the states agree with those of the first reading; from there on the first
-reading was right. Where a model does not forget, its stretches are read to their ends, one after another. States agree
-if no unit differs by more than STATE_TOLERANCE: a model that later made more of so small a difference would be scored
-wrong by that much.
+reading was right. Stretches whose states never agree are read to their ends. States agree if no unit differs by more
+than STATE_TOLERANCE: a model that later made more of so small a difference would be scored wrong by that much.
+
+Some models take tens of thousands of symbols to forget, as GRUs do after a short training with a high learning rate.
+The engine would then read many stretches three times. So it first tries out on the beginning of a long text whether the
+model forgets, and reads one stretch in each thread if it does not.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +29,7 @@ SHORTEST_STRETCH = 1024  # symbols, long against the some hundred that are read 
 # began in the same state apart by about 1e-6.
 STATE_TOLERANCE = 5e-5
 LAST_CHECK = 4096  # symbols; a stretch that does not agree until then is read to its end
-PROBE = 1024  # symbols, of which it is tried out how long the model remembers them
+PROBE = 1024  # symbols that are read before it is tried out whether the model forgets them
 
 # Of the engine
 # Symbols of a stretch from which on it saves time to read many of them in a thread: the first ones of each are read
@@ -62,8 +65,7 @@ class BlockReader(Protocol[S]):
     symbols: of the vocabulary.
     stretches: the most that it reads side by side.
     first_stretches: how many a text is cut into once each has SHORTEST_STRETCH symbols.
-    many_stretches: from how many on they are worth more than those, if each has long_stretch symbols and the model
-        forgets.
+    many_stretches: the fewest that are faster than those; taken if each has long_stretch symbols and the model forgets.
     longest_stretch: in symbols.
     check_interval: symbols between two comparisons of states.
     in_order: whether stretches that never agreed are read again one after another, each once; side by side they may be
@@ -229,7 +231,7 @@ class EngineReader:
 
     first_stretches: one for each thread. Many side by side in a thread take less time for each symbol: a sixth less
     with weights in bfloat16, two thirds less in float32. But short stretches are read twice for the most part, which
-    takes more.
+    takes longer than that saves.
     """
 
     long_stretch = LONG_ENGINE_STRETCH
@@ -237,12 +239,15 @@ class EngineReader:
     check_interval = ENGINE_CHECK_INTERVAL
     in_order = True
 
-    def __init__(self, engine: Engine, release: Callable[[], None] = lambda: None) -> None:
-        """release: called after each pass, to give back the memory of a text that is mapped from a file."""
+    def __init__(self, engine: Engine, release: Callable[[], None] = lambda: None, threads: int | None = None) -> None:
+        """release: called after each pass, to give back the memory of a text that is mapped from a file.
+
+        threads: on how many to read, by default `count_scoring_threads()`, which are the most.
+        """
         self._engine, self._release, self.symbols = engine, release, engine.symbols
         most = min(UNITS_PER_THREAD // engine.units, MOST_LOGITS // engine.symbols)
         per_thread = min(MOST_STRETCHES_PER_THREAD, max(1, most))
-        self.first_stretches = count_scoring_threads()
+        self.first_stretches = threads or count_scoring_threads()
         self.many_stretches = self.first_stretches * FEWEST_STRETCHES
         self.stretches = self.first_stretches * per_thread
 
@@ -263,4 +268,4 @@ class EngineReader:
 
     def count_threads(self, stretches: int) -> int:
         """See BlockReader."""
-        return self._engine.count_threads(stretches, count_scoring_threads())
+        return self._engine.count_threads(stretches, self.first_stretches)

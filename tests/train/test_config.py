@@ -11,6 +11,7 @@ from train.config import MOST_EPOCHS, PROTOCOL_NAMES, TrainConfig
 from train.data import make_text
 from train.encode import encode_text
 from train.protocols import PROTOCOLS, Holdout, OverlappingWindows
+from train.split import parse_split
 
 
 def holdout(train_chars):
@@ -39,6 +40,31 @@ def test_a_short_text_has_a_higher_rate_and_less_decay_and_one_for_few_epochs_le
     # a smaller model is trained less by as many epochs
     small = chosen(1_000_000, num_layers=1, hidden_size=128, embedding_size=64)
     assert small.lr > long.lr and small.dropout < long.dropout
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_lstm_of_the_same_size_has_so_many_parameters(cell, layers):
+    sizes = {"num_layers": layers, "hidden_size": 12, "embedding_size": 5}
+    vocab = holdout(1000).vocab
+    assert TrainConfig(cell, **sizes).lstm_parameters(vocab) == TrainConfig("lstm", **sizes).model(vocab).parameters
+
+
+def test_what_teachers_write_counts_as_text():
+    without, with_written = (
+        TrainConfig("lstm", device="cpu").resolve(holdout(18_000), written_chars=chars) for chars in (0, 1_000_000)
+    )
+    assert without.lr > with_written.lr == CELLS["lstm"].recipe.lr
+
+
+def test_few_passes_over_a_short_text_have_little_dropout():
+    assert TrainConfig("lstm", epochs=3, device="cpu").resolve(holdout(18_000)).dropout < 0.1
+
+
+def test_a_text_of_which_nothing_trains_is_refused():
+    text = make_text("a text", encode_text("ab" * 25))
+    with pytest.raises(RequestError, match="has 0 characters; sequences of"):
+        TrainConfig("lstm", device="cpu").resolve(Holdout(text, shares=parse_split("0.01,0.99")))
 
 
 def test_nothing_stays_open():

@@ -4,6 +4,7 @@ import torch
 from models import VOCAB, make_config, make_model, make_weights, save, uniform_lm
 from reference import load_plain, log_softmax, mean_loss
 
+from charlm.inference import scoring
 from charlm.inference.compiled import load_kernels
 from charlm.inference.gpu import NetworkReader
 from charlm.inference.scoring import SHORTEST_STRETCH, EngineReader
@@ -232,6 +233,15 @@ def test_no_windows_lose_nothing(both):
 # All of them
 
 
+def test_the_engine_reads_on_as_many_threads_as_torch(monkeypatch):
+    if load_kernels() is None:
+        pytest.skip("no compiler here")
+    monkeypatch.setattr(scoring, "count_cores", lambda: 4)
+    for threads, expected in ((1, 1), (3, 3), (9, 4)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert evaluate.fastest_reader(uniform_lm("abcd"), lambda: None).first_stretches == expected
+
+
 @pytest.mark.parametrize("kernels", [True, False])
 def test_on_a_cpu_the_engine_reads_if_its_kernels_are_compiled(monkeypatch, kernels):
     if not kernels:
@@ -244,6 +254,8 @@ def test_on_a_cpu_the_engine_reads_if_its_kernels_are_compiled(monkeypatch, kern
 
 
 def test_weights_too_large_for_the_engine_are_read_by_torch():
+    if load_kernels() is None:
+        pytest.skip("no compiler here")
     config = make_config("rnn")
     weights = make_weights(config)
     weights["embedding.weight"][:] = 1e38

@@ -540,6 +540,18 @@ def test_weights_that_the_last_update_made_useless_are_not_kept(tmp_path, monkey
     assert contents(out) == before
 
 
+def test_weights_that_are_no_numbers_end_the_run_with_advice(tmp_path, monkeypatch):
+    export = TrainingNetwork.export_weights
+    monkeypatch.setattr(
+        TrainingNetwork,
+        "export_weights",
+        lambda network: {name: array * np.float32("nan") for name, array in export(network).items()},
+    )
+    with pytest.raises(TrainingError, match=r"no longer (a number|numbers).*lower --lr than 0\.01"):
+        fit(make_text(), tmp_path / "out", make_config(), Report())
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_weights_too_large_to_write_with_are_not_kept_and_the_advice_is_a_lower_rate(tmp_path, monkeypatch):
     out = interrupted(tmp_path / "out")
     before = contents(out)
@@ -550,7 +562,7 @@ def test_weights_too_large_to_write_with_are_not_kept_and_the_advice_is_a_lower_
         lambda network: {name: np.float32(1e20) * array for name, array in export(network).items()},
     )
     monkeypatch.setattr(protocols, "carried_loss", lambda *_: 3.0)
-    with pytest.raises(TrainingError, match=r"have become too large .*lower --lr than 0\.01"):
+    with pytest.raises(TrainingError, match=r"no longer numbers, or too large .*lower --lr than 0\.01"):
         fit(make_text(), out, make_config(), Report(), resume=True)
     assert contents(out) == before
 
