@@ -51,9 +51,9 @@ def training_recipe(cell: str, passes: float, memorised: float | None = None) ->
         weight_decay=_between(short.weight_decay, long.weight_decay, share),
         dropout=_between(short.dropout, long.dropout, dropped),
         embedding_dropout=_between(short.embedding_dropout, long.embedding_dropout, dropped),
-        # one of two, since a step of twice the size is computed better than one of 1.4 times
-        batch_size=short.batch_size if share < 0.5 else long.batch_size,
-        seq_length=short.seq_length if share < 0.5 else long.seq_length,
+        # not between the two: more updates were better with all but the longest runs of 2×512
+        batch_size=short.batch_size if share < 1 else long.batch_size,
+        seq_length=short.seq_length if share < 1 else long.seq_length,
     )
 
 
