@@ -85,9 +85,9 @@ SIZES = (
     Size(2, 512, 512),
 )
 # A pass of a smaller model teaches it less, and it memorises less: it counts as (parameters / LARGE) ** SMALLER passes
-# of an LSTM of 2×512. The power is such that 12 and 20 passes of 1×512 over tinyshakespeare have about the best settings
-# of those in docs/log.md. The parameters are those of an LSTM of the same size, since in the runs an RNN memorised as
-# much as that, with a quarter of the parameters.
+# of an LSTM of 2×512. With this power, 12 and 20 passes of 1×512 over tinyshakespeare have about the best settings that
+# docs/log.md compares. The parameters are those of an LSTM of the same size, since in the runs an RNN memorised as much
+# as that, with a quarter of the parameters.
 LARGE, SMALLER = 4_260_000, 0.9
 # A pass over a shorter text memorises more of it and makes fewer updates, both by (LONG_TEXT / length) ** SHORTER. So
 # passes, dropout and learning rate are about those of the best runs with 18,000 and 90,000 characters in docs/log.md.
