@@ -715,7 +715,7 @@ class TestTrain:
         assert visitor.page.evaluate(file) == ""
         visitor.page.locator("#train-file input").set_input_files(text)
         visitor.wait_until("document.querySelector('#train-text textarea').value.length === 4680")
-        play = make_text("play")
+        play = 4 * make_text("play")  # so long that the training does not end before it is paused
         visitor.page.locator("#train-text textarea").evaluate(DROP, ["My verse.txt", play])
         visitor.wait_for_words("train-file", f"My verse.txt: {len(play):,} characters")
         visitor.wait_until("(n) => document.querySelector('#train-text textarea').value.length === n", arg=len(play))
