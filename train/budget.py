@@ -12,7 +12,7 @@ from charlm.errors import RequestError
 from .config import TrainConfig, suitable_batch_size
 from .distributed import SINGLE_PROCESS
 from .protocols import Protocol
-from .recipes import LONG, MOST_PARAMETERS_PER_CHAR, Size, choose_size, most_chars, recipe_for_text, sizes
+from .recipes import LONG, MOST_PARAMETERS_PER_CHAR, Size, choose_size, most_chars, sizes
 from .report import Report, format_time
 from .schedule import LAST_ENDING, TimeLimit
 from .trainer import Trainer
@@ -95,8 +95,7 @@ def _candidates(budget: Budget, config: TrainConfig, train_chars: int) -> list[S
 
 def _with_recipe(budget: Budget, config: TrainConfig, protocol: Protocol, chars: float) -> TrainConfig:
     """Return the settings with the recipe for reading `chars` characters, as far as the user gave no others."""
-    size = config.lstm_parameters(protocol.vocab)
-    recipe = asdict(recipe_for_text(config.cell, size, chars, protocol.split["train_chars"]))
+    recipe = asdict(config.recipe(protocol.vocab, chars, protocol.split["train_chars"]))
     config = replace(config, **{name: value for name, value in recipe.items() if name not in budget.given})
     if "batch_size" in budget.given:
         return config

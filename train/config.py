@@ -140,7 +140,9 @@ class TrainConfig:
         from .precision import pick_precision
         from .protocols import Holdout
 
-        recipe = self._recipe(protocol, written_chars) if adapts and isinstance(protocol, Holdout) else LONG[self.cell]
+        recipe = LONG[self.cell]
+        if adapts and isinstance(protocol, Holdout):
+            recipe = self._recipe_of_epochs(protocol, written_chars)
         seq_length = protocol.seq_length(self.seq_length, recipe.seq_length)
         max_batch_size = protocol.max_batch_size(seq_length)
         if self.batch_size is not None and self.batch_size > max_batch_size:
@@ -163,10 +165,14 @@ class TrainConfig:
             | {"precision": pick_precision(self.precision, device, self.hidden_size)},
         )
 
-    def _recipe(self, protocol: "Holdout", written_chars: int) -> TrainingRecipe:
+    def _recipe_of_epochs(self, protocol: "Holdout", written_chars: int) -> TrainingRecipe:
         # Holdout.seq_length refuses a text of which nothing trains, and says what is needed
         chars = max(protocol.split["train_chars"], 1) + written_chars
-        return recipe_for_text(self.cell, self.lstm_parameters(protocol.vocab), self.epochs * chars, chars)
+        return self.recipe(protocol.vocab, self.epochs * chars, chars)
+
+    def recipe(self, vocab: "Vocab", chars: float, train_chars: int) -> TrainingRecipe:
+        """Return what `recipe_for_text` does for the model of this run, whose text has these symbols."""
+        return recipe_for_text(self.cell, self.lstm_parameters(vocab), chars, train_chars)
 
     def lstm_parameters(self, vocab: "Vocab") -> int:
         """Return how many parameters an LSTM of this size has: four blocks in place of those of this cell."""

@@ -135,7 +135,7 @@ def recipe_for_text(cell: str, lstm_parameters: int, chars: float, train_chars: 
     """
     passes, shortness = chars / train_chars, _shortness(train_chars)
     counted = passes * math.pow(min(1.0, lstm_parameters / LARGE), SMALLER)
-    # what is read a few times only is not memorised, however short it is
+    # a text that is read only a few times is not memorised, however short it is
     return training_recipe(cell, counted / shortness, min(counted * shortness, passes))
 
 

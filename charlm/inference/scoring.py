@@ -106,7 +106,8 @@ def surprisals(reader: BlockReader[S], pieces: Iterable[Ids]) -> Iterator[Surpri
                 continue
             unread, waiting = np.concatenate([unread, *waiting]), []
             while len(unread) > most:
-                block = _Block(reader, threads, state, unread[: most + 1], cut.stretches(unread[: most + 1]))
+                ids = unread[: most + 1]
+                block = _Block(reader, threads, state, ids, cut.stretches(ids))
                 yield block.surprisals
                 state, unread = block.end, unread[most:]
         unread = np.concatenate([unread, *waiting])
@@ -120,7 +121,7 @@ def count_scoring_threads() -> int:
 
 
 class _Cut(Generic[S]):
-    """Into how many stretches the blocks of a text are cut."""
+    """Chooses into how many stretches each block of a text is cut."""
 
     def __init__(self, reader: BlockReader[S]) -> None:
         self._reader = reader
@@ -196,10 +197,10 @@ class _Block(Generic[S]):
         def read(part: NDArray[np.int64]) -> list[int]:
             return self._read([stretches[place] for place in part], [starts[place] for place in part], compares)
 
-        try:
+        try:  # a single part is read on this thread
             changed = self._threads.map(read, parts) if len(parts) > 1 else map(read, parts)
             return {stretch + 1 for part in changed for stretch in part if stretch + 1 < len(self._ends)}
-        except BaseException:  # Ctrl-C, which would wait for the threads
+        except BaseException:  # such as Ctrl-C, which would wait until the other threads have read their parts
             self._stops = True
             raise
 
@@ -227,7 +228,7 @@ class _Block(Generic[S]):
 
 
 class EngineReader:
-    """The engine as a BlockReader, on all cores.
+    """The engine as a BlockReader.
 
     first_stretches: one for each thread. Many side by side in a thread take less time for each symbol: a sixth less
     with weights in bfloat16, two thirds less in float32. But short stretches are read twice for the most part, which
