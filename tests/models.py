@@ -16,7 +16,7 @@ from charlm.lm import CharLM
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig
 from charlm.model.folder import Model, read_model, write_model
-from charlm.model.history import make_history
+from charlm.model.history import make_history, runs_until_best
 from charlm.model.weights import pack_weights, round_to_bfloat16
 
 VOCAB = "\n abcdeé한😀"
@@ -58,6 +58,14 @@ def make_record(val_losses=(2.0, 1.5, 1.75), sample="a cab\nbade", **run):
     ]
     known = {"cell": "lstm", "text": "tinyshakespeare", "split": {"train_chars": 900, "val_chars": 100}, "seed": 0}
     return make_history(known | run, epochs)
+
+
+def make_joined_record(*runs, **settings):
+    """The record of a run that went on from others. runs: the validation losses of each, the earliest first."""
+    record = make_record(runs[0], **settings)
+    for place, losses in enumerate(runs[1:]):
+        record = make_record(losses, **settings) | {"earlier_runs": runs_until_best(record, f"run-{place}")}
+    return record
 
 
 def make_model(cell="lstm", history=True, seed=0, **sizes):

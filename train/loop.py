@@ -109,7 +109,15 @@ def fit(
         try:
             taught = None if teachers is None else teachers.teach(protocol, out, resolved, report.say, interrupts)
             trainer = Trainer(
-                resolved, protocol, run, report, group, taught, control, None if budget is None else budget.limit
+                resolved,
+                protocol,
+                run,
+                report,
+                group,
+                taught,
+                control,
+                None if budget is None else budget.limit,
+                [] if start is None else start.earlier_runs(run),
             )
             if begun is not None:
                 restore(trainer, begun, config.epochs, report)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from charlm.lm import CharLM
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import Weights
 from charlm.model.folder import Model, write_model
-from charlm.model.history import EpochRecord, HistoryRecord, longest_sample, make_history
+from charlm.model.history import EarlierRun, EpochRecord, HistoryRecord, longest_sample, make_history
 from charlm.model.kept import is_kept
 from charlm.model.weights import pack_weights, round_to_bfloat16
 
@@ -60,12 +61,14 @@ class Trainer:
         taught: TaughtTargets | None = None,
         control: ControlFile | None = None,
         limit: TimeLimit | None = None,
+        earlier_runs: Sequence[EarlierRun] = (),
     ) -> None:
         """config: with every choice made. run: for history.json. group: the processes that train this model.
 
         taught: what the steps learn, if there are teachers.
         control: the file that may pause the run and change its learning rate, where one process trains.
         limit: the time that the run may take, where one process trains; `run` then has `epoch_steps` and `paces`.
+        earlier_runs: for history.json.
         """
         assert control is None or group.world_size == 1, "several processes would read the file at different steps"
         assert limit is None or group.world_size == 1, "several processes would have different clocks"
@@ -95,6 +98,10 @@ class Trainer:
         )
         self._parameters = list(self.network.parameters())
         self._optimizer = AdamW(self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+        self._longest_sample = longest_sample(config.epochs + sum(1 + len(each["epochs"]) for each in earlier_runs))
+        self._earlier_runs: list[EarlierRun] = [
+            {"name": each["name"], "epochs": self._with_short_samples(each["epochs"])} for each in earlier_runs
+        ]
         self._epochs: list[EpochRecord] = []
         self._best_weights: Weights = {}
         self._measured_weights: Weights = {}  # those that `measure` has measured
@@ -357,7 +364,7 @@ class Trainer:
             return record
 
     def _write_sample(self, lm: CharLM) -> str:
-        length = min(SAMPLE_LENGTH, longest_sample(self._config.epochs))
+        length = min(SAMPLE_LENGTH, self._longest_sample)
         return lm.generate("", length, SAMPLE_TEMPERATURE, seed=self._config.seed)
 
     def end_epoch(self, record: EpochRecord) -> bool:
@@ -386,7 +393,7 @@ class Trainer:
     @property
     def history(self) -> HistoryRecord:
         """The record of the epochs so far, of which there has to be one."""
-        return make_history(self._run, self._epochs)
+        return make_history(self._run, self._epochs, self._earlier_runs)
 
     def best_model(self) -> CharLM:
         """Return the model of the best epoch so far, with the record up to now."""
@@ -456,9 +463,8 @@ class Trainer:
         self._reset_for_epoch(len(self._epochs) + 1)
 
     def _with_short_samples(self, epochs: list[EpochRecord]) -> list[EpochRecord]:
-        """Cut the samples of a run that has more epochs now, so that the record of all of them can be read."""
-        longest = longest_sample(self._config.epochs)
-        return [{**epoch, "sample": epoch["sample"][:longest]} for epoch in epochs]
+        """Cut the samples of epochs that are recorded with others, so that the record of all of them can be read."""
+        return [{**epoch, "sample": epoch["sample"][: self._longest_sample]} for epoch in epochs]
 
     def _restore_states(self, saved: dict[str, Tensor]) -> LayerStates | None:
         if not saved:

@@ -9,9 +9,20 @@ from itertools import pairwise
 from statistics import median
 
 from charlm.model.config import is_number
-from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char, losses_before, perplexity
+from charlm.model.history import (
+    EpochRecord,
+    HistoryRecord,
+    JoinedHistory,
+    best_epoch,
+    bits_per_char,
+    join_runs,
+    losses_before,
+    measured_by,
+    perplexity,
+)
 
 Records = Sequence[tuple[str, HistoryRecord]]  # with the names of their models
+JoinedRecords = Sequence[tuple[str, JoinedHistory]]
 
 SEED_NOISE = 0.003  # nats by which runs that differ in their seeds only end apart
 STILL_FALLING = 0.002  # nats per epoch
@@ -62,9 +73,13 @@ class Rise:
 
 
 def read_curves(records: Records) -> list[Remark]:
-    """Return remarks about each model's record in turn, then comparisons between the models."""
-    own = [remark for name, history in records for remark in _read_one(name, history)]
-    return own + _compare(records)
+    """Return remarks about each model's record in turn, then comparisons between the models.
+
+    The epochs in them count those of earlier runs as well.
+    """
+    joined = [(name, join_runs(history)) for name, history in records]
+    own = [remark for name, history in joined for remark in _read_one(name, history)]
+    return own + _compare(joined)
 
 
 def find_rise(epochs: Sequence[EpochRecord]) -> Rise | None:
@@ -94,17 +109,19 @@ def fluctuation(losses: Sequence[float]) -> float:
     return max(SEED_NOISE, median(jumps)) if jumps else SEED_NOISE
 
 
-def find_spike(epochs: Sequence[EpochRecord]) -> int | None:
+def find_spike(epochs: Sequence[EpochRecord], run_starts: Sequence[int] = ()) -> int | None:
     """Return the first epoch whose validation loss jumped up and later fell below its former value.
 
-    A jump is a rise by more than SPIKE and by more than three times the median change.
+    A jump is a rise by more than SPIKE and by more than three times the median change, but where a further run begins,
+    with a high learning rate again. run_starts: the first epochs of these runs.
     """
     losses = [epoch["val_loss"] for epoch in epochs]
     changes = [later - earlier for earlier, later in pairwise(losses)]
     usual = median(map(abs, changes)) if changes else 0
     for place, change in enumerate(changes[:-1]):
-        if change > max(SPIKE, 3 * usual) and min(losses[place + 2 :]) < losses[place]:
-            return epochs[place + 1]["epoch"]
+        epoch = epochs[place + 1]["epoch"]
+        if change > max(SPIKE, 3 * usual) and min(losses[place + 2 :]) < losses[place] and epoch not in run_starts:
+            return epoch
     return None
 
 
@@ -144,20 +161,28 @@ def find_leak(history: HistoryRecord) -> tuple[float, float] | None:
     return best["val_loss"], unseen
 
 
-def _read_one(name: str, history: HistoryRecord) -> list[Remark]:
-    epochs = history["epochs"]
+def _read_one(name: str, history: JoinedHistory) -> list[Remark]:
     said = _tell_start(name, history) + _tell_best(name, history)
-    if (spike := find_spike(epochs)) is not None:
+    if (spike := find_spike(history["epochs"], history["run_starts"])) is not None:
         text = f"Its validation loss jumped up in epoch {spike} and came down again: a few steps were too large."
         said.append(Remark(text, name, (Place(name, "val_loss", spike, spike),)))
-    if (rise := find_rise(epochs)) is not None:
+    if (rise := find_rise(_last_run(history))) is not None:
         places = tuple(Place(name, curve, rise.best, rise.last) for curve in ("val_loss", "train_loss"))
         said.append(Remark(_tell_rise(rise), name, places))
     return said + _tell_gap(name, history) + _tell_leak(name, history)
 
 
-def _tell_start(name: str, history: HistoryRecord) -> list[Remark]:
-    """Say how good the model was that the training began with, if there was one."""
+def _last_run(history: JoinedHistory) -> list[EpochRecord]:
+    """Return the epochs of the run that ended with the model."""
+    return history["epochs"][history["run_starts"][-1] - 1 :] if history["run_starts"] else history["epochs"]
+
+
+def _tell_start(name: str, history: JoinedHistory) -> list[Remark]:
+    """Say with what the training began, if that were not random weights."""
+    if starts := history["run_starts"]:
+        runs = len(starts) + 1
+        text = f"Its curves are those of {runs} runs, each of which began with the weights of the one before."
+        return [Remark(text, name, tuple(Place(name, "val_loss", first, first) for first in starts))]
     loss = losses_before(history).get("val_loss")
     if loss is None:
         return []
@@ -166,8 +191,8 @@ def _tell_start(name: str, history: HistoryRecord) -> list[Remark]:
     return [Remark(text, name, (Place(name, "val_loss", first, first),))]
 
 
-def _tell_best(name: str, history: HistoryRecord) -> list[Remark]:
-    epochs, best = history["epochs"], history["best"]
+def _tell_best(name: str, history: JoinedHistory) -> list[Remark]:
+    epochs, best = _last_run(history), history["best"]
     text = f"Its best validation loss is {_nats(best['val_loss'])} nats per character, after "
     text += f"epoch {best['epoch']} of {epochs[-1]['epoch']}."
     said = [Remark(text, name, (_best_place(name, history),))]
@@ -247,11 +272,11 @@ def _tell_leak(name: str, history: HistoryRecord) -> list[Remark]:
     return said
 
 
-def _compare(records: Records) -> list[Remark]:
+def _compare(records: JoinedRecords) -> list[Remark]:
     """Rank the models, within groups whose losses can be compared."""
-    groups: dict[tuple[str, ...], list[tuple[str, HistoryRecord]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[str, JoinedHistory]]] = {}
     for name, history in records:
-        groups.setdefault(_measure(history), []).append((name, history))
+        groups.setdefault(measured_by(history["run"]), []).append((name, history))
     said = [] if len(groups) < 2 else [Remark(_tell_apart(list(groups), list(groups.values())))]
     for group in groups.values():
         ranked = sorted(group, key=lambda each: each[1]["best"]["val_loss"])
@@ -260,13 +285,7 @@ def _compare(records: Records) -> list[Remark]:
     return said
 
 
-def _measure(history: HistoryRecord) -> tuple[str, ...]:
-    """Return what two losses must have in common to be compared: text, protocol, split."""
-    run = history["run"]
-    return str(run.get("text_sha256", run.get("text"))), str(run.get("protocol")), str(run.get("split"))
-
-
-def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[Records]) -> str:
+def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[JoinedRecords]) -> str:
     """Say why losses of some models cannot be compared."""
     reasons = ("texts", "protocols", "splits of the text")
     differing = [reason for place, reason in enumerate(reasons) if len({measure[place] for measure in measures}) > 1]
@@ -274,7 +293,7 @@ def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[Records]) 
     return f"The losses of {sides} cannot be compared: they come from different {' and '.join(differing)}."
 
 
-def _tell_other_order(ranked: Records) -> list[Remark]:
+def _tell_other_order(ranked: JoinedRecords) -> list[Remark]:
     """Say if unseen text ranks the models differently from a validation loss that leaks."""
     known = [(best_epoch(history).get("unseen_loss"), name) for name, history in ranked if find_leak(history)]
     unseen = sorted((loss, name) for loss, name in known if loss is not None)

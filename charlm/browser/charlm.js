@@ -665,10 +665,8 @@ function readHistory(content) {
   within(`${HISTORY_FILE}: `, () => {
     checkRun(values.run);
     const { epochs, best } = values;
-    if (!Array.isArray(epochs) || epochs.length < 1 || epochs.length > MOST_RECORDED_EPOCHS) {
-      throw new ModelFileError(`epochs must be a list of 1 to ${grouped(MOST_RECORDED_EPOCHS)} objects`);
-    }
-    epochs.forEach(checkEpoch);
+    checkEpochs(epochs, "epochs", MOST_RECORDED_EPOCHS);
+    checkEarlierRuns("earlier_runs" in values ? values.earlier_runs : [], MOST_RECORDED_EPOCHS - epochs.length);
     if (!isObject(best) || !isNumber(best.val_loss)) {
       throw new ModelFileError("best must be an object with epoch and val_loss");
     }
@@ -708,8 +706,27 @@ function checkRun(run) {
   }
 }
 
-function checkEpoch(epoch, place) {
-  const where = `epochs[${place}]`;
+/** Check the epochs of a run. where: its list in the file. most: how many there may be. */
+function checkEpochs(epochs, where, most) {
+  if (!Array.isArray(epochs) || epochs.length < 1 || epochs.length > most) {
+    throw new ModelFileError(`${where} must be a list of 1 to ${grouped(most)} objects`);
+  }
+  epochs.forEach((epoch, place) => checkEpoch(epoch, place, `${where}[${place}]`));
+}
+
+/** Check the runs that a run went on from. most: how many epochs all of them may have. */
+function checkEarlierRuns(runs, most) {
+  if (!Array.isArray(runs) || !runs.every((run) => isObject(run) && typeof run.name === "string")) {
+    throw new ModelFileError("earlier_runs must be a list of objects with name and epochs");
+  }
+  let left = most;
+  for (const [place, { epochs }] of runs.entries()) {
+    checkEpochs(epochs, `earlier_runs[${place}].epochs`, left);
+    left -= epochs.length;
+  }
+}
+
+function checkEpoch(epoch, place, where) {
   const number = isObject(epoch) ? epoch.epoch : null;
   if (!isObject(epoch) || !isWhole(number) || !isNumber(number)) {
     throw new ModelFileError(`${where} must be an object with its number in \`epoch\``);

@@ -4,6 +4,7 @@
 import { megabytes } from "./hub.js";
 import { addModel, loadEngine, models, openHub } from "./models.js";
 import { announceAtRest } from "./components/announce.js";
+import { joinRuns } from "./components/curves.js";
 import { pinModel } from "./components/state.js";
 import { byId, make, makeLine, readable, sentence } from "./components/text.js";
 
@@ -105,7 +106,7 @@ export function describeModel(found, lm) {
     size: sizes["model.safetensors"],
     sha256: config.weights_sha256,
     config: { ...FORMAT, ...config },
-    history,
+    history: history && joinRuns(history),
     loadedAs: `${repo}@${commit}`,
   };
 }

@@ -24,7 +24,7 @@ from charlm.errors import RequestError
 from charlm.model.card import NO_LICENSE
 from charlm.model.config import ModelConfig
 from charlm.model.folder import Model
-from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char
+from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char, join_runs
 from charlm.model.weights import pack_weights
 from charlm.text import printable
 
@@ -127,9 +127,9 @@ def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict
     """Return what the page knows, as JSON holds it: `models`, `reading`, what their curves show, and `scene`, a text.
 
     Of each model it has `name`, `about` (a line), `card` (the card in short, in sentences), `license`, `source`,
-    `address`, `size`, `sha256`, `config` (the content of config.json) and `history`. The reading has remarks on each
-    model by name, `own`, and comparisons of any two, `pairs`. `published` has the losses of others, and the `run` of a
-    record that they can be compared with. `lesson` is there if there is one.
+    `address`, `size`, `sha256`, `config` (the content of config.json) and `history`, by `join_runs`. The reading
+    has remarks on each model by name, `own`, and comparisons of any two, `pairs`. `published` has the losses of others,
+    and the `run` of a record that they can be compared with. `lesson` is there if there is one.
     """
     records = [(model.name, model.history) for model in models if model.history is not None]
     own = {name: [asdict(remark) for remark in read_curves([(name, history)])] for name, history in records}
@@ -203,7 +203,7 @@ def _describe(model: PageModel) -> dict[str, Any]:
         "size": model.size,
         "sha256": model.sha256,
         "config": json.loads(config.to_json(model.sha256)),
-        "history": model.history,
+        "history": None if model.history is None else join_runs(model.history),
     }
 
 

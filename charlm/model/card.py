@@ -10,7 +10,15 @@ from typing import Any
 import yaml
 
 from charlm.model.config import ModelConfig, is_number
-from charlm.model.history import HistoryRecord, best_epoch, bits_per_char, draw_curves, losses_before, perplexity
+from charlm.model.history import (
+    HistoryRecord,
+    best_epoch,
+    bits_per_char,
+    draw_curves,
+    earlier_epochs,
+    losses_before,
+    perplexity,
+)
 from charlm.model.kept import kept_epochs, list_epochs
 from charlm.model_name import DatasetFile, parse_dataset_file, parse_hub_name
 
@@ -262,7 +270,7 @@ def _results(history: HistoryRecord) -> str:
 
 
 def _before(history: HistoryRecord) -> list[str]:
-    """Return the lines about the losses before the first step of a run that began with a model; none without such."""
+    """Return the lines about the losses before the first step of a run that began with a model; none without one."""
     before, best, also, lines = losses_before(history), history["best"], history["run"].get("also_text"), []
     if "val_loss" in before:
         loss = before["val_loss"]
@@ -271,6 +279,9 @@ def _before(history: HistoryRecord) -> list[str]:
         name = _code(str(also.get("name") if isinstance(also, dict) else None))
         loss = before["also_text_loss"]
         lines += [f"On {name} its validation loss was {loss:.4f}, and is {best['also_text_loss']:.4f} now."]
+    if names := [run["name"] for run in history.get("earlier_runs", [])]:
+        epochs = f"the {earlier_epochs(history)} epochs of what it went on from"
+        lines += ["", f"In the curves, its epochs follow {epochs}: {', '.join(map(_code, names))}."]
     return lines
 
 

@@ -5,8 +5,9 @@ import json
 import math
 import re
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 from reprlib import repr as short_repr
 from typing import Any, NotRequired, TypedDict
 
@@ -32,6 +33,7 @@ LARGEST_DRAWN = 10**9  # larger numbers are drawn as this one: their labels do n
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 PARTS = ("train", "val", "test")  # of a text; few records have the last
 FURTHER_LOSSES = ("val_loss_reset256", "test_loss", "also_text_loss")  # of the best epoch, which not every record has
+RECORDED = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second", "sample")
 Point = tuple[float, float]  # of a curve: the number of an epoch and a loss
 Points = tuple[Point, ...]
 CURVES = {"train_loss": "training", "val_loss": "validation", "unseen_loss": "unseen text"}
@@ -61,24 +63,90 @@ class BestRecord(TypedDict):
     also_text_loss: NotRequired[float]
 
 
+class EarlierRun(TypedDict):
+    """A run up to its best epoch, with whose weights the next run began. name: of its model."""
+
+    name: str
+    epochs: list[EpochRecord]
+
+
 class HistoryRecord(TypedDict):
-    """The content of history.json; `run` holds what was trained, on what, and every setting."""
+    """The content of history.json.
+
+    run: what was trained, on what, and every setting. epochs: of that run. earlier_runs: that it went on from, the
+    first one first, if their losses were measured on the same text.
+    """
 
     format_version: int
     run: dict[str, Any]
     epochs: list[EpochRecord]
     best: BestRecord
+    earlier_runs: NotRequired[list[EarlierRun]]
 
 
-def make_history(run: dict[str, Any], epochs: list[EpochRecord]) -> HistoryRecord:
+class JoinedHistory(HistoryRecord):
+    """A record whose epochs are those of the earlier runs as well. run_starts: where each but the first run begins."""
+
+    run_starts: list[int]
+
+
+def make_history(
+    run: dict[str, Any], epochs: list[EpochRecord], earlier_runs: Sequence[EarlierRun] = ()
+) -> HistoryRecord:
     """Return the record of a run; its best epoch is the first with the lowest validation loss."""
     best = min(epochs, key=lambda epoch: epoch["val_loss"])
-    return {
+    history: HistoryRecord = {
         "format_version": FORMAT_VERSION,
         "run": run,
         "epochs": epochs,
         "best": {"epoch": best["epoch"], "val_loss": best["val_loss"]},
     }
+    return {**history, "earlier_runs": list(earlier_runs)} if earlier_runs else history
+
+
+def runs_until_best(history: HistoryRecord, name: str) -> list[EarlierRun]:
+    """Return what `earlier_runs` is in the record of a run that begins with the model of this one. name: of that model.
+
+    Since the record may be a stranger's, nothing is copied but what charlm writes: a value of another name may be so
+    large that the new record could not be read. The SHA-256 of kept weights stay behind with the weights.
+    """
+    last: EarlierRun = {"name": name, "epochs": history["epochs"][: history["best"]["epoch"]]}
+    return [_copied(run) for run in [*history.get("earlier_runs", []), last]]
+
+
+def _copied(run: EarlierRun) -> EarlierRun:
+    epochs = [{name: epoch[name] for name in RECORDED if name in epoch} for epoch in run["epochs"]]  # type: ignore[literal-required]
+    return {"name": run["name"][:LONGEST_TITLE], "epochs": epochs}  # type: ignore[typeddict-item]
+
+
+def earlier_epochs(history: HistoryRecord) -> int:
+    """Return how many epochs the earlier runs of a record have: what `join_runs` adds to the numbers of its own."""
+    return sum(len(each["epochs"]) for each in history.get("earlier_runs", []))
+
+
+def join_runs(history: HistoryRecord) -> JoinedHistory:
+    """Return a record as if it and its earlier runs had been one run; its epochs are numbered through.
+
+    The settings in `run` are those of the last of these runs.
+    """
+    lengths = [len(each["epochs"]) for each in history.get("earlier_runs", [])]
+    before = sum(lengths)
+    epochs = [*chain.from_iterable(each["epochs"] for each in history.get("earlier_runs", [])), *history["epochs"]]
+    run, best = history["run"], history["best"]
+    if "lr_edits" in run:
+        run = run | {"lr_edits": [edit | {"epoch": edit["epoch"] + before} for edit in run["lr_edits"]]}
+    return {
+        "format_version": history["format_version"],
+        "run": run,
+        "epochs": [{**epoch, "epoch": number} for number, epoch in enumerate(epochs, 1)],
+        "best": {**best, "epoch": best["epoch"] + before},
+        "run_starts": [length + 1 for length in accumulate(lengths)],
+    }
+
+
+def measured_by(run: dict[str, Any]) -> tuple[str, ...]:
+    """Return what two runs must have in common for their losses to be compared: text, protocol, split."""
+    return str(run.get("text_sha256", run.get("text"))), str(run.get("protocol")), str(run.get("split"))
 
 
 def best_epoch(history: HistoryRecord) -> EpochRecord:
@@ -114,11 +182,8 @@ def read_history(text: str) -> HistoryRecord:
     values = parse_json_object(text, "history.json")
     check_format_version(values, "history.json")
     _check_run(values.get("run"))
-    epochs = values.get("epochs")
-    if not isinstance(epochs, list) or not 1 <= len(epochs) <= MOST_RECORDED_EPOCHS:
-        raise ModelFileError(f"history.json: epochs must be a list of 1 to {MOST_RECORDED_EPOCHS:,} objects")
-    for place, epoch in enumerate(epochs):
-        _check_epoch(epoch, place)
+    epochs = _check_epochs(values.get("epochs"), "epochs", MOST_RECORDED_EPOCHS)
+    _check_earlier_runs(values.get("earlier_runs", []), MOST_RECORDED_EPOCHS - len(epochs))
     best = values.get("best")
     if not isinstance(best, dict) or not is_number(best.get("val_loss")):
         raise ModelFileError("history.json: best must be an object with epoch and val_loss")
@@ -155,8 +220,25 @@ def _is_edit(edit: object) -> bool:
     return isinstance(edit, dict) and is_number(edit.get("epoch")) and is_number(edit.get("lr"))
 
 
-def _check_epoch(epoch: object, place: int) -> None:
-    where = f"epochs[{place}]"
+def _check_epochs(epochs: object, where: str, most: int) -> list[Any]:
+    """Return the epochs of a run if they are valid. where: their list in history.json. most: how many there may be."""
+    if not isinstance(epochs, list) or not 1 <= len(epochs) <= most:
+        raise ModelFileError(f"history.json: {where} must be a list of 1 to {most:,} objects")
+    for place, epoch in enumerate(epochs):
+        _check_epoch(epoch, place, f"{where}[{place}]")
+    return epochs
+
+
+def _check_earlier_runs(runs: object, most: int) -> None:
+    """Check the runs that a run went on from. most: how many epochs all of them may have."""
+    named = isinstance(runs, list) and all(isinstance(run, dict) and isinstance(run.get("name"), str) for run in runs)
+    if not named:
+        raise ModelFileError("history.json: earlier_runs must be a list of objects with name and epochs")
+    for place, run in enumerate(runs):  # type: ignore[arg-type, var-annotated]
+        most -= len(_check_epochs(run.get("epochs"), f"earlier_runs[{place}].epochs", most))
+
+
+def _check_epoch(epoch: object, place: int, where: str) -> None:
     if not isinstance(epoch, dict) or not isinstance(epoch.get("epoch"), int) or not is_number(epoch["epoch"]):
         raise ModelFileError(f"history.json: {where} must be an object with its number in `epoch`")
     if epoch["epoch"] != place + 1:
@@ -191,15 +273,17 @@ def perplexity(nats_per_char: float) -> float:
 
 
 def draw_curves(history: HistoryRecord, title: str) -> bytes:
-    """Return loss.png: the losses of a record by epoch, the best one marked.
+    """Return loss.png: the losses of a record by epoch, the best one marked, with those of its earlier runs.
 
     Raises MissingPackageError without matplotlib.
     """
     with optional_packages():  # here, because importing it takes half a second
         import matplotlib.figure  # noqa: F401
-    curves = tuple((label, _points(history, name)) for name, label in CURVES.items())
-    best, last = history["best"], history["epochs"][-1]["epoch"]
-    return _draw(curves, (_clipped(best["epoch"]), _clipped(best["val_loss"])), _clipped(last), title)
+    joined = join_runs(history)
+    curves = tuple((label, _points(joined, name)) for name, label in CURVES.items())
+    best, last = joined["best"], joined["epochs"][-1]["epoch"]
+    marked = _clipped(best["epoch"]), _clipped(best["val_loss"])
+    return _draw(curves, marked, _clipped(last), tuple(joined["run_starts"]), title)
 
 
 def _points(history: HistoryRecord, name: str) -> Points:
@@ -208,10 +292,13 @@ def _points(history: HistoryRecord, name: str) -> Points:
 
 
 @lru_cache(maxsize=8)  # the record of a run that has ended, of a model that is saved and then published, and so on
-def _draw(curves: tuple[tuple[str, Points], ...], marked: Point, last: float, title: str) -> bytes:
+def _draw(
+    curves: tuple[tuple[str, Points], ...], marked: Point, last: float, run_starts: tuple[int, ...], title: str
+) -> bytes:
     """Return the picture of `draw_curves`.
 
     curves: the label and the points of each. marked: the best epoch and its loss. last: the number of the last epoch.
+    run_starts: the first epoch of each run but the first.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -223,6 +310,9 @@ def _draw(curves: tuple[tuple[str, Points], ...], marked: Point, last: float, ti
     for label, points in curves:
         if points:
             axes.plot(*zip(*points, strict=True), marker=".", label=label)
+    for place, first in enumerate(run_starts):
+        label = "_" if place else "next run begins"  # matplotlib leaves names with _ out of the legend
+        axes.axvline(first - 0.5, color="grey", linestyle=":", linewidth=1, label=label)
     best, best_loss = marked
     axes.plot(best, best_loss, "o", markersize=11, markerfacecolor="none", color="black")
     axes.annotate(

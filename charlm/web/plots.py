@@ -13,7 +13,7 @@ from typing import Any
 from charlm.analysis.diagnosis import Records
 from charlm.analysis.published import published_losses
 from charlm.errors import RequestError
-from charlm.model.history import CURVES, EpochRecord, HistoryRecord
+from charlm.model.history import CURVES, EpochRecord, HistoryRecord, join_runs
 from charlm.text import printable
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
@@ -44,7 +44,7 @@ class PlotSettings:
 def draw_plot(records: Records, settings: PlotSettings | None = None, sides: Sequence[object] = ()) -> dict[str, Any]:
     """Return what draws the loss curves of any number of training records, with a star at the best epoch of each.
 
-    An arrow marks each epoch in which the learning rate was changed.
+    An arrow marks each epoch in which the learning rate was changed, or a run began after the first.
 
     sides: the names of models A and B. Losses that others published are drawn if they are on the text of all records.
     """
@@ -55,9 +55,10 @@ def draw_plot(records: Records, settings: PlotSettings | None = None, sides: Seq
                 "epochs": [{each: epoch.get(each) for each in DRAWN} for epoch in record["epochs"]],
                 "best": record["best"],
                 "run": {name: value for name, value in record["run"].items() if name == "lr_edits"},
+                "run_starts": record["run_starts"],
             },
         ]
-        for name, record in records
+        for name, record in ((name, join_runs(history)) for name, history in records)
     ]
     published = [set(published_losses(record)) for _, record in records]
     known = sorted(set.intersection(*published), key=lambda each: each.loss) if published else []
@@ -105,26 +106,28 @@ def write_csv(records: Records) -> str:
 
 
 def _epochs(records: Records) -> Iterator[tuple[str, EpochRecord]]:
-    return ((name, epoch) for name, history in records for epoch in history["epochs"])
+    return ((name, epoch) for name, history in records for epoch in join_runs(history)["epochs"])
 
 
 def epoch_at(history: HistoryRecord, epoch: int) -> EpochRecord:
-    """Return the record of an epoch, or of the last before it, or of the first."""
-    return ([each for each in history["epochs"] if each["epoch"] <= epoch] or history["epochs"][:1])[-1]
+    """Return the record of an epoch, or of the last before it, or of the first; all runs are numbered through."""
+    epochs = join_runs(history)["epochs"]
+    return ([each for each in epochs if each["epoch"] <= epoch] or epochs[:1])[-1]
 
 
 def samples_at(records: Records, epoch: int) -> list[dict[str, str]]:
-    """Return each model's sample after an epoch, or after its last epoch before that, as cards: title, about, text."""
-    found = []
-    for name, history in records:
-        record = epoch_at(history, epoch)
-        losses = ", ".join(
-            f"{label} {record[curve]:.4f}"  # type: ignore[literal-required]
-            for curve, label in CURVES.items()
-            if record.get(curve) is not None and math.isfinite(record[curve])  # type: ignore[literal-required]
-        )
-        found.append({"title": name, "about": f"after epoch {record['epoch']}: {losses}", "text": record["sample"]})
-    return found
+    """Return each model's sample after an epoch, or after its last epoch before that, as cards."""
+    return [sample_card(name, epoch_at(history, epoch)) for name, history in records]
+
+
+def sample_card(name: str, record: EpochRecord) -> dict[str, str]:
+    """Return the sample of an epoch as a card: title, about, text. name: of the model."""
+    losses = ", ".join(
+        f"{label} {record[curve]:.4f}"  # type: ignore[literal-required]
+        for curve, label in CURVES.items()
+        if record.get(curve) is not None and math.isfinite(record[curve])  # type: ignore[literal-required]
+    )
+    return {"title": name, "about": f"after epoch {record['epoch']}: {losses}", "text": record["sample"]}
 
 
 def settings_of(records: Records) -> list[list[str]]:

@@ -227,6 +227,47 @@ def test_an_interrupted_run_goes_on_to_the_same_model_bit_for_bit(trained, tmp_p
 
 
 @pytest.mark.slow
+def test_the_record_begins_with_the_runs_that_learnt_from_the_same_text(trained, tmp_path, monkeypatch):
+    first = load_start_model(str(trained))
+    begin(first, OLD, tmp_path / "second", lr=0.01)
+    second = load_start_model(str(tmp_path / "second"))
+    third = begin(second, OLD, tmp_path / "third", lr=0.001)
+    records = {"cats-gru": first.lm.history, "second": second.lm.history}
+    assert [run["name"] for run in third["earlier_runs"]] == list(records)
+    for run, record in zip(third["earlier_runs"], records.values(), strict=True):
+        assert run["epochs"] == record["epochs"][: record["best"]["epoch"]]
+    assert read_model(tmp_path / "third").history == third
+    card = (tmp_path / "third" / "README.md").read_text(encoding="utf-8")
+    count = sum(len(run["epochs"]) for run in third["earlier_runs"])
+    assert f"In the curves, its epochs follow the {count} epochs of what it went on from: `cats-gru`, `second`." in card
+
+    assert "earlier_runs" not in begin(second, NEW, tmp_path / "other-text")
+    assert "earlier_runs" not in begin(second, OLD, tmp_path / "other-split", split="0.8,0.2")
+    monkeypatch.setattr(init_from, "MOST_RECORDED_EPOCHS", 3)  # the two runs and the new one have more
+    assert "earlier_runs" not in begin(second, OLD, tmp_path / "too-many")
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_still_knows_the_runs_before_it(trained, tmp_path):
+    start = load_start_model(str(trained))
+    straight = begin(start, OLD, tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        begin(start, OLD, tmp_path / "stopped", StopAt(epochs=1))
+    config = TrainConfig(**start.settings({"device": "cpu", "seq_length": 16, "batch_size": 4}))
+    resumed = fit(with_known(OLD, start), tmp_path / "stopped", config, Report(), resume=True, start=start)
+    assert resumed["earlier_runs"] == straight["earlier_runs"] != []
+
+
+@pytest.mark.slow
+def test_a_stranger_s_record_does_not_make_the_new_one_too_large(trained, tmp_path):
+    start = load_start_model(str(trained))
+    start.lm.history["epochs"][0] |= {"sample": "\x01" * 10**6, "added": "x" * 10**6}
+    start.lm.history |= {"earlier_runs": [{"name": "n" * 10**6, "epochs": start.lm.history["epochs"][:1]}]}
+    history = begin(start, OLD, tmp_path / "out")
+    assert len(history["earlier_runs"]) == 2 and read_model(tmp_path / "out").history == history
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_only_from_the_model_that_it_began_with(trained, tmp_path):
     start = load_start_model(str(trained))
     begin(start, OLD, tmp_path / "out")

@@ -55,6 +55,22 @@ function sums(values) {
   return values.map((value) => (sum += value));
 }
 
+/** Return a record as if it and its earlier runs had been one, as `join_runs` of charlm/model/history.py does. */
+export function joinRuns({ earlier_runs: earlier = [], ...history }) {
+  const { run, best } = history;
+  let before = 0;
+  const starts = earlier.map(({ epochs }) => (before += epochs.length) + 1);
+  const epochs = [...earlier.flatMap((each) => each.epochs), ...history.epochs];
+  const edits = run.lr_edits?.map((edit) => ({ ...edit, epoch: edit.epoch + before }));
+  return {
+    ...history,
+    run: edits ? { ...run, lr_edits: edits } : run,
+    epochs: epochs.map((epoch, place) => ({ ...epoch, epoch: place + 1 })),
+    best: { ...best, epoch: best.epoch + before },
+    run_starts: starts,
+  };
+}
+
 /** Return the colours of models, by their names, as numbers: 0 and 1 for models A and B, `sides`, if they are known. */
 function coloursOf(names, sides = []) {
   const colours = new Map();
@@ -64,14 +80,14 @@ function coloursOf(names, sides = []) {
 }
 
 /** Return the chart of some training records, a list of [name, history]: their losses, with a star at the best epoch of
-    each, and an arrow at each epoch in which its learning rate was changed.
+    each, and an arrow at each epoch in which its learning rate was changed or a further run of it began.
 
     sides: the names of models A and B, if there are any. published: losses that others reached on the same text, each
     {name, loss, source}.
     A chart has the axes x and y, each {title, one, log, whole}, where one names a single value; series, each
     {name, colour, dash, points}, where a point is [x, y] with y null where there is none; marks, each
-    {name, colour, at, sign}, where sign is one of SIGNS, by default a star; and levels, each {name, label, at}. Colours
-    are numbers. A series of a record also has its model, its curve, and the epoch of each point. */
+    {name, colour, at, sign}, where sign is one of SIGNS, by default a star, and only those with a name are listed; and
+    levels, each {name, label, at}. Colours are numbers. A series of a record also has its model, its curve, and the epoch of each point. */
 export function lossChart(records, { unit, axis, scale, sides, published = [] }) {
   const colours = coloursOf(
     records.map(([name]) => name),
@@ -100,15 +116,16 @@ export function lossChart(records, { unit, axis, scale, sides, published = [] })
       chart.series.push({ name: `${name}, ${label}`, colour, dash, points, ...marked });
     }
     const marks = marksOf(history, places, convert);
-    chart.marks.push(...marks.map((mark) => ({ ...mark, name: `${name}, ${mark.name}`, colour })));
+    chart.marks.push(...marks.map((mark) => ({ ...mark, name: mark.name && `${name}, ${mark.name}`, colour })));
   }
   return chart;
 }
 
-/** Return the marks of a record, each {name, at, sign}: its best epoch, and the learning rates that were asked for.
+/** Return the marks of a record, each {name, at, sign}: its best epoch, the learning rates that were asked for, and where
+    a run began with the weights of the one before; only the first of these has a name, with the epochs of all.
 
     places: of its epochs. convert: a function of a loss in nats. */
-function marksOf({ epochs, best, run }, places, convert) {
+function marksOf({ epochs, best, run, run_starts: starts = [] }, places, convert) {
   const loss = convert(best.val_loss);
   const at = [places[epochs.findIndex(({ epoch }) => epoch === best.epoch)], loss];
   const edits = new Map(); // by the place of the epoch that an edit was made in, the last one in it
@@ -121,7 +138,12 @@ function marksOf({ epochs, best, run }, places, convert) {
     at: [places[place], convert(epochs[place].train_loss)],
     sign: "arrow",
   }));
-  return [{ name: `best: ${figure(loss)} at epoch ${best.epoch}`, at }, ...arrows];
+  const further = starts.map((epoch, place) => ({
+    name: place ? "" : `next run from epoch ${starts.join(", ")}`,
+    at: [places[epoch - 1], convert(epochs[epoch - 1].val_loss)],
+    sign: "arrow",
+  }));
+  return [{ name: `best: ${figure(loss)} at epoch ${best.epoch}`, at }, ...arrows, ...further];
 }
 
 /** Return a number for a reader: four decimals where that is short enough. */
@@ -256,7 +278,8 @@ export class Curves {
       });
       return entry;
     });
-    const marks = this.chart.marks.map(({ name, colour, sign = "star" }) => {
+    const named = this.chart.marks.filter(({ name }) => name);
+    const marks = named.map(({ name, colour, sign = "star" }) => {
       const { d, viewBox } = SIGNS[sign];
       const entry = make("span", "curves-entry");
       const sample = svg("svg", { width: 26, height: 16, viewBox, "aria-hidden": "true" });

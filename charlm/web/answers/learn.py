@@ -15,7 +15,7 @@ from charlm.analysis.diagnosis import Records, Remark
 from charlm.checks import check_whole
 from charlm.errors import CharLMError
 from charlm.lm import CharLM
-from charlm.model.history import HistoryRecord
+from charlm.model.history import HistoryRecord, earlier_epochs, join_runs
 from charlm.model.kept import list_epochs
 from charlm.text import printable
 from charlm.web.answers.write import WriteSettings
@@ -25,6 +25,7 @@ from charlm.web.plots import (
     PlotSettings,
     draw_plot,
     epoch_at,
+    sample_card,
     samples_at,
     settings_of,
     tabulate,
@@ -80,7 +81,7 @@ def unshown(registry: ModelRegistry) -> list[str]:
 def last_epoch(registry: ModelRegistry, names: object) -> int:
     """Return the highest epoch of all the records, 1 if there are none."""
     records, _ = _records(registry, names)
-    return max((epoch["epoch"] for _, history in records for epoch in history["epochs"]), default=1)
+    return max((earlier_epochs(history) + len(history["epochs"]) for _, history in records), default=1)
 
 
 def samples(
@@ -96,7 +97,10 @@ def samples(
     samples = samples_at(records, check_whole("epoch", epoch, 0))
     if fields is None:
         return samples
-    shown = [(registry[name], epoch_at(history, epoch)["epoch"]) for name, history in records]  # type: ignore[arg-type]
+    shown = [
+        (registry[name], epoch_at(history, epoch)["epoch"] - earlier_epochs(history))  # type: ignore[arg-type]
+        for name, history in records
+    ]
     writers = sum(number in model.epochs for model, number in shown)
     if not writers:
         return samples
@@ -111,6 +115,7 @@ def samples(
 def _write_at(model: ServedModel, epoch: int, sample: dict[str, str], settings: WriteSettings) -> list[dict[str, str]]:
     """Let a model write as it was after an epoch, and as it is; return a card for each.
 
+    epoch: of its last run.
     sample: the card of that epoch's sample, which is returned with the reason if the weights cannot be used.
     """
     assert model.lm.history is not None
@@ -118,7 +123,7 @@ def _write_at(model: ServedModel, epoch: int, sample: dict[str, str], settings: 
     try:
         cards = [_written(model.at_epoch(epoch), sample, settings)]
         if epoch != best:
-            (late,) = samples_at([(model.name, model.lm.history)], best)
+            (late,) = samples_at([(model.name, model.lm.history)], best + earlier_epochs(model.lm.history))
             cards.append(_written(model.lm, {**late, "about": f"the best, {late['about']}"}, settings))
     except CharLMError as error:
         return [{**sample, "about": f"{sample['about']}. Its record's sample, since it cannot write: {error}"}]
@@ -137,11 +142,17 @@ def _written(lm: CharLM, card: dict[str, str], settings: WriteSettings) -> dict[
 def kept(registry: ModelRegistry, names: object) -> list[str]:
     """Return a sentence about each model that can write after some of its epochs."""
     return [
-        f"{model.name} has checkpoints of epochs {list_epochs(model.epochs)}: at these it writes a new text with "
-        "the prompt, the seed and the settings of Write, beside one by its best epoch."
+        f"{model.name} has checkpoints of epochs {list_epochs(_shown_epochs(model))}: at these it writes a new text "
+        "with the prompt, the seed and the settings of Write, beside one by its best epoch."
         for model in registry.choose(names, MOST_MODELS)
         if model.epochs and not record_fault(model)
     ]
+
+
+def _shown_epochs(model: ServedModel) -> list[int]:
+    """Return the epochs whose weights a model has kept, as the slider numbers them."""
+    assert model.lm.history is not None
+    return [earlier_epochs(model.lm.history) + epoch for epoch in model.epochs]
 
 
 def table(registry: ModelRegistry, names: object) -> dict[str, Any]:
@@ -196,9 +207,9 @@ def _show_once(name: str, record: HistoryRecord) -> None:
     """Make everything that the view shows of a record."""
     records = [(name, record), (name, record)]  # two, so that they are compared as well
     json.dumps(draw_plot(records), allow_nan=False)
-    for epoch in record["epochs"]:
+    for epoch in join_runs(record)["epochs"]:
         check_whole("epoch", epoch["epoch"], 0, LARGEST_WHOLE)
-        samples_at(records, epoch["epoch"])
+        sample_card(name, epoch)
     for value in chain.from_iterable(tabulate(records)):
         if isinstance(value, int):
             check_whole("a number", value, -LARGEST_WHOLE, LARGEST_WHOLE)

@@ -4,10 +4,11 @@ import pytest
 from browser import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from models import any_text, laws, make_record
+from models import any_text, laws, make_joined_record, make_record
 
 from charlm.analysis import diagnosis
 from charlm.analysis.diagnosis import SEED_NOISE, Place, find_leak, find_rise, find_spike, fluctuation
+from charlm.model.history import join_runs
 
 
 def record(val, train=None, unseen=None, **run):
@@ -201,6 +202,31 @@ def test_each_remark_names_the_places_on_the_curves_that_it_is_about():
     assert {place.model for place in diagnosis.read_curves([(named, slow)])[0].places} == {named}
 
 
+# Runs that went on from others
+
+
+def test_the_epochs_of_earlier_runs_count_and_where_a_run_begins_no_step_was_too_large():
+    joined = make_joined_record((2.0, 1.8, 1.7, 1.65, 1.6, 1.58), (2.4, 1.55, 1.5), protocol="holdout")
+    assert find_spike(join_runs(joined)["epochs"]) == 7
+    (said,) = read_curves([("net", joined)])
+    assert said.startswith("Its curves are those of 2 runs, each of which began with the weights of the one before.")
+    assert "after epoch 9 of 9" in said and "jumped" not in said
+    places = {place for remark in diagnosis.read_curves([("net", joined)]) for place in remark.places}
+    assert Place("net", "val_loss", 7, 7) in places and Place("net", "val_loss", 9, 9) in places
+
+
+def test_whether_the_loss_still_falls_or_rises_is_told_of_the_last_run_alone():
+    (said,) = read_curves([("net", make_joined_record((2.0, 1.8, 1.5), (1.4999, 1.4998, 1.4997)))])
+    assert "Over the last 2 epochs it changed by less than" in said
+    rises = make_joined_record((1.3, 1.2, 1.1), (1.5, 1.4, 1.3))  # above what it began with, but falling
+    assert "rose" not in read_curves([("net", rises)])[0]
+
+
+def test_a_model_is_ahead_from_the_epoch_of_the_run_that_was():
+    records = [("quick", make_joined_record((2.0, 1.6), (1.5, 1.4))), ("slow", make_record((2.2, 1.9, 1.7)))]
+    assert "quick was below the best of slow after epoch 2 of 4." in read_curves(records)
+
+
 number = st.floats(allow_nan=False, allow_infinity=False)
 anything = st.recursive(st.none() | st.booleans() | number | any_text(), lambda inner: st.lists(inner, max_size=3))
 
@@ -213,12 +239,11 @@ def wild_record(draw):
     for epoch in made["epochs"]:
         epoch["train_loss"] = draw(number)
         epoch["unseen_loss"] = draw(st.none() | number)
-        epoch["epoch"] = draw(st.integers(-5, 10**6))
-    made["best"] = {"epoch": made["epochs"][0]["epoch"], "val_loss": draw(number)}
+    made["best"] = {"epoch": draw(st.integers(1, count)), "val_loss": draw(number)}
     made["run"] = draw(
         st.dictionaries(st.sampled_from(["protocol", "parameters", "split", "dropout", "text"]), anything)
     )
-    return made
+    return made | ({"earlier_runs": [{"name": "before", "epochs": made["epochs"]}]} if draw(st.booleans()) else {})
 
 
 @pytest.mark.slow

@@ -4,10 +4,11 @@ import json
 import math
 
 import pytest
-from models import make_lm, make_record
+from models import make_joined_record, make_lm, make_record
 
 from charlm.analysis.published import TINYSHAKESPEARE
 from charlm.browser.scripts import COMPONENTS_STYLE
+from charlm.model.history import join_runs
 from charlm.web import address
 from charlm.web.answers.inside import Inspector
 from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
@@ -73,6 +74,27 @@ def test_a_learning_rate_that_was_asked_for_is_marked_on_the_training_loss_of_it
     star, arrow, _ = (each.locator("path").get_attribute("d") for each in entries.all())
     drawn = page.locator(f'.curves-plot path[d="{arrow}"]')
     assert star != arrow and drawn.count() == 2 and page.locator(f'.curves-plot path[d="{star}"]').count() == 1
+
+
+def test_further_runs_are_marked_where_they_begin_and_listed_once(page):
+    record = make_joined_record((2.0, 1.5, 1.75), (1.6, 1.4), (1.3,))
+    page.evaluate(DRAW, draw_plot([("small", record)]))
+    marks = page.evaluate("curves.chart.marks.map(({ at, sign, name }) => [at, sign, name])")
+    assert marks[1:] == [[[3, 1.6], "arrow", "small, next run from epoch 3, 5"], [[5, 1.3], "arrow", ""]]
+    assert page.locator(".curves-legend span.curves-entry").all_inner_texts() == [
+        "small, best: 1.3000 at epoch 5",
+        "small, next run from epoch 3, 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [make_record(), make_joined_record((2.0, 1.5, 1.75), (1.6,), (1.4, 1.3), lr_edits=[{"epoch": 1, "lr": 0.1}])],
+    ids=["one run", "three runs"],
+)
+def test_the_browser_joins_runs_as_python_does(page, record):
+    call = 'async (record) => (await import("/components/curves.js")).joinRuns(record)'
+    assert page.evaluate(call, record) == join_runs(record)
 
 
 def test_a_loss_that_was_not_recorded_has_no_curve_and_one_that_was_has(chart):

@@ -17,7 +17,17 @@ import pytest
 import torch
 import wasmtime
 from browser import ROOT, borrowed_page, script_before
-from models import VOCAB, change_config, contents, make_config, make_model, make_sampler, make_weights, save
+from models import (
+    VOCAB,
+    change_config,
+    contents,
+    make_config,
+    make_model,
+    make_record,
+    make_sampler,
+    make_weights,
+    save,
+)
 from mutations import READ_FILES, damage
 from reference import load_plain, plain_logits
 
@@ -899,12 +909,22 @@ def what_python_says(files, folder):
 def test_fields_of_a_record_that_few_records_have_get_the_message_of_python(page, tmp_path):
     files = contents(save(make_model("rnn"), tmp_path / "model"))
     sha256, edit = "aB" * 32, {"epoch": 1, "step": 0, "lr": 1e-3}
-    sound = {("run", "lr_edits"): [edit], ("epochs", 0, "weights_sha256"): sha256, ("best", "test_loss"): 1}
+    earlier = make_record((2.0,))["epochs"]
+    sound = {
+        ("run", "lr_edits"): [edit],
+        ("epochs", 0, "weights_sha256"): sha256,
+        ("best", "test_loss"): 1,
+        ("earlier_runs",): [{"name": "a", "epochs": earlier}],
+    }
     wrong = [
         *((("run", "lr_edits"), edits) for edits in ({}, [3], [edit | {"lr": "1"}], [{"lr": 1}], None)),
         (("run", "split", "test_chars"), "abc"),
         *((("best", loss), "abc") for loss in ("val_loss_reset256", "test_loss", "also_text_loss")),
         *((("epochs", 0, "weights_sha256"), value) for value in ("zz", sha256 + "\n", 7, None)),
+        *((("earlier_runs",), runs) for runs in (None, {}, [1], [{}], [{"name": 1, "epochs": earlier}])),
+        *((("earlier_runs",), [{"name": "a", "epochs": each}]) for each in (None, [], [1], [*earlier, *earlier])),
+        (("earlier_runs",), [{"name": "a", "epochs": earlier}, {"name": "b", "epochs": [{}] * 4_997}]),
+        (("earlier_runs",), [{"name": "a", "epochs": [earlier[0] | {"val_loss": "1"}]}]),
     ]
     histories = []
     for fields in (sound, *({place: value} for place, value in wrong)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import any_text, laws, make_record
+from models import any_text, laws, make_joined_record, make_record
 from PIL import Image
 
 from charlm.errors import ModelFileError
@@ -16,10 +16,14 @@ from charlm.model.history import (
     MOST_RECORDED_EPOCHS,
     _draw,
     draw_curves,
+    earlier_epochs,
+    join_runs,
     longest_sample,
     make_history,
+    measured_by,
     perplexity,
     read_history,
+    runs_until_best,
     write_history,
 )
 
@@ -199,6 +203,27 @@ def test_a_wrong_field_is_named(path, value, message):
 
 
 @pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ((), None, "earlier_runs must be a list of objects with name and epochs"),
+        ((), {}, "earlier_runs must be a list of objects with name and epochs"),
+        ((0,), 1, "earlier_runs must be a list of objects with name and epochs"),
+        ((0, "name"), MISSING, "earlier_runs must be a list of objects with name and epochs"),
+        ((1, "name"), 5, "earlier_runs must be a list of objects with name and epochs"),
+        ((0, "epochs"), MISSING, "earlier_runs[0].epochs must be a list of 1 to 4,999 objects"),
+        ((0, "epochs"), [], "earlier_runs[0].epochs must be a list of 1 to 4,999 objects"),
+        ((1, "epochs"), [{}] * 5_000, "earlier_runs[1].epochs must be a list of 1 to 4,997 objects"),
+        ((1, "epochs", 0, "epoch"), 3, "earlier_runs[1].epochs[0].epoch is 3; epochs are numbered 1, 2, 3 …"),
+        ((0, "epochs", 1, "val_loss"), "1", "earlier_runs[0].epochs[1].val_loss is '1'; it must be a number"),
+        ((0, "epochs", 1, "sample"), None, "earlier_runs[0].epochs[1].sample must be a string"),
+    ],
+)
+def test_a_wrong_field_of_an_earlier_run_is_named(path, value, message):
+    record = make_joined_record((2.0, 1.5), (1.4,), (1.3,))
+    assert message in fails(json.dumps(changed(record, ("earlier_runs", *path), value)))
+
+
+@pytest.mark.parametrize(
     ("numbers", "message"),
     [
         ([-2, -1], "epochs[0].epoch is -2; epochs are numbered 1, 2, 3 …: it must be 1"),
@@ -297,7 +322,75 @@ def test_a_larger_text_than_can_be_read_is_refused():
     assert read_history(write_history(record)) == record
 
 
+# Earlier runs
+
+
+def test_what_a_run_went_on_from_is_recorded_up_to_the_epoch_that_it_began_with():
+    record = make_joined_record((2.0, 1.5, 1.75), (1.6, 1.4), (1.3,))
+    assert [each["name"] for each in record["earlier_runs"]] == ["run-0", "run-1"]
+    losses = [[epoch["val_loss"] for epoch in run["epochs"]] for run in record["earlier_runs"]]
+    assert losses == [[2.0, 1.5], [1.6, 1.4]]
+    assert read_history(write_history(record)) == record
+
+
+def test_of_an_earlier_run_nothing_is_copied_but_what_charlm_records():
+    record = make_joined_record((2.0, 1.5), (1.4,))
+    for epoch in [*record["epochs"], *record["earlier_runs"][0]["epochs"]]:
+        epoch |= {"weights_sha256": "0" * 64, "added": "x" * 10**6}
+    record["earlier_runs"][0] |= {"name": "n" * 1000, "added": 1}
+    del record["epochs"][0]["unseen_loss"]
+    first, second = runs_until_best(record, "model")
+    assert (set(first), len(first["name"]), second["name"]) == ({"name", "epochs"}, 70, "model")
+    clean = make_joined_record((2.0, 1.5), (1.4,))
+    assert first["epochs"] == clean["earlier_runs"][0]["epochs"]
+    assert second["epochs"] == [{n: value for n, value in clean["epochs"][0].items() if n != "unseen_loss"}]
+
+
+def test_joined_runs_are_numbered_through():
+    record = make_joined_record((2.0, 1.5, 1.75), (1.6, 1.4), (1.35, 1.3, 1.4), lr_edits=[{"epoch": 2, "lr": 0.1}])
+    before = copy.deepcopy(record)
+    joined = join_runs(record)
+    assert record == before
+    assert [epoch["epoch"] for epoch in joined["epochs"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [epoch["val_loss"] for epoch in joined["epochs"]] == [2.0, 1.5, 1.6, 1.4, 1.35, 1.3, 1.4]
+    assert joined["run_starts"] == [3, 5]
+    assert earlier_epochs(record) == 4
+    assert joined["best"] == {"epoch": 6, "val_loss": 1.3}
+    assert joined["run"] == record["run"] | {"lr_edits": [{"epoch": 6, "lr": 0.1}]}
+    assert "earlier_runs" not in joined
+
+
+def test_a_run_that_began_with_random_weights_is_joined_to_nothing():
+    record = make_record()
+    assert join_runs(record) == record | {"run_starts": []}
+    assert earlier_epochs(record) == 0
+    assert "earlier_runs" not in make_history(record["run"], record["epochs"], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"lr": 0.5, "seed": 3}, True),
+        ({"text": "a copy"}, True),  # with the same SHA-256
+        ({"text_sha256": "b" * 64}, False),
+        ({"protocol": "windows"}, False),
+        ({"split": {"train_chars": 800, "val_chars": 200}}, False),
+    ],
+)
+def test_losses_can_be_compared_if_text_protocol_and_split_are_the_same(change, same):
+    run = make_record(text_sha256="a" * 64, protocol="holdout")["run"]
+    assert (measured_by(run) == measured_by(run | change)) == same
+
+
 # The picture
+
+
+def test_the_picture_shows_where_a_further_run_begins():
+    joined, alone = make_joined_record((2.0, 1.5), (1.6, 1.4)), make_record((2.0, 1.5, 1.6, 1.4))
+    one, other = (pixels(draw_curves(record, "title")).reshape(504, 840, 3) for record in (joined, alone))
+    changed_pixels = np.any(one != other, axis=2).sum(axis=0)  # (width,): in each column
+    middle = changed_pixels[400:520]  # between epochs 2 and 3
+    assert middle.max() > 100 and np.count_nonzero(middle) <= 4
 
 
 def test_the_picture_is_a_png_of_840_by_504_pixels():

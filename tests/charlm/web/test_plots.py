@@ -2,7 +2,7 @@ import csv
 import io
 
 import pytest
-from models import make_record
+from models import make_joined_record, make_record
 
 from charlm.errors import RequestError
 from charlm.web.plots import (
@@ -69,6 +69,17 @@ def test_samples_are_those_after_the_epoch_or_the_last_before_it():
     assert [(card["title"], card["text"]) for card in found] == [("long", "sample 2"), ("short", "a cab\nbade")]
     assert found[0]["about"] == "after epoch 2: training 1.3500, validation 1.5000"
     assert samples_at([("long", long)], 0)[0]["text"] == "sample 1"
+
+
+def test_earlier_runs_are_drawn_tabulated_and_shown_with_the_last_one():
+    record = make_joined_record((2.0, 1.5, 1.75), (1.4, 1.3))
+    record["earlier_runs"][0]["epochs"][1]["sample"] = "early"
+    ((_, curves),) = draw_plot([("net", record)])["records"]
+    assert [epoch["val_loss"] for epoch in curves["epochs"]] == [2.0, 1.5, 1.4, 1.3]
+    assert (curves["run_starts"], curves["best"]["epoch"]) == ([3], 4)
+    assert [row[1:4:2] for row in tabulate([("net", record)])] == [[1, 2.0], [2, 1.5], [3, 1.4], [4, 1.3]]
+    assert samples_at([("net", record)], 2)[0]["text"] == "early"
+    assert samples_at([("net", record)], 9)[0]["about"].startswith("after epoch 4: ")
 
 
 def test_settings_stand_side_by_side():

@@ -8,7 +8,7 @@ from models import keep_epochs, make_model, make_record, save
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
-from charlm.model.history import draw_curves, read_history
+from charlm.model.history import draw_curves, read_history, runs_until_best
 from charlm.web.answers import learn
 from charlm.web.answers.learn import MOST_MODELS
 from charlm.web.models import ModelRegistry, ServedModel, load_registry
@@ -222,6 +222,23 @@ def test_at_other_epochs_and_without_the_settings_of_write_the_samples_of_the_re
     kept, plain = names(registry)
     assert learn.samples(registry, [kept, plain], 2, FIELDS) == learn.samples(registry, [kept, plain], 2)
     assert [card["text"] for card in learn.samples(registry, [kept], 1)] == ["a cab\nbade"]
+
+
+def test_kept_epochs_are_numbered_behind_those_of_earlier_runs(folder, tmp_path):
+    path = folder / "history.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(record | {"earlier_runs": runs_until_best(make_record((3.0, 2.5)), "before")}))
+    registry = load_registry([str(folder)], tmp_path / "none", "cpu")
+    assert learn.last_epoch(registry, registry.names) == 5
+    assert "has checkpoints of epochs 3, 5: " in learn.kept(registry, registry.names)[0]
+    assert len(learn.samples(registry, registry.names, 1, FIELDS)) == 1
+    early, late = learn.samples(registry, registry.names, 3, FIELDS)
+    assert early["text"] == "a bad" + CharLM.from_pretrained(folder, epoch=1, device="cpu").generate(
+        "a bad", 40, 0.7, top_k=3, top_p=0.9, seed=7
+    )
+    assert early["about"].startswith("after epoch 3: training 1.8000") and late["about"].startswith(
+        "the best, after epoch 4: "
+    )
 
 
 def test_the_last_epoch_writes_where_the_slider_goes_beyond_it(registry):
