@@ -97,7 +97,7 @@ class BlockReader(Protocol[S]):
 def surprisals(reader: BlockReader[S], pieces: Iterable[Ids]) -> Iterator[Surprisals]:
     """Yield the surprisals of all symbols but the first, in nats, of a text that comes in pieces (N,) of any size."""
     most = reader.longest_stretch * reader.stretches
-    cut = _Cut(reader)
+    choice = _StretchChoice(reader)
     state, unread, waiting = reader.zero_state(), np.zeros(0, np.int64), []
     with ThreadPoolExecutor(count_scoring_threads()) as threads:
         for piece in pieces:
@@ -107,12 +107,12 @@ def surprisals(reader: BlockReader[S], pieces: Iterable[Ids]) -> Iterator[Surpri
             unread, waiting = np.concatenate([unread, *waiting]), []
             while len(unread) > most:
                 ids = unread[: most + 1]
-                block = _Block(reader, threads, state, ids, cut.stretches(ids))
+                block = _Block(reader, threads, state, ids, choice.stretches(ids))
                 yield block.surprisals
                 state, unread = block.end, unread[most:]
         unread = np.concatenate([unread, *waiting])
         if len(unread) > 1:
-            yield _Block(reader, threads, state, unread, cut.stretches(unread)).surprisals
+            yield _Block(reader, threads, state, unread, choice.stretches(unread)).surprisals
 
 
 def count_scoring_threads() -> int:
@@ -120,7 +120,7 @@ def count_scoring_threads() -> int:
     return min(count_cores(), MOST_SCORING_THREADS)
 
 
-class _Cut(Generic[S]):
+class _StretchChoice(Generic[S]):
     """Chooses into how many stretches each block of a text is cut."""
 
     def __init__(self, reader: BlockReader[S]) -> None:

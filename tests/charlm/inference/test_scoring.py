@@ -248,8 +248,10 @@ def test_where_a_network_does_not_forget_each_thread_reads_one_stretch(cell, wor
 def test_it_is_tried_out_once_how_long_a_network_remembers(piece, monkeypatch):
     monkeypatch.setattr(scoring, "count_scoring_threads", lambda: 1)
     monkeypatch.setattr(EngineReader, "longest_stretch", 4096)
-    tried, try_out = [], scoring._Cut._try_out
-    monkeypatch.setattr(scoring._Cut, "_try_out", lambda cut, ids: tried.append(len(ids)) or try_out(cut, ids))
+    tried, try_out = [], scoring._StretchChoice._try_out
+    monkeypatch.setattr(
+        scoring._StretchChoice, "_try_out", lambda choice, ids: tried.append(len(ids)) or try_out(choice, ids)
+    )
     engine, _ = forgetful("lstm")
     for _ in surprisals(EngineReader(engine), [random_ids(piece)] * 3):
         pass
