@@ -11,7 +11,7 @@ from charlm.errors import RequestError
 from charlm.inference.sampling import MOST_LOGITS
 from charlm.lm import CharLM
 from charlm.model.config import ModelConfig, Weights
-from charlm.model.history import MOST_RECORDED_EPOCHS, EarlierRun, measured_by, runs_until_best
+from charlm.model.history import EarlierRun, measured_by, runs_until_best
 from charlm.model.network import Network
 from charlm.model_name import HubName, parse_model_name
 from charlm.vocab import Vocab
@@ -73,15 +73,11 @@ class StartModel(NamedModel):
     def earlier_runs(self, run: dict[str, Any]) -> list[EarlierRun]:
         """Return the runs that this model is the result of, for the record of one that begins with it.
 
-        There are none if their losses cannot be compared with those of that run, or they have too many epochs for one
-        record. run: of history.json.
+        There are none if their losses cannot be compared with those of that run. run: of history.json.
         """
         history = self.lm.history
-        if history is None or measured_by(history["run"]) != measured_by(run):
-            return []
-        runs = runs_until_best(history, self.name)
-        fits = sum(len(each["epochs"]) for each in runs) + run["epochs"] <= MOST_RECORDED_EPOCHS
-        return runs if fits else []
+        is_alike = history is not None and measured_by(history["run"]) == measured_by(run)
+        return runs_until_best(history, self.name) if history is not None and is_alike else []
 
     def widened(self, protocol: Protocol) -> Weights:
         """Return the weights for the vocabulary of a text, which has all symbols of this model, and perhaps others.

@@ -16,7 +16,15 @@ from charlm.lm import CharLM
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import Weights
 from charlm.model.folder import Model, write_model
-from charlm.model.history import EarlierRun, EpochRecord, HistoryRecord, longest_sample, make_history
+from charlm.model.history import (
+    MOST_EARLIER_RUNS,
+    MOST_RECORDED_EPOCHS,
+    EarlierRun,
+    EpochRecord,
+    HistoryRecord,
+    longest_sample,
+    make_history,
+)
 from charlm.model.kept import is_kept
 from charlm.model.weights import pack_weights, round_to_bfloat16
 
@@ -68,7 +76,7 @@ class Trainer:
         taught: what the steps learn, if there are teachers.
         control: the file that may pause the run and change its learning rate, where one process trains.
         limit: the time that the run may take, where one process trains; `run` then has `epoch_steps` and `paces`.
-        earlier_runs: for history.json.
+        earlier_runs: those whose weights this run continues, for history.json.
         """
         assert control is None or group.world_size == 1, "several processes would read the file at different steps"
         assert limit is None or group.world_size == 1, "several processes would have different clocks"
@@ -98,10 +106,7 @@ class Trainer:
         )
         self._parameters = list(self.network.parameters())
         self._optimizer = AdamW(self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay)
-        self._longest_sample = longest_sample(config.epochs + sum(1 + len(each["epochs"]) for each in earlier_runs))
-        self._earlier_runs: list[EarlierRun] = [
-            {"name": each["name"], "epochs": self._with_short_samples(each["epochs"])} for each in earlier_runs
-        ]
+        self._set_earlier_runs(earlier_runs)
         self._epochs: list[EpochRecord] = []
         self._best_weights: Weights = {}
         self._measured_weights: Weights = {}  # those that `measure` has measured
@@ -428,7 +433,7 @@ class Trainer:
         tensors |= {"loss_sum": self.loss_sum, "random.cpu": torch.get_rng_state()}
         if self._config.device == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        values: dict[str, Any] = {"run": self._run, "epochs": self._epochs}
+        values: dict[str, Any] = {"run": self._run, "epochs": self._epochs, "earlier_runs": self._earlier_runs}
         values |= {} if self._limit is None else {"limit": self._limit.state()}
         tensors = {name: tensor.detach() for name, tensor in tensors.items()}
         return Checkpoint(tensors, values | {"epoch": self.epoch, "step": self.step, "seconds": self._seconds})
@@ -438,6 +443,8 @@ class Trainer:
         tensors, values = checkpoint.tensors, checkpoint.values
         self._reset_for_epoch(values["epoch"])
         self.step, self._seconds = values["step"], values["seconds"]
+        # a run that was begun before they were recorded has those of the model that it began with
+        self._set_earlier_runs(values.get("earlier_runs", self._earlier_runs))
         self._epochs = self._with_short_samples(values["epochs"])
         if self._limit is not None:
             self._limit.resume(values["limit"])
@@ -459,8 +466,19 @@ class Trainer:
         Its optimiser's state is gone: the moments begin at zero, as in a new run.
         """
         self.network.load_weights(weights)
+        self._set_earlier_runs(history.get("earlier_runs", self._earlier_runs))
         self._epochs, self._best_weights = self._with_short_samples(history["epochs"]), weights
         self._reset_for_epoch(len(self._epochs) + 1)
+
+    def _set_earlier_runs(self, runs: Sequence[EarlierRun]) -> None:
+        """Take over the runs before this one, or none if one record cannot hold so many runs or epochs."""
+        epochs = self._config.epochs + sum(len(run["epochs"]) for run in runs)
+        if len(runs) > MOST_EARLIER_RUNS or epochs > MOST_RECORDED_EPOCHS:
+            runs, epochs = [], self._config.epochs
+        self._longest_sample = longest_sample(epochs, len(runs))
+        self._earlier_runs: list[EarlierRun] = [
+            {"name": run["name"], "epochs": self._with_short_samples(run["epochs"])} for run in runs
+        ]
 
     def _with_short_samples(self, epochs: list[EpochRecord]) -> list[EpochRecord]:
         """Cut the samples of epochs that are recorded with others, so that the record of all of them can be read."""

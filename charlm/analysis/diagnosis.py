@@ -17,6 +17,7 @@ from charlm.model.history import (
     bits_per_char,
     join_runs,
     losses_before,
+    lost_in_last_run,
     measured_by,
     perplexity,
 )
@@ -112,8 +113,8 @@ def fluctuation(losses: Sequence[float]) -> float:
 def find_spike(epochs: Sequence[EpochRecord], run_starts: Sequence[int] = ()) -> int | None:
     """Return the first epoch whose validation loss jumped up and later fell below its former value.
 
-    A jump is a rise by more than SPIKE and by more than three times the median change, but where a further run begins,
-    with a high learning rate again. run_starts: the first epochs of these runs.
+    A jump is a rise by more than SPIKE and by more than three times the median change. The first epoch of a further run
+    is left out: its learning rate is high again. run_starts: these epochs.
     """
     losses = [epoch["val_loss"] for epoch in epochs]
     changes = [later - earlier for earlier, later in pairwise(losses)]
@@ -178,10 +179,10 @@ def _last_run(history: JoinedHistory) -> list[EpochRecord]:
 
 
 def _tell_start(name: str, history: JoinedHistory) -> list[Remark]:
-    """Say with what the training began, if that were not random weights."""
+    """Say with what weights the training began, unless they were random."""
     if starts := history["run_starts"]:
         runs = len(starts) + 1
-        text = f"Its curves are those of {runs} runs, each of which began with the weights of the one before."
+        text = f"Its curves show {runs} runs. Each but the first began with the best weights of the run before."
         return [Remark(text, name, tuple(Place(name, "val_loss", first, first) for first in starts))]
     loss = losses_before(history).get("val_loss")
     if loss is None:
@@ -195,6 +196,8 @@ def _tell_best(name: str, history: JoinedHistory) -> list[Remark]:
     epochs, best = _last_run(history), history["best"]
     text = f"Its best validation loss is {_nats(best['val_loss'])} nats per character, after "
     text += f"epoch {best['epoch']} of {epochs[-1]['epoch']}."
+    if (lost := lost_in_last_run(history)) is not None:
+        text += f" The last run made it worse: it began with {_nats(lost)}."
     said = [Remark(text, name, (_best_place(name, history),))]
     if best["epoch"] != epochs[-1]["epoch"] or len(epochs) < 3:
         return said
@@ -339,7 +342,8 @@ def _tell_head_start(best: tuple[str, HistoryRecord], worst: tuple[str, HistoryR
     """Say at which epoch the best model reached the worst one's best loss."""
     (name, history), (other, others) = best, worst
     goal = others["best"]["val_loss"]
-    reached = next((epoch for epoch in history["epochs"] if epoch["val_loss"] <= goal), None)
+    # below it, since an earlier run may be that of the worst one itself
+    reached = next((epoch for epoch in history["epochs"] if epoch["val_loss"] < goal), None)
     if (
         reached is None
         or goal - history["best"]["val_loss"] < SEED_NOISE

@@ -532,6 +532,8 @@ const MOST_LAYERS = 64;
 const MOST_PARAMETERS = 1_000_000_000;
 const MOST_SYMBOLS = 200_000;
 const MOST_RECORDED_EPOCHS = 5_000;
+const MOST_EARLIER_RUNS = 50;
+const LONGEST_RUN_NAME = 200; // characters
 const LARGEST_HEADER = 1024 * 1024; // bytes
 const FIELDS = ["cell", "vocab", "embedding_size", "hidden_size", "num_layers", "dropout"];
 const LONE_SURROGATE = /\p{Cs}/u; // a surrogate pair is one character
@@ -665,8 +667,14 @@ function readHistory(content) {
   within(`${HISTORY_FILE}: `, () => {
     checkRun(values.run);
     const { epochs, best } = values;
-    checkEpochs(epochs, "epochs", MOST_RECORDED_EPOCHS);
-    checkEarlierRuns("earlier_runs" in values ? values.earlier_runs : [], MOST_RECORDED_EPOCHS - epochs.length);
+    checkEpochs(epochs, "epochs");
+    const runs = "earlier_runs" in values ? values.earlier_runs : [];
+    checkEarlierRuns(runs);
+    const total = epochs.length + runs.reduce((sum, run) => sum + run.epochs.length, 0);
+    if (total > MOST_RECORDED_EPOCHS) {
+      const most = grouped(MOST_RECORDED_EPOCHS);
+      throw new ModelFileError(`its runs have ${grouped(total)} epochs together; they may have up to ${most}`);
+    }
     if (!isObject(best) || !isNumber(best.val_loss)) {
       throw new ModelFileError("best must be an object with epoch and val_loss");
     }
@@ -706,24 +714,25 @@ function checkRun(run) {
   }
 }
 
-/** Check the epochs of a run. where: its list in the file. most: how many there may be. */
-function checkEpochs(epochs, where, most) {
-  if (!Array.isArray(epochs) || epochs.length < 1 || epochs.length > most) {
-    throw new ModelFileError(`${where} must be a list of 1 to ${grouped(most)} objects`);
+/** Check the epochs of a run. where: their list in the file. */
+function checkEpochs(epochs, where) {
+  if (!Array.isArray(epochs) || epochs.length < 1 || epochs.length > MOST_RECORDED_EPOCHS) {
+    throw new ModelFileError(`${where} must be a list of 1 to ${grouped(MOST_RECORDED_EPOCHS)} objects`);
   }
   epochs.forEach((epoch, place) => checkEpoch(epoch, place, `${where}[${place}]`));
 }
 
-/** Check the runs that a run went on from. most: how many epochs all of them may have. */
-function checkEarlierRuns(runs, most) {
-  if (!Array.isArray(runs) || !runs.every((run) => isObject(run) && typeof run.name === "string")) {
-    throw new ModelFileError("earlier_runs must be a list of objects with name and epochs");
+/** Check the runs whose weights a run continues. */
+function checkEarlierRuns(runs) {
+  const isNamed = (run) =>
+    isObject(run) && typeof run.name === "string" && Array.from(run.name).length <= LONGEST_RUN_NAME;
+  if (!Array.isArray(runs) || runs.length > MOST_EARLIER_RUNS || !runs.every(isNamed)) {
+    throw new ModelFileError(
+      `earlier_runs must be a list of up to ${MOST_EARLIER_RUNS} objects with epochs and a name of ` +
+        `up to ${LONGEST_RUN_NAME} characters`,
+    );
   }
-  let left = most;
-  for (const [place, { epochs }] of runs.entries()) {
-    checkEpochs(epochs, `earlier_runs[${place}].epochs`, left);
-    left -= epochs.length;
-  }
+  runs.forEach(({ epochs }, place) => checkEpochs(epochs, `earlier_runs[${place}].epochs`));
 }
 
 function checkEpoch(epoch, place, where) {

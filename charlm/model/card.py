@@ -280,8 +280,9 @@ def _before(history: HistoryRecord) -> list[str]:
         loss = before["also_text_loss"]
         lines += [f"On {name} its validation loss was {loss:.4f}, and is {best['also_text_loss']:.4f} now."]
     if names := [run["name"] for run in history.get("earlier_runs", [])]:
-        epochs = f"the {earlier_epochs(history)} epochs of what it went on from"
-        lines += ["", f"In the curves, its epochs follow {epochs}: {', '.join(map(_code, names))}."]
+        count = earlier_epochs(history)
+        epochs = "1 epoch" if count == 1 else f"{count} epochs"
+        lines += ["", f"The curves begin with {epochs} of earlier runs: {', '.join(map(_code, names))}."]
     return lines
 
 

@@ -28,6 +28,8 @@ MOST_RECORDED_EPOCHS = 5_000  # each has 9 strings and 9 other values, and MOST_
 LARGEST_EPOCH = 400  # bytes of one epoch in history.json, without the sample
 LARGEST_SYMBOL = 6  # bytes of one symbol in a sample: JSON escapes a control character as six characters
 LARGEST_RUN = 64 * 1024  # bytes of `run`; a path takes up to 4 KB
+LARGEST_RUN_NAME = 1_300  # bytes of an earlier run without its epochs
+MOST_EARLIER_RUNS, LONGEST_RUN_NAME = 50, 200  # the second in characters
 LONGEST_TITLE = 70  # characters
 LARGEST_DRAWN = 10**9  # larger numbers are drawn as this one: their labels do not fit, and matplotlib overflows
 SHA256 = re.compile("[0-9a-fA-F]{64}")
@@ -73,8 +75,8 @@ class EarlierRun(TypedDict):
 class HistoryRecord(TypedDict):
     """The content of history.json.
 
-    run: what was trained, on what, and every setting. epochs: of that run. earlier_runs: that it went on from, the
-    first one first, if their losses were measured on the same text.
+    run: what was trained, on what, and every setting. epochs: of that run. earlier_runs: those whose weights it
+    continues, the oldest first, if their losses were measured on the same text, split alike.
     """
 
     format_version: int
@@ -85,7 +87,7 @@ class HistoryRecord(TypedDict):
 
 
 class JoinedHistory(HistoryRecord):
-    """A record whose epochs are those of the earlier runs as well. run_starts: where each but the first run begins."""
+    """A record whose epochs are those of all runs. run_starts: the first epoch of each run but the first."""
 
     run_starts: list[int]
 
@@ -105,10 +107,10 @@ def make_history(
 
 
 def runs_until_best(history: HistoryRecord, name: str) -> list[EarlierRun]:
-    """Return what `earlier_runs` is in the record of a run that begins with the model of this one. name: of that model.
+    """Return the `earlier_runs` of a run that begins with the model of this record. name: what to call that model.
 
-    Since the record may be a stranger's, nothing is copied but what charlm writes: a value of another name may be so
-    large that the new record could not be read. The SHA-256 of kept weights stay behind with the weights.
+    The record may be a stranger's, so only the fields that charlm writes are copied: others might make the new record
+    too large to read. `weights_sha256` is left out, since the new folder does not have those weights.
     """
     last: EarlierRun = {"name": name, "epochs": history["epochs"][: history["best"]["epoch"]]}
     return [_copied(run) for run in [*history.get("earlier_runs", []), last]]
@@ -116,18 +118,18 @@ def runs_until_best(history: HistoryRecord, name: str) -> list[EarlierRun]:
 
 def _copied(run: EarlierRun) -> EarlierRun:
     epochs = [{name: epoch[name] for name in RECORDED if name in epoch} for epoch in run["epochs"]]  # type: ignore[literal-required]
-    return {"name": run["name"][:LONGEST_TITLE], "epochs": epochs}  # type: ignore[typeddict-item]
+    return {"name": run["name"][:LONGEST_RUN_NAME], "epochs": epochs}  # type: ignore[typeddict-item]
 
 
 def earlier_epochs(history: HistoryRecord) -> int:
-    """Return how many epochs the earlier runs of a record have: what `join_runs` adds to the numbers of its own."""
+    """Return how many epochs the earlier runs of a record have, which `join_runs` adds to the numbers of its own."""
     return sum(len(each["epochs"]) for each in history.get("earlier_runs", []))
 
 
 def join_runs(history: HistoryRecord) -> JoinedHistory:
-    """Return a record as if it and its earlier runs had been one run; its epochs are numbered through.
+    """Return a record as if it and its earlier runs had been one run, with epochs numbered consecutively.
 
-    The settings in `run` are those of the last of these runs.
+    The settings in `run` are those of the last of these runs. Of them, only `lr_edits` has the new numbers.
     """
     lengths = [len(each["epochs"]) for each in history.get("earlier_runs", [])]
     before = sum(lengths)
@@ -146,7 +148,16 @@ def join_runs(history: HistoryRecord) -> JoinedHistory:
 
 def measured_by(run: dict[str, Any]) -> tuple[str, ...]:
     """Return what two runs must have in common for their losses to be compared: text, protocol, split."""
-    return str(run.get("text_sha256", run.get("text"))), str(run.get("protocol")), str(run.get("split"))
+    text = run.get("text_sha256", run.get("text")), run.get("lowercase"), run.get("min_count")
+    return str(text), str(run.get("protocol")), str(run.get("split"))
+
+
+def lost_in_last_run(history: JoinedHistory) -> float | None:
+    """Return the validation loss that the last run began with if it is lower than the best of that run; else None."""
+    if not history["run_starts"]:
+        return None
+    before = history["epochs"][history["run_starts"][-1] - 2]["val_loss"]
+    return before if before < history["best"]["val_loss"] else None
 
 
 def best_epoch(history: HistoryRecord) -> EpochRecord:
@@ -160,12 +171,13 @@ def losses_before(history: HistoryRecord) -> dict[str, float]:
     return {name: loss for name, loss in before.items() if is_number(loss)} if isinstance(before, dict) else {}
 
 
-def longest_sample(epochs: int) -> int:
+def longest_sample(epochs: int, earlier_runs: int = 0) -> int:
     """Return how many characters each sample of a record may have for `read_history` to accept it, whatever they are.
 
-    epochs: of the record, up to MOST_RECORDED_EPOCHS.
+    epochs: of all runs of the record, up to MOST_RECORDED_EPOCHS. earlier_runs: how many, up to MOST_EARLIER_RUNS.
     """
-    return ((LARGEST_JSON - LARGEST_RUN) // epochs - LARGEST_EPOCH) // LARGEST_SYMBOL
+    room = LARGEST_JSON - LARGEST_RUN - earlier_runs * LARGEST_RUN_NAME
+    return (room // epochs - LARGEST_EPOCH) // LARGEST_SYMBOL
 
 
 def write_history(history: HistoryRecord) -> str:
@@ -182,8 +194,13 @@ def read_history(text: str) -> HistoryRecord:
     values = parse_json_object(text, "history.json")
     check_format_version(values, "history.json")
     _check_run(values.get("run"))
-    epochs = _check_epochs(values.get("epochs"), "epochs", MOST_RECORDED_EPOCHS)
-    _check_earlier_runs(values.get("earlier_runs", []), MOST_RECORDED_EPOCHS - len(epochs))
+    epochs = _check_epochs(values.get("epochs"), "epochs")
+    runs = _check_earlier_runs(values.get("earlier_runs", []))
+    total = len(epochs) + sum(len(run["epochs"]) for run in runs)
+    if total > MOST_RECORDED_EPOCHS:
+        raise ModelFileError(
+            f"history.json: its runs have {total:,} epochs together; they may have up to {MOST_RECORDED_EPOCHS:,}"
+        )
     best = values.get("best")
     if not isinstance(best, dict) or not is_number(best.get("val_loss")):
         raise ModelFileError("history.json: best must be an object with epoch and val_loss")
@@ -220,22 +237,29 @@ def _is_edit(edit: object) -> bool:
     return isinstance(edit, dict) and is_number(edit.get("epoch")) and is_number(edit.get("lr"))
 
 
-def _check_epochs(epochs: object, where: str, most: int) -> list[Any]:
-    """Return the epochs of a run if they are valid. where: their list in history.json. most: how many there may be."""
-    if not isinstance(epochs, list) or not 1 <= len(epochs) <= most:
-        raise ModelFileError(f"history.json: {where} must be a list of 1 to {most:,} objects")
+def _check_epochs(epochs: object, where: str) -> list[Any]:
+    """Return the epochs of a run if they are valid. where: their list in history.json."""
+    if not isinstance(epochs, list) or not 1 <= len(epochs) <= MOST_RECORDED_EPOCHS:
+        raise ModelFileError(f"history.json: {where} must be a list of 1 to {MOST_RECORDED_EPOCHS:,} objects")
     for place, epoch in enumerate(epochs):
         _check_epoch(epoch, place, f"{where}[{place}]")
     return epochs
 
 
-def _check_earlier_runs(runs: object, most: int) -> None:
-    """Check the runs that a run went on from. most: how many epochs all of them may have."""
-    named = isinstance(runs, list) and all(isinstance(run, dict) and isinstance(run.get("name"), str) for run in runs)
-    if not named:
-        raise ModelFileError("history.json: earlier_runs must be a list of objects with name and epochs")
-    for place, run in enumerate(runs):  # type: ignore[arg-type, var-annotated]
-        most -= len(_check_epochs(run.get("epochs"), f"earlier_runs[{place}].epochs", most))
+def _check_earlier_runs(runs: object) -> list[Any]:
+    """Return the runs whose weights a run continues if they are valid."""
+    if not isinstance(runs, list) or len(runs) > MOST_EARLIER_RUNS or not all(map(_has_run_name, runs)):
+        raise ModelFileError(
+            f"history.json: earlier_runs must be a list of up to {MOST_EARLIER_RUNS} objects with epochs and a name of "
+            f"up to {LONGEST_RUN_NAME} characters"
+        )
+    for place, run in enumerate(runs):
+        _check_epochs(run.get("epochs"), f"earlier_runs[{place}].epochs")
+    return runs
+
+
+def _has_run_name(run: object) -> bool:
+    return isinstance(run, dict) and isinstance(run.get("name"), str) and len(run["name"]) <= LONGEST_RUN_NAME
 
 
 def _check_epoch(epoch: object, place: int, where: str) -> None:
@@ -283,7 +307,8 @@ def draw_curves(history: HistoryRecord, title: str) -> bytes:
     curves = tuple((label, _points(joined, name)) for name, label in CURVES.items())
     best, last = joined["best"], joined["epochs"][-1]["epoch"]
     marked = _clipped(best["epoch"]), _clipped(best["val_loss"])
-    return _draw(curves, marked, _clipped(last), tuple(joined["run_starts"]), title)
+    label = "best" if lost_in_last_run(joined) is None else "best of the last run"
+    return _draw(curves, marked, label, _clipped(last), tuple(joined["run_starts"]), title)
 
 
 def _points(history: HistoryRecord, name: str) -> Points:
@@ -293,11 +318,16 @@ def _points(history: HistoryRecord, name: str) -> Points:
 
 @lru_cache(maxsize=8)  # the record of a run that has ended, of a model that is saved and then published, and so on
 def _draw(
-    curves: tuple[tuple[str, Points], ...], marked: Point, last: float, run_starts: tuple[int, ...], title: str
+    curves: tuple[tuple[str, Points], ...],
+    marked: Point,
+    label: str,
+    last: float,
+    run_starts: tuple[int, ...],
+    title: str,
 ) -> bytes:
     """Return the picture of `draw_curves`.
 
-    curves: the label and the points of each. marked: the best epoch and its loss. last: the number of the last epoch.
+    curves: the label and the points of each. marked: the best epoch and its loss, with its label. last: the last epoch.
     run_starts: the first epoch of each run but the first.
     """
     from matplotlib.figure import Figure
@@ -307,16 +337,16 @@ def _draw(
     # fixed margins: matplotlib's own layouts draw the figure once more, and a run draws it after each best epoch
     figure.subplots_adjust(left=0.13, right=0.98, bottom=0.12, top=0.92)
     axes = figure.subplots()
-    for label, points in curves:
+    for name, points in curves:
         if points:
-            axes.plot(*zip(*points, strict=True), marker=".", label=label)
+            axes.plot(*zip(*points, strict=True), marker=".", label=name)
     for place, first in enumerate(run_starts):
-        label = "_" if place else "next run begins"  # matplotlib leaves names with _ out of the legend
-        axes.axvline(first - 0.5, color="grey", linestyle=":", linewidth=1, label=label)
+        entry = None if place else "next run begins"  # of the legend
+        axes.axvline(first - 0.5, color="grey", linestyle=":", linewidth=1, label=entry)
     best, best_loss = marked
     axes.plot(best, best_loss, "o", markersize=11, markerfacecolor="none", color="black")
     axes.annotate(
-        f"best: {best_loss:.4f}, epoch {best}",
+        f"{label}: {best_loss:.4f}, epoch {best}",
         (best, best_loss),
         xytext=(0, 14),
         textcoords="offset points",

@@ -44,7 +44,7 @@ class PlotSettings:
 def draw_plot(records: Records, settings: PlotSettings | None = None, sides: Sequence[object] = ()) -> dict[str, Any]:
     """Return what draws the loss curves of any number of training records, with a star at the best epoch of each.
 
-    An arrow marks each epoch in which the learning rate was changed, or a run began after the first.
+    An arrow marks each epoch in which the learning rate was changed, a bar the first epoch of a further run.
 
     sides: the names of models A and B. Losses that others published are drawn if they are on the text of all records.
     """
@@ -110,9 +110,9 @@ def _epochs(records: Records) -> Iterator[tuple[str, EpochRecord]]:
 
 
 def epoch_at(history: HistoryRecord, epoch: int) -> EpochRecord:
-    """Return the record of an epoch, or of the last before it, or of the first; all runs are numbered through."""
+    """Return the record of an epoch, or of the last before it, or of the first. epoch: counted over all runs."""
     epochs = join_runs(history)["epochs"]
-    return ([each for each in epochs if each["epoch"] <= epoch] or epochs[:1])[-1]
+    return epochs[min(max(epoch, 1), len(epochs)) - 1]
 
 
 def samples_at(records: Records, epoch: int) -> list[dict[str, str]]:
@@ -131,8 +131,8 @@ def sample_card(name: str, record: EpochRecord) -> dict[str, str]:
 
 
 def settings_of(records: Records) -> list[list[str]]:
-    """Return one row for each setting: its name, then its value in each of the runs."""
-    runs = [_flat(history["run"]) for _, history in records]
+    """Return one row for each setting: its name, then its value in the last run of each record."""
+    runs = [_flat(join_runs(history)["run"]) for _, history in records]
     names = list(dict.fromkeys(name for run in runs for name in run))
     return [[name, *(run.get(name, "") for run in runs)] for name in names]
 

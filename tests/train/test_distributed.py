@@ -131,8 +131,11 @@ def test_two_processes_go_on_where_two_have_stopped_to_the_losses_of_one(stopped
 
 
 @pytest.mark.slow
-def test_two_processes_that_begin_with_a_model_have_the_losses_of_one(text, tmp_path):
+def test_two_processes_that_begin_with_a_model_have_the_losses_of_one(text, alone, tmp_path):
     model = save(make_model(SETTINGS["cell"], vocab="\n a;.ctz"), tmp_path / "model")
+    record = json.loads((model / "history.json").read_text(encoding="utf-8"))
+    record["run"] = alone["run"]  # as if it had learnt from the same text
+    (model / "history.json").write_text(json.dumps(record), encoding="utf-8")
     given = {name: SETTINGS[name] for name in ("epochs", "batch_size", "seq_length", "device", "precision")}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     ended = torchrun("-m", "train", "fit", "--text", text, "--out", tmp_path / "two", "--init-from", model, *flags)
@@ -144,6 +147,7 @@ def test_two_processes_that_begin_with_a_model_have_the_losses_of_one(text, tmp_
     one = fit(load_text(str(text), known=known), tmp_path / "one", config, Report(), start=start)
     two = read_history(tmp_path / "two")
     assert two["run"]["init_from"] == one["run"]["init_from"]
+    assert two["earlier_runs"] == one["earlier_runs"] != []
     assert two["run"]["before"] == pytest.approx(one["run"]["before"], abs=SAME_LOSS)
     assert losses(two) == pytest.approx(losses(one), abs=SAME_LOSS)
 

@@ -13,7 +13,7 @@ from stopping import StopAt
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
 from charlm.model.folder import Model, read_model
-from train import init_from
+from train import init_from, trainer
 from train.checkpoint import load_checkpoint
 from train.config import START_DEFAULTS, TrainConfig
 from train.data import make_text
@@ -239,12 +239,15 @@ def test_the_record_begins_with_the_runs_that_learnt_from_the_same_text(trained,
     assert read_model(tmp_path / "third").history == third
     card = (tmp_path / "third" / "README.md").read_text(encoding="utf-8")
     count = sum(len(run["epochs"]) for run in third["earlier_runs"])
-    assert f"In the curves, its epochs follow the {count} epochs of what it went on from: `cats-gru`, `second`." in card
+    assert f"The curves begin with {count} epochs of earlier runs: `cats-gru`, `second`." in card
 
     assert "earlier_runs" not in begin(second, NEW, tmp_path / "other-text")
     assert "earlier_runs" not in begin(second, OLD, tmp_path / "other-split", split="0.8,0.2")
-    monkeypatch.setattr(init_from, "MOST_RECORDED_EPOCHS", 3)  # the two runs and the new one have more
-    assert "earlier_runs" not in begin(second, OLD, tmp_path / "too-many")
+    monkeypatch.setattr(trainer, "MOST_RECORDED_EPOCHS", 3)  # the two runs and the new one have more
+    assert "earlier_runs" not in begin(second, OLD, tmp_path / "too-many-epochs")
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer, "MOST_EARLIER_RUNS", 1)
+    assert "earlier_runs" not in begin(second, OLD, tmp_path / "too-many-runs")
 
 
 @pytest.mark.slow
@@ -253,9 +256,16 @@ def test_a_run_that_was_interrupted_still_knows_the_runs_before_it(trained, tmp_
     straight = begin(start, OLD, tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
         begin(start, OLD, tmp_path / "stopped", StopAt(epochs=1))
-    config = TrainConfig(**start.settings({"device": "cpu", "seq_length": 16, "batch_size": 4}))
-    resumed = fit(with_known(OLD, start), tmp_path / "stopped", config, Report(), resume=True, start=start)
-    assert resumed["earlier_runs"] == straight["earlier_runs"] != []
+    start.lm.history = None  # the folder that it began with may have lost its record meanwhile
+    settings = start.settings({"device": "cpu", "seq_length": 16, "batch_size": 4})
+
+    def resume(**more):
+        config = TrainConfig(**settings | more)
+        return fit(with_known(OLD, start), tmp_path / "stopped", config, Report(), resume=True, start=start)
+
+    assert resume()["earlier_runs"] == straight["earlier_runs"] != []
+    longer = resume(epochs=4)
+    assert (len(longer["epochs"]), longer["earlier_runs"]) == (4, straight["earlier_runs"])
 
 
 @pytest.mark.slow
@@ -265,6 +275,8 @@ def test_a_stranger_s_record_does_not_make_the_new_one_too_large(trained, tmp_pa
     start.lm.history |= {"earlier_runs": [{"name": "n" * 10**6, "epochs": start.lm.history["epochs"][:1]}]}
     history = begin(start, OLD, tmp_path / "out")
     assert len(history["earlier_runs"]) == 2 and read_model(tmp_path / "out").history == history
+    start.lm.history |= {"earlier_runs": history["earlier_runs"] * 30}
+    assert "earlier_runs" not in begin(start, OLD, tmp_path / "many")
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ const LEVEL = { stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray":
 const SIGNS = {
   star: { d: "M0-8 2-2.8 7.6-2.5 3.2 1 4.7 6.5 0 3.4-4.7 6.5-3.2 1-7.6-2.5-2-2.8Z", viewBox: "-9 -9 18 18" },
   arrow: { d: "M0-4-5-11H-2V-20H2V-11H5Z", viewBox: "-9 -21 18 18" }, // above the point
+  bar: { d: "M-1.5-11H1.5V11H-1.5Z", viewBox: "-12 -12 24 24" },
 };
 const MOST_EDITS = 50; // of the learning rate, of one record
 
@@ -80,14 +81,15 @@ function coloursOf(names, sides = []) {
 }
 
 /** Return the chart of some training records, a list of [name, history]: their losses, with a star at the best epoch of
-    each, and an arrow at each epoch in which its learning rate was changed or a further run of it began.
+    each, an arrow at each epoch in which its learning rate was changed, and a bar at the first epoch of a further run.
 
     sides: the names of models A and B, if there are any. published: losses that others reached on the same text, each
     {name, loss, source}.
     A chart has the axes x and y, each {title, one, log, whole}, where one names a single value; series, each
     {name, colour, dash, points}, where a point is [x, y] with y null where there is none; marks, each
-    {name, colour, at, sign}, where sign is one of SIGNS, by default a star, and only those with a name are listed; and
-    levels, each {name, label, at}. Colours are numbers. A series of a record also has its model, its curve, and the epoch of each point. */
+    {name, colour, at, sign}, where sign is one of SIGNS, by default a star, and a mark without a name is drawn but not
+    listed; and levels, each {name, label, at}. Colours are numbers. A series of a record also has its model, its curve,
+    and the epoch of each point. */
 export function lossChart(records, { unit, axis, scale, sides, published = [] }) {
   const colours = coloursOf(
     records.map(([name]) => name),
@@ -121,8 +123,8 @@ export function lossChart(records, { unit, axis, scale, sides, published = [] })
   return chart;
 }
 
-/** Return the marks of a record, each {name, at, sign}: its best epoch, the learning rates that were asked for, and where
-    a run began with the weights of the one before; only the first of these has a name, with the epochs of all.
+/** Return the marks of a record, each {name, at, sign}: its best epoch, the learning rates that were asked for, and the
+    first epochs of further runs. Only the first of these has a name, with the epochs of all.
 
     places: of its epochs. convert: a function of a loss in nats. */
 function marksOf({ epochs, best, run, run_starts: starts = [] }, places, convert) {
@@ -138,12 +140,16 @@ function marksOf({ epochs, best, run, run_starts: starts = [] }, places, convert
     at: [places[place], convert(epochs[place].train_loss)],
     sign: "arrow",
   }));
-  const further = starts.map((epoch, place) => ({
-    name: place ? "" : `next run from epoch ${starts.join(", ")}`,
+  const name =
+    starts.length > 1 ? `further runs begin at epochs ${starts.join(", ")}` : `a further run begins at epoch ${starts[0]}`;
+  const bars = starts.map((epoch, place) => ({
+    name: place ? "" : name,
     at: [places[epoch - 1], convert(epochs[epoch - 1].val_loss)],
-    sign: "arrow",
+    sign: "bar",
   }));
-  return [{ name: `best: ${figure(loss)} at epoch ${best.epoch}`, at }, ...arrows, ...further];
+  const isLost = starts.length > 0 && epochs[starts.at(-1) - 2].val_loss < best.val_loss;
+  const label = isLost ? "best of the last run" : "best";
+  return [{ name: `${label}: ${figure(loss)} at epoch ${best.epoch}`, at }, ...arrows, ...bars];
 }
 
 /** Return a number for a reader: four decimals where that is short enough. */

@@ -209,7 +209,7 @@ def test_the_epochs_of_earlier_runs_count_and_where_a_run_begins_no_step_was_too
     joined = make_joined_record((2.0, 1.8, 1.7, 1.65, 1.6, 1.58), (2.4, 1.55, 1.5), protocol="holdout")
     assert find_spike(join_runs(joined)["epochs"]) == 7
     (said,) = read_curves([("net", joined)])
-    assert said.startswith("Its curves are those of 2 runs, each of which began with the weights of the one before.")
+    assert said.startswith("Its curves show 2 runs. Each but the first began with the best weights of the run before.")
     assert "after epoch 9 of 9" in said and "jumped" not in said
     places = {place for remark in diagnosis.read_curves([("net", joined)]) for place in remark.places}
     assert Place("net", "val_loss", 7, 7) in places and Place("net", "val_loss", 9, 9) in places
@@ -220,6 +220,20 @@ def test_whether_the_loss_still_falls_or_rises_is_told_of_the_last_run_alone():
     assert "Over the last 2 epochs it changed by less than" in said
     rises = make_joined_record((1.3, 1.2, 1.1), (1.5, 1.4, 1.3))  # above what it began with, but falling
     assert "rose" not in read_curves([("net", rises)])[0]
+
+
+def test_a_last_run_that_made_the_model_worse_is_told():
+    worse = make_joined_record((2.0, 1.5), (1.7, 1.6))
+    assert (
+        "1.6000 nats per character, after epoch 4 of 4. The last run made it worse: it began with 1.5000."
+        in (read_curves([("net", worse)])[0])
+    )
+    assert "worse" not in read_curves([("net", make_joined_record((2.0, 1.5), (1.7, 1.4)))])[0]
+
+
+def test_a_model_is_not_compared_with_itself_as_another_went_on_from_it():
+    records = [("base", make_record((2.0, 1.5))), ("on", make_joined_record((2.0, 1.5), (1.6, 1.45, 1.4)))]
+    assert "on was below the best of base after epoch 4 of 5." in read_curves(records)
 
 
 def test_a_model_is_ahead_from_the_epoch_of_the_run_that_was():

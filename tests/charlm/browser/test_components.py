@@ -80,10 +80,15 @@ def test_further_runs_are_marked_where_they_begin_and_listed_once(page):
     record = make_joined_record((2.0, 1.5, 1.75), (1.6, 1.4), (1.3,))
     page.evaluate(DRAW, draw_plot([("small", record)]))
     marks = page.evaluate("curves.chart.marks.map(({ at, sign, name }) => [at, sign, name])")
-    assert marks[1:] == [[[3, 1.6], "arrow", "small, next run from epoch 3, 5"], [[5, 1.3], "arrow", ""]]
+    assert marks[1:] == [[[3, 1.6], "bar", "small, further runs begin at epochs 3, 5"], [[5, 1.3], "bar", ""]]
     assert page.locator(".curves-legend span.curves-entry").all_inner_texts() == [
         "small, best: 1.3000 at epoch 5",
-        "small, next run from epoch 3, 5",
+        "small, further runs begin at epochs 3, 5",
+    ]
+    page.evaluate(DRAW, draw_plot([("worse", make_joined_record((2.0, 1.5), (1.7, 1.6)))]))
+    assert page.locator(".curves-legend span.curves-entry").all_inner_texts() == [
+        "worse, best of the last run: 1.6000 at epoch 4",
+        "worse, a further run begins at epoch 3",
     ]
 
 

@@ -923,7 +923,9 @@ def test_fields_of_a_record_that_few_records_have_get_the_message_of_python(page
         *((("epochs", 0, "weights_sha256"), value) for value in ("zz", sha256 + "\n", 7, None)),
         *((("earlier_runs",), runs) for runs in (None, {}, [1], [{}], [{"name": 1, "epochs": earlier}])),
         *((("earlier_runs",), [{"name": "a", "epochs": each}]) for each in (None, [], [1], [*earlier, *earlier])),
-        (("earlier_runs",), [{"name": "a", "epochs": earlier}, {"name": "b", "epochs": [{}] * 4_997}]),
+        (("earlier_runs",), [{"name": "a", "epochs": earlier}] * 51),
+        (("earlier_runs",), [{"name": "é" * 201, "epochs": earlier}]),
+        (("earlier_runs",), [{"name": "a", "epochs": make_record([1.5] * 4_998, "")["epochs"]}]),
         (("earlier_runs",), [{"name": "a", "epochs": [earlier[0] | {"val_loss": "1"}]}]),
     ]
     histories = []

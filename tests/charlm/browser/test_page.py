@@ -19,18 +19,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import ROOT, Visit, check_keyboard, script_before, serious_violations, take_page, text_fragment
-from models import contents, make_model, make_record, make_sampler, save
+from models import contents, make_joined_record, make_model, make_record, make_sampler, save
 
 from charlm import CharLM
 from charlm.analysis.diagnosis import read_curves
 from charlm.analysis.published import TINYSHAKESPEARE
 from charlm.browser import export, page
 from charlm.browser.export import export as export_to
-from charlm.browser.page import PageModel, export_html, static_files
+from charlm.browser.page import PageModel, export_html, page_data, static_files
 from charlm.browser.scripts import join_modules
 from charlm.errors import HubUnavailableError, ModelFileError, RequestError
 from charlm.inference.engine import Reader
 from charlm.model.folder import Model
+from charlm.model.history import join_runs
 from charlm.model.weights import pack_weights
 from charlm.web import address
 from charlm.web.answers import write
@@ -133,6 +134,17 @@ def with_samples(name, losses):
     for epoch in record["epochs"]:
         epoch["sample"] = "".join(random.choice(list("etaoinshrdlu \n"), 500))
     return PageModel.from_model(name, Model(model.config, model.weights, record), "mit")
+
+
+def test_the_epochs_of_earlier_runs_are_in_a_page_numbered_consecutively_and_thinned_with_the_others():
+    model, record = make_model(), make_joined_record([2.0] * 200, [1.9, 1.8, 1.85])
+    record["earlier_runs"][0]["epochs"] = make_record([2.0] * 200)["epochs"]
+    for epoch in record["earlier_runs"][0]["epochs"]:
+        epoch["sample"] = f"{epoch['epoch']} {'x' * 300}"
+    told = page_data([PageModel.from_model("one", Model(model.config, model.weights, record), "mit")])["models"][0]
+    assert told["history"] == join_runs(record)
+    thin = page._thin(told["history"], 64)
+    assert [epoch["epoch"] for epoch in thin["epochs"] if epoch["sample"]] == [1, 64, 128, 192, 202, 203]
 
 
 def samples_in(content):

@@ -13,6 +13,8 @@ from PIL import Image
 from charlm.errors import ModelFileError
 from charlm.model.config import LARGEST_JSON
 from charlm.model.history import (
+    LONGEST_RUN_NAME,
+    MOST_EARLIER_RUNS,
     MOST_RECORDED_EPOCHS,
     _draw,
     draw_curves,
@@ -141,6 +143,7 @@ def test_what_a_run_need_not_have_may_be_missing():
 # Files that are wrong
 
 
+NO_RUNS = "earlier_runs must be a list of up to 50 objects with epochs and a name of up to 200 characters"
 NOT_NUMBERS = [MISSING, None, "1.5", True, [1.5], {}]
 
 
@@ -205,14 +208,17 @@ def test_a_wrong_field_is_named(path, value, message):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ((), None, "earlier_runs must be a list of objects with name and epochs"),
-        ((), {}, "earlier_runs must be a list of objects with name and epochs"),
-        ((0,), 1, "earlier_runs must be a list of objects with name and epochs"),
-        ((0, "name"), MISSING, "earlier_runs must be a list of objects with name and epochs"),
-        ((1, "name"), 5, "earlier_runs must be a list of objects with name and epochs"),
-        ((0, "epochs"), MISSING, "earlier_runs[0].epochs must be a list of 1 to 4,999 objects"),
-        ((0, "epochs"), [], "earlier_runs[0].epochs must be a list of 1 to 4,999 objects"),
-        ((1, "epochs"), [{}] * 5_000, "earlier_runs[1].epochs must be a list of 1 to 4,997 objects"),
+        ((), None, NO_RUNS),
+        ((), {}, NO_RUNS),
+        ((), [{"name": "a", "epochs": []}] * 51, NO_RUNS),
+        ((0,), 1, NO_RUNS),
+        ((0, "name"), MISSING, NO_RUNS),
+        ((1, "name"), 5, NO_RUNS),
+        ((1, "name"), "n" * 201, NO_RUNS),
+        ((0, "epochs"), MISSING, "earlier_runs[0].epochs must be a list of 1 to 5,000 objects"),
+        ((0, "epochs"), [], "earlier_runs[0].epochs must be a list of 1 to 5,000 objects"),
+        ((1, "epochs"), [{}] * 5_001, "earlier_runs[1].epochs must be a list of 1 to 5,000 objects"),
+        ((1, "epochs"), make_record([1.5] * 4_999, "")["epochs"], "its runs have 5,002 epochs together; they may have"),
         ((1, "epochs", 0, "epoch"), 3, "earlier_runs[1].epochs[0].epoch is 3; epochs are numbered 1, 2, 3 …"),
         ((0, "epochs", 1, "val_loss"), "1", "earlier_runs[0].epochs[1].val_loss is '1'; it must be a number"),
         ((0, "epochs", 1, "sample"), None, "earlier_runs[0].epochs[1].sample must be a string"),
@@ -322,6 +328,18 @@ def test_a_larger_text_than_can_be_read_is_refused():
     assert read_history(write_history(record)) == record
 
 
+@pytest.mark.slow
+def test_the_largest_record_with_the_most_earlier_runs_can_be_read():
+    longest = longest_sample(MOST_RECORDED_EPOCHS, MOST_EARLIER_RUNS)
+    record = make_record([-2.2250738585072014e-308] * 100, sample="\x01" * longest, text="\x01" * 10_000)
+    for epoch in record["epochs"]:
+        epoch |= {name: -2.2250738585072014e-308 for name, value in epoch.items() if isinstance(value, float | None)}
+    runs = [{"name": "\x01" * LONGEST_RUN_NAME, "epochs": record["epochs"][:98]}] * MOST_EARLIER_RUNS
+    record |= {"earlier_runs": runs}
+    assert earlier_epochs(record) + 100 == MOST_RECORDED_EPOCHS
+    assert longest >= 65 and read_history(write_history(record)) == record
+
+
 # Earlier runs
 
 
@@ -340,13 +358,13 @@ def test_of_an_earlier_run_nothing_is_copied_but_what_charlm_records():
     record["earlier_runs"][0] |= {"name": "n" * 1000, "added": 1}
     del record["epochs"][0]["unseen_loss"]
     first, second = runs_until_best(record, "model")
-    assert (set(first), len(first["name"]), second["name"]) == ({"name", "epochs"}, 70, "model")
+    assert (set(first), len(first["name"]), second["name"]) == ({"name", "epochs"}, 200, "model")
     clean = make_joined_record((2.0, 1.5), (1.4,))
     assert first["epochs"] == clean["earlier_runs"][0]["epochs"]
     assert second["epochs"] == [{n: value for n, value in clean["epochs"][0].items() if n != "unseen_loss"}]
 
 
-def test_joined_runs_are_numbered_through():
+def test_the_epochs_of_joined_runs_are_numbered_consecutively():
     record = make_joined_record((2.0, 1.5, 1.75), (1.6, 1.4), (1.35, 1.3, 1.4), lr_edits=[{"epoch": 2, "lr": 0.1}])
     before = copy.deepcopy(record)
     joined = join_runs(record)
@@ -373,6 +391,8 @@ def test_a_run_that_began_with_random_weights_is_joined_to_nothing():
         ({"lr": 0.5, "seed": 3}, True),
         ({"text": "a copy"}, True),  # with the same SHA-256
         ({"text_sha256": "b" * 64}, False),
+        ({"lowercase": True}, False),
+        ({"min_count": 5}, False),
         ({"protocol": "windows"}, False),
         ({"split": {"train_chars": 800, "val_chars": 200}}, False),
     ],

@@ -13,7 +13,7 @@ from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
 from charlm.model.card import model_card
 from charlm.model.folder import is_model_file, read_epoch, read_model
-from charlm.model.history import read_history
+from charlm.model.history import read_history, runs_until_best
 from charlm.model.kept import is_kept
 
 TEXT = "a bad cab"
@@ -55,6 +55,16 @@ def test_the_record_of_a_model_at_an_epoch_ends_there_and_it_can_be_saved(folder
     saved = read_model(tmp_path / "first")
     assert all(np.array_equal(array, kept[1][name]) for name, array in saved.weights.items())
     assert saved.history["best"] == {"epoch": 1, "val_loss": 2.0}
+
+
+def test_a_model_at_an_epoch_still_has_its_earlier_runs_when_it_is_saved(folder, tmp_path):
+    keep_epochs(folder, 1)
+    path = folder / "history.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["earlier_runs"] = runs_until_best(make_record((3.0, 2.5)), "before")
+    path.write_text(json.dumps(record), encoding="utf-8")
+    CharLM.from_pretrained(folder, epoch=1).save_pretrained(tmp_path / "first")
+    assert read_model(tmp_path / "first").history["earlier_runs"] == record["earlier_runs"]
 
 
 @pytest.mark.parametrize("kept", [(), (1, 3)])
