@@ -92,7 +92,7 @@ def copy_repository(folder):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
-    for name in ("my-text.txt", "tinyshakespeare.txt", "names.txt", "lua.c.txt", "warpeace.txt"):
+    for name in ("my-text.txt", "another-text.txt", "tinyshakespeare.txt", "names.txt", "lua.c.txt", "warpeace.txt"):
         (folder / name).write_text(TEXT, encoding="utf-8")
     (folder / "hongloumeng.txt").write_text("宝玉笑道：“好．”黛玉道：“来了，你去．”\n" * 200, encoding="utf-8")
 

@@ -23,9 +23,9 @@ MEASURING_SHARE = 0.03  # of the time: then larger sizes are no longer tried
 ENDING_SHARE = 0.08
 MOST_MEASURED = 24  # epochs
 # To end an epoch: seconds, and what validating a character takes of what training with one does.
-ENDING_SECONDS, VALIDATING = 0.5, 0.6
+ENDING_SECONDS, VALIDATION_COST = 0.5, 0.6
 
-CHOSEN = ("epochs", "num_layers", "hidden_size", "embedding_size", *asdict(LONG["lstm"]))  # settings
+PLANNED_SETTINGS = ("epochs", "num_layers", "hidden_size", "embedding_size", *asdict(LONG["lstm"]))  # settings
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Budget:
 
     def keep(self, config: TrainConfig, run: dict[str, Any]) -> TrainConfig:
         """Return the settings with what was chosen for a run that is resumed. run: of its history.json."""
-        return replace(config, **{name: run[name] for name in CHOSEN if name not in self.given and name in run})
+        return replace(
+            config, **{name: run[name] for name in PLANNED_SETTINGS if name not in self.given and name in run}
+        )
 
 
 def check_protocol(config: TrainConfig) -> None:
@@ -74,7 +76,7 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
     seconds = step_seconds(resolved, protocol)
 
     # 3) the steps for which there is time, in epochs between which the model is measured
-    ending = ENDING_SECONDS + VALIDATING * val_chars * seconds / _step_chars(resolved)
+    ending = ENDING_SECONDS + VALIDATION_COST * val_chars * seconds / _step_chars(resolved)
     epochs = min(max(int(ENDING_SHARE * limit.seconds / ending), 1), MOST_MEASURED)
     limit.ending_seconds = ending
     left = limit.seconds - limit.spent() - (epochs + LAST_ENDING) * ending

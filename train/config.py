@@ -11,7 +11,7 @@ from charlm.device import DEVICES, pick_device
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
 
-from .recipes import LONG, TrainingRecipe, recipe_for_text
+from .recipes import LARGE_BATCHES, TrainingRecipe, recipe_for_text
 from .split import DEFAULT_SPLIT, check_split, parse_split
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ class TrainConfig:
         None,
         low=1,
         high=65_536,
-        help="sequences read in parallel (default 64, fewer for a short text, a small model or few epochs)",
+        help="sequences read in parallel (default 32, fewer for a short text; 64 for windows and with --init-from)",
     )
     seq_length: int | None = setting(
         None,
         low=1,
         high=65_536,
-        help="characters that gradients flow back through (default 128, 64 with few sequences, or a window's length)",
+        help="characters that gradients flow back through (default 64; 128 with --init-from; a window's length)",
     )
     lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate")
     warm_up: float = setting(0.0, low=0, high=1, help="share of the steps in which the learning rate rises to it")
@@ -129,8 +129,8 @@ class TrainConfig:
 
         processes: how many train together; the batch size that is chosen can be divided evenly among them.
         adapts: whether what is left open follows the number of epochs, the text and the model; False for a run that
-            begins with a model, whose defaults are others. Windows always have the recipe of long runs: an experiment
-            is repeated as it was.
+            begins with a model, whose defaults are others. Windows always have the recipe of long runs, in larger
+            batches: an experiment is repeated as it was.
         written_chars: that teachers write, from which the model learns as from the text.
         Raises RequestError if the text is too short for the settings, or this machine lacks the device.
         """
@@ -140,7 +140,7 @@ class TrainConfig:
         from .precision import pick_precision
         from .protocols import Holdout
 
-        recipe = LONG[self.cell]
+        recipe = LARGE_BATCHES[self.cell]
         if adapts and isinstance(protocol, Holdout):
             recipe = self._recipe_of_epochs(protocol, written_chars)
         seq_length = protocol.seq_length(self.seq_length, recipe.seq_length)

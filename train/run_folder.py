@@ -171,10 +171,10 @@ def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
             raise nothing_to_resume(out)
         return None
     if not resume:
-        further = ", or train it further with --resume and a higher --epochs" if HISTORY_FILE in present else ""
+        further = ", or train it further with --resume and a higher --epochs, unless it was given --minutes"
         raise RequestError(
             f"{out} already holds {', '.join(present)}, which is not overwritten; choose another --out, "
-            f"such as {free_name(out)}{further}"
+            f"such as {free_name(out)}{further if HISTORY_FILE in present else ''}"
         )
     try:
         model = read_model(out)

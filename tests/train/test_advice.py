@@ -12,7 +12,7 @@ from train.advice import (
     explain_rare,
     explain_untrained,
 )
-from train.recipes import SUITABLE, suitable_hidden_size
+from train.recipes import LARGEST_HIDDEN_SIZES, suitable_hidden_size
 
 LARGE = ModelConfig("lstm", "".join(map(chr, range(32, 92))), 512, 512, 2, 0.4)
 RUN = {
@@ -60,7 +60,7 @@ def test_there_is_no_advice_where_none_is_needed(run, model):
 def test_a_longer_text_never_suits_a_smaller_model():
     sizes = [suitable_hidden_size(chars) or 512 for chars in range(0, 300_000, 100)]
     assert sizes == sorted(sizes)
-    assert sorted(SUITABLE) == list(SUITABLE)
+    assert sorted(LARGEST_HIDDEN_SIZES) == list(LARGEST_HIDDEN_SIZES)
 
 
 # CPU seconds of runs of 24 epochs, as docs/log.md has them

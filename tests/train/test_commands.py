@@ -551,7 +551,7 @@ def test_without_out_and_cell_an_lstm_goes_to_a_folder_named_after_both(train, i
         2,
         f"error: {folder} already holds config.json, model.safetensors, history.json, loss.png, README.md, "
         f"which is not overwritten; choose another --out, such as {folder}-2, "
-        "or train it further with --resume and a higher --epochs\n",
+        "or train it further with --resume and a higher --epochs, unless it was given --minutes\n",
     )
     assert contents(in_folder) == before
 

@@ -82,26 +82,26 @@ def test_what_is_said_is_kept():
 @pytest.mark.parametrize(
     ("train_chars", "streams"),
     [
-        (1_000_000, 64),
-        (128 * (64 * 32 + 1), 64),  # just enough for 64 streams of 32 sequences
-        (128 * (64 * 32 + 1) - 1, 63),
-        (128 * (32 + 1), 1),
-        (256, 1),
+        (1_000_000, 32),
+        (64 * (32 * 32 + 1), 32),  # just enough for 32 streams of 32 sequences
+        (64 * (32 * 32 + 1) - 1, 31),
+        (64 * (32 + 1), 1),
+        (128, 1),
     ],
 )
 def test_a_short_text_is_read_in_fewer_streams_so_that_an_epoch_has_steps_to_learn_in(train_chars, streams):
     chosen = TrainConfig("rnn", device="cpu", epochs=5_000).resolve(holdout(train_chars))
-    assert (chosen.batch_size, chosen.seq_length) == (streams, 128)
+    assert (chosen.batch_size, chosen.seq_length) == (streams, 64)
 
 
 @pytest.mark.parametrize(
     ("train_chars", "processes", "streams"),
     [
-        (128 * (21 * 32 + 1), 2, 20),  # one process would read 21
-        (128 * (43 * 32 + 1), 2, 42),
-        (1_000_000, 3, 63),
+        (64 * (21 * 32 + 1), 2, 20),  # one process would read 21
+        (64 * (29 * 32 + 1), 2, 28),
+        (1_000_000, 3, 30),
         (1_000_000, 96, 96),
-        (128 * (32 + 1), 2, 2),  # not 1: each process needs a stream
+        (64 * (32 + 1), 2, 2),  # not 1: each process needs a stream
     ],
 )
 def test_the_streams_chosen_can_be_divided_evenly_among_the_processes(train_chars, processes, streams):

@@ -6,10 +6,10 @@ import pytest
 from charlm.model.cells import CELLS
 from train.config import TrainConfig
 from train.recipes import (
-    FEW,
-    LARGE,
-    LONG_TEXT,
-    MANY,
+    FEW_PASSES,
+    MANY_PASSES,
+    REFERENCE_CHARS,
+    REFERENCE_PARAMETERS,
     SIZES,
     choose_size,
     most_chars,
@@ -23,8 +23,8 @@ from train.recipes import (
 @pytest.mark.parametrize("epochs", [14, 24, 25, 5_000])
 def test_many_epochs_have_the_recipe_of_the_cell_to_the_last_bit(cell, epochs):
     chosen, recipe = training_recipe(cell, epochs), CELLS[cell].recipe
-    assert dataclasses.asdict(chosen) == dataclasses.asdict(recipe) | {"batch_size": 64, "seq_length": 128}
-    assert TrainConfig(cell).epochs >= MANY
+    assert dataclasses.asdict(chosen) == dataclasses.asdict(recipe) | {"batch_size": 32, "seq_length": 64}
+    assert TrainConfig(cell).epochs >= MANY_PASSES
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -32,15 +32,15 @@ def test_fewer_epochs_have_a_higher_rate_less_dropout_and_less_decay(cell):
     chosen = [training_recipe(cell, epochs) for epochs in range(1, 25)]
     for fewer, more in pairwise(chosen):
         assert fewer.lr >= more.lr
-        for name in ("dropout", "embedding_dropout", "weight_decay", "batch_size", "seq_length"):
+        for name in ("dropout", "embedding_dropout", "weight_decay"):
             assert getattr(fewer, name) <= getattr(more, name)
-    assert chosen[0] == chosen[int(FEW) - 1] != chosen[int(FEW)]
+    assert chosen[0] == chosen[int(FEW_PASSES) - 1] != chosen[int(FEW_PASSES)]
     assert chosen[0].lr > 1.4 * chosen[-1].lr and chosen[0].dropout < chosen[-1].dropout / 2
 
 
 def test_half_way_between_few_and_many_in_the_logarithm_stands_the_mean():
     # sqrt(3 × 12) = 6 epochs: dropout (0.05 + 0.4) / 2, rate sqrt(0.01 × 0.003) = 0.00548
-    chosen = training_recipe("lstm", (FEW * MANY) ** 0.5)
+    chosen = training_recipe("lstm", (FEW_PASSES * MANY_PASSES) ** 0.5)
     assert (chosen.dropout, chosen.embedding_dropout, chosen.lr) == (0.225, 0.15, 0.0055)
 
 
@@ -104,4 +104,6 @@ def test_a_text_is_read_as_often_as_the_document_says(hidden_size, chars, passes
 def test_passes_over_a_million_characters_by_2x512_units_have_the_recipe_of_as_many_epochs():
     for passes in (1, 5, 8, 28):
         for cell in CELLS:
-            assert recipe_for_text(cell, LARGE, passes * LONG_TEXT, LONG_TEXT) == training_recipe(cell, passes)
+            assert recipe_for_text(
+                cell, REFERENCE_PARAMETERS, passes * REFERENCE_CHARS, REFERENCE_CHARS
+            ) == training_recipe(cell, passes)
