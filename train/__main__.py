@@ -26,7 +26,7 @@ from charlm.model_name import check_folder, is_repo_id
 from .config import GROUPS, MODEL, PROTOCOL_NAMES, PUBLISHING, START_DEFAULTS, TEXT, TRAINING, TrainConfig, value_type
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
 from .report import JsonReport, Report
-from .split import DEFAULT_SPLIT
+from .split import DEFAULT_SPLIT, normal_split, recorded_split
 from .tracking import TRACKERS, tracked
 
 if TYPE_CHECKING:
@@ -248,6 +248,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from .data import load_text
     from .protocols import evaluate
 
+    split = normal_split(args.split)
     text = load_text(*args.text, folding=parse_folding(args), say=lambda message: print(message, file=sys.stderr))
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)
     run = lm.history["run"] if lm.history else {}
@@ -256,14 +257,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
     elif (recorded := describe_reading(run)) != describe_reading(
         {
             "protocol": args.protocol,
-            "split": {"shares": args.split},
+            "split": {"shares": split},
             "lowercase": args.lowercase,
             "min_count": args.min_count,
         }
     ):
         how = f"with {recorded}" if recorded else "without these options"
         print(f"note: the model's own record was measured {how}, so its losses differ from these", file=sys.stderr)
-    losses, unknown_chars = evaluate(lm, text, args.protocol, args.split, args.halves, args.dynamic)
+    losses, unknown_chars = evaluate(lm, text, args.protocol, split, args.halves, args.dynamic)
     if unknown_chars:
         print(f"note: {unknown_chars:,} characters that the model does not know were left out", file=sys.stderr)
     if args.json:
@@ -342,7 +343,7 @@ def describe_reading(run: dict[str, Any]) -> str:
     run: as in history.json.
     """
     protocol, least = run.get("protocol", "holdout"), run.get("min_count", 1)
-    shares = run.get("split", {}).get("shares", DEFAULT_SPLIT)
+    shares = recorded_split(run)
     measured = "" if protocol == "holdout" else f"--protocol {protocol}"
     split = "" if shares == DEFAULT_SPLIT else f"--split {shares}"
     lowercase = "--lowercase" if run.get("lowercase") else ""

@@ -12,7 +12,7 @@ from charlm.errors import RequestError
 from charlm.model.cells import CELLS
 
 from .recipes import LARGE_BATCHES, TrainingRecipe, recipe_for_text
-from .split import DEFAULT_SPLIT, check_split, parse_split
+from .split import DEFAULT_SPLIT, check_split, normal_split
 
 if TYPE_CHECKING:
     from charlm.model.config import ModelConfig
@@ -42,12 +42,12 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: Iterable[str] | None = None,
-    check: Callable[[str], Any] | None = None,
+    check: Callable[[str], str] | None = None,
     group: str = TRAINING,
 ) -> Any:
     """Declare a field of TrainConfig, the help text of its flag and its group there.
 
-    A number has bounds, a string choices, or a `check` that raises RequestError for a wrong one.
+    A number has bounds, a string choices, or a `check` that returns it in its normal form, or raises RequestError.
     """
     rules = {"help": help, "low": low, "high": high, "choices": choices, "check": check, "group": group}
     return field(default=default, metadata=rules)
@@ -65,7 +65,7 @@ class TrainConfig:
     split: str = setting(
         DEFAULT_SPLIT,
         help="shares that train and validate, in the order of the text; a third one is read once, as a test at the end",
-        check=parse_split,
+        check=normal_split,
         group=TEXT,
     )
     epochs: int = setting(
@@ -115,7 +115,7 @@ class TrainConfig:
             elif value is None and spec.default is None:
                 continue
             elif rules["check"] is not None:
-                rules["check"](value)
+                object.__setattr__(self, spec.name, rules["check"](value))
             else:
                 check = check_number if value_type(spec) is float else check_whole
                 # a plain float or int instead of, say, a numpy number: history.json records it

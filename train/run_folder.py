@@ -17,7 +17,7 @@ from charlm.model.kept import EPOCHS_FOLDER
 from charlm.nearest import nearest_path
 
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
-from .split import DEFAULT_SPLIT
+from .split import recorded_split
 
 # What may differ in a resumed run: where it runs and what its text is called, not what it computes.
 MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions"}
@@ -212,7 +212,7 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
     Raises RequestError if the begun run has another text or setting, more epochs, or neither a checkpoint nor all of
     its epochs.
     """
-    is_longer, before = _is_longer(begun, run), FORMER_SETTINGS | begun.run
+    is_longer, before = _is_longer(begun, run), _as_recorded_now(begun.run)
     if begun.run.get("init_from") != run.get("init_from"):
         raise RequestError(
             f"{out} holds a run that began with {_describe_start(begun.run)}, not with {_describe_start(run)}; "
@@ -252,6 +252,14 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
     return run | noted | ({"extensions": extensions} if extensions else {})
 
 
+def _as_recorded_now(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run of a former version as this one would record it: with every setting, and the shares of its split."""
+    split = run.get("split")
+    if isinstance(split, dict) and "shares" in split:
+        run = run | {"split": split | {"shares": recorded_split(run)}}
+    return FORMER_SETTINGS | run
+
+
 def _describe_start(run: dict[str, Any]) -> str:
     """Return what the weights of a run began as, for a message."""
     start = run.get("init_from")
@@ -266,7 +274,7 @@ def _describe_setting(name: str, run: dict[str, Any]) -> str:
     if value is True:
         return f"with {option}"
     if isinstance(value, dict):  # split
-        return f"with {option} {value.get('shares', DEFAULT_SPLIT)}"
+        return f"with {option} {recorded_split(run)}"
     return f"with {option} {value}"
 
 

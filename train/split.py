@@ -3,7 +3,9 @@
 from decimal import Decimal
 from fractions import Fraction
 from itertools import accumulate, count, pairwise
+from typing import Any
 
+from charlm.checks import check_string
 from charlm.errors import RequestError
 
 Shares = tuple[Fraction, ...]  # of the part that trains, of that which validates and, if there are three, of the test
@@ -20,6 +22,34 @@ def parse_split(split: str) -> Shares:
 
     Raises RequestError unless they are two or three numbers of at least SMALLEST_SHARE that add up to 1.
     """
+    return tuple(map(Fraction, _parse_decimals(split)))
+
+
+def normal_split(split: str) -> str:
+    """Return the shares in the form in which they are recorded and compared: `0.9,0.1` for `.90, 1e-1`.
+
+    Raises RequestError as `parse_split` does.
+    """
+    # not Decimal.normalize, which rounds to 28 digits; each share is below 1, so there is a decimal point
+    return ",".join(f"{share:f}".rstrip("0") for share in _parse_decimals(split))
+
+
+def recorded_split(run: dict[str, Any]) -> str:
+    """Return the shares by which a run split its text, in their normal form. run: as in history.json.
+
+    Records of former versions have them as the user wrote them. What is no split is returned as it stands there.
+    """
+    split = run.get("split")
+    shares = split.get("shares", DEFAULT_SPLIT) if isinstance(split, dict) else DEFAULT_SPLIT
+    try:
+        return normal_split(shares)
+    except RequestError:
+        return str(shares)
+
+
+def _parse_decimals(split: str) -> list[Decimal]:
+    """Return the shares as they are written, checked as `parse_split` says."""
+    split = check_string("split", split)
     example = "give the shares that train, validate and, as a third, test, for example 0.9,0.1 or 0.8,0.1,0.1"
     try:
         decimals = [Decimal(part.strip()) for part in split.split(",")]
@@ -29,18 +59,18 @@ def parse_split(split: str) -> Shares:
         raise RequestError(f"split is {split!r}; {example}")
     if min(decimals) < SMALLEST_SHARE:
         raise RequestError(f"split is {split!r}; each share must be at least {SMALLEST_SHARE}")
-    shares = tuple(map(Fraction, decimals))
+    shares = list(map(Fraction, decimals))  # exact, unlike a sum of Decimals, which has 28 digits
     if (total := sum(shares)) != 1:
         scaled = ",".join(f"{float(share / total):.6g}" for share in shares)
         raise RequestError(
             f"split is {split!r}, which adds up to {float(total):g}; shares add up to 1, for example {scaled}"
         )
-    return shares
+    return decimals
 
 
 def check_split(protocol: str, split: str) -> None:
     """Raise RequestError if a protocol does not split a text so."""
-    if protocol != "holdout" and parse_split(split) != parse_split(DEFAULT_SPLIT):
+    if protocol != "holdout" and parse_split(split) != DEFAULT_SHARES:
         raise RequestError(
             f"the protocol {protocol} has a split of its own; leave --split {split} out, or the protocol"
         )

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shlex
@@ -219,6 +220,20 @@ def test_texts_in_a_folder_and_behind_it_are_split_in_three_and_measured_again(t
         "note: the model's own record was measured with --split 0.6,0.2,0.2, so its losses differ from these\n"
     )
     assert json.loads(otherwise.stdout).keys() == {"val_loss", "val_loss_reset256"}
+
+
+@pytest.mark.parametrize("recorded", [None, "0.9,0.1", "0.90, .1"])
+def test_evaluate_takes_a_split_that_is_written_otherwise_for_the_recorded_one(train, tmp_path, text, recorded):
+    content = KOREAN.decode("utf-8-sig").replace("\r", "")
+    model = make_model("rnn", vocab="".join(sorted(set(content))))
+    model.history["run"] |= {"text_sha256": hashlib.sha256(content.encode()).hexdigest()}
+    model.history["run"]["split"] |= {"shares": recorded} if recorded else {}
+    save(model, tmp_path / "model")
+    measured = train("evaluate", tmp_path / "model", "--text", text, "--split", "0.9, 1e-1", "--json")
+    assert (measured.returncode, measured.stderr) == (0, "")
+    assert measured.stdout == train("evaluate", tmp_path / "model", "--text", text, "--json").stdout
+    noted = train("evaluate", tmp_path / "model", "--text", text, "--split", "0.80,0.20", "--json").stderr
+    assert noted == "note: the model's own record was measured without these options, so its losses differ from these\n"
 
 
 @pytest.mark.slow

@@ -140,6 +140,7 @@ def test_windows_say_how_long_they_are():
     {
         "cell": ["LSTM", "", None, 3],
         "protocol": ["kfold", None],
+        "split": [0.9, None, "0.9", "0.8,0.1"],
         "epochs": [0, -1, 1.5, None, True, 5_001],
         "hidden_size": [0, "8", 16_385],
         "num_layers": [0, 65],
@@ -166,6 +167,11 @@ def test_whole_numbers_may_come_as_floats_or_from_numpy_and_are_recorded_as_json
     config = TrainConfig("rnn", epochs=2.0, batch_size=np.int64(4), lr=1, dropout=np.float32(0.5), seed=np.int32(7))
     plain = TrainConfig("rnn", epochs=2, batch_size=4, lr=1.0, dropout=0.5, seed=7)
     assert json.dumps(dataclasses.asdict(config)) == json.dumps(dataclasses.asdict(plain))
+
+
+def test_equal_splits_make_equal_settings():
+    assert TrainConfig(split="0.80, .1,1e-1") == TrainConfig(split="0.8,0.1,0.1")
+    assert TrainConfig(split="0.90,0.10") == TrainConfig()
 
 
 def test_the_protocols_of_the_command_line_are_those_that_there_are():

@@ -13,12 +13,13 @@ from models import contents, make_model, save
 
 from charlm.errors import RequestError, TrainingError
 from charlm.model.folder import LEFTOVER_PREFIX
+from train.checkpoint import Checkpoint
 from train.config import TrainConfig
 from train.data import Text, load_text
 from train.encode import Folding, encode_text
 from train.loop import fit
 from train.report import Report
-from train.run_folder import FolderLock, find_begun_run, free_name
+from train.run_folder import BegunRun, FolderLock, continue_run, find_begun_run, free_name
 from train.trainer import Trainer
 
 TEXT = Text("cats", encode_text("the cat sat on the mat; the dog sat on the log.\n" * 40))
@@ -152,3 +153,19 @@ def test_a_run_of_a_folded_text_is_not_resumed_with_another_folding(tmp_path):
     fit(folded, tmp_path / "out", CONFIG, Report())
     with pytest.raises(RequestError, match="holds a run with --lowercase, not without --lowercase; resume with"):
         fit(plain, tmp_path / "out", replace(CONFIG, epochs=2), Report(), resume=True)
+
+
+def begun_run(**record):
+    """A run that was interrupted, with this in its record."""
+    return BegunRun({"epochs": 2, "warm_up": 0.0} | record, Checkpoint({}, {"epoch": 2, "step": 0}))
+
+
+def test_a_run_whose_record_has_its_split_written_otherwise_goes_on(tmp_path):
+    parts = {"train_chars": 80, "val_chars": 10, "test_chars": 10}
+    begun = begun_run(split=parts | {"shares": "0.80, .1,0.10"})
+    asked = begun.run | {"split": parts | {"shares": "0.8,0.1,0.1"}}
+    assert continue_run(begun, asked, tmp_path) == asked
+    with pytest.raises(
+        RequestError, match=r"holds a run with --split 0\.8,0\.1,0\.1, not with --split 0\.9,0\.1; resume"
+    ):
+        continue_run(begun, asked | {"split": {"train_chars": 90, "val_chars": 10}}, tmp_path)

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 from models import laws
 
 from charlm.errors import RequestError
-from train.split import DEFAULT_SHARES, DEFAULT_SPLIT, check_split, cut_parts, parse_split
+from train.split import (
+    DEFAULT_SHARES,
+    DEFAULT_SPLIT,
+    check_split,
+    cut_parts,
+    normal_split,
+    parse_split,
+    recorded_split,
+)
 
 
 def refused(split):
@@ -26,6 +34,42 @@ def refused(split):
 )
 def test_shares_are_read_exactly(split, shares):
     assert parse_split(split) == shares
+
+
+@pytest.mark.parametrize(
+    ("split", "normal"),
+    [
+        ("0.9,0.1", "0.9,0.1"),
+        ("0.90,0.10", "0.9,0.1"),
+        (" .8, 1e-1,+0.100", "0.8,0.1,0.1"),
+        ("0.998,1e-3,0.0010", "0.998,0.001,0.001"),
+        ("0.500,0.5", "0.5,0.5"),
+        (f"0.{'3' * 40},0.{'6' * 39}70", f"0.{'3' * 40},0.{'6' * 39}7"),  # more digits than Decimal calculates with
+    ],
+)
+def test_equal_shares_have_one_normal_form_however_they_are_written(split, normal):
+    assert normal_split(split) == normal == normal_split(normal)
+    assert parse_split(normal) == parse_split(split)
+
+
+@pytest.mark.parametrize(
+    ("run", "shares"),
+    [
+        ({"split": {"train_chars": 80, "val_chars": 10, "test_chars": 10, "shares": "0.80,.10,0.1"}}, "0.8,0.1,0.1"),
+        ({"split": {"train_chars": 90, "val_chars": 10}}, "0.9,0.1"),
+        ({}, "0.9,0.1"),
+        ({"split": {"shares": "halves"}}, "halves"),
+        ({"split": {"shares": 7}}, "7"),
+    ],
+    ids=str,
+)
+def test_the_shares_of_a_record_are_compared_in_their_normal_form_too(run, shares):
+    assert recorded_split(run) == shares
+
+
+@pytest.mark.parametrize("split", [0.9, None, ["0.9", "0.1"]], ids=str)
+def test_a_split_that_is_no_string_is_refused(split):
+    assert refused(split) == f"split is {split!r}; it must be a string"
 
 
 @pytest.mark.parametrize(
