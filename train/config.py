@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm.checks import check_number, check_whole
 from charlm.device import DEVICES, pick_device
-from charlm.errors import RequestError
+from charlm.errors import ModelFileError, RequestError
 from charlm.model.cells import CELLS
 
 from .recipes import LARGE_BATCHES, TrainingRecipe, recipe_for_text
@@ -181,12 +181,20 @@ class TrainConfig:
         return model.parameters - layers + layers * CELLS["lstm"].gates // model.kind.gates
 
     def model(self, vocab: "Vocab") -> "ModelConfig":
-        """Return the model of this run, whose text has these symbols; without dropout if that is not chosen yet."""
-        from charlm.model.config import ModelConfig  # needs numpy, and `--help` does not
+        """Return the model of this run, whose text has these symbols; without dropout if that is not chosen yet.
 
-        return ModelConfig(
-            self.cell, vocab.symbols, self.embedding_size, self.hidden_size, self.num_layers, self.dropout or 0.0
-        )
+        Raises RequestError if it is larger than charlm allows.
+        """
+        from charlm.model.config import MOST_SYMBOLS, ModelConfig  # needs numpy, and `--help` does not
+
+        try:
+            return ModelConfig(
+                self.cell, vocab.symbols, self.embedding_size, self.hidden_size, self.num_layers, self.dropout or 0.0
+            )
+        except ModelFileError as error:  # each setting is in its bounds: there are too many symbols or parameters
+            sizes = "lower --hidden-size, --num-layers or --embedding-size"
+            way_out = "give a higher --min-count" if len(vocab) > MOST_SYMBOLS else sizes
+            raise RequestError(f"the model would be too large: {error}; {way_out}") from None
 
 
 def suitable_batch_size(wanted: int, max_batch_size: int, processes: int = 1) -> int:

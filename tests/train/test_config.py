@@ -7,6 +7,7 @@ import pytest
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
 from charlm.model.history import MOST_RECORDED_EPOCHS
+from charlm.vocab import Vocab
 from train.config import MOST_EPOCHS, PROTOCOL_NAMES, TrainConfig
 from train.data import make_text
 from train.encode import encode_text
@@ -48,6 +49,24 @@ def test_an_lstm_of_the_same_size_has_so_many_parameters(cell, layers):
     sizes = {"num_layers": layers, "hidden_size": 12, "embedding_size": 5}
     vocab = holdout(1000).vocab
     assert TrainConfig(cell, **sizes).lstm_parameters(vocab) == TrainConfig("lstm", **sizes).model(vocab).parameters
+
+
+def test_too_large_a_model_is_refused_with_the_flags_that_make_it_smaller():
+    layer = 4 * 16_384 * (16_384 + 16_384) + 2 * 4 * 16_384  # weights for input and state, and two biases
+    parameters = 8 * layer + 2 * 16_384 + (2 * 16_384 + 2)  # and the embedding and the head of two symbols
+    config = TrainConfig("lstm", hidden_size=16_384, num_layers=8, embedding_size=16_384, device="cpu")
+    with pytest.raises(RequestError) as refused:
+        config.resolve(holdout(1000))
+    assert str(refused.value) == (
+        f"the model would be too large: this describes {parameters:,} parameters; charlm stops at 1,000,000,000; "
+        "lower --hidden-size, --num-layers or --embedding-size"
+    )
+
+
+def test_more_symbols_than_a_model_can_have_are_refused_with_the_flag_that_leaves_rare_ones_out():
+    symbols = "".join(map(chr, range(0x10000, 0x10000 + 200_001)))
+    with pytest.raises(RequestError, match="vocab has 200,001 symbols; charlm stops at 200,000; give a higher --min-c"):
+        TrainConfig("rnn", hidden_size=1, embedding_size=1).model(Vocab(symbols))
 
 
 def test_what_teachers_write_counts_as_text():
