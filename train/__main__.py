@@ -104,7 +104,7 @@ def run_fit(args: argparse.Namespace) -> None:
     given = {spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)}
     given = {name: value for name, value in given.items() if value is not None}
     config = TrainConfig(**given)  # refuses a wrong setting before a model is loaded
-    check_minutes(args, launch.world_size)
+    minutes = check_minutes(args, launch.world_size)
     folding = parse_folding(args)
     if args.also_text and args.init_from is None:
         raise RequestError("--also-text measures what the model of --init-from forgets; give both, or leave both out")
@@ -117,23 +117,27 @@ def run_fit(args: argparse.Namespace) -> None:
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
     load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
-    from .budget import Budget
+    from .budget import Budget, check_protocol
     from .control import ControlFile
     from .data import load_text
     from .init_from import load_start_model
     from .loop import fit
+    from .protocols import check_in_order
     from .run_folder import NothingToResumeError, begun_revision
     from .schedule import TimeLimit
     from .teachers import DEFAULT_WEIGHT, load_teachers
 
+    if minutes is not None:
+        check_protocol(config)
+    check_in_order(config.protocol, {"--teacher": bool(args.teacher)})
     report = JsonReport() if args.json_lines and is_main_process() else Report()
     start = load_start_model(args.init_from) if args.init_from is not None else None
     weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
     teachers = load_teachers(args.teacher, weight, args.teachers_write or 0) if args.teacher else None
     config = config if start is None else TrainConfig(**start.settings(given))
     budget = None
-    if args.minutes is not None:
-        budget = Budget(args.minutes, TimeLimit(60 * args.minutes, begun), frozenset(given))
+    if minutes is not None:
+        budget = Budget(minutes, TimeLimit(60 * minutes, begun), frozenset(given))
     out = args.out or default_folder(args.text, config.cell)
     if start is not None and args.resume:
         start = start.at(begun_revision(out))  # the repository may have changed since
@@ -170,11 +174,14 @@ def run_fit(args: argparse.Namespace) -> None:
         print(push_folder(out, args.push_to_hub))
 
 
-def check_minutes(args: argparse.Namespace, processes: int) -> None:
-    """Raise RequestError for --minutes out of bounds, with what contradicts it, or in several processes."""
+def check_minutes(args: argparse.Namespace, processes: int) -> float | None:
+    """Return the time for the run; None if --minutes is not given.
+
+    Raises RequestError for one out of bounds, with an option that contradicts it, or in several processes.
+    """
     if args.minutes is None:
-        return
-    args.minutes = check_number("minutes", args.minutes, *MINUTES)
+        return None
+    minutes = check_number("minutes", args.minutes, *MINUTES)
     if args.epochs is not None:
         raise RequestError("--minutes chooses the number of epochs: give --minutes or --epochs, not both")
     if args.init_from is not None:
@@ -185,6 +192,7 @@ def check_minutes(args: argparse.Namespace, processes: int) -> None:
         raise RequestError(
             f"--minutes measures the speed of one process, and torchrun has started {processes}: give --epochs"
         )
+    return minutes
 
 
 def describe_end(out: Path, history: "HistoryRecord") -> str:
@@ -246,8 +254,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from charlm.model.history import bits_per_char
 
     from .data import load_text
-    from .protocols import evaluate
+    from .protocols import check_in_order, evaluate
 
+    check_in_order(args.protocol, {"--halves": args.halves, "--dynamic": args.dynamic})
     split = normal_split(args.split)
     text = load_text(*args.text, folding=parse_folding(args), say=lambda message: print(message, file=sys.stderr))
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from charlm.model.config import ModelConfig
     from charlm.vocab import Vocab
 
-    from .protocols import Holdout, Protocol
+    from .protocols import Protocol
 
 PROTOCOL_NAMES = ("holdout", "windows")  # of train.protocols.PROTOCOLS, which needs torch
 MOST_EPOCHS = 5_000  # charlm.model.history.MOST_RECORDED_EPOCHS, which needs numpy
@@ -138,10 +138,9 @@ class TrainConfig:
         import torch
 
         from .precision import pick_precision
-        from .protocols import Holdout
 
         recipe = LARGE_BATCHES[self.cell]
-        if adapts and isinstance(protocol, Holdout):
+        if adapts and protocol.is_in_order:
             recipe = self._recipe_of_epochs(protocol, written_chars)
         seq_length = protocol.seq_length(self.seq_length, recipe.seq_length)
         max_batch_size = protocol.max_batch_size(seq_length)
@@ -165,7 +164,7 @@ class TrainConfig:
             | {"precision": pick_precision(self.precision, device, self.hidden_size)},
         )
 
-    def _recipe_of_epochs(self, protocol: "Holdout", written_chars: int) -> TrainingRecipe:
+    def _recipe_of_epochs(self, protocol: "Protocol", written_chars: int) -> TrainingRecipe:
         # Holdout.seq_length refuses a text of which nothing trains, and says what is needed
         chars = max(protocol.split["train_chars"], 1) + written_chars
         return self.recipe(protocol.vocab, self.epochs * chars, chars)

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,8 +35,10 @@ class Protocol(ABC):
     split: the sizes of the parts, for history.json.
     untrained: the symbols that occur only outside the part that trains, with their counts.
     release: gives back the memory that reading a mapped text takes.
+    is_in_order: whether each part is one stretch of the text, read from its beginning to its end.
     """
 
+    is_in_order: ClassVar[bool]
     vocab: Vocab
     split: dict[str, int]
     untrained: dict[str, int]
@@ -75,28 +78,14 @@ class Protocol(ABC):
         """Measure the further losses of the best epoch's model."""
         return {}
 
-    def half_losses(self, lm: CharLM) -> dict[str, float]:
-        """Measure val_loss on each half of the text that validates: settings chosen by the first leave the second new.
-
-        Raises RequestError if the text cannot be halved.
-        """
-        raise RequestError("only a text that the protocol holdout splits has halves that validate: leave --halves out")
-
-    def dynamic_losses(self, lm: CharLM, text: Text, halves: bool) -> dict[str, float]:
-        """Measure val_loss of a copy of the model that learns from what it has read, as train/dynamic.py describes.
-
-        text: the one that this protocol splits. halves: also measure it on each half of the text that validates.
-
-        Raises RequestError if the model knows no symbols at the end of the text that trains.
-        """
-        raise RequestError("--dynamic needs a text that is read in its order, as by the protocol holdout: leave it out")
-
 
 class Holdout(Protocol):
     """The first nine tenths train and the rest validates, without overlap; the state is carried through each part.
 
     Other shares may be given, and a third part, which is read once, at the end.
     """
+
+    is_in_order = True
 
     def __init__(self, text: Text, vocab: Vocab | None = None, shares: Shares = DEFAULT_SHARES) -> None:
         """vocab: of the model to measure, by default of the text. shares: that train, validate and, if three, test.
@@ -165,7 +154,10 @@ class Holdout(Protocol):
         return losses
 
     def half_losses(self, lm: CharLM) -> dict[str, float]:
-        """See Protocol.half_losses."""
+        """Measure val_loss on each half of the text that validates: settings chosen by the first leave the second new.
+
+        Raises RequestError if that text is too short.
+        """
         if len(self._val) < 4:
             raise RequestError(
                 f"{len(self._val)} characters validate; --halves needs 4: give a longer text or leave it out"
@@ -174,7 +166,12 @@ class Holdout(Protocol):
         return {"val_loss_first_half": first, "val_loss_second_half": second}
 
     def dynamic_losses(self, lm: CharLM, text: Text, halves: bool) -> dict[str, float]:
-        """See Protocol.dynamic_losses."""
+        """Measure val_loss of a copy of the model that learns from what it has read, as train/dynamic.py describes.
+
+        text: the one that this protocol splits. halves: also measure it on each half of the text that validates.
+
+        Raises RequestError if the model knows no symbols at the end of the text that trains.
+        """
         end = self.split["train_chars"]
         trained, _ = ids_in_vocab(text, slice(max(0, end - SCALE_SYMBOLS), end), self.vocab)
         if len(trained) < 2:
@@ -196,6 +193,8 @@ class OverlappingWindows(Protocol):
     Almost every character of a validation window is in training windows too, so the validation loss leaks. The text
     after WINDOWS_TEXT is unseen: the loss there, with the state carried, shows what was learnt.
     """
+
+    is_in_order = False
 
     def __init__(self, text: Text, vocab: Vocab | None = None) -> None:
         """vocab: of the model to measure, by default of the windows. Raises RequestError if the text is too short."""
@@ -256,7 +255,19 @@ class OverlappingWindows(Protocol):
         return {"val_loss": val, "unseen_loss": unseen}
 
 
-PROTOCOLS: dict[str, Callable[..., Holdout | OverlappingWindows]] = {"holdout": Holdout, "windows": OverlappingWindows}
+PROTOCOLS: dict[str, type[Holdout] | type[OverlappingWindows]] = {"holdout": Holdout, "windows": OverlappingWindows}
+
+
+def check_in_order(protocol: str, options: dict[str, bool]) -> None:
+    """Raise RequestError if an option is given that a protocol refuses because it does not read the text in its order.
+
+    options: the names of such options, and whether each is given.
+    """
+    for option, is_given in options.items():
+        if is_given and not PROTOCOLS[protocol].is_in_order:
+            raise RequestError(
+                f"{option} needs a text that is read in its order, as by the protocol holdout: leave it out"
+            )
 
 
 def split_text(text: Text, protocol: str, split: str, vocab: Vocab | None = None) -> Holdout | OverlappingWindows:
@@ -298,15 +309,17 @@ def evaluate(
     halves: also measure each half of the text that validates. dynamic: also let the model learn from what it has read.
 
     Return its losses in nats per character, and the number of characters that were left out because they are not in
-    the model's vocabulary. Raises RequestError if too few are left, ModelFileError if a loss is NaN or infinite.
+    the model's vocabulary. Raises RequestError if too few are left, or the protocol has no such losses;
+    ModelFileError if a loss is NaN or infinite.
     """
+    check_in_order(protocol, {"--halves": halves, "--dynamic": dynamic})
     parts = split_text(text, protocol, split, lm.vocab)
     with flushed_denormals():
         losses = parts.epoch_losses(lm) | parts.best_losses(lm)
-        if halves:
-            losses |= parts.half_losses(lm)
-        if dynamic:
-            losses |= parts.dynamic_losses(lm, text, halves)
+        if halves or dynamic:
+            assert isinstance(parts, Holdout)  # the one that reads in order
+            losses |= parts.half_losses(lm) if halves else {}
+            losses |= parts.dynamic_losses(lm, text, halves) if dynamic else {}
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
         raise ModelFileError(

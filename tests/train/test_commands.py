@@ -143,6 +143,30 @@ def test_a_wrong_request_ends_with_one_line_that_tells_what_to_do(train, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["evaluate", "./none", "--halves"],
+            "--halves needs a text that is read in its order, as by the protocol holdout: leave it out",
+        ),
+        (
+            ["evaluate", "./none", "--dynamic"],
+            "--dynamic needs a text that is read in its order, as by the protocol holdout: leave it out",
+        ),
+        (
+            ["fit", "--teacher", "./none"],
+            "--teacher needs a text that is read in its order, as by the protocol holdout: leave it out",
+        ),
+        (["fit", "--minutes", "3"], "--minutes is for the protocol holdout; with windows, give --epochs"),
+    ],
+    ids=str,
+)
+def test_what_windows_cannot_have_is_refused_before_a_text_or_a_model_is_read(train, in_folder, arguments, message):
+    ended = train(*arguments, "--protocol", "windows", "--text", "none.txt")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"error: {message}\n")
+
+
 def test_a_folder_that_holds_another_model_is_refused_and_not_touched(train, tmp_path, text):
     out = save(make_model(), tmp_path / "out")
     before = contents(out)

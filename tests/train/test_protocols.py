@@ -149,8 +149,6 @@ def test_a_text_without_halves_is_refused(both):
     lm, _ = both
     with pytest.raises(RequestError, match="3 characters validate; --halves needs 4"):
         evaluate(lm, as_text(random_content(1000)), "holdout", "0.997,0.003", halves=True)
-    with pytest.raises(RequestError, match="leave --halves out"):
-        evaluate(lm, as_text(random_content(1000)), "windows", halves=True)
 
 
 def test_characters_of_the_test_part_that_the_model_does_not_know_are_counted_too():
@@ -290,6 +288,16 @@ def test_tinyshakespeare_has_the_windows_and_the_unseen_characters_that_the_cont
 def test_windows_cannot_be_split_otherwise():
     with pytest.raises(RequestError, match="the protocol windows has a split of its own; leave --split 0.5,0.5 out"):
         split_text(as_text(random_content(50)), "windows", "0.5,0.5")
+
+
+@pytest.mark.parametrize("option", ["halves", "dynamic"])
+def test_what_windows_have_no_loss_for_is_refused_before_anything_is_measured(monkeypatch, option):
+    monkeypatch.setattr(OverlappingWindows, "epoch_losses", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(RequestError) as refused:
+        evaluate(make_lm(), as_text(random_content(50)), "windows", **{option: True})
+    assert str(refused.value) == (
+        f"--{option} needs a text that is read in its order, as by the protocol holdout: leave it out"
+    )
 
 
 # Known symbols
