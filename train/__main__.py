@@ -144,11 +144,11 @@ def run_fit(args: argparse.Namespace) -> None:
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
     known = "" if start is None else start.lm.vocab.symbols
-    read = functools.partial(load_text, workspace=workspace, folding=folding, say=report.say)
+    read = functools.partial(load_text, workspace=workspace, folding=folding, known=known, say=report.say)
     tracker = args.report_to if is_main_process() else None
     with tracked(report, tracker, out, resumes=args.resume) as watched:
         text = read(*args.text, known=known)
-        also_text = read(*args.also_text) if args.also_text else None
+        also_text = read(*args.also_text, known=text.encoded.symbols) if args.also_text else None
         try:
             history = fit(
                 text,
@@ -258,8 +258,10 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
     check_in_order(args.protocol, {"--halves": args.halves, "--dynamic": args.dynamic})
     split = normal_split(args.split)
-    text = load_text(*args.text, folding=parse_folding(args), say=lambda message: print(message, file=sys.stderr))
-    lm = CharLM.from_pretrained(args.model, epoch=args.epoch)
+    folding = parse_folding(args)
+    lm = CharLM.from_pretrained(args.model, epoch=args.epoch)  # before the text, which may be long
+    known = lm.vocab.symbols  # the rare ones among them were kept in the training, too
+    text = load_text(*args.text, folding=folding, known=known, say=lambda message: print(message, file=sys.stderr))
     run = lm.history["run"] if lm.history else {}
     if run.get("text_sha256") not in (None, text.encoded.sha256):
         print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)

@@ -35,7 +35,8 @@ class Text:
 
     sources: the `texts` of history.json, an entry for each that was put together; empty for a single file.
     folding: which symbols were replaced.
-    known: symbols that are in the vocabulary because the model that a training begins with has them.
+    known: symbols that are in the vocabulary, however rare, because a model has them: the one that is measured, or that
+        a training begins with.
     """
 
     name: str

@@ -13,6 +13,7 @@ import pytest
 from browser import ROOT
 from forked_programs import Program
 from models import contents, make_model, save
+from reference import load_plain, mean_loss
 
 from charlm import cli
 from charlm.errors import RequestError
@@ -277,6 +278,42 @@ def test_small_letters_and_few_symbols_are_trained_on_and_measured_again(train, 
     assert "note: the model's own record was measured with --lowercase --min-count 3, so" in noted
     refused = train("fit", "--text", path, "--out", tmp_path / "other", "--min-count", "0")
     assert (refused.returncode, refused.stderr) == (2, "error: min_count is 0; it must be from 1 to 1,000,000,000\n")
+
+
+@pytest.mark.slow
+def test_rare_symbols_that_the_first_model_knows_are_read_alike_in_training_and_measuring(train, in_folder):
+    line = "the cat sat on the mat; the dog sat on the log.\n"
+    vocab = "".join(sorted({*line, *"ΩZ"}))
+    save(make_model("rnn", vocab=vocab, history=False), in_folder / "model")
+    # each part that validates has rare symbols: some that the model knows, and in the text one that it does not
+    text, also = line * 25 + "Ω cat Ж mat Ω\n" + line, line * 25 + "Z Ω mat Ω Z\n" + line
+    (in_folder / "text.txt").write_text(text, encoding="utf-8")
+    (in_folder / "also.txt").write_text(also, encoding="utf-8")
+    small = ["--epochs", "1", "--seq-length", "16", "--device", "cpu", "--min-count", "3"]
+    trained = train(
+        "fit", "--text", "text.txt", "--init-from", "./model", "--also-text", "also.txt", "--out", "out", *small
+    )
+    assert trained.returncode == 0, trained.stderr
+    best = read_model(in_folder / "out").history["best"]
+
+    def plain_loss(content):
+        plain, symbols = load_plain(in_folder / "out")
+        return mean_loss(plain, [symbols.index(symbol) for symbol in content[int(0.9 * len(content)) :]])
+
+    folded = text.replace("Ж", "\ufffd")
+    assert set(read_model(in_folder / "out").config.vocab) == {*vocab, "\ufffd"}
+    assert best["val_loss"] == pytest.approx(plain_loss(folded), abs=1e-5)
+    assert best["also_text_loss"] == pytest.approx(plain_loss(also), abs=1e-5)
+    measured = train("evaluate", "./out", "--text", "text.txt", "--min-count", "3", "--json")
+    assert json.loads(measured.stdout)["val_loss"] == pytest.approx(best["val_loss"], abs=1e-5)
+    assert measured.stderr == ""
+
+
+def test_a_wrong_name_of_a_model_is_told_before_a_text_is_read(train, in_folder):
+    save(make_model(), in_folder / "runs" / "spring-gru")
+    ended = train("evaluate", "spring-gru", "--text", "none.txt")
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert "did you mean runs/spring-gru?" in ended.stderr
 
 
 @pytest.mark.slow
