@@ -132,15 +132,15 @@ def run_fit(args: argparse.Namespace) -> None:
     check_in_order(config.protocol, {"--teacher": bool(args.teacher)})
     report = JsonReport() if args.json_lines and is_main_process() else Report()
     start = load_start_model(args.init_from) if args.init_from is not None else None
+    out = args.out or default_folder(args.text, config.cell if start is None else start.lm.config.cell)
+    if start is not None and args.resume:
+        start = start.at(begun_revision(out))  # the repository may have changed since, and with it the settings
+    config = config if start is None else TrainConfig(**start.settings(given))
     weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
     teachers = load_teachers(args.teacher, weight, args.teachers_write or 0) if args.teacher else None
-    config = config if start is None else TrainConfig(**start.settings(given))
     budget = None
     if minutes is not None:
         budget = Budget(minutes, TimeLimit(60 * minutes, begun), frozenset(given))
-    out = args.out or default_folder(args.text, config.cell)
-    if start is not None and args.resume:
-        start = start.at(begun_revision(out))  # the repository may have changed since
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
     known = "" if start is None else start.lm.vocab.symbols
