@@ -32,7 +32,9 @@ from .tracking import TRACKERS, tracked
 if TYPE_CHECKING:
     from charlm.model.history import HistoryRecord
 
+    from .data import Text
     from .encode import Folding
+    from .init_from import StartModel
 
 EXAMPLES = (
     ("train a model on a text of yours; it goes to runs/my-text-lstm", "fit --text my-text.txt"),
@@ -96,16 +98,69 @@ def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
     begun = time.monotonic()
-    launch = read_launch()  # refuses what would only be noticed after the text is read
-    if args.control is not None and launch.world_size > 1:
-        raise RequestError(
-            f"--control is for a training in one process, and torchrun has started {launch.world_size}: leave it out"
+
+    # 1) refuse what is wrong or contradicts itself before a model or a text is read
+    launch = read_launch()
+    names = [spec.name for spec in dataclasses.fields(TrainConfig)]
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    config = TrainConfig(**given)
+    check_options(args, launch.world_size)
+    minutes, folding = check_minutes(args, launch.world_size), parse_folding(args)
+    load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
+    from .budget import Budget, check_protocol
+    from .control import ControlFile
+    from .loop import fit
+    from .protocols import check_in_order
+    from .schedule import TimeLimit
+    from .teachers import DEFAULT_WEIGHT, load_teachers
+
+    check_in_order(config.protocol, {"--teacher": bool(args.teacher)})
+    budget = None
+    if minutes is not None:
+        check_protocol(config)
+        budget = Budget(minutes, TimeLimit(60 * minutes, begun), frozenset(given))
+
+    # 2) load the models, read the text and train
+    report = JsonReport() if args.json_lines and is_main_process() else Report()
+    start, config, out = choose_start(args, given, config, launch.world_size)
+    weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
+    teachers = load_teachers(args.teacher, weight, args.teachers_write or 0) if args.teacher else None
+    tracker = args.report_to if is_main_process() else None
+    with tracked(report, tracker, out, resumes=args.resume) as watched:
+        text, also_text = read_texts(args, folding, out, "" if start is None else start.lm.vocab.symbols, report.say)
+        history = fit(
+            text,
+            out,
+            config,
+            watched,
+            resume=args.resume,
+            start=start,
+            also_text=also_text,
+            keep_epochs=args.keep_epochs,
+            teachers=teachers,
+            control=None if args.control is None else ControlFile(args.control),
+            budget=budget,
         )
-    given = {spec.name: getattr(args, spec.name) for spec in dataclasses.fields(TrainConfig)}
-    given = {name: value for name, value in given.items() if value is not None}
-    config = TrainConfig(**given)  # refuses a wrong setting before a model is loaded
-    minutes = check_minutes(args, launch.world_size)
-    folding = parse_folding(args)
+
+    # 3) tell what there is now, and publish it
+    report.say(describe_end(out, history))
+    if not args.json_lines:
+        report.say(next_steps(out, text.beginning(), is_published=args.push_to_hub is not None))
+    if args.push_to_hub is not None and is_main_process():
+        from charlm.publishing import push_folder
+
+        print(push_folder(out, args.push_to_hub))
+
+
+def check_options(args: argparse.Namespace, processes: int) -> None:
+    """Raise RequestError for an option of `fit` without the one that it belongs to, or that several processes refuse.
+
+    And what `check_can_push` raises, if the model is to be published.
+    """
+    if args.control is not None and processes > 1:
+        raise RequestError(
+            f"--control is for a training in one process, and torchrun has started {processes}: leave it out"
+        )
     if args.also_text and args.init_from is None:
         raise RequestError("--also-text measures what the model of --init-from forgets; give both, or leave both out")
     if args.teacher_weight is not None and not args.teacher:
@@ -116,62 +171,49 @@ def run_fit(args: argparse.Namespace) -> None:
         from charlm.publishing import check_can_push
 
         check_can_push(args.push_to_hub)  # a missing token should not come to light after hours of training
-    load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
-    from .budget import Budget, check_protocol
-    from .control import ControlFile
-    from .data import load_text
-    from .init_from import load_start_model
-    from .loop import fit
-    from .protocols import check_in_order
-    from .run_folder import NothingToResumeError, begun_revision
-    from .schedule import TimeLimit
-    from .teachers import DEFAULT_WEIGHT, load_teachers
 
-    if minutes is not None:
-        check_protocol(config)
-    check_in_order(config.protocol, {"--teacher": bool(args.teacher)})
-    report = JsonReport() if args.json_lines and is_main_process() else Report()
+
+def choose_start(
+    args: argparse.Namespace, given: dict[str, Any], config: TrainConfig, processes: int
+) -> tuple["StartModel | None", TrainConfig, Path]:
+    """Return the model that a training begins with, if there is one, the settings for it, and the folder of the run.
+
+    given: the settings that the user gave. config: these, for a training that begins with random weights.
+
+    Raises RequestError if a setting contradicts the model, or the folder holds another model or nothing to resume.
+    """
+    from .init_from import load_start_model
+    from .run_folder import NothingToResumeError, begun_revision, check_folder
+
     start = load_start_model(args.init_from) if args.init_from is not None else None
     out = args.out or default_folder(args.text, config.cell if start is None else start.lm.config.cell)
-    if start is not None and args.resume:
+    if processes == 1:  # of several, `fit` lets the main one look: the folder may be on its machine alone
+        try:
+            check_folder(out, args.resume)
+        except NothingToResumeError as error:
+            raise RequestError(f"{error}: {command_to_begin(args)}") from None
+    if start is None:
+        return None, config, out
+    if args.resume:
         start = start.at(begun_revision(out))  # the repository may have changed since, and with it the settings
-    config = config if start is None else TrainConfig(**start.settings(given))
-    weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
-    teachers = load_teachers(args.teacher, weight, args.teachers_write or 0) if args.teacher else None
-    budget = None
-    if minutes is not None:
-        budget = Budget(minutes, TimeLimit(60 * minutes, begun), frozenset(given))
+    return start, TrainConfig(**start.settings(given)), out
+
+
+def read_texts(
+    args: argparse.Namespace, folding: "Folding", out: Path, known: str, say: Callable[[str], None]
+) -> tuple["Text", "Text | None"]:
+    """Return the text to train on, and that of --also-text.
+
+    out: the folder of the run. known: the symbols of the model to begin with. say: takes lines for the user.
+    """
+    from .data import load_text
+
     # the ids of a large text go to the disk of --out: into that folder, or the nearest of its parents that exists
     workspace = next(folder for folder in (out, *out.absolute().parents) if os.path.isdir(folder))
-    known = "" if start is None else start.lm.vocab.symbols
-    read = functools.partial(load_text, workspace=workspace, folding=folding, known=known, say=report.say)
-    tracker = args.report_to if is_main_process() else None
-    with tracked(report, tracker, out, resumes=args.resume) as watched:
-        text = read(*args.text, known=known)
-        also_text = read(*args.also_text, known=text.encoded.symbols) if args.also_text else None
-        try:
-            history = fit(
-                text,
-                out,
-                config,
-                watched,
-                resume=args.resume,
-                start=start,
-                also_text=also_text,
-                keep_epochs=args.keep_epochs,
-                teachers=teachers,
-                control=None if args.control is None else ControlFile(args.control),
-                budget=budget,
-            )
-        except NothingToResumeError as error:
-            raise RequestError(f"{error}{command_to_begin(args)}") from None
-    report.say(describe_end(out, history))
-    if not args.json_lines:
-        report.say(next_steps(out, text.beginning(), is_published=args.push_to_hub is not None))
-    if args.push_to_hub is not None and is_main_process():
-        from charlm.publishing import push_folder
-
-        print(push_folder(out, args.push_to_hub))
+    read = functools.partial(load_text, workspace=workspace, folding=folding, say=say)
+    text = read(*args.text, known=known)
+    also_text = read(*args.also_text, known=text.encoded.symbols) if args.also_text else None
+    return text, also_text
 
 
 def check_minutes(args: argparse.Namespace, processes: int) -> float | None:
@@ -215,11 +257,9 @@ def default_folder(texts: Sequence[str], cell: str) -> Path:
 
 
 def command_to_begin(args: argparse.Namespace) -> str:
-    """Return the end of the message that there is nothing to resume: this command line without --resume."""
-    if read_launch().world_size > 1:  # torchrun's own arguments are not known here
-        return ""
+    """Return this command line without --resume, for a message."""
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--res")]  # argparse takes --res, too
-    return f": {args.prog} {shlex.join(arguments)}"
+    return f"{args.prog} {shlex.join(arguments)}"
 
 
 def next_steps(out: Path, prompt: str, is_published: bool) -> str:

@@ -152,30 +152,47 @@ class BegunRun:
         return {"epoch": len(self.history["epochs"]) + 1, "step": 0, **planned, "weights_of_epoch": best}
 
 
-def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
-    """Return the run to resume in `out`, or None to begin anew.
+def check_folder(out: Path, resume: bool) -> None:
+    """Raise RequestError if `fit` would refuse a folder, as far as that shows before a file there is read.
 
-    Raises RequestError if a new run would overwrite what is there, or nothing there can be resumed.
+    Nothing is made, and the folder is free again afterwards.
     """
-    checkpoint = load_checkpoint(out)
-    present = [name for name in MODEL_FILES if (out / name).exists()]
-    if checkpoint is not None:
-        if not resume:
-            raise RequestError(
-                f"{out} holds an unfinished run; continue it with --resume or choose another --out, "
-                f"such as {free_name(out)}"
-            )
-        return BegunRun(checkpoint.values["run"], checkpoint)
-    if not present:
-        if resume:
-            raise nothing_to_resume(out)
-        return None
-    if not resume:
+    if not resume and not os.path.lexists(out):
+        return
+    with FolderLock() as lock:
+        lock.acquire(out, resume)
+        _check_content(out, resume)
+
+
+def _check_content(out: Path, resume: bool) -> None:
+    """Raise RequestError if a new run would overwrite what is in `out`, or there is nothing to resume."""
+    present = [name for name in MODEL_FILES if os.path.exists(out / name)]
+    has_checkpoint = os.path.exists(out / CHECKPOINT_FILE)
+    if resume and not present and not has_checkpoint:
+        raise nothing_to_resume(out)
+    if has_checkpoint and not resume:
+        raise RequestError(
+            f"{out} holds an unfinished run; continue it with --resume or choose another --out, "
+            f"such as {free_name(out)}"
+        )
+    if present and not resume:
         further = ", or train it further with --resume and a higher --epochs, unless it was given --minutes"
         raise RequestError(
             f"{out} already holds {', '.join(present)}, which is not overwritten; choose another --out, "
             f"such as {free_name(out)}{further if HISTORY_FILE in present else ''}"
         )
+
+
+def find_begun_run(out: Path, resume: bool) -> BegunRun | None:
+    """Return the run to resume in `out`, or None to begin anew.
+
+    Raises RequestError if a new run would overwrite what is there, or nothing there can be resumed.
+    """
+    _check_content(out, resume)
+    if not resume:
+        return None
+    if (checkpoint := load_checkpoint(out)) is not None:
+        return BegunRun(checkpoint.values["run"], checkpoint)
     try:
         model = read_model(out)
     except ModelFileError as error:

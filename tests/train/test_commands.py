@@ -20,6 +20,7 @@ from charlm.errors import RequestError
 from charlm.model.folder import read_model
 from train.__main__ import default_folder, main, next_steps, parse, run_evaluate, run_fit, run_push
 from train.config import GROUPS
+from train.run_folder import FolderLock
 
 SMALL = ["--epochs", "2", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
 KOREAN = b"\xef\xbb\xbf" + "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r\n".encode() * 40
@@ -175,6 +176,43 @@ def test_a_folder_that_holds_another_model_is_refused_and_not_touched(train, tmp
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert "already holds config.json" in ended.stderr
     assert contents(out) == before
+
+
+def test_a_folder_that_is_not_free_is_refused_before_a_text_is_read(train, in_folder):
+    asked = ["fit", "--cell", "rnn", "--text", "none.txt", "--out"]
+    save(make_model(), in_folder / "model")
+    (in_folder / "begun").mkdir()
+    (in_folder / "begun" / "checkpoint.safetensors").write_bytes(b"anything")
+    (in_folder / "other").mkdir()
+    before = contents(in_folder)
+    for arguments, message in [
+        (["model"], "model already holds config.json, "),
+        (
+            ["begun"],
+            "begun holds an unfinished run; continue it with --resume or choose another --out, such as begun-2",
+        ),
+        (["other", "--resume"], "nothing to resume: other is empty; begin without --resume: "),
+        (["봄.txt"], "봄.txt is a file; give a folder as --out"),
+        (["begun", "--resume"], "cannot read the text none.txt"),  # that may be resumed
+        (["new"], "cannot read the text none.txt"),
+    ]:
+        ended = train(*asked, *arguments)
+        assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+        assert message in ended.stderr
+    if sys.platform != "win32":  # which has no flock
+        with FolderLock() as lock:
+            lock.acquire(in_folder / "other")
+            assert "another training is running in other; wait until" in train(*asked, "other").stderr
+    assert contents(in_folder) == before and not (in_folder / "new").exists()
+
+
+def test_of_several_processes_none_looks_into_its_own_folder_before_the_text_is_read(train, in_folder, monkeypatch):
+    save(make_model(), in_folder / "model")
+    launch = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    ended = train("fit", "--cell", "rnn", "--text", "none.txt", "--out", "model")
+    assert "cannot read the text none.txt" in ended.stderr
 
 
 @pytest.mark.slow
