@@ -26,6 +26,7 @@ DERIVED = ("text_chars", "vocab_size", "parameters")  # from the text and the se
 # The value of a setting for runs that were begun before it existed.
 FORMER_SETTINGS = {"warm_up": 0.0}
 MOST_LISTED = 5  # names of a folder in a message
+SHOWN_SHA256 = 8  # hex digits of a text's SHA-256 in a message
 
 
 class NothingToResumeError(RequestError):
@@ -284,14 +285,19 @@ def _describe_start(run: dict[str, Any]) -> str:
 
 
 def _describe_setting(name: str, run: dict[str, Any]) -> str:
-    """Return how a setting of a run is given, for a message: `with --lr 0.01`, or `without --lowercase`."""
+    """Return how a setting of a run is given, for a message: `with --lr 0.01`, or `without --lowercase`.
+
+    Of a text its name is given, and the beginning of its SHA-256, since two texts may have the same name.
+    """
     value, option = run.get(name), f"--{name.replace('_', '-')}"
     if value is None or value is False:
         return f"without {option}"
     if value is True:
         return f"with {option}"
-    if isinstance(value, dict):  # split
+    if name == "split":
         return f"with {option} {recorded_split(run)}"
+    if isinstance(value, dict):  # also_text
+        return f"with {option} {value.get('name')} (SHA-256 {str(value.get('text_sha256'))[:SHOWN_SHA256]}…)"
     return f"with {option} {value}"
 
 

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -169,3 +170,20 @@ def test_a_run_whose_record_has_its_split_written_otherwise_goes_on(tmp_path):
         RequestError, match=r"holds a run with --split 0\.8,0\.1,0\.1, not with --split 0\.9,0\.1; resume"
     ):
         continue_run(begun, asked | {"split": {"train_chars": 90, "val_chars": 10}}, tmp_path)
+
+
+def test_another_text_to_measure_is_named_with_its_sha256(tmp_path):
+    old, new = ({"name": "old", "text_sha256": hashlib.sha256(text).hexdigest()} for text in (b"abc", b""))
+    begun = begun_run(also_text=old)
+    for asked, given in [
+        (begun.run | {"also_text": new}, "with --also-text old (SHA-256 e3b0c442…)"),  # that of no bytes
+        ({name: value for name, value in begun.run.items() if name != "also_text"}, "without --also-text"),
+    ]:
+        with pytest.raises(RequestError) as refused:
+            continue_run(begun, asked, tmp_path)
+        assert str(refused.value) == (
+            # the digits of "abc" are the first example of FIPS 180-4
+            f"{tmp_path} holds a run with --also-text old (SHA-256 ba7816bf…), not {given}; resume with the settings "
+            "that it was started with (--epochs may grow), or choose another --out"
+        )
+    assert continue_run(begun, begun.run | {"also_text": dict(old)}, tmp_path) == begun.run
