@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -231,21 +232,12 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
     its epochs.
     """
     is_longer, before = _is_longer(begun, run), _as_recorded_now(begun.run)
-    if begun.run.get("init_from") != run.get("init_from"):
-        raise RequestError(
-            f"{out} holds a run that began with {_describe_start(begun.run)}, not with {_describe_start(run)}; "
-            "resume with the --init-from that it was started with, or choose another --out"
-        )
-    if begun.run.get("teachers") != run.get("teachers"):
-        raise RequestError(
-            f"{out} holds a run taught by {_describe_teachers(begun.run)}, not by {_describe_teachers(run)}; "
-            "resume with each --teacher that it was started with, or choose another --out"
-        )
-    if begun.run.get("minutes") != run.get("minutes"):
-        raise RequestError(
-            f"{out} holds a run {_describe_minutes(begun.run)}, not {_describe_minutes(run)}; resume with the options "
-            "that it was started with, or choose another --out"
-        )
+    for name, verb, describe, again in BEGUN_WITH:
+        if begun.run.get(name) != run.get(name):
+            raise RequestError(
+                f"{out} holds a run {verb}{describe(begun.run)}, not {describe(run)}; resume with {again} that it was "
+                "started with, or choose another --out"
+            )
     if begun.run.get("text_sha256") != run.get("text_sha256"):
         raise RequestError(
             f"{out} holds a run with another text, called {begun.run.get('text')}; resume with the text that it was "
@@ -279,9 +271,9 @@ def _as_recorded_now(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe_start(run: dict[str, Any]) -> str:
-    """Return what the weights of a run began as, for a message."""
+    """Return what a run began with, for a message: `with random weights`."""
     start = run.get("init_from")
-    return _describe_model(start) if isinstance(start, dict) else "random weights"
+    return f"with {_describe_model(start) if isinstance(start, dict) else 'random weights'}"
 
 
 def _describe_setting(name: str, run: dict[str, Any]) -> str:
@@ -307,14 +299,23 @@ def _describe_minutes(run: dict[str, Any]) -> str:
 
 
 def _describe_teachers(run: dict[str, Any]) -> str:
-    """Return the teachers of a run, for a message."""
+    """Return the teachers of a run, for a message: `by no model`."""
     teachers = run.get("teachers")
     models = [each for each in teachers if isinstance(each, dict)] if isinstance(teachers, list) else []
-    return " and ".join(map(_describe_model, models)) or "no model"
+    return f"by {' and '.join(map(_describe_model, models)) or 'no model'}"
 
 
 def _describe_model(record: dict[str, Any]) -> str:
     return f"{record.get('name')} ({record.get('revision') or record.get('weights_sha256')})"
+
+
+# What a resumed run must have in common with the begun one, besides its text and its settings; for the message, the
+# verb before its description, and what has to be given again.
+BEGUN_WITH: tuple[tuple[str, str, Callable[[dict[str, Any]], str], str], ...] = (
+    ("init_from", "that began ", _describe_start, "the --init-from"),
+    ("teachers", "taught ", _describe_teachers, "each --teacher"),
+    ("minutes", "", _describe_minutes, "the options"),
+)
 
 
 def _is_longer(begun: BegunRun, run: dict[str, Any]) -> bool:

@@ -187,3 +187,33 @@ def test_another_text_to_measure_is_named_with_its_sha256(tmp_path):
             "that it was started with (--epochs may grow), or choose another --out"
         )
     assert continue_run(begun, begun.run | {"also_text": dict(old)}, tmp_path) == begun.run
+
+
+@pytest.mark.parametrize(
+    ("begun_with", "asked", "refused", "again"),
+    [
+        (
+            {"init_from": {"name": "ada/poems", "revision": "c0ffee", "weights_sha256": "ba78"}},
+            {},
+            "that began with ada/poems (c0ffee), not with random weights",
+            "the --init-from",
+        ),
+        (
+            {},
+            {"teachers": [{"name": name, "revision": None, "weights_sha256": "ba78"} for name in ("big", "bigger")]},
+            "taught by no model, not by big (ba78) and bigger (ba78)",
+            "each --teacher",
+        ),
+        ({"minutes": 3.0}, {"minutes": 0.5}, "with --minutes 3, not with --minutes 0.5", "the options"),
+        ({"minutes": 3.0}, {}, "with --minutes 3, not without --minutes", "the options"),
+    ],
+    ids=str,
+)
+def test_a_run_goes_on_with_what_it_was_begun_with_alone(tmp_path, begun_with, asked, refused, again):
+    with pytest.raises(RequestError) as caught:
+        continue_run(begun_run(**begun_with), begun_run(**asked).run, tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds a run {refused}; resume with {again} that it was started with, or choose another --out"
+    )
+    run = begun_run(**begun_with).run
+    assert continue_run(begun_run(**begun_with), run, tmp_path) == run
