@@ -149,7 +149,10 @@ def join_runs(history: HistoryRecord) -> JoinedHistory:
 def measured_by(run: dict[str, Any]) -> tuple[str, ...]:
     """Return what two runs must have in common for their losses to be compared: text, protocol, split."""
     text = run.get("text_sha256", run.get("text")), run.get("lowercase"), run.get("min_count")
-    return str(text), str(run.get("protocol")), str(run.get("split"))
+    split = run.get("split")
+    if isinstance(split, dict):  # shares that are written otherwise may give the same parts
+        split = sorted((name, size) for name, size in split.items() if name != "shares")
+    return str(text), str(run.get("protocol")), str(split)
 
 
 def lost_in_last_run(history: JoinedHistory) -> float | None:

@@ -395,6 +395,7 @@ def test_a_run_that_began_with_random_weights_is_joined_to_nothing():
         ({"min_count": 5}, False),
         ({"protocol": "windows"}, False),
         ({"split": {"train_chars": 800, "val_chars": 200}}, False),
+        ({"split": {"val_chars": 100, "train_chars": 900, "shares": "0.90,0.10"}}, True),
     ],
 )
 def test_losses_can_be_compared_if_text_protocol_and_split_are_the_same(change, same):
