@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from charlm.checks import check_number, check_whole
 from charlm.errors import RequestError
@@ -60,8 +59,10 @@ class TaughtTargets:
 
         Each is the mean, by `weight`, of what the teachers predict and of the symbol that stands there.
         """
-        taught = torch.from_numpy(self.probabilities[positions]).to(targets.device, torch.float32)  # (T, B, V)
-        return taught.mul_(self.weight).add_(one_hot(targets, taught.shape[2]), alpha=1 - self.weight)
+        # (T, B, V): a copy, in another type, so it may be changed in place
+        taught = torch.from_numpy(self.probabilities[positions]).to(targets.device, torch.float32)
+        own = taught.new_full((), 1 - self.weight).expand(*targets.shape, 1)
+        return taught.mul_(self.weight).scatter_add_(2, targets[..., None], own)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from models import make_lm
 from reference import load_plain, plain_logits
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from charlm.errors import RequestError
 from charlm.model.card import model_card
@@ -101,6 +102,33 @@ def test_a_step_learns_the_mean_of_what_is_taught_and_what_stands_there():
     at = TaughtTargets(probabilities, 0.5).at(np.array([[3, 1], [0, 2]]), torch.tensor([[0, 1], [1, 0]]))
     expected = [[[0.625, 0.25, 0.125], [0, 0.5, 0.5]], [[0.25, 0.625, 0.125], [1, 0, 0]]]
     assert at.tolist() == expected
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that an operation of torch makes in the block."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return made
+
+
+def test_the_targets_of_a_step_take_no_array_larger_than_themselves_and_leave_what_is_taught_alone():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(50), 40).astype(np.float16)
+    kept, weight = probabilities.copy(), 0.3
+    positions, ids = random.permutation(40).reshape(8, 5), random.integers(50, size=(8, 5))
+    with LargestTensor() as largest:
+        at = TaughtTargets(probabilities, weight).at(positions, torch.from_numpy(ids))
+    expected = np.float32(weight) * kept[positions].astype(np.float32)
+    expected[np.arange(8)[:, None], np.arange(5), ids] += np.float32(1 - weight)
+    assert (at.numpy() == expected).all()
+    assert largest.bytes == 4 * expected.size
+    assert (probabilities == kept).all()
 
 
 def run(out, teachers=None, resume=False, **given):
