@@ -79,8 +79,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             f"{path} cannot be read ({error.strerror}); make it readable, or choose another --out"
         ) from None
     try:
-        if _with_sha256(packed) != packed:
-            raise ValueError("its SHA-256 is missing or differs")
+        place = _sha256_place(packed)
+        if packed[place] != _sha256_of_others(packed, place):
+            raise ValueError("its SHA-256 differs")
         header = json.loads(packed[8 : 8 + int.from_bytes(packed[:8], "little")])
         values = json.loads(header["__metadata__"][METADATA_KEY][len(SHA256_PLACEHOLDER) :])
         return Checkpoint(safetensors.torch.load(packed), values)
@@ -89,11 +90,27 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _with_sha256(packed: bytes) -> bytes:
-    """Return the bytes of a checkpoint with its SHA-256 filled in; a file is undamaged if this changes nothing."""
-    before, mark, rest = packed.partition(f'"{METADATA_KEY}":"'.encode())
-    after = rest[len(SHA256_PLACEHOLDER) :]
-    sha256 = hashlib.sha256(before + mark + after).hexdigest().encode()
-    return b"".join((before, mark, sha256, after))
+    """Return the bytes of a checkpoint with its SHA-256 filled in."""
+    place, view = _sha256_place(packed), memoryview(packed)  # slices of a view are no copies
+    return b"".join((view[: place.start], _sha256_of_others(packed, place), view[place.stop :]))
+
+
+def _sha256_place(packed: bytes) -> slice:
+    """Return where in the bytes of a checkpoint its SHA-256 is. Raises ValueError if there is none."""
+    mark = f'"{METADATA_KEY}":"'.encode()
+    found = packed.find(mark)
+    if found < 0:
+        raise ValueError("its SHA-256 is missing")
+    start = found + len(mark)
+    return slice(start, start + len(SHA256_PLACEHOLDER))
+
+
+def _sha256_of_others(packed: bytes, place: slice) -> bytes:
+    """Return the SHA-256, in hex, of all bytes but those in that place."""
+    view = memoryview(packed)
+    sha256 = hashlib.sha256(view[: place.start])
+    sha256.update(view[place.stop :])
+    return sha256.hexdigest().encode()
 
 
 def delete_checkpoint(folder: Path) -> None:
