@@ -6,6 +6,8 @@ values as JSON.
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,23 @@ class Checkpoint:
     values: dict[str, Any]
 
 
+@contextmanager
+def explain_failed_write(folder: Path, what: object) -> Iterator[None]:
+    """Turn an OSError in the block, such as a full disk, into an error that says how the run in `folder` goes on.
+
+    what: is written in the block. Raises TrainingError.
+    """
+    try:
+        yield
+    except OSError as error:
+        # before the end of the first epoch there is no checkpoint
+        has_checkpoint = (folder / CHECKPOINT_FILE).exists()
+        way_out = "the last checkpoint is kept: make room and go on from it with --resume"
+        raise TrainingError(
+            f"cannot write {what} ({error.strerror}); {way_out if has_checkpoint else 'make room and begin again'}"
+        ) from None
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint into a run's folder. It replaces the previous one once it is completely on disk.
 
@@ -39,13 +58,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
     packed = safetensors.torch.save(tensors, {METADATA_KEY: SHA256_PLACEHOLDER + json.dumps(checkpoint.values)})
-    try:
+    with explain_failed_write(folder, f"a checkpoint to {folder}"):
         replace_files(folder, {CHECKPOINT_FILE: _with_sha256(packed)})
-    except OSError as error:
-        raise TrainingError(
-            f"cannot write a checkpoint to {folder} ({error.strerror}); the one before is kept: "
-            "make room and go on from it with --resume"
-        ) from None
 
 
 def save_kept_epoch(folder: Path, epoch: int, packed: bytes) -> None:
@@ -54,14 +68,9 @@ def save_kept_epoch(folder: Path, epoch: int, packed: bytes) -> None:
     Raises TrainingError if they cannot be written.
     """
     path = folder / kept_file(epoch)
-    try:
+    with explain_failed_write(folder, path):
         path.parent.mkdir(exist_ok=True)
         replace_files(path.parent, {path.name: packed})
-    except OSError as error:
-        raise TrainingError(
-            f"cannot write {path} ({error.strerror}); the checkpoint before is kept: make room and go on from it with "
-            "--resume"
-        ) from None
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -29,7 +29,7 @@ from charlm.model.kept import is_kept
 from charlm.model.weights import pack_weights, round_to_bfloat16
 
 from .batches import Batches
-from .checkpoint import Checkpoint, delete_checkpoint, save_checkpoint, save_kept_epoch
+from .checkpoint import Checkpoint, delete_checkpoint, explain_failed_write, save_checkpoint, save_kept_epoch
 from .config import TrainConfig
 from .control import ControlFile
 from .distributed import ProcessGroup
@@ -386,6 +386,8 @@ class Trainer:
 
         If the weights of the epoch are kept, they are written before: a run that resumes from the checkpoint does not
         have them. The model's card shows the epoch's sample of the record; `finish` writes samples for the final one.
+
+        Raises TrainingError if one of these files cannot be written.
         """
         if "weights_sha256" in self._epochs[-1]:
             save_kept_epoch(out, self._epochs[-1]["epoch"], pack_weights(self._measured_weights))
@@ -393,7 +395,9 @@ class Trainer:
         if is_best:
             model = Model(self._model_config, self._best_weights, self.history)
             card = model_card(model.config, model.history)
-            write_model(out, model, card, card_picture(model.config, model.history))
+            picture = card_picture(model.config, model.history)
+            with explain_failed_write(out, f"the model to {out}"):
+                write_model(out, model, card, picture)
 
     @property
     def history(self) -> HistoryRecord:
@@ -407,7 +411,8 @@ class Trainer:
     def finish(self, out: Path, interrupts: Interrupts, also: Protocol | None = None) -> HistoryRecord:
         """Save the best epoch's model with the record of all epochs, and delete the checkpoint.
 
-        also: another text that the model is measured on. Raises KeyboardInterrupt when a signal comes before that.
+        also: another text that the model is measured on. Raises KeyboardInterrupt when a signal comes before that, and
+        TrainingError if the model cannot be written.
         """
         lm = self.best_model()
         assert lm.history is not None
@@ -416,7 +421,8 @@ class Trainer:
             if also is not None:
                 best |= _also_text_loss(also, lm)
             lm.history["best"] |= best  # type: ignore[typeddict-item]
-        lm.save_pretrained(out)
+        with explain_failed_write(out, f"the model to {out}"):
+            lm.save_pretrained(out)
         delete_checkpoint(out)
         return lm.history
 

@@ -174,3 +174,12 @@ def test_when_the_disk_is_full_the_checkpoint_before_stays(tmp_path, monkeypatch
     assert contents(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
     assert load_checkpoint(tmp_path).values["epoch"] == 3
+
+
+def test_a_first_checkpoint_that_cannot_be_written_leaves_none_to_go_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("charlm.model.folder.open", full, raising=False)
+    with pytest.raises(TrainingError) as caught:
+        save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES))
+    assert str(caught.value) == (
+        f"cannot write a checkpoint to {tmp_path} ({os.strerror(errno.ENOSPC)}); make room and begin again"
+    )

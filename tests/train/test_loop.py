@@ -434,12 +434,39 @@ def test_a_disk_that_is_full_at_the_weights_of_an_epoch_keeps_the_checkpoint_bef
         with pytest.raises(TrainingError) as caught:
             fit(make_text(), out, make_config(), Report(), keep_epochs=True)
     assert str(caught.value) == (
-        f"cannot write {out}/epochs/0002.safetensors (No space left on device); the checkpoint before is kept: make "
+        f"cannot write {out}/epochs/0002.safetensors (No space left on device); the last checkpoint is kept: make "
         "room and go on from it with --resume"
     )
     assert os.listdir(out / "epochs") == ["0001.safetensors"]
     fit(make_text(), out, make_config(), Report(), keep_epochs=True, resume=True)
     assert sorted(os.listdir(out / "epochs")) == ["0001.safetensors", "0002.safetensors"]
+
+
+@pytest.mark.parametrize("export", [1, 2, 3])  # those of two epochs, and that with the whole record
+def test_a_disk_that_is_full_at_the_model_keeps_the_checkpoint_and_the_run_goes_on_from_it(
+    tmp_path, monkeypatch, export
+):
+    straight = fit(make_text(), tmp_path / "straight", make_config(), Report())
+    write, out, exports = folder._write_flushed, tmp_path / "out", []
+
+    def fail_at_the_model(path, content):
+        exports.extend([path] * (path.name == "model.safetensors"))
+        if len(exports) == export:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "_write_flushed", fail_at_the_model)
+        with pytest.raises(TrainingError) as caught:
+            fit(make_text(), out, make_config(), Report())
+    assert str(caught.value) == (
+        f"cannot write the model to {out} (No space left on device); the last checkpoint is kept: make room and go on "
+        "from it with --resume"
+    )
+    assert load_checkpoint(out).values["epoch"] == min(export, 2) + 1
+    resumed = fit(make_text(), out, make_config(), Report(), resume=True)
+    assert without_times(resumed["epochs"]) == without_times(straight["epochs"])
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "straight" / "model.safetensors").read_bytes()
 
 
 def interrupted(folder, **changes):
