@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -68,6 +68,14 @@ class ProcessGroup:
         parts = [torch.empty_like(part) for _ in range(self.world_size)]
         dist.all_gather(parts, part.contiguous())
         return torch.cat(parts)
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes, in the order of their ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def broadcast_from_main(self, make: Callable[[], Value]) -> Value:
         """Call `make` in the main process; return its value, or raise its exception, in every process."""

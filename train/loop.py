@@ -25,7 +25,7 @@ from .interrupts import Interrupts
 from .precision import flushed_denormals
 from .protocols import Holdout, Protocol, split_text
 from .report import Report
-from .run_folder import BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
+from .run_folder import DERIVED, MAY_DIFFER, BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
 from .split import DEFAULT_SHARES, parse_split
 from .teachers import Teachers
 from .trainer import Trainer
@@ -91,10 +91,11 @@ def fit(
             config, planned = plan_run(budget, config, protocol, report, begun)
             resolved = config.resolve(protocol)
         if begun is not None:
-            resolved = keep_choices(config, resolved, begun.run)
-        run = describe_run(text, protocol, resolved) | describe_start(start, also_text, also, group)
+            resolved = group.broadcast_from_main(partial(keep_choices, config, resolved, begun.run))
+        run = describe_run(text, protocol, resolved) | describe_start(start, also_text, also)
         run |= planned | ({"keep_epochs": True} if keep_epochs else {})
         run |= {} if teachers is None else teachers.record()
+        check_same_everywhere(run, config, group)
         if begun is not None:
             run = continue_run(begun, run, out)
             if begun.history is not None and run["epochs"] == begun.run["epochs"]:
@@ -235,20 +236,28 @@ def describe_run(text: Text, protocol: Protocol, config: TrainConfig) -> dict[st
     return run | ({"untrained": untrained} if protocol.untrained else {})
 
 
-def describe_start(
-    start: StartModel | None, also_text: Text | None, also: Holdout | None, group: ProcessGroup
-) -> dict[str, Any]:
-    """Return what `run` of history.json says of the model that a training begins with, and of a further text.
-
-    Raises RequestError if the processes have loaded different models.
-    """
+def describe_start(start: StartModel | None, also_text: Text | None, also: Holdout | None) -> dict[str, Any]:
+    """Return what `run` of history.json says of the model that a training begins with, and of a further text."""
     record = {} if start is None else {"init_from": start.record()}
-    if group.broadcast_from_main(lambda: record) != record:
-        raise RequestError(
-            "the processes have loaded different models to begin with; give all of them the same folder, or name a "
-            "commit of the repository: --init-from USER/NAME@COMMIT"
-        )
     if also_text is None or also is None:
         return record
     about = {"name": also_text.name, "text_sha256": also_text.encoded.sha256, "val_chars": also.split["val_chars"]}
     return record | {"also_text": about}
+
+
+def check_same_everywhere(run: dict[str, Any], config: TrainConfig, group: ProcessGroup) -> None:
+    """Raise RequestError, the same in every process, if the processes were given different texts, models or settings.
+
+    run: of history.json. config: the settings as this process was given them; those of `run` are rank 0's.
+    """
+    runs = group.gather(run | asdict(config))
+    names = sorted({name for one in runs for name in one} - MAY_DIFFER)
+    differing = [name for name in names if any(one.get(name) != runs[0].get(name) for one in runs)]
+    if not differing:
+        return
+    causes = [name for name in differing if name not in DERIVED] or differing
+    of_the_hub = "; name a commit of a repository: USER/NAME@COMMIT" if {"init_from", "teachers"} & {*causes} else ""
+    raise RequestError(
+        f"the processes of this training differ in {', '.join(causes)}; give all of them the same text, models and "
+        f"options{of_the_hub}"
+    )

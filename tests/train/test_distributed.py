@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -20,7 +21,7 @@ from train.config import TrainConfig
 from train.data import load_text
 from train.distributed import SINGLE_PROCESS, ProcessGroup, join_process_group
 from train.init_from import load_start_model
-from train.loop import fit
+from train.loop import check_same_everywhere, fit
 from train.report import Report
 
 SETTINGS = {
@@ -51,14 +52,18 @@ def torchrun(*arguments):
     return run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments)
 
 
-def pair(*arguments):
-    """Start two processes that nobody watches over; return how the main process and the other ended."""
+def pair(*arguments, other=None):
+    """Start two processes that nobody watches over; return how the main process and the other ended.
+
+    other: the arguments of the other one, by default the same.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     with ThreadPoolExecutor(2) as threads:
         ended = [
-            threads.submit(run, "-m", "train", *arguments, **place, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")
+            threads.submit(run, "-m", "train", *given, **place, RANK=rank, LOCAL_RANK=rank)
+            for rank, given in (("0", arguments), ("1", other or arguments))
         ]
     processes = [process.result() for process in ended]
     return [(process.returncode, process.stdout, process.stderr) for process in processes]
@@ -171,6 +176,62 @@ def test_what_the_main_process_refuses_ends_both_processes_and_one_tells(text, t
     assert contents(out) == before
 
 
+@pytest.mark.slow
+def test_two_processes_with_different_texts_are_both_ended_before_the_first_step_and_one_tells(text, tmp_path):
+    changed = tmp_path / "cats.txt"  # a copy that somebody has edited
+    changed.write_text(text.read_text().replace("dog", "cow"))
+    out = tmp_path / "out"
+    (main, _, told), other = pair(*command(text, out), other=command(changed, out, lr=0.5))
+    assert main == 2
+    assert told == (
+        "error: the processes of this training differ in lr, text_sha256; give all of them the same text, models and "
+        "options\n"
+    )
+    assert other == (2, "", "")
+    assert list(out.iterdir()) == []
+
+
+class GatheringGroup(ProcessGroup):
+    """A group of two processes of which the other has given `others`."""
+
+    def __init__(self, rank, others):
+        super().__init__(rank, 2)
+        self.others = others
+
+    def gather(self, value):
+        values = [self.others, self.others]
+        values[self.rank] = value
+        return values
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "message"),
+    [
+        ({"init_from": {"revision": "a"}}, {"init_from": {"revision": "b"}}, "differ in init_from; .*@COMMIT$"),
+        ({}, {"init_from": {"revision": "b"}}, "differ in init_from; "),
+        ({"teachers": [{"name": "a"}], "teacher_weight": 0.5}, {}, "differ in teacher_weight, teachers; .*@COMMIT$"),
+        ({"text_sha256": "a", "vocab_size": 3}, {"text_sha256": "b", "vocab_size": 4}, "differ in text_sha256; .*ons$"),
+        ({"also_text": {"text_sha256": "a"}}, {"also_text": {"text_sha256": "b"}}, "differ in also_text; "),
+        ({"keep_epochs": True}, {}, "differ in keep_epochs; "),
+    ],
+    ids=str,
+)
+def test_processes_that_were_given_something_else_are_all_refused_with_the_same_words(mine, others, message):
+    config = TrainConfig(**SETTINGS)
+    told = []
+    for rank, (one, other) in enumerate([(mine, others), (others, mine)]):
+        with pytest.raises(RequestError, match=message) as caught:
+            check_same_everywhere(one, config, GatheringGroup(rank, asdict(config) | other))
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_processes_may_call_the_text_and_their_device_by_other_names():
+    config = TrainConfig(**SETTINGS)
+    other = asdict(config) | {"text": "dogs", "device": "cuda", "precision": "bf16", "torch": "2.9"}
+    check_same_everywhere({"text": "cats", "torch": "2.13"}, config, GatheringGroup(0, other))
+
+
 def test_the_streams_of_a_batch_are_divided_in_order_and_completely():
     shares = [list(range(6))[ProcessGroup(rank, 3).share(6)] for rank in range(3)]
     assert shares == [[0, 1], [2, 3], [4, 5]]
@@ -215,6 +276,9 @@ class FakeProcessGroup(ProcessGroup):
     def all_gather(self, part):
         return torch.cat([part, part])
 
+    def gather(self, value):
+        return [value, value]
+
     def broadcast_from_main(self, make):
         return make()
 
@@ -224,7 +288,7 @@ def test_a_single_process_reduces_gathers_and_broadcasts_without_a_process_group
     before = tensor.clone()
     SINGLE_PROCESS.all_reduce_mean([tensor])
     assert torch.equal(tensor, before) and SINGLE_PROCESS.all_gather(tensor) is tensor
-    assert SINGLE_PROCESS.broadcast_from_main(lambda: 7) == 7
+    assert SINGLE_PROCESS.broadcast_from_main(lambda: 7) == 7 and SINGLE_PROCESS.gather(7) == [7]
     with join_process_group("cpu") as group:
         assert group is SINGLE_PROCESS and group.is_main
 

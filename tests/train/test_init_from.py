@@ -19,7 +19,7 @@ from train.config import START_DEFAULTS, TrainConfig
 from train.data import make_text
 from train.encode import encode_pieces, encode_text
 from train.init_from import ARCHITECTURE, load_start_model
-from train.loop import describe_start, fit
+from train.loop import fit
 from train.protocols import PROTOCOLS
 from train.report import Report
 
@@ -294,20 +294,6 @@ def test_a_run_goes_on_only_from_the_model_that_it_began_with(trained, tmp_path)
             caught.value
         )
     assert contents(tmp_path / "out") == before
-
-
-def test_processes_with_different_models_are_refused(trained, tmp_path, monkeypatch):
-    start = load_start_model(str(trained))
-
-    class Group:
-        world_size, rank = 1, 0
-
-        def broadcast_from_main(self, make):
-            value = make()
-            return value | {"init_from": "another"} if isinstance(value, dict) and "init_from" in value else value
-
-    with pytest.raises(RequestError, match="the processes have loaded different models to begin with; .*@COMMIT"):
-        describe_start(start, None, None, Group())
 
 
 # Names
