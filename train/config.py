@@ -142,8 +142,8 @@ class TrainConfig:
         recipe = LARGE_BATCHES[self.cell]
         if adapts and protocol.is_in_order:
             recipe = self._recipe_of_epochs(protocol, written_chars)
-        seq_length = protocol.seq_length(self.seq_length, recipe.seq_length)
-        max_batch_size = protocol.max_batch_size(seq_length)
+        seq_length = protocol.seq_length(self.seq_length, recipe.seq_length, written_chars)
+        max_batch_size = protocol.max_batch_size(seq_length, written_chars)
         if self.batch_size is not None and self.batch_size > max_batch_size:
             raise RequestError(
                 f"the text holds {max_batch_size:,} sequences of {seq_length}, fewer than --batch-size "

@@ -108,10 +108,12 @@ def fit(
         # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
         group.broadcast_from_main(lambda: prepare_folder(out, keeps_epochs=keep_epochs))
         try:
-            taught = None if teachers is None else teachers.teach(protocol, out, resolved, report.say, interrupts)
+            trained, taught = protocol, None
+            if teachers is not None:
+                trained, taught = teachers.teach(protocol, out, resolved, report.say, interrupts)
             trainer = Trainer(
                 resolved,
-                protocol,
+                trained,
                 run,
                 report,
                 group,

@@ -1,5 +1,6 @@
 """Protocols: how a text is split into what trains and what validates, and how losses are measured on it."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -45,15 +46,15 @@ class Protocol(ABC):
     release: Callable[[], None]
 
     @abstractmethod
-    def seq_length(self, asked: int | None, recipe: int) -> int:
+    def seq_length(self, asked: int | None, recipe: int, written_chars: int = 0) -> int:
         """Return the length of a training sequence: the one asked for, or that of the recipe or of the protocol.
 
-        Raises RequestError if it does not fit.
+        written_chars: that will train besides the text. Raises RequestError if it does not fit.
         """
 
     @abstractmethod
-    def max_batch_size(self, seq_length: int) -> int:
-        """Return the largest batch_size that the text allows."""
+    def max_batch_size(self, seq_length: int, written_chars: int = 0) -> int:
+        """Return the largest batch_size that the text allows, with `written_chars` that will train besides it."""
 
     @abstractmethod
     def batches(self, batch_size: int, seq_length: int, seed: int) -> Batches:
@@ -115,19 +116,20 @@ class Holdout(Protocol):
             )
         return ids, unknown_chars
 
-    def seq_length(self, asked: int | None, recipe: int) -> int:
+    def seq_length(self, asked: int | None, recipe: int, written_chars: int = 0) -> int:
         """See Protocol.seq_length."""
-        length, train_chars = asked or recipe, len(self._train)
+        length, train_chars = asked or recipe, len(self._train) + written_chars
         if train_chars < 2 * length:  # one sequence, and the random offset of an epoch, up to another
+            written = " with what teachers write" if written_chars else ""
             raise RequestError(
-                f"the part of the text that trains has {train_chars:,} characters; sequences of {length} "
+                f"the part of the text that trains has {train_chars:,} characters{written}; sequences of {length} "
                 f"need {2 * length:,}: give a longer text or a lower --seq-length"
             )
         return length
 
-    def max_batch_size(self, seq_length: int) -> int:
+    def max_batch_size(self, seq_length: int, written_chars: int = 0) -> int:
         """See Protocol.max_batch_size."""
-        return (len(self._train) - seq_length) // seq_length
+        return (len(self._train) + written_chars - seq_length) // seq_length
 
     def batches(self, batch_size: int, seq_length: int, seed: int) -> Batches:
         """See Protocol.batches."""
@@ -137,9 +139,11 @@ class Holdout(Protocol):
         """See Protocol.training_ids."""
         return self._train
 
-    def prepend_training_ids(self, ids: Ids) -> None:
-        """Put ids (N,) of the vocabulary in front of the text that trains."""
-        self._train = np.concatenate([ids.astype(self._train.dtype), self._train])
+    def with_training_ids_before(self, ids: Ids) -> "Holdout":
+        """Return this protocol with ids (N,) of the vocabulary in front of the text that trains."""
+        longer = copy.copy(self)
+        longer._train = np.concatenate([ids.astype(self._train.dtype), self._train])
+        return longer
 
     def epoch_losses(self, lm: CharLM) -> dict[str, float | None]:
         """See Protocol.epoch_losses."""
@@ -229,13 +233,13 @@ class OverlappingWindows(Protocol):
             "unseen_chars": len(self._unseen),
         }
 
-    def seq_length(self, asked: int | None, recipe: int) -> int:
+    def seq_length(self, asked: int | None, recipe: int, written_chars: int = 0) -> int:
         """See Protocol.seq_length."""
         if asked not in (None, WINDOW):
             raise RequestError(f"the protocol windows reads {WINDOW} characters at a time; leave --seq-length out")
         return WINDOW
 
-    def max_batch_size(self, seq_length: int) -> int:
+    def max_batch_size(self, seq_length: int, written_chars: int = 0) -> int:
         """See Protocol.max_batch_size."""
         return len(self._train)
 

@@ -96,15 +96,16 @@ class Teachers:
 
     def teach(
         self, protocol: Protocol, folder: Path, config: TrainConfig, say: Callable[[str], None], interrupts: Interrupts
-    ) -> TaughtTargets:
-        """Put what the teachers write in front of the text that trains; return what they predict for all of it.
+    ) -> tuple[Holdout, TaughtTargets]:
+        """Return the text with what the teachers write in front of what trains, and what they predict for all of that.
 
         The mean of their predictions is in a file in `folder`. It has no name, so it is gone when the training
         ends, however it ends. config: of the training, with every choice made; they read on its device and in its
         precision, and write with its seed. say: takes lines for the user.
 
         Raises RequestError for a protocol whose sequences are not read in order, a symbol that a teacher does not know,
-        or a disk that has no room for the file; KeyboardInterrupt when a signal comes.
+        or a disk that has no room for the file, or if so little of what they write is in the vocabulary that the
+        batches of the training do not fit; KeyboardInterrupt when a signal comes.
         """
         if not isinstance(protocol, Holdout):
             raise RequestError(
@@ -113,8 +114,10 @@ class Teachers:
         columns = [_columns(model, protocol.vocab) for model in self.models]
         with interrupts.immediate():
             if self.written_chars:
-                protocol.prepend_training_ids(self.write(protocol.vocab, config.seed, say))
-            return self._read(protocol.training_ids(), columns, folder, config, say)
+                protocol = protocol.with_training_ids_before(self.write(protocol.vocab, config.seed, say))
+                # the batch size was chosen for all that was asked for, of which unknown symbols have been left out
+                config.resolve(protocol)
+            return protocol, self._read(protocol.training_ids(), columns, folder, config, say)
 
     def write(self, vocab: Vocab, seed: int, say: Callable[[str], None]) -> Ids:
         """Return the ids (N,) in `vocab` of what the teachers write at temperature 1, one teacher after the other.

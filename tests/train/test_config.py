@@ -76,6 +76,25 @@ def test_what_teachers_write_counts_as_text():
     assert without.lr > with_written.lr == CELLS["lstm"].recipe.lr
 
 
+@pytest.mark.parametrize(("train_chars", "written_chars", "batch_size"), [(9_000, 0, 4), (9_000, 100_000, 32)])
+def test_what_teachers_write_is_read_in_as_many_streams_as_a_text_of_that_length(
+    train_chars, written_chars, batch_size
+):
+    chosen = TrainConfig("lstm", device="cpu").resolve(holdout(train_chars), written_chars=written_chars)
+    assert chosen.batch_size == batch_size
+    whole = TrainConfig("lstm", device="cpu").resolve(holdout(train_chars + written_chars))
+    assert (whole.batch_size, whole.seq_length) == (chosen.batch_size, chosen.seq_length)
+
+
+def test_a_text_too_short_for_one_sequence_is_enough_if_teachers_write_the_rest():
+    asked, text = TrainConfig("lstm", device="cpu"), holdout(90)
+    with pytest.raises(RequestError, match="that trains has 90 characters; sequences of 64 need 128"):
+        asked.resolve(text)
+    with pytest.raises(RequestError, match="that trains has 127 characters with what teachers write; sequences of 64"):
+        asked.resolve(text, written_chars=37)
+    assert asked.resolve(text, written_chars=38).batch_size == 1
+
+
 def test_few_passes_over_a_short_text_have_little_dropout():
     assert TrainConfig("lstm", epochs=3, device="cpu").resolve(holdout(18_000)).dropout < 0.1
 

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from models import make_lm
+from models import make_lm, uniform_lm
 from reference import load_plain, plain_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,8 +17,8 @@ from charlm.model.folder import read_model
 from train import teachers as teachers_module
 from train.config import TrainConfig
 from train.data import make_text
-from train.encode import encode_text
-from train.init_from import NamedModel
+from train.encode import encode_pieces, encode_text
+from train.init_from import NamedModel, load_start_model
 from train.interrupts import Interrupts
 from train.loop import fit
 from train.protocols import Holdout, OverlappingWindows
@@ -57,8 +57,7 @@ def training(precision="fp32", seed=0):
 def read(models, tmp_path, content=CONTENT, precision="fp32"):
     protocol = Holdout(text_of(content))
     with Interrupts() as interrupts:
-        taught = Teachers(models, 1).teach(protocol, tmp_path, training(precision), lambda line: None, interrupts)
-    return protocol, taught
+        return Teachers(models, 1).teach(protocol, tmp_path, training(precision), lambda line: None, interrupts)
 
 
 @pytest.mark.parametrize("more", ["", "#é"], ids=["the same symbols", "more symbols in another order"])
@@ -192,13 +191,43 @@ def test_what_the_teachers_write_trains_before_the_text_and_the_text_alone_valid
     said = []
     with Interrupts() as interrupts:
         teachers = Teachers([named(lms[0], "one"), named(lms[1], "two")], 0.5, 2 * 64 * 10 + 100)
-        taught = teachers.teach(protocol, tmp_path, training(seed=7), said.append, interrupts)
+        trained, taught = teachers.teach(protocol, tmp_path, training(seed=7), said.append, interrupts)
     expected = "".join(lm.generate("", 10, 1.0, seed=seed).replace("#", "") for lm in lms for seed in range(7, 71))
     expected += CONTENT[: protocol.split["train_chars"]]
-    assert "".join(SYMBOLS[id] for id in protocol.training_ids()) == expected
+    assert "".join(SYMBOLS[id] for id in trained.training_ids()) == expected
+    assert "".join(SYMBOLS[id] for id in protocol.training_ids()) == CONTENT[: protocol.split["train_chars"]]
     assert taught.probabilities.shape == (len(expected), len(SYMBOLS))
     assert said[:2] == ["one writes 640 characters to learn from", "two writes 640 characters to learn from"]
-    assert protocol.epoch_losses(lms[1]) == Holdout(text).epoch_losses(lms[1])
+    assert trained.epoch_losses(lms[1]) == Holdout(text).epoch_losses(lms[1])
+
+
+def test_a_text_too_short_to_train_is_enough_for_a_run_whose_teacher_writes(tmp_path):
+    teacher, few = named(make_lm("lstm", vocab=SYMBOLS)), text_of(CONTENT[:100])
+    config = TrainConfig("rnn", epochs=1, **GIVEN | {"seq_length": 64, "batch_size": None})
+    with pytest.raises(RequestError, match="that trains has 90 characters; sequences of 64 need 128"):
+        fit(few, tmp_path / "few", config, Report(), teachers=Teachers([teacher], 1))
+    history = fit(few, tmp_path / "out", config, Report(), teachers=Teachers([teacher], 1, 64 * 100))
+    assert history["run"]["batch_size"] == (6400 + 90 - 64) // 64 // 32
+
+
+def test_a_teacher_that_writes_hardly_anything_in_the_symbols_of_the_text_is_refused(tmp_path):
+    others = "".join(chr(0x4E00 + place) for place in range(2_000))
+    teachers = Teachers([named(uniform_lm(SYMBOLS + others))], 1, 64 * 1_000)  # in each hundred, one symbol is known
+    with pytest.raises(RequestError, match=r"holds 1[01]\d sequences of 16, fewer than --batch-size 1000; lower"):
+        run(tmp_path / "out", teachers, batch_size=1_000)
+
+
+def test_a_model_to_begin_with_is_fitted_to_the_text_and_not_to_what_teachers_write(tmp_path):
+    """Its new symbols get their frequency in the text; the teacher writes all symbols as often."""
+    make_lm("gru", vocab=SYMBOLS.replace("o", ""), seed=1).save_pretrained(tmp_path / "start")
+    start, before = load_start_model(str(tmp_path / "start")), []
+    text = make_text("cats", encode_pieces([CONTENT], "cats", known=start.lm.vocab.symbols))
+    config = TrainConfig(**start.settings({"epochs": 1, "device": "cpu", "seq_length": 16, "batch_size": 4}))
+    for chars in (0, 64 * 100):
+        teachers = Teachers([named(uniform_lm(SYMBOLS))], 0.5, chars)
+        history = fit(text, tmp_path / str(chars), config, Report(), start=start, teachers=teachers)
+        before.append(history["run"]["before"])
+    assert before[0] == before[1]
 
 
 def test_a_run_that_learnt_from_written_text_says_so_and_goes_on_with_as_much(tmp_path):
