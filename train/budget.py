@@ -15,11 +15,12 @@ from .protocols import Protocol
 from .recipes import LONG, MOST_PARAMETERS_PER_CHAR, Size, choose_size, most_chars, sizes
 from .report import Report, format_time
 from .schedule import LAST_ENDING, TimeLimit
+from .teachers import TaughtTargets
 from .trainer import Trainer
 
 MEASURED_STEPS = 3  # of each size, after a first one, which takes longer
-MEASURING_SHARE = 0.03  # of the time: then larger sizes are no longer tried
-# Of the time, what the ends of epochs may take, in which the model is measured and saved.
+MEASURING_SHARE = 0.03  # of the time that is left: then larger sizes are no longer tried
+# Of the time that is left, what the ends of epochs may take, in which the model is measured and saved.
 ENDING_SHARE = 0.08
 MOST_MEASURED = 24  # epochs
 # To end an epoch: seconds, and what validating a character takes of what training with one does.
@@ -49,23 +50,29 @@ def check_protocol(config: TrainConfig) -> None:
         raise RequestError(f"--minutes is for the protocol holdout; with {config.protocol}, give --epochs")
 
 
-def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report) -> tuple[TrainConfig, int]:
-    """Return the settings for the time that is left, and how many steps an epoch has; say what was chosen, and why."""
+def plan(
+    budget: Budget, config: TrainConfig, protocol: Protocol, report: Report, taught: TaughtTargets | None = None
+) -> tuple[TrainConfig, int]:
+    """Return the settings for the time that is left, and how many steps an epoch has; say what was chosen, and why.
+
+    taught: what the steps learn, if there are teachers.
+    """
     train_chars, val_chars = protocol.split["train_chars"], protocol.split["val_chars"]
     limit = budget.limit
+    begun = limit.spent()
+    seconds_left = limit.seconds - begun
 
     # 1) which size learns most in this time, from the smallest on
     chars, parameters = dict[Size, float](), dict[Size, int]()
-    begun = limit.spent()
     for size in _candidates(budget, config, train_chars):
         sized = replace(config, **asdict(size))
         parameters[size] = sized.model(protocol.vocab).parameters
         if chars and parameters[size] > MOST_PARAMETERS_PER_CHAR * train_chars:
             continue
         resolved = _with_recipe(budget, sized, protocol, 1.0).resolve(protocol)
-        steps = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol)
+        steps = (limit.seconds - limit.spent()) / step_seconds(resolved, protocol, taught)
         chars[size] = max(steps, 1.0) * _step_chars(resolved)
-        if limit.spent() - begun > MEASURING_SHARE * limit.seconds:
+        if limit.spent() - begun > MEASURING_SHARE * seconds_left:
             break
     size = choose_size(chars, parameters, train_chars)
     most = most_chars(size.hidden_size, train_chars)
@@ -73,11 +80,11 @@ def plan(budget: Budget, config: TrainConfig, protocol: Protocol, report: Report
     # 2) the recipe for so many passes over the text, and how long its steps take
     config = _with_recipe(budget, replace(config, **asdict(size)), protocol, min(chars[size], most))
     resolved = config.resolve(protocol)
-    seconds = step_seconds(resolved, protocol)
+    seconds = step_seconds(resolved, protocol, taught)
 
     # 3) the steps for which there is time, in epochs between which the model is measured
     ending = ENDING_SECONDS + VALIDATION_COST * val_chars * seconds / _step_chars(resolved)
-    epochs = min(max(int(ENDING_SHARE * limit.seconds / ending), 1), MOST_MEASURED)
+    epochs = min(max(int(ENDING_SHARE * seconds_left / ending), 1), MOST_MEASURED)
     limit.ending_seconds = ending
     left = limit.seconds - limit.spent() - (epochs + LAST_ENDING) * ending
     most_steps = most / _step_chars(resolved)
@@ -112,13 +119,14 @@ def _step_chars(config: TrainConfig) -> int:
     return config.batch_size * config.seq_length
 
 
-def step_seconds(config: TrainConfig, protocol: Protocol) -> float:
+def step_seconds(config: TrainConfig, protocol: Protocol, taught: TaughtTargets | None = None) -> float:
     """Return how long a training step with these settings takes here: the median of MEASURED_STEPS.
 
-    config: with every choice made. The random numbers of the run are not touched.
+    config: with every choice made. taught: what the step learns, if there are teachers. The random numbers of the run
+    are not touched.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if config.device == "cuda" else []):
-        trainer = Trainer(config, protocol, {}, Report(), SINGLE_PROCESS)
+        trainer = Trainer(config, protocol, {}, Report(), SINGLE_PROCESS, taught)
         clock = TimeLimit(0.0)
         ends = [clock.spent()]
         for _ in range(1 + MEASURED_STEPS):

@@ -87,8 +87,8 @@ def fit(
         group.broadcast_from_main(lambda: lock.acquire(out, resume))
         begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
         planned: dict[str, Any] = {}
-        if budget is not None:
-            config, planned = plan_run(budget, config, protocol, report, begun)
+        if budget is not None and begun is not None:
+            config, planned = budget.keep(config, begun.run), plan_record(budget, begun.run.get("epoch_steps"))
             resolved = config.resolve(protocol)
         if begun is not None:
             resolved = group.broadcast_from_main(partial(keep_choices, config, resolved, begun.run))
@@ -111,6 +111,11 @@ def fit(
             trained, taught = protocol, None
             if teachers is not None:
                 trained, taught = teachers.teach(protocol, out, resolved, report.say, interrupts)
+            if budget is not None and begun is None:  # for the time that the teachers have left
+                config = replace(config, precision=resolved.precision)  # in which the teachers have read
+                config, epoch_steps = plan(budget, config, trained, report, taught)
+                resolved = config.resolve(protocol)
+                run |= describe_run(text, protocol, resolved) | plan_record(budget, epoch_steps)
             trainer = Trainer(
                 resolved,
                 trained,
@@ -153,15 +158,9 @@ def fit(
             raise
 
 
-def plan_run(
-    budget: Budget, config: TrainConfig, protocol: Protocol, report: Report, begun: BegunRun | None
-) -> tuple[TrainConfig, dict[str, Any]]:
-    """Return the settings for a time, and what `run` of history.json has beside them; those of a begun run if given."""
-    if begun is not None:
-        kept: dict[str, Any] = {"minutes": budget.minutes, "epoch_steps": begun.run.get("epoch_steps"), "paces": []}
-        return budget.keep(config, begun.run), kept
-    config, epoch_steps = plan(budget, config, protocol, report)
-    return config, {"minutes": budget.minutes, "epoch_steps": epoch_steps, "paces": []}
+def plan_record(budget: Budget, epoch_steps: int | None) -> dict[str, Any]:
+    """Return what `run` of history.json has for a time, beside the settings that were chosen for it."""
+    return {"minutes": budget.minutes, "epoch_steps": epoch_steps, "paces": []}
 
 
 @contextmanager

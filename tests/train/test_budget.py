@@ -4,11 +4,12 @@ import signal
 from dataclasses import asdict, replace
 
 import pytest
+from models import make_lm
 from stopping import StopAt, without_times
 
 from charlm.errors import RequestError
 from charlm.model.cells import CELLS
-from train import budget
+from train import budget, teachers
 from train.advice import core_seconds
 from train.budget import Budget, plan
 from train.checkpoint import load_checkpoint
@@ -16,11 +17,13 @@ from train.config import TrainConfig
 from train.control import ControlFile
 from train.data import Text
 from train.encode import encode_text
+from train.init_from import NamedModel
 from train.loop import fit
 from train.protocols import Holdout
 from train.recipes import MOST_PASSES, most_chars, predicted_loss, sizes
 from train.report import Report
 from train.schedule import TimeLimit
+from train.teachers import TaughtTargets, Teachers
 from train.trainer import Trainer
 
 SMALL = {"hidden_size": 12, "embedding_size": 6, "num_layers": 1, "seq_length": 16, "batch_size": 4, "device": "cpu"}
@@ -50,7 +53,7 @@ def protocol(chars):
 def machine(monkeypatch):
     """A core whose speed is that of the runs in docs/log.md; nothing is computed."""
 
-    def seconds(config, protocol):
+    def seconds(config, protocol, taught=None):
         return core_seconds(
             config.batch_size * config.seq_length, config.batch_size, config.model(protocol.vocab).parameters
         )
@@ -226,6 +229,40 @@ TEXT = Text("cats", encode_text("the cat sat on the mat; the dog sat on the log.
 def run(clock, out, report=None, minutes=4, **options):
     asked = Budget(minutes, TimeLimit(60 * minutes, clock=clock), frozenset(SMALL))
     return fit(TEXT, out, TrainConfig("gru", **SMALL), report or Report(), budget=asked, **options)
+
+
+@pytest.mark.slow
+def test_the_time_in_which_teachers_read_is_not_planned_for_and_steps_are_measured_with_what_they_predict(
+    timed, tmp_path, monkeypatch
+):
+    read, measured = teachers._add_predictions, []
+
+    def read_slowly(*arguments):
+        timed.now += 120.0
+        read(*arguments)
+
+    def seconds(config, protocol, taught):
+        measured.append(taught)
+        return 2.0
+
+    monkeypatch.setattr(teachers, "_add_predictions", read_slowly)
+    monkeypatch.setattr(budget, "step_seconds", seconds)
+    taught_by = Teachers([NamedModel(make_lm("rnn", vocab="".join(TEXT.encoded.symbols)), "teacher", None)])
+    planned = run(timed, tmp_path / "out", teachers=taught_by)["run"]
+    assert 0.75 * (240 - 120) < 2.0 * planned["epochs"] * planned["epoch_steps"] < 240 - 120
+    assert timed.now - 100 == pytest.approx(240, rel=0.1)
+    assert all(isinstance(each, TaughtTargets) for each in measured) and measured
+
+
+@pytest.mark.slow
+def test_where_teachers_take_all_the_time_a_run_still_makes_a_model(timed, tmp_path, monkeypatch):
+    def read_for_ever(*_):
+        timed.now += 1_000.0
+
+    monkeypatch.setattr(teachers, "_add_predictions", read_for_ever)
+    taught_by = Teachers([NamedModel(make_lm("rnn", vocab="".join(TEXT.encoded.symbols)), "teacher", None)])
+    history = run(timed, tmp_path / "out", teachers=taught_by)
+    assert len(history["epochs"]) == timed.steps == 1
 
 
 def timeless(history):
