@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import torch
-
 from charlm.errors import RequestError
 
 from .config import TrainConfig, suitable_batch_size
@@ -16,7 +14,7 @@ from .recipes import LONG, MOST_PARAMETERS_PER_CHAR, Size, choose_size, most_cha
 from .report import Report, format_time
 from .schedule import LAST_ENDING, TimeLimit
 from .teachers import TaughtTargets
-from .trainer import Trainer
+from .trainer import Trainer, seeded
 
 MEASURED_STEPS = 3  # of each size, after a first one, which takes longer
 MEASURING_SHARE = 0.03  # of the time that is left: then larger sizes are no longer tried
@@ -125,7 +123,7 @@ def step_seconds(config: TrainConfig, protocol: Protocol, taught: TaughtTargets 
     config: with every choice made. taught: what the step learns, if there are teachers. The random numbers of the run
     are not touched.
     """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if config.device == "cuda" else []):
+    with seeded(config.seed, config.device):
         trainer = Trainer(config, protocol, {}, Report(), SINGLE_PROCESS, taught)
         clock = TimeLimit(0.0)
         ends = [clock.spent()]

@@ -1,7 +1,5 @@
 """fit(): the training loop, from the text to the model folder. Each part is explained in trainer.py."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +26,7 @@ from .report import Report
 from .run_folder import DERIVED, MAY_DIFFER, BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
 from .split import DEFAULT_SHARES, parse_split
 from .teachers import Teachers
-from .trainer import Trainer
+from .trainer import Trainer, seeded
 
 
 def fit(
@@ -161,15 +159,6 @@ def fit(
 def plan_record(budget: Budget, epoch_steps: int | None) -> dict[str, Any]:
     """Return what `run` of history.json has for a time, beside the settings that were chosen for it."""
     return {"minutes": budget.minutes, "epoch_steps": epoch_steps, "paces": []}
-
-
-@contextmanager
-def seeded(seed: int, device: str) -> Iterator[None]:
-    """Seed torch's random numbers inside the block, and restore the caller's generators after it."""
-    devices = [torch.cuda.current_device()] if device == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def report_start(

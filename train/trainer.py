@@ -3,7 +3,8 @@
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ SAMPLE_TEMPERATURE = 0.8
 SECONDS_BETWEEN_PROGRESS = 0.2
 STEPS_BETWEEN_SYNCS = 16  # where several processes train on GPUs
 PAUSE_SECONDS = 0.1  # between two looks at the control file while the run is paused
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Seed torch's random numbers inside the block, and restore the caller's generators after it.
+
+    Of several GPUs, only the current one's generator is restored: to read that of another would make a CUDA context
+    there, which takes some hundred megabytes of its memory.
+    """
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 class Trainer:
@@ -332,8 +346,7 @@ class Trainer:
 
         Raises KeyboardInterrupt when a signal comes.
         """
-        weights = round_to_bfloat16(self.network.export_weights())
-        lm = CharLM(self._model_config, weights, device=self._config.device)
+        _, lm = self._rounded_model()
         with interrupts.immediate():
             losses = self._protocol.epoch_losses(lm)
             before = {name: loss for name, loss in losses.items() if loss is not None}
@@ -346,8 +359,7 @@ class Trainer:
         """
         with interrupts.immediate():
             train_loss = self._mean_train_loss(wait=True)
-            self._measured_weights = round_to_bfloat16(self.network.export_weights())
-            lm = CharLM(self._model_config, self._measured_weights, device=self._config.device)
+            self._measured_weights, lm = self._rounded_model()
             try:
                 losses = self._protocol.epoch_losses(lm)
                 assert losses["val_loss"] is not None
@@ -367,6 +379,11 @@ class Trainer:
             if self._run.get("keep_epochs") and is_kept(self.epoch, self._config.epochs):
                 record["weights_sha256"] = hashlib.sha256(pack_weights(self._measured_weights)).hexdigest()
             return record
+
+    def _rounded_model(self) -> tuple[Weights, CharLM]:
+        """Return the weights as they are now, in the precision that they are saved in, and the model with them."""
+        weights = round_to_bfloat16(self.network.export_weights())
+        return weights, CharLM(self._model_config, weights, device=self._config.device)
 
     def _write_sample(self, lm: CharLM) -> str:
         length = min(SAMPLE_LENGTH, self._longest_sample)

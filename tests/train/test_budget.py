@@ -199,6 +199,21 @@ def test_measuring_a_step_changes_no_random_number_and_takes_some_time():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_measuring_a_step_reads_the_generator_of_the_gpu_that_trains_and_of_no_other(monkeypatch):
+    import torch
+
+    text, read = protocol(4000), []
+    resolved = replace(TrainConfig(**SMALL).resolve(text), device="cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: read.append(device) or torch.tensor([device]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    monkeypatch.setattr(budget, "Trainer", lambda *_: 1 / 0)  # there is no such GPU
+    with pytest.raises(ZeroDivisionError):
+        budget.step_seconds(resolved, text)
+    assert read == [3]
+
+
 # A whole run by a clock that the steps move on
 
 
