@@ -351,7 +351,7 @@ def test_a_finished_run_goes_on_for_more_epochs_from_its_model(tmp_path, monkeyp
 
 def test_a_record_with_many_more_epochs_keeps_samples_that_fit(tmp_path, monkeypatch):
     out = interrupted(tmp_path / "out")
-    monkeypatch.setattr("train.trainer.longest_sample", lambda epochs: 400 // epochs)
+    monkeypatch.setattr("train.trainer.longest_sample", lambda epochs, earlier_runs: 400 // epochs)
     with pytest.raises(KeyboardInterrupt):
         fit(make_text(), out, make_config(epochs=40), StopAt(epochs=2), resume=True)
     assert [len(epoch["sample"]) for epoch in read_model(out).history["epochs"]] == [10, 10]
