@@ -149,7 +149,10 @@ def fit(
                 for note in advice.after_epoch(trainer.history):
                     report.say(note)
             # 6) save the best model once more, with the record of all epochs
-            return group.broadcast_from_main(lambda: trainer.finish(out, interrupts, also))
+            history = group.broadcast_from_main(lambda: trainer.finish(out, interrupts, also))
+            if interrupts.received is not None:  # its context ends with KeyboardInterrupt
+                report.say(f"the run is finished and {out} holds its model: the interrupt came while that was saved")
+            return history
         except KeyboardInterrupt:
             group.broadcast_from_main(lambda: save_checkpoint(out, trainer.checkpoint()))
             report.say("interrupted; the same command with --resume goes on from here")

@@ -824,7 +824,7 @@ def test_an_interrupt_while_losses_are_measured_comes_at_once_and_loses_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("export", [1, 2, 3])  # those of two epochs, and that with the whole record
-def test_an_interrupt_while_a_model_is_exported_comes_when_it_is_whole(tmp_path, monkeypatch, export):
+def test_an_interrupt_while_a_model_is_exported_comes_when_it_is_whole(tmp_path, monkeypatch, capsys, export):
     replace_files, exports = folder.replace_files, []
 
     def press_and_write(out, files):
@@ -841,6 +841,9 @@ def test_an_interrupt_while_a_model_is_exported_comes_when_it_is_whole(tmp_path,
     checkpoint = load_checkpoint(tmp_path / "out")
     stands = None if checkpoint is None else (checkpoint.values["epoch"], checkpoint.values["step"])
     assert stands == {1: (2, 1), 2: (3, 0), 3: None}[export]  # it stopped at the next place where it can
+    finished = f"the run is finished and {tmp_path / 'out'} holds its model: the interrupt came while that was saved"
+    told = "interrupted; the same command with --resume goes on from here" if export < 3 else finished
+    assert capsys.readouterr().err.splitlines()[-1] == told
 
 
 def test_a_second_interrupt_does_not_cut_the_saving_short(tmp_path, monkeypatch):
