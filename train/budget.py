@@ -124,7 +124,7 @@ def step_seconds(config: TrainConfig, protocol: Protocol, taught: TaughtTargets 
     are not touched.
     """
     with seeded(config.seed, config.device):
-        trainer = Trainer(config, protocol, {}, Report(), SINGLE_PROCESS, taught)
+        trainer = Trainer(config, protocol, {}, Report(), SINGLE_PROCESS, taught=taught)
         clock = TimeLimit(0.0)
         ends = [clock.spent()]
         for _ in range(1 + MEASURED_STEPS):

@@ -1,6 +1,6 @@
 """fit(): the training loop, from the text to the model folder. Each part is explained in trainer.py."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,20 @@ def fit(
     # 1) split the text into what trains and what validates
     protocol, device = split_text(text, config.protocol, config.split), pick_device(config.device)
     also = None if also_text is None else Holdout(also_text, protocol.vocab, parse_split(config.split))
+    given = FitArguments(
+        text=text,
+        protocol=protocol,
+        out=out,
+        config=config,
+        report=report,
+        start=start,
+        also_text=also_text,
+        also=also,
+        keep_epochs=keep_epochs,
+        teachers=teachers,
+        control=control,
+        budget=budget,
+    )
     # denormals first: torch's threads copy the setting when they start, and resolving the precision starts them
     with (
         flushed_denormals(),
@@ -73,90 +87,172 @@ def fit(
         FolderLock() as lock,
         Interrupts() as interrupts,
     ):
-        # 2) choose what the settings leave open; all take rank 0's choices, since the precision is measured
-        written_chars = 0 if teachers is None else teachers.written_chars
-        resolved = group.broadcast_from_main(
-            lambda: config.resolve(protocol, group.world_size, adapts=start is None, written_chars=written_chars)
-        )
-        assert resolved.batch_size is not None
-        group.share(resolved.batch_size)  # refuses a batch that cannot be divided, before anything is written
-
+        # 2) choose what the settings leave open
+        resolved = choose_settings(given, group)
         # 3) lock the folder; a run to resume must have been begun with the same text and settings
         group.broadcast_from_main(lambda: lock.acquire(out, resume))
         begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
-        planned: dict[str, Any] = {}
-        if budget is not None and begun is not None:
-            config, planned = budget.keep(config, begun.run), plan_record(budget, begun.run.get("epoch_steps"))
-            resolved = config.resolve(protocol)
         if begun is not None:
-            resolved = group.broadcast_from_main(partial(keep_choices, config, resolved, begun.run))
-        run = describe_run(text, protocol, resolved) | describe_start(start, also_text, also)
-        run |= planned | ({"keep_epochs": True} if keep_epochs else {})
-        run |= {} if teachers is None else teachers.record()
-        check_same_everywhere(run, config, group)
+            resolved = keep_settings(given, resolved, begun.run, group)
+        run = describe_all(given, resolved, begun, group)
+        if begun is not None and begun.history is not None and run["epochs"] == begun.run["epochs"]:
+            report_finished(given, begun.history)
+            return begun.history
+        # 4) build the network and the optimiser, with the weights to begin with or to go on from; then train
+        trainer = prepare_trainer(given, resolved, run, begun, group, interrupts)
+        return train_epochs(given, trainer, group, interrupts)
+
+
+@dataclass(frozen=True)
+class FitArguments:
+    """The arguments of `fit`, but for `resume`, and its texts as they are split.
+
+    protocol: the split of `text`. also: that of `also_text`.
+    """
+
+    text: Text
+    protocol: Protocol
+    out: Path
+    config: TrainConfig
+    report: Report
+    start: StartModel | None
+    also_text: Text | None
+    also: Holdout | None
+    keep_epochs: bool
+    teachers: Teachers | None
+    control: ControlFile | None
+    budget: Budget | None
+
+
+def choose_settings(given: FitArguments, group: ProcessGroup) -> TrainConfig:
+    """Return the settings with every choice made: in all processes rank 0's, since the precision is measured.
+
+    Raises RequestError, before anything is written, if the text is too short for them, or the streams of a batch cannot
+    be divided among the processes.
+    """
+    written_chars = 0 if given.teachers is None else given.teachers.written_chars
+    resolved = group.broadcast_from_main(
+        lambda: given.config.resolve(
+            given.protocol, group.world_size, adapts=given.start is None, written_chars=written_chars
+        )
+    )
+    assert resolved.batch_size is not None
+    group.share(resolved.batch_size)
+    return resolved
+
+
+def keep_settings(given: FitArguments, resolved: TrainConfig, run: dict[str, Any], group: ProcessGroup) -> TrainConfig:
+    """Return the settings with the choices that were made for a begun run. run: of its history.json."""
+    config = given.config
+    if given.budget is not None:
+        config = given.budget.keep(config, run)
+        resolved = config.resolve(given.protocol)
+    return group.broadcast_from_main(lambda: keep_choices(config, resolved, run))
+
+
+def describe_all(
+    given: FitArguments, resolved: TrainConfig, begun: BegunRun | None, group: ProcessGroup
+) -> dict[str, Any]:
+    """Return `run` of history.json, but for what is planned for a time: with what a begun run has recorded.
+
+    Raises RequestError if the processes were given something different, or the begun run something else.
+    """
+    run = describe_run(given.text, given.protocol, resolved)
+    run |= describe_start(given.start, given.also_text, given.also)
+    if given.budget is not None and begun is not None:
+        run |= plan_record(given.budget, begun.run.get("epoch_steps"))
+    run |= {"keep_epochs": True} if given.keep_epochs else {}
+    run |= {} if given.teachers is None else given.teachers.record()
+    check_same_everywhere(run, given.config, group)
+    return run if begun is None else continue_run(begun, run, given.out)
+
+
+def report_finished(given: FitArguments, history: HistoryRecord) -> None:
+    """Say that the run to resume has had all of its epochs."""
+    further = "" if given.budget is not None else "; a higher --epochs trains it further"
+    given.report.say(
+        f"{given.out} is finished already: best validation loss {history['best']['val_loss']:.4f}{further}"
+    )
+
+
+def prepare_trainer(
+    given: FitArguments,
+    resolved: TrainConfig,
+    run: dict[str, Any],
+    begun: BegunRun | None,
+    group: ProcessGroup,
+    interrupts: Interrupts,
+) -> Trainer:
+    """Return a trainer that is ready for its next step, and say what it trains.
+
+    Raises KeyboardInterrupt when a signal comes: then nothing has to be saved.
+    """
+    report, start, budget = given.report, given.start, given.budget
+    group.broadcast_from_main(lambda: prepare_folder(given.out, keeps_epochs=given.keep_epochs))
+    try:
+        # 1) let the teachers write and read
+        trained, taught = given.protocol, None
+        if given.teachers is not None:
+            trained, taught = given.teachers.teach(given.protocol, given.out, resolved, report.say, interrupts)
+        # 2) plan a new run for the time that they have left, in the precision in which they have read
+        if budget is not None and begun is None:
+            config = replace(given.config, precision=resolved.precision)
+            config, epoch_steps = plan(budget, config, trained, report, taught)
+            resolved = config.resolve(given.protocol)
+            run = run | describe_run(given.text, given.protocol, resolved) | plan_record(budget, epoch_steps)
+        # 3) build the network and the optimiser
+        trainer = Trainer(
+            resolved,
+            trained,
+            run,
+            report,
+            group,
+            taught=taught,
+            control=given.control,
+            limit=None if budget is None else budget.limit,
+            earlier_runs=[] if start is None else start.earlier_runs(run),
+        )
+        # 4) restore what a checkpoint holds, or take the weights of the model to begin with
         if begun is not None:
-            run = continue_run(begun, run, out)
-            if begun.history is not None and run["epochs"] == begun.run["epochs"]:
-                report.say(
-                    f"{out} is finished already: best validation loss {begun.history['best']['val_loss']:.4f}"
-                    + ("" if budget is not None else "; a higher --epochs trains it further")
-                )
-                return begun.history
+            restore(trainer, begun, resolved.epochs, report)
+        elif start is not None:
+            trainer.network.load_weights(group.broadcast_from_main(partial(start.widened, given.protocol)))
+            run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(interrupts, given.also))
+    except KeyboardInterrupt:
+        report.say(f"interrupted before the first step: {given.out} is as it was, so give the same command again")
+        raise
+    report.start(run, given.text.unigram_loss())
+    if begun is None:
+        report_start(report, run, given.protocol, resolved, start)
+    return trainer
 
-        # 4) build the network and the optimiser; begin with the weights of a model, or restore what a checkpoint holds
-        group.broadcast_from_main(lambda: prepare_folder(out, keeps_epochs=keep_epochs))
-        try:
-            trained, taught = protocol, None
-            if teachers is not None:
-                trained, taught = teachers.teach(protocol, out, resolved, report.say, interrupts)
-            if budget is not None and begun is None:  # for the time that the teachers have left
-                config = replace(config, precision=resolved.precision)  # in which the teachers have read
-                config, epoch_steps = plan(budget, config, trained, report, taught)
-                resolved = config.resolve(protocol)
-                run |= describe_run(text, protocol, resolved) | plan_record(budget, epoch_steps)
-            trainer = Trainer(
-                resolved,
-                trained,
-                run,
-                report,
-                group,
-                taught,
-                control,
-                None if budget is None else budget.limit,
-                [] if start is None else start.earlier_runs(run),
-            )
-            if begun is not None:
-                restore(trainer, begun, config.epochs, report)
-            elif start is not None:
-                trainer.network.load_weights(group.broadcast_from_main(partial(start.widened, protocol)))
-                run["before"] = group.broadcast_from_main(lambda: trainer.measure_before(interrupts, also))
-        except KeyboardInterrupt:
-            report.say(f"interrupted before the first step: {out} is as it was, so give the same command again")
-            raise
-        report.start(run, text.unigram_loss())
-        if begun is None:
-            report_start(report, run, protocol, resolved, start)
-        advice = CurveAdvice(trainer.history if trainer.epoch > 1 else None)
 
-        # 5) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
-        try:
-            while trainer.epoch <= config.epochs:
-                trainer.train_epoch(interrupts)
-                record = group.broadcast_from_main(lambda: trainer.measure(interrupts))
-                is_best = trainer.end_epoch(record)
-                group.broadcast_from_main(partial(trainer.save, out, is_best))
-                report.epoch(record, config.epochs, is_best)
-                for note in advice.after_epoch(trainer.history):
-                    report.say(note)
-            # 6) save the best model once more, with the record of all epochs
-            history = group.broadcast_from_main(lambda: trainer.finish(out, interrupts, also))
-            if interrupts.received is not None:  # its context ends with KeyboardInterrupt
-                report.say(f"the run is finished and {out} holds its model: the interrupt came while that was saved")
-            return history
-        except KeyboardInterrupt:
-            group.broadcast_from_main(lambda: save_checkpoint(out, trainer.checkpoint()))
-            report.say("interrupted; the same command with --resume goes on from here")
-            raise
+def train_epochs(given: FitArguments, trainer: Trainer, group: ProcessGroup, interrupts: Interrupts) -> HistoryRecord:
+    """Train until all epochs are over, and return the record of the run.
+
+    Raises KeyboardInterrupt when a signal comes, after it has saved a checkpoint.
+    """
+    out, report = given.out, given.report
+    advice = CurveAdvice(trainer.history if trainer.epoch > 1 else None)
+    try:
+        # 1) every epoch: train, measure the validation loss, save a checkpoint and, if it is the best so far, the model
+        while trainer.epoch <= trainer.last_epoch:
+            trainer.train_epoch(interrupts)
+            record = group.broadcast_from_main(lambda: trainer.measure(interrupts))
+            is_best = trainer.end_epoch(record)
+            group.broadcast_from_main(partial(trainer.save, out, is_best))
+            report.epoch(record, trainer.last_epoch, is_best)
+            for note in advice.after_epoch(trainer.history):
+                report.say(note)
+        # 2) save the best model once more, with the record of all epochs
+        history = group.broadcast_from_main(lambda: trainer.finish(out, interrupts, given.also))
+    except KeyboardInterrupt:
+        group.broadcast_from_main(lambda: save_checkpoint(out, trainer.checkpoint()))
+        report.say("interrupted; the same command with --resume goes on from here")
+        raise
+    if interrupts.received is not None:  # its context ends with KeyboardInterrupt
+        report.say(f"the run is finished and {out} holds its model: the interrupt came while that was saved")
+    return history
 
 
 def plan_record(budget: Budget, epoch_steps: int | None) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def seeded(seed: int, device: str) -> Iterator[None]:
 class Trainer:
     """The state of a run: everything that a checkpoint holds.
 
-    epoch, step: the next step, and its epoch (from 1); steps count from 0 in each epoch.
+    epoch, step: the next step, and its epoch (from 1); steps count from 0 in each epoch. last_epoch: of the run.
     states: of every layer before the next step; None where an epoch begins.
     loss_sum: of the epoch's steps so far, on the device.
     """
@@ -80,6 +80,7 @@ class Trainer:
         run: dict[str, Any],
         report: Report,
         group: ProcessGroup,
+        *,
         taught: TaughtTargets | None = None,
         control: ControlFile | None = None,
         limit: TimeLimit | None = None,
@@ -104,6 +105,7 @@ class Trainer:
         self._group = group
         self._control = control
         self._limit = limit
+        self.last_epoch = config.epochs
         self._share = group.share(config.batch_size)
         self._model_config = config.model(protocol.vocab)
         self.batches: Batches = protocol.batches(config.batch_size, config.seq_length, config.seed)

@@ -208,7 +208,7 @@ def test_measuring_a_step_reads_the_generator_of_the_gpu_that_trains_and_of_no_o
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: read.append(device) or torch.tensor([device]))
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
-    monkeypatch.setattr(budget, "Trainer", lambda *_: 1 / 0)  # there is no such GPU
+    monkeypatch.setattr(budget, "Trainer", lambda *_, **__: 1 / 0)  # there is no such GPU
     with pytest.raises(ZeroDivisionError):
         budget.step_seconds(resolved, text)
     assert read == [3]
