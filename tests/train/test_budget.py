@@ -270,6 +270,17 @@ def test_the_time_in_which_teachers_read_is_not_planned_for_and_steps_are_measur
 
 
 @pytest.mark.slow
+def test_a_run_with_a_time_and_a_teacher_is_resumed_to_the_same_model(timed, tmp_path):
+    taught_by = Teachers([NamedModel(make_lm("rnn", vocab="".join(TEXT.encoded.symbols)), "teacher", None)])
+    expected = run(timed, tmp_path / "whole", teachers=taught_by)
+    with pytest.raises(KeyboardInterrupt):
+        run(timed, tmp_path / "cut", StopAt(epochs=2), teachers=taught_by)
+    assert timeless(run(timed, tmp_path / "cut", resume=True, teachers=taught_by)) == timeless(expected)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
 def test_where_teachers_take_all_the_time_a_run_still_makes_a_model(timed, tmp_path, monkeypatch):
     def read_for_ever(*_):
         timed.now += 1_000.0
