@@ -95,7 +95,9 @@ def prepare_folder(out: Path, *, keeps_epochs: bool = False) -> None:
             Path(folder, "new").write_bytes(b"checkpoint")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TrainingError(f"cannot write to {out} ({error.strerror}); make room and begin again") from None
+            raise TrainingError(
+                f"cannot write to {out} ({error.strerror}); make room and give the same command again"
+            ) from None
         raise RequestError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
 
 

@@ -363,7 +363,13 @@ def check_crash(status: int, log: str, crash: Crash) -> None:
     *_, last = log.splitlines()
     assert status == 1 and last.startswith("error: ") and "No space left on device" in last, log
     assert log.count("error: ") == 1 and "Traceback" not in log, log
-    assert last.endswith(("; make room and begin again", ": make room and go on from it with --resume")), log
+    assert last.endswith(
+        (
+            "; make room and begin again",
+            "; make room and give the same command again",
+            ": make room and go on from it with --resume",
+        )
+    ), log
 
 
 def main() -> None:
