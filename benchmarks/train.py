@@ -3,12 +3,12 @@
     python benchmarks/train.py [--cells rnn lstm gru] [--sizes 256 512] [--symbols 65 5000] [--seconds 10] [--threads N]
         [--precision auto]
 
-Run it on an idle machine. For each cell, size and number of symbols (two layers, an embedding as wide as a layer, 64
-streams of 128 characters) it measures
+Run it on an idle machine. For each cell, size and number of symbols (two layers, an embedding as wide as a layer, the
+batches that `fit` takes by default: 32 streams of 64 characters) it measures
 
 - ours: characters per second of a step of `python -m train fit`, including reading the text, clipping and the
   optimiser, in the precision that `auto` picks;
-- plain: the same model in nn.LSTM (or RNN, GRU), float32, with shuffled windows of 128 from a DataLoader, and Adam;
+- plain: the same model in nn.LSTM (or RNN, GRU), float32, with shuffled windows of 64 from a DataLoader, and Adam;
 - the share of the machine's matrix peak, the speed of a product of up to 2048³ in the same precision: for the
   operations that a plain step needs (`useful`), and for those that ours computes (`computed`: the first layer's input
   product is computed for each symbol of the vocabulary rather than for each character);
@@ -52,11 +52,12 @@ from train.interrupts import Interrupts
 from train.loop import describe_run
 from train.precision import computes_bf16, flushed_denormals, pick_precision
 from train.protocols import Holdout
+from train.recipes import LONG
 from train.report import Report
 from train.trainer import SAMPLE_LENGTH, Trainer
 
 SYMBOLS = 65, 5000
-STREAMS, LENGTH = 64, 128
+STREAMS, LENGTH = LONG["lstm"].batch_size, LONG["lstm"].seq_length  # the defaults of `fit` for all cells
 TURNS = 5
 WIDTH = 132  # of the printed table, in characters
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
