@@ -180,6 +180,8 @@ def _count_since(is_start: Callable[[str], bool]) -> Callable[[str], Values]:
     return measure
 
 
+# Each repetition that may lack its end is bounded: searched to the end of the text from each beginning, `/* /* /* …`
+# would take time in the square of its length, in which `re` lets no other thread run.
 FEATURES = (
     Feature("position in the line", _count_since(lambda symbol: symbol == "\n"), counts=True),
     Feature("position in the word", _count_since(lambda symbol: not symbol.isalpha()), counts=True),
@@ -199,5 +201,5 @@ FEATURES = (
         "inside brackets", _mark(r"(?<=\()[^()]{1,400}(?=\))|(?<=\[)[^\[\]]{1,400}(?=\])|(?<=\{)[^{}]{1,400}(?=\})")
     ),
     Feature("indentation", _mark(r"^[ \t]+")),
-    Feature("in a comment", _mark(r"#[^\n]*|//[^\n]*|/\*.*?\*/")),
+    Feature("in a comment", _mark(r"#[^\n]*|//[^\n]*|/\*.{0,2000}?\*/")),
 )

@@ -42,6 +42,13 @@ def test_a_feature_is_where_a_person_sees_it(name, parts):
     assert marked(name) == parts
 
 
+def test_the_end_of_a_comment_is_searched_only_so_far_that_a_hostile_text_takes_no_time():
+    mark = MEASURES["in a comment"]
+    assert mark(f"/*{'a' * 2000}*/").all()
+    # each of these beginnings would else be searched to the end of the text: 17 s for 100,000 characters
+    assert not mark("/* " * 1000 + "*/")[:-2200].any()
+
+
 def test_vowels_spaces_and_punctuation_are_marked_one_by_one():
     assert marked("vowel", "Abide, you") == ["A", "i", "e", "you"]
     assert marked("space", "a  b\nc ") == ["  ", " "]
