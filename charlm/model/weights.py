@@ -89,13 +89,14 @@ def _explain(file: BinaryIO, config: ModelConfig) -> str | None:
     """Recognise the cause of a wrong SHA-256."""
     file.seek(0)
     start = file.read(LARGEST_HEADER)
-    least = 2 * config.parameters  # in bfloat16
+    # in bfloat16; an offset may be a number of more digits than Python prints
+    least, most = 2 * config.parameters, 4 * config.parameters + LARGEST_HEADER
     length = int.from_bytes(start[:8], "little")
     with contextlib.suppress(UnicodeDecodeError, ModelFileError):  # a header that is damaged, too
         for entry in parse_json_object(start[8 : 8 + length].decode(), "the header").values():
             offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
             if _are_whole(offsets) and len(offsets) == 2:
-                least = max(least, 8 + length + offsets[1])
+                least = max(least, min(8 + length + offsets[1], most))
     return explain_weights(start, os.fstat(file.fileno()).st_size, least)
 
 

@@ -138,6 +138,13 @@ def test_a_tensor_too_many_is_noticed(folder, name):
     assert_refused(folder, "model.safetensors holds other tensors than config.json describes")
 
 
+def test_a_header_with_a_number_of_more_digits_than_python_prints_is_refused_like_any_other(folder):
+    path = folder / "model.safetensors"
+    header = json.dumps({"head.bias": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 10**4300 - 1]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert_refused(folder, "as after a download or a copy that did not finish; get it again")
+
+
 def test_a_name_that_stands_twice_is_refused(folder):
     packed = (folder / "model.safetensors").read_bytes()
     length = int.from_bytes(packed[:8], "little")
