@@ -2,12 +2,13 @@
 
 import math
 import tempfile
+import threading
 import warnings
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,26 @@ if TYPE_CHECKING:
 SAMPLE_LENGTH, SAMPLE_TEMPERATURES = 250, (0.5, 1.0, 1.5)  # of the samples on a model card
 
 Stop = str | Sequence[str] | None
+T = TypeVar("T")
+
+
+class made_once(cached_property[T]):  # noqa: N801  # like the name of what it extends
+    """A cached property that is made once also where several threads ask for it first.
+
+    `cached_property` has no lock from Python 3.12 on: two threads would get an object each, and requests that two batch
+    schedulers write are not written in one batch. The lock is one for all, because making one property asks for another
+    one; it is held while something is made, and not to read what has been made.
+    """
+
+    _lock = threading.RLock()
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
+        with self._lock:
+            return super().__get__(instance, owner)
 
 
 @dataclass(frozen=True)
@@ -193,7 +214,7 @@ class CharLM:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle and copy keep: without what is made when it is needed, such as threads and locks."""
-        made = {"engine", "network", "_backend", "_prefixes", "_scheduler"}
+        made = {name for name, value in vars(CharLM).items() if isinstance(value, made_once)}
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __repr__(self) -> str:
@@ -203,16 +224,16 @@ class CharLM:
             f"{len(self.vocab)} symbols, on {self.device}>"
         )
 
-    @cached_property
+    @made_once
     def engine(self) -> Engine:
         """The model as it runs on a CPU, without torch."""
         return Engine(self.config, self._weights)
 
-    @cached_property
+    @made_once
     def _scheduler(self) -> BatchScheduler[Any]:
         return BatchScheduler(self._backend)
 
-    @cached_property
+    @made_once
     def _backend(self) -> Backend[Any]:
         """What writes on `device`."""
         if self.device == "cpu":
@@ -222,11 +243,11 @@ class CharLM:
 
         return GpuBackend(self.network)
 
-    @cached_property
+    @made_once
     def _prefixes(self) -> PrefixCache:
         return PrefixCache(self.engine)
 
-    @cached_property
+    @made_once
     def network(self) -> "Network":
         """The model as a torch module on `device`, for reading: no dropout, no gradients.
 

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import itertools
 import json
@@ -6,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,7 +42,8 @@ from charlm.inference.batching import (
     EngineBackend,
     measure_chars_per_second,
 )
-from charlm.inference.engine import Reader
+from charlm.inference.engine import Engine, Reader
+from charlm.inference.prefixes import PrefixCache
 from charlm.inference.sampling import SamplingSettings
 from charlm.model.card import model_card
 from charlm.model.cells import CELLS
@@ -773,6 +776,23 @@ def test_threads_that_share_a_model_get_the_texts_they_get_alone(lm):
     with ThreadPoolExecutor(8) as threads:
         together = list(threads.map(lambda seed: lm.generate("a cab", 100, 1.0, seed=seed), range(16)))
     assert together == alone
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("engine", Engine), ("_prefixes", PrefixCache), ("_scheduler", BatchScheduler)]
+)
+def test_threads_that_ask_first_get_the_same_object(monkeypatch, name, kind):
+    lm, making = make_lm(), threading.Barrier(2, timeout=0.1)
+
+    def make(*arguments):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            making.wait()  # until the other thread makes one as well
+        return kind(*arguments)
+
+    monkeypatch.setattr(f"charlm.lm.{kind.__name__}", make)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: getattr(lm, name), range(2))
+    assert one is other
 
 
 # Folders
