@@ -520,9 +520,12 @@ def _check_cache(repo_id: str) -> None:
         raise HubError(f"there is no home directory to keep {repo_id} in; set HF_HOME to a folder")
 
 
+def _cache_of(repo_id: str, kind: str = "model") -> Path:
+    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type=kind))
+
+
 def _refs(repo_id: str, revision: str | None, kind: str = "model") -> Path:
-    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type=kind))
-    return cached / "refs" / (revision or constants.DEFAULT_REVISION)
+    return _cache_of(repo_id, kind) / "refs" / (revision or constants.DEFAULT_REVISION)
 
 
 def _remember(ref: Path, commit: str | None) -> None:
@@ -541,7 +544,7 @@ def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
     commit = ref.read_text() if ref.is_file() else revision
     if commit is None:
         return None
-    folder = ref.parents[1 + (revision or "").count("/")] / "snapshots" / commit
+    folder = _cache_of(repo_id) / "snapshots" / commit
     return folder if (folder / WEIGHTS_FILE).is_file() else None
 
 

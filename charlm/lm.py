@@ -34,7 +34,7 @@ from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, find_kept, read_epoch, read_usable_model, write_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord, bits_per_char
 from charlm.model.kept import restrict_kept
-from charlm.model_name import HubName, explain_missing, parse_model_name, parse_push_target
+from charlm.model_name import HubName, check_revision, explain_missing, parse_model_name, parse_push_target
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class CharLM:
         RequestError for a wrong argument.
         """
         epoch = None if epoch is None else check_whole("epoch", epoch, 1)
-        revision = None if revision is None else check_string("revision", revision)
+        revision = None if revision is None else check_revision(revision)
         found, warning = parse_model_name(repo_or_folder)
         if warning:
             warnings.warn(warning, stacklevel=2)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from charlm.checks import check_string, show
 from charlm.errors import CharLMError, HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.nearest import nearest_path, path_in_subfolder
 
@@ -17,9 +18,10 @@ HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of
 LONGEST_HUB_NAME = 500  # characters of a repository with its revision or its web address
 _PART = r"(?!.*(?:--|\.\.))(?:[A-Za-z0-9_]|[A-Za-z0-9_][\w.-]{0,94}[A-Za-z0-9_])"  # of USER/REPO
 REPO_ID = re.compile(rf"{_PART}/(?!.*\.git$){_PART}", re.ASCII)
+# What git allows in the name of a branch, nearly. Nothing else may become the path of a file in the Hub's cache.
 REVISION = re.compile(
-    r"(?!.*\.\.)[^\s\\^~:?*\[,@\x00-\x1f\x7f]{1,255}"
-)  # what git allows in the name of a branch, nearly
+    r"(?![/.])(?!.*(?:\.\.|//|/\.|@\{|[./]$|\.lock(?:/|$)))[^\s\\^~:?*\[,@\x00-\x1f\x7f\ud800-\udfff]{1,255}"
+)
 MAIN_BRANCH = "main"
 DATASETS = "hf://datasets/"
 NOT_MODELS = ("datasets", "spaces")  # with one of these, a name is that of another kind of repository
@@ -57,6 +59,17 @@ class DatasetFile:
 def is_repo_id(name: str) -> bool:
     """Tell whether a string has the form of a repository's name, USER/REPO."""
     return REPO_ID.fullmatch(name) is not None
+
+
+def check_revision(revision: object) -> str:
+    """Return `revision` if git allows it as the name of a branch. Raises RequestError if not."""
+    revision = check_string("revision", revision)
+    if not REVISION.fullmatch(revision):
+        raise RequestError(
+            f"revision is {show(revision)}, which is no name in git; give a branch, a tag or a commit, such as main, "
+            "v1.0 or refs/pr/1"
+        )
+    return revision
 
 
 def parse_hub_name(name: str) -> HubName | None:

@@ -449,11 +449,19 @@ def test_a_repository_that_is_gone_is_not_replaced_by_the_cached_one(hub, files)
         CharLM.from_pretrained("ada/tiny")
 
 
-@pytest.mark.parametrize("revision", ["mian", "v9", "0" * 40, "a/b", "ä ö"])
+@pytest.mark.parametrize("revision", ["mian", "v9", "0" * 40, "a/b", "äö"])
 def test_a_revision_that_is_not_there_is_named(hub, files, revision):
     hub.add_repo("ada/tiny", files)
     with pytest.raises(HubError, match=f"ada/tiny has no revision '{revision}'; name a branch, tag or commit"):
         CharLM.from_pretrained("ada/tiny", revision=revision)
+
+
+@pytest.mark.parametrize("revision", ["/etc/hostname", "../../x", "", "\udcff", "ä ö", "a.lock", "a" * 256])
+def test_a_revision_that_git_cannot_have_is_refused_before_the_hub_or_its_cache_is_looked_at(hub, files, revision):
+    hub.add_repo("ada/tiny", files)
+    with pytest.raises(RequestError, match=r"^revision is '.*, which is no name in git; give a branch, a tag or a com"):
+        CharLM.from_pretrained("ada/tiny", revision=revision)
+    assert hub.requests == []
 
 
 def test_a_file_that_is_listed_and_not_there_is_reported(hub, files):
