@@ -88,7 +88,7 @@ def sums(
     w, u = (matrix.reshape(-1, u.shape[1], matrix.shape[1])[:, units] for matrix in (w, u))  # (G, K, columns)
     b, d = (bias.reshape(-1, len(bias) // len(w))[:, units].ravel() for bias in (b, d))
     both = np.empty((2, len(ids), *w.shape[:2]), np.float32) if out is None else out
-    from_input, from_hidden = both.reshape(2, len(ids), -1)
+    from_input, from_hidden = both.reshape(2, len(ids), w.shape[0] * w.shape[1])  # also where there are no ids
 
     def multiply(vectors: Array, rows: Array, bias: Array, product: Array) -> None:
         np.matmul(vectors, rows.reshape(-1, rows.shape[2]).T, out=product)

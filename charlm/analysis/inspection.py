@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from charlm.analysis.gates import GatesByName, read_gates, saturation
 from charlm.checks import check_whole
+from charlm.errors import RequestError
 from charlm.inference.engine import Array, Engine, Reader
 from charlm.inference.sampling import cut, log_softmax, surprisals_of
 from charlm.model.config import ModelConfig, Weights
@@ -98,8 +99,10 @@ def read_unit_gates(
 ) -> UnitGates:
     """Return the gates of one unit at each of ids (N,), which takes memory for some numbers for each of them.
 
-    Raises RequestError if there is no such unit.
+    Raises RequestError if there is no such unit, or the text is empty.
     """
+    if not len(ids):
+        raise RequestError("the text is empty, so no gate was computed; inspect a text first")
     layer = check_whole("layer", layer, 0, config.num_layers - 1)
     unit = check_whole("unit", unit, 0, config.hidden_size - 1)
     gates = read_gates(config.cell, weights, layer, ids, seen.hidden, units=slice(unit, unit + 1))

@@ -182,6 +182,15 @@ def test_saturation_is_the_share_of_the_text_where_a_gate_is_nearly_shut_or_open
     assert make_lm("rnn").unit_gates(make_lm("rnn").inspect(TEXT), 0, 0).saturation == {}
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_empty_text_has_no_gates_and_none_of_one_unit_are_counted(cell):
+    lm = make_lm(cell, num_layers=2, hidden_size=5)
+    seen = lm.inspect("", gates=True)
+    assert {values.shape for values in seen.gates.values()} == {(0, 2, 5)}
+    with pytest.raises(RequestError, match="the text is empty, so no gate was computed; inspect a text first"):
+        lm.unit_gates(seen, 0, 0)
+
+
 @pytest.mark.parametrize(("layer", "unit"), [(2, 0), (-1, 0), (0, 8), (0, None), ("0", 0)])
 def test_a_unit_that_the_model_lacks_has_no_gates(layer, unit):
     lm = make_lm()
