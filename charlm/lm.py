@@ -363,11 +363,14 @@ class CharLM:
 
         forced: symbols by place, from 0 at the first character behind the prompt, that stand there whatever is drawn.
             Their random numbers are used up all the same. Places within `after` change nothing.
+
+        Raises RequestError for what is no place or not one symbol, VocabError for a symbol that the model does not
+        know, and what `stream` does.
         """
         sampler = Sampler(settings)
         ids, length = self._check_prompt(prompt, length)
         ids, stops = self._continue_after(after, ids, sampler), self._check_stop(stop)
-        chosen = {place - len(after): int(self.vocab.encode(symbol)[0]) for place, symbol in (forced or {}).items()}
+        chosen = {place - len(after): id for place, id in self._check_forced(forced or {}).items()}
         return self._write_shared(ids, length, sampler, stops, chosen)
 
     def logits(self, prompt: str = "", after: str = "") -> NDArray[np.float32]:
@@ -396,6 +399,16 @@ class CharLM:
         written = self.vocab.encode(check_string("after", after))
         sampler.skip(len(written))
         return np.concatenate([ids, written])
+
+    def _check_forced(self, forced: Mapping[int, str]) -> dict[int, int]:
+        """Return the ids of forced symbols by place."""
+        ids = {}
+        for place, symbol in forced.items():
+            whole = check_whole("a place in forced", place, 0)
+            if not isinstance(symbol, str) or len(symbol) != 1:
+                raise RequestError(f"forced has {show(symbol)} at place {show(whole)}; give one character for each place")
+            ids[whole] = int(self.vocab.encode(symbol)[0])
+        return ids
 
     def _check_stop(self, stop: Stop) -> tuple[str, ...]:
         """Return the stop strings. Warns about those that the model cannot write."""
@@ -440,7 +453,7 @@ class CharLM:
     def unit_gates(self, seen: Inspection, layer: int, unit: int) -> UnitGates:
         """Return the gates of one unit at each character of an inspected text, and how often they are saturated.
 
-        layer, unit: from 0. Raises RequestError if there is no such unit.
+        layer, unit: from 0. Raises RequestError if there is no such unit, or the text is empty.
         """
         return read_unit_gates(self.config, self._weights, self.vocab.encode(seen.text), seen, layer, unit)
 

@@ -236,6 +236,21 @@ def test_forced_symbols_stand_in_their_places_and_what_was_written_before_is_kep
         written(5, forced={2: "x"})
 
 
+@pytest.mark.parametrize(
+    ("forced", "message"),
+    [
+        ({2: ""}, "forced has '' at place 2; give one character for each place"),
+        ({2: "ab"}, "forced has 'ab' at place 2; give one character"),
+        ({2: 5}, "forced has 5 at place 2; give one character"),
+        ({"0": "a"}, "a place in forced is '0'; it must be a whole number"),
+        ({-1: "a"}, "a place in forced is -1; it must be from 0"),
+    ],
+)
+def test_what_cannot_be_forced_is_refused_at_the_call(lm, forced, message):
+    with pytest.raises(RequestError, match=message):
+        lm.stream_scored("a", 5, SamplingSettings(1.0, seed=4), forced=forced)
+
+
 def test_an_empty_prompt_starts_a_new_line(lm):
     for seed in range(5):
         assert lm.generate("", 30, seed=seed) == lm.generate("\n", 30, seed=seed)
