@@ -144,6 +144,8 @@ class CharLM:
         be reached and nothing is cached, ModelFileError if configuration and weights are not a sound model,
         RequestError for a wrong argument.
         """
+        if device != "auto":
+            pick_device(device)  # raises for a wrong one, before anything is downloaded
         epoch = None if epoch is None else check_whole("epoch", epoch, 1)
         revision = None if revision is None else check_revision(revision)
         found, warning = parse_model_name(repo_or_folder)
@@ -192,8 +194,10 @@ class CharLM:
     def from_description(cls, described: "Description", *, device: str = "auto") -> "CharLM":
         """Load exactly the commit that `hub.describe` described; the Hub is not asked for it again.
 
-        Raises HubError, HubUnavailableError and ModelFileError as `from_pretrained` does.
+        Raises HubError, HubUnavailableError, ModelFileError and RequestError as `from_pretrained` does.
         """
+        if device != "auto":
+            pick_device(device)  # raises for a wrong one, before anything is downloaded
         from charlm import hub
 
         fetched = hub.download(described)
@@ -406,7 +410,9 @@ class CharLM:
         for place, symbol in forced.items():
             whole = check_whole("a place in forced", place, 0)
             if not isinstance(symbol, str) or len(symbol) != 1:
-                raise RequestError(f"forced has {show(symbol)} at place {show(whole)}; give one character for each place")
+                raise RequestError(
+                    f"forced has {show(symbol)} at place {show(whole)}; give one character for each place"
+                )
             ids[whole] = int(self.vocab.encode(symbol)[0])
         return ids
 

@@ -456,6 +456,17 @@ def test_a_revision_that_is_not_there_is_named(hub, files, revision):
         CharLM.from_pretrained("ada/tiny", revision=revision)
 
 
+def test_a_wrong_device_is_refused_before_anything_is_asked_or_downloaded(hub, files):
+    hub.add_repo("ada/tiny", files)
+    described = describe("ada/tiny")
+    hub.requests.clear()
+    with pytest.raises(RequestError, match="device is 'tpu'"):
+        CharLM.from_pretrained("ada/tiny", device="tpu")
+    with pytest.raises(RequestError, match="device is 'tpu'"):
+        CharLM.from_description(described, device="tpu")
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("revision", ["/etc/hostname", "../../x", "", "\udcff", "ä ö", "a.lock", "a" * 256])
 def test_a_revision_that_git_cannot_have_is_refused_before_the_hub_or_its_cache_is_looked_at(hub, files, revision):
     hub.add_repo("ada/tiny", files)
