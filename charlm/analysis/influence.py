@@ -41,7 +41,7 @@ def measure_influence(engine: Engine, cell: str, weights: Weights, ids: Ids) -> 
     Raises RequestError for fewer than two symbols, ModelFileError if a gradient is not finite.
     """
     if len(ids) < 2:
-        raise RequestError("there is nothing that could have moved the prediction of a first character")
+        raise RequestError("nothing was read that could have moved a first character: give a text of two or more")
     hidden, cell_state = read_units(engine, ids[:-1, None])
     states = None if cell_state is None else cell_state[:, :, 0]
     return _trace(engine, cell, weights, ids, hidden[:, :, 0], states, None, None)
@@ -62,9 +62,9 @@ def trace_influence(
     hidden, cell_state: the states after each of ids (T,), (T, L, H). Raises RequestError if nothing was read before the
     place, or there is no such place, ModelFileError if a gradient is not finite.
     """
-    place = check_whole("place", place, 0, max(len(ids) - 1, 0))
-    if place == 0:
-        raise RequestError("nothing was read before the first character: choose a later one")
+    if len(ids) < 2:
+        raise RequestError("nothing was read that could have moved a first character: inspect a text of two or more")
+    place = check_whole("place", place, 1, len(ids) - 1)
     first = max(0, place - check_whole("farthest", farthest, 1))
     cells = None if cell_state is None else cell_state[first:place]
     first_hidden = hidden[first - 1] if first else None

@@ -115,17 +115,25 @@ print("torch" in sys.modules)
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"
 
 
-@pytest.mark.parametrize("place", [0, -1, 4, None, 1.5])
-def test_a_place_that_has_no_prediction_is_refused(place):
+@pytest.mark.parametrize(
+    ("place", "allowed"),
+    [(0, "from 1 to 3"), (-1, "from 1 to 3"), (4, "from 1 to 3"), (None, "a whole number"), (1.5, "a whole number")],
+)
+def test_a_place_that_has_no_prediction_is_refused_with_those_that_have_one(place, allowed):
     lm = make_lm()
-    with pytest.raises(RequestError, match="place is|nothing was read before the first character"):
+    with pytest.raises(RequestError, match=f"place is {place}; it must be {allowed}"):
         lm.influence_at(lm.inspect("abcd"), place, 300)
+    for each in (1, 3):
+        assert len(lm.influence_at(lm.inspect("abcd"), each, 300)) == each
 
 
 @pytest.mark.parametrize("text", ["", "a"])
 def test_nothing_moves_the_prediction_of_a_first_character(text):
-    with pytest.raises(RequestError, match="first character"):
-        make_lm().influence(text)
+    lm = make_lm()
+    with pytest.raises(RequestError, match="moved a first character: give a text of two or more"):
+        lm.influence(text)
+    with pytest.raises(RequestError, match="moved a first character: inspect a text of two or more"):
+        lm.influence_at(lm.inspect(text), 0, 300)
 
 
 @pytest.mark.parametrize(("text", "error", "message"), [("a☃", VocabError, "☃"), (7, RequestError, "must be a string")])
