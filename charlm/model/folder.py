@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from charlm.checks import show
 from charlm.damage import explain_missing_file, explain_text
 from charlm.errors import ModelFileError, RequestError
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, ModelConfig, Weights
@@ -178,6 +179,8 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"cannot make the folder {folder} ({error.strerror}); choose another place") from None
+    except ValueError:  # a zero byte, or half of a surrogate pair
+        raise RequestError(f"{show(str(folder))} cannot be the name of a folder; choose another") from None
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -963,6 +963,14 @@ def test_a_place_that_can_be_no_folder_is_refused_at_saving(lm, tmp_path):
     assert contents(tmp_path) == {"file": b"mine"}
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_name_that_no_folder_can_have_is_refused_at_saving(lm, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=f"^{re.escape(repr(name))} cannot be the name of a folder; choose another$"):
+        lm.save_pretrained(name, samples={})
+    assert contents(tmp_path) == {}
+
+
 def test_an_unknown_device_is_refused_with_those_there_are(tmp_path):
     folder = save(make_model(), tmp_path / "model")
     with pytest.raises(RequestError, match="device is 'tpu'; choose one of auto, cpu, cuda, mps"):
