@@ -281,7 +281,7 @@ def _compare(records: JoinedRecords) -> list[Remark]:
     groups: dict[tuple[str, ...], list[tuple[str, JoinedHistory]]] = {}
     for name, history in records:
         groups.setdefault(measured_by(history["run"]), []).append((name, history))
-    said = [] if len(groups) < 2 else [Remark(_tell_apart(list(groups), list(groups.values())))]
+    said = [_tell_apart(one, other) for one, other in pairwise(groups.items())]
     for group in groups.values():
         ranked = sorted(group, key=lambda each: each[1]["best"]["val_loss"])
         said += [_tell_difference(better, worse) for better, worse in pairwise(ranked)]
@@ -289,12 +289,12 @@ def _compare(records: JoinedRecords) -> list[Remark]:
     return said
 
 
-def _tell_apart(measures: Sequence[tuple[str, ...]], groups: Sequence[JoinedRecords]) -> str:
-    """Say why losses of some models cannot be compared."""
-    reasons = ("texts", "protocols", "splits of the text")
-    differing = [reason for place, reason in enumerate(reasons) if len({measure[place] for measure in measures}) > 1]
-    sides = " and ".join(", ".join(_short(name) for name, _ in group) for group in groups[:2])
-    return f"The losses of {sides} cannot be compared: they come from different {' and '.join(differing)}."
+def _tell_apart(one: tuple[tuple[str, ...], JoinedRecords], other: tuple[tuple[str, ...], JoinedRecords]) -> Remark:
+    """Say why the losses of two groups of models cannot be compared. Of each: how they were measured, the models."""
+    reasons = zip(("texts", "protocols", "splits of the text"), one[0], other[0], strict=True)
+    differing = [reason for reason, ours, theirs in reasons if ours != theirs]
+    sides = " and ".join(", ".join(_short(name) for name, _ in group) for _, group in (one, other))
+    return Remark(f"The losses of {sides} cannot be compared: they come from different {' and '.join(differing)}.")
 
 
 def _tell_other_order(ranked: JoinedRecords) -> list[Remark]:

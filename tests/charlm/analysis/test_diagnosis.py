@@ -151,6 +151,16 @@ def test_losses_that_do_not_mean_the_same_are_not_compared(change, reason):
     assert said[2:] == [f"The losses of one and two cannot be compared: they come from {reason}."]
 
 
+def test_of_three_that_differ_each_is_named_with_what_sets_it_apart_from_the_one_before():
+    said = read_curves(
+        [("one", record([1.5])), ("two", record([1.2], text="poems")), ("leaky", record([0.5], protocol="windows"))]
+    )
+    assert said[3:] == [
+        "The losses of one and two cannot be compared: they come from different texts.",
+        "The losses of two and leaky cannot be compared: they come from different texts and protocols.",
+    ]
+
+
 def test_what_can_be_compared_is_compared_all_the_same():
     others = record([0.5], protocol="windows")
     said = read_curves([("one", record([1.5])), ("two", record([1.2])), ("leaky", others)])
