@@ -43,10 +43,11 @@ READ_EXAMPLES = (("a model and a text", "./runs/my-text-lstm another-text.txt"),
 def generate(args: argparse.Namespace) -> None:
     """Write a text to standard output as it is generated, or several once they are complete.
 
-    On a terminal each follows its prompt.
+    On a terminal each follows its prompt, and control characters are escaped: a model that somebody else made could
+    write those that change the terminal or what stands in it.
     """
     from charlm.lm import CharLM  # here, because --help and wrong arguments need no numpy
-    from charlm.text import read_text
+    from charlm.text import escape_controls, read_text
 
     prompt = args.prompt if args.prompt_file is None else read_text(Path(args.prompt_file))
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch, device=args.device)
@@ -55,17 +56,17 @@ def generate(args: argparse.Namespace) -> None:
         for sample in lm.generate_many(prompt, args.num_samples, *settings, stop=args.stop):
             print(json.dumps(asdict(sample)))
         return
-    shown = prompt if sys.stdout.isatty() else ""
+    shown, escape = (escape_controls(prompt), escape_controls) if sys.stdout.isatty() else ("", str)
     if args.num_samples != 1:
         samples = lm.generate_many(prompt, args.num_samples, *settings, stop=args.stop)
         for number, sample in enumerate(samples, 1):
             bits = "" if sample.bits_per_char is None else f", {sample.bits_per_char:.3f} bits per character"
-            print(f"--- sample {number} of {len(samples)}, seed {sample.seed}{bits} ---\n{shown}{sample.text}")
+            print(f"--- sample {number} of {len(samples)}, seed {sample.seed}{bits} ---\n{shown}{escape(sample.text)}")
         return
     pieces = lm.stream(prompt, *settings, stop=args.stop)
     print(shown, end="", flush=True)
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(escape(piece), end="", flush=True)
     print()
 
 

@@ -1,6 +1,7 @@
 """Text files, read in pieces, and text made safe to show in a message."""
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from charlm.nearest import nearest_path
 
 CHUNK_BYTES = 2 << 20
 EXPLAINED_BYTES = 64 << 10  # of a file that is not UTF-8 text, by which an error says what it seems to be
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
 MOST_MARKS = 3  # combining marks on one letter; more would cover the lines above
 
 
@@ -108,3 +110,8 @@ def printable(text: str) -> str:
         marks = marks + 1 if unicodedata.category(symbol).startswith("M") else 0
         shown.append(symbol if symbol.isprintable() and marks <= MOST_MARKS else ascii(symbol)[1:-1])
     return "".join(shown)
+
+
+def escape_controls(text: str) -> str:
+    """Return a text for a terminal: control characters but tab and line feed are escaped, such as those of a colour."""
+    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)

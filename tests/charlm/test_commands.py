@@ -109,6 +109,18 @@ def test_on_a_terminal_the_text_follows_its_prompt(charlm, folder, monkeypatch):
     assert charlm(*arguments) == (0, f"a cab{expected}\n", "")
 
 
+@pytest.mark.parametrize("several", [[], ["--num-samples", "2"]], ids=str)
+def test_what_a_model_writes_cannot_command_the_terminal_and_is_exact_in_a_file(charlm, tmp_path, monkeypatch, several):
+    folder = save(make_model(vocab="\n\x1b[2J"), tmp_path / "model")
+    arguments = ("generate", folder, "--prompt", "\x1b[J", "--length", 40, "--seed", 7, *several)
+    text = CharLM.from_pretrained(folder).generate("\x1b[J", 40, seed=7)
+    assert "\x1b" in text
+    assert text in charlm(*arguments)[1]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output = charlm(*arguments)[1]
+    assert ("\x1b[J" + text).replace("\x1b", r"\x1b") in output and "\x1b" not in output
+
+
 def test_unknown_symbols_of_the_prompt_are_named_on_standard_error_only(charlm, folder):
     expected = CharLM.from_pretrained(folder).generate("a cab", 30, seed=7)
     status, output, message = charlm("generate", folder, "--prompt", "a€ cXab", "--length", 30, "--seed", 7)

@@ -8,7 +8,7 @@ from models import laws
 
 from charlm import text as text_module
 from charlm.errors import RequestError
-from charlm.text import printable, read_text, stream_text
+from charlm.text import escape_controls, printable, read_text, stream_text
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 3, text_module.CHUNK_BYTES])
@@ -227,3 +227,8 @@ def test_a_name_too_long_for_any_file_is_refused(tmp_path):
 )
 def test_what_would_be_invisible_or_turn_a_text_around_is_shown_as_its_number(text, shown):
     assert printable(text) == shown
+
+
+def test_of_a_text_for_a_terminal_the_control_characters_but_tab_and_line_feed_are_escaped():
+    kept = "Ada,\t한국어\n😀 é"
+    assert escape_controls(f"{kept}\x1b[2J\x9b1m\r\x00\x7f") == kept + r"\x1b[2J\x9b1m\r\x00\x7f"
