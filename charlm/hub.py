@@ -137,7 +137,8 @@ class Fetched:
 def describe(repo_id: str, revision: str | None = None, token: Token = None) -> Description:
     """Ask the Hub, once, which commit a revision of a repository is and what it holds.
 
-    Without `token`, it is asked anonymously first, so that a stale token cannot close a public repository.
+    Without `token`, it is asked anonymously first, so that a stale token cannot close a public repository, and with the
+    stored one if it answers that there is no such repository, or that there were too many requests.
     Raises HubError if the repository holds no model, or the Hub refuses, HubUnavailableError if the Hub gives no
     usable answer.
     """
@@ -163,6 +164,14 @@ def _ask_about(path: str, revision: str | None, token: Token) -> tuple[Token, An
         return isinstance(answer, dict) and bool(answer.get("gated")), answer
     except RepositoryNotFoundError:  # it may be private, and the stored token open it
         return True, ask(path, parameters, True)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 429:
+            raise
+        too_many = error
+    try:  # the Hub counts anonymous questions by address, and those with a token by user
+        return True, ask(path, parameters, True)
+    except HfHubHTTPError as error:
+        raise (too_many if error.response.status_code == 401 else error) from None  # a stale token explains nothing
 
 
 def describe_dataset_file(file: DatasetFile) -> DatasetDescription:

@@ -499,6 +499,21 @@ def test_a_stale_stored_token_is_named_where_one_is_needed(hub, files):
         CharLM.from_pretrained("ada/tiny")
 
 
+def test_a_hub_that_has_answered_too_many_strangers_is_asked_again_with_the_stored_token(ada, files, model):
+    ada.add_repo("ada/tiny", files)
+    ada.fail("GET /api/models/", 429, times=1)
+    assert_is(CharLM.from_pretrained("ada/tiny"), model)
+    assert [request.token for request in ada.asked("GET /api/models/")] == [None, TOKEN]
+
+
+def test_a_stale_stored_token_does_not_hide_that_the_hub_has_answered_too_many(hub, files):
+    hub.add_repo("ada/tiny", files)
+    log_in("hf_stale")
+    hub.fail("GET /api/models/", 429, times=1)
+    with pytest.raises(HubUnavailableError, match="the Hub answered 429 for ada/tiny; try again later"):
+        CharLM.from_pretrained("ada/tiny")
+
+
 def test_a_token_that_was_given_is_used_and_refused_if_it_is_wrong(hub, files):
     hub.add_repo("ada/tiny", files)
     with pytest.raises(HubError, match="does not accept the token"):
