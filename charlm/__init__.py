@@ -43,3 +43,7 @@ def __getattr__(name: str) -> Any:
 
         return CharLM
     raise AttributeError(f"module 'charlm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # with CharLM before its first use, so that tab completion offers it

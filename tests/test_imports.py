@@ -206,6 +206,11 @@ def run(code):
     return subprocess.check_output([sys.executable, "-c", f"import sys\n{code}"], cwd=ROOT, text=True)
 
 
+def test_tab_completion_offers_charlm_before_its_first_use():
+    code = "import charlm, sys; print(set(charlm.__all__) - set(dir(charlm)), 'charlm.lm' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "set() False\n"
+
+
 def test_importing_charlm_loads_no_torch_and_no_gradio():
     assert run(f"import charlm\nprint({HEAVY} & sys.modules.keys())") == "set()\n"
 
