@@ -631,7 +631,10 @@ class CharLM:
         return score(self.network, pieces)
 
     def _faster_device(self) -> str:
-        """Return the device that writes a batch of streams the faster; it is measured if there is a choice."""
+        """Return the device that writes a batch of streams the faster; it is measured if there is a choice.
+
+        It is the CPU, with a warning, if the GPU fails. If it is the GPU, the network that was measured is kept.
+        """
         if not has_cuda():
             return "cpu"
         from torch import OutOfMemoryError
@@ -640,7 +643,17 @@ class CharLM:
         from charlm.model.network import Network
 
         try:
-            on_cuda = measure_chars_per_second(GpuBackend(Network.from_weights(self.config, self._weights, "cuda")))
+            network = Network.from_weights(self.config, self._weights, "cuda")
+            on_cuda = measure_chars_per_second(GpuBackend(network))
         except OutOfMemoryError:  # other programs use the GPU
             return "cpu"
-        return "cuda" if on_cuda > measure_chars_per_second(EngineBackend(self.engine)) else "cpu"
+        except ModelFileError:  # logits that are not finite, which are told where the model is used
+            return "cpu"
+        except RuntimeError as error:  # a GPU that only one process may use, or for which torch has no kernels
+            cause = str(error).partition("\n")[0]
+            warnings.warn(f"the GPU cannot run the model ({cause}); it runs on the CPU", stacklevel=5)
+            return "cpu"
+        if on_cuda <= measure_chars_per_second(EngineBackend(self.engine)):
+            return "cpu"
+        self.network = network
+        return "cuda"

@@ -713,6 +713,45 @@ def test_a_full_gpu_leaves_a_model_on_the_cpu(monkeypatch):
     assert CharLM(model.config, model.weights).device == "cpu"
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, torch.AcceleratorError])
+def test_a_gpu_that_cannot_be_used_leaves_a_model_on_the_cpu_with_a_warning(monkeypatch, kind):
+    def busy(config, weights, device):
+        raise kind("CUDA error: all CUDA-capable devices are busy or unavailable\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr("charlm.lm.has_cuda", lambda: True)
+    monkeypatch.setattr(Network, "from_weights", busy)
+    model = make_model()
+    with pytest.warns(UserWarning, match=r"the GPU cannot run the model \(CUDA .* unavailable\); it runs on the CPU$"):
+        assert CharLM(model.config, model.weights).device == "cpu"
+
+
+def test_a_model_that_diverged_is_told_where_it_is_used_and_not_where_its_speed_is_measured(monkeypatch):
+    network = Network.from_weights
+    monkeypatch.setattr("charlm.lm.has_cuda", lambda: True)
+    monkeypatch.setattr(Network, "from_weights", lambda config, weights, device: network(config, weights))
+    model = make_model()
+    model.weights["head.weight"][:] = math.nan
+    lm = CharLM(model.config, model.weights)
+    assert lm.device == "cpu"
+    with pytest.raises(ModelFileError, match="use another model"):
+        lm.generate("a")
+
+
+def test_the_network_that_was_measured_is_the_one_that_is_used(monkeypatch):
+    network, made = Network.from_weights, []
+
+    def make(config, weights, device):
+        made.append(network(config, weights))
+        return made[-1]
+
+    monkeypatch.setattr("charlm.lm.measure_chars_per_second", lambda backend: not isinstance(backend, EngineBackend))
+    monkeypatch.setattr("charlm.lm.has_cuda", lambda: True)
+    monkeypatch.setattr(Network, "from_weights", make)
+    model = make_model()
+    lm = CharLM(model.config, model.weights)
+    assert lm.device == "cuda" and [lm.network] == made
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_speed_of_the_cpu_is_measured_with_the_streams_of_a_batch(monkeypatch, cell):
     lm, written = make_lm(cell), []
