@@ -5,7 +5,7 @@ that counts along a line, one that is on inside quotes. Here every unit is tried
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from charlm.vocab import Ids, Vocab
 
 STRETCHES = 16  # of the text, read side by side; probes are fitted on half of them and tested on the others
 WARM_UP_STEPS = 64  # symbols at the beginning of a stretch that are read and not counted
-LONGEST_PROBED_STRETCH = 512  # counted symbols; with the warm-up, a model of 2 × 512 units takes some 80 MB
+LONGEST_PROBED_STRETCH = 512  # counted symbols; with the warm-up, the states of an LSTM of 2 × 512 units take 75 MB
 SHORTEST_PROBED_STRETCH = 64
+PROBED_AT_ONCE = 2**20  # activations; what is computed from so many takes some 25 MB, however many units a model has
 SMALLEST_VARIANCE = 1e-12  # keeps divisions by a variance of 0 finite
 FEWEST_EXAMPLES = 20  # places with a feature, and without it, in either half
 
@@ -73,22 +74,30 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
         )
     steps = np.arange(min(stretch, WARM_UP_STEPS + LONGEST_PROBED_STRETCH))
     places = steps[:, None] + np.arange(STRETCHES) * stretch  # (T, S)
-    states = _read_activations(engine, vocab.encode(text)[places])
-    fitted, tested = _halves(np.concatenate(list(states.values())))
-    ranks = _rank(tested)
+    # 1) the features
+    measured = [(feature, *_halves(feature.measure(text)[places[WARM_UP_STEPS:]].T)) for feature in FEATURES]
+    probed = [
+        each for each in measured if each[0].counts or all(_has_examples(half_values) for half_values in each[1:])
+    ]
+    # 2) what each unit tells of them
+    told: dict[str, list[tuple[Truths, Values]]] = {feature.name: [] for feature, *_ in probed}
+    states = _read_states(engine, vocab.encode(text)[places])
+    for activations in _in_groups(states):
+        fitted, tested = _halves(activations)
+        ranks = _rank(tested)
+        for feature, fitted_values, tested_values in probed:
+            told[feature.name].append(
+                _fit_line(fitted, fitted_values, tested, tested_values)
+                if feature.counts
+                else _separate(fitted, fitted_values, ranks, tested_values)
+            )
+    # 3) the best
     found = {}
-    for feature in FEATURES:
-        fitted_values, tested_values = _halves(feature.measure(text)[places[WARM_UP_STEPS:]].T)
-        if feature.counts:
-            rises, scores = _fit_line(fitted, fitted_values, tested, tested_values)
-        elif _has_examples(fitted_values) and _has_examples(tested_values):
-            rises, scores = _separate(fitted, fitted_values, ranks, tested_values)
-        else:
-            continue
+    for name, groups in told.items():
+        rises, scores = map(np.concatenate, zip(*groups, strict=True))
         ranking = np.argsort(-scores, kind="stable")[:best].tolist()
-        found[feature.name] = [
-            TrackingUnit(*_locate(unit, states, engine.units), bool(rises[unit]), float(scores[unit]))
-            for unit in ranking
+        found[name] = [
+            TrackingUnit(*_locate(place, states), bool(rises[place]), float(scores[place])) for place in ranking
         ]
     return found
 
@@ -98,14 +107,21 @@ def _has_examples(values: Values) -> bool:
     return bool(FEWEST_EXAMPLES <= values.sum() <= len(values) - FEWEST_EXAMPLES)
 
 
-def _read_activations(engine: Engine, ids: Ids) -> dict[str, Array]:
-    """Read stretches, ids (T, S); return the hidden and the cell states, each (L·H, S, T), without the warm-up."""
+def _read_states(engine: Engine, ids: Ids) -> dict[str, Array]:
+    """Read stretches, ids (T, S); return the hidden and the cell states, each (T', L, S, H), without the warm-up."""
     hidden, cell = read_units(engine, ids)
     states = {"hidden": hidden} if cell is None else {"hidden": hidden, "cell": cell}
-    return {
-        name: state[WARM_UP_STEPS:].transpose(1, 3, 2, 0).reshape(-1, STRETCHES, len(ids) - WARM_UP_STEPS)
-        for name, state in states.items()
-    }
+    return {name: state[WARM_UP_STEPS:] for name, state in states.items()}
+
+
+def _in_groups(states: dict[str, Array]) -> Iterator[Array]:
+    """Yield the activations of some units of a layer after another, (K, S, T), of all states (T, L, S, H)."""
+    for state in states.values():
+        steps, layers, stretches, units = state.shape
+        at_once = max(1, PROBED_AT_ONCE // (steps * stretches))
+        for layer in range(layers):
+            for first in range(0, units, at_once):
+                yield np.ascontiguousarray(state[:, layer, :, first : first + at_once].transpose(2, 1, 0))
 
 
 def _halves(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -114,12 +130,13 @@ def _halves(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return first.reshape(*values.shape[:-2], -1), second.reshape(*values.shape[:-2], -1)
 
 
-def _locate(place: int, states: dict[str, Array], units: int) -> tuple[str, int, int]:
-    """Return the state, layer and unit of a row of the concatenated states."""
+def _locate(place: int, states: dict[str, Array]) -> tuple[str, int, int]:
+    """Return the state, layer and unit that comes in a place of all that `_in_groups` yields."""
     for name, state in states.items():
-        if place < len(state):
+        _, layers, _, units = state.shape
+        if place < layers * units:
             return name, *divmod(place, units)
-        place -= len(state)
+        place -= layers * units
     raise IndexError(place)
 
 

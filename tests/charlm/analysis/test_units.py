@@ -1,12 +1,15 @@
 import math
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
+from models import make_lm
 
-from charlm.analysis.units import FEATURES, STRETCHES, _fit_line, _rank, _separate
+from charlm.analysis.units import FEATURES, STRETCHES, WARM_UP_STEPS, _fit_line, _rank, _separate
 from charlm.errors import RequestError
 from charlm.lm import CharLM
+from charlm.model.cells import CELLS
 from charlm.model.config import ModelConfig
 
 MEASURES = {feature.name: feature.measure for feature in FEATURES}
@@ -152,3 +155,28 @@ def test_as_many_units_are_returned_as_were_asked_for_if_there_are_so_many(best,
 def test_fewer_units_than_one_or_no_whole_number_of_them_are_refused(best):
     with pytest.raises(RequestError, match="^best is .*; it must be (from 1|a whole number)$"):
         counting_lm().find_units(lines(), best)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_units_that_are_probed_in_groups_have_the_same_scores(monkeypatch, cell):
+    lm, text = make_lm(cell, vocab="\nab", hidden_size=7, num_layers=2), lines()
+    whole = lm.find_units(text, best=28)
+    monkeypatch.setattr("charlm.analysis.units.PROBED_AT_ONCE", 3 * (len(text) - STRETCHES * WARM_UP_STEPS))
+    in_groups = lm.find_units(text, best=28)
+    for name, units in whole.items():
+        scores = {(unit.state, unit.layer, unit.unit): unit.score for unit in units}
+        assert {(unit.state, unit.layer, unit.unit): unit.score for unit in in_groups[name]} == pytest.approx(
+            scores, abs=1e-6
+        )
+
+
+def test_searching_units_takes_little_memory_beside_their_states(monkeypatch):
+    lm, text = make_lm("rnn", vocab="\nab", hidden_size=500, num_layers=1), lines()[: 128 * STRETCHES]
+    lm.find_units(text)
+    monkeypatch.setattr("charlm.analysis.units.PROBED_AT_ONCE", 2**16)
+    tracemalloc.start()
+    lm.find_units(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    states = 4 * 128 * STRETCHES * 500  # bytes
+    assert states < peak < 1.4 * states
