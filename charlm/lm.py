@@ -1,6 +1,7 @@
 """CharLM: a trained model as its users hold it."""
 
 import math
+import os
 import tempfile
 import threading
 import warnings
@@ -64,6 +65,15 @@ class made_once(cached_property[T]):  # noqa: N801  # like the name of what it e
     def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
         with self._lock:
             return super().__get__(instance, owner)
+
+    @classmethod
+    def renew_lock(cls) -> None:
+        """Make another lock: a fork has the lock as it was, and not the thread that would release it."""
+        cls._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=made_once.renew_lock)
 
 
 @dataclass(frozen=True)

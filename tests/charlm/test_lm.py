@@ -3,6 +3,7 @@ import copy
 import itertools
 import json
 import math
+import os
 import pickle
 import re
 import subprocess
@@ -847,6 +848,31 @@ def test_threads_that_ask_first_get_the_same_object(monkeypatch, name, kind):
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda _: getattr(lm, name), range(2))
     assert one is other
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_while_another_thread_makes_something_can_use_a_model():
+    code = """
+import os, signal, threading, warnings
+from charlm import CharLM, lm
+warnings.simplefilter("ignore")  # Python 3.12 warns of forks of a process with threads
+model = CharLM.from_pretrained("./weights/shakespeare-rnn", device="cpu")
+holds, forked = threading.Event(), threading.Event()
+def hold():
+    with lm.made_once._lock:
+        holds.set()
+        forked.wait()
+threading.Thread(target=hold).start()
+holds.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)  # ends the fork if it waits for ever
+    model.engine
+    os._exit(0)
+forked.set()
+print(os.waitpid(child, 0)[1])
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "0\n"
 
 
 # Folders
