@@ -82,6 +82,7 @@ def reduce(command):
     if "train fit" not in command:
         return command
     command = command.replace("--teachers-write 6000000", "--teachers-write 640")
+    command = re.sub(r" --minutes \d+", "", command)
     return command + SHORT + ("" if "--init-from" in command else SMALL)  # a model to begin with has its size
 
 
