@@ -2,10 +2,10 @@
 
 import secrets
 from collections.abc import Callable, Generator
-from contextlib import closing
 from functools import wraps
 from itertools import zip_longest
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -111,11 +111,17 @@ def _only_changes(handler: Callable[..., Updates]) -> Callable[..., Updates]:
     @wraps(handler)
     def stream(*args: Any) -> Updates:
         before: list[Any] = []
-        with closing(handler(*args)) as updates:  # or a training would go on without a reader
+        updates = handler(*args)
+        try:
             for values in updates:
                 pairs = zip_longest(values, before, fillvalue=NOTHING)
                 yield [gr.skip() if value == old else value for value, old in pairs]
                 before = values
+        except GeneratorExit:  # the visitor has left: the training must not go on without a reader
+            # in a thread, since Gradio closes this generator on its event loop, which answers everybody: to kill the
+            # process of the training and to wait for its end can take seconds
+            Thread(target=updates.close).start()
+            raise
 
     return stream
 

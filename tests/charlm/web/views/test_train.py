@@ -1,5 +1,7 @@
 """The stream of a training to the page."""
 
+from threading import Event
+
 import gradio as gr
 import pytest
 from models import make_lm
@@ -25,19 +27,21 @@ def test_a_value_that_is_the_one_before_is_skipped():
     ]
 
 
-def test_a_training_ends_when_nobody_reads_its_progress_any_more():
-    ended = []
+def test_a_training_ends_when_nobody_reads_its_progress_any_more_and_nobody_waits_for_its_end():
+    may_end, ended = Event(), Event()
 
     def progress():
         try:
             yield ["running"]
         finally:
-            ended.append(True)
+            assert may_end.wait(60)
+            ended.set()
 
     stream = _only_changes(progress)()
     next(stream)
-    stream.close()
-    assert ended
+    stream.close()  # it would not return before the training has ended
+    may_end.set()
+    assert ended.wait(60)
 
 
 @pytest.mark.parametrize(
