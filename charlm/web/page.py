@@ -89,7 +89,8 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
         # 3) the API
         api = Api(registry)
         for endpoint in (api.models, api.generate, api.generate_many, api.history, api.inspect):
-            gr.api(for_api(endpoint), api_name=endpoint.__name__)  # type: ignore[attr-defined]
+            limits = inside.INSPECTING if endpoint == api.inspect else {}
+            gr.api(for_api(endpoint), api_name=endpoint.__name__, **limits)  # type: ignore[attr-defined]
         page.queue(max_size=MOST_WAITING, default_concurrency_limit=STREAMS_AT_ONCE)
     return page
 

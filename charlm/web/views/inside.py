@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from charlm.analysis.inspection import INSPECTIONS_AT_ONCE
 from charlm.web.answers.examples import text_to_read
 from charlm.web.answers.inside import DIFFERENCE, LONGEST_SEARCHED, SURPRISAL, Inspector
 from charlm.web.components import curves, inside_stage, lines, pack_seen, server_function
@@ -14,6 +15,9 @@ from charlm.web.models import ModelRegistry
 COLOURS = [SURPRISAL, DIFFERENCE]
 COLOUR_HINT = "or type a unit, LAYER:UNIT: hidden 0:17; its forget gate: f 0:17; in model B: B f 0:17"
 COMPARED_FIRST = 2  # models
+# For the events that read texts and for the endpoint that does: they share a queue, since each holds the states of two
+# models for up to 5,000 characters, some 80 MB.
+INSPECTING: dict[str, Any] = {"concurrency_limit": INSPECTIONS_AT_ONCE, "concurrency_id": "inspect"}
 
 # JavaScript of the events, see static/page.js. A unit is looked at in what is shown, which the fields may not hold now.
 SHOWN = """() => {
@@ -127,9 +131,10 @@ def _connect(
         "fn": for_page(look),
         "inputs": [model_a, model_b, text, colour],
         "outputs": [stage],
+        **INSPECTING,
         **QUIET,
     }
-    finding = view.find.click(for_page(find_units), [model_a, text], [colour, found], **QUIET)
+    finding = view.find.click(for_page(find_units), [model_a, text], [colour, found], **INSPECTING, **QUIET)
     began = [colour, found, text, offered]
     chosen = model_a.change(for_page(begin), [model_a, text, offered], began, cancels=finding, **QUIET)
     looks = [
@@ -143,6 +148,7 @@ def _connect(
             [colour, stage],
             js=SHOWN,
             trigger_mode="always_last",
+            **INSPECTING,
             **QUIET,
         ),
     ]
@@ -177,7 +183,7 @@ def _contexts(inspector: Inspector, registry: ModelRegistry, text: gr.Textbox) -
         plot, sentences = inspector.compare_contexts(names, text)
         return [gr.update(visible=True), plot, sentences, {"models": names, "text": text}]
 
-    compare.click(for_page(show), [models, text], [comparison, chart, reading, compared], **QUIET)
+    compare.click(for_page(show), [models, text], [comparison, chart, reading, compared], **INSPECTING, **QUIET)
     for happens in (compared.change, models.change, text.change):
         happens(None, [compared, models, text], changed, js=CHANGED_CONTEXTS, **QUIET)
     return models

@@ -5,6 +5,7 @@ import pytest
 from loops import run_async
 from models import make_lm
 
+from charlm.analysis.inspection import INSPECTIONS_AT_ONCE
 from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry, ServedModel
 from charlm.web.page import build_page
 
@@ -52,3 +53,12 @@ def test_start_from_offers_the_models_that_have_come_since_the_page_was_built(pa
     (offered,) = (open_page("view=train&start=ada/poems", [])[number] for number in start)
     assert offered["choices"] == [("random weights", ""), ("small", "small"), ("ada/poems", "ada/poems")]
     assert offered["value"] == "ada/poems"
+
+
+def test_all_that_reads_texts_waits_in_one_queue(page):
+    wanted = {"look", "show_unit", "find_units", "show", "inspect"}  # `show` compares effective contexts
+    places = ("charlm.web.views.inside", "charlm.web.answers.api")
+    named = [each for each in page.fns.values() if each.fn and each.fn.__name__ in wanted]
+    reading = [each for each in named if each.fn.__module__ in places]
+    assert {each.fn.__name__ for each in reading} == wanted
+    assert {(each.concurrency_id, each.concurrency_limit) for each in reading} == {("inspect", INSPECTIONS_AT_ONCE)}
