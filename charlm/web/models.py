@@ -2,10 +2,10 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from threading import Lock, Thread
@@ -32,6 +32,38 @@ MOST_LOADED_EPOCHS = 6  # models as they were after an epoch that stay in memory
 FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between the retries of `retry_hub`
 
 
+class LoadedModels:
+    """A cache of the models that were asked for last, which loads each of them once.
+
+    Those who ask for a model that is being loaded wait for it, rather than download it, too.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = Lock()
+        self._models: OrderedDict[Hashable, CharLM] = OrderedDict()  # the last one was asked for last
+        self._loading: dict[Hashable, Lock] = {}
+
+    def get(self, key: Hashable, load: Callable[[], CharLM]) -> CharLM:
+        """Return the model of a key, which `load` returns. After an error of `load`, the next who asks tries again."""
+        with self._lock:
+            loading = self._loading.setdefault(key, Lock())
+        with loading:
+            with self._lock:
+                lm = self._models.get(key)
+            if lm is None:
+                lm = load()
+            with self._lock:
+                self._models[key] = lm
+                self._models.move_to_end(key)
+                while len(self._models) > self._most:
+                    self._models.popitem(last=False)
+        return lm
+
+
+_loaded_epochs = LoadedModels(MOST_LOADED_EPOCHS)
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """A model under the name that visitors choose it by. source: a key of SOURCES.
@@ -54,7 +86,9 @@ class ServedModel:
         assert self.place is not None
         found = parse_hub_name(self.place) if isinstance(self.place, str) else None
         place = self.place if found is None else f"hf://{found.repo_id}"
-        return _load_epoch(place, self.lm.revision, epoch, self.lm.device)
+        revision, device = self.lm.revision, self.lm.device
+        load = partial(CharLM.from_pretrained, place, revision=revision, epoch=epoch, device=device)
+        return _loaded_epochs.get((place, revision, epoch, device), load)
 
     def __str__(self) -> str:
         """Return the line about the model: cell, size, validation loss, where its weights came from, device."""
@@ -70,11 +104,6 @@ class ServedModel:
                 f"runs on {self.lm.device.upper()}",
             ]
         )
-
-
-@lru_cache(maxsize=MOST_LOADED_EPOCHS)
-def _load_epoch(place: Path | str, revision: str | None, epoch: int, device: str) -> CharLM:
-    return CharLM.from_pretrained(place, revision=revision, epoch=epoch, device=device)
 
 
 class ModelRegistry:
