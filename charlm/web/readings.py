@@ -45,7 +45,13 @@ class Readings:
             self._readings.move_to_end(key)
         with reading.lock:
             if reading.seen is None:
-                reading.seen = lm.inspect(text)
+                try:
+                    reading.seen = lm.inspect(text)
+                except BaseException:  # nothing is kept, so that there is nothing to make room for
+                    with self._lock:
+                        if self._readings.get(key) is reading:
+                            self._drop(key)
+                    raise
             seen = reading.seen
         with self._lock:
             if self._readings.get(key) is reading and not reading.bytes:

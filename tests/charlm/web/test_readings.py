@@ -2,6 +2,7 @@ import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from models import make_lm
 
 from charlm.web.readings import Readings
@@ -62,3 +63,19 @@ def test_a_model_that_has_the_number_of_one_that_is_gone_is_read_itself(monkeypa
     np.testing.assert_array_equal(readings.read(other, "abc").hidden, other.inspect("abc").hidden)
     size.read(other, "abc")
     assert readings.bytes == size.bytes
+
+
+def test_of_a_text_that_could_not_be_read_nothing_is_kept_and_it_is_read_anew():
+    class FailingOnce(CountingModel):
+        def inspect(self, text):
+            seen = super().inspect(text)
+            if len(self.asked) == 1:
+                raise MemoryError
+            return seen
+
+    readings, lm = Readings(), FailingOnce()
+    with pytest.raises(MemoryError):
+        readings.read(lm, "abc")
+    assert not readings._readings
+    assert readings.read(lm, "abc").text == "abc"
+    assert lm.asked == ["abc", "abc"]
