@@ -1,6 +1,7 @@
 /* Texts with a background colour for each character: by its surprisal, what a unit or a gate did, or its influence. */
 
-import { decimal, isShortcut, label, make, named, percentOf, readable, save, toClipboard, visible } from "./text.js";
+import { copyOnClick } from "./copy.js";
+import { decimal, isShortcut, label, make, named, percentOf, readable, save, visible } from "./text.js";
 
 /* A shade, from 0 to 1, is one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them. MOST_NATS is
    the surprisal that has shade 1. charlm/web/heat.py has the same numbers. */
@@ -48,9 +49,9 @@ function placeOf(element) {
 
 /** A text whose characters have shades, in an element that holds a `div` of the class `heat`.
 
-    props: heading, empty (what stands there while there is no text), explained (a hint below the text; with one,
-      pointing at a character explains it), paced, and value, a Heat of charlm/web/heat.py. After a change of the value,
-      `update` shows it.
+    props: heading, called (what a screen reader calls the text; by default the heading), empty (what stands there while
+      there is no text), explained (a hint below the text; with one, pointing at a character explains it), paced, and
+      value, a Heat of charlm/web/heat.py. After a change of the value, `update` shows it.
     trigger: called with "select" and {index} when a character is chosen.
     onPoint: called with the place of a character when it is pointed at or reached with the arrow keys.
     onChoose: called with its place, and whether it was Enter that chose it and no click. It is then held: pointing
@@ -75,23 +76,21 @@ export class HeatText {
   }
 
   build(frame) {
-    const { heading, explained } = this.props;
+    const { heading, called = heading, explained } = this.props;
     const head = make("div", "heat-head");
-    head.append(make("span", "heat-label", heading));
-    for (const [name, action] of [
-      ["Copy", (event) => this.copy(event.target)],
-      ["Save", () => save(this.value.text, `${this.value.name}.txt`)],
-    ]) {
+    const [copy, keep] = ["Copy", "Save"].map((name) => {
       const button = make("button", `heat-${name.toLowerCase()}`, name);
       button.type = "button";
-      button.setAttribute("aria-label", `${name}: ${heading}`);
-      button.addEventListener("click", action);
-      head.append(button);
-    }
+      button.setAttribute("aria-label", `${name}: ${called}`);
+      return button;
+    });
+    copyOnClick(copy, () => this.value.text, "Select and copy by hand");
+    keep.addEventListener("click", () => save(this.value.text, `${this.value.name}.txt`));
+    head.append(make("span", "heat-label", heading), copy, keep);
     this.text = make("div", "heat-text");
     this.text.tabIndex = 0;
     this.text.dataset.empty = this.props.empty ?? "";
-    const aria = { role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": heading };
+    const aria = { role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": called };
     for (const [name, value] of Object.entries(aria)) this.text.setAttribute(name, value);
     this.text.addEventListener("mouseover", (event) => this.isHeld || this.point(placeOf(event.target)));
     this.text.addEventListener("click", (event) => this.choose(placeOf(event.target)));
@@ -351,12 +350,5 @@ export class HeatText {
       if (isBelow ? box.left >= here.left - 1 : box.left <= here.left + 1) return place;
     }
     return line === undefined ? undefined : isBelow ? this.shown - 1 : 0;
-  }
-
-  async copy(button) {
-    const message = (await toClipboard(this.value.text)) ? "Copied" : "Select and copy by hand";
-    const before = button.textContent;
-    button.textContent = message;
-    setTimeout(() => (button.textContent = before), 1500);
   }
 }

@@ -1,7 +1,8 @@
 /* The menu *Link*: the address of what is shown, and the code that shows it alone in another page. */
 
+import { copyOnClick } from "./copy.js";
 import { shareState } from "./state.js";
-import { make, toClipboard } from "./text.js";
+import { make } from "./text.js";
 
 /** Fill an element with the menu. */
 export function makeLinkMenu(element) {
@@ -41,11 +42,8 @@ function makeField(words, tag, id) {
   Object.assign(field, { id, readOnly: true, spellcheck: false });
   copy.type = "button";
   copy.setAttribute("aria-label", `Copy: ${words}`);
-  copy.addEventListener("click", async () => {
-    field.select();
-    copy.textContent = (await toClipboard(field.value)) ? "Copied" : "Press Ctrl + C";
-    setTimeout(() => (copy.textContent = "Copy"), 1500);
-  });
+  copy.addEventListener("click", () => field.select());
+  copyOnClick(copy, () => field.value, "Press Ctrl + C");
   const row = make("span", "menu-row");
   row.append(field, copy);
   label.append(row);

@@ -18,11 +18,11 @@ const SEEN_HINT = "Point at a character, or move there with the arrow keys; a cl
     time. */
 class InsideText {
   constructor(element, letter, influence, callbacks) {
-    Object.assign(this, { element, influence, props: { heading: "", explained: SEEN_HINT, value: {} } });
+    const called = `The text as model ${letter.toUpperCase()} read it`;
+    Object.assign(this, { element, influence, props: { heading: "", called, explained: SEEN_HINT, value: {} } });
     Object.assign(this, { wanted: 0, isAsking: false, traced: [] });
     const trigger = () => callbacks.onHold(this.text.isHeld ? this.text.cursor : -1);
     this.text = new HeatText(element, this.props, trigger, { ...callbacks, onChoose: () => {} });
-    this.text.text.setAttribute("aria-label", `The text as model ${letter.toUpperCase()} read it`);
     this.line = make("div", "inside-influence");
     element.querySelector(".heat").append(this.line);
   }

@@ -531,6 +531,41 @@ def test_a_line_that_changes_all_the_time_is_announced_when_it_rests(page):
     assert said == ["20 characters"]
 
 
+@pytest.mark.parametrize(("is_allowed", "outcome"), [(True, "Copied"), (False, "Select and copy by hand")])
+def test_two_clicks_on_copy_say_the_outcome_for_a_while_and_tell_it_to_a_screen_reader(page, is_allowed, outcome):
+    names, said = page.evaluate(
+        """async (isAllowed) => {
+            const { HeatText } = await import("/components/heat.js");
+            const write = () => (isAllowed ? Promise.resolve() : Promise.reject(new Error("refused")));
+            Object.defineProperty(navigator, "clipboard", { value: { writeText: write }, configurable: true });
+            const element = document.createElement("div");
+            element.innerHTML = '<div class="heat"></div>';
+            document.body.append(element);
+            const props = { heading: "", called: "The text as model A read it", value: { text: "abc" } };
+            new HeatText(element, props, () => {});
+            const [copy, keep] = element.querySelectorAll("button"), said = [];
+            const told = document.querySelector("[aria-live=polite]")?.lastElementChild;
+            const note = () => {
+                const now = `${copy.textContent}, told: ${told?.textContent}`;
+                if (said.at(-1) !== now) said.push(now);
+            };
+            const noted = new MutationObserver(note);
+            for (const each of [copy, told ?? copy]) noted.observe(each, { childList: true, subtree: true });
+            const rest = () => new Promise((resolve) => setTimeout(resolve, 50));
+            const end = performance.now() + 5000;
+            copy.click();
+            while (copy.textContent === "Copy") await rest();
+            copy.click();
+            await rest();
+            while (copy.textContent !== "Copy" && performance.now() < end) await rest();
+            return [[copy, keep].map((each) => each.getAttribute("aria-label")), said];
+        }""",
+        is_allowed,
+    )
+    assert names == ["Copy: The text as model A read it", "Save: The text as model A read it"]
+    assert said == [f"{outcome}, told: {outcome}", "Copy, told: "]
+
+
 def test_of_a_long_text_the_first_characters_are_looked_into_whether_the_models_know_them_or_not(page):
     text = "x" * 100 + "a" * 5050
     shown, searched, line = page.evaluate(
