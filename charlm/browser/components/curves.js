@@ -249,7 +249,6 @@ export class Curves {
     this.chart = value.records ? lossChart(value.records, value) : { x: {}, y: {}, series: [], ...value };
     this.chart = { marks: [], levels: [], ...this.chart };
     this.hasMarkers = new Set(this.chart.series.map(({ colour }) => colour)).size > 1;
-    this.cursor = -1;
     this.marked = [];
     this.list();
     this.draw();
@@ -265,8 +264,20 @@ export class Curves {
     return this.chart.series.filter(({ name }) => !this.hidden.has(name));
   }
 
-  /** List the curves below the drawing; a click hides or shows one. */
+  /** List the curves below the drawing, and what is marked there. While the curves are the same ones, their buttons and
+      the cursor stay: a training brings new values twice a second. */
   list() {
+    const drawn = this.chart.series.map(({ name, colour, dash }) => [name, colour, dash]);
+    const listed = JSON.stringify([this.hasMarkers, drawn]);
+    if (listed !== this.listed) this.listCurves();
+    this.listed = listed;
+    for (const entry of this.legend.querySelectorAll("span.curves-entry")) entry.remove();
+    this.listMarks();
+  }
+
+  /** List the curves; a click hides or shows one. */
+  listCurves() {
+    this.cursor = -1;
     this.figures = new Map(); // the elements that show the values at the cursor, by the name of the curve
     const entries = this.chart.series.map(({ name, colour, dash }) => {
       const entry = make("button", "curves-entry");
@@ -284,6 +295,12 @@ export class Curves {
       });
       return entry;
     });
+    this.legend.replaceChildren(...entries);
+    const names = this.chart.series.map(({ name }) => readable(name)).join("; ");
+    this.plot.setAttribute("aria-label", `Curves: ${names || "none"}. The arrow keys read off their values.`);
+  }
+
+  listMarks() {
     const named = this.chart.marks.filter(({ name }) => name);
     const marks = named.map(({ name, colour, sign = "star" }) => {
       const { d, viewBox } = SIGNS[sign];
@@ -300,9 +317,7 @@ export class Curves {
       entry.append(sample, make("span", "", readable(name)));
       return entry;
     });
-    this.legend.replaceChildren(...entries, ...marks, ...levels);
-    const names = this.chart.series.map(({ name }) => readable(name)).join("; ");
-    this.plot.setAttribute("aria-label", `Curves: ${names || "none"}. The arrow keys read off their values.`);
+    this.legend.append(...marks, ...levels);
   }
 
   draw() {
@@ -469,7 +484,7 @@ export class Curves {
     this.cursor = cursor < this.places.length ? cursor : -1;
     this.needle.replaceChildren();
     for (const shown of this.figures.values()) shown.textContent = "";
-    if (this.cursor < 0) return this.readout.replaceChildren();
+    if (this.cursor < 0) return this.tell("");
     const place = this.places[this.cursor];
     const across = this.pixel(place);
     const where = `${this.chart.x.one ?? ""} ${tickLabel(place)}`.trim();
@@ -488,7 +503,12 @@ export class Curves {
       this.figures.get(name).textContent = figure(point[1]);
       said.push(`${readable(name)} ${figure(point[1])}`);
     }
-    this.readout.textContent = said.join("; ");
+    this.tell(said.join("; "));
+  }
+
+  /** Say words in the line that a screen reader reads out at each change. */
+  tell(words) {
+    if (this.readout.textContent !== words) this.readout.textContent = words;
   }
 
   /** Download the drawing as a PNG. */

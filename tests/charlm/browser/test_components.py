@@ -237,6 +237,37 @@ def test_the_values_at_a_place_are_read_off_with_the_pointer_and_with_the_keys(p
     assert page.locator(".curves-entry strong").all_inner_texts() == ["1.5750", "1.7500"]
 
 
+def test_while_curves_grow_their_buttons_keep_the_focus_and_the_cursor_stays_where_it_is(page):
+    def grow(*losses):
+        value = draw_plot([("small", make_record(losses))])
+        page.evaluate("(value) => { curves.props.value = value; curves.update(); }", value)
+
+    page.evaluate(DRAW, draw_plot([("small", make_record((2.0, 1.5)))]))
+    page.locator(".curves-plot").focus()
+    for key in ("Home", "ArrowRight"):
+        page.keyboard.press(key)
+    page.evaluate("""() => {
+        window.said = [];
+        const { readout } = curves;
+        new MutationObserver(() => said.push(readout.textContent)).observe(readout, { childList: true });
+    }""")
+    read = "epoch 2; small, training 1.3500; small, validation 1.5000"
+    grow(2.0, 1.5, 1.4)
+    assert page.locator(".curves-readout").text_content() == read
+    assert page.locator(".curves-entry strong").all_inner_texts() == ["1.3500", "1.5000"]
+    assert page.locator(".curves-legend span.curves-entry").all_inner_texts() == ["small, best: 1.4000 at epoch 3"]
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("said.length")
+    assert page.evaluate("said") == ["epoch 3; small, training 1.2600; small, validation 1.4000"]
+    entry = page.get_by_role("button", name="small, training")
+    entry.focus()
+    grow(2.0, 1.5, 1.4, 1.3)
+    assert entry.evaluate("entry => document.activeElement === entry")
+    value = draw_plot([("large", make_record((2.0, 1.5)))])
+    page.evaluate("(value) => { curves.props.value = value; curves.update(); }", value)
+    assert page.get_by_role("button").all_inner_texts() == ["large, training", "large, validation"]
+
+
 def test_a_curve_is_hidden_and_shown_again(page):
     page.evaluate(DRAW, draw_plot([("small", make_record((2.0, 1.5, 1.75)))]))
     count = "document.querySelectorAll('.curves-plot path[stroke-linejoin]').length"
