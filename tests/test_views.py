@@ -844,3 +844,13 @@ class TestTrain:
         visitor.wait_for_words("train-status", "the connection or the server has failed, and the training has ended")
         visitor.page.locator("#train-stop").wait_for(state="hidden")
         visitor.page.context.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/?lesson=1"])
+def test_what_opens_in_the_bar_lies_on_a_narrow_screen(app, visit, path):
+    page = visit(app + path, 360).page
+    for opener, opened in (("#link-view summary", ".menu-body"), ("#load > .label-wrap", "#load > .label-wrap + div")):
+        page.locator(opener).click()
+        box = page.locator(opened).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 360, opener
+        page.locator(opened).locator(":is(input, textarea):visible").first.click()  # nothing lies over it
