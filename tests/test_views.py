@@ -846,6 +846,32 @@ class TestTrain:
         visitor.page.context.close()
 
 
+@pytest.mark.parametrize("after", ["another file", "typing"])
+def test_a_file_that_is_read_late_takes_the_place_of_nothing_that_came_after_it(app, visit, tmp_path, after):
+    visitor = visit(f"{app}/?view=train")
+    page, field = visitor.page, "document.querySelector('#train-text textarea').value"
+    page.evaluate("""() => {
+        const { arrayBuffer } = Blob.prototype, mayRead = new Promise((resolve) => (window.release = resolve));
+        Blob.prototype.arrayBuffer = function () {
+            const bytes = arrayBuffer.call(this);
+            return this.name === "late.txt" ? (window.late = mayRead.then(() => bytes)) : bytes;
+        };
+    }""")
+    for name in ("late", "next"):
+        (tmp_path / f"{name}.txt").write_text(f"the text of {name}", encoding="utf-8")
+    page.locator("#train-file input").set_input_files(tmp_path / "late.txt")
+    if after == "typing":
+        page.locator("#train-text textarea").focus()
+        page.keyboard.insert_text("the text of next")
+    else:
+        page.locator("#train-file input").set_input_files(tmp_path / "next.txt")
+    visitor.wait_until(f"{field} === 'the text of next'")
+    page.evaluate("async () => { release(); await late; await new Promise((resolve) => setTimeout(resolve)); }")
+    said = page.locator("#train-file .file-line").text_content()
+    assert said == ("" if after == "typing" else "next.txt: 16 characters")
+    assert page.evaluate(field) == "the text of next"
+
+
 @pytest.mark.parametrize("path", ["/", "/?lesson=1"])
 def test_what_opens_in_the_bar_lies_on_a_narrow_screen(app, visit, path):
     page = visit(app + path, 360).page

@@ -58,23 +58,29 @@ function makeCutLine(line) {
   return element;
 }
 
-/** A field for a text file, which is read here and becomes the value {name, text}. */
+/** A field for a text file, which is read here and becomes the value {name, text}.
+
+    lastFile: of the input, the file that was chosen last; undefined once another text has taken its place. One that was
+      chosen before may be read later, and is then left. */
 function textFile(element, props, trigger, mostBytes, drop) {
   const input = element.querySelector("input");
   const line = element.querySelector(".file-line");
   const read = async (file) => {
     if (!file) return;
+    input.lastFile = file;
     if (file.size > mostBytes) {
       line.textContent = `${file.name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${mostBytes / 1e6} MB.`;
       return;
     }
     try {
-      const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+      const bytes = await file.arrayBuffer();
+      if (input.lastFile !== file) return;
+      const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
       line.textContent = `${file.name}: ${Array.from(text).length.toLocaleString("en")} characters`;
       props.value = { name: file.name, text };
       trigger("change");
     } catch {
-      line.textContent = `${file.name} is not UTF-8 text; save it as UTF-8 first.`;
+      if (input.lastFile === file) line.textContent = `${file.name} is not UTF-8 text; save it as UTF-8 first.`;
     }
   };
   input.addEventListener("change", () => read(input.files[0]));
@@ -94,7 +100,7 @@ function textFile(element, props, trigger, mostBytes, drop) {
 
 /** Show no file in a field: the text that it has read was replaced. */
 function forgetFile(field) {
-  field.querySelector("input").value = "";
+  Object.assign(field.querySelector("input"), { value: "", lastFile: undefined });
   field.querySelector(".file-line").textContent = "";
 }
 
