@@ -1,6 +1,7 @@
 /* A lesson: a panel at the bottom of the page whose steps say what to do, and whether it was done. */
 
 import { CHECKS, Deeds, isCalled, recordedLoss } from "./deeds.js";
+import { putAddress } from "./state.js";
 import { byId, make, named, readable } from "./text.js";
 
 const LOOKS = 250; // milliseconds between two looks at the page
@@ -175,7 +176,7 @@ class Lesson {
     const address = new URL(location.href);
     if (address.searchParams.get("lesson") === String(this.number)) return;
     address.searchParams.set("lesson", this.number);
-    replaceAddress(address);
+    putAddress(address);
   }
 
   end() {
@@ -184,7 +185,7 @@ class Lesson {
     this.panel.remove();
     const address = new URL(location.href);
     address.searchParams.delete("lesson");
-    replaceAddress(address);
+    putAddress(address);
     this.onEnd();
   }
 }
@@ -217,15 +218,6 @@ function tellNumber({ check, input, said, isDone }, typed) {
     else words = Number.isNaN(typed) ? "Type a number." : "Not this number: look again.";
   }
   if (said.textContent !== words) said.textContent = words;
-}
-
-/** Put an address into the bar; not every browser allows it to a page from disk. */
-function replaceAddress(address) {
-  try {
-    history.replaceState(history.state, "", address);
-  } catch {
-    // the address then stays as it is
-  }
 }
 
 /** Offer a lesson in the bar at the top, once, and show it if the address asks for it: `lesson=N` is its step.

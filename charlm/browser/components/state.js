@@ -88,7 +88,7 @@ export async function keepState(name, values) {
   const now = (kept[name] = { ...kept[name], ...values });
   if (name !== view) return;
   const address = await addressOf(name, now);
-  if (name === view && now === kept[name]) put(address, "replaceState"); // others may have come while a text was packed
+  if (name === view && now === kept[name]) putAddress(address); // others may have come while a text was packed
 }
 
 /** Name the model that the address has loaded at its commit, there and in all links: the values of a view name it so,
@@ -97,7 +97,7 @@ export function pinModel(name) {
   pinnedModel = name;
   const address = new URL(location.href);
   address.searchParams.set("model", name);
-  put(address, "replaceState");
+  putAddress(address);
 }
 
 /** Tell that a view is shown now. Back leads to the one before it, if there was one. */
@@ -106,7 +106,7 @@ export async function showState(name) {
   view = name;
   if (!isNew) return;
   const address = await addressOf(name, kept[name] ?? {});
-  if (name === view) put(address, "pushState");
+  if (name === view) putAddress(address, "pushState");
 }
 
 /** Call a function with the parameters of the address when Back or Forward has changed it. */
@@ -118,7 +118,8 @@ export function whenReturned(callback) {
   });
 }
 
-function put(address, how) {
+/** Put an address into the address bar, and into that of the Space's page around this one. how: of `history`. */
+export function putAddress(address, how = "replaceState") {
   if (address.href === location.href) return;
   try {
     history[how](null, "", address);

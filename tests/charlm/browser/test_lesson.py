@@ -250,6 +250,32 @@ def test_a_lesson_sees_what_is_done_and_keeps_its_place_in_the_address(page):
     assert page.locator("#lesson-start").is_hidden()
 
 
+def test_the_step_of_a_lesson_is_in_the_address_bar_of_a_spaces_page(page):
+    said = page.evaluate(
+        """async ([lesson, html]) => {
+            const frame = document.createElement("iframe");
+            frame.src = "/page";
+            document.body.replaceChildren(frame);
+            await new Promise((resolve) => (frame.onload = resolve));
+            const said = [];
+            addEventListener("message", ({ data }) => said.push(data.queryString));
+            const inside = frame.contentWindow;
+            inside.document.body.innerHTML = html;
+            const meta = inside.document.createElement("meta");
+            Object.assign(meta, { name: "charlm-space", content: `${location.origin}/spaces/ada/page` });
+            inside.document.head.append(meta);
+            const { openLesson } = await inside.eval(`import("${location.origin}/components/lesson.js")`);
+            openLesson({ lesson, names: ["poems"] }, inside.document.body);
+            for (const name of ["start", "next", "end"]) inside.document.getElementById(`lesson-${name}`).click();
+            const end = performance.now() + 5000;
+            while (said.length < 3 && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
+            return said;
+        }""",
+        [LESSON, PAGE],
+    )
+    assert said == ["?lesson=1", "?lesson=2", ""]
+
+
 def test_a_unit_follows_the_line_if_a_straight_line_explains_its_activation(page):
     text = "a line of verse,\nand another, longer one,\nand short\n" * 4
     positions = [len(text[:place].rpartition("\n")[2]) + (symbol != "\n") for place, symbol in enumerate(text)]
