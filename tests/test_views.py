@@ -654,6 +654,10 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
         visitor.fill(elem_id, value)
     visitor.generate(60)
     assert visitor.text("output-a") == CharLM.from_pretrained(rnn).generate("ROMEO:\n", 60, seed=5)
+    visitor.choose("model-a", "shakespeare-lstm")
+    visitor.wait_for_words("about-a", "bundled with the app")
+    visitor.page.locator("#load-go").click()  # the same one again
+    visitor.wait_for_words("about-a", "from the Hub, commit ")
 
     # 3) it stays on offer when Back has opened another view, and when an address with it is opened again
     for name in ("Learn", "Train"):

@@ -33,6 +33,9 @@ NAME = '<h1 title="Small recurrent networks that predict a text one character at
 
 Picker = gr.Dropdown | gr.CheckboxGroup  # of one model or of several
 
+# a hidden field that takes the name of each model that a visitor adds, and the event that it has taken one
+NewModels = tuple[gr.Textbox, Callable[..., Any]]
+
 STREAMS_AT_ONCE = 64  # texts written at the same time: the models write them in batches
 MOST_WAITING = 64  # events waiting for one of those
 KEPT_SECONDS = 3600  # for which visitors can download the models that they trained
@@ -49,7 +52,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
         with gr.Row(elem_classes="top"):
             gr.HTML(NAME, apply_default_css=False)
             link_menu(elem_id="link-view")
-            new_models = [load.build(Downloader(registry, device))] if may_load(os.environ) else []
+            loading = [load.build(Downloader(registry, device))] if may_load(os.environ) else []
         notices = lines(_notices(registry), elem_id="notices")
         with gr.Tabs(elem_id="views", overflow_behavior="wrap") as tabs:
             with _tab("write"):
@@ -67,7 +70,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
         # 2) the events that concern several views; the names of the visitor's own models are in a component, since a
         # gr.State would hold a connection open for each visitor
         visitor_models = gr.JSON([], visible=False)
-        added = [*new_models, training.trained]
+        added: list[NewModels] = [*loading, (training.trained, training.trained.change)]
         _offer_new_models(registry, added, training.write, visitor_models, pickers, writing.change_prompts)
         sizes = [str(value) for _, value in training.fields.size.choices]
         address_fields = [
@@ -97,7 +100,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
 
 def _offer_new_models(
     registry: ModelRegistry,
-    new_models: list[gr.Textbox],
+    new_models: list[NewModels],
     write: gr.Button,
     visitor_models: gr.JSON,
     pickers: list[Picker],
@@ -105,8 +108,8 @@ def _offer_new_models(
 ) -> None:
     """Let a visitor choose in all views the models that they loaded or trained.
 
-    new_models: hidden fields, each of which takes the name of a new model. write: a button that goes to the view
-    *Write* with the model of the last of them as model A. visitor_models: their names. change_prompts: of WriteView.
+    new_models: of each way to add one. write: a button that goes to the view *Write* with the model of the last of them
+    as model A. visitor_models: their names. change_prompts: of WriteView.
     """
 
     def offer(name: str, before: object) -> list[Any]:
@@ -124,10 +127,10 @@ def _offer_new_models(
         others = [gr.update(choices=choices)] * (len(pickers) - 1)
         return [known, gr.update(choices=choices, value=name), *others]
 
-    for new_model in new_models:
-        added = new_model.change(for_page(offer), [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
+    for new_model, when_added in new_models:
+        added = when_added(for_page(offer), [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
         added.success(**change_prompts)
-    chosen = write.click(for_page(offer), [new_models[-1], visitor_models], [visitor_models, *pickers], **QUIET)
+    chosen = write.click(for_page(offer), [new_models[-1][0], visitor_models], [visitor_models, *pickers], **QUIET)
     chosen.success(**change_prompts)
     chosen.success(None, js="() => charlm.openView('write')", **QUIET)
 

@@ -1,7 +1,7 @@
 """*Load a model from the Hub*: by name or by a search; figures of its card are shown before it is downloaded."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -12,8 +12,19 @@ from charlm.web.components import lines
 from charlm.web.errors import QUIET, for_page
 
 
-def build(downloader: Downloader) -> gr.Textbox:
-    """Lay it out and connect it; return a hidden field that takes the name of each model that was loaded."""
+class LoadView(NamedTuple):
+    """What the page connects with the views.
+
+    loaded: a hidden field that takes the name of each model that was loaded. when_loaded: the event that it has been,
+    also if it is the same one again, which does not change the field.
+    """
+
+    loaded: gr.Textbox
+    when_loaded: Callable[..., Any]
+
+
+def build(downloader: Downloader) -> LoadView:
+    """Lay it out and connect it."""
     with gr.Accordion("Load a model from the Hub", open=False, elem_id="load"):
         with gr.Row(elem_classes="actions"):
             wanted = gr.Textbox(
@@ -52,7 +63,7 @@ def build(downloader: Downloader) -> gr.Textbox:
         for_page(downloader.load), [name, commit], loaded, show_progress="full", api_visibility="private"
     )
     fetched.success(for_page(downloader.report), loaded, described, **QUIET)
-    return loaded
+    return LoadView(loaded, fetched.success)
 
 
 def _describe(name: str) -> list[Any]:
