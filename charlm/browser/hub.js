@@ -10,7 +10,8 @@ const CONFIG = "config.json";
 const WEIGHTS = "model.safetensors";
 const HISTORY = "history.json";
 const LARGEST_JSON = 4 << 20; // bytes
-const QUESTION_MS = 10_000; // time limit of a question to the Hub's API; a download has none
+const QUESTION_MS = 10_000; // time limit of a question to the Hub's API
+const STALL_MS = 30_000; // time limit of a download without a further byte
 const MOST_BYTES = 100 << 20; // of the files of a model that a visitor names
 
 const PART = "(?!.*(?:--|\\.\\.))(?:[A-Za-z0-9_]|[A-Za-z0-9_][\\w.-]{0,94}[A-Za-z0-9_])";
@@ -236,13 +237,15 @@ async function forget(url) {
 async function download(url, name, size, { onProgress = () => {}, signal } = {}) {
   const file = url.slice(url.lastIndexOf("/") + 1);
   const bytes = makeRoom(name, size);
-  const answer = await request(url, signal).catch((error) => {
-    throw signal?.aborted ? error : unreachable(name);
-  });
-  if (!answer.ok) throw refused(answer.status, file, name);
+  const limit = new TimeLimit(STALL_MS, signal);
   let got = 0;
   try {
+    const answer = await request(url, limit.signal).catch((error) => {
+      throw limit.signal.aborted ? error : unreachable(name);
+    });
+    if (!answer.ok) throw refused(answer.status, file, name);
     for await (const piece of pieces(answer.body)) {
+      limit.renew();
       if (got + piece.length > size) throw new HubError(`${file} of ${name} is longer than its ${size} bytes: tell its owner`);
       bytes.set(piece, got);
       got += piece.length;
@@ -250,6 +253,9 @@ async function download(url, name, size, { onProgress = () => {}, signal } = {})
     }
   } catch (error) {
     if (error instanceof HubError || signal?.aborted) throw error;
+    if (limit.signal.aborted) throw stalled(file, name);
+  } finally {
+    limit.end();
   }
   if (got === size) return bytes;
   throw new HubError(`${file} of ${name} ended after ${got} of its ${size} bytes: check the network and load it again`);
@@ -287,18 +293,36 @@ function request(url, signal) {
 
 /** Ask the Hub's API about a model, with a time limit. */
 async function ask(url, name, signal) {
-  const limit = new AbortController();
-  const stop = () => limit.abort();
-  const timer = setTimeout(stop, QUESTION_MS);
-  signal?.addEventListener("abort", stop);
+  const limit = new TimeLimit(QUESTION_MS, signal);
   try {
     const answer = await request(url, limit.signal);
     return { status: answer.status, code: answer.headers.get("X-Error-Code"), text: await answer.text() };
   } catch (error) {
     throw signal?.aborted ? error : unreachable(name);
   } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
+    limit.end();
+  }
+}
+
+/** A signal that aborts a number of milliseconds after the last `renew`, and when another signal does. */
+class TimeLimit {
+  constructor(milliseconds, other) {
+    const controller = new AbortController();
+    this.stop = () => controller.abort();
+    Object.assign(this, { milliseconds, other, signal: controller.signal });
+    other?.addEventListener("abort", this.stop);
+    if (other?.aborted) this.stop();
+    this.renew();
+  }
+
+  renew() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(this.stop, this.milliseconds);
+  }
+
+  end() {
+    clearTimeout(this.timer);
+    this.other?.removeEventListener("abort", this.stop);
   }
 }
 
@@ -324,6 +348,13 @@ function readAnswer({ status, code, text }, repo, revision) {
 function unreachable(name) {
   return new HubUnavailableError(
     `the Hub cannot be reached, and this browser has not kept ${name}: check the network and load it again`,
+  );
+}
+
+function stalled(file, name) {
+  const seconds = STALL_MS / 1000;
+  return new HubUnavailableError(
+    `${file} of ${name} stopped coming: nothing came for ${seconds} seconds; check the network and load it again`,
   );
 }
 

@@ -197,6 +197,38 @@ def test_a_download_that_fails_is_told_and_the_next_one_works(hub, open_page, fi
     assert fetch(page, hub, model, files) == len(files[WEIGHTS])
 
 
+# A network that goes silent for weights while `sent` is a number: after so many bytes of them, or before any answer at
+# -1. Of the time limit of 30 seconds, a hundredth passes.
+SILENCE = """(() => {
+    const { fetch, setTimeout } = window;
+    window.setTimeout = (act, milliseconds) => setTimeout(act, milliseconds === 30_000 ? 300 : milliseconds);
+    window.fetch = (url, options) => {
+        const { sent } = window;
+        if (sent === undefined || !url.endsWith(".safetensors")) return fetch(url, options);
+        const gone = (fail) => options.signal.addEventListener("abort", () => fail(options.signal.reason));
+        if (sent < 0) return new Promise((_, reject) => gone(reject));
+        const start = (body) => {
+            body.enqueue(new Uint8Array(sent));
+            gone((reason) => body.error(reason));
+        };
+        return Promise.resolve(new Response(new ReadableStream({ start })));
+    };
+})()"""
+
+
+@pytest.mark.parametrize("sent", [-1, 100])
+def test_a_download_of_which_nothing_comes_any_more_is_told_and_the_next_one_works(hub, open_page, files, sent):
+    model, page = pinned(hub, files), open_page(before=SILENCE)
+    page.evaluate("(sent) => (window.sent = sent)", sent)
+    assert fetch(page, hub, model, files) == {
+        "error": "model.safetensors of ada/tiny stopped coming: nothing came for 30 seconds; "
+        "check the network and load it again",
+        "kind": "HubError",
+    }
+    page.evaluate("() => delete window.sent")
+    assert fetch(page, hub, model, files) == len(files[WEIGHTS])
+
+
 def test_without_the_hub_the_models_that_are_kept_are_named(hub, open_page, files):
     hub.add_repo("ada/other", files)
     page, kept, missing = open_page(), pinned(hub, files), pinned(hub, files, "ada/other")
