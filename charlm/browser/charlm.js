@@ -1367,6 +1367,7 @@ function makeJavaScriptKernels(bytes) {
 // --------------------------------------------------------------------------------------------------- Engine and Reader
 
 const LARGEST_WEIGHT = 1e15; // its square, times the number of terms in a sum, is a finite float32
+const [LARGEST_BITS] = new Uint32Array(Float32Array.of(LARGEST_WEIGHT).buffer);
 const LARGEST_TABLE = 2 ** 23; // numbers, 32 MB; 65 symbols and an LSTM of 512 units have 2^17
 const LINE = 64; // bytes, of the processor's cache
 
@@ -1549,11 +1550,11 @@ export class Engine {
 function checkLargest(numbers) {
   const bits =
     numbers instanceof Uint16Array ? numbers : new Uint32Array(numbers.buffer, numbers.byteOffset, numbers.length);
-  const [size, largest] = numbers instanceof Uint16Array ? [0x7fff, 0x5863] : [0x7fffffff, 0x58635fa9]; // of 1e15
+  const [size, largest] = numbers instanceof Uint16Array ? [0x7fff, LARGEST_BITS >>> 16] : [0x7fffffff, LARGEST_BITS];
   for (let place = 0; place < bits.length; place++) {
     if ((bits[place] & size) > largest) {
       throw new ModelFileError(
-        "the model has weights over 1e+15, as after a training that diverged; use another model",
+        `the model has weights over ${LARGEST_WEIGHT.toExponential()}, as after a training that diverged; use another model`,
       );
     }
   }
