@@ -1553,8 +1553,9 @@ function checkLargest(numbers) {
   const [size, largest] = numbers instanceof Uint16Array ? [0x7fff, LARGEST_BITS >>> 16] : [0x7fffffff, LARGEST_BITS];
   for (let place = 0; place < bits.length; place++) {
     if ((bits[place] & size) > largest) {
+      const most = LARGEST_WEIGHT.toExponential();
       throw new ModelFileError(
-        `the model has weights over ${LARGEST_WEIGHT.toExponential()}, as after a training that diverged; use another model`,
+        `the model has weights over ${most}, as after a training that diverged; use another model`,
       );
     }
   }
