@@ -17,7 +17,7 @@ from browser import PATIENCE, ROOT, Visit, check_keyboard, serious_violations, t
 
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
-from charlm.model.history import best_epoch
+from charlm.model.history import best_epoch, join_runs
 from charlm.web.answers.examples import SCENE
 from charlm.web.answers.inside import DIFFERENCE
 from charlm.web.training.texts import make_text
@@ -292,7 +292,7 @@ class TestLearn:
         visitor.page.locator(SEEN["learn"]).wait_for()
         legend = visitor.text("loss-curves")
         for name in ("shakespeare-lstm", "shakespeare-rnn", "shakespeare-gru"):
-            best = json.loads((WEIGHTS / name / "history.json").read_text(encoding="utf-8"))["best"]
+            best = join_runs(json.loads((WEIGHTS / name / "history.json").read_text(encoding="utf-8")))["best"]
             assert f"{name}, training" in legend
             assert f"{name}, best: {best['val_loss']:.4f} at epoch {best['epoch']}" in legend
             assert f"{best['val_loss']:.4f}" in visitor.text("reading")
@@ -312,7 +312,7 @@ class TestLearn:
         visitor.fill("epoch", "1")
         visitor.wait_for_words("samples", "after epoch 1:")
         record = json.loads((WEIGHTS / "shakespeare-gru" / "history.json").read_text(encoding="utf-8"))
-        assert record["epochs"][0]["sample"] in visitor.page.locator("#samples").text_content()
+        assert join_runs(record)["epochs"][0]["sample"] in visitor.page.locator("#samples").text_content()
 
     def test_units_axes_and_scales(self, app, visit):
         visitor = visit(app + "/?view=learn")
@@ -329,7 +329,7 @@ class TestLearn:
         assert name == "curves.csv"
         assert content.decode().startswith("model,epoch,train_loss")
         records = [json.loads((WEIGHTS / f"shakespeare-{cell}" / "history.json").read_text()) for cell in CELLS]
-        assert len(content.decode().splitlines()) == 1 + sum(len(record["epochs"]) for record in records)
+        assert len(content.decode().splitlines()) == 1 + sum(len(join_runs(record)["epochs"]) for record in records)
         name, content = downloaded(visitor, visitor.page.locator("#save-png").click)
         assert name.endswith(".png")
         assert content.startswith(b"\x89PNG")

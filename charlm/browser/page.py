@@ -24,7 +24,7 @@ from charlm.errors import RequestError
 from charlm.model.card import NO_LICENSE
 from charlm.model.config import ModelConfig
 from charlm.model.folder import Model
-from charlm.model.history import EpochRecord, HistoryRecord, best_epoch, bits_per_char, join_runs
+from charlm.model.history import EpochRecord, HistoryRecord, JoinedHistory, best_epoch, bits_per_char, join_runs
 from charlm.model.weights import pack_weights
 from charlm.text import printable
 
@@ -36,6 +36,7 @@ MARK = '<meta name="generator" content="charlm export">'  # by which an exported
 MOST_MODELS = 20
 MOST_WEIGHTS = 256 << 20  # bytes in one file: with more, phones run out of memory
 LARGEST_REST = 200_000  # bytes of a page beyond 4/3 of its weights
+DIGITS = 8  # of the losses, rates and times of an epoch
 MOST_ALWAYS_KEPT = 3  # samples of a model: those of the first, the best and the last epoch
 STYLE_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 PIECE = 6 << 20  # bytes of weights in one element; a multiple of 3, so that each piece is base64 of its own
@@ -127,9 +128,9 @@ def page_data(models: Sequence[PageModel], lesson: Lesson | None = None) -> dict
     """Return what the page knows, as JSON holds it: `models`, `reading`, what their curves show, and `scene`, a text.
 
     Of each model it has `name`, `about` (a line), `card` (the card in short, in sentences), `license`, `source`,
-    `address`, `size`, `sha256`, `config` (the content of config.json) and `history`, by `join_runs`. The reading
-    has remarks on each model by name, `own`, and comparisons of any two, `pairs`. `published` has the losses of others,
-    and the `run` of a record that they can be compared with. `lesson` is there if there is one.
+    `address`, `size`, `sha256`, `config` (the content of config.json) and `history`, by `join_runs` and shortened. The
+    reading has remarks on each model by name, `own`, and comparisons of any two, `pairs`. `published` has the losses of
+    others, and the `run` of a record that they can be compared with. `lesson` is there if there is one.
     """
     records = [(model.name, model.history) for model in models if model.history is not None]
     own = {name: [asdict(remark) for remark in read_curves([(name, history)])] for name, history in records}
@@ -203,8 +204,17 @@ def _describe(model: PageModel) -> dict[str, Any]:
         "size": model.size,
         "sha256": model.sha256,
         "config": json.loads(config.to_json(model.sha256)),
-        "history": None if model.history is None else join_runs(model.history),
+        "history": None if model.history is None else _shorten(join_runs(model.history)),
     }
+
+
+def _shorten(history: JoinedHistory) -> JoinedHistory:
+    """Return a record whose epochs have numbers of DIGITS: of nine models, the others take 20 kB compressed."""
+    epochs = [
+        {name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in epoch.items()}
+        for epoch in history["epochs"]
+    ]
+    return {**history, "epochs": epochs}  # type: ignore[typeddict-item]
 
 
 def _card(model: PageModel) -> list[str]:

@@ -21,6 +21,7 @@ from zero_gpu_server import QUEUED, ZeroGpuServer, quota
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.hub import Description, download_hosts, folder_address
 from charlm.model.card import model_card
+from charlm.model.history import join_runs
 from charlm.model.published_card import Publication, published_card
 from train.deploy import deploy, space_files
 
@@ -540,7 +541,7 @@ def test_the_page_of_a_static_space_names_each_model_at_a_commit_with_the_sha256
         assert model["sha256"] == hashlib.sha256(model_files["model.safetensors"]).hexdigest()
         assert model["size"] == len(model_files["model.safetensors"])
         assert model["config"] == json.loads(model_files["config.json"])
-        assert model["history"] == json.loads(model_files["history.json"]) and model["license"] == "mit"
+        assert model["history"] == join_runs(json.loads(model_files["history.json"])) and model["license"] == "mit"
 
 
 def policy_of(space):
