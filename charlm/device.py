@@ -34,6 +34,12 @@ def pick_device(name: str) -> str:
     return name
 
 
+def check_device(name: str) -> None:
+    """Raise what `pick_device` does for a wrong name or a missing device. For auto, torch is not imported."""
+    if name != "auto":
+        pick_device(name)
+
+
 def has_cuda() -> bool:
     """Tell whether torch finds a CUDA device. Without a CUDA driver, torch is not imported to find out."""
     if on_zero_gpu():

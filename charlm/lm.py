@@ -20,7 +20,7 @@ from charlm.analysis.inspection import Inspection, UnitGates, inspect, read_all_
 from charlm.analysis.pattern import THRESHOLD, Pattern, find_places, units_on
 from charlm.analysis.units import TrackingUnit, find_units
 from charlm.checks import check_string, check_whole, show
-from charlm.device import has_cuda, pick_device
+from charlm.device import check_device, has_cuda, pick_device
 from charlm.errors import HubError, ModelFileError, RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.inference.batching import Backend, BatchScheduler, EngineBackend, measure_chars_per_second, write_alone
@@ -68,7 +68,7 @@ class made_once(cached_property[T]):  # noqa: N801  # like the name of what it e
 
     @classmethod
     def renew_lock(cls) -> None:
-        """Make another lock: a fork has the lock as it was, and not the thread that would release it."""
+        """Make a new lock in a process that was forked: a thread that was not forked with it may hold the old one."""
         cls._lock = threading.RLock()
 
 
@@ -154,8 +154,7 @@ class CharLM:
         be reached and nothing is cached, ModelFileError if configuration and weights are not a sound model,
         RequestError for a wrong argument.
         """
-        if device != "auto":
-            pick_device(device)  # raises for a wrong one, before anything is downloaded
+        check_device(device)  # before anything is downloaded
         epoch = None if epoch is None else check_whole("epoch", epoch, 1)
         revision = None if revision is None else check_revision(revision)
         found, warning = parse_model_name(repo_or_folder)
@@ -206,8 +205,7 @@ class CharLM:
 
         Raises HubError, HubUnavailableError, ModelFileError and RequestError as `from_pretrained` does.
         """
-        if device != "auto":
-            pick_device(device)  # raises for a wrong one, before anything is downloaded
+        check_device(device)  # before anything is downloaded
         from charlm import hub
 
         fetched = hub.download(described)
@@ -415,7 +413,7 @@ class CharLM:
         return np.concatenate([ids, written])
 
     def _check_forced(self, forced: Mapping[int, str]) -> dict[int, int]:
-        """Return the ids of forced symbols by place."""
+        """Return the id of each forced symbol, by its place. Raises what `stream_scored` does."""
         ids = {}
         for place, symbol in forced.items():
             whole = check_whole("a place in forced", place, 0)

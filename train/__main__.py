@@ -110,11 +110,11 @@ def run_fit(args: argparse.Namespace) -> None:
     from .budget import Budget, check_protocol
     from .control import ControlFile
     from .loop import fit
-    from .protocols import check_in_order
+    from .protocols import PROTOCOLS, check_in_order
     from .schedule import TimeLimit
     from .teachers import DEFAULT_WEIGHT, load_teachers
 
-    check_in_order(config.protocol, {"--teacher": bool(args.teacher)})
+    check_in_order(PROTOCOLS[config.protocol], {"--teacher": bool(args.teacher)})
     budget = None
     if minutes is not None:
         check_protocol(config)
@@ -294,9 +294,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from charlm.model.history import bits_per_char
 
     from .data import load_text
-    from .protocols import check_in_order, evaluate
+    from .protocols import PROTOCOLS, check_in_order, evaluate
 
-    check_in_order(args.protocol, {"--halves": args.halves, "--dynamic": args.dynamic})
+    check_in_order(PROTOCOLS[args.protocol], {"--halves": args.halves, "--dynamic": args.dynamic})
     split = normal_split(args.split)
     folding = parse_folding(args)
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)  # before the text, which may be long

@@ -24,7 +24,7 @@ MOST_MEASURED = 24  # epochs
 # To end an epoch: seconds, and what validating a character takes of what training with one does.
 ENDING_SECONDS, VALIDATION_COST = 0.5, 0.6
 
-PLANNED_SETTINGS = ("epochs", "num_layers", "hidden_size", "embedding_size", *asdict(LONG["lstm"]))  # settings
+PLANNED_SETTINGS = ("epochs", "num_layers", "hidden_size", "embedding_size", *asdict(LONG["lstm"]))
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ class TrainConfig:
         return self.recipe(protocol.vocab, self.epochs * chars, chars)
 
     def recipe(self, vocab: "Vocab", chars: float, train_chars: int) -> TrainingRecipe:
-        """Return what `recipe_for_text` does for the model of this run, whose text has these symbols."""
+        """Return the recipe for reading `chars` characters from a text of `train_chars`, which has these symbols."""
         return recipe_for_text(self.cell, self.lstm_parameters(vocab), chars, train_chars)
 
     def lstm_parameters(self, vocab: "Vocab") -> int:

@@ -71,7 +71,7 @@ class StartModel(NamedModel):
         return "".join(sorted(set(vocab.symbols) - set(self.lm.vocab.symbols)))
 
     def earlier_runs(self, run: dict[str, Any]) -> list[EarlierRun]:
-        """Return the runs that this model is the result of, for the record of one that begins with it.
+        """Return `earlier_runs` for the record of a run that begins with this model.
 
         There are none if their losses cannot be compared with those of that run. run: of history.json.
         """

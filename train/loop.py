@@ -94,7 +94,7 @@ def fit(
         begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
         if begun is not None:
             resolved = keep_settings(given, resolved, begun.run, group)
-        run = describe_all(given, resolved, begun, group)
+        run = describe_fit(given, resolved, begun, group)
         if begun is not None and begun.history is not None and run["epochs"] == begun.run["epochs"]:
             report_finished(given, begun.history)
             return begun.history
@@ -125,7 +125,7 @@ class FitArguments:
 
 
 def choose_settings(given: FitArguments, group: ProcessGroup) -> TrainConfig:
-    """Return the settings with every choice made: in all processes rank 0's, since the precision is measured.
+    """Return the settings with every choice made. All processes take rank 0's, since the precision is measured.
 
     Raises RequestError, before anything is written, if the text is too short for them, or the streams of a batch cannot
     be divided among the processes.
@@ -150,10 +150,10 @@ def keep_settings(given: FitArguments, resolved: TrainConfig, run: dict[str, Any
     return group.broadcast_from_main(lambda: keep_choices(config, resolved, run))
 
 
-def describe_all(
+def describe_fit(
     given: FitArguments, resolved: TrainConfig, begun: BegunRun | None, group: ProcessGroup
 ) -> dict[str, Any]:
-    """Return `run` of history.json, but for what is planned for a time: with what a begun run has recorded.
+    """Return `run` of history.json, with what a begun run has recorded. What is planned for a time is added later.
 
     Raises RequestError if the processes were given something different, or the begun run something else.
     """

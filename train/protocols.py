@@ -54,7 +54,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def max_batch_size(self, seq_length: int, written_chars: int = 0) -> int:
-        """Return the largest batch_size that the text allows, with `written_chars` that will train besides it."""
+        """Return the largest batch_size that the text allows. written_chars: that will train besides the text."""
 
     @abstractmethod
     def batches(self, batch_size: int, seq_length: int, seed: int) -> Batches:
@@ -158,7 +158,7 @@ class Holdout(Protocol):
         return losses
 
     def half_losses(self, lm: CharLM) -> dict[str, float]:
-        """Measure val_loss on each half of the text that validates: settings chosen by the first leave the second new.
+        """Measure val_loss on each half of the text that validates: one to choose settings by, the other to report.
 
         Raises RequestError if that text is too short.
         """
@@ -262,13 +262,13 @@ class OverlappingWindows(Protocol):
 PROTOCOLS: dict[str, type[Holdout] | type[OverlappingWindows]] = {"holdout": Holdout, "windows": OverlappingWindows}
 
 
-def check_in_order(protocol: str, options: dict[str, bool]) -> None:
+def check_in_order(protocol: Protocol | type[Protocol], options: dict[str, bool]) -> None:
     """Raise RequestError if an option is given that a protocol refuses because it does not read the text in its order.
 
     options: the names of such options, and whether each is given.
     """
     for option, is_given in options.items():
-        if is_given and not PROTOCOLS[protocol].is_in_order:
+        if is_given and not protocol.is_in_order:
             raise RequestError(
                 f"{option} needs a text that is read in its order, as by the protocol holdout: leave it out"
             )
@@ -316,7 +316,7 @@ def evaluate(
     the model's vocabulary. Raises RequestError if too few are left, or the protocol has no such losses;
     ModelFileError if a loss is NaN or infinite.
     """
-    check_in_order(protocol, {"--halves": halves, "--dynamic": dynamic})
+    check_in_order(PROTOCOLS[protocol], {"--halves": halves, "--dynamic": dynamic})
     parts = split_text(text, protocol, split, lm.vocab)
     with flushed_denormals():
         losses = parts.epoch_losses(lm) | parts.best_losses(lm)

@@ -32,7 +32,7 @@ from .init_from import NamedModel, load_named_model
 from .interrupts import Interrupts
 from .network import TrainingNetwork
 from .precision import product_dtype
-from .protocols import Holdout, Protocol
+from .protocols import Holdout, Protocol, check_in_order
 
 DEFAULT_WEIGHT = 0.5
 STREAMS = 64  # parts of the text, at most, that a teacher reads side by side, each from the zero state
@@ -107,10 +107,8 @@ class Teachers:
         or a disk that has no room for the file, or if so little of what they write is in the vocabulary that the
         batches of the training do not fit; KeyboardInterrupt when a signal comes.
         """
-        if not isinstance(protocol, Holdout):
-            raise RequestError(
-                "--teacher needs a text that is read in its order, as by the protocol holdout: leave it out"
-            )
+        check_in_order(protocol, {"--teacher": True})
+        assert isinstance(protocol, Holdout)  # the one that reads in order
         columns = [_columns(model, protocol.vocab) for model in self.models]
         with interrupts.immediate():
             if self.written_chars:

@@ -506,7 +506,7 @@ class Trainer:
         ]
 
     def _with_short_samples(self, epochs: list[EpochRecord]) -> list[EpochRecord]:
-        """Cut the samples of epochs that are recorded with others, so that the record of all of them can be read."""
+        """Shorten the samples of some epochs so that the record of all epochs can be read."""
         return [{**epoch, "sample": epoch["sample"][: self._longest_sample]} for epoch in epochs]
 
     def _restore_states(self, saved: dict[str, Tensor]) -> LayerStates | None:

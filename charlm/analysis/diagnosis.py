@@ -175,7 +175,7 @@ def _read_one(name: str, history: JoinedHistory) -> list[Remark]:
 
 
 def _last_run(history: JoinedHistory) -> list[EpochRecord]:
-    """Return the epochs of the run that ended with the model."""
+    """Return the epochs of the last run, which made the model."""
     return history["epochs"][history["run_starts"][-1] - 1 :] if history["run_starts"] else history["epochs"]
 
 

@@ -77,7 +77,9 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
     # 1) the features
     measured = [(feature, *_halves(feature.measure(text)[places[WARM_UP_STEPS:]].T)) for feature in FEATURES]
     probed = [
-        each for each in measured if each[0].counts or all(_has_examples(half_values) for half_values in each[1:])
+        (feature, fitted_values, tested_values)
+        for feature, fitted_values, tested_values in measured
+        if feature.counts or (_has_examples(fitted_values) and _has_examples(tested_values))
     ]
     # 2) what each unit tells of them
     told: dict[str, list[tuple[Truths, Values]]] = {feature.name: [] for feature, *_ in probed}
@@ -115,7 +117,7 @@ def _read_states(engine: Engine, ids: Ids) -> dict[str, Array]:
 
 
 def _in_groups(states: dict[str, Array]) -> Iterator[Array]:
-    """Yield the activations of some units of a layer after another, (K, S, T), of all states (T, L, S, H)."""
+    """Yield the activations of all units in groups from one layer each, (K, S, T). states: each (T, L, S, H)."""
     for state in states.values():
         steps, layers, stretches, units = state.shape
         at_once = max(1, PROBED_AT_ONCE // (steps * stretches))

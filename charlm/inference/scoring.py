@@ -121,7 +121,7 @@ def count_scoring_threads() -> int:
 
 
 class _StretchChoice(Generic[S]):
-    """Chooses into how many stretches each block of a text is cut."""
+    """Chooses how many stretches each block of a text is cut into."""
 
     def __init__(self, reader: BlockReader[S]) -> None:
         self._reader = reader

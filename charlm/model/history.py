@@ -131,9 +131,8 @@ def join_runs(history: HistoryRecord) -> JoinedHistory:
 
     The settings in `run` are those of the last of these runs. Of them, only `lr_edits` has the new numbers.
     """
-    lengths = [len(each["epochs"]) for each in history.get("earlier_runs", [])]
-    before = sum(lengths)
-    epochs = [*chain.from_iterable(each["epochs"] for each in history.get("earlier_runs", [])), *history["epochs"]]
+    earlier, before = history.get("earlier_runs", []), earlier_epochs(history)
+    epochs = [*chain.from_iterable(each["epochs"] for each in earlier), *history["epochs"]]
     run, best = history["run"], history["best"]
     if "lr_edits" in run:
         run = run | {"lr_edits": [edit | {"epoch": edit["epoch"] + before} for edit in run["lr_edits"]]}
@@ -142,12 +141,12 @@ def join_runs(history: HistoryRecord) -> JoinedHistory:
         "run": run,
         "epochs": [{**epoch, "epoch": number} for number, epoch in enumerate(epochs, 1)],
         "best": {**best, "epoch": best["epoch"] + before},
-        "run_starts": [length + 1 for length in accumulate(lengths)],
+        "run_starts": [done + 1 for done in accumulate(len(each["epochs"]) for each in earlier)],
     }
 
 
 def measured_by(run: dict[str, Any]) -> tuple[str, ...]:
-    """Return what two runs must have in common for their losses to be compared: text, protocol, split."""
+    """Return what two runs must have in common for their losses to be compared: text with folding, protocol, split."""
     text = run.get("text_sha256", run.get("text")), run.get("lowercase"), run.get("min_count")
     split = run.get("split")
     if isinstance(split, dict):  # shares that are written otherwise may give the same parts

@@ -110,14 +110,9 @@ def _epochs(records: Records) -> Iterator[tuple[str, EpochRecord]]:
 
 
 def epoch_at(history: HistoryRecord, epoch: int) -> EpochRecord:
-    """Return the record of an epoch, or of the last before it, or of the first. epoch: counted over all runs."""
+    """Return the record of an epoch, or of the nearest one. epoch: counted over all runs."""
     epochs = join_runs(history)["epochs"]
     return epochs[min(max(epoch, 1), len(epochs)) - 1]
-
-
-def samples_at(records: Records, epoch: int) -> list[dict[str, str]]:
-    """Return each model's sample after an epoch, or after its last epoch before that, as cards."""
-    return [sample_card(name, epoch_at(history, epoch)) for name, history in records]
 
 
 def sample_card(name: str, record: EpochRecord) -> dict[str, str]:

@@ -15,7 +15,7 @@ from charlm.analysis.diagnosis import Records, Remark
 from charlm.checks import check_whole
 from charlm.errors import CharLMError
 from charlm.lm import CharLM
-from charlm.model.history import HistoryRecord, earlier_epochs, join_runs
+from charlm.model.history import HistoryRecord, best_epoch, earlier_epochs, join_runs
 from charlm.model.kept import list_epochs
 from charlm.text import printable
 from charlm.web.answers.write import WriteSettings
@@ -26,7 +26,6 @@ from charlm.web.plots import (
     draw_plot,
     epoch_at,
     sample_card,
-    samples_at,
     settings_of,
     tabulate,
     write_csv,
@@ -94,12 +93,14 @@ def samples(
     Raises RequestError for fields that cannot be, if a model writes.
     """
     records, _ = _records(registry, names)
-    samples = samples_at(records, check_whole("epoch", epoch, 0))
+    chosen = check_whole("epoch", epoch, 0)
+    found = [epoch_at(history, chosen) for _, history in records]
+    samples = [sample_card(name, record) for (name, _), record in zip(records, found, strict=True)]
     if fields is None:
         return samples
     shown = [
-        (registry[name], epoch_at(history, epoch)["epoch"] - earlier_epochs(history))  # type: ignore[arg-type]
-        for name, history in records
+        (registry[name], record["epoch"] - earlier_epochs(history))
+        for (name, history), record in zip(records, found, strict=True)
     ]
     writers = sum(number in model.epochs for model, number in shown)
     if not writers:
@@ -123,7 +124,7 @@ def _write_at(model: ServedModel, epoch: int, sample: dict[str, str], settings: 
     try:
         cards = [_written(model.at_epoch(epoch), sample, settings)]
         if epoch != best:
-            (late,) = samples_at([(model.name, model.lm.history)], best + earlier_epochs(model.lm.history))
+            late = sample_card(model.name, best_epoch(join_runs(model.lm.history)))
             cards.append(_written(model.lm, {**late, "about": f"the best, {late['about']}"}, settings))
     except CharLMError as error:
         return [{**sample, "about": f"{sample['about']}. Its record's sample, since it cannot write: {error}"}]

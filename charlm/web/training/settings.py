@@ -18,7 +18,7 @@ SHORTEST_TEXT = 1_000  # characters
 
 # The estimated time of a training on a borrowed GPU; one that takes longer is interrupted before the GPU is taken away.
 GPU_START_SECONDS = 12  # until CUDA is ready, and to end
-# Of an epoch. An H200 took 0.006 s for 64 × 128 characters with 2×512, which are twice as many one after another.
+# Of an epoch. An H200 took 0.006 s for a step of 64 × 128 characters with 2×512, whose sequences are twice as long.
 GPU_STEP_SECONDS, STEP_CHARACTERS, FEWEST_STEPS = 0.004, 32 * 64, 32
 GPU_EPOCH_SECONDS = 1.5  # for measuring, a sample and saving
 GPU_FACTOR = 4  # times as many characters as on the CPU, if there is time for them

@@ -9,7 +9,8 @@ from charlm.web.plots import (
     PlotSettings,
     draw_context,
     draw_plot,
-    samples_at,
+    epoch_at,
+    sample_card,
     settings_of,
     tabulate,
     write_csv,
@@ -65,10 +66,10 @@ def test_samples_are_those_after_the_epoch_or_the_last_before_it():
     long, short = make_record((2.0, 1.5, 1.2)), make_record((3.0,))
     for epoch in long["epochs"]:
         epoch["sample"] = f"sample {epoch['epoch']}"
-    found = samples_at([("long", long), ("short", short)], 2)
+    found = [sample_card(name, epoch_at(record, 2)) for name, record in (("long", long), ("short", short))]
     assert [(card["title"], card["text"]) for card in found] == [("long", "sample 2"), ("short", "a cab\nbade")]
     assert found[0]["about"] == "after epoch 2: training 1.3500, validation 1.5000"
-    assert samples_at([("long", long)], 0)[0]["text"] == "sample 1"
+    assert sample_card("long", epoch_at(long, 0))["text"] == "sample 1"
 
 
 def test_earlier_runs_are_drawn_tabulated_and_shown_with_the_last_one():
@@ -78,8 +79,8 @@ def test_earlier_runs_are_drawn_tabulated_and_shown_with_the_last_one():
     assert [epoch["val_loss"] for epoch in curves["epochs"]] == [2.0, 1.5, 1.4, 1.3]
     assert (curves["run_starts"], curves["best"]["epoch"]) == ([3], 4)
     assert [row[1:4:2] for row in tabulate([("net", record)])] == [[1, 2.0], [2, 1.5], [3, 1.4], [4, 1.3]]
-    assert samples_at([("net", record)], 2)[0]["text"] == "early"
-    assert samples_at([("net", record)], 9)[0]["about"].startswith("after epoch 4: ")
+    assert sample_card("net", epoch_at(record, 2))["text"] == "early"
+    assert sample_card("net", epoch_at(record, 9))["about"].startswith("after epoch 4: ")
 
 
 def test_settings_stand_side_by_side():
