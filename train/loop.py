@@ -1,6 +1,6 @@
 """fit(): the training loop, from the text to the model folder. Each part is explained in trainer.py."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from .protocols import Holdout, Protocol, split_text
 from .report import Report
 from .run_folder import DERIVED, MAY_DIFFER, BegunRun, FolderLock, continue_run, find_begun_run, prepare_folder
 from .split import DEFAULT_SHARES, parse_split
-from .teachers import Teachers
+from .teachers import TaughtTargets, Teachers
 from .trainer import Trainer, seeded
 
 
@@ -36,6 +36,7 @@ def fit(
     report: Report,
     *,
     resume: bool = False,
+    asks_epochs: bool = True,
     start: StartModel | None = None,
     also_text: Text | None = None,
     keep_epochs: bool = False,
@@ -50,6 +51,7 @@ def fit(
     run. A resumed run may have more epochs than it was begun with; from then on, its learning rate is that of the
     longer run. Under torchrun, all processes train one model.
 
+    asks_epochs: whether the user chose the number of epochs in `config`. If not, a resumed run keeps its own.
     start: the model to begin with; `config` has its architecture, and `text.known` its symbols. also_text: another text
         whose validation loss is measured before and after. keep_epochs: keep weights as charlm.model.kept says.
     teachers: models whose predictions are learnt besides the text; each process lets them read it.
@@ -63,22 +65,10 @@ def fit(
     if budget is not None:
         check_protocol(config)
     # 1) split the text into what trains and what validates
-    protocol, device = split_text(text, config.protocol, config.split), pick_device(config.device)
-    also = None if also_text is None else Holdout(also_text, protocol.vocab, parse_split(config.split))
     given = FitArguments(
-        text=text,
-        protocol=protocol,
-        out=out,
-        config=config,
-        report=report,
-        start=start,
-        also_text=also_text,
-        also=also,
-        keep_epochs=keep_epochs,
-        teachers=teachers,
-        control=control,
-        budget=budget,
+        text, out, config, report, asks_epochs, start, also_text, keep_epochs, teachers, control, budget
     )
+    device = pick_device(config.device)
     # denormals first: torch's threads copy the setting when they start, and resolving the precision starts them
     with (
         flushed_denormals(),
@@ -95,9 +85,8 @@ def fit(
         if begun is not None:
             resolved = keep_settings(given, resolved, begun.run, group)
         run = describe_fit(given, resolved, begun, group)
-        if begun is not None and begun.history is not None and run["epochs"] == begun.run["epochs"]:
-            report_finished(given, begun.history)
-            return begun.history
+        if begun is not None and begun.is_finished and run["epochs"] == begun.run["epochs"]:
+            return report_finished(given, begun)
         # 4) build the network and the optimiser, with the weights to begin with or to go on from; then train
         trainer = prepare_trainer(given, resolved, run, begun, group, interrupts)
         return train_epochs(given, trainer, group, interrupts)
@@ -105,23 +94,31 @@ def fit(
 
 @dataclass(frozen=True)
 class FitArguments:
-    """The arguments of `fit`, but for `resume`, and its texts as they are split.
+    """The arguments of `fit` in its order, but for `resume`, and its texts as they are split.
 
     protocol: the split of `text`. also: that of `also_text`.
     """
 
     text: Text
-    protocol: Protocol
     out: Path
     config: TrainConfig
     report: Report
+    asks_epochs: bool
     start: StartModel | None
     also_text: Text | None
-    also: Holdout | None
     keep_epochs: bool
     teachers: Teachers | None
     control: ControlFile | None
     budget: Budget | None
+    protocol: Protocol = field(init=False)
+    also: Holdout | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        protocol = split_text(self.text, self.config.protocol, self.config.split)
+        object.__setattr__(self, "protocol", protocol)
+        if self.also_text is not None:
+            also = Holdout(self.also_text, protocol.vocab, parse_split(self.config.split))
+            object.__setattr__(self, "also", also)
 
 
 def choose_settings(given: FitArguments, group: ProcessGroup) -> TrainConfig:
@@ -144,6 +141,8 @@ def choose_settings(given: FitArguments, group: ProcessGroup) -> TrainConfig:
 def keep_settings(given: FitArguments, resolved: TrainConfig, run: dict[str, Any], group: ProcessGroup) -> TrainConfig:
     """Return the settings with the choices that were made for a begun run. run: of its history.json."""
     config = given.config
+    if not given.asks_epochs and isinstance(epochs := run.get("epochs"), int):  # the default is another number
+        config, resolved = replace(config, epochs=epochs), replace(resolved, epochs=epochs)
     if given.budget is not None:
         config = given.budget.keep(config, run)
         resolved = config.resolve(given.protocol)
@@ -167,12 +166,15 @@ def describe_fit(
     return run if begun is None else continue_run(begun, run, given.out)
 
 
-def report_finished(given: FitArguments, history: HistoryRecord) -> None:
-    """Say that the run to resume has had all of its epochs."""
+def report_finished(given: FitArguments, begun: BegunRun) -> HistoryRecord:
+    """Say that the run to resume has had all of its epochs, and return its record."""
+    history = begun.history
+    assert history is not None
     further = "" if given.budget is not None else "; a higher --epochs trains it further"
     given.report.say(
         f"{given.out} is finished already: best validation loss {history['best']['val_loss']:.4f}{further}"
     )
+    return history
 
 
 def prepare_trainer(
@@ -190,17 +192,10 @@ def prepare_trainer(
     report, start, budget = given.report, given.start, given.budget
     group.broadcast_from_main(lambda: prepare_folder(given.out, keeps_epochs=given.keep_epochs))
     try:
-        # 1) let the teachers write and read
-        trained, taught = given.protocol, None
-        if given.teachers is not None:
-            trained, taught = given.teachers.teach(given.protocol, given.out, resolved, report.say, interrupts)
-        # 2) plan a new run for the time that they have left, in the precision in which they have read
-        if budget is not None and begun is None:
-            config = replace(given.config, precision=resolved.precision)
-            config, epoch_steps = plan(budget, config, trained, report, taught)
-            resolved = config.resolve(given.protocol)
-            run = run | describe_run(given.text, given.protocol, resolved) | plan_record(budget, epoch_steps)
-        # 3) build the network and the optimiser
+        # 1) let the teachers write and read, and plan a new run for the time that they have left
+        trained, taught, resolved, planned = teach_and_plan(given, resolved, begun, interrupts)
+        run = run | planned
+        # 2) build the network and the optimiser
         trainer = Trainer(
             resolved,
             trained,
@@ -212,7 +207,7 @@ def prepare_trainer(
             limit=None if budget is None else budget.limit,
             earlier_runs=[] if start is None else start.earlier_runs(run),
         )
-        # 4) restore what a checkpoint holds, or take the weights of the model to begin with
+        # 3) restore what a checkpoint holds, or take the weights of the model to begin with
         if begun is not None:
             restore(trainer, begun, resolved.epochs, report)
         elif start is not None:
@@ -225,6 +220,28 @@ def prepare_trainer(
     if begun is None:
         report_start(report, run, given.protocol, resolved, start)
     return trainer
+
+
+def teach_and_plan(
+    given: FitArguments, resolved: TrainConfig, begun: BegunRun | None, interrupts: Interrupts
+) -> tuple[Protocol, TaughtTargets | None, TrainConfig, dict[str, Any]]:
+    """Return what trains, what the teachers predict for it, the settings, and what `run` has of a plan for a time.
+
+    A run without teachers trains on its text alone; one that is not planned, or was planned before, keeps its settings.
+
+    Raises KeyboardInterrupt when a signal comes while the teachers write or read.
+    """
+    report, budget = given.report, given.budget
+    trained, taught = given.protocol, None
+    if given.teachers is not None:
+        trained, taught = given.teachers.teach(given.protocol, given.out, resolved, report.say, interrupts)
+    if budget is None or begun is not None:
+        return trained, taught, resolved, {}
+    config = replace(given.config, precision=resolved.precision)  # in which the teachers have read
+    config, epoch_steps = plan(budget, config, trained, report, taught)
+    resolved = config.resolve(given.protocol)
+    planned = describe_run(given.text, given.protocol, resolved) | plan_record(budget, epoch_steps)
+    return trained, taught, resolved, planned
 
 
 def train_epochs(given: FitArguments, trainer: Trainer, group: ProcessGroup, interrupts: Interrupts) -> HistoryRecord:

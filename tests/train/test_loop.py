@@ -328,6 +328,22 @@ def test_an_interrupted_run_goes_on_for_more_epochs_with_the_rate_of_the_longer_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("default", [1, 24])
+def test_a_run_for_which_no_epochs_are_asked_goes_on_to_its_own_number_bit_for_bit(tmp_path, capsys, default):
+    out = interrupted(tmp_path / "out")
+    history = fit(make_text(), out, make_config(epochs=default), Report(), resume=True, asks_epochs=False)
+    straight = fit(make_text(), tmp_path / "straight", make_config(), Report())
+    assert history["run"] == straight["run"]  # with its settings that follow from the number, and without `extensions`
+    assert without_times(history["epochs"]) == without_times(straight["epochs"])
+    assert contents(out)["model.safetensors"] == contents(tmp_path / "straight")["model.safetensors"]
+    before = contents(out)
+    capsys.readouterr()
+    again = fit(make_text(), out, make_config(epochs=default), Report(), resume=True, asks_epochs=False)
+    assert again == history and contents(out) == before
+    assert "is finished already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_finished_run_goes_on_for_more_epochs_from_its_model(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     finished = fit(make_text(), out, make_config(), Report())
