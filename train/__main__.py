@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from charlm import cli
 from charlm.checks import check_number, check_whole
-from charlm.errors import RequestError
+from charlm.errors import HubError, RequestError
 from charlm.installation import load_extra, program
 from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
 
 from .config import GROUPS, MODEL, PROTOCOL_NAMES, PUBLISHING, START_DEFAULTS, TEXT, TRAINING, TrainConfig, value_type
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
-from .report import JsonReport, Report
+from .report import JsonReport, Report, print_json
 from .split import DEFAULT_SPLIT, normal_split, recorded_split
 from .tracking import TRACKERS, tracked
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .data import Text
     from .encode import Folding
     from .init_from import StartModel
+    from .teachers import Teachers
 
 EXAMPLES = (
     ("train a model on a text of yours; it goes to runs/my-text-lstm", "fit --text my-text.txt"),
@@ -75,56 +76,53 @@ MINUTES_HELP = (
 MOST_COUNT = 10**9  # of a symbol in a text
 CONTROL_HELP = 'a JSON file that is read before each step: {"paused": true, "learning_rates": [0.001]}'
 RESUME_HELP = (
-    "continue from the checkpoint in --out; of the settings, --epochs may grow, and --device and --precision change"
+    "continue from the checkpoint in --out; a higher --epochs makes the run longer, without --epochs its number stays; "
+    "--device and --precision may change"
 )
 
 
-def in_each_process(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+def muted_on_other_ranks(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
     """Let one process of each machine print where torchrun starts the command in several."""
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> None:
         with mute_other_ranks():
-            try:
-                os.getcwd()
-            except OSError:  # torch would end the process
-                raise RequestError("the current folder was deleted; go to another one first") from None
             command(args)
 
     return run
 
 
-@in_each_process
+def check_current_folder() -> None:
+    """Raise RequestError if the current folder was deleted: torch would end the process."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise RequestError("the current folder was deleted; go to another one first") from None
+
+
+@muted_on_other_ranks
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
     begun = time.monotonic()
 
     # 1) refuse what is wrong or contradicts itself before a model or a text is read
+    check_current_folder()
     launch = read_launch()
     names = [spec.name for spec in dataclasses.fields(TrainConfig)]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     config = TrainConfig(**given)
-    check_options(args, launch.world_size)
-    minutes, folding = check_minutes(args, launch.world_size), parse_folding(args)
-    load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
-    from .budget import Budget, check_protocol
+    minutes, folding = check_fit(args, config, launch.world_size)
+    from .budget import Budget
     from .control import ControlFile
     from .loop import fit
-    from .protocols import PROTOCOLS, check_in_order
     from .schedule import TimeLimit
-    from .teachers import DEFAULT_WEIGHT, load_teachers
 
-    check_in_order(PROTOCOLS[config.protocol], {"--teacher": bool(args.teacher)})
-    budget = None
-    if minutes is not None:
-        check_protocol(config)
-        budget = Budget(minutes, TimeLimit(60 * minutes, begun), frozenset(given))
+    budget = None if minutes is None else Budget(minutes, TimeLimit(60 * minutes, begun), frozenset(given))
 
     # 2) load the models, read the text and train
     report = JsonReport() if args.json_lines and is_main_process() else Report()
     start, config, out = choose_start(args, given, config, launch.world_size)
-    weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
-    teachers = load_teachers(args.teacher, weight, args.teachers_write or 0) if args.teacher else None
+    teachers = choose_teachers(args)
     tracker = args.report_to if is_main_process() else None
     with tracked(report, tracker, out, resumes=args.resume) as watched:
         text, also_text = read_texts(args, folding, out, "" if start is None else start.lm.vocab.symbols, report.say)
@@ -134,6 +132,7 @@ def run_fit(args: argparse.Namespace) -> None:
             config,
             watched,
             resume=args.resume,
+            asks_epochs="epochs" in given,
             start=start,
             also_text=also_text,
             keep_epochs=args.keep_epochs,
@@ -147,9 +146,25 @@ def run_fit(args: argparse.Namespace) -> None:
     if not args.json_lines:
         report.say(next_steps(out, text.beginning(), is_published=args.push_to_hub is not None))
     if args.push_to_hub is not None and is_main_process():
-        from charlm.publishing import push_folder
+        publish(out, args.push_to_hub, as_json=args.json_lines)
 
-        print(push_folder(out, args.push_to_hub))
+
+def check_fit(args: argparse.Namespace, config: TrainConfig, processes: int) -> tuple[float | None, "Folding"]:
+    """Return the time for the run, None if it has as much as it takes, and which symbols of the text are replaced.
+
+    Raises RequestError for options of `fit` that are wrong or contradict each other, MissingPackageError if a package
+    for the training is not installed, and what `check_can_push` raises if the model is to be published.
+    """
+    check_options(args, processes)
+    minutes, folding = check_minutes(args, processes), parse_folding(args)
+    load_extra("train")  # matplotlib, too, which would else be missed when the first epoch is saved
+    from .budget import check_protocol
+    from .protocols import PROTOCOLS, check_in_order
+
+    check_in_order(PROTOCOLS[config.protocol], {"--teacher": bool(args.teacher)})
+    if minutes is not None:
+        check_protocol(config)
+    return minutes, folding
 
 
 def check_options(args: argparse.Namespace, processes: int) -> None:
@@ -197,6 +212,14 @@ def choose_start(
     if args.resume:
         start = start.at(begun_revision(out))  # the repository may have changed since, and with it the settings
     return start, TrainConfig(**start.settings(given)), out
+
+
+def choose_teachers(args: argparse.Namespace) -> "Teachers | None":
+    """Load the models whose predictions are learnt, if there are any."""
+    from .teachers import DEFAULT_WEIGHT, load_teachers
+
+    weight = DEFAULT_WEIGHT if args.teacher_weight is None else args.teacher_weight
+    return load_teachers(args.teacher, weight, args.teachers_write or 0) if args.teacher else None
 
 
 def read_texts(
@@ -249,6 +272,29 @@ def describe_end(out: Path, history: "HistoryRecord") -> str:
     return line
 
 
+def publish(out: Path, repo: str, *, as_json: bool) -> None:
+    """Publish the model of a finished training and print the commit's address, as an event if `as_json`.
+
+    Raises HubError, with the command that publishes the model, if the Hub refuses or does not answer.
+    """
+    from charlm.publishing import push_folder
+
+    try:
+        address = push_folder(out, repo)
+    except HubError as error:
+        command = f"{program()} push {shlex.quote(folder_argument(out))} {shlex.quote(repo)}"
+        raise type(error)(f"{error}; {out} holds the model: `{command}` publishes it") from None
+    if as_json:
+        print_json({"event": "published", "address": address})
+    else:
+        print(address)
+
+
+def folder_argument(out: Path) -> str:
+    """Return the path of a folder, written so that no command reads it as a repository."""
+    return str(out) if out.is_absolute() else f".{os.sep}{out}"
+
+
 def default_folder(texts: Sequence[str], cell: str) -> Path:
     """Return the folder for the model of a text, given as on the command line, where --out does not name one."""
     from .data import text_name
@@ -264,12 +310,12 @@ def command_to_begin(args: argparse.Namespace) -> str:
 
 def next_steps(out: Path, prompt: str, is_published: bool) -> str:
     """Return the commands to use a trained model with, one a line. prompt: something for it to continue."""
-    name = str(out) if out.is_absolute() else f".{os.sep}{out}"  # which cannot be read as a repository
+    name = shlex.quote(folder_argument(out))
     asked = f" --prompt {shlex.quote(prompt)}" if prompt else ""
-    steps = {"write": f"generate {shlex.quote(name)}{asked}", "show": f"serve --model {shlex.quote(name)}"}
+    steps = {"write": f"generate {name}{asked}", "show": f"serve --model {name}"}
     if not is_published:
         repo = f"USER/{out.resolve().name}"
-        steps["publish"] = f"push {shlex.quote(name)} {repo if is_repo_id(repo) else 'USER/MODEL'}"
+        steps["publish"] = f"push {name} {repo if is_repo_id(repo) else 'USER/MODEL'}"
     return "\n".join(f"  {what + ':':9}{program()} {command}" for what, command in steps.items())
 
 
@@ -287,9 +333,10 @@ def exit_rank(status: int) -> NoReturn:
     os._exit(status)
 
 
-@in_each_process
+@muted_on_other_ranks
 def run_evaluate(args: argparse.Namespace) -> None:
     """Measure a model on a text."""
+    check_current_folder()
     from charlm.lm import CharLM
     from charlm.model.history import bits_per_char
 
@@ -303,18 +350,10 @@ def run_evaluate(args: argparse.Namespace) -> None:
     known = lm.vocab.symbols  # the rare ones among them were kept in the training, too
     text = load_text(*args.text, folding=folding, known=known, say=lambda message: print(message, file=sys.stderr))
     run = lm.history["run"] if lm.history else {}
-    if run.get("text_sha256") not in (None, text.encoded.sha256):
-        print(f"note: the model was trained on another text than {text.name}", file=sys.stderr)
-    elif (recorded := describe_reading(run)) != describe_reading(
-        {
-            "protocol": args.protocol,
-            "split": {"shares": split},
-            "lowercase": args.lowercase,
-            "min_count": args.min_count,
-        }
-    ):
-        how = f"with {recorded}" if recorded else "without these options"
-        print(f"note: the model's own record was measured {how}, so its losses differ from these", file=sys.stderr)
+    asked = {"protocol": args.protocol, "split": {"shares": split}}
+    asked |= {"lowercase": args.lowercase, "min_count": args.min_count}
+    if (difference := explain_difference(run, text, asked)) is not None:
+        print(f"note: {difference}", file=sys.stderr)
     losses, unknown_chars = evaluate(lm, text, args.protocol, split, args.halves, args.dynamic)
     if unknown_chars:
         print(f"note: {unknown_chars:,} characters that the model does not know were left out", file=sys.stderr)
@@ -325,9 +364,10 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print(f"{name:28} {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits")
 
 
-@in_each_process
+@muted_on_other_ranks
 def run_push(args: argparse.Namespace) -> None:
     """Publish a model folder."""
+    check_current_folder()
     from charlm.publishing import push_folder
 
     check_folder(args.folder)
@@ -335,9 +375,10 @@ def run_push(args: argparse.Namespace) -> None:
     print(push_folder(args.folder, args.repo, **options))
 
 
-@in_each_process
+@muted_on_other_ranks
 def run_deploy(args: argparse.Namespace) -> None:
     """Put the page on a Space."""
+    check_current_folder()
     from .deploy import deploy
 
     print(deploy(args.space, args.model, args.sdk, args.hardware))
@@ -386,6 +427,22 @@ def add_evaluate(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     )
     cli.add_json(command)
     command.set_defaults(run=run_evaluate)
+
+
+def explain_difference(run: dict[str, Any], text: "Text", asked: dict[str, Any]) -> str | None:
+    """Return why the losses of a model on a text differ from those of its record; None if they do not.
+
+    run: of history.json; empty if the model has no record. asked: what `run` would have of how the text is read now.
+    """
+    if not run:
+        return None
+    if run.get("text_sha256") not in (None, text.encoded.sha256):
+        return f"the model was trained on another text than {text.name}"
+    recorded = describe_reading(run)
+    if recorded == describe_reading(asked):
+        return None
+    how = f"with {recorded}" if recorded else "without these options"
+    return f"the model's own record was measured {how}, so its losses differ from these"
 
 
 def describe_reading(run: dict[str, Any]) -> str:

@@ -189,6 +189,7 @@ class JsonReport(Report):
     paused, every half a second while the run is paused: for how many `seconds`.
     edit: the learning rate `lr` that was asked for, with the `epoch` and `step` from which on.
     epoch: `record` as in history.json; `is_best`, whether its model is the best so far, and saved in the folder.
+    published: the `address` of the commit that has the finished model, if `fit` publishes it.
 
     Messages still go to standard error. If standard output is closed, BrokenPipeError ends the run: the program that
     started it is gone.

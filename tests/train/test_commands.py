@@ -16,7 +16,7 @@ from models import contents, make_model, save
 from reference import load_plain, mean_loss
 
 from charlm import cli
-from charlm.errors import RequestError
+from charlm.errors import HubUnavailableError, RequestError
 from charlm.model.folder import read_model
 from train.__main__ import default_folder, main, next_steps, parse, run_evaluate, run_fit, run_push
 from train.config import GROUPS
@@ -237,6 +237,29 @@ def test_an_interrupt_leaves_a_checkpoint_and_status_130_and_resume_goes_on(tmp_
     assert "resuming at epoch " in process.stdout.readline()
     process.kill()
     process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begins", [[], ["--init-from", "./model"]], ids=str)
+def test_a_finished_run_is_as_it_was_after_a_resume_that_asks_for_no_epochs(train, in_folder, begins):
+    save(make_model("gru", vocab="\n 나는봄을q"), in_folder / "model")
+    sizes = SMALL[2:] if not begins else ["--seq-length", "16", "--device", "cpu"]
+    asked = ["fit", "--text", "봄.txt", "--cell", "gru", "--out", "out", *begins, *sizes]
+    begun = train(*asked, "--epochs", "4")  # more than with --init-from, fewer than without
+    assert begun.returncode == 0, begun.stderr
+    before = contents(in_folder / "out")
+    resumed = train(*asked, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "out is finished already: best validation loss " in resumed.stderr
+    assert contents(in_folder / "out") == before
+
+
+@pytest.mark.slow
+def test_evaluate_says_nothing_of_the_record_that_a_model_does_not_have(train, in_folder):
+    save(make_model("gru", vocab="\n 나는봄을q", history=False), in_folder / "model")
+    measured = train("evaluate", "./model", "--text", "봄.txt", "--split", "0.8,0.2", "--lowercase", "--json")
+    assert measured.returncode == 0, measured.stderr
+    assert "record" not in measured.stderr and "trained" not in measured.stderr
 
 
 @pytest.mark.slow
@@ -522,6 +545,41 @@ def test_fit_can_end_on_the_hub(train, hub, tmp_path, text, monkeypatch):
     files = hub.repos["ada/spring"].files
     for name in ("config.json", "model.safetensors", "history.json", "loss.png"):
         assert files[name] == (tmp_path / "out" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_address_of_a_published_model_is_an_event_like_all_others(train, hub, in_folder, monkeypatch):
+    hub.add_user("ada", token="hf_ada")
+    monkeypatch.setitem(os.environ, "HF_TOKEN", "hf_ada")
+    asked = ["fit", "--cell", "gru", "--text", "봄.txt", "--out", "out", *SMALL, "--json-lines"]
+    pushed = train(*asked, "--push-to-hub", "ada/spring")
+    assert pushed.returncode == 0, pushed.stderr
+    events = [json.loads(line) for line in pushed.stdout.splitlines()]
+    address = f"{hub.url}/ada/spring/commit/{hub.repos['ada/spring'].refs['main']}"
+    assert events[-1] == {"event": "published", "address": address}
+    assert {event["event"] for event in events[:-1]} <= {"start", "step", "epoch"}
+
+
+@pytest.mark.slow
+def test_the_command_that_publishes_a_trained_model_is_told_if_the_hub_refuses_it(train, hub, in_folder, monkeypatch):
+    hub.add_user("ada", token="hf_ada")
+    monkeypatch.setitem(os.environ, "HF_TOKEN", "hf_ada")
+
+    def refuse(*_):
+        raise HubUnavailableError("the Hub does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("charlm.publishing.push_folder", refuse)
+        asked = ["fit", "--cell", "gru", "--text", "봄.txt", "--out", "my run", *SMALL]
+        ended = train(*asked, "--push-to-hub", "hf://ada/spring")
+    assert ended.returncode == HubUnavailableError.exit_status
+    command = f"push {shlex.quote(os.path.join('.', 'my run'))} hf://ada/spring"
+    assert ended.stderr.splitlines()[-1] == (
+        f"error: the Hub does not answer; my run holds the model: `python -m charlm {command}` publishes it"
+    )
+    pushed = train(*shlex.split(command))
+    assert pushed.returncode == 0, pushed.stderr
+    assert hub.repos["ada/spring"].files["history.json"] == (in_folder / "my run" / "history.json").read_bytes()
 
 
 def test_a_missing_token_is_told_before_anything_is_trained(train, hub, tmp_path, text):
