@@ -323,18 +323,20 @@ def request_space(space: str, hardware: str | None, *, exists: bool) -> None:
         raise explain(error, space, None) from None
 
 
-def push_space(space: str, files: Mapping[str, bytes], variables: Mapping[str, str], folders: Sequence[str]) -> str:
+def push_space(space: str, files: Mapping[str, bytes], variables: Mapping[str, str], ours: Sequence[str]) -> str:
     """Set the variables of a Space and update its files in one commit; return the commit's address.
 
-    variables: what its program finds in the environment. folders: in these, files that are not among `files` are
-    deleted; files elsewhere in the Space stay. Raises HubError if the Hub refuses.
+    variables: what its program finds in the environment. ours: paths of files, and folders with a slash at their end,
+    that hold nothing but what is pushed: what the Space has of them beside `files` is deleted, and all else stays.
+    Raises HubError if the Hub refuses.
     """
     api = HfApi()
     try:
         for name, value in variables.items():  # before the files, because their commit starts the Space
             api.add_space_variable(space, name, value)
         present = api.list_repo_files(space, repo_type="space")
-        outdated = {name for name in present if name.startswith(tuple(folders))} - set(files)
+        folders = tuple(path for path in ours if path.endswith("/"))
+        outdated = {name for name in present if name in ours or name.startswith(folders)} - set(files)
         operations = _operations(files, outdated)
         commit = api.create_commit(space, operations, commit_message="Deploy the page", repo_type="space")
     except CLIENT_ERRORS as error:

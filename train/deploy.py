@@ -77,7 +77,7 @@ def deploy(space: str, models: Sequence[str], sdk: str = "gradio", hardware: str
         try:
             request_space(space, wanted, exists=present is not None)
         except SpaceRefusedError as refused:
-            raise HubError(_ways_out(refused, owner, space, models, wanted, exists=present is not None)) from None
+            raise HubError(_ways_out(refused, owner, space, models, wanted, has_hardware=bool(present))) from None
     return _push(space, files, {"CHARLM_MODELS": ",".join(map(str, names))}, OUR_FOLDERS)
 
 
@@ -107,9 +107,9 @@ def _deploy_static(space: str, models: Sequence[str], hardware: str | None) -> s
     return _push(space, files, {}, (*OUR_FOLDERS, *GRADIO_FILES))
 
 
-def _push(space: str, files: Mapping[str, bytes], variables: Mapping[str, str], folders: Sequence[str]) -> str:
+def _push(space: str, files: Mapping[str, bytes], variables: Mapping[str, str], ours: Sequence[str]) -> str:
     try:
-        return push_space(space, files, variables, folders)
+        return push_space(space, files, variables, ours)
     except HubError as error:
         raise type(error)(f"{error}; the Space {space} is not complete: run the same command again") from None
 
@@ -131,9 +131,12 @@ def _describe(model: str) -> tuple[HubName, Description]:
 
 
 def _ways_out(
-    refused: SpaceRefusedError, owner: Owner, space: str, models: Sequence[str], hardware: str, *, exists: bool
+    refused: SpaceRefusedError, owner: Owner, space: str, models: Sequence[str], hardware: str, *, has_hardware: bool
 ) -> str:
-    """Say why the Hub does not give a Space this hardware, what it gives without payment, and with which command."""
+    """Say why the Hub does not give a Space this hardware, what it gives without payment, and with which command.
+
+    has_hardware: whether the Space exists and has other hardware; a static Space has none.
+    """
     name, shown = space.split("/")[1], _options(models)
 
     def command(space: str, hardware: str = "") -> str:
@@ -144,7 +147,7 @@ def _ways_out(
             f"{space}-2", hardware
         )
     reason = f"the Hub refuses {space} the hardware {hardware} ({refused.said})"
-    if exists:
+    if has_hardware:
         return f"{reason}; the Space keeps what it has with {command(space)}"
     if owner.name != owner.user:
         return f"{reason}; under your own name ZeroGPU is free: {command(f'{owner.user}/{name}', ZERO_GPU)}"

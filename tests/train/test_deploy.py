@@ -255,6 +255,16 @@ def test_other_hardware_refused_leaves_the_space_as_it_is(ada):
     assert (len(space.commits), space.variables, space.hardware) == (commits, variables, "zero-a10g")
 
 
+def test_a_static_space_is_not_said_to_keep_hardware_that_it_does_not_have(ada):
+    ada.add_repo("ada/page", kind="space", sdk="static")
+    for name in TWO:
+        ada.add_repo(name, kind="space", hardware="zero-a10g")
+    with pytest.raises(HubError) as caught:
+        deploy("ada/page", ["ada/one"])
+    assert str(caught.value) == REFUSALS["403, two are there"][2]
+    assert f"`{COMMAND}`" not in str(caught.value)  # which has just been refused
+
+
 def test_a_name_that_something_else_has_is_refused(ada):
     ada.on("POST /api/repos/create", lambda _: RefusedError(409, "You already have a repo of that name").response)
     with pytest.raises(HubError) as caught:
@@ -607,6 +617,16 @@ def test_a_gradio_space_can_become_a_static_one_and_back(ada):
     assert not {"requirements.txt", "pyproject.toml"} & space.files.keys()
     deploy("ada/page", ["ada/one"])
     assert space.sdk == "gradio" and "app.py" in space.files
+
+
+def test_a_space_that_becomes_static_keeps_files_whose_names_only_begin_like_ours(ada):
+    deploy("ada/page", ["ada/one"])
+    space = ada.repos["spaces/ada/page"]
+    theirs = {"setup.py.orig": b"1", "requirements.txt.old": b"2", "app.pyc": b"3", "charlm.txt": b"4"}
+    space.commit({**theirs, "charlm/gone.py": b"of an earlier version"})
+    deploy("ada/page", ["ada/one"], sdk="static")
+    assert theirs.items() <= space.files.items()
+    assert not {"app.py", "setup.py", "requirements.txt", "charlm/gone.py"} & space.files.keys()
 
 
 def test_hardware_does_not_go_with_a_static_space(ada):
