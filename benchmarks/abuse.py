@@ -818,7 +818,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120, help="of row 1 (%(default)s)")
     parser.add_argument("--calls", type=int, default=10_000, help="of row 4 (%(default)s)")
     parser.add_argument("--requests", type=int, default=20_000, help="of row 6 (%(default)s)")
-    parser.add_argument("--log", type=Path, help="where the app's messages go, by default nowhere")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FOLDER",
+        help="where the app's messages go, a file for each row; by default nowhere",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser.parse_args()
 
@@ -826,6 +831,8 @@ def parse() -> argparse.Namespace:
 async def measure(args: argparse.Namespace) -> list[Figure]:
     """Return the figures of all rows that are asked for."""
     figures = []
+    if args.log is not None:
+        args.log.mkdir(parents=True, exist_ok=True)
     for row in args.rows:
         print(f"row {row}", file=sys.stderr)
         if row in TESTS:
@@ -834,7 +841,8 @@ async def measure(args: argparse.Namespace) -> list[Figure]:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, LARGE)
             write_large_model(folder)
-            async with serving(args.log or Path(place, "log"), *([folder] if row == 14 else [])) as app:
+            log = Path(place, "log") if args.log is None else args.log / f"row-{row}.txt"
+            async with serving(log, *([folder] if row == 14 else [])) as app:
                 figures += await ROWS[row](app, args)
     return figures
 

@@ -150,9 +150,11 @@ def served(folder: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:  # also after a failed measurement: the thread would keep the process from ending
+            server.shutdown()
+            thread.join()
 
 
 def save_random_model(cell: str, size: int, folder: Path) -> None:

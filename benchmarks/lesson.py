@@ -83,6 +83,7 @@ def read_scene(lm: CharLM) -> tuple[float, float, dict[str, float]]:
 
 def report(seeds: int, text: str) -> Iterator[str]:
     """Yield the lines of four tables. seeds: for each of their figures. text: whose words are known ones."""
+    word_seeds = max(seeds // 10, 1)
     encoded = load_text(text).encoded
     whole = "".join(encoded.symbols[index] for index in encoded.ids)
     known = {word.lower() for word in WORD.findall(whole)}
@@ -92,7 +93,7 @@ def report(seeds: int, text: str) -> Iterator[str]:
         yield f"{cell:<6}" + "".join(f"{n:>5}: {same_texts(lm, n, seeds):4.0%}" for n in DISTANCES)
     yield f"words of four letters or more that are words of {text}, by temperature"
     for cell, lm in lms.items():
-        yield f"{cell:<6}" + "".join(f"{t:>5}: {share_of_words(lm, t, known, seeds // 10):4.0%}" for t in TEMPERATURES)
+        yield f"{cell:<6}" + "".join(f"{t:>5}: {share_of_words(lm, t, known, word_seeds):4.0%}" for t in TEMPERATURES)
     yield "the same next symbol after a forced one"
     for cell, lm in lms.items():
         yield f"{cell:<6}{same_after_choice(lm, seeds):5.0%}"
@@ -105,7 +106,8 @@ def report(seeds: int, text: str) -> Iterator[str]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=40, help="texts for each figure, a tenth of them longer (40)")
+    seeds_help = "texts for each figure; for the share of words, which takes longer ones, a tenth as many (%(default)s)"
+    parser.add_argument("--seeds", type=int, default=40, help=seeds_help)
     parser.add_argument("--text", default="tinyshakespeare", help="the text whose words count as words (%(default)s)")
     args = parser.parse_args()
     for line in report(args.seeds, args.text):

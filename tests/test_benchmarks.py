@@ -1,5 +1,6 @@
 """The benchmarks measure what they say, at sizes too small for the figures to mean anything."""
 
+import asyncio
 import hashlib
 import importlib.util
 import io
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -249,6 +252,38 @@ def test_the_figures_of_the_lesson_are_those_of_its_document(tmp_path):
     words = {word.lower() for word in lesson.WORD.findall(rnn.generate("ROMEO:\n", lesson.WRITTEN, 0.5, seed=0))}
     assert lesson.share_of_words(rnn, 0.5, words, 1) == 1
     assert lesson.share_of_words(rnn, 2, words, 1) < 0.2
+
+
+def test_the_share_of_words_has_a_text_however_few_seeds_there_are(tmp_path, monkeypatch):
+    lesson = load_benchmark("lesson")
+    text = tmp_path / "text.txt"
+    text.write_text("words and more words", encoding="utf-8")
+    monkeypatch.setattr(lesson, "WRITTEN", 200)
+    monkeypatch.setattr(lesson, "CELLS", ("rnn",))
+    lines = list(lesson.report(3, str(text)))
+    assert not any("nan" in line for line in lines)
+    assert len(lines) == 8
+
+
+def test_the_messages_of_each_row_are_in_a_file_of_their_own(tmp_path, monkeypatch):
+    abuse = load_benchmark("abuse")
+
+    @asynccontextmanager
+    async def serving(log, *_):
+        log.write_text("messages of the app\n", encoding="utf-8")
+        yield log
+
+    async def note(log, _):
+        with log.open("a", encoding="utf-8") as file:
+            file.write("of one row\n")
+        return [log]
+
+    monkeypatch.setattr(abuse, "serving", serving)
+    monkeypatch.setattr(abuse, "write_large_model", lambda folder: None)
+    monkeypatch.setattr(abuse, "ROWS", {1: note, 2: note})
+    logs = asyncio.run(abuse.measure(SimpleNamespace(rows=[1, 2], log=tmp_path / "logs" / "today")))
+    assert sorted(tmp_path.glob("logs/today/*")) == sorted(logs) and len(set(logs)) == 2
+    assert [log.read_text(encoding="utf-8") for log in logs] == ["messages of the app\nof one row\n"] * 2
 
 
 NANOGPT_STAND_IN = """

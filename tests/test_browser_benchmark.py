@@ -5,6 +5,8 @@ import io
 import json
 import subprocess
 import sys
+import threading
+from urllib.request import urlopen
 
 import pytest
 from browser import ROOT
@@ -43,6 +45,21 @@ def test_all_cells_and_a_model_of_8_megabytes_are_measured(ran, benchmark):
     console = Console(width=120, file=io.StringIO())
     console.print(benchmark.table(report))
     assert "CharLSTM 2 × 8" in console.file.getvalue()
+
+
+def test_a_measurement_that_fails_leaves_no_server_behind_which_would_keep_the_process_from_ending(benchmark, tmp_path):
+    before = set(threading.enumerate())
+    (tmp_path / "index.html").write_text("page")
+
+    def measure():
+        with benchmark.served(tmp_path) as url:
+            assert urlopen(url).read() == b"page"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure()
+    left = [thread for thread in set(threading.enumerate()) - before if not thread.daemon]
+    assert left == []
 
 
 def test_each_limit_that_is_missed_is_told(benchmark):
