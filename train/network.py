@@ -34,16 +34,16 @@ class TrainingNetwork(nn.Module):
         device: str,
         dtype: torch.dtype,
         batch_size: int,
-        share: slice,
+        own_streams: slice,
     ) -> None:
         """config: the model; its `dropout` is the share of each layer's outputs dropped. dtype: of matrix products.
 
-        share: this process's streams of the batch. Dropout masks are drawn for all streams, so that several processes
-        drop what a single one would.
+        own_streams: those of the batch that this process reads. Dropout masks are drawn for all streams, so that
+        several processes drop what a single one would.
         """
         super().__init__()
         self._batch_size = batch_size
-        self._share = share
+        self._own_streams = own_streams
         self._config = config
         self._embedding_dropout = embedding_dropout
         self._dtype = dtype
@@ -151,12 +151,12 @@ class TrainingNetwork(nn.Module):
         """Drop units of the outputs (T, B, H): the same ones at every step."""
         if self._config.dropout == 0:
             return outputs
-        # float32: 1 / (1 - share) rounded to bfloat16 would make all outputs larger, or all smaller
+        # float32: 1 / (1 - rate) rounded to bfloat16 would make all outputs larger, or all smaller
         ones = outputs.new_ones(self._batch_size, outputs.shape[2], dtype=torch.float32)
         kept = self._dropout(ones, self._config.dropout)
-        return (outputs * kept[self._share]).to(outputs.dtype)
+        return (outputs * kept[self._own_streams]).to(outputs.dtype)
 
     @staticmethod
-    def _dropout(values: Tensor, share: float) -> Tensor:
-        """Set a random share of the values to 0 and divide the others by 1 - share."""
-        return nn.functional.dropout(values, share) if share > 0 else values
+    def _dropout(values: Tensor, rate: float) -> Tensor:
+        """Set a random share `rate` of the values to 0 and divide the others by 1 - rate."""
+        return nn.functional.dropout(values, rate) if rate > 0 else values

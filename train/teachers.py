@@ -109,13 +109,13 @@ class Teachers:
         """
         check_in_order(protocol, {"--teacher": True})
         assert isinstance(protocol, Holdout)  # the one that reads in order
-        columns = [_columns(model, protocol.vocab) for model in self.models]
+        all_teacher_ids = [_teacher_ids(model, protocol.vocab) for model in self.models]
         with interrupts.immediate():
             if self.written_chars:
                 protocol = protocol.with_training_ids_before(self.write(protocol.vocab, config.seed, say))
                 # the batch size was chosen for all that was asked for, of which unknown symbols have been left out
                 config.resolve(protocol)
-            return protocol, self._read(protocol.training_ids(), columns, folder, config, say)
+            return protocol, self._read(protocol.training_ids(), all_teacher_ids, folder, config, say)
 
     def write(self, vocab: Vocab, seed: int, say: Callable[[str], None]) -> Ids:
         """Return the ids (N,) in `vocab` of what the teachers write at temperature 1, one teacher after the other.
@@ -132,10 +132,10 @@ class Teachers:
         return np.concatenate(pieces)
 
     def _read(
-        self, ids: SmallIds, columns: list[Ids], folder: Path, config: TrainConfig, say: Callable[[str], None]
+        self, ids: SmallIds, all_teacher_ids: list[Ids], folder: Path, config: TrainConfig, say: Callable[[str], None]
     ) -> TaughtTargets:
-        """Return what the teachers predict for ids (N,); columns: the id in each one's vocabulary of each symbol."""
-        symbols = len(columns[0]) if columns else 0
+        """Return what the teachers predict for ids (N,). all_teacher_ids: what `_teacher_ids` returns for each."""
+        symbols = len(all_teacher_ids[0]) if all_teacher_ids else 0
         size = 2 * len(ids) * symbols
         say(f"{' and '.join(model.name for model in self.models)} read the text first: {len(ids):,} characters")
         try:
@@ -144,8 +144,8 @@ class Teachers:
                 if hasattr(os, "posix_fallocate"):  # or else a full disk would kill the process while the file fills
                     os.posix_fallocate(file.fileno(), 0, size)
                 probabilities: NDArray[np.float16] = np.memmap(file, np.float16, "r+", shape=(len(ids), symbols))
-                for model, known in zip(self.models, columns, strict=True):
-                    _add_predictions(model, known, ids, probabilities, 1 / len(self.models), config)
+                for model, teacher_ids in zip(self.models, all_teacher_ids, strict=True):
+                    _add_predictions(model, teacher_ids, ids, probabilities, 1 / len(self.models), config)
         except OSError as error:
             raise RequestError(
                 f"what the teachers predict cannot be written to {folder} ({error.strerror}): it takes "
@@ -159,7 +159,7 @@ def load_teachers(names: Sequence[str], weight: float, written_chars: int = 0) -
     return Teachers([load_named_model(name) for name in names], weight, written_chars)
 
 
-def _columns(model: NamedModel, vocab: Vocab) -> Ids:
+def _teacher_ids(model: NamedModel, vocab: Vocab) -> Ids:
     """Return the id in a teacher's vocabulary of each symbol of `vocab`, (V,).
 
     Raises RequestError if the teacher does not know one.
@@ -178,7 +178,7 @@ def _columns(model: NamedModel, vocab: Vocab) -> Ids:
 @torch.no_grad()
 def _add_predictions(
     model: NamedModel,
-    known: Ids,
+    teacher_ids: Ids,
     ids: SmallIds,
     probabilities: NDArray[np.float16],
     weight: float,
@@ -186,7 +186,7 @@ def _add_predictions(
 ) -> None:
     """Add the predictions of a teacher, times `weight`, for the symbols of the text that trains.
 
-    ids: (N,). known: the ids of these symbols in the teacher's vocabulary, (V,). probabilities: (N, V).
+    ids: (N,). teacher_ids: (V,), what `_teacher_ids` returns. probabilities: (N, V).
     """
     streams = min(STREAMS, max(1, len(ids) // SHORTEST_PART))
     length = -(-len(ids) // streams)
@@ -195,11 +195,11 @@ def _add_predictions(
     begins = np.concatenate([[0], starts[:-1] + length])
     network = TrainingNetwork.from_model(model.lm, config.device, product_dtype(config.precision), streams)
     states = network.zero_states(streams)
-    columns = torch.from_numpy(known).to(config.device)
+    on_device = torch.from_numpy(teacher_ids).to(config.device)
     steps = max(1, min(STEPS, MOST_LOGITS // (streams * len(model.lm.vocab))))
     for first in range(0, length, steps):
         positions = np.arange(first, min(first + steps, length))[:, None] + starts  # (T, 1) + (S,) → (T, S)
-        logits, states = network(torch.from_numpy(known[ids[positions]]).to(config.device), states)
-        predicted = logits[..., columns].softmax(2).mul_(weight).half().cpu().numpy()  # (T, S, V)
+        logits, states = network(torch.from_numpy(teacher_ids[ids[positions]]).to(config.device), states)
+        predicted = logits[..., on_device].softmax(2).mul_(weight).half().cpu().numpy()  # (T, S, V)
         is_new = positions >= begins
         probabilities[positions[is_new]] += predicted[is_new]

@@ -106,11 +106,11 @@ class Trainer:
         self._control = control
         self._limit = limit
         self.last_epoch = config.epochs
-        self._share = group.share(config.batch_size)
+        self._own_streams = group.share(config.batch_size)
         self._model_config = config.model(protocol.vocab)
         self.batches: Batches = protocol.batches(config.batch_size, config.seq_length, config.seed)
         self.schedule = Schedule(
-            self.batches.steps_per_epoch, config.epochs, run.get("epoch_steps"), run.get("paces", ())
+            self.batches.steps_per_epoch, self.last_epoch, run.get("epoch_steps"), run.get("paces", ())
         )
         self.network = TrainingNetwork(
             self._model_config,
@@ -118,7 +118,7 @@ class Trainer:
             config.device,
             product_dtype(config.precision),
             config.batch_size,
-            self._share,
+            self._own_streams,
         )
         self._parameters = list(self.network.parameters())
         self._optimizer = AdamW(self._parameters, betas=(0.9, 0.99), weight_decay=config.weight_decay)
@@ -142,7 +142,8 @@ class Trainer:
         self.states = None
         self.loss_sum = torch.zeros((), device=self._config.device)
         self._seconds = 0.0
-        self._speed_since = self._speed_since and (0.0, 0)
+        if self._speed_since is not None:  # the slow first step of the process is over, so all of this epoch counts
+            self._speed_since = 0.0, 0
         self._shown_loss = math.log(len(self._model_config.vocab))  # until the first is known: that of guessing
         self._pending_copy = None
 
@@ -157,8 +158,7 @@ class Trainer:
         if self._limit is not None:
             self._limit.begin_epoch()
         total = self._adjust_to_time_limit()
-        self.network.train()
-        self._report.start_epoch(self.epoch, self._config.epochs, self.step * per_step, total * per_step)
+        self._report.start_epoch(self.epoch, self.last_epoch, self.step * per_step, total * per_step)
         shown_at, shown_step, stopped = time.perf_counter(), self.step, False
         try:
             while self.step < total and not stopped:
@@ -187,7 +187,7 @@ class Trainer:
         total = self.schedule.steps(self.epoch)
         if self._limit is None or self.step == total or self.step % max(total // CHECKS_PER_EPOCH, 1):
             return total
-        wanted = self._limit.steps_left(self.step, self._config.epochs - self.epoch + 1)
+        wanted = self._limit.steps_left(self.step, self.last_epoch - self.epoch + 1)
         planned = self.schedule.steps_left(self.epoch, self.step)
         if wanted is not None:  # however much time is left, the text is not read more often than is worth it
             chars = most_chars(self._config.hidden_size, self._protocol.split["train_chars"])
@@ -208,7 +208,7 @@ class Trainer:
         # 1) this process's streams of the batch, and the states in which the step before left them
         reads = self.schedule.reads(self.epoch, self.step)
         inputs, targets = self.batches.batch(*reads, self._config.device)  # (T, B) each
-        inputs, targets = inputs[:, self._share], targets[:, self._share]  # (T, B) → (T, B / processes)
+        inputs, targets = inputs[:, self._own_streams], targets[:, self._own_streams]  # (T, B) → (T, B / processes)
         if self.states is None or not self.batches.carries_state or reads[1] == 0:
             self.states = self.network.zero_states(inputs.shape[1])
         # 2) forward: the mean cross-entropies in nats, for what is learnt and for the text; the states come back
@@ -235,7 +235,7 @@ class Trainer:
         if self._taught is None:
             return None
         return self._taught.at(
-            self.batches.positions(*self.schedule.reads(self.epoch, self.step))[:, self._share], targets
+            self.batches.positions(*self.schedule.reads(self.epoch, self.step))[:, self._own_streams], targets
         )
 
     def learning_rate(self, step: int) -> float:
@@ -378,7 +378,7 @@ class Trainer:
                 "chars_per_second": self.step * self.batches.chars_per_step / self._seconds,
                 "sample": sample,
             }
-            if self._run.get("keep_epochs") and is_kept(self.epoch, self._config.epochs):
+            if self._run.get("keep_epochs") and is_kept(self.epoch, self.last_epoch):
                 record["weights_sha256"] = hashlib.sha256(pack_weights(self._measured_weights)).hexdigest()
             return record
 
@@ -497,9 +497,9 @@ class Trainer:
 
     def _set_earlier_runs(self, runs: Sequence[EarlierRun]) -> None:
         """Take over the runs before this one, or none if one record cannot hold so many runs or epochs."""
-        epochs = self._config.epochs + sum(len(run["epochs"]) for run in runs)
+        epochs = self.last_epoch + sum(len(run["epochs"]) for run in runs)
         if len(runs) > MOST_EARLIER_RUNS or epochs > MOST_RECORDED_EPOCHS:
-            runs, epochs = [], self._config.epochs
+            runs, epochs = [], self.last_epoch
         self._longest_sample = longest_sample(epochs, len(runs))
         self._earlier_runs: list[EarlierRun] = [
             {"name": run["name"], "epochs": self._with_short_samples(run["epochs"])} for run in runs
@@ -514,7 +514,7 @@ class Trainer:
             return None
         layers: LayerStates = [[] for _ in range(self._config.num_layers)]
         for name in sorted(saved, key=lambda name: [int(place) for place in name.split(".")]):
-            layers[int(name.split(".")[0])].append(saved[name][self._share].to(self._config.device))
+            layers[int(name.split(".")[0])].append(saved[name][self._own_streams].to(self._config.device))
         return layers
 
 

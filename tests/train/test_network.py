@@ -24,9 +24,11 @@ def _own_random_numbers():
         yield
 
 
-def make_network(cell="lstm", batch_size=4, share=slice(None), embedding_dropout=0.0, dtype=torch.float32, **sizes):
+def make_network(
+    cell="lstm", batch_size=4, own_streams=slice(None), embedding_dropout=0.0, dtype=torch.float32, **sizes
+):
     config = make_config(cell, **({"dropout": 0.0} | sizes))
-    return TrainingNetwork(config, embedding_dropout, "cpu", dtype, batch_size, share)
+    return TrainingNetwork(config, embedding_dropout, "cpu", dtype, batch_size, own_streams)
 
 
 def plain_network(network):
@@ -309,7 +311,7 @@ def test_two_halves_of_a_batch_give_together_what_the_whole_gives(cell, vocab):
     logits, after, grads = read(whole, slice(None))
     halves = []
     for share in slice(0, 3), slice(3, 6):
-        half = make_network(cell, share=share, **sizes)
+        half = make_network(cell, own_streams=share, **sizes)
         half.load_state_dict(whole.state_dict())
         halves.append(read(half, share))
     close(torch.cat([half[0] for half in halves], dim=1), logits)
