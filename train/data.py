@@ -27,6 +27,7 @@ UNIGRAM_CHARS = 10**6
 LONGEST_BEGINNING = 12
 MOST_NAMED = 3  # sources whose names make that of the text
 MOST_LISTED = 5  # names of a folder in a message
+MOST_SOURCES = 1_000  # of a text; history.json, which has an entry for each, cannot hold 20,000
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,14 @@ def load_text(
     folding, known: see Text.
     say: is told the size of what will be downloaded.
 
-    Raises RequestError if there is no such file, it is not UTF-8 text, or there are fewer than two different symbols;
-    HubError if the Hub refuses, HubUnavailableError if it gives no usable answer.
+    Raises RequestError if there is no such file, it is not UTF-8 text, there are fewer than two different symbols, or
+    more than MOST_SOURCES words; HubError if the Hub refuses, HubUnavailableError if it gives no usable answer.
     """
+    if len(words) > MOST_SOURCES:
+        raise RequestError(
+            f"a text is put together from at most {MOST_SOURCES:,} sources, and these are {len(words):,}: give their "
+            "folder"
+        )
     sources = [_find_source(word, say) for word in words]
     pieces = (piece for source in sources for piece in source.stream())
     encoded = encode_pieces(pieces, " ".join(words), workspace, folding, known)
