@@ -74,7 +74,7 @@ def score(args: argparse.Namespace) -> None:
     """Print how well the model predicts a text."""
     from charlm.lm import CharLM
     from charlm.model.history import bits_per_char, perplexity
-    from charlm.text import stream_text
+    from charlm.text import counted, stream_text
 
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)
     known, skipped, total = 0, 0, 0.0
@@ -89,7 +89,8 @@ def score(args: argparse.Namespace) -> None:
     for surprisals in lm.score_ids(read()):
         total += float(surprisals.sum())
     if known < 2:
-        raise RequestError(f"{args.file} has {known} characters that the model knows; scoring needs at least 2")
+        few = counted(known, "character")
+        raise RequestError(f"{args.file} has {few} that the model knows; scoring needs at least 2")
     chars = known - 1  # nothing predicts the first
     nats = total / chars
     figures = {
@@ -103,7 +104,7 @@ def score(args: argparse.Namespace) -> None:
         print(json.dumps(figures))
         return
     print(f"{nats:.4f} nats per character, {figures['bits_per_char']:.4f} bits, perplexity {figures['perplexity']:.3f}")
-    print(f"{chars:,} characters scored, {skipped:,} skipped that the model does not know")
+    print(f"{counted(chars, 'character')} scored, {skipped:,} skipped that the model does not know")
 
 
 def units(args: argparse.Namespace) -> None:

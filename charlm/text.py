@@ -1,4 +1,4 @@
-"""Text files, read in pieces, and text made safe to show in a message."""
+"""Text files, read in pieces, and text for a message: made safe to show, and numbers with their nouns."""
 
 import codecs
 import re
@@ -110,6 +110,11 @@ def printable(text: str) -> str:
         marks = marks + 1 if unicodedata.category(symbol).startswith("M") else 0
         shown.append(symbol if symbol.isprintable() and marks <= MOST_MARKS else ascii(symbol)[1:-1])
     return "".join(shown)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 symbol`, `1,200 symbols`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def escape_controls(text: str) -> str:

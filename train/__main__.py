@@ -22,6 +22,7 @@ from charlm.errors import HubError, RequestError
 from charlm.installation import load_extra, program
 from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
+from charlm.text import counted
 
 from .config import GROUPS, MODEL, PROTOCOL_NAMES, PUBLISHING, START_DEFAULTS, TEXT, TRAINING, TrainConfig, value_type
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
@@ -57,16 +58,22 @@ INIT_FROM_HELP = (
     "begin with the weights of this model, which also gives the settings of this group; defaults are then "
     + ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in START_DEFAULTS.items())
 )
-ALSO_TEXT_HELP = "with --init-from: measure how much of this text, such as that of the model, is forgotten"
+ALSO_TEXT_HELP = (
+    "with --init-from: measure the loss on this text before and after, for example the text that the model was "
+    "trained on"
+)
 KEEP_EPOCHS_HELP = "also keep the weights of epochs 1, 2, 3, 5, 8, 13 … and the last, in epochs/ of the model folder"
 TEACHER_HELP = (
     "also learn what this model predicts, for example a larger one of the same text; repeat the flag, and the mean of "
     "their predictions is learnt"
 )
-TEACHER_WEIGHT_HELP = "share of the teachers in what is learnt; the rest is that of the text (default 0.5)"
+TEACHER_WEIGHT_HELP = (
+    "weight of the teachers' predictions in the target, from 0 to 1; the text's own next character has the rest "
+    "(default 0.5)"
+)
 TEACHERS_WRITE_HELP = (
-    "how many characters the teachers also write for it to learn from; several times as many as the text has are "
-    "useful, since what teachers know by heart is the text alone"
+    "characters that the teachers write as further training text; several times the length of the text helps, since "
+    "they know the text itself by heart"
 )
 MINUTES = 0.1, 100_000.0  # that may be asked for
 MINUTES_HELP = (
@@ -261,14 +268,14 @@ def check_minutes(args: argparse.Namespace, processes: int) -> float | None:
 
 
 def describe_end(out: Path, history: "HistoryRecord") -> str:
-    """Return what a finished training leaves: a line, and one more if it was measured what the model has forgotten."""
+    """Return what a finished training leaves: a line, and one more for the loss on --also-text."""
     best, run = history["best"], history["run"]
     tested = f", test loss {best['test_loss']:.4f}" if "test_loss" in best else ""
     line = f"done: {out} holds the model of epoch {best['epoch']}, validation loss {best['val_loss']:.4f}{tested}"
     if "also_text_loss" in best and "also_text" in run:
         before, after = run["before"]["also_text_loss"], best["also_text_loss"]
-        change = f"{after - before:.4f} more than" if after > before else f"{before - after:.4f} less than"
-        line += f"\nforgotten: validation loss {after:.4f} on {run['also_text']['name']}, {change} before the training"
+        change = f"{abs(after - before):.4f} {'higher' if after > before else 'lower'} than before the training"
+        line += f"\non {run['also_text']['name']}: validation loss {after:.4f}, {change}"
     return line
 
 
@@ -356,7 +363,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print(f"note: {difference}", file=sys.stderr)
     losses, unknown_chars = evaluate(lm, text, args.protocol, split, args.halves, args.dynamic)
     if unknown_chars:
-        print(f"note: {unknown_chars:,} characters that the model does not know were left out", file=sys.stderr)
+        were = "was" if unknown_chars == 1 else "were"
+        unknown = f"{counted(unknown_chars, 'character')} that the model does not know {were} left out"
+        print(f"note: {unknown}", file=sys.stderr)
     if args.json:
         print(json.dumps(losses))
         return
@@ -407,7 +416,10 @@ def add_evaluate(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     cli.add_model(command)
     add_text(command)
     command.add_argument(
-        "--protocol", choices=PROTOCOL_NAMES, default="holdout", help="how the text is split and measured"
+        "--protocol",
+        choices=PROTOCOL_NAMES,
+        default="holdout",
+        help="how the text is split and measured (default %(default)s)",
     )
     command.add_argument(
         "--split",
@@ -555,7 +567,7 @@ def add_text(parser: "cli.Parser | argparse._ArgumentGroup") -> None:
         type=int,
         default=1,
         metavar="N",
-        help="read symbols that occur less often as U+FFFD, the replacement character",
+        help="read symbols that occur less often as U+FFFD, the replacement character (default %(default)s)",
     )
 
 
@@ -575,7 +587,7 @@ def add_setting(group: "argparse._ArgumentGroup", spec: "dataclasses.Field[objec
         type=kind,
         choices=spec.metadata["choices"],
         default=None,  # not given: TrainConfig has the defaults, and a model to begin with has others
-        metavar={int: "N", float: "X"}.get(kind),
+        metavar=spec.metadata["metavar"] or {int: "N", float: "X"}.get(kind),
         help=spec.metadata["help"] + describe_default(spec),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from charlm.analysis.diagnosis import STILL_FALLING, find_gap, find_rise, find_slope
 from charlm.model.config import ModelConfig
 from charlm.model.history import EpochRecord, HistoryRecord, make_history
+from charlm.text import counted
 
 from .recipes import suitable_hidden_size
 
@@ -119,10 +120,13 @@ def explain_untrained(symbols: dict[str, int], split: dict[str, Any]) -> str | N
     shown = ", ".join(map(repr, list(symbols)[:MOST_SHOWN])) + (", …" if len(symbols) > MOST_SHOWN else "")
     chars = sum(symbols.values())
     cost = chars * UNTRAINED_NATS / rest
-    stand = "symbol stands" if len(symbols) == 1 else "symbols stand"
+    stand = "stands" if len(symbols) == 1 else "stand"
+    each = "this costs" if chars == 1 else "each time costs"
+    adds = "and adds" if chars == 1 else "together they add"
     return (
-        f"note: {len(symbols):,} {stand} only in the text that validates or tests, {chars:,} times ({shown}): in the "
-        f"vocabulary, but untrained; each time costs about {UNTRAINED_NATS} nats, in all {cost:.4f} of a loss"
+        f"note: {counted(len(symbols), 'symbol')} {stand} only in the text that validates or tests, "
+        f"{counted(chars, 'time')} ({shown}): in the vocabulary, but untrained; {each} about {UNTRAINED_NATS} nats, "
+        f"{adds} about {cost:.4f} to the loss"
     )
 
 
@@ -130,9 +134,10 @@ def explain_rare(run: dict[str, Any]) -> str | None:
     """Return a line about the symbols that were too rare, None if none was. run: of history.json."""
     if not (rare := run.get("rare", {})).get("symbols"):
         return None
+    occur, they_are = ("occurs", "it is") if rare["symbols"] == 1 else ("occur", "they are")
     return (
-        f"note: {rare['symbols']:,} symbols occur fewer than {run['min_count']} times, {rare['chars']:,} characters in "
-        "all: they are read as U+FFFD"
+        f"note: {counted(rare['symbols'], 'symbol')} {occur} fewer than {run['min_count']} times, "
+        f"{counted(rare['chars'], 'character')} in all: {they_are} read as U+FFFD"
     )
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from charlm.errors import RequestError
+from charlm.text import counted
 
 from .config import TrainConfig, suitable_batch_size
 from .distributed import SINGLE_PROCESS
@@ -142,12 +143,11 @@ def _describe(
     total = config.epochs * epoch_steps * _step_chars(config)
     sizes = ", ".join(f"{size.num_layers}×{size.hidden_size}" for size in tried)
     why = f", of which the lowest loss is expected among {sizes} at their speeds here" if len(tried) > 1 else ""
-    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     early = ", and ends then, since reading it more often would hardly help" if ends_early else ""
     return (
         f"chosen: {config.num_layers}×{config.hidden_size}{why}; in "
         f"{format_time(total / _step_chars(config) * seconds)} it reads {total:,} characters, the text "
-        f"{_times(total / train_chars)}, in {epochs}{early}; learning rate {config.lr:g}, "
+        f"{_times(total / train_chars)}, in {counted(config.epochs, 'epoch')}{early}; learning rate {config.lr:g}, "
         f"dropout {config.dropout:g}, weight decay {config.weight_decay:g}, "
         f"batches of {config.batch_size} × {config.seq_length}"
     )

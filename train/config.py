@@ -10,6 +10,7 @@ from charlm.checks import check_number, check_whole
 from charlm.device import DEVICES, pick_device
 from charlm.errors import ModelFileError, RequestError
 from charlm.model.cells import CELLS
+from charlm.text import counted
 
 from .recipes import LARGE_BATCHES, TrainingRecipe, recipe_for_text
 from .split import DEFAULT_SPLIT, check_split, normal_split
@@ -43,13 +44,16 @@ def setting(
     high: float | None = None,
     choices: Iterable[str] | None = None,
     check: Callable[[str], str] | None = None,
+    metavar: str | None = None,
     group: str = TRAINING,
 ) -> Any:
     """Declare a field of TrainConfig, the help text of its flag and its group there.
 
     A number has bounds, a string choices, or a `check` that returns it in its normal form, or raises RequestError.
+    metavar: what stands for the value in the help; None takes that of its type.
     """
-    rules = {"help": help, "low": low, "high": high, "choices": choices, "check": check, "group": group}
+    rules = {"help": help, "low": low, "high": high, "choices": choices, "check": check}
+    rules |= {"metavar": metavar, "group": group}
     return field(default=default, metadata=rules)
 
 
@@ -66,6 +70,7 @@ class TrainConfig:
         DEFAULT_SPLIT,
         help="shares that train and validate, in the order of the text; a third one is read once, as a test at the end",
         check=normal_split,
+        metavar="A,B",
         group=TEXT,
     )
     epochs: int = setting(
@@ -95,7 +100,7 @@ class TrainConfig:
         help="characters that gradients flow back through (default 64; 128 with --init-from; a window's length)",
     )
     lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate")
-    warm_up: float = setting(0.0, low=0, high=1, help="share of the steps in which the learning rate rises to it")
+    warm_up: float = setting(0.0, low=0, high=1, help="share of the steps in which the learning rate rises to --lr")
     weight_decay: float | None = setting(None, low=0, high=10, help="decoupled weight decay of AdamW")
     clip_norm: float = setting(1.0, low=0, high=1e9, help="largest norm of the gradient allowed; 0 allows any")
     seed: int = setting(0, low=0, high=2**63 - 1, help="seed of every random number of the run")
@@ -146,12 +151,12 @@ class TrainConfig:
         max_batch_size = protocol.max_batch_size(seq_length, written_chars)
         if self.batch_size is not None and self.batch_size > max_batch_size:
             raise RequestError(
-                f"the text holds {max_batch_size:,} sequences of {seq_length}, fewer than --batch-size "
+                f"the text holds {counted(max_batch_size, 'sequence')} of {seq_length}, fewer than --batch-size "
                 f"{self.batch_size}; lower one of the two"
             )
         if max_batch_size < processes:
             raise RequestError(
-                f"the text holds {max_batch_size:,} sequences of {seq_length}, fewer than there are processes "
+                f"the text holds {counted(max_batch_size, 'sequence')} of {seq_length}, fewer than there are processes "
                 f"({processes}); start fewer of them or give a longer text"
             )
         device = torch.device(pick_device(self.device))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from charlm.errors import RequestError
+from charlm.text import counted
 
 from .launcher import REMEDY, Launch, read_launch
 
@@ -44,7 +45,7 @@ class ProcessGroup:
         """
         if batch_size % self.world_size:
             raise RequestError(
-                f"{batch_size} streams cannot be divided evenly among {self.world_size} processes; "
+                f"{counted(batch_size, 'stream')} cannot be divided evenly among {self.world_size} processes; "
                 f"give a --batch-size that is a multiple of {self.world_size}, or start another number of processes"
             )
         each = batch_size // self.world_size
@@ -143,6 +144,6 @@ def _meet(backend: str, launch: Launch) -> None:
 def _check_gpus(gpus: int, processes: int) -> None:
     if processes > gpus:
         raise RequestError(
-            f"{processes} processes would share {gpus} GPU{'s' if gpus > 1 else ''}; "
+            f"{processes} processes would share {counted(gpus, 'GPU')}; "
             f"give torchrun --nproc-per-node {gpus}, or train with --device cpu"
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
+from charlm.text import counted
 from charlm.vocab import Ids, Vocab
 
 from .batches import Batches, Streams, Windows
@@ -111,7 +112,7 @@ class Holdout(Protocol):
         ids, unknown_chars = ids_in_vocab(text, part, self.vocab)
         if len(ids) < 2:
             raise RequestError(
-                f"the model knows no more than {len(ids)} characters of {text.name}'s {name} part; "
+                f"the model knows no more than {counted(len(ids), 'character')} of {text.name}'s {name} part; "
                 "give a text in the symbols that it was trained on"
             )
         return ids, unknown_chars
@@ -122,8 +123,8 @@ class Holdout(Protocol):
         if train_chars < 2 * length:  # one sequence, and the random offset of an epoch, up to another
             written = " with what teachers write" if written_chars else ""
             raise RequestError(
-                f"the part of the text that trains has {train_chars:,} characters{written}; sequences of {length} "
-                f"need {2 * length:,}: give a longer text or a lower --seq-length"
+                f"the part of the text that trains has {counted(train_chars, 'character')}{written}; sequences of "
+                f"{length} need {2 * length:,}: give a longer text or a lower --seq-length"
             )
         return length
 
@@ -164,7 +165,8 @@ class Holdout(Protocol):
         """
         if len(self._val) < 4:
             raise RequestError(
-                f"{len(self._val)} characters validate; --halves needs 4: give a longer text or leave it out"
+                f"the part that validates has {counted(len(self._val), 'character')}; --halves needs 4: give a longer "
+                "text or leave it out"
             )
         first, second = carried_losses_of_halves(fastest_reader(lm, self.release), self._val)
         return {"val_loss_first_half": first, "val_loss_second_half": second}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm import cli
 from charlm.model.cells import CELLS
+from charlm.text import counted
 
 from .curve import draw_curves
 
@@ -66,15 +67,14 @@ class Report:
             f"on {run['device']} in {run['precision']}"
         )
         if "train_windows" in split:
-            kind, train, val, sequences = "overlapping windows", split["train_windows"], split["val_windows"], "windows"
+            kind, train, val, sequence = "overlapping windows", split["train_windows"], split["val_windows"], "window"
         else:
-            kind, train, val, sequences = "characters", split["train_chars"], split["val_chars"], "streams"
+            kind, train, val, sequence = "characters", split["train_chars"], split["val_chars"], "stream"
         tested = f", {split['test_chars']:,} to test at the end" if "test_chars" in split else ""
-        if run["batch_size"] == 1:
-            sequences = sequences.removesuffix("s")
         self.say(
             f"{run['text']}: {train:,} {kind} to train on, {val:,} to validate{tested}; "
-            f"{run['vocab_size']} symbols; batches of {run['batch_size']} {sequences} × {run['seq_length']} characters"
+            f"{run['vocab_size']} symbols; batches of {counted(run['batch_size'], sequence)} × "
+            f"{counted(run['seq_length'], 'character')}"
         )
         self.say(
             f"losses are in nats per character, lower is better: guessing any symbol costs "
@@ -87,7 +87,8 @@ class Report:
         new_symbols: those that the text has and the model had not.
         """
         before, name = run["before"], run["init_from"]["name"]
-        new = f"; {len(new_symbols):,} symbols of the text are new to it" if new_symbols else ""
+        are = "is" if len(new_symbols) == 1 else "are"
+        new = f"; {counted(len(new_symbols), 'symbol')} of the text {are} new to it" if new_symbols else ""
         self.say(f"begins with {name}: validation loss {before['val_loss']:.4f} before the first step{new}")
         if "also_text" in run:
             also = run["also_text"]["name"]

@@ -9,6 +9,7 @@ from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Engine, Reader, State
 from charlm.inference.sampling import cut, log_softmax
+from charlm.text import counted
 from charlm.vocab import Ids
 
 Curve = NDArray[np.float64]
@@ -40,8 +41,8 @@ def measure_effective_context(
     around = WARM_UP_SYMBOLS + longest
     if len(ids) < around + places:
         raise RequestError(
-            f"the text has {len(ids):,} characters that the model knows; to look {longest:,} back takes at least "
-            f"{around + places:,}"
+            f"the text has {counted(len(ids), 'character')} that the model knows; to look {longest:,} back takes at "
+            f"least {around + places:,}"
         )
     # 1) choose the places, and the symbols that are put there
     changed_at = np.linspace(WARM_UP_SYMBOLS, len(ids) - longest, places).astype(np.int64)

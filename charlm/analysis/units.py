@@ -16,6 +16,7 @@ from charlm.analysis.inspection import read_units
 from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Array, Engine
+from charlm.text import counted
 from charlm.vocab import Ids, Vocab
 
 STRETCHES = 16  # of the text, read side by side; probes are fitted on half of them and tested on the others
@@ -69,7 +70,7 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
     stretch = len(text) // STRETCHES
     if stretch < WARM_UP_STEPS + SHORTEST_PROBED_STRETCH:
         raise RequestError(
-            f"the text has {len(text):,} characters that the model knows; to search its units takes at least "
+            f"the text has {counted(len(text), 'character')} that the model knows; to search its units takes at least "
             f"{STRETCHES * (WARM_UP_STEPS + SHORTEST_PROBED_STRETCH):,}"
         )
     steps = np.arange(min(stretch, WARM_UP_STEPS + LONGEST_PROBED_STRETCH))

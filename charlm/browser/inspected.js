@@ -1,6 +1,7 @@
 /* A text that two models have read: what each expected at each character, what their units did, and the colours. */
 
 import { encodeShades, MOST_DIFFERENCE, MOST_NATS } from "./components/heat.js";
+import { amount } from "./components/text.js";
 import { getModel } from "./models.js";
 
 const LONGEST_INSPECTED = 5000; // characters, as in the Gradio page
@@ -97,7 +98,7 @@ export class Inspected {
   /** Say in a line how well a model read the text. */
   describe(model) {
     const { surprisals } = this.inspections[model];
-    const parts = [`${this.symbols.length.toLocaleString("en")} characters`];
+    const parts = [amount(this.symbols.length, "character")];
     if (surprisals.length > 1) {
       const bits = surprisals.slice(1).reduce((sum, nats) => sum + nats, 0) / (surprisals.length - 1) / Math.LN2;
       parts.push(`${bits.toFixed(2)} bits per character, perplexity ${(2 ** bits).toFixed(1)}`);

@@ -114,8 +114,9 @@ export function describeModel(found, lm) {
 /** Return the card of a model in short, in the sentences of `_card` in charlm/browser/page.py. */
 function makeCardLines(label, { config, history, parameters, vocab }, license, source) {
   const layers = config.num_layers === 1 ? "1 layer" : `${config.num_layers} layers`;
+  const units = config.hidden_size === 1 ? "unit" : "units";
   return [
-    `${label}: ${layers} of ${config.hidden_size} ${config.cell.toUpperCase()} units over an embedding of ` +
+    `${label}: ${layers} of ${config.hidden_size} ${config.cell.toUpperCase()} ${units} over an embedding of ` +
       `${config.embedding_size}, ${grouped(parameters)} parameters, ${grouped(vocab.length)} symbols.`,
     ...(history ? [resultsOf(history)] : []),
     "It writes text in the style of its training text, and may repeat passages of it. It knows no facts and follows no " +

@@ -1,7 +1,7 @@
 /* A text that one model writes, coloured by the surprisal of each character, and the line about it. */
 
 import { encodeShades, HeatText, MOST_NATS } from "./components/heat.js";
-import { make, named, readable } from "./components/text.js";
+import { amount, make, named, readable } from "./components/text.js";
 import { getModel } from "./models.js";
 
 const PAUSE = 50; // milliseconds between two lines about a text
@@ -137,7 +137,7 @@ export class Panel {
     const { run } = this.value;
     const parts = [
       this.model,
-      `${this.symbols.length.toLocaleString("en")} characters${rate}`,
+      `${amount(this.symbols.length, "character")}${rate}`,
       `${this.bits.toFixed(2)} bits per character`,
       `seed ${run.seed}`,
     ];

@@ -21,6 +21,7 @@ from charlm.model.history import (
 )
 from charlm.model.kept import kept_epochs, list_epochs
 from charlm.model_name import DatasetFile, parse_dataset_file, parse_hub_name
+from charlm.text import counted
 
 # The name of the repository in a card that is not published yet; `published_card` puts the right one in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
@@ -280,8 +281,7 @@ def _before(history: HistoryRecord) -> list[str]:
         loss = before["also_text_loss"]
         lines += [f"On {name} its validation loss was {loss:.4f}, and is {best['also_text_loss']:.4f} now."]
     if names := [run["name"] for run in history.get("earlier_runs", [])]:
-        count = earlier_epochs(history)
-        epochs = "1 epoch" if count == 1 else f"{count} epochs"
+        epochs = counted(earlier_epochs(history), "epoch")
         lines += ["", f"The curves begin with {epochs} of earlier runs: {', '.join(map(_code, names))}."]
     return lines
 

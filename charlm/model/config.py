@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from charlm.damage import explain_json
 from charlm.errors import CharLMError, ModelFileError
 from charlm.model.cells import CELLS, Cell
+from charlm.text import counted
 from charlm.vocab import Vocab
 
 Weights = dict[str, NDArray[np.float32]]  # with the names and shapes of `ModelConfig.tensor_shapes`
@@ -101,10 +102,10 @@ class ModelConfig:
     @property
     def sizes(self) -> str:
         """What a card says of the model: its layers, units, embedding, parameters and symbols."""
-        layers = "1 layer" if self.num_layers == 1 else f"{self.num_layers} layers"
+        units = "unit" if self.hidden_size == 1 else "units"
         return (
-            f"{layers} of {self.hidden_size} {self.cell.upper()} units over an embedding of {self.embedding_size}, "
-            f"{self.parameters:,} parameters, {len(self.vocab):,} symbols"
+            f"{counted(self.num_layers, 'layer')} of {self.hidden_size} {self.cell.upper()} {units} over an embedding "
+            f"of {self.embedding_size}, {self.parameters:,} parameters, {len(self.vocab):,} symbols"
         )
 
     def to_json(self, weights_sha256: str) -> str:

@@ -399,11 +399,11 @@ def test_a_file_that_is_no_text_is_refused_in_one_line(charlm, folder, tmp_path)
     assert "is not UTF-8 text (byte 3 is 0xef)" in refused(charlm("score", folder, tmp_path / "latin-1.txt"))
 
 
-@pytest.mark.parametrize(("text", "known"), [("", 0), ("a", 1), ("€", 0), ("€a€", 1)])
+@pytest.mark.parametrize(("text", "known"), [("", "0 characters"), ("a", "1 character"), ("€a€", "1 character")])
 def test_a_text_with_nothing_to_predict_is_refused_in_one_line(charlm, folder, text_file, text, known):
     path = text_file(text)
     assert refused(charlm("score", folder, path, "--json")) == (
-        f"error: {path} has {known} characters that the model knows; scoring needs at least 2\n"
+        f"error: {path} has {known} that the model knows; scoring needs at least 2\n"
     )
 
 

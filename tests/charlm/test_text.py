@@ -8,7 +8,7 @@ from models import laws
 
 from charlm import text as text_module
 from charlm.errors import RequestError
-from charlm.text import escape_controls, printable, read_text, stream_text
+from charlm.text import counted, escape_controls, printable, read_text, stream_text
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 3, text_module.CHUNK_BYTES])
@@ -232,3 +232,10 @@ def test_what_would_be_invisible_or_turn_a_text_around_is_shown_as_its_number(te
 def test_of_a_text_for_a_terminal_the_control_characters_but_tab_and_line_feed_are_escaped():
     kept = "Ada,\t한국어\n😀 é"
     assert escape_controls(f"{kept}\x1b[2J\x9b1m\r\x00\x7f") == kept + r"\x1b[2J\x9b1m\r\x00\x7f"
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0, "0 symbols"), (1, "1 symbol"), (2, "2 symbols"), (1_200, "1,200 symbols")]
+)
+def test_one_of_a_thing_is_called_so(number, shown):
+    assert counted(number, "symbol") == shown

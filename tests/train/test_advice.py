@@ -86,11 +86,14 @@ def test_symbols_that_nothing_trains_are_counted_with_what_they_cost():
     split = {"train_chars": 20_000, "val_chars": 1_000, "test_chars": 1_000}
     assert explain_untrained({"é": 3, "\n": 1}, split) == (
         "note: 2 symbols stand only in the text that validates or tests, 4 times ('é', '\\n'): in the vocabulary, but "
-        "untrained; each time costs about 12 nats, in all 0.0240 of a loss"
+        "untrained; each time costs about 12 nats, together they add about 0.0240 to the loss"
     )
     many = explain_untrained({chr(0x4E00 + number): 1 for number in range(11)}, split)
     assert "11 symbols stand" in many and many.count("'") == 20 and ", …)" in many
-    assert "1 symbol stands only" in explain_untrained({"é": 1}, split)
+    assert explain_untrained({"é": 1}, split) == (
+        "note: 1 symbol stands only in the text that validates or tests, 1 time ('é'): in the vocabulary, but "
+        "untrained; this costs about 12 nats, and adds about 0.0060 to the loss"
+    )
     assert explain_untrained({}, split) is None
 
 
@@ -98,6 +101,9 @@ def test_symbols_that_were_too_rare_are_counted():
     run = RUN | {"min_count": 5, "rare": {"symbols": 1_200, "chars": 3}}
     assert explain_rare(run) == (
         "note: 1,200 symbols occur fewer than 5 times, 3 characters in all: they are read as U+FFFD"
+    )
+    assert explain_rare(run | {"rare": {"symbols": 1, "chars": 1}}) == (
+        "note: 1 symbol occurs fewer than 5 times, 1 character in all: it is read as U+FFFD"
     )
     assert explain_rare(run | {"rare": {"symbols": 0, "chars": 0}}) is explain_rare(RUN) is None
 

@@ -18,7 +18,7 @@ from reference import load_plain, mean_loss
 from charlm import cli
 from charlm.errors import HubUnavailableError, RequestError
 from charlm.model.folder import read_model
-from train.__main__ import default_folder, main, next_steps, parse, run_evaluate, run_fit, run_push
+from train.__main__ import default_folder, describe_end, main, next_steps, parse, run_evaluate, run_fit, run_push
 from train.config import GROUPS
 from train.run_folder import FolderLock
 
@@ -392,7 +392,7 @@ def test_a_training_can_begin_with_a_model_of_the_hub_go_on_though_that_has_chan
     begun = train(*asked, "--epochs", "1")
     assert begun.returncode == 0, begun.stderr
     assert "begins with ada/spring: validation loss " in begun.stderr
-    assert "old: validation loss " in begun.stderr and "\nforgotten: validation loss " in begun.stderr
+    assert "old: validation loss " in begun.stderr and "\non old: validation loss " in begun.stderr
 
     repo.commit(contents(save(make_model("gru", seed=1, dropout=0.25), tmp_path / "other")))
     resumed = train(*asked, "--epochs", "2", "--resume", "--push-to-hub", "ada/summer")
@@ -403,7 +403,8 @@ def test_a_training_can_begin_with_a_model_of_the_hub_go_on_though_that_has_chan
     assert len(history["epochs"]) == 2 and history["run"]["hidden_size"] == 8
     assert "\nbase_model: ada/spring\n" in hub.repos["ada/summer"].files["README.md"].decode()
     before, after = history["run"]["before"]["also_text_loss"], history["best"]["also_text_loss"]
-    assert f"forgotten: validation loss {after:.4f} on old, {abs(after - before):.4f} " in resumed.stderr
+    change = f"{abs(after - before):.4f} {'higher' if after > before else 'lower'} than before the training"
+    assert f"\non old: validation loss {after:.4f}, {change}\n" in resumed.stderr
 
 
 @pytest.mark.parametrize(
@@ -700,7 +701,29 @@ def test_the_help_of_fit_has_its_options_in_groups_each_with_its_default(train):
     for default in ("runs/<text>-<cell>", "lstm", "holdout", "0.9,0.1", "24", "512", "0", "1.0", "auto"):
         assert f"(default {default})" in one_line
     assert "(default by cell: rnn 0.2, lstm 0.4, gru 0.4)" in one_line
-    assert one_line.count("(default ") == 20  # all options but --text, and those that are off
+    assert one_line.count("(default ") == 21  # all options but --text, and those that are off
+    assert "--split A,B " in one_line and "U+FFFD, the replacement character (default 1)" in one_line
+
+
+def test_the_loss_on_another_text_is_told_beside_that_before_the_training():
+    run = {"also_text": {"name": "old"}, "before": {"val_loss": 3.0, "also_text_loss": 0.6523}}
+    best = {"epoch": 2, "val_loss": 1.5, "also_text_loss": 0.6555}
+    assert describe_end(Path("out"), {"run": run, "epochs": [], "best": best}).splitlines() == [
+        "done: out holds the model of epoch 2, validation loss 1.5000",
+        "on old: validation loss 0.6555, 0.0032 higher than before the training",
+    ]
+    best |= {"also_text_loss": 0.6500}
+    assert describe_end(Path("out"), {"run": run, "epochs": [], "best": best}).endswith(
+        "\non old: validation loss 0.6500, 0.0023 lower than before the training"
+    )
+
+
+@pytest.mark.slow
+def test_evaluate_counts_a_single_unknown_character(train, in_folder):
+    save(make_model("gru", vocab="\n 나는봄을q", history=False), in_folder / "model")
+    (in_folder / "other.txt").write_text("나는 " * 100 + "€ 나는 봄을", encoding="utf-8")
+    measured = train("evaluate", "./model", "--text", "other.txt")
+    assert "note: 1 character that the model does not know was left out\n" in measured.stderr
 
 
 @pytest.mark.slow

@@ -71,6 +71,17 @@ def test_a_duration_is_as_exact_as_anybody_needs(seconds, shown):
 def test_a_single_stream_is_called_one(capsys):
     Report().start(RUN | {"batch_size": 1}, 3.314)
     assert "batches of 1 stream × 128 characters" in capsys.readouterr().err
+    Report().start(RUN | {"batch_size": 2, "seq_length": 1}, 3.314)
+    assert "batches of 2 streams × 1 character\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("new", "said"), [("", ""), ("é", "; 1 symbol of the text is new"), ("éö", "; 2 symbols of the text are new")]
+)
+def test_new_symbols_are_counted(capsys, new, said):
+    Report().start_model({"before": {"val_loss": 1.5}, "init_from": {"name": "ada/one"}}, new)
+    line = f"begins with ada/one: validation loss 1.5000 before the first step{said}{' to it' if new else ''}\n"
+    assert capsys.readouterr().err == line
 
 
 class Terminal(io.StringIO):

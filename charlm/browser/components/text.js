@@ -31,6 +31,11 @@ export function named(symbol) {
   return { "\n": "line break", "\t": "tab", " ": "space" }[symbol] ?? `“${visible(symbol, MOST_MARKS)}”`;
 }
 
+/** Return a number with its noun: `1 character`, `1,200 characters`. */
+export function amount(number, noun) {
+  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 /** Return a character as a label of one letter's width. */
 export function label(symbol) {
   return { "\n": "↵", "\t": "⇥", " ": "␣" }[symbol] ?? visible(symbol, MOST_MARKS);

@@ -17,6 +17,7 @@ from charlm.checks import check_text, check_whole
 from charlm.errors import RequestError
 from charlm.lm import CharLM
 from charlm.model.history import bits_per_char
+from charlm.text import counted
 from charlm.web.answers.write import SIDES
 from charlm.web.heat import MOST_DIFFERENCE, MOST_NATS, Heat, shades
 from charlm.web.models import ModelRegistry
@@ -219,7 +220,7 @@ def _show_unit(model: str, found: UnitGates) -> dict[str, Any]:
 def _describe(inspection: Inspection, skipped: dict[str, str], length: int) -> str:
     """Say in a line how well a model read a text of that length. skipped: by model, what it does not know."""
     read = len(inspection.text)
-    parts = [f"{read:,} characters"]
+    parts = [counted(read, "character")]
     if read > 1:
         bits = bits_per_char(float(inspection.surprisals[1:].mean()))
         parts.append(f"{bits:.2f} bits per character, perplexity {2**bits:.1f}")
@@ -232,9 +233,9 @@ def _describe(inspection: Inspection, skipped: dict[str, str], length: int) -> s
 def _describe_context(name: str, curve: NDArray[np.float64]) -> str:
     """Say how far back a changed character matters, and how much."""
     length = context_length(curve)
-    reach = f"at least {length}" if length == len(curve) else str(length)
+    reach = f"{'at least ' if length == len(curve) else ''}{counted(length, 'character')}"
     return (
-        f"{name} has an effective context of {reach} characters: for that long a changed character alters the "
+        f"{name} has an effective context of {reach}: for that long a changed character alters the "
         f"prediction by over {FORGOTTEN} nats. Right after the change it is {curve[0]:.2f} nats, 10 characters later "
         f"{curve[10]:.4f}."
     )

@@ -16,6 +16,7 @@ from charlm.errors import RequestError, VocabError
 from charlm.inference.sampling import SamplingSettings
 from charlm.inference.streams import check_stop
 from charlm.model.history import bits_per_char
+from charlm.text import counted
 from charlm.web.heat import MOST_NATS, Heat, fractions, shades
 from charlm.web.models import ModelRegistry, ServedModel
 
@@ -192,7 +193,7 @@ class Panel:
         rate = new / max(time.perf_counter() - self._begin, 1e-9)
         parts = [
             self._model,
-            f"{len(self.heat['text']):,} characters, {rate:,.0f} per second",
+            f"{counted(len(self.heat['text']), 'character')}, {rate:,.0f} per second",
             f"{self.heat.get('bits', (0, 0))[0]:.2f} bits per character",
             f"seed {self._seed}",
         ]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from charlm.analysis.inspection import INSPECTIONS_AT_ONCE
+from charlm.text import counted
 from charlm.web.answers.examples import text_to_read
 from charlm.web.answers.inside import DIFFERENCE, LONGEST_SEARCHED, SURPRISAL, Inspector
 from charlm.web.components import curves, inside_stage, lines, pack_seen, server_function
@@ -108,7 +109,7 @@ def _connect(
         update = gr.update(
             choices=[*COLOURS, *units],
             value=units[0] if units else SURPRISAL,
-            info=f"{len(units)} units found: choose one",
+            info=f"{counted(len(units), 'unit')} found: choose one",
         )
         return update, {"model": model, "text": text}
 

@@ -334,6 +334,17 @@ def test_a_text_that_is_shown_in_part_says_how_much_of_it_is(page):
     assert described == [whole, f"{whole} · the first 5,000 of 5,005 are shown"]
 
 
+def test_one_character_is_called_so(page):
+    described = page.evaluate(
+        """async () => {
+            const { Inspected } = await import("/inspected.js");
+            const inspections = [{ surprisals: [NaN] }];
+            return new Inspected({ names: ["one"], text: "a", symbols: ["a"], skipped: [""], inspections }).describe(0);
+        }"""
+    )
+    assert described == "1 character"
+
+
 FOCUSED = {
     "text": """new HeatText(element, { explained: "hint", value: { text: "ab" } }, () => {});
         return element.querySelector(".heat-text");""",

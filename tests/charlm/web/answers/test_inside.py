@@ -163,7 +163,7 @@ def test_only_the_beginning_of_a_long_text_is_shown_and_the_line_says_so():
 
 def test_a_single_character_has_no_surprisal():
     seen = look("a")["a"]
-    assert (seen["heat"]["shades"], seen["heat"]["details"], seen["line"]) == (" ", [[]], "1 characters")
+    assert (seen["heat"]["shades"], seen["heat"]["details"], seen["line"]) == (" ", [[]], "1 character")
 
 
 def test_units_that_were_found_can_be_chosen():
