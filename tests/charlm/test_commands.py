@@ -399,7 +399,9 @@ def test_a_file_that_is_no_text_is_refused_in_one_line(charlm, folder, tmp_path)
     assert "is not UTF-8 text (byte 3 is 0xef)" in refused(charlm("score", folder, tmp_path / "latin-1.txt"))
 
 
-@pytest.mark.parametrize(("text", "known"), [("", "0 characters"), ("a", "1 character"), ("€a€", "1 character")])
+@pytest.mark.parametrize(
+    ("text", "known"), [("", "0 characters"), ("a", "1 character"), ("€", "0 characters"), ("€a€", "1 character")]
+)
 def test_a_text_with_nothing_to_predict_is_refused_in_one_line(charlm, folder, text_file, text, known):
     path = text_file(text)
     assert refused(charlm("score", folder, path, "--json")) == (

@@ -148,7 +148,7 @@ def test_the_streams_chosen_can_be_divided_evenly_among_the_processes(train_char
 
 
 def test_more_processes_than_the_text_has_streams_are_refused():
-    with pytest.raises(RequestError, match=r"the text holds 1 sequences of 64, fewer than there are processes \(2\)"):
+    with pytest.raises(RequestError, match=r"the text holds 1 sequence of 64, fewer than there are processes \(2\)"):
         TrainConfig("rnn", device="cpu").resolve(holdout(128), 2)
 
 
