@@ -587,7 +587,7 @@ class CharLM:
         of this model that the repository has already stay.
 
         repo_id: USER/NAME, hf://USER/NAME or the web address.
-        private: whether a repository that has to be created is private.
+        private: whether a repository that has to be created is private; one that is there and public is refused.
         license, language: for the metadata of the card, a licence as the Hub names it (mit) and a code (en).
         space: USER/SPACE that shows the model, to which the card links.
         Raises HubError if the Hub refuses, RequestError for an unknown licence or language, ModelFileError if the model

@@ -99,10 +99,11 @@ def push_folder(
     last commit, none is made. If it replaces files that are not as this account's last push left them, a warning names
     them.
 
-    repo: named in any way of `parse_hub_name`, without a revision. license, language: written into the metadata of the
+    repo: named in any way of `parse_hub_name`, without a revision. private: whether a repository that has to be created
+        is private; one that is there and public is refused. license, language: written into the metadata of the
         published card; the folder stays as it is. space: USER/SPACE that shows the model, to which the card links.
     Raises ModelFileError if the folder is not a sound model, RequestError for an unknown licence or language, HubError
-    if the Hub refuses, or somebody else changes the repository meanwhile.
+    if the Hub refuses, or somebody else changes the repository meanwhile, or it is public and should be private.
     """
     repo_id, publication = parse_push_target(repo), Publication(license, language)
     space = None if space is None else parse_space_name(space)
@@ -121,19 +122,24 @@ def push_folder(
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        head, present = _list_contents(repo_id, None, token)
-        stays = set(map(kept_file, _kept_among(present, history))) - set(files)
-        others = {name: id for name, id in present.items() if name not in stays}
-        replaced = _find_replaced(repo_id, files, account, head, others, token)
+        there = _read_contents(repo_id, None, token)
+        if private and not there.is_private:  # it existed: create_repo changes nothing then, and says nothing
+            raise HubError(
+                f"{repo_id} exists and is public, so nothing was published: make it private in its settings on the "
+                "Hub, or push without private"
+            )
+        stays = set(map(kept_file, _kept_among(there.ids, history))) - set(files)
+        others = {name: id for name, id in there.ids.items() if name not in stays}
+        replaced = _find_replaced(repo_id, files, account, there.commit, others, token)
         outdated = set(filter(is_model_file, others)) - set(files)
         operations = _operations(files, outdated)
-        commit = api.create_commit(repo_id, operations, commit_message=PUSH_TITLE, parent_commit=head)
+        commit = api.create_commit(repo_id, operations, commit_message=PUSH_TITLE, parent_commit=there.commit)
     except CLIENT_ERRORS as error:
         raise explain(error, repo_id, None) from None
     if replaced:
         warnings.warn(
             f"this push replaced {', '.join(replaced)} of {repo_id}, which had changed since your last push or came "
-            f"from elsewhere; commit {head[:7]} still has what was there",
+            f"from elsewhere; commit {there.commit[:7]} still has what was there",
             stacklevel=2,
         )
     return commit.commit_url
@@ -148,16 +154,16 @@ def published_epochs(repo: str, history: HistoryRecord | None, token: Token = No
     if not kept_epochs(history):
         return []
     try:
-        _, present = _list_contents(repo_id, None, token)
+        there = _read_contents(repo_id, None, token)
     except RepositoryNotFoundError:
         return []
     except CLIENT_ERRORS as error:
         raise explain(error, repo_id, None) from None
-    return _kept_among(present, history)
+    return _kept_among(there.ids, history)
 
 
 def _kept_among(present: Mapping[str, str], history: HistoryRecord | None) -> list[int]:
-    """Return the epochs whose weights a record names and a repository has; present: see `_list_contents`."""
+    """Return the epochs whose weights a record names and a repository has; present: see `_Contents.ids`."""
     kept = kept_epochs(history)
     return [epoch for epoch, sha256 in kept.items() if present.get(kept_file(epoch)) == sha256.lower()]
 
@@ -236,22 +242,34 @@ def _find_revision(pin: str | None, repo_id: str, files: Mapping[str, bytes], to
     if pin is None:
         return MAIN_BRANCH
     try:
-        _, present = _list_contents(repo_id, pin, token)
+        present = _read_contents(repo_id, pin, token).ids
     except CLIENT_ERRORS:  # the commit or the repository is gone
         return MAIN_BRANCH
     is_same = all(present.get(name) in _ids(files[name]) for name in (CONFIG_FILE, WEIGHTS_FILE))
     return pin if is_same else MAIN_BRANCH
 
 
-def _list_contents(repo_id: str, revision: str | None, token: Token) -> tuple[str, dict[str, str]]:
-    """Return the commit of a revision, and by path the SHA-256 of each file in LFS and the git id of each other."""
+@dataclass(frozen=True)
+class _Contents:
+    """One commit of a repository.
+
+    ids: by path the SHA-256 of each file in LFS and the git id of each other.
+    """
+
+    commit: str
+    ids: dict[str, str]
+    is_private: bool
+
+
+def _read_contents(repo_id: str, revision: str | None, token: Token) -> _Contents:
+    """Ask the Hub which commit a revision is, what it holds, and whether the repository is private."""
     at = f"/revision/{revision}" if revision else ""
     about = json_object(ask(f"models/{repo_id}{at}", {"blobs": "true"}, token))
     ids = {}
     for file in json_objects(about.get("siblings")):
         if isinstance(name := file.get("rfilename"), str):
             ids[name] = str(json_object(file.get("lfs")).get("sha256") or file.get("blobId"))
-    return read_commit(about), ids
+    return _Contents(read_commit(about), ids, about.get("private") is True)
 
 
 def _find_replaced(
@@ -259,7 +277,7 @@ def _find_replaced(
 ) -> list[str]:
     """Return the files that a push replaces or deletes although they are not as this account's last push left them.
 
-    head, present: the last commit, and what it holds that may be replaced, as `_list_contents` returns them.
+    head, present: the last commit, and the ids of what it holds that may be replaced.
     """
     found = [*(name for name in MODEL_FILES if name in present), *sorted(set(present) - set(MODEL_FILES))]
     replaced = [name for name in found if is_model_file(name) and present[name] not in _ids(files.get(name))]
@@ -270,7 +288,7 @@ def _find_replaced(
     last = str(ours[0].get("id")) if ours else ""
     if last == head:
         return []
-    pushed = _list_contents(repo_id, last, token)[1] if COMMIT.fullmatch(last) else {}
+    pushed = _read_contents(repo_id, last, token).ids if COMMIT.fullmatch(last) else {}
     return [name for name in replaced if present[name] != pushed.get(name)]
 
 

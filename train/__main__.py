@@ -481,7 +481,9 @@ def add_push(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     )
     command.add_argument("folder", type=cli.folder, metavar="FOLDER", help="the model folder")
     command.add_argument("repo", metavar="USER/REPO", help="the repository, created if it is not there")
-    command.add_argument("--private", action="store_true", help="create the repository as private")
+    command.add_argument(
+        "--private", action="store_true", help="create the repository as private; refused if it is public"
+    )
     command.add_argument(
         "--license", metavar="ID", help="the licence, as the Hub names it, for example mit; for the published card"
     )

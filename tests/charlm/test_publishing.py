@@ -149,9 +149,23 @@ def test_a_new_repository_is_private_only_if_that_was_asked_for(ada, folder, pri
     assert ada.repos["ada/tiny"].private is private
 
 
-def test_a_push_leaves_a_private_repository_private(ada, folder):
+@pytest.mark.parametrize("way", ["a folder", "a model in memory"])
+def test_a_push_that_should_be_private_publishes_nothing_in_a_public_repository(ada, folder, way):
+    repo = ada.add_repo("ada/tiny")
+    before = list(repo.commits)
+    with pytest.raises(HubError, match=r"ada/tiny exists and is public, so nothing was published: make it private in "):
+        if way == "a folder":
+            push_folder(folder, "ada/tiny", private=True)
+        else:
+            make_lm().push_to_hub("ada/tiny", private=True)
+    assert repo.commits == before
+    assert not ada.asked("PUT ") and not ada.asked("POST .*/(preupload|commit|objects)/")
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_push_leaves_a_private_repository_private(ada, folder, private):
     repo = ada.add_repo("ada/tiny", private=True)
-    push_folder(folder, "ada/tiny")
+    push_folder(folder, "ada/tiny", private=private)
     assert repo.private and repo.files.keys() > FIVE
 
 
