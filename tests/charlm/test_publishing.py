@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -153,11 +154,9 @@ def test_a_new_repository_is_private_only_if_that_was_asked_for(ada, folder, pri
 def test_a_push_that_should_be_private_publishes_nothing_in_a_public_repository(ada, folder, way):
     repo = ada.add_repo("ada/tiny")
     before = list(repo.commits)
+    push = partial(push_folder, folder) if way == "a folder" else make_lm().push_to_hub
     with pytest.raises(HubError, match=r"ada/tiny exists and is public, so nothing was published: make it private in "):
-        if way == "a folder":
-            push_folder(folder, "ada/tiny", private=True)
-        else:
-            make_lm().push_to_hub("ada/tiny", private=True)
+        push("ada/tiny", private=True)
     assert repo.commits == before
     assert not ada.asked("PUT ") and not ada.asked("POST .*/(preupload|commit|objects)/")
 
