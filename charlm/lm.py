@@ -1,9 +1,7 @@
 """CharLM: a trained model as its users hold it."""
 
 import math
-import os
 import tempfile
-import threading
 import warnings
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +28,7 @@ from charlm.inference.sampling import Sampler, SamplingSettings, check_finite
 from charlm.inference.scoring import EngineReader, surprisals
 from charlm.inference.streams import StopFinder, check_stop, cut_at_stop, read_in_turns
 from charlm.installation import optional_packages
+from charlm.locks import RenewedLock
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, find_kept, read_epoch, read_usable_model, write_model
@@ -56,7 +55,7 @@ class made_once(cached_property[T]):  # noqa: N801  # like the name of what it e
     one; it is held while something is made, and not to read what has been made.
     """
 
-    _lock = threading.RLock()
+    _lock = RenewedLock()
 
     @overload
     def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
@@ -65,15 +64,6 @@ class made_once(cached_property[T]):  # noqa: N801  # like the name of what it e
     def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
         with self._lock:
             return super().__get__(instance, owner)
-
-    @classmethod
-    def renew_lock(cls) -> None:
-        """Make a new lock in a process that was forked: a thread that was not forked with it may hold the old one."""
-        cls._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=made_once.renew_lock)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ and its sampler alone, to the last bit, where the compiled kernels do the arithm
 """
 
 import atexit
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,16 +16,18 @@ from copy import copy
 from functools import partial
 from itertools import chain
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 import numpy as np
 
 from charlm.device import count_cores
+from charlm.errors import RequestError
 from charlm.inference.engine import Engine, Reader, State
 from charlm.inference.prefixes import PrefixCache
 from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings, Surprisals
+from charlm.locks import RenewedLock
 from charlm.vocab import Ids
 
 Piece = tuple[list[int], Surprisals]  # N ids of a stream, and their surprisals (N,) in nats
@@ -91,7 +94,7 @@ class BatchScheduler(Generic[P]):
         """workers: how many threads at most; by default what the backend can use."""
         self._backend = backend
         self._workers = [_Worker(backend) for _ in range(workers or backend.most_workers())]
-        self._lock = Lock()
+        self._lock = RenewedLock()
 
     def __len__(self) -> int:
         """How many streams are being written."""
@@ -214,7 +217,7 @@ class _Worker(Generic[P]):
 
     def __init__(self, backend: Backend[P]) -> None:
         self._backend = backend
-        self._lock = Lock()
+        self._lock = RenewedLock()
         self._joining: list[_Stream[P]] = []
         self._streams: list[_Stream[P]] = []  # in the order of their slots
         self._is_running = False
@@ -241,6 +244,18 @@ class _Worker(Generic[P]):
                 stream.is_wanted = False
         if self._thread is not None:
             self._thread.join(ENDING_SECONDS)
+
+    def begin_in_fork(self) -> None:
+        """Begin without streams in a process that was forked, in which the thread does not go on."""
+        for stream in self._remove_all():
+            if stream.goes_on:
+                stream.fail(
+                    RequestError(
+                        "the process was forked while this text was written, and only the one that began it writes "
+                        "on; ask for the text again"
+                    )
+                )
+        self._thread = None
 
     def _run(self) -> None:
         try:
@@ -308,6 +323,15 @@ def _end_workers() -> None:
     """End the threads before the interpreter does: it would abort if one were inside torch then."""
     for worker in list(_workers):
         worker.end()
+
+
+def _begin_workers_in_fork() -> None:
+    for worker in list(_workers):
+        worker.begin_in_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows. The locks have been renewed: their module is imported first
+    os.register_at_fork(after_in_child=_begin_workers_in_fork)
 
 
 class EngineBackend:

@@ -29,10 +29,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from charlm.errors import RequestError
+from charlm.locks import RenewedLock
 
 VARIABLE = "CHARLM_KERNELS"
 SOURCE = Path(__file__).with_name("kernels.c")
@@ -57,7 +57,7 @@ PROCESSOR_LINES = (b"vendor_id", b"cpu family", b"model", b"flags")  # what -mar
 OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 WAY_OUT = f"numpy is used, which is slower; set CC to another compiler, or {VARIABLE}=numpy to hide this"
 
-_lock = Lock()
+_lock = RenewedLock()
 
 
 class Kernels:
@@ -83,8 +83,8 @@ class _UnusableError(Exception):
 def load_kernels() -> Kernels | None:
     """Return the compiled kernels, or None if numpy does the work; the same for all callers in a process.
 
-    The first call takes half a second where they must be compiled. What fails is told in one warning, except that there
-    is no compiler. Raises RequestError if CHARLM_KERNELS has a wrong value, or names kernels that this processor cannot
+    The first call takes half a second where they must be compiled. A failure causes one warning; a missing compiler
+    causes none. Raises RequestError if CHARLM_KERNELS has a wrong value, or names kernels that this processor cannot
     run or that nothing here can compile.
     """
     return _find()[0]

@@ -8,9 +8,9 @@ has in common with an earlier one. Texts are told apart by a chain of hashes, as
 from collections import OrderedDict
 from collections.abc import Iterator
 from hashlib import blake2b
-from threading import Lock
 
 from charlm.inference.engine import Engine, Reader, State
+from charlm.locks import RenewedLock
 from charlm.vocab import Ids
 
 BLOCK = 64  # symbols
@@ -28,7 +28,7 @@ class PrefixCache:
         self._engine = engine
         self._most = max(1, most_bytes // sum(part.nbytes for part in engine.zero_state(1).parts))
         self._states: OrderedDict[bytes, State] = OrderedDict()  # the most recently used last
-        self._lock = Lock()
+        self._lock = RenewedLock()
 
     def __len__(self) -> int:
         """How many states are kept."""

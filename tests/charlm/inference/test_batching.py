@@ -1,5 +1,6 @@
 import itertools
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import VOCAB, laws, make_lm, make_sampler
 
-from charlm.errors import ModelFileError
+from charlm.errors import ModelFileError, RequestError
 from charlm.inference.batching import BatchScheduler, EngineBackend, _Worker
 from charlm.inference.engine import Engine, Reader
 from charlm.model.cells import CELLS
@@ -418,6 +419,39 @@ def test_a_closed_stream_frees_its_slot_while_others_go_on():
     # all but the first few of the next pieces were written without the closed stream
     assert any(counts(lm) == [1] for _ in itertools.islice(staying, 100))
     staying.close()
+
+
+def ends_well(process):
+    """Whether a process ends by itself, and with status 0."""
+    process.start()
+    process.join(WAIT)
+    process.kill()
+    process.join()
+    return process.exitcode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_while_streams_are_written_writes_texts_of_its_own():
+    lm = scheduled(1)
+    arguments = {"prompt": "bad cab\nde" * 10, "length": 40, "seed": 3}
+    expected = alone(lm, arguments)
+    inherited = lm.stream("a", FOREVER, shared=True)
+    assert next(inherited)
+
+    def write():
+        assert counts(lm) == [0]
+        assert together(lm, arguments) == expected
+
+    def read_on():
+        with pytest.raises(RequestError, match="forked while this text was written.*ask for the text again"):
+            list(inherited)
+
+    fork = multiprocessing.get_context("fork")
+    assert ends_well(fork.Process(target=write)) and ends_well(fork.Process(target=read_on))
+    assert next(inherited)  # here it is written on
+    inherited.close()
 
 
 def test_a_slow_reader_delays_no_other_stream_and_gets_the_whole_text_later(workers_threads):
