@@ -340,7 +340,7 @@ class EngineBackend:
     def __init__(self, engine: Engine, prefixes: PrefixCache | None = None) -> None:
         """prefixes: of the engine, which reads the prompts; by default one of its own."""
         self.engine = engine
-        self._prefixes = prefixes or PrefixCache(engine)
+        self._prefixes = PrefixCache(engine) if prefixes is None else prefixes  # an empty cache is false
 
     def prefill(self, prompt: Ids) -> State:
         """See Backend."""

@@ -44,7 +44,7 @@ from charlm.inference.batching import (
     measure_chars_per_second,
 )
 from charlm.inference.engine import Engine, Reader
-from charlm.inference.prefixes import PrefixCache
+from charlm.inference.prefixes import BLOCK, PrefixCache
 from charlm.inference.sampling import SamplingSettings
 from charlm.model.card import model_card
 from charlm.model.cells import CELLS
@@ -848,6 +848,18 @@ def test_threads_that_ask_first_get_the_same_object(monkeypatch, name, kind):
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda _: getattr(lm, name), range(2))
     assert one is other
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_was_read_to_write_is_not_read_again_for_the_logits_behind_it(monkeypatch, shared):
+    model, read, prefill = make_lm(), [], Reader.prefill
+    monkeypatch.setattr(Reader, "prefill", lambda self, ids: read.append(len(ids)) or prefill(self, ids))
+    prompt = "bad cab\nde" * (2 * BLOCK // 10 + 1)
+    "".join(model.stream(prompt, 1, shared=shared))
+    assert sum(read) == len(prompt)
+    read.clear()
+    model.logits(prompt)
+    assert sum(read) == len(prompt) % BLOCK
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
