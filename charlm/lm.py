@@ -310,10 +310,14 @@ class CharLM:
         streams = [self._write_shared(ids, length, Sampler(replace(settings, seed=each)), stops) for each in seeds]
         texts = [""] * len(streams)
         nats: list[list[NDArray[np.float64]]] = [[] for _ in streams]
-        for number, piece in read_in_turns(streams):
-            if piece:
-                texts[number] += piece[0]
-                nats[number].append(piece[1])
+        try:
+            for number, piece in read_in_turns(streams):
+                if piece:
+                    texts[number] += piece[0]
+                    nats[number].append(piece[1])
+        finally:  # after Ctrl-C, the traceback holds the streams, and they would be written to their ends
+            for stream in streams:
+                stream.close()
         # summed as a whole, since the sum of the sums of the pieces depends on where these end
         means = [bits_per_char(float(np.concatenate(costs).mean())) if costs else None for costs in nats]
         return list(map(Sample, texts, seeds, means))
@@ -339,8 +343,9 @@ class CharLM:
         shared: write it in one batch with the other shared streams that threads ask for at the same time, which is
             faster than one after another. The text does not depend on the others.
 
-        Arguments are checked at the call, before the first character is asked for. Raises what `generate` does, and
-        VocabError if `after` holds a symbol that the model does not know.
+        A shared stream is written ahead of its reader and kept in memory until it is read; close the iterator to end it
+        early. Arguments are checked at the call, before the first character is asked for. Raises what `generate` does,
+        and VocabError if `after` holds a symbol that the model does not know.
         """
         sampler = Sampler(SamplingSettings(temperature, top_k, top_p, seed))
         ids, length = self._check_prompt(prompt, length)

@@ -10,7 +10,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -102,7 +102,7 @@ class BatchScheduler(Generic[P]):
 
     def write(
         self, prompt: Ids, length: int, sampler: Sampler, forced: Mapping[int, int] | None = None
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece]:
         """Read a prompt (T,), then yield `length` ids in pieces with their surprisals, the first id at once.
 
         forced: ids by place, from 0, that are written there whatever is drawn.
@@ -145,9 +145,13 @@ def measure_chars_per_second(backend: Backend[Any]) -> float:
             scheduler.write(prompt, MEASURED_LENGTH, Sampler(SamplingSettings(seed=seed)))
             for seed in range(MEASURED_STREAMS)
         ]
-        pieces = [next(stream) for stream in streams]  # which begins them all
-        for stream in streams:
-            pieces.extend(stream)
+        try:
+            pieces = [next(stream) for stream in streams]  # which begins them all
+            for stream in streams:
+                pieces.extend(stream)
+        finally:  # after Ctrl-C, the traceback holds the streams, and they would be written to their ends
+            for stream in streams:
+                stream.close()
         seconds = time.perf_counter() - begin
         best = max(best, sum(len(ids) for ids, _ in pieces) / seconds)
     return best

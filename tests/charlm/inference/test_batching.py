@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from threading import Condition, Event, Semaphore, Thread
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from models import VOCAB, laws, make_lm, make_sampler
 
 from charlm.errors import ModelFileError, RequestError
-from charlm.inference.batching import BatchScheduler, EngineBackend, _Worker
+from charlm.inference.batching import BatchScheduler, EngineBackend, _Stream, _Worker, measure_chars_per_second
 from charlm.inference.engine import Engine, Reader
 from charlm.model.cells import CELLS
 
@@ -419,6 +420,24 @@ def test_a_closed_stream_frees_its_slot_while_others_go_on():
     # all but the first few of the next pieces were written without the closed stream
     assert any(counts(lm) == [1] for _ in itertools.islice(staying, 100))
     staying.close()
+
+
+@pytest.mark.parametrize("way", ["generate_many", "measure_chars_per_second"])
+def test_a_ctrl_c_ends_all_streams_although_its_traceback_is_kept(monkeypatch, workers_threads, way):
+    lm, received, receive = scheduled(2), itertools.count(), _Stream.receive
+
+    def interrupted(stream):
+        if next(received) == 10:
+            raise KeyboardInterrupt
+        return receive(stream)
+
+    monkeypatch.setattr(_Stream, "receive", interrupted)
+    monkeypatch.setattr("charlm.inference.batching.MEASURED_LENGTH", FOREVER)
+    use = partial(lm.generate_many, "a", 4, FOREVER)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        (use if way == "generate_many" else partial(measure_chars_per_second, EngineBackend(lm.engine)))()
+    await_end(workers_threads)  # a worker ends with its last stream
+    assert workers_threads and caught.tb
 
 
 def ends_well(process):
