@@ -22,8 +22,11 @@ def check_whole(name: str, value: object, low: int, high: int | None = None) -> 
     return number
 
 
-def check_number(name: str, value: object, low: float, high: float) -> float:
-    """Return `value` as a float if it is a finite number from `low` to `high`. Raises RequestError if not."""
+def check_number(name: str, value: object, low: float, high: float, *, finite: bool = True) -> float:
+    """Return `value` as a float if it is a number from `low` to `high`, a finite one unless told otherwise.
+
+    Raises RequestError if not.
+    """
     import numpy as np
 
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool | np.timedelta64):
@@ -32,8 +35,9 @@ def check_number(name: str, value: object, low: float, high: float) -> float:
         number = float(value)
     except OverflowError:  # a whole number of hundreds of digits
         number = math.inf
-    if not low <= number <= high or not math.isfinite(number):
-        bounds = f"a finite number from {low}" if math.isinf(high) else f"from {low} to {high}"
+    if not low <= number <= high or (finite and not math.isfinite(number)):
+        from_low = f"a finite number from {low}" if finite else f"a number from {low}"
+        bounds = from_low if math.isinf(high) else f"from {low} to {high}"
         raise RequestError(f"{name} is {number}; it must be {bounds}")
     return number
 

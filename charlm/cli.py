@@ -107,17 +107,23 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def folder(path: str) -> Path:
-    """Return the path of a folder on the command line; an empty one, as an unset variable leaves it, is an error."""
+    """Return the path of a folder on the command line, where ~ is the home folder.
+
+    An empty one, as an unset variable leaves it, is an error.
+    """
     if not path:
         raise argparse.ArgumentTypeError("the folder's name is empty; . is the current folder")
-    return Path(path)
+    return Path(os.path.expanduser(path))  # a shell leaves the ~ in --out=~/model
 
 
 def file(path: str) -> Path:
-    """Return the path of a file on the command line; an empty one, as an unset variable leaves it, is an error."""
+    """Return the path of a file on the command line, where ~ is the home folder.
+
+    An empty one, as an unset variable leaves it, is an error.
+    """
     if not path:
         raise argparse.ArgumentTypeError("the file's name is empty")
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:

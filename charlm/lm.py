@@ -17,7 +17,7 @@ from charlm.analysis.influence import measure_influence, trace_influence
 from charlm.analysis.inspection import Inspection, UnitGates, inspect, read_all_gates, read_unit_gates
 from charlm.analysis.pattern import THRESHOLD, Pattern, find_places, units_on
 from charlm.analysis.units import TrackingUnit, find_units
-from charlm.checks import check_string, check_whole, show
+from charlm.checks import check_number, check_string, check_whole, show
 from charlm.device import check_device, has_cuda, pick_device
 from charlm.errors import HubError, ModelFileError, RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
@@ -34,7 +34,14 @@ from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, find_kept, read_epoch, read_usable_model, write_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord, bits_per_char
 from charlm.model.kept import restrict_kept
-from charlm.model_name import HubName, check_revision, explain_missing, parse_model_name, parse_push_target
+from charlm.model_name import (
+    HubName,
+    check_revision,
+    explain_missing,
+    parse_folder,
+    parse_model_name,
+    parse_push_target,
+)
 from charlm.vocab import Ids, Vocab
 
 if TYPE_CHECKING:
@@ -442,15 +449,19 @@ class CharLM:
     def score_ids(self, pieces: Iterable[Ids]) -> Iterator[NDArray[np.float64]]:
         """Yield what `score` returns, in parts, for a text that comes as ids in pieces (N,) of any size.
 
-        However long the text is, the memory that this takes is the same.
+        However long the text is, the memory that this takes is the same. Raises RequestError for a number that is no
+        id of the vocabulary, when its piece is read, and what `score` does.
         """
-        return surprisals(EngineReader(self.engine), pieces) if self.device == "cpu" else self._score_on_gpu(pieces)
+        if not isinstance(pieces, Iterable):
+            raise RequestError(f"pieces are {show(pieces)}; give a list of arrays of ids, as vocab.encode returns them")
+        checked = map(self.vocab.check_ids, pieces)
+        return surprisals(EngineReader(self.engine), checked) if self.device == "cpu" else self._score_on_gpu(checked)
 
     def inspect(self, text: str, *, gates: bool = False) -> Inspection:
         """Read a text; return the model's predictions at each character and the activations of its units.
 
-        gates: also of all gates, each of which takes as much memory as the hidden states: 2 KB for a character and
-            512 units. `unit_gates` computes those of one unit of what was inspected without them.
+        gates: whether to return the gates of all units as well. Each gate takes as much memory as the hidden states: 2
+            KB a character for 512 units. `unit_gates` computes those of one unit of what was inspected without them.
 
         Raises VocabError if the text holds a symbol that the model does not know, ModelFileError if the model's outputs
         are not finite numbers.
@@ -464,7 +475,8 @@ class CharLM:
 
         layer, unit: from 0. Raises RequestError if there is no such unit, or the text is empty.
         """
-        return read_unit_gates(self.config, self._weights, self.vocab.encode(seen.text), seen, layer, unit)
+        ids = self.vocab.encode(_check_seen(seen).text)
+        return read_unit_gates(self.config, self._weights, ids, seen, layer, unit)
 
     def find_pattern(
         self,
@@ -483,9 +495,9 @@ class CharLM:
         within: the text to search, by default the one that was inspected. seconds: after which the search ends.
 
         Raises VocabError if the text to search holds a symbol that the model does not know, RequestError for a stretch
-        outside of the text that was inspected, or too long a one.
+        outside of the text that was inspected, or too long a one, or another number out of bounds.
         """
-        units = units_on(seen.hidden, start, end, threshold)
+        units = units_on(_check_seen(seen).hidden, start, end, threshold)
         is_same = within is None or within == seen.text
         ids = self.vocab.encode(seen.text if within is None else check_string("within", within))
         besides = (start, end) if is_same else (0, 0)
@@ -527,7 +539,7 @@ class CharLM:
         seen: what `inspect` returned of the text, so that nothing is read again. place: of a character, from 1.
         Raises RequestError if there is no such place, ModelFileError if a gradient is not finite.
         """
-        ids = self.vocab.encode(seen.text)
+        ids = self.vocab.encode(_check_seen(seen).text)
         return trace_influence(
             self.engine, self.config.cell, self._weights, ids, seen.hidden, seen.cell, place, farthest
         )
@@ -535,22 +547,23 @@ class CharLM:
     def save_pretrained(self, folder: str | Path, *, samples: Mapping[float, str] | None = None) -> None:
         """Write the model folder: all its files or, on failure, none. Files of those names are replaced.
 
+        If this model has no training record, a history.json or a loss.png that is there is deleted.
+
         samples: texts for the model card by temperature; by default those of `write_samples`, on this model's device.
 
         The weights of single epochs that were kept are not written; the record names only those that the folder has.
 
-        Raises RequestError if the folder cannot be made, or has a damaged training record, which would be lost; OSError
-        if a file cannot be written, for example on a full disk; MissingPackageError without matplotlib, if the model
-        has a record, whose curves are drawn.
+        Raises RequestError if the folder cannot be made, or has a damaged training record, which would be lost, or for
+        samples that are not texts by temperature; OSError if a file cannot be written, for example on a full disk;
+        MissingPackageError without matplotlib, if the model has a record, whose curves are drawn.
         """
-        if not isinstance(folder, str | Path) or not str(folder):
-            raise RequestError(f"folder is {show(folder)}; name a folder, or '.' for the current one")
-        if self.record_problem and (Path(folder) / HISTORY_FILE).exists():
+        folder, samples = parse_folder(folder), None if samples is None else _check_samples(samples)
+        if self.record_problem and (folder / HISTORY_FILE).exists():
             raise RequestError(
                 f"{folder} has a damaged {HISTORY_FILE}, and saving would delete it; mend or remove it, "
                 "or choose another folder"
             )
-        self._save(Path(folder), find_kept(Path(folder), self.history), samples)
+        self._save(folder, find_kept(folder, self.history), samples)
 
     def _save(self, folder: Path, kept: Collection[int], samples: Mapping[float, str] | None = None) -> None:
         """See save_pretrained. kept: the epochs whose weights the record names."""
@@ -660,3 +673,23 @@ class CharLM:
             return "cpu"
         self.network = network
         return "cuda"
+
+
+def _check_seen(seen: object) -> Inspection:
+    """Return what `inspect` returned. Raises RequestError for anything else, such as a text."""
+    if not isinstance(seen, Inspection):
+        raise RequestError(f"seen is {show(seen)}; give what `inspect` returned of a text")
+    return seen
+
+
+def _check_samples(samples: object) -> dict[float, str]:
+    """Return the samples of a model card, by temperature. Raises RequestError unless they are texts by number."""
+    if not isinstance(samples, Mapping):
+        raise RequestError(f"samples are {show(samples)}; give a dict of texts by temperature, as {{0.5: 'a text'}}")
+    checked = {}
+    for temperature, text in samples.items():
+        number = check_number("a temperature in samples", temperature, 0, math.inf)
+        checked[number] = check_string("a text in samples", text)
+        if any("\ud800" <= symbol <= "\udfff" for symbol in text):
+            raise RequestError(f"a text in samples is {show(text)}, with half of a surrogate pair; leave that out")
+    return checked

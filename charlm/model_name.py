@@ -151,13 +151,14 @@ def _is_hub_host(host: str) -> bool:
 def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
     """Return the folder or the repository that a name means, and a warning or None.
 
-    A Path, and a string that begins with ./ or is absolute, is always a folder; a name with hf:// or a web address is
-    always a repository. Any other name is the folder of that name if there is one, and else a repository.
+    A Path, and a string that begins with ./ or ~ or is absolute, is always a folder; a name with hf:// or a web address
+    is always a repository. Any other name is the folder of that name if there is one, and else a repository.
 
     Raises RequestError for what is neither a string nor a Path, ModelFileError for a name that means neither a folder
     here nor a repository.
     """
     if isinstance(name, Path):
+        name = Path(os.path.expanduser(name))
         return _check_folder(name, str(name), _no_model(str(name))), None
     if not isinstance(name, str):
         raise RequestError(f"a model is a folder or USER/NAME on the Hub, not {name!r}")
@@ -166,6 +167,7 @@ def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
         if found is None:
             raise RequestError(f"{name!r:.200} is not the address of a model on the Hub; write hf://USER/NAME")
         return found, None
+    name = os.path.expanduser(name)
     found = None if _can_only_be_a_folder(name) else parse_hub_name(name)
     if found is None or _exists(name):
         folder = _check_folder(Path(name), name, _no_model(name))
@@ -239,6 +241,16 @@ def explain_missing(name: str, error: HubError) -> CharLMError:
     if hint := _similar_folder(name):
         return ModelFileError(hint if isinstance(error, HubUnavailableError) else f"{hint} As a repository: {error}")
     return type(error)(f"there is no folder {name} here, and {error}")
+
+
+def parse_folder(name: object) -> Path:
+    """Return the path of a folder, there or not, that a caller names; ~ is the home folder, as in a shell.
+
+    Raises RequestError for what is neither a string nor a Path, or empty.
+    """
+    if not isinstance(name, str | Path) or not str(name):
+        raise RequestError(f"folder is {show(name)}; name a folder, or '.' for the current one")
+    return Path(os.path.expanduser(name))
 
 
 def check_folder(folder: Path) -> Path:

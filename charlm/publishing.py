@@ -31,7 +31,7 @@ from charlm.model.history import HistoryRecord
 from charlm.model.kept import kept_epochs, kept_file
 from charlm.model.published_card import Publication, published_card
 from charlm.model.weights import WEIGHTS_FILE
-from charlm.model_name import MAIN_BRANCH, check_folder, parse_push_target, parse_space_name
+from charlm.model_name import MAIN_BRANCH, check_folder, parse_folder, parse_push_target, parse_space_name
 
 PUSH_TITLE = "Publish the model"  # of the commit of a push, by which a later one knows it
 INSTALLED_BY = "pyproject.toml"  # the file that a Space holds if pip can install charlm from it
@@ -82,7 +82,7 @@ def _has_plan(account: dict[str, Any]) -> bool:
 
 
 def push_folder(
-    folder: Path,
+    folder: str | Path,
     repo: str,
     *,
     private: bool = False,
@@ -102,12 +102,13 @@ def push_folder(
     repo: named in any way of `parse_hub_name`, without a revision. private: whether a repository that has to be created
         is private; one that is there and public is refused. license, language: written into the metadata of the
         published card; the folder stays as it is. space: USER/SPACE that shows the model, to which the card links.
-    Raises ModelFileError if the folder is not a sound model, RequestError for an unknown licence or language, HubError
-    if the Hub refuses, or somebody else changes the repository meanwhile, or it is public and should be private.
+    Raises ModelFileError if the folder is not a sound model, RequestError for what is no path and for an unknown
+    licence or language, HubError if the Hub refuses, or somebody else changes the repository meanwhile, or it is public
+    and should be private.
     """
     repo_id, publication = parse_push_target(repo), Publication(license, language)
     space = None if space is None else parse_space_name(space)
-    files, history = _read_files(folder)
+    files, history = _read_files(check_folder(parse_folder(folder)))
     account = check_can_push(repo_id, token).user
     if space is not None:
         shown = _read_space(space, repo_id, token)
@@ -173,7 +174,7 @@ def _read_files(folder: Path) -> tuple[dict[str, bytes], HistoryRecord | None]:
 
     Raises ModelFileError if they are not a sound model, or the card is not UTF-8.
     """
-    model = read_model(check_folder(folder))
+    model = read_model(folder)
     files = {CARD_FILE: model_card(model.config, model.history).encode()}
     files |= {name: (folder / name).read_bytes() for name in MODEL_FILES if (folder / name).is_file()}
     _, sha256 = ModelConfig.from_json(files[CONFIG_FILE].decode())

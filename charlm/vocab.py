@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.errors import VocabError
+from charlm.checks import show
+from charlm.errors import RequestError, VocabError
 
 Ids = NDArray[np.int64]
 
@@ -58,8 +59,23 @@ class Vocab:
         return self.decode(ids), "".join(dict.fromkeys(skipped))
 
     def decode(self, ids: Ids) -> str:
-        """Return the text (N characters) of ids (N,)."""
-        return self._codes[ids].astype("<u4").tobytes().decode("utf-32-le")
+        """Return the text (N characters) of ids (N,). Raises RequestError for what are no ids of this vocabulary."""
+        return self._codes[self.check_ids(ids)].astype("<u4").tobytes().decode("utf-32-le")
+
+    def check_ids(self, ids: object) -> Ids:
+        """Return ids (N,) of this vocabulary. Raises RequestError for anything else."""
+        try:
+            array = np.asarray(ids)
+        except ValueError:  # rows of different lengths
+            array = np.zeros((0, 0))
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise RequestError(
+                f"ids are {show(ids)}; give an array of whole numbers in one dimension, as Vocab.encode returns it"
+            )
+        if array.size and not 0 <= array.min() <= array.max() < len(self):
+            wrong = array[(array < 0) | (array >= len(self))][0]
+            raise RequestError(f"{wrong} is none of this model's ids, which are from 0 to {len(self) - 1}")
+        return array.astype(np.int64, copy=False)
 
     def _look_up(self, text: str) -> tuple[Ids, NDArray[np.bool_]]:
         codes = _code_points(text)

@@ -542,7 +542,7 @@ def add_fit(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     publishing = groups[PUBLISHING]
     publishing.add_argument("--push-to-hub", metavar="USER/REPO", help="publish the finished model there")
     publishing.add_argument("--json-lines", action="store_true", help="print the progress as JSON, an object a line")
-    publishing.add_argument("--control", type=Path, metavar="FILE", help=CONTROL_HELP)
+    publishing.add_argument("--control", type=cli.file, metavar="FILE", help=CONTROL_HELP)
     publishing.add_argument(
         "--report-to",
         choices=TRACKERS,

@@ -89,6 +89,7 @@ def load_text(
             f"a text is put together from at most {MOST_SOURCES:,} sources, and these are {len(words):,}: give their "
             "folder"
         )
+    words = tuple(map(os.path.expanduser, words))  # a shell leaves the ~ in --text=~/my-text.txt
     sources = [_find_source(word, say) for word in words]
     pieces = (piece for source in sources for piece in source.stream())
     encoded = encode_pieces(pieces, " ".join(words), workspace, folding, known)
@@ -99,7 +100,7 @@ def load_text(
 
 def text_name(words: Sequence[str]) -> str:
     """Return what the text that these words name is called: the names of its sources, or that of the first and more."""
-    names = list(dict.fromkeys(map(_source_name, words)))
+    names = list(dict.fromkeys(map(_source_name, map(os.path.expanduser, words))))
     return "+".join(names) if len(names) <= MOST_NAMED else f"{names[0]}+{len(names) - 1}-more"
 
 
@@ -202,7 +203,7 @@ def make_text(name: str, encoded: EncodedText, sources: Sequence[dict[str, Any]]
 def _tinyshakespeare() -> bytes:
     """Return the text from CHARLM_DATA if that is set, else from the cache, where it is kept once downloaded."""
     if folder := os.environ.get("CHARLM_DATA"):
-        path = Path(folder, f"{TINYSHAKESPEARE}.txt")
+        path = Path(os.path.expanduser(folder), f"{TINYSHAKESPEARE}.txt")
         if not os.path.isfile(path):
             raise RequestError(f"CHARLM_DATA has no file {path.name}; put it there or unset CHARLM_DATA")
     else:

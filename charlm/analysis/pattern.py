@@ -4,6 +4,7 @@ This is the question of LSTMVis (Strobelt, Gehrmann, Pfister and Rush, 2018): a 
 quotation, and sees by the other places what the units that are on there may stand for.
 """
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -70,15 +71,17 @@ def find_places(
     length: int,
     threshold: float,
     besides: tuple[int, int] = (0, 0),
-    seconds: float = float("inf"),
+    seconds: float = math.inf,
 ) -> tuple[Places, int]:
     """Return the places of `length` symbols in ids (N,) where most of the units are on, and how many were searched.
 
-    besides: start and end of a stretch of ids that is not to be found. seconds: after which the search ends.
+    besides: start and end of a stretch of ids that is not to be found. seconds: after which the search ends. Raises
+    RequestError if that is no number from 0.
 
     The memory that this takes is some numbers for each symbol and unit of a step, however long the text is. A text of
     over READ_ALONE symbols is cut into stretches that are read side by side.
     """
+    seconds = check_number("seconds", seconds, 0, math.inf, finite=False)
     if not units or len(ids) < length:
         return [], 0
     shares = _shares_on(engine, ids, units, length, threshold, time.monotonic() + seconds)
@@ -113,7 +116,7 @@ def _shares_on(
     layers, numbers = np.array(units).T
     shares, runs = np.full(len(ids) - length + 1, np.nan), np.zeros((stretches, len(units)), np.int64)
     for offset in range(step + length - 1):
-        if offset % STEPS_BETWEEN_LOOKS == 0 and time.monotonic() > deadline:
+        if offset % STEPS_BETWEEN_LOOKS == 0 and time.monotonic() >= deadline:
             break
         reader.advance(ids[np.minimum(begins + offset, len(ids) - 1)])  # what is read beyond the text is not looked at
         states = engine.units_of(reader.state)[0][layers, :, numbers]  # (units, S)

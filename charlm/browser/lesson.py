@@ -68,7 +68,7 @@ def chosen_lesson() -> Lesson:
 
 def lesson_file() -> Path:
     """Return the path of the lesson that the page shows."""
-    return Path(os.environ.get(VARIABLE) or BUNDLED)
+    return Path(os.path.expanduser(os.environ.get(VARIABLE) or BUNDLED))
 
 
 def read_lesson(path: Path) -> Lesson:

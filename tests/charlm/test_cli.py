@@ -120,3 +120,9 @@ def test_warnings_are_lines_even_where_the_environment_makes_them_errors(monkeyp
         monkeypatch.setattr(sys, "warnoptions", ["error"])
         assert cli.run(command) == 0
     assert capsys.readouterr().err == "warning: a rare symbol\n"
+
+
+@pytest.mark.parametrize("kind", [cli.folder, cli.file])
+def test_a_path_of_the_command_line_begins_in_the_home_folder_where_a_shell_has_left_the_tilde(monkeypatch, kind):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert [str(kind(path)) for path in ("~/model", "./~/model", "model~")] == ["/home/ada/model", "~/model", "model~"]

@@ -330,6 +330,68 @@ def test_a_wrong_argument_is_refused_at_the_call(lm, arguments, message):
             method(**arguments)
 
 
+SEEN = make_lm().inspect("a bad cab")
+SAMPLES = partial(CharLM.save_pretrained, folder="never made")
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (partial(CharLM.find_pattern, seen=SEEN, start=0, end=3, seconds="x"), "seconds is 'x'; it must be a number"),
+        (
+            partial(CharLM.find_pattern, seen=SEEN, start=0, end=3, seconds=-1),
+            "seconds is -1.0; it must be a number from",
+        ),
+        (partial(CharLM.find_pattern, seen=SEEN, start=0, end=3, seconds=math.nan), "seconds is nan; it must be"),
+        (partial(CharLM.find_pattern, seen="a bad cab", start=0, end=3), "seen is 'a bad cab'; give what `inspect`"),
+        (partial(CharLM.unit_gates, seen="a bad cab", layer=0, unit=0), "seen is 'a bad cab'; give what `inspect`"),
+        (partial(CharLM.influence_at, seen=None, place=1, farthest=1), "seen is None; give what `inspect` returned"),
+        (partial(SAMPLES, samples={"a": "b"}), "a temperature in samples is 'a'; it must be a number"),
+        (partial(SAMPLES, samples={-1: "b"}), "a temperature in samples is -1.0; it must be a finite number from 0"),
+        (partial(SAMPLES, samples={0.5: 3}), "a text in samples is 3; it must be a string"),
+        (partial(SAMPLES, samples={0.5: "a\ud800"}), "with half of a surrogate pair; leave that out"),
+        (partial(SAMPLES, samples=["a"]), "samples are ['a']; give a dict of texts by temperature, as {0.5: 'a text'}"),
+        (partial(CharLM.score_ids, pieces=3), "pieces are 3; give a list of arrays of ids"),
+    ],
+)
+def test_what_is_no_argument_of_a_method_is_refused_with_what_would_be(lm, tmp_path, monkeypatch, use, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=re.escape(message)):
+        use(lm)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kernels", ["auto", "numpy"])
+@pytest.mark.parametrize(
+    ("piece", "message"),
+    [
+        (np.array([1, 99999]), "99999 is none of this model's ids, which are from 0 to 9"),
+        (np.array([1, -1]), "-1 is none of this model's ids, which are from 0 to 9"),
+        (np.array([1, 11], np.uint8), "11 is none of this model's ids"),
+        (np.array([1.0, 2.0]), "give an array of whole numbers in one dimension, as Vocab.encode returns it"),
+        (np.array([[1, 2]]), "give an array of whole numbers in one dimension"),
+        ([[1], [1, 2]], "give an array of whole numbers in one dimension"),
+        ("ab", "ids are 'ab'; give an array of whole numbers"),
+    ],
+    ids=ascii,
+)
+def test_numbers_that_are_no_ids_are_not_scored_as_other_ids(monkeypatch, kernels, piece, message):
+    monkeypatch.setenv("CHARLM_KERNELS", kernels)
+    model = make_lm()
+    for scores in (model.score_ids([piece]), as_on_a_gpu(model).score_ids([piece])):
+        with pytest.raises(RequestError, match=re.escape(message)):
+            list(scores)
+    with pytest.raises(RequestError, match=re.escape(message)):
+        model.vocab.decode(piece)
+
+
+def test_ids_of_any_kind_of_whole_numbers_are_scored_as_the_text_is(lm):
+    for kind in (np.uint8, np.int32, np.uint64, list):
+        pieces = [ids_of("a ba"), [], ids_of("d cab")]
+        scored = np.concatenate(list(lm.score_ids(pieces if kind is list else [np.array(one, kind) for one in pieces])))
+        assert scored.tolist() == lm.score("a bad cab").tolist()
+
+
 # Stop strings, and several texts at once
 
 
@@ -903,6 +965,24 @@ def test_a_saved_model_comes_back_as_it_was(tmp_path, cell, history):
     assert (lm.source, lm.revision, lm.device) == ("folder", None, "cpu")
     lm.save_pretrained(tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_model_is_saved_in_the_home_folder_and_loaded_from_there(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    lm = make_lm()
+    lm.save_pretrained(kind("~/models/one"), samples={})
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert (tmp_path / "home/models/one/config.json").is_file()
+    assert CharLM.from_pretrained(kind("~/models/one"), device="cpu").score(TEXT).tolist() == lm.score(TEXT).tolist()
+
+
+def test_a_folder_whose_name_is_a_tilde_is_named_as_a_shell_has_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    make_lm().save_pretrained("./~/one", samples={})
+    assert (tmp_path / "~/one/config.json").is_file() and not (tmp_path / "home").exists()
 
 
 def test_the_card_of_a_saved_model_shows_what_it_writes_at_three_temperatures(lm, tmp_path):

@@ -96,6 +96,16 @@ def test_the_built_in_text_comes_from_the_folder_that_is_named(stand_in, monkeyp
     assert downloads == []
 
 
+def test_the_folder_that_is_named_may_be_in_the_home_folder(stand_in, monkeypatch, tmp_path):
+    downloads = stand_in(STAND_IN)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/tinyshakespeare.txt").write_bytes(STAND_IN)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CHARLM_DATA", "~/texts")
+    assert content(load_text(TINYSHAKESPEARE)) == STAND_IN.decode()
+    assert downloads == []
+
+
 def test_a_named_folder_without_the_text_is_refused_rather_than_passed_over(stand_in, monkeypatch, tmp_path):
     downloads = stand_in(STAND_IN)
     monkeypatch.setenv("CHARLM_DATA", str(tmp_path))
@@ -209,6 +219,16 @@ def test_several_texts_are_put_together_in_the_order_given(stand_in, monkeypatch
         {"name": "two.txt", "chars": 4},
     )
     assert together.name == "two+3-more"
+
+
+def test_texts_in_the_home_folder_may_be_named_from_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "poems.d").mkdir()
+    (tmp_path / "poems.d/one.txt").write_text("one\n")
+    (tmp_path / "two.txt").write_text("two\n")
+    text = load_text("~/poems.d", "~/two.txt")
+    assert (text.name, content(text)) == ("poems.d+two", "one\ntwo\n")
+    assert text_name(["~/poems.d"]) == "poems.d"
 
 
 def test_a_folder_is_a_text_named_after_it(book, monkeypatch):

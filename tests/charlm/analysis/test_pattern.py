@@ -77,7 +77,7 @@ def test_the_places_are_those_that_all_hidden_states_show(cell, alone, monkeypat
 
 def test_a_search_ends_in_time_and_says_how_far_it_came():
     lm = switch_lm()
-    found = lm.find_pattern(lm.inspect("caac"), 1, 3, within="caac" * 9, seconds=-1)
+    found = lm.find_pattern(lm.inspect("caac"), 1, 3, within="caac" * 9, seconds=0)
     assert found.units and (found.places, found.searched) == ([], 0)
 
 

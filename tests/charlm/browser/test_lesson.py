@@ -316,3 +316,10 @@ def test_a_view_and_a_unit_are_seen_where_the_browser_has_no_check_visibility(pa
         {"kind": "activation", "text": text, "shades": shades(line)},
     )
     assert seen == [[False, False, False], [True, False, False], [False, True, False]]
+
+
+def test_a_lesson_may_be_named_from_the_home_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.txt").write_text(WHOLE, encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CHARLM_LESSON", "~/mine.txt")
+    assert chosen_lesson().title == "Two things to do"
