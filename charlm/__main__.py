@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from charlm import __version__, cli
@@ -46,10 +46,18 @@ def generate(args: argparse.Namespace) -> None:
     On a terminal each follows its prompt, and control characters are escaped: a model that somebody else made could
     write those that change the terminal or what stands in it.
     """
-    from charlm.lm import CharLM  # here, because --help and wrong arguments need no numpy
+    from charlm.checks import check_whole  # here, because --help and a wrong command line need no numpy
+    from charlm.inference.sampling import SamplingSettings
+    from charlm.inference.streams import check_stop
+    from charlm.lm import CharLM
     from charlm.text import escape_controls, read_text
 
-    prompt = args.prompt if args.prompt_file is None else read_text(Path(args.prompt_file))
+    # before a model is downloaded
+    prompt = args.prompt if args.prompt_file is None else read_text(args.prompt_file)
+    check_whole("length", args.length, 0)
+    check_whole("num_samples", args.num_samples, 1)
+    SamplingSettings(args.temperature, args.top_k, args.top_p, args.seed)
+    check_stop(args.stop)
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch, device=args.device)
     settings = args.length, args.temperature, args.top_k, args.top_p, args.seed
     if args.json:
@@ -76,12 +84,14 @@ def score(args: argparse.Namespace) -> None:
     from charlm.model.history import bits_per_char, perplexity
     from charlm.text import counted, stream_text
 
+    pieces = stream_text(args.file)
+    first = next(pieces, "")  # before a model is downloaded: the file may not be there, or be no text
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)
     known, skipped, total = 0, 0, 0.0
 
     def read() -> Iterator["Ids"]:
         nonlocal known, skipped
-        for piece in stream_text(Path(args.file)):
+        for piece in chain([first], pieces):
             ids, unknown = lm.vocab.encode_known(piece)
             known, skipped = known + len(ids), skipped + len(unknown)
             yield ids
@@ -109,11 +119,16 @@ def score(args: argparse.Namespace) -> None:
 
 def units(args: argparse.Namespace) -> None:
     """Print which units of the model track visible features of a text."""
+    from charlm.analysis.units import check_length
+    from charlm.checks import check_whole
     from charlm.lm import CharLM
     from charlm.text import read_text
 
-    text = read_text(Path(args.file))
-    lm = CharLM.from_pretrained(args.model, epoch=args.epoch)
+    # before a model is downloaded
+    text = read_text(args.file)
+    check_length(len(text))
+    check_whole("best", args.best, 1)
+    lm = CharLM.from_pretrained(args.model, epoch=args.epoch, device="cpu")  # on which units are always found
     known, _ = lm.vocab.keep_known(text)
     found = lm.find_units(known, args.best)
     if args.json:
@@ -171,10 +186,15 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     prompt = command.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", default="", help="text to continue")
     prompt.add_argument(
-        "--prompt-file", metavar="FILE", help="a UTF-8 file with that text, its last line break included"
+        "--prompt-file", type=cli.file, metavar="FILE", help="a UTF-8 file with that text, its last line break included"
     )
     command.add_argument("--length", type=int, default=DEFAULT_LENGTH, help="new characters (%(default)s)")
-    command.add_argument("--temperature", type=float, default=DEFAULT_TEMPERATURE, help="0 is likeliest (%(default)s)")
+    command.add_argument(
+        "--temperature",
+        type=float,
+        default=DEFAULT_TEMPERATURE,
+        help="0 always takes the likeliest symbol (default %(default)s)",
+    )
     command.add_argument("--top-k", type=int, default=0, help="draw from the k likeliest symbols; 0 is off")
     command.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest that reach p; 1 is off")
     command.add_argument("--seed", type=int, help="the same seed gives the same text")
@@ -192,14 +212,16 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
 
     command = commands.add_parser("score", help="tell how well a model predicts a text", examples=READ_EXAMPLES)
     cli.add_model(command)
-    command.add_argument("file", metavar="FILE", help="a UTF-8 text file")
+    command.add_argument("file", type=cli.file, metavar="FILE", help="a UTF-8 text file")
     cli.add_json(command)
     command.set_defaults(run=score)
 
     units_help = "find the units that track quotes, lines, names and so on"
     command = commands.add_parser("units", help=units_help, examples=READ_EXAMPLES)
     cli.add_model(command)
-    command.add_argument("file", metavar="FILE", help="a UTF-8 text file that the model was not trained on")
+    command.add_argument(
+        "file", type=cli.file, metavar="FILE", help="a UTF-8 text file that the model was not trained on"
+    )
     command.add_argument("--best", type=int, default=3, help="how many units of each (%(default)s)")
     cli.add_json(command)
     command.set_defaults(run=units)

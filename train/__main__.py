@@ -121,10 +121,14 @@ def run_fit(args: argparse.Namespace) -> None:
     minutes, folding = check_fit(args, config, launch.world_size)
     from .budget import Budget
     from .control import ControlFile
+    from .data import check_texts
     from .loop import fit
     from .schedule import TimeLimit
 
     budget = None if minutes is None else Budget(minutes, TimeLimit(60 * minutes, begun), frozenset(given))
+
+    if args.init_from is not None or args.teacher:  # they may have to be downloaded
+        check_texts([*args.text, *(args.also_text or [])])
 
     # 2) load the models, read the text and train
     report = JsonReport() if args.json_lines and is_main_process() else Report()
@@ -347,12 +351,13 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from charlm.lm import CharLM
     from charlm.model.history import bits_per_char
 
-    from .data import load_text
+    from .data import check_texts, load_text
     from .protocols import PROTOCOLS, check_in_order, evaluate
 
     check_in_order(PROTOCOLS[args.protocol], {"--halves": args.halves, "--dynamic": args.dynamic})
     split = normal_split(args.split)
     folding = parse_folding(args)
+    check_texts(args.text)  # before a model is downloaded
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)  # before the text, which may be long
     known = lm.vocab.symbols  # the rare ones among them were kept in the training, too
     text = load_text(*args.text, folding=folding, known=known, say=lambda message: print(message, file=sys.stderr))

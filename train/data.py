@@ -98,6 +98,19 @@ def load_text(
     return replace(make_text(text_name(words), encoded, records if has_parts else []), folding=folding, known=known)
 
 
+def check_texts(words: Sequence[str]) -> None:
+    """Raise what `load_text` does for files that are not there or no text, as far as their beginnings show.
+
+    words: as for `load_text`. What may have to be downloaded is not looked at, nor are pipes, which are read once.
+    """
+    for word in map(os.path.expanduser, words):
+        if _is_on_hub(word) or word == TINYSHAKESPEARE:
+            continue
+        source = _find_source(word, lambda _: None)
+        if os.path.isfile(word) or os.path.isdir(word) or not os.path.lexists(word):
+            next(source.stream(), None)
+
+
 def text_name(words: Sequence[str]) -> str:
     """Return what the text that these words name is called: the names of its sources, or that of the first and more."""
     names = list(dict.fromkeys(map(_source_name, map(os.path.expanduser, words))))
@@ -138,12 +151,16 @@ class Source:
         return {"name": self.name, **self.about, "chars": self.chars}
 
 
+def _is_on_hub(word: str) -> bool:
+    return word.lower().startswith(DATASETS) or ("://" in word and parse_dataset_file(word) is not None)
+
+
 def _find_source(word: str, say: Callable[[str], None]) -> Source:
     """Return what a word names; download it if it is on the Hub. say: is told its size before.
 
     Raises RequestError if it is a folder without a text, and what the Hub raises.
     """
-    if word.lower().startswith(DATASETS) or ("://" in word and parse_dataset_file(word)):
+    if _is_on_hub(word):
         return _dataset_source(word, say)
     if word == TINYSHAKESPEARE:
         return Source(word, lambda: iter([_tinyshakespeare().decode()]))

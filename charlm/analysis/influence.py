@@ -41,7 +41,10 @@ def measure_influence(engine: Engine, cell: str, weights: Weights, ids: Ids) -> 
     Raises RequestError for fewer than two symbols, ModelFileError if a gradient is not finite.
     """
     if len(ids) < 2:
-        raise RequestError("nothing was read that could have moved a first character: give a text of two or more")
+        raise RequestError(
+            "no character precedes the first one, so nothing influenced its prediction; give a text of two or more "
+            "characters"
+        )
     hidden, cell_state = read_units(engine, ids[:-1, None])
     states = None if cell_state is None else cell_state[:, :, 0]
     return _trace(engine, cell, weights, ids, hidden[:, :, 0], states, None, None)
@@ -63,7 +66,10 @@ def trace_influence(
     place, or there is no such place, ModelFileError if a gradient is not finite.
     """
     if len(ids) < 2:
-        raise RequestError("nothing was read that could have moved a first character: inspect a text of two or more")
+        raise RequestError(
+            "no character precedes the first one, so nothing influenced its prediction; inspect a text of two or more "
+            "characters"
+        )
     place = check_whole("place", place, 1, len(ids) - 1)
     first = max(0, place - check_whole("farthest", farthest, 1))
     cells = None if cell_state is None else cell_state[first:place]

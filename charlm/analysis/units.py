@@ -23,6 +23,7 @@ STRETCHES = 16  # of the text, read side by side; probes are fitted on half of t
 WARM_UP_STEPS = 64  # symbols at the beginning of a stretch that are read and not counted
 LONGEST_PROBED_STRETCH = 512  # counted symbols; with the warm-up, the states of an LSTM of 2 × 512 units take 75 MB
 SHORTEST_PROBED_STRETCH = 64
+SHORTEST_TEXT = STRETCHES * (WARM_UP_STEPS + SHORTEST_PROBED_STRETCH)  # characters
 PROBED_AT_ONCE = 2**20  # activations; what is computed from so many takes some 25 MB, however many units a model has
 SMALLEST_VARIANCE = 1e-12  # keeps divisions by a variance of 0 finite
 FEWEST_EXAMPLES = 20  # places with a feature, and without it, in either half
@@ -67,12 +68,8 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
     read. Raises RequestError if it is too short, or `best` is not a whole number from 1.
     """
     best = check_whole("best", best, 1)
+    check_length(len(text))
     stretch = len(text) // STRETCHES
-    if stretch < WARM_UP_STEPS + SHORTEST_PROBED_STRETCH:
-        raise RequestError(
-            f"the text has {counted(len(text), 'character')} that the model knows; to search its units takes at least "
-            f"{STRETCHES * (WARM_UP_STEPS + SHORTEST_PROBED_STRETCH):,}"
-        )
     steps = np.arange(min(stretch, WARM_UP_STEPS + LONGEST_PROBED_STRETCH))
     places = steps[:, None] + np.arange(STRETCHES) * stretch  # (T, S)
     # 1) the features
@@ -103,6 +100,15 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
             TrackingUnit(*_locate(place, states), bool(rises[place]), float(scores[place])) for place in ranking
         ]
     return found
+
+
+def check_length(chars: int) -> None:
+    """Raise RequestError if a text of so many characters is too short for `find_units`."""
+    if chars < SHORTEST_TEXT:
+        raise RequestError(
+            f"the text has {counted(chars, 'character')} that the model knows; finding units takes a text of at least "
+            f"{SHORTEST_TEXT:,}"
+        )
 
 
 def _has_examples(values: Values) -> bool:

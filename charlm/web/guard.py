@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from charlm.errors import RequestError
 from charlm.web.address import EMBEDDED
 from charlm.web.answers import completions
 from charlm.web.answers.write import LONGEST_MODEL_NAME
@@ -147,8 +146,8 @@ class Guard:
         events: the numbers of the events that the page may send, each with the number of its arguments.
         functions: the numbers of the components with functions for their scripts, each with the names of these.
         has_session: tells whether a session has an event, or results that were not read yet.
-        root_path: under which a proxy offers the app, as `read_root_path` returns it. Paths are served with that prefix
-            and without, since some proxies take it off.
+        root_path: under which a proxy offers the app, as `serve.read_root_path` returns it. Paths are served with that
+            prefix and without, since some proxies take it off.
         """
         self._app, self._endpoints, self._events, self._functions = app, endpoints, events, functions
         self._has_session = has_session
@@ -389,19 +388,6 @@ class Responder:
         headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close")]
         await self({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self({"type": "http.response.body", "body": body, "more_body": True})
-
-
-def read_root_path(text: str) -> str:
-    """Return a root path in the form `/demo`, or an address in the form `https://host/demo`; "" if it is only slashes.
-
-    Raises RequestError if it is neither a path nor an address.
-    """
-    root_path = text.strip().rstrip("/")
-    if root_path and not re.fullmatch(r"(https?://[^/?#\s]+)?(/[\w.~%-]+)*", root_path, re.ASCII):
-        root_path = f"/{root_path}"
-        if not re.fullmatch(r"(/[\w.~%-]+)+", root_path, re.ASCII):
-            raise RequestError(f"the root path is {text!r}; give a path such as /demo, or the page's whole address")
-    return root_path
 
 
 def is_api_call(session: str) -> bool:

@@ -3,12 +3,14 @@
 import argparse
 import gc
 import os
+import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from charlm.browser.lesson import chosen_lesson
 from charlm.device import DEVICES
+from charlm.errors import RequestError
 from charlm.installation import bundled_models, optional_packages
 from charlm.web import environment
 from charlm.web.gradio_import import skip_stubs
@@ -43,6 +45,19 @@ def port(text: str) -> int:
     return int(text)
 
 
+def read_root_path(text: str) -> str:
+    """Return a root path in the form `/demo`, or an address in the form `https://host/demo`; "" if it is only slashes.
+
+    Raises RequestError if it is neither a path nor an address.
+    """
+    root_path = text.strip().rstrip("/")
+    if root_path and not re.fullmatch(r"(https?://[^/?#\s]+)?(/[\w.~%-]+)*", root_path, re.ASCII):
+        root_path = f"/{root_path}"
+        if not re.fullmatch(r"(/[\w.~%-]+)+", root_path, re.ASCII):
+            raise RequestError(f"the root path is {text!r}; give a path such as /demo, or the page's whole address")
+    return root_path
+
+
 def models_to_show(args: argparse.Namespace) -> list[str]:
     """Return the models of --model, else of the variable CHARLM_MODELS. None of either stands for the bundled ones."""
     return args.model or [name.strip() for name in os.environ.get("CHARLM_MODELS", "").split(",") if name.strip()]
@@ -51,12 +66,13 @@ def models_to_show(args: argparse.Namespace) -> list[str]:
 def launch(models: Sequence[str], args: argparse.Namespace) -> None:
     """Load the models and serve the page until the process is ended.
 
-    Raises MissingPackageError without the packages of the extra `app`, RequestError for a lesson that cannot be read.
+    Raises MissingPackageError without the packages of the extra `app`, RequestError for a lesson that cannot be read
+    and for a wrong root path.
     """
+    lesson, root_path = chosen_lesson(), read_root_path(args.root_path)  # before a model is downloaded
     gc.disable()  # until the page is built, see below
     environment.prepare()
     skip_stubs()
-    lesson = chosen_lesson()
     from charlm.web.models import load_registry, retry_hub
 
     with ThreadPoolExecutor(1) as thread:  # models are read while Gradio is imported, which takes two seconds
@@ -65,11 +81,9 @@ def launch(models: Sequence[str], args: argparse.Namespace) -> None:
         loading = thread.submit(load_registry, models, bundled_models(), args.device, required=required)
         with optional_packages():
             from charlm.web import server
-            from charlm.web.guard import read_root_path
             from charlm.web.page import build_page
             from charlm.web.theme import make_theme
 
-        root_path = read_root_path(args.root_path)
         registry = loading.result()
     for problem in registry.problems:
         print(f"warning: {problem}", file=sys.stderr)

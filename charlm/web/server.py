@@ -59,7 +59,7 @@ def serve(
 ) -> None:
     """Serve the page of a registry, and its API in the form of OpenAI's, until the process gets SIGTERM or Ctrl-C.
 
-    root_path: under which a proxy offers the page, as `guard.read_root_path` returns it.
+    root_path: under which a proxy offers the page, as `serve.read_root_path` returns it.
     share: whether to open a public link through Gradio's tunnel as well.
     Raises RequestError if the host or the port cannot be had.
     """

@@ -365,6 +365,40 @@ def test_a_value_out_of_bounds_is_refused_in_one_line(charlm, folder, flags, mes
     assert refused(charlm("generate", folder, *flags)) == f"error: {message}\n"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "generate ada/model --length -1",
+        "generate ada/model --temperature -1",
+        "generate ada/model --top-p 2",
+        "generate ada/model --num-samples 0",
+        "generate ada/model --stop=",
+        "generate ada/model --prompt-file missing.txt",
+        "score ada/model missing.txt",
+        "score ada/model not-a-text.txt",
+        "units ada/model missing.txt",
+        "units ada/model short.txt",
+        "units ada/model long.txt --best 0",
+        "export ada/model --html .",
+        "export ada/model --html short.txt",
+    ],
+)
+def test_a_wrong_argument_is_refused_before_the_hub_is_asked(charlm, hub, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    Path("not-a-text.txt").write_bytes(b"a\xff")
+    Path("short.txt").write_text("a bad cab\n")
+    Path("long.txt").write_text("a bad cab\n" * 300)
+    refused(charlm(*arguments.split()))
+    assert hub.requests == []
+
+
+def test_a_file_is_found_where_a_shell_has_left_the_tilde(charlm, folder, text_file, monkeypatch, tmp_path):
+    text_file("a bad cab\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert charlm("score", folder, "~/text.txt")[0] == 0
+    assert charlm("generate", folder, "--prompt-file=~/text.txt", "--length", 3)[0] == 0
+
+
 @pytest.mark.parametrize("command", ["generate", "score"])
 def test_a_model_that_is_not_there_is_refused_in_one_line(charlm, text_file, command):
     more = [text_file(TEXT)] if command == "score" else []
@@ -643,7 +677,15 @@ def test_units_lists_for_each_feature_those_that_track_it_best(charlm, folder, t
 
 
 def test_a_text_too_short_to_search_units_on_is_refused_in_one_line(charlm, folder, text_file):
-    assert "to search its units takes at least 2,048" in refused(charlm("units", folder, text_file("a bad cab\n")))
+    text = "a€" * 1100  # long enough, but not of symbols that the model knows
+    assert "has 1,100 characters that the model knows; finding units takes a text of at least 2,048" in refused(
+        charlm("units", folder, text_file(text))
+    )
+
+
+def test_units_are_found_on_the_cpu_so_no_other_device_is_measured(charlm, folder, text_file, monkeypatch):
+    monkeypatch.setattr(CharLM, "_faster_device", lambda _: pytest.fail("a device is chosen"))
+    assert charlm("units", folder, text_file("a bad cab\n" * 300))[0] == 0
 
 
 @pytest.mark.parametrize("best", ["0", "-1"])

@@ -372,9 +372,26 @@ def test_rare_symbols_that_the_first_model_knows_are_read_alike_in_training_and_
 
 def test_a_wrong_name_of_a_model_is_told_before_a_text_is_read(train, in_folder):
     save(make_model(), in_folder / "runs" / "spring-gru")
-    ended = train("evaluate", "spring-gru", "--text", "none.txt")
+    (in_folder / "unfit.txt").write_text("aaaa")  # refused when it is read: it has one symbol only
+    ended = train("evaluate", "spring-gru", "--text", "unfit.txt")
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert "did you mean runs/spring-gru?" in ended.stderr
+
+
+@pytest.mark.parametrize("missing", ["missing.txt", "./empty", "latin-1.txt"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["evaluate ada/model --text", "fit --init-from ada/model --text", "fit --teacher ada/model --text"],
+)
+def test_a_text_that_cannot_be_read_is_told_before_a_model_is_downloaded(
+    train, monkeypatch, hub, tmp_path, text, arguments, missing
+):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("latin-1.txt").write_bytes("naïve".encode("latin-1"))
+    ended = train(*arguments.split(), text, missing)
+    assert (ended.returncode, ended.stdout) == (2, "") and missing.removeprefix("./") in ended.stderr
+    assert hub.requests == []
 
 
 @pytest.mark.slow

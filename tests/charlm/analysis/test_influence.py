@@ -130,9 +130,9 @@ def test_a_place_that_has_no_prediction_is_refused_with_those_that_have_one(plac
 @pytest.mark.parametrize("text", ["", "a"])
 def test_nothing_moves_the_prediction_of_a_first_character(text):
     lm = make_lm()
-    with pytest.raises(RequestError, match="moved a first character: give a text of two or more"):
+    with pytest.raises(RequestError, match="influenced its prediction; give a text of two or more characters"):
         lm.influence(text)
-    with pytest.raises(RequestError, match="moved a first character: inspect a text of two or more"):
+    with pytest.raises(RequestError, match="influenced its prediction; inspect a text of two or more characters"):
         lm.influence_at(lm.inspect(text), 0, 300)
 
 

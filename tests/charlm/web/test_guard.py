@@ -6,9 +6,8 @@ import json
 import pytest
 from loops import run_async
 
-from charlm.errors import RequestError
 from charlm.web import guard as guard_module
-from charlm.web.guard import CALL_BODY, EVENT_BODY, SECURITY_HEADERS, Guard, read_root_path
+from charlm.web.guard import CALL_BODY, EVENT_BODY, SECURITY_HEADERS, Guard
 
 ENDPOINTS = {"generate": {"model": True, "prompt": False}, "models": {}}
 EVENT_ID = "0123456789abcdef" * 2
@@ -131,29 +130,6 @@ def test_behind_a_proxy_a_path_is_served_with_its_prefix_and_without(root_path):
     assert app.paths == ["/", "/", "/config", "/config", "/gradio_api/info"]
     for target in (f"{prefix}x/config", f"{prefix}/app.py", f"{prefix}{prefix}/config", f"{prefix}/static/../app.py"):
         assert ask("GET", target, guard=guard)[0] == 404
-
-
-@pytest.mark.parametrize(
-    ("text", "root_path"),
-    [
-        ("", ""),
-        ("/", ""),
-        ("/demo", "/demo"),
-        ("/demo/", "/demo"),
-        ("demo", "/demo"),
-        (" /a/demo ", "/a/demo"),
-        ("https://example.com/demo/", "https://example.com/demo"),
-        ("https://example.com", "https://example.com"),
-    ],
-)
-def test_a_root_path_is_a_path_or_an_address(text, root_path):
-    assert read_root_path(text) == root_path
-
-
-@pytest.mark.parametrize("text", ["/a b", "https://", "/demo?x=1", "/demo#x", "//host/demo", "ftp://host/demo", "/ä"])
-def test_any_other_root_path_is_refused(text):
-    with pytest.raises(RequestError, match="give a path such as /demo"):
-        read_root_path(text)
 
 
 def test_another_method_is_told():

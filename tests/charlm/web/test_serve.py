@@ -3,7 +3,8 @@ import argparse
 import pytest
 
 from charlm import cli
-from charlm.web.serve import add_arguments, models_to_show
+from charlm.errors import RequestError
+from charlm.web.serve import add_arguments, launch, models_to_show, read_root_path
 
 
 @pytest.fixture
@@ -46,3 +47,34 @@ def test_options_come_before_the_environment_and_nothing_stands_for_the_bundled_
     monkeypatch.setenv("CHARLM_MODELS", " ada/one, ,weights/two,")
     assert models_to_show(parse()) == ["ada/one", "weights/two"]
     assert models_to_show(parse("--model", "ada/three", "--model", "ada/four")) == ["ada/three", "ada/four"]
+
+
+@pytest.mark.parametrize(
+    ("text", "root_path"),
+    [
+        ("", ""),
+        ("/", ""),
+        ("/demo", "/demo"),
+        ("/demo/", "/demo"),
+        ("demo", "/demo"),
+        (" /a/demo ", "/a/demo"),
+        ("https://example.com/demo/", "https://example.com/demo"),
+        ("https://example.com", "https://example.com"),
+    ],
+)
+def test_a_root_path_is_a_path_or_an_address(text, root_path):
+    assert read_root_path(text) == root_path
+
+
+@pytest.mark.parametrize("text", ["/a b", "https://", "/demo?x=1", "/demo#x", "//host/demo", "ftp://host/demo", "/ä"])
+def test_any_other_root_path_is_refused(text):
+    with pytest.raises(RequestError, match="give a path such as /demo"):
+        read_root_path(text)
+
+
+def test_a_wrong_root_path_is_refused_before_a_model_is_read(parse, monkeypatch):
+    read = []
+    monkeypatch.setattr("charlm.web.models.load_registry", lambda *_, **__: read.append("a model"))
+    with pytest.raises(RequestError, match="give a path such as /demo"):
+        launch(["ada/model"], parse("--root-path", "/a b"))
+    assert not read
