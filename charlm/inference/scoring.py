@@ -98,13 +98,15 @@ def surprisals(reader: BlockReader[S], pieces: Iterable[Ids]) -> Iterator[Surpri
     """Yield the surprisals of all symbols but the first, in nats, of a text that comes in pieces (N,) of any size."""
     most = reader.longest_stretch * reader.stretches
     choice = _StretchChoice(reader)
-    state, unread, waiting = reader.zero_state(), np.zeros(0, np.int64), []
+    state, unread = reader.zero_state(), np.zeros(0, np.int64)
+    waiting, waiting_symbols = list[Ids](), 0  # pieces, joined once there are enough, since they may be tiny
     with ThreadPoolExecutor(count_scoring_threads()) as threads:
         for piece in pieces:
-            waiting.append(piece)  # joined once there are enough, since pieces may be tiny
-            if len(unread) + sum(map(len, waiting)) <= most:
+            waiting.append(piece)
+            waiting_symbols += len(piece)
+            if len(unread) + waiting_symbols <= most:
                 continue
-            unread, waiting = np.concatenate([unread, *waiting]), []
+            unread, waiting, waiting_symbols = np.concatenate([unread, *waiting]), [], 0
             while len(unread) > most:
                 ids = unread[: most + 1]
                 block = _Block(reader, threads, state, ids, choice.stretches(ids))

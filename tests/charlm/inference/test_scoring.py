@@ -56,6 +56,26 @@ def cut(longest=32, shortest=16, at_once=4, last_check=24, workers=2, most_rows=
         yield
 
 
+class Counted(np.ndarray):
+    """Ids that count how often somebody asks how many they are."""
+
+    asked = 0
+
+    def __len__(self):
+        Counted.asked += 1
+        return super().__len__()
+
+
+def test_pieces_of_one_symbol_are_counted_once_each(monkeypatch):
+    monkeypatch.setattr(Counted, "asked", 0)
+    engine, ids = Engine(make_config(vocab=VOCAB), make_weights(make_config(vocab=VOCAB))), random_ids()
+    pieces = [piece.view(Counted) for piece in np.split(ids, LENGTH)]
+    whole = np.concatenate(list(surprisals(EngineReader(engine), [ids])))
+    scored = np.concatenate(list(surprisals(EngineReader(engine), pieces)))
+    assert scored.tolist() == whole.tolist()
+    assert Counted.asked <= 2 * LENGTH
+
+
 def score(engine, ids, cuts=()):
     pieces = [ids[start:end] for start, end in pairwise(sorted({0, len(ids), *(min(cut, len(ids)) for cut in cuts)}))]
     return np.concatenate([np.zeros(0), *surprisals(EngineReader(engine), pieces)])
