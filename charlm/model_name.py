@@ -183,7 +183,7 @@ def parse_model_name(name: object) -> tuple[Path | HubName, str | None]:
 def choose_names(wanted: Sequence[str]) -> dict[str, Path | str]:
     """Return what to load by the name under which a page shows it: a folder, or the name of a repository.
 
-    A folder is named by its last part, unless two would share it, and a repository in full.
+    A folder is named by its last part and a repository in full, unless two would share a name: then as `wanted` has it.
     """
     places: dict[Path | HubName, str] = {}
     for each in wanted:
@@ -191,8 +191,10 @@ def choose_names(wanted: Sequence[str]) -> dict[str, Path | str]:
         if warning:
             warnings.warn(warning, stacklevel=3)
         places.setdefault(place, each)
-    short = [place.resolve().name if isinstance(place, Path) else str(place) for place in places]
-    names = [name if short.count(name) == 1 else each for name, each in zip(short, places.values(), strict=True)]
+    names = [place.resolve().name if isinstance(place, Path) else str(place) for place in places]
+    # a round may make two names equal that were not; each changes one at least, and what is written differs
+    while len(set(names)) < len(names):
+        names = [name if names.count(name) == 1 else each for name, each in zip(names, places.values(), strict=True)]
     loaded = [place if isinstance(place, Path) else each for place, each in places.items()]
     return dict(zip(names, loaded, strict=True))
 

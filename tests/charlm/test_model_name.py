@@ -13,6 +13,7 @@ from charlm.model_name import (
     DatasetFile,
     HubName,
     check_folder,
+    choose_names,
     explain_missing,
     is_repo_id,
     parse_dataset_file,
@@ -30,6 +31,18 @@ def here(tmp_path, monkeypatch):
     """The current folder, which is empty."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The current folder for a whole module, with some folders, of which some share their names."""
+    folder = tmp_path_factory.mktemp("folders")
+    for name in ("a/m", "b/m", "m", "b/link"):
+        (folder / name).mkdir(parents=True)
+    (folder / "link").symlink_to(folder / "m")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        yield folder
 
 
 # Repositories
@@ -299,3 +312,26 @@ def test_the_name_of_a_file_of_a_data_set_is_read(name, found):
 def test_what_a_file_of_a_data_set_is_called_names_it_again():
     for file in (DatasetFile("ada/poems", None, "a.txt"), DatasetFile("ada/poems", "refs/pr/1", "a/b.txt")):
         assert parse_dataset_file(str(file)) == file
+
+
+# Several models
+
+SPELLINGS = ["a/m", "./a/m", "b/../a/m", "b/m", "m", "./m", "link", "b/link", "b/../link"]
+SPELLINGS += ["hf://a/m", "huggingface.co/a/m", "hf://a/m@v1", "hf://b/m", "c/m", "hf://c/m"]
+
+
+@laws
+@given(st.lists(st.sampled_from(SPELLINGS), max_size=8))
+@example(["a/m", "b/m", "hf://a/m"])
+@example(["link", "a/m", "m", "b/link"])
+@pytest.mark.filterwarnings("ignore:.* is a folder here, and could be a repository on the Hub")
+def test_each_of_several_models_has_a_name_of_its_own_that_leads_to_it(folders, wanted):
+    places = {parse_model_name(name)[0] for name in wanted}
+    chosen = choose_names(wanted)
+    assert len(chosen) == len(places)
+    assert {parse_model_name(place)[0] for place in chosen.values()} == places
+
+
+def test_a_model_is_named_as_shortly_as_tells_it_from_the_others(folders):
+    assert list(choose_names(["./a/m", "hf://c/m"])) == ["m", "c/m"]
+    assert list(choose_names(["./a/m", "./b/m", "hf://a/m@v1"])) == ["./a/m", "./b/m", "a/m@v1"]
