@@ -5,6 +5,7 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.analysis.inspection import read_around
 from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Engine, Reader, State
@@ -51,7 +52,7 @@ def measure_effective_context(
     read_once = None if len(ids) > places * around else _read_once(engine, ids, changed_at)
     for group in cut(places, engine.symbols):
         if read_once is None:
-            start = _read_around(engine, ids, changed_at[group])
+            start = read_around(engine, ids, changed_at[group], WARM_UP_SYMBOLS)
         else:
             start = read_once.take(range(group.start, group.stop))
         # 3) from there read the true text and the changed one side by side, and compare the predictions
@@ -81,13 +82,6 @@ def _draw_others(ids: Ids, places: Ids, random: np.random.Generator) -> Ids:
         raise RequestError("the text has only one distinct character, so none can be replaced by another")
     drawn = symbols[random.integers(len(symbols) - 1, size=len(places))]
     return np.where(drawn == ids[places], symbols[-1], drawn)  # all others are equally likely
-
-
-def _read_around(engine: Engine, ids: Ids, places: Ids) -> State:
-    """Return the states before places of a text, ids (T,), each read from WARM_UP_SYMBOLS before it, side by side."""
-    reader = Reader(engine, len(places))
-    reader.prefill(ids[places - WARM_UP_SYMBOLS + np.arange(WARM_UP_SYMBOLS)[:, None]])
-    return reader.state
 
 
 def _read_once(engine: Engine, ids: Ids, places: Ids) -> State:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from charlm.analysis.gates import GatesByName, read_gates, saturation
 from charlm.checks import check_whole
 from charlm.errors import RequestError
-from charlm.inference.engine import Array, Engine, Reader
+from charlm.inference.engine import Array, Engine, Reader, State
 from charlm.inference.sampling import cut, log_softmax, surprisals_of
 from charlm.model.config import ModelConfig, Weights
 from charlm.vocab import Ids, Vocab
@@ -151,6 +151,16 @@ def read_units(
         if reduce:
             reduce(part.start, logits)
     return hidden, cell
+
+
+def read_around(engine: Engine, ids: Ids, places: Ids, warm_up: int) -> State:
+    """Return the states before S places of a text, ids (T,), each read from `warm_up` symbols before it, side by side.
+
+    They are nearly those that reading from the beginning would give: a model forgets how it began.
+    """
+    reader = Reader(engine, len(places))
+    reader.prefill(ids[places - warm_up + np.arange(warm_up)[:, None]])
+    return reader.state
 
 
 class PredictionReader:

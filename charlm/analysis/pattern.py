@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm.analysis.inspection import read_around
 from charlm.checks import check_number, check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Array, Engine, Reader, State
@@ -111,7 +112,8 @@ def _shares_on(
     stretches = 1 if len(ids) <= READ_ALONE else STRETCHES
     step = -(-(len(ids) - length + 1) // stretches)
     begins = np.arange(stretches) * step
-    reader = Reader(engine, State.join([engine.zero_state(1), *_warm_up(engine, ids, begins[1:])]))
+    warmed_up = read_around(engine, ids, begins[1:], WARM_UP_SYMBOLS)
+    reader = Reader(engine, State.join([engine.zero_state(1), warmed_up]))
     # 2) read them side by side; count for each unit for how many symbols it has been on
     layers, numbers = np.array(units).T
     shares, runs = np.full(len(ids) - length + 1, np.nan), np.zeros((stretches, len(units)), np.int64)
@@ -125,12 +127,3 @@ def _shares_on(
         is_place = (starts >= begins) & (starts < len(shares))
         shares[starts[is_place]] = (runs[is_place] >= length).mean(axis=1)
     return shares
-
-
-def _warm_up(engine: Engine, ids: Ids, begins: Ids) -> list[State]:
-    """Return the states before some places of a text, (N,), each read from WARM_UP_SYMBOLS before it, side by side."""
-    if not len(begins):
-        return []
-    reader = Reader(engine, len(begins))
-    reader.prefill(ids[begins - WARM_UP_SYMBOLS + np.arange(WARM_UP_SYMBOLS)[:, None]])
-    return [reader.state]
