@@ -13,9 +13,10 @@ model, path = sys.argv[1:]
 lm = CharLM.from_pretrained(model)
 ranked = []
 for line in Path(path).read_text(encoding="utf-8").splitlines():
-    ids, unknown = lm.vocab.encode_known("\n" + line + "\n")  # as a line of a text, from its beginning to its end
+    in_a_text = f"\n{line}\n"  # from the beginning of a line to its end
+    _, unknown = lm.vocab.encode_known(in_a_text)
     if line and not unknown:
-        ranked.append((lm.score(lm.vocab.decode(ids)).mean(), line))
+        ranked.append((lm.score(in_a_text).mean(), line))
     elif line:
         print(f"left out, as the model does not know {unknown!r}: {line}", file=sys.stderr)
 for nats, line in sorted(ranked):
