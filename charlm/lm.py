@@ -541,7 +541,7 @@ class CharLM:
         """
         ids = self.vocab.encode(_check_seen(seen).text)
         return trace_influence(
-            self.engine, self.config.cell, self._weights, ids, seen.hidden, seen.cell, place, farthest
+            self.engine, self.config.cell, self._weights, ids, seen.hidden, seen.cell_state, place, farthest
         )
 
     def save_pretrained(self, folder: str | Path, *, samples: Mapping[float, str] | None = None) -> None:

@@ -27,9 +27,10 @@ class Inspection:
     likeliest: the ids of the likeliest symbols in each place, likeliest first, (N, 5); fewer if V is below 5.
     probabilities: of those, (N, 5). For the first place, ids are 0 and probabilities NaN.
     hidden: the hidden state after each symbol, (N, L, H), between -1 and 1.
-    cell: the cell state of an LSTM, (N, L, H); None for other cells.
+    cell_state: that of an LSTM, (N, L, H); None for other cells.
     gates: if they were asked for, (N, L, H) each, by the names of torch's documentation: i, f, g, o, c and h of an
-        LSTM; r, z, n and h of a GRU; of an RNN the sum before the tanh, `sum`, and h. c and h are `cell` and `hidden`.
+        LSTM; r, z, n and h of a GRU; of an RNN the sum before the tanh, `sum`, and h. c and h are `cell_state` and
+        `hidden`.
     """
 
     text: str
@@ -37,7 +38,7 @@ class Inspection:
     likeliest: Ids
     probabilities: NDArray[np.float64]
     hidden: Array
-    cell: Array | None
+    cell_state: Array | None
     gates: GatesByName | None = None
 
 
@@ -112,7 +113,7 @@ def read_unit_gates(
 
 
 def _states_by_name(seen: Inspection) -> GatesByName:
-    return {"h": seen.hidden} if seen.cell is None else {"c": seen.cell, "h": seen.hidden}
+    return {"h": seen.hidden} if seen.cell_state is None else {"c": seen.cell_state, "h": seen.hidden}
 
 
 def name_likeliest(inspection: Inspection, vocab: Vocab) -> list[list[tuple[str, float]]]:

@@ -72,5 +72,5 @@ class Readings:
 
 
 def _bytes_of(seen: Inspection) -> int:
-    arrays = (seen.surprisals, seen.likeliest, seen.probabilities, seen.hidden, seen.cell)
+    arrays = (seen.surprisals, seen.likeliest, seen.probabilities, seen.hidden, seen.cell_state)
     return sum(array.nbytes for array in arrays if array is not None)

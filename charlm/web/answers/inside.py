@@ -199,7 +199,7 @@ def _read_unit(lm: CharLM, seen: Inspection, colour: object) -> tuple[UnitGates,
         found, name = lm.unit_gates(seen, int(match[3]), int(match[4])), STATES.get(match[2], match[2])
         if name in found.gates or name in (SURPRISAL, DIFFERENCE):
             return found, name
-    kinds = "hidden" if seen.cell is None else "hidden or cell"
+    kinds = "hidden" if seen.cell_state is None else "hidden or cell"
     raise RequestError(
         f"{colour!r:.60} is no unit of this model: write {kinds}, or the name of a gate, then a layer from 0 to "
         f"{config.num_layers - 1}, a colon and a unit from 0 to {config.hidden_size - 1}, for example hidden 0:0"

@@ -44,9 +44,9 @@ def test_what_is_seen_is_what_torch_computes(pair):
     assert seen.text == TEXT
     np.testing.assert_allclose(seen.hidden, states[0], atol=1e-5)
     if len(states) == 2:
-        np.testing.assert_allclose(seen.cell, states[1], atol=1e-5)
+        np.testing.assert_allclose(seen.cell_state, states[1], atol=1e-5)
     else:
-        assert seen.cell is None
+        assert seen.cell_state is None
     for place in range(1, len(TEXT)):
         expected = log_probabilities[place - 1]
         assert seen.surprisals[place] == pytest.approx(-expected[ids[place]], abs=1e-5)

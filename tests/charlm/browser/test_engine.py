@@ -339,7 +339,7 @@ def test_surprisals_predictions_and_units_are_those_of_python(page, folder):
     assert probabilities == pytest.approx([probability for place in named for _, probability in place], abs=1e-5)
     assert shape == [2, 9]
     np.testing.assert_allclose(floats(hidden).reshape(-1, 2, 9), expected.hidden, atol=1e-5)
-    np.testing.assert_allclose(floats(cell).reshape(-1, 2, 9), expected.cell, atol=1e-5)
+    np.testing.assert_allclose(floats(cell).reshape(-1, 2, 9), expected.cell_state, atol=1e-5)
 
 
 def plain_gates(model, cell, ids):

@@ -82,7 +82,7 @@ def test_both_texts_are_coloured_by_the_difference_of_the_surprisals():
         assert (heat["kind"], heat["shades"]) == (DIFFERENCE, " " + shades((nats / MOST_DIFFERENCE + 1) / 2))
 
 
-@pytest.mark.parametrize(("unit", "state"), [("hidden 1:3", "hidden"), ("cell 0:7 · inside quotes (0.9)", "cell")])
+@pytest.mark.parametrize(("unit", "state"), [("hidden 1:3", "hidden"), ("cell 0:7 · inside quotes (0.9)", "cell_state")])
 def test_a_text_is_coloured_by_the_activation_of_a_unit(unit, state):
     seen = look("abc de", unit)
     layer, number = int(unit.split()[1][0]), int(unit.split()[1][2])
@@ -226,7 +226,7 @@ def test_an_impossible_pattern_is_refused(longer, start, end, threshold):
 
 
 def test_a_search_for_a_pattern_has_little_time(monkeypatch):
-    monkeypatch.setattr(inside, "SEARCH_SECONDS", -1)
+    monkeypatch.setattr(inside, "SEARCH_SECONDS", 0)
     seen = LSTM.inspect(LONG[:100])
     start = next(place for place in range(100) if LSTM.find_pattern(seen, place, place + 1).units)
     found = INSPECTOR.find_pattern("small-lstm", LONG[:100], LONG, start, start + 1, 0.3)
