@@ -82,7 +82,9 @@ def test_both_texts_are_coloured_by_the_difference_of_the_surprisals():
         assert (heat["kind"], heat["shades"]) == (DIFFERENCE, " " + shades((nats / MOST_DIFFERENCE + 1) / 2))
 
 
-@pytest.mark.parametrize(("unit", "state"), [("hidden 1:3", "hidden"), ("cell 0:7 · inside quotes (0.9)", "cell_state")])
+@pytest.mark.parametrize(
+    ("unit", "state"), [("hidden 1:3", "hidden"), ("cell 0:7 · inside quotes (0.9)", "cell_state")]
+)
 def test_a_text_is_coloured_by_the_activation_of_a_unit(unit, state):
     seen = look("abc de", unit)
     layer, number = int(unit.split()[1][0]), int(unit.split()[1][2])
