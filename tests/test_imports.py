@@ -23,6 +23,7 @@ ORDER = [
     "charlm.text",
     "charlm.vocab",
     "charlm.model_name",
+    "charlm.locks",
     "charlm.model.cells",
     "charlm.model.config",
     "charlm.model.history",
