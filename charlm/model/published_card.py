@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from charlm.checks import check_string, show
+from charlm.checks import show
 from charlm.errors import ModelFileError, RequestError
 from charlm.model.card import (
     NO_LICENSE,
@@ -65,9 +65,6 @@ class Publication:
     revision: str = MAIN_BRANCH
 
     def __post_init__(self) -> None:
-        for name, value in (("license", self.license), ("language", self.language)):
-            if value is not None:
-                check_string(name, value)
         if self.license is not None and _fold(self.license) not in LICENSES:
             close = get_close_matches(_fold(self.license), LICENSES, n=3, cutoff=0.6)
             hint = f"did you mean {' or '.join(close)}?" if close else "some are mit, apache-2.0 and cc-by-4.0."

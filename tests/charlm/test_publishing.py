@@ -46,13 +46,6 @@ def test_the_folder_may_be_named_by_a_string_and_from_the_home_folder(ada, folde
     assert ada.repos["ada/tiny"].files["model.safetensors"] == files["model.safetensors"]
 
 
-@pytest.mark.parametrize("name", ["license", "language"])
-def test_a_licence_or_a_language_that_is_no_string_is_refused_before_the_hub_is_asked(ada, folder, name):
-    with pytest.raises(RequestError, match=f"^{name} is 3; it must be a string$"):
-        push_folder(folder, "ada/tiny", **{name: 3})
-    assert not ada.requests
-
-
 @pytest.mark.parametrize("wrong", ["", None, 3, b"run"])
 def test_what_is_no_folder_is_refused_before_the_hub_is_asked(ada, wrong):
     with pytest.raises(RequestError, match="folder is .*; name a folder, or '.' for the current one"):
