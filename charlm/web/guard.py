@@ -9,7 +9,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -31,7 +31,8 @@ BODY_SECONDS = 10.0  # in which the body of a request has to arrive
 DRAIN_SECONDS = 2.0  # for which a refused body is still received: closing earlier would reset the connection
 MOST_OPEN_REQUESTS = 1_000
 MOST_FUNCTION_CALLS = 16  # that run at a time, of functions of components, which have no queue
-MOST_BODY_BYTES = 16_000_000  # of all bodies that are being received
+MOST_TOOL_CALLS = 16  # of MCP, each of which waits for its result on one of the 40 threads that send files, too
+MOST_BODY_BYTES = 16_000_000  # of all bodies that are being received; small ones are received even so
 # Bytes that a body may have. In JSON a quotation mark or a line break takes two.
 SMALL_BODY, CALL_BODY, EVENT_BODY = 4_000, 256_000, LARGEST_TEXT * 5 // 4 + 150_000
 # Only a text that a visitor has pasted makes the body of an event so large.
@@ -77,6 +78,7 @@ class Route:
     reads_results: whether the response is a stream of the results of events.
     has_argument_list: whether the body has the arguments as a list, `data`.
     calls_function: whether the body names a function of a component, which a script of the page asks without the queue.
+    most_at_once: how many of these requests are answered at a time; None for as many as are open.
     writes_completions: whether the response is of `charlm.web.completions`, which checks the body itself. It may be
         completed when the server is about to end.
     """
@@ -88,6 +90,7 @@ class Route:
     reads_results: bool = False
     has_argument_list: bool = False
     calls_function: bool = False
+    most_at_once: int | None = None
     writes_completions: bool = False
 
 
@@ -107,9 +110,11 @@ ROUTES = [
         Route("POST", rf"{API}/queue/join", EVENT_BODY, TEXT_TOO_LARGE, has_argument_list=True),
         Route("POST", rf"{API}/call/(?P<name>{WORD})/?", CALL_BODY, has_argument_list=True),
         Route("POST", rf"{API}/call/v2/(?P<name>{WORD})/?", CALL_BODY),
-        Route("POST", rf"{API}/component_server/?", CALL_BODY, calls_function=True),
+        Route("POST", rf"{API}/component_server/?", CALL_BODY, calls_function=True, most_at_once=MOST_FUNCTION_CALLS),
         Route("POST", rf"{API}/(cancel|reset)/?", SMALL_BODY),
-        Route("GET POST DELETE", rf"{API}/mcp(/{WORD})*/?", CALL_BODY),
+        # not MCP's older transport, /sse: it answers a call at once and runs it later, where nobody can count it
+        Route("POST", rf"{API}/mcp(/http)?/?", CALL_BODY, most_at_once=MOST_TOOL_CALLS),
+        Route("GET DELETE", rf"{API}/mcp(/http|/schema)?/?"),
         Route("POST", rf"{completions.PATH}completions/?", CALL_BODY, writes_completions=True),
         Route("GET", rf"{completions.PATH}models(/[^\n]{{1,{LONGEST_MODEL_NAME}}})?/?"),
     )
@@ -152,7 +157,8 @@ class Guard:
         self._app, self._endpoints, self._events, self._functions = app, endpoints, events, functions
         self._has_session = has_session
         self._prefix = urlsplit(root_path).path
-        self._open_requests = self._body_bytes = self._function_calls = 0
+        self._open_requests = self._body_bytes = 0
+        self._running: Counter[Route] = Counter()
         self.readers: Counter[str] = Counter()
         self.is_closing = False
 
@@ -181,21 +187,29 @@ class Guard:
         receiver = Receiver(receive)
         try:
             route, match = self._find_route(scope)
-            async with self._receive_body(scope, receiver, route) as body:
-                if not route.writes_completions:
-                    self._check_body(route, match, body)
-                    if route.calls_function:
-                        self._check_media_type(scope)
-                    session = self._read_session(route, scope, match)
-                    with self._count_reader(session), self._count_function_call(route):
-                        await self._app(scope, _replay(body, receiver), send)
-            if route.writes_completions:  # not inside: while it waits and writes, its body must not keep others out
-                with self._count_reader(completions.PATH):  # which is no name of a session
+            async with AsyncExitStack() as counted:
+                body = await counted.enter_async_context(self._receive_body(scope, receiver, route))
+                session = self._check_request(route, match, scope, body)
+                if route.most_at_once is not None or route.writes_completions:
+                    await counted.aclose()  # there are few of these; while one waits, its body must not keep others out
+                with self._count_reader(session), self._count_running(route):
                     await self._app(scope, _replay(body, receiver), send)
         except RefusedError as refusal:
             await send.refuse(refusal, in_openai_form=scope["path"].startswith(completions.PATH))
             await receiver.drain()
             await send({"type": "http.response.body"})
+
+    def _check_request(self, route: Route, match: re.Match[str], scope: Scope, body: bytearray) -> str | None:
+        """Check a request that was received; return what `readers` counts its response by, if it does.
+
+        Raises RefusedError.
+        """
+        if route.writes_completions:
+            return completions.PATH  # which is no name of a session
+        self._check_body(route, match, body)
+        if route.calls_function:
+            self._check_media_type(scope)
+        return self._read_session(route, scope, match)
 
     def _find_route(self, scope: Scope) -> tuple[Route, re.Match[str]]:
         """Return the route of a request. Raises RefusedError if there is none, or too many requests are open."""
@@ -238,7 +252,8 @@ class Guard:
                         self._body_bytes += len(message.get("body", b""))
                         if len(body) > largest:
                             raise too_large
-                        if self._body_bytes > MOST_BODY_BYTES:
+                        # MOST_OPEN_REQUESTS limits the small ones: large ones that come slowly must not keep them out
+                        if self._body_bytes > MOST_BODY_BYTES and len(body) > SMALL_BODY:
                             raise RefusedError(503, "Too many large requests at once: try again in some seconds.")
                         if not message.get("more_body", False):
                             break
@@ -286,14 +301,14 @@ class Guard:
             if len(data) != len(expected):
                 raise RefusedError(422, f"data must have {len(expected)} arguments: {', '.join(expected) or 'none'}.")
         elif not isinstance(number, int) or self._events.get(number) != len(data):
-            raise RefusedError(422, "fn_index is the number of no event that takes so many arguments.")
+            raise RefusedError(422, "No event with this fn_index takes that many arguments.")
 
     def _check_function_call(self, content: dict[str, Any]) -> None:
         if content.keys() != {"component_id", "fn_name", "session_hash", "data"} or content["session_hash"] is None:
             raise RefusedError(422, "The body must hold component_id, fn_name, session_hash and data.")
         number, name = content["component_id"], content["fn_name"]
         if not isinstance(number, int) or name not in list(self._functions.get(number, ())):
-            raise RefusedError(422, "component_id is the number of no component that has such a function.")
+            raise RefusedError(422, "No component with this component_id has a function of that name.")
 
     def _check_media_type(self, scope: Scope) -> None:
         """Refuse what Gradio would read as a form with files. Raises RefusedError."""
@@ -330,18 +345,15 @@ class Guard:
             self.readers += Counter()  # removes the sessions whose count is 0
 
     @contextmanager
-    def _count_function_call(self, route: Route) -> Iterator[None]:
-        """Count a call of a component's function, while the block runs. Raises RefusedError if there are too many."""
-        if not route.calls_function:
-            yield
-            return
-        if self._function_calls >= MOST_FUNCTION_CALLS:
+    def _count_running(self, route: Route) -> Iterator[None]:
+        """Count a request while the block runs. Raises RefusedError if as many of its route run as may at a time."""
+        if route.most_at_once is not None and self._running[route] >= route.most_at_once:
             raise RefusedError(503, "Too many requests at once: try again in some seconds.")
-        self._function_calls += 1
+        self._running[route] += 1
         try:
             yield
         finally:
-            self._function_calls -= 1
+            self._running[route] -= 1
 
 
 class Receiver:

@@ -206,8 +206,8 @@ def test_a_failure_behind_the_guard_is_not_taken_for_a_slow_body():
         ("call/generate", b'{"data": [' + b"[" * 5000, "The body must be JSON"),
         ("call/v2/generate", b'{"prompt": "a"}', "The body must hold these arguments by name: model, prompt."),
         ("call/v2/generate", b'{"model": "a", "x": 1}', "The body must hold these arguments by name"),
-        ("queue/join", b'{"data": [1], "fn_index": 4}', "fn_index is the number of no event"),
-        ("queue/join", b'{"data": [1, 2], "fn_index": 5}', "fn_index is the number of no event"),
+        ("queue/join", b'{"data": [1], "fn_index": 4}', "No event with this fn_index takes that many arguments."),
+        ("queue/join", b'{"data": [1, 2], "fn_index": 5}', "No event with this fn_index takes that many arguments."),
         ("queue/join", b'{"data": [1, 2], "fn_index": 4, "batched": true}', "Events cannot be batched."),
         ("queue/join", b'{"data": [1, 2], "fn_index": 4, "session_hash": ["a"]}', "session_hash must be a word"),
         ("queue/join", f'{{"data": [1, 2], "session_hash": "{EVENT_ID}"}}'.encode(), "session_hash must not look like"),
@@ -275,8 +275,8 @@ def test_readers_are_counted_while_they_read():
 
 
 def test_too_many_large_bodies_at_once_are_told_so(monkeypatch):
-    monkeypatch.setattr(guard_module, "MOST_BODY_BYTES", 100)
-    answer = ask("POST", "/gradio_api/call/generate", b"x" * 101)
+    monkeypatch.setattr(guard_module, "MOST_BODY_BYTES", 5_000)
+    answer = ask("POST", "/gradio_api/call/generate", b"x" * 5_001)
     assert answer[0] == 503 and "Too many large requests" in detail(answer)
 
 
@@ -325,19 +325,118 @@ def test_a_call_of_a_function_carries_no_files(headers):
     assert ask("POST", "/gradio_api/component_server", headers=JSON_HEADER)[0] == 422  # an empty body
 
 
-def test_more_calls_of_functions_than_run_at_a_time_are_told_so(monkeypatch):
-    monkeypatch.setattr(guard_module, "MOST_FUNCTION_CALLS", 2)
-    answers, depth = [], 0
+class Waiting:
+    """An application that answers a request when `goes_on` is set."""
 
-    async def behind(scope, receive, send):
-        nonlocal depth
-        depth += 1
-        if depth < 4:
-            answers.append(await asyncio.to_thread(call_function, guard))
+    def __init__(self):
+        self.arrived = self.answered = 0
+        self.goes_on = asyncio.Event()
+
+    async def __call__(self, scope, receive, send):
+        self.arrived += 1
+        await self.goes_on.wait()
+        self.answered += 1
         await Behind()(scope, receive, send)
 
-    guard = make_guard(behind)
-    assert call_function(guard)[0] == 200
-    assert [answer[0] for answer in answers] == [503, 200]
-    assert detail(answers[0]).startswith("Too many requests at once")
-    assert call_function(guard)[0] == 200  # those that have ended do not count
+
+async def post(guard, path, body, *, ends=True):
+    """Post a body, with an end or without; return the status of the answer and what it says."""
+    messages = [{"type": "http.request", "body": body, "more_body": not ends}]
+    sent = []
+
+    async def receive():
+        return messages.pop() if messages else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    path = f"/gradio_api/{path}"
+    await guard(
+        {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}, receive, send
+    )
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode()
+
+
+async def let_run():
+    """Let all tasks run until each of them waits."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+SMALL_EVENT = b'{"fn_index": 4, "data": [1, 2], "session_hash": "visitor"}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "most"),
+    [
+        ("component_server/", json.dumps(FUNCTION_CALL).encode(), guard_module.MOST_FUNCTION_CALLS),
+        ("mcp/", b'{"method": "tools/call"}', guard_module.MOST_TOOL_CALLS),
+    ],
+)
+def test_more_calls_than_run_at_a_time_are_told_so_and_what_else_is_asked_goes_through(path, body, most):
+    async def work():
+        app = Waiting()
+        guard = make_guard(app)
+        calls = [asyncio.create_task(post(guard, path, body)) for _ in range(most)]
+        await let_run()
+        assert app.arrived == most
+        assert await post(guard, path, body) == (
+            503,
+            '{"detail":"Too many requests at once: try again in some seconds."}',
+        )
+        other = asyncio.create_task(post(guard, "queue/join", SMALL_EVENT))
+        await let_run()
+        assert app.arrived == most + 1
+        app.goes_on.set()
+        assert [status for status, _ in await asyncio.gather(*calls, other)] == [200] * (most + 1)
+        assert await post(guard, path, body) == (200, "behind")  # those that have ended do not count
+
+    run_async(work())
+
+
+def test_a_tool_is_called_only_where_its_call_is_counted_until_it_ends():
+    for method, path in (("GET", "mcp/sse"), ("POST", "mcp/messages/"), ("POST", "mcp/sse"), ("POST", "mcp/schema")):
+        app = Behind()
+        assert ask(method, f"/gradio_api/{path}", app=app)[0] in (404, 405)
+        assert app.bodies == []
+    for path in ("mcp", "mcp/", "mcp/http", "mcp/http/"):
+        assert ask("POST", f"/gradio_api/{path}", b"{}")[0] == 200
+    for path in ("mcp", "mcp/", "mcp/schema"):
+        assert ask("GET", f"/gradio_api/{path}")[0] == 200
+
+
+def test_the_body_of_a_call_that_waits_for_its_result_does_not_count_among_those_that_arrive(monkeypatch):
+    monkeypatch.setattr(guard_module, "MOST_BODY_BYTES", 10_000)
+    large_event = SMALL_EVENT + b" " * 5_000
+
+    async def work():
+        app = Waiting()
+        guard = make_guard(app)
+        call = asyncio.create_task(post(guard, "mcp/", b"{}" + b" " * 9_000))
+        other = asyncio.create_task(post(guard, "queue/join", large_event))
+        await let_run()
+        assert app.arrived == 2
+        # Gradio's own routes hold a body for as long as they take to answer: those that are not counted here still are
+        assert (await post(guard, "queue/join", large_event))[0] == 503
+        app.goes_on.set()
+        await asyncio.gather(call, other)
+
+    run_async(work())
+
+
+def test_large_bodies_that_come_slowly_do_not_keep_small_ones_out(monkeypatch):
+    monkeypatch.setattr(guard_module, "MOST_BODY_BYTES", 10_000)
+
+    async def work():
+        guard = make_guard(Behind())
+        slow = asyncio.create_task(post(guard, "queue/join", SMALL_EVENT + b" " * 9_900, ends=False))
+        await let_run()
+        large = SMALL_EVENT.ljust(guard_module.SMALL_BODY + 1)
+        assert (await post(guard, "queue/join", large))[0] == 503
+        assert (await post(guard, "queue/join", large[:-1]))[0] == 200
+        slow.cancel()
+        await asyncio.wait([slow])
+        assert (await post(guard, "queue/join", large))[0] == 200
+
+    run_async(work())
