@@ -29,6 +29,8 @@ from charlm.web.answers.write import (
 from charlm.web.models import ModelRegistry, ServedModel
 
 PATH = "/v1/"  # below which everything is answered in OpenAI's form
+# Symbols of a prompt that were skipped and are told: each part of a stream tells them.
+LONGEST_SKIPPED = 200
 DEFAULT_TOKENS = 16  # of max_tokens, OpenAI's
 LARGEST_SEED = 2**63 - 1  # OpenAI's; JSON has no larger whole numbers in many languages
 
@@ -240,7 +242,7 @@ class Choice:
         return self._part(text, logprobs, ends=ends)
 
     def _part(self, text: str, logprobs: Json | None, *, ends: bool = False) -> Json:
-        """Return a part of a choice in OpenAI's form, and with it the seed and which symbols were skipped."""
+        """Return a part of a choice in OpenAI's form, and with it the seed and the first symbols that were skipped."""
         reason = "stop" if self.written < self._request.max_tokens else "length"
         return {
             "index": self._index,
@@ -248,7 +250,7 @@ class Choice:
             "logprobs": logprobs,
             "finish_reason": reason if ends else None,
             "seed": self._seed,
-            "skipped": self._skipped,
+            "skipped": self._skipped[:LONGEST_SKIPPED],
         }
 
     def _tell(self, text: str, offset: int) -> Json:

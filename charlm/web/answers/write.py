@@ -200,7 +200,7 @@ class Panel:
         if self._choices:
             parts.append(f"{len(self._choices)} chosen by you")
         if self._skipped:
-            parts.append(f"skipped in the prompt, as the model does not know it: {self._skipped!r}")
+            parts.append(f"skipped in the prompt, as the model does not know it: {self._skipped!r:.200}")
         return " · ".join(parts)
 
 

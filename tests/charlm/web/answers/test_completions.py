@@ -130,6 +130,13 @@ def test_unknown_symbols_of_a_prompt_are_skipped_and_told(complete, lm):
     assert answer["usage"]["prompt_tokens"] == 5
 
 
+def test_a_stream_names_only_the_first_of_many_unknown_symbols_in_each_part(read):
+    unknown = "".join(map(chr, range(0x4E00, 0x4E00 + 5_000)))
+    parts = [part for parts in Completion(read(prompt=unknown, echo=True, seed=1)).write() for part in parts]
+    assert len(parts) > 1
+    assert {part["skipped"] for part in parts} == {unknown[:200]}
+
+
 @pytest.mark.parametrize("prompt", ["", None, "€"])
 def test_an_empty_prompt_starts_a_new_line(complete, lm, prompt):
     for fields in ({}, {"echo": True}, {"logprobs": 1}, {"echo": True, "logprobs": 1}):

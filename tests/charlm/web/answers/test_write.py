@@ -103,6 +103,13 @@ def test_unknown_symbols_of_the_prompt_are_named_and_skipped():
     assert line.endswith("skipped in the prompt, as the model does not know it: '€\\u202e'")
 
 
+def test_a_line_that_each_update_sends_names_only_the_first_of_many_unknown_symbols():
+    unknown = "".join(map(chr, range(0x4E00, 0x4E00 + 5_000)))
+    for line in write(prompt=f"a{unknown}b")[-1][2:]:
+        named = line.rsplit("does not know it: ", 1)[1]
+        assert named == repr(unknown)[:200]
+
+
 def test_the_line_counts_the_characters_and_their_rate(monkeypatch):
     clock = itertools.chain([10.0, 10.0], itertools.repeat(12.0))
     monkeypatch.setattr(writing, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
