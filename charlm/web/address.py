@@ -56,7 +56,8 @@ class Address:
     def models(self) -> list[str]:
         """The names of the models that it holds."""
         written = self.settings.models if self.settings else ()
-        return [*written, *self.learn.get("models", []), *(self.inside[side] for side in SIDES if side in self.inside)]
+        named = [self.inside.get("a"), self.inside.get("b"), self.train.get("start")]
+        return [*written, *self.learn.get("models", []), *filter(None, named)]
 
 
 def read_address(query: Mapping[str, str], registry: ModelRegistry) -> Address:
@@ -137,7 +138,7 @@ def _read_train(query: Mapping[str, str], registry: ModelRegistry) -> Address:
     try:
         if train.get("example", texts.KINDS[0]) not in texts.KINDS:
             raise RequestError(f"there is no text to try {train['example']!r:.40}; choose {', '.join(texts.KINDS)}")
-        if train.get("start", "") not in ("", *registry.names):
+        if "start" in train and train["start"] not in registry:
             raise RequestError(f"there is no model {train['start']!r:.40} here to start from")
         if "minutes" in train:
             train["minutes"] = float(train["minutes"])

@@ -14,7 +14,16 @@ from charlm.errors import CharLMError
 # For events of the page: no spinner over components that show their progress themselves, and no place in the API. Even
 # where it shows none, Gradio's client tells the progress of each event, at each of its values, to all components that
 # any event before it had as outputs, and copies their values for that; so here it is shown on no component.
-QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
+#
+# Without preprocessing the handlers get values as the browser sent them, and `charlm.web.answers` checks each. Gradio
+# would compare them with the choices and bounds that the session has been sent, but it keeps those of a limited number
+# of sessions: of a visitor whom it has forgotten it would refuse a model of their own.
+QUIET: dict[str, Any] = {
+    "show_progress": "hidden",
+    "show_progress_on": [],
+    "api_visibility": "private",
+    "preprocess": False,
+}
 
 
 def for_page(handler: Callable[..., Any]) -> Callable[..., Any]:

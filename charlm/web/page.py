@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import gradio as gr
 
 from charlm.browser.lesson import Lesson
+from charlm.checks import check_string
 from charlm.errors import RequestError
 from charlm.web.address import INSIDE_FIELDS, LEARN_FIELDS, TRAIN_FIELDS, VIEWS, Address, read_address
 from charlm.web.answers import learn as learn_answers
@@ -31,14 +32,32 @@ from charlm.web.views.write_parts import offer_prompts
 TITLE = "charlm: character-level language models"
 NAME = '<h1 title="Small recurrent networks that predict a text one character at a time">charlm</h1>'
 
-Picker = gr.Dropdown | gr.CheckboxGroup  # of one model or of several
-
 # a hidden field that takes the name of each model that a visitor adds, and the event that it has taken one
 NewModels = tuple[gr.Textbox, Callable[..., Any]]
 
 STREAMS_AT_ONCE = 64  # texts written at the same time: the models write them in batches
 MOST_WAITING = 64  # events waiting for one of those
 KEPT_SECONDS = 3600  # for which visitors can download the models that they trained
+
+
+@dataclass(frozen=True)
+class Pickers:
+    """The fields in which a visitor chooses models.
+
+    models: of one model or of several; the first is model A of *Write*. start: of *Train*, what a training begins with.
+    """
+
+    models: list[gr.Dropdown | gr.CheckboxGroup]
+    start: gr.Dropdown
+
+    @property
+    def components(self) -> list[Any]:
+        """All of them."""
+        return [*self.models, self.start]
+
+    def offer(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the updates of the components by which they offer some models."""
+        return [*(gr.update(choices=names) for _ in self.models), gr.update(choices=start_choices(names))]
 
 
 def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | None = None) -> gr.Blocks:
@@ -65,7 +84,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
                 training = train.build(registry, TrainingQueue(device=device, fit_on_gpu=fit_on_gpu()))
         if lesson is not None:
             lesson_panel(lesson, registry.names, elem_classes="unseen")
-        pickers: list[Picker] = [*writing.pickers, learning.models, *looking.pickers]
+        pickers = Pickers([*writing.pickers, learning.models, *looking.pickers], training.fields.start)
 
         # 2) the events that concern several views; the names of the visitor's own models are in a component, since a
         # gr.State would hold a connection open for each visitor
@@ -76,13 +95,12 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
         address_fields = [
             _page_fields(registry, notices, tabs),
             _write_fields(registry, writing),
-            _view_fields(learning, LEARN_FIELDS, lambda address: address.learn),
+            _learn_fields(registry, learning),
             _view_fields(looking, INSIDE_FIELDS, lambda address: _with_text(address.inside, registry)),
             _view_fields(
                 training.fields,
                 (*TRAIN_FIELDS, "text", "text_name"),
                 lambda address: _with_example(address.train, sizes),
-                {"start": lambda: start_choices(registry)},
             ),
         ]
         _open_address(page, registry, visitor_models, pickers, address_fields)
@@ -103,7 +121,7 @@ def _offer_new_models(
     new_models: list[NewModels],
     write: gr.Button,
     visitor_models: gr.JSON,
-    pickers: list[Picker],
+    pickers: Pickers,
     change_prompts: dict[str, Any],
 ) -> None:
     """Let a visitor choose in all views the models that they loaded or trained.
@@ -123,14 +141,14 @@ def _offer_new_models(
                 "or train it again"
             )
         known = _own_models(registry, before, [name])
-        choices = [*registry.names, *known]
-        others = [gr.update(choices=choices)] * (len(pickers) - 1)
-        return [known, gr.update(choices=choices, value=name), *others]
+        model_a, *others = pickers.offer([*registry.names, *known])
+        return [known, {**model_a, "value": name}, *others]
 
+    outputs = [visitor_models, *pickers.components]
     for new_model, when_added in new_models:
-        added = when_added(for_page(offer), [new_model, visitor_models], [visitor_models, *pickers], **QUIET)
+        added = when_added(for_page(offer), [new_model, visitor_models], outputs, **QUIET)
         added.success(**change_prompts)
-    chosen = write.click(for_page(offer), [new_models[-1][0], visitor_models], [visitor_models, *pickers], **QUIET)
+    chosen = write.click(for_page(offer), [new_models[-1][0], visitor_models], outputs, **QUIET)
     chosen.success(**change_prompts)
     chosen.success(None, js="() => charlm.openView('write')", **QUIET)
 
@@ -179,31 +197,39 @@ def _view_fields(
     owner: object,
     names: tuple[str, ...],
     values: Callable[[Address], Mapping[str, Any]],
-    choices: Mapping[str, Callable[[], list[tuple[str, str]]]] | None = None,
 ) -> _AddressFields:
     """Return the fields of a view, which are attributes of `owner`.
 
-    values: what an address holds of them, by name; a field that is missing there keeps its value. choices: of those
-    fields whose choices may have changed since the page was built, what lists them.
+    values: what an address holds of them, by name; a field that is missing there keeps its value.
     """
 
     def updates(address: Address) -> list[Any]:
-        changes: dict[str, dict[str, Any]] = {name: {} for name in names}
-        for name, list_choices in (choices or {}).items():
-            changes[name]["choices"] = list_choices()
-        for name, value in values(address).items():
-            if name in changes:
-                changes[name]["value"] = value
-        return [gr.update(**change) for change in changes.values()]
+        held = values(address)
+        return [gr.update(value=held[name]) if name in held else gr.update() for name in names]
 
     return _AddressFields([getattr(owner, name) for name in names], updates)
+
+
+def _learn_fields(registry: ModelRegistry, learning: learn.LearnView) -> _AddressFields:
+    """Return the fields of *Learn*. The slider ends at the last epoch of the models that the address holds."""
+    fields = _view_fields(learning, LEARN_FIELDS, lambda address: address.learn)
+
+    def updates(address: Address) -> list[Any]:
+        changes = fields.updates(address)
+        if address.learn:
+            last = learn_answers.last_epoch(registry, address.learn.get("models", learning.models.value))
+            epoch = {"value": min(address.learn["epoch"], max(last, 1))} if "epoch" in address.learn else {}
+            changes[-1] = gr.update(maximum=max(last, 2), **epoch)
+        return changes
+
+    return _AddressFields(fields.components, updates)
 
 
 def _open_address(
     page: gr.Blocks,
     registry: ModelRegistry,
     visitor_models: gr.JSON,
-    pickers: list[Picker],
+    pickers: Pickers,
     fields: list[_AddressFields],
 ) -> None:
     """When the page is opened, show the view of its address and fill in what the address holds.
@@ -211,17 +237,21 @@ def _open_address(
     All pickers then offer the models of the visitor, and those that the address names.
     """
 
-    def open_page(parameters: str, before: object) -> list[Any]:
-        address = read_address(dict(parse_qsl(parameters, keep_blank_values=True)), registry)
+    def open_page(parameters: object, before: object) -> list[Any]:
+        query = parse_qsl(check_string("the address", parameters), keep_blank_values=True)
+        address = read_address(dict(query), registry)
         own = _own_models(registry, before, address.models)
         # listed afresh: models may have come from the Hub since the page was built
-        choices = [gr.update(choices=[*registry.names, *own])] * len(pickers)
-        return [own, *choices, *(update for each in fields for update in each.updates(address))]
+        return [
+            own,
+            *pickers.offer([*registry.names, *own]),
+            *(update for each in fields for update in each.updates(address)),
+        ]
 
     # when the page is opened, and when Back or Forward has changed the address: a button that only a script presses
     parameters, reopen = gr.Textbox(visible=False), gr.Button(visible="hidden", elem_id="reopen")
     inputs = [parameters, visitor_models]
-    components = [visitor_models, *pickers, *(component for each in fields for component in each.components)]
+    components = [visitor_models, *pickers.components, *(component for each in fields for component in each.components)]
     for happens in (page.load, reopen.click):
         opened = happens(for_page(open_page), inputs, components, js="(_, own) => charlm.address(own)", **QUIET)
         opened.then(None, js="() => charlm.opened()", **QUIET)

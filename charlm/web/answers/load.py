@@ -18,7 +18,7 @@ from charlm.web.answers.learn import record_fault
 from charlm.web.answers.write import LONGEST_MODEL_NAME
 from charlm.web.models import FROM_HUB, ModelRegistry, prepare_model
 
-MOST_BYTES = 100 * 1024 * 1024  # of a model's files, so that several models fit into a small machine's memory
+MOST_BYTES = 100_000_000  # of a model's files, so that several models fit into a small machine's memory
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ def build(downloader: Downloader) -> LoadView:
     description = [described, load, name, commit]
     gr.on([look.click, wanted.submit], for_page(show), wanted, [found, *description], **QUIET)
     found.input(choose, found, description, trigger_mode="always_last", **QUIET)
-    fetched = load.click(
-        for_page(downloader.load), [name, commit], loaded, show_progress="full", api_visibility="private"
-    )
+    # downloads happen one at a time: one that waited in `Downloader.load` would hold a thread that others need
+    progress: dict[str, Any] = QUIET | {"show_progress": "full", "show_progress_on": [described]}
+    fetched = load.click(for_page(downloader.load), [name, commit], loaded, concurrency_limit=1, **progress)
     fetched.success(for_page(downloader.report), loaded, described, **QUIET)
     return LoadView(loaded, fetched.success)
 

@@ -1,5 +1,6 @@
 """The components of the view *Train*: what is asked for, what changes a training while it runs, what comes of it."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -70,7 +71,7 @@ class Results(NamedTuple):
 def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
     """Lay out the text, what a training starts from, the cell, the size, and the button that starts it."""
     text, text_name, example = _lay_out_text()
-    start = gr.Dropdown(start_choices(registry), value="", label="Start from", elem_id="train-start")
+    start = gr.Dropdown(start_choices(registry.names), value="", label="Start from", elem_id="train-start")
     with gr.Column() as sizes:
         cell = gr.Radio(
             [(kind.label, name) for name, kind in CELLS.items()], value="lstm", label="Cell", elem_id="train-cell"
@@ -92,9 +93,9 @@ def lay_out_fields(registry: ModelRegistry, queue: TrainingQueue) -> Fields:
     return Fields(text, start, cell, size, minutes, text_name, example, train)
 
 
-def start_choices(registry: ModelRegistry) -> list[tuple[str, str]]:
-    """Return what a training can start from, each with its value."""
-    return [("random weights", ""), *((name, name) for name in registry.names)]
+def start_choices(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what a training can start from, each with its value. names: of the models on offer."""
+    return [("random weights", ""), *((name, name) for name in names)]
 
 
 def _lay_out_text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:

@@ -2,10 +2,13 @@
 
 import gradio as gr
 import pytest
+from gradio.state_holder import SessionState
 from loops import run_async
-from models import make_lm
+from models import make_lm, make_model, make_record
 
 from charlm.analysis.inspection import INSPECTIONS_AT_ONCE
+from charlm.errors import HubError
+from charlm.lm import CharLM
 from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry, ServedModel
 from charlm.web.page import build_page
 
@@ -45,14 +48,48 @@ def test_a_model_that_was_evicted_is_not_chosen_for_writing_and_the_reason_is_sa
     )
 
 
-def test_start_from_offers_the_models_that_have_come_since_the_page_was_built(page, registry):
+def opened(page, address, elem_id, own=()):
+    """The update of a component when the page is opened at an address by a visitor with models of their own."""
     (open_page,) = handlers(page, "reopen")
     (event,) = [each for each in page.fns.values() if each.fn is open_page]
+    updates = zip(event.outputs, open_page(address, list(own)), strict=True)
+    return {name: value for output, update in updates if output.elem_id == elem_id for name, value in update.items()}
+
+
+def test_start_from_offers_the_models_that_have_come_since_the_page_was_built_and_those_of_the_visitor(page, registry):
     registry.put(ServedModel("ada/poems", make_lm(), "hub"))
-    start = [number for number, output in enumerate(event.outputs) if output.elem_id == "train-start"]
-    (offered,) = (open_page("view=train&start=ada/poems", [])[number] for number in start)
-    assert offered["choices"] == [("random weights", ""), ("small", "small"), ("ada/poems", "ada/poems")]
-    assert offered["value"] == "ada/poems"
+    for name in ("mine", "of-others"):
+        registry.add_visitor_model(ServedModel(name, make_lm(), "trained"))
+    choices = [("random weights", ""), ("small", "small"), ("ada/poems", "ada/poems")]
+    offered = opened(page, "view=train&start=ada/poems", "train-start")
+    assert (offered["choices"], offered["value"]) == (choices, "ada/poems")
+    offered = opened(page, "view=train", "train-start", ["mine"])
+    assert offered["choices"] == [*choices, ("mine", "mine")] and "value" not in offered
+    offered = opened(page, "view=train&start=mine", "train-start")  # as Back opens it
+    assert (offered["choices"], offered["value"]) == ([*choices, ("mine", "mine")], "mine")
+    (write_with_it,) = handlers(page, "train-write")
+    assert write_with_it("mine", [])[-1]["choices"] == [*choices, ("mine", "mine")]
+
+
+def test_one_download_holds_one_thread_and_shows_that_it_goes_on(page):
+    (load,) = [each for each in page.fns.values() if getattr(each.fn, "__name__", "") == "load"]
+    assert load.concurrency_limit == 1  # the others wait in Gradio's queue, and not each on a thread
+    assert [each.elem_id for each in load.show_progress_on] == ["load-card"] and load.show_progress == "full"
+
+
+def test_the_slider_reaches_as_far_as_the_epoch_of_a_link(page, registry):
+    model = make_model()
+    longer = CharLM(model.config, model.weights, make_record([2.0] * 16), device="cpu")
+    registry.put(ServedModel("longer", longer, "folder"))
+    for address, expected in {
+        "view=learn&models=longer&epoch=16": {"maximum": 16, "value": 16},
+        "view=learn&models=longer&epoch=99": {"maximum": 16, "value": 16},
+        "view=learn&models=longer": {"maximum": 16},
+        "view=learn&epoch=2": {"maximum": 3, "value": 2},
+        "view=learn": {},
+        "view=train": {},
+    }.items():
+        assert opened(page, address, "epoch") == {"__type__": "update", **expected}
 
 
 def test_all_that_reads_texts_waits_in_one_queue(page):
@@ -62,3 +99,75 @@ def test_all_that_reads_texts_waits_in_one_queue(page):
     reading = [each for each in named if each.fn.__module__ in places]
     assert {each.fn.__name__ for each in reading} == wanted
     assert {(each.concurrency_id, each.concurrency_limit) for each in reading} == {("inspect", INSPECTIONS_AT_ONCE)}
+
+
+async def ask(page, event, values, state):
+    """Let the page answer an event. state: what Gradio knows of the session."""
+    data = gr.EventData(None, {})
+    data.unit, data.forced = "hidden 0:0", []
+    request = gr.Request(session_hash="visitor")
+    answer = await page.process_api(event, values, state=state, request=request, event_data=data)
+    if answer["iterator"] is not None:
+        await answer["iterator"].aclose()
+
+
+def events_of_the_page(page):
+    """The events with inputs that the page sends to a function."""
+    events = [each for each in page.fns.values() if each.fn and each.inputs and each.api_visibility == "private"]
+    assert len(events) > 20
+    return events
+
+
+def test_a_visitors_own_model_is_used_although_gradio_has_forgotten_which_were_offered(page, registry):
+    """Gradio keeps the choices that it has sent for some sessions, and drops those that were used least lately."""
+    registry.add_visitor_model(ServedModel("mine", make_lm(), "trained"))
+    choices = [("small", "small")]
+    offered = [each for each in page.blocks.values() if getattr(each, "choices", [])[-1:] == choices]
+    assert len(offered) == 7  # A and B of Write and of Look inside, Learn, the contexts, Train's start
+
+    def chosen(component):
+        own = ["mine"] if isinstance(component.value, list) else "mine"
+        return own if component in offered else component.value
+
+    refused = []
+
+    async def use():
+        for event in events_of_the_page(page):
+            try:
+                await ask(page, event, [chosen(each) for each in event.inputs], SessionState(page))
+            except gr.Error as error:
+                refused.append(error.message)
+
+    run_async(use())
+    assert [message for message in refused if "choices" in message] == []
+
+
+WRONG = (None, True, 7, -1e300, "x", [], [7], [[]], {}, {"run": {}})
+
+
+def test_whatever_an_event_gets_is_answered_or_refused_with_a_sentence(page, monkeypatch):
+    def unreachable(*args):
+        raise HubError("the Hub cannot be reached")
+
+    monkeypatch.setattr("charlm.hub.search", unreachable)
+    monkeypatch.setattr("charlm.hub.describe_public", unreachable)
+    monkeypatch.setattr("charlm.web.answers.inside.WRITTEN", 10)
+    failed = []
+
+    async def send_all():
+        state = SessionState(page)
+        for event in events_of_the_page(page):
+            for place, component in enumerate(event.inputs):
+                is_json = isinstance(component, gr.JSON)  # Gradio itself refuses other values of one
+                for wrong in (each for each in WRONG if not is_json or isinstance(each, list | dict | None)):
+                    values = [each.value for each in event.inputs]
+                    values[place] = wrong
+                    try:
+                        await ask(page, event, values, state)
+                    except gr.Error:
+                        continue
+                    except Exception as error:
+                        failed.append((event.fn.__name__, place, wrong, repr(error)))
+
+    run_async(send_all())
+    assert failed == []
