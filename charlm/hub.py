@@ -64,6 +64,7 @@ LARGEST_FILES = {
     HISTORY_FILE: LARGEST_JSON,
     WEIGHTS_FILE: 4 * MOST_PARAMETERS + LARGEST_HEADER,
 }
+ONLY_PUBLIC = "Private and gated models are not loaded here"
 MOST_LISTED = 5  # names of files in a message
 MOST_FOUND = 20  # names that a search returns
 MOST_FIGURES, LONGEST_FIGURE_NAME = 8, 60  # of a card's figures and the characters of their names, which a page shows
@@ -86,6 +87,7 @@ class Description:
     license: as the card says, its name if it is one that the Hub does not list, or empty.
     token: what its files are read with.
     kept_sizes: the bytes of each file with the weights of an epoch.
+    gated: whether its files are for those alone whom its owner admits.
     """
 
     repo_id: str
@@ -97,6 +99,7 @@ class Description:
     license: str
     token: Token = field(repr=False)
     kept_sizes: dict[str, int] = field(default_factory=dict)
+    gated: bool = False
 
     @property
     def bytes(self) -> int:
@@ -142,11 +145,16 @@ def describe(repo_id: str, revision: str | None = None, token: Token = None) -> 
     Raises HubError if the repository holds no model, or the Hub refuses, HubUnavailableError if the Hub gives no
     usable answer.
     """
+    return _describe(repo_id, revision, token)
+
+
+def _describe(repo_id: str, revision: str | None, token: Token, *, only_public: bool = False) -> Description:
+    """Describe a repository as `describe` does. only_public: as `explain` has it."""
     _check_repo_id(repo_id)
     try:
         return _read_description(repo_id, revision, *_ask_about(f"models/{repo_id}", revision, token))
     except CLIENT_ERRORS as error:
-        raise explain(error, repo_id, revision) from None
+        raise explain(error, repo_id, revision, only_public=only_public) from None
 
 
 def _ask_about(path: str, revision: str | None, token: Token) -> tuple[Token, Any]:
@@ -219,11 +227,14 @@ def _no_such_file(file: DatasetFile, names: list[str]) -> str:
 
 def _cached_dataset_file(file: DatasetFile) -> DatasetDescription | None:
     """Describe the copy of a file that is in the cache; None if there is none."""
-    found = try_to_load_from_cache(file.repo_id, file.path, revision=file.revision, repo_type="dataset")
-    if not isinstance(found, str):
+    try:
+        found = try_to_load_from_cache(file.repo_id, file.path, revision=file.revision, repo_type="dataset")
+        if not isinstance(found, str):
+            return None
+        size = os.path.getsize(found)
+    except (OSError, UnicodeDecodeError):  # the cache is another user's, or its note of the commit is damaged
         return None
     commit = Path(found).parents[file.path.count("/")].name
-    size = os.path.getsize(found)
     return DatasetDescription(replace(file, revision=commit), file.revision, size, False, Path(found))
 
 
@@ -254,9 +265,11 @@ def download_dataset_file(described: DatasetDescription) -> Path:
 def describe_public(repo_id: str, revision: str | None = None) -> Description:
     """Describe a charlm model that anyone may read: no stored token is sent.
 
-    Raises what `describe` does, and HubError if the repository does not carry the tag of charlm.
+    Raises what `describe` does, and HubError if the repository is gated or does not carry the tag of charlm.
     """
-    found = describe(repo_id, revision, token=False)
+    found = _describe(repo_id, revision, False, only_public=True)
+    if found.gated:
+        raise HubError(f"{repo_id} is gated: its owner admits each reader. {ONLY_PUBLIC}")
     if not found.tagged:
         raise HubError(f"{repo_id} does not carry the tag {LIBRARY!r}: it is not a model of charlm")
     return found
@@ -426,6 +439,7 @@ def _read_description(repo_id: str, requested: str | None, token: Token, answer:
         license[:LONGEST_FIGURE_NAME] if isinstance(license, str) else "",
         token,
         _kept_sizes(about.get("siblings")),
+        about.get("gated") in (True, "auto", "manual"),
     )
 
 
@@ -450,7 +464,7 @@ def _sizes(repo_id: str, siblings: object) -> dict[str, int]:
 
 
 def _check_size(size: object, name: str, repo_id: str) -> int:
-    """Return the bytes of a file that the Hub describes. Raises HubError if that is no number of bytes."""
+    """Return the bytes of a file that the Hub describes. Raises HubError if that is not a number of bytes."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise HubError(f"the Hub does not tell the size of {name} in {repo_id}; try again or tell its owner")
     return size
@@ -550,18 +564,28 @@ def _remember(ref: Path, commit: str | None) -> None:
 def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
     """Return the folder of the cached commit of a revision, if it holds a model."""
     ref = _refs(repo_id, revision)
-    commit = ref.read_text() if ref.is_file() else revision
-    if commit is None:
+    try:
+        commit = ref.read_text(encoding="utf-8") if ref.is_file() else revision
+        if commit is None:
+            return None
+        folder = _cache_of(repo_id) / "snapshots" / commit
+        return folder if (folder / WEIGHTS_FILE).is_file() else None
+    except (OSError, UnicodeDecodeError):  # the cache is another user's, or its note of the commit is damaged
         return None
-    folder = _cache_of(repo_id) / "snapshots" / commit
-    return folder if (folder / WEIGHTS_FILE).is_file() else None
 
 
-def explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
-    """Turn what the client raised into an error that says what to do."""
+def explain(error: Exception, repo_id: str, revision: str | None, *, only_public: bool = False) -> HubError:
+    """Turn what the client raised into an error that says what to do.
+
+    only_public: whether whoever asked may read public repositories alone, so that a token would not help.
+    """
     while not isinstance(error, httpx2.HTTPError) and isinstance(error.__cause__, CLIENT_ERRORS):
         error = error.__cause__  # the client raises an error for the step that failed, caused by that of the request
     match error:
+        case RepositoryNotFoundError() if only_public:  # also one that is gated
+            return HubError(f"the Hub has no public repository {repo_id}: check the name. {ONLY_PUBLIC}")
+        case HfHubHTTPError() if only_public and error.response.status_code in (401, 403):
+            return HubError(f"the Hub shows {repo_id} to no one without a token. {ONLY_PUBLIC}")
         case GatedRepoError():
             return HubError(f"access to {repo_id} is gated: ask for it on its page on the Hub, then `hf auth login`")
         case RepositoryNotFoundError():
@@ -605,7 +629,7 @@ def explain(error: Exception, repo_id: str, revision: str | None) -> HubError:
             )
         case httpx2.UnsupportedProtocol() | httpx2.InvalidURL():
             return HubError(
-                f"HF_ENDPOINT is {constants.ENDPOINT!r}, which is no web address; write https://HOST, or unset it"
+                f"HF_ENDPOINT is {constants.ENDPOINT!r}, which is not a web address; write https://HOST, or unset it"
             )
         case OSError(errno=int()) if _is_token_file(error.filename):
             return HubError(

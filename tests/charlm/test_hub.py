@@ -24,9 +24,10 @@ from huggingface_hub import (
 from models import contents, keep_epochs
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
-from charlm.hub import describe, describe_public, search
+from charlm.hub import describe, describe_dataset_file, describe_public, download_dataset_file, search
 from charlm.lm import CharLM
 from charlm.model.folder import Model
+from charlm.model_name import DatasetFile
 from charlm.publishing import push_folder
 
 pytestmark = pytest.mark.usefixtures("waits")
@@ -585,7 +586,7 @@ def test_what_keeps_requests_from_being_sent_is_named(hub_environment, tmp_path,
 @pytest.mark.parametrize("address", ["", "127.0.0.1:9", "ftp://127.0.0.1"])
 def test_an_address_of_the_hub_that_is_none_is_named(hub_environment, address):
     hub_environment(HF_ENDPOINT=address)
-    with pytest.raises(HubError, match=f"HF_ENDPOINT is '{address}', which is no web address; write https://HOST"):
+    with pytest.raises(HubError, match=f"HF_ENDPOINT is '{address}', which is not a web address; write https://HOST"):
         CharLM.from_pretrained("hf://ada/tiny")
 
 
@@ -598,6 +599,32 @@ def test_offline_mode_uses_the_cache_and_asks_nothing(hub, files, model, hub_env
     assert_is(lm, model)
     assert lm.source == "cache"
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("fault", ["damaged", "of another user"])
+def test_a_note_of_a_commit_that_cannot_be_read_counts_as_none(hub, files, hub_environment, monkeypatch, fault):
+    read_text = Path.read_text
+
+    def deny(path, *args, **settings):
+        if Path(path).name in ("main", "texts"):  # the note, or the name of the data set
+            raise PermissionError(13, "Permission denied")
+        return read_text(path, *args, **settings)
+
+    hub.add_repo("ada/tiny", files)
+    hub.add_repo("ada/texts", {"a.txt": b"a text"}, kind="dataset")
+    text = DatasetFile("ada/texts", None, "a.txt")
+    CharLM.from_pretrained("ada/tiny")
+    download_dataset_file(describe_dataset_file(text))
+    hub_environment(HF_HUB_OFFLINE="1")
+    if fault == "damaged":
+        for folder in ("models--ada--tiny", "datasets--ada--texts"):
+            Path(constants.HF_HUB_CACHE, folder, "refs", "main").write_bytes(b"\xff\xfe")
+    else:  # whoever runs the tests may be allowed to read all files
+        monkeypatch.setattr(Path, "read_text", deny)
+        monkeypatch.setattr("charlm.hub.try_to_load_from_cache", deny)
+    for read in (lambda: CharLM.from_pretrained("ada/tiny"), lambda: describe_dataset_file(text)):
+        with pytest.raises(HubUnavailableError, match="cannot be asked for .* while HF_HUB_OFFLINE is set: unset it"):
+            read()
 
 
 def test_offline_mode_says_what_it_keeps_from_happening(ada, files, folder, hub_environment):
@@ -698,14 +725,33 @@ def test_visitors_never_read_with_the_owners_token(library, hub_environment):
     hub_environment(HF_TOKEN="hf_ada")
     library.add_repo("ada/secret", {"README.md": b"---\nlibrary_name: charlm\n---\n"}, private=True)
     assert "ada/secret" not in search("ada")
-    with pytest.raises(HubError, match="no repository ada/secret, or it is private"):
-        describe_public("ada/secret")
+    for name in ("ada/secret", "ada/none"):
+        with pytest.raises(HubError) as refused:
+            describe_public(name)
+        assert str(refused.value) == (
+            f"the Hub has no public repository {name}: check the name. Private and gated models are not loaded here"
+        )
     assert {request.token for request in library.requests} == {None}
+
+
+@pytest.mark.parametrize("refused_with", [None, 401, 403])
+def test_a_gated_model_is_refused_to_visitors_before_anything_is_downloaded(library, files, refused_with):
+    library.add_repo("ada/gated", files, gated=True)
+    if refused_with:
+        library.fail("GET /api/models/ada/gated", refused_with)
+    with pytest.raises(HubError, match=r"Private and gated models are not loaded here$") as refused:
+        describe_public("ada/gated")
+    assert "hf auth login" not in str(refused.value)
+    assert not library.asked("GET .*/resolve/")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("ada/none", "no repository ada/none"), ("ada/poems-bert", "model.safetensors"), ("ada/bare", "carry the tag")],
+    [
+        ("ada/none", "no public repository ada/none"),
+        ("ada/poems-bert", "model.safetensors"),
+        ("ada/bare", "carry the tag"),
+    ],
 )
 def test_what_is_no_model_of_charlm_is_refused(library, name, message):
     library.add_repo("ada/bare", {"config.json": b"{}", "model.safetensors": b"x"})

@@ -133,7 +133,7 @@ def test_an_invalid_repository_name_is_refused_in_a_short_message(ada, registry,
 
 
 def test_a_repository_that_does_not_exist_is_refused(ada, registry):
-    with pytest.raises(HubError, match="no repository ada/none"):
+    with pytest.raises(HubError, match="no public repository ada/none"):
         Downloader(registry, "cpu").load("ada/none")
 
 
