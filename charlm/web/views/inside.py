@@ -25,6 +25,7 @@ SHOWN = """() => {
     const { model_a, model_b, text } = charlm.shown("seen").run;
     return [model_a, model_b, text];
 }"""
+PRESS = """() => document.querySelector("#inspect").click()"""
 CHANGED_SEEN = """(stage, found, model_a, model_b, text, colour) => [
     charlm.changes(stage?.run, { model_a, model_b, text, colour }, "“Look inside” reads it as it is now."),
     charlm.changes(found ?? undefined, { model: model_a, text }, "The units on offer were found before that."),
@@ -128,33 +129,22 @@ def _connect(
 
     (model_a, model_b), colour, text = view.models, view.colour, view.text
     found = gr.JSON(visible=False)  # the model and the text in which the units on offer were found
-    event: dict[str, Any] = {
-        "fn": for_page(look),
-        "inputs": [model_a, model_b, text, colour],
-        "outputs": [stage],
-        **INSPECTING,
-        **QUIET,
-    }
     finding = view.find.click(for_page(find_units), [model_a, text], [colour, found], **INSPECTING, **QUIET)
     began = [colour, found, text, offered]
     chosen = model_a.change(for_page(begin), [model_a, text, offered], began, cancels=finding, **QUIET)
-    looks = [
-        gr.on([view.inspect.click, colour.input, model_b.change], **event, trigger_mode="always_last"),
-        finding.then(**event),
-        view.write.click(for_page(inspector.write_text), model_a, text, **QUIET).then(**event),
-        chosen.then(**event),
-        stage.select(
-            for_page(show_unit),
-            [model_a, model_b, text],
-            [colour, stage],
-            js=SHOWN,
-            trigger_mode="always_last",
-            **INSPECTING,
-            **QUIET,
-        ),
-    ]
+    # one event reads what the fields hold, and runs again if they change meanwhile: so what is asked last is shown last
+    asks = [view.inspect.click, colour.input, model_b.change]
+    last: dict[str, Any] = {"trigger_mode": "always_last", **INSPECTING, **QUIET}
+    looking = gr.on(asks, for_page(look), [model_a, model_b, text, colour], stage, **last)
+    written = view.write.click(for_page(inspector.write_text), model_a, text, **QUIET)
+    for before in (finding, written, chosen):
+        before.then(None, js=PRESS, **QUIET)
+    at_unit = stage.select(
+        for_page(show_unit), [model_a, model_b, text], [colour, stage], js=SHOWN, cancels=looking, **last
+    )
+    gr.on(asks, None, cancels=at_unit, **QUIET)
     for happens in [
-        *(look.then for look in looks),
+        *(look.then for look in (looking, at_unit)),
         *(each.change for each in (stage, found, model_a, model_b, text, colour)),
     ]:
         happens(None, [stage, found, model_a, model_b, text, colour], changed, js=CHANGED_SEEN, **QUIET)

@@ -98,14 +98,19 @@ def build(registry: ModelRegistry) -> WriteView:
     changing = _change_prompts(registry, pickers, prompt, examples)
     view = WriteView(pickers, [prompt, *settings], gr.JSON(visible=False), examples, changing)
     gr.on([picker.input for picker in pickers], **changing)
-    temperatures = Temperatures(compare, column, panels)
-    run, fill = _connect(registry, view, actions, sides, temperatures)
+    writers = _connect_texts(registry, view, actions, sides)
+    fill = _connect_temperatures(registry, view, Temperatures(compare, column, panels))
+    actions.stop.click(
+        None, cancels=[writers.run, writers.more, writers.one, *writers.branches, fill], js=STOP, **QUIET
+    )
+    _connect_link(view, actions, [side.output for side in sides])
     fields = [*view.pickers, *view.settings]
     for text, note, script, ends in (
-        (sides[0].output, changed, CHANGED_TEXTS, run),
-        (panels[0], panels_changed, CHANGED_TEMPERATURES, fill),
+        (sides[0].output, changed, CHANGED_TEXTS, [writers.run, writers.more]),
+        (panels[0], panels_changed, CHANGED_TEMPERATURES, [fill]),
     ):
-        for happens in [*ends, actions.stop.click, *(field.change for field in fields)]:  # type: ignore[attr-defined]
+        happenings = [*(event.then for event in ends), actions.stop.click, *(field.change for field in fields)]  # type: ignore[attr-defined]
+        for happens in happenings:
             happens(None, [text, *fields], note, js=script, **QUIET)
     return view
 
@@ -126,10 +131,17 @@ def _change_prompts(
     return {"fn": for_page(change), "inputs": inputs, "outputs": outputs, "trigger_mode": "always_last", **QUIET}
 
 
-def _connect(
-    registry: ModelRegistry, view: WriteView, actions: Actions, sides: list[Side], temperatures: Temperatures
-) -> tuple[list[Any], list[Any]]:
-    """Connect the buttons with the answers; return the events at the end of both texts, and of those in the panels."""
+class Writers(NamedTuple):
+    """The events that write the texts of both models: from the start, further, one character more; or one of them."""
+
+    run: Any
+    more: Any
+    one: Any
+    branches: list[Any]
+
+
+def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, sides: list[Side]) -> Writers:
+    """Connect what writes both texts."""
 
     def write(*values: Any) -> Iterator[BothTexts]:
         yield from answers.write(registry, _read_fields(values))
@@ -144,50 +156,62 @@ def _connect(
         else:
             yield from answers.write(registry, replace(_read_fields(values), length=1))
 
-    def write_at_temperatures(*values: Any) -> Iterator[list[Heat]]:
-        yield from answers.write_at_temperatures(registry, _read_fields(values))
-
     fields = [*view.pickers, *view.settings]
     texts = [side.output for side in sides]
     outputs = [*texts, *(side.line for side in sides)]
     prompt, length = view.settings[:2]
-    starts = [actions.generate.click, prompt.submit]  # type: ignore[attr-defined]
 
+    # 1) the events, each with what begins it
+    starts = [actions.generate.click, prompt.submit]  # type: ignore[attr-defined]
     run = gr.on(starts, for_page(write), [*fields, view.choices], outputs, js=START, **QUIET)
-    # two events that write the same texts would mix them
-    more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=CONTINUE, cancels=run, **QUIET)
+    more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=CONTINUE, **QUIET)
+    one = texts[0].submit(for_page(extend), [*texts, *fields], outputs, js=EXTEND, **QUIET)
     branches = [
         side.output.select(
             for_page(_branch(registry, letter)),
             side.output,
             [side.output, side.line],
             js=BEFORE % letter,
-            cancels=[run, more],
             trigger_mode="always_last",
             **QUIET,
         )
         for letter, side in zip(SIDES, sides, strict=True)
     ]
-    stops = [run, more, *branches]
-    one = texts[0].submit(for_page(extend), [*texts, *fields], outputs, js=EXTEND, cancels=stops, **QUIET)
-    gr.on(starts, None, cancels=[more, one, *branches], **QUIET)
-    gr.on(actions.more.click, None, cancels=[one, *branches], **QUIET)
-    # the link belongs to the texts before
-    changing = [*starts, actions.more.click, texts[0].submit, *(text.select for text in texts)]
-    gr.on(changing, lambda: gr.update(value="", visible=False), None, actions.link, **QUIET)
+    # 2) who ends whom: two events that write the same text would mix it
+    begins = [(starts, run), ([actions.more.click], more), ([texts[0].submit], one)]
+    for triggers, own in begins:
+        gr.on(triggers, None, cancels=[each for each in (run, more, one, *branches) if each is not own], **QUIET)
+    gr.on([text.select for text in texts], None, cancels=[run, more, one], **QUIET)
+
+    # 3) what follows each
+    for event in (run, more, one, *branches):
+        event.then(None, js=ENDED, **QUIET)
+        event.success(None, js=WRITTEN, **QUIET)
+    return Writers(run, more, one, branches)
+
+
+def _connect_temperatures(registry: ModelRegistry, view: WriteView, temperatures: Temperatures) -> Any:
+    """Connect what writes at three temperatures; return that event."""
+
+    def write_at_temperatures(*values: Any) -> Iterator[list[Heat]]:
+        yield from answers.write_at_temperatures(registry, _read_fields(values))
+
+    fields = [*view.pickers, *view.settings]
     shown = temperatures.button.click(lambda: gr.update(visible=True), None, temperatures.column, **QUIET)
-    fill = shown.then(for_page(write_at_temperatures), fields, temperatures.panels, **QUIET)
-    actions.stop.click(None, cancels=[run, more, one, *branches, fill], js=STOP, **QUIET)
+    return shown.then(for_page(write_at_temperatures), fields, temperatures.panels, **QUIET)
+
+
+def _connect_link(view: WriteView, actions: Actions, texts: list[gr.HTML]) -> None:
+    """Connect *Share*. A link goes when texts are written: it belongs to those before."""
 
     def show_link(*heats: object) -> Any:
         return gr.update(visible=True, label=answers.link_label(*heats))
 
     reveal = actions.share.click(show_link, texts, actions.link, **QUIET)
-    reveal.then(None, [texts[0], *fields], actions.link, js=LINK, **QUIET)
-    for event in (run, more, one, *branches):
-        event.then(None, js=ENDED, **QUIET)
-        event.success(None, js=WRITTEN, **QUIET)
-    return [run.then, more.then], [fill.then]
+    reveal.then(None, [texts[0], *view.pickers, *view.settings], actions.link, js=LINK, **QUIET)
+    writing = [actions.generate.click, view.settings[0].submit, actions.more.click, texts[0].submit]  # type: ignore[attr-defined]
+    writing += [text.select for text in texts]
+    gr.on(writing, lambda: gr.update(value="", visible=False), None, actions.link, **QUIET)
 
 
 def _branch(registry: ModelRegistry, side: str) -> Callable[..., Iterator[tuple[Heat, str]]]:

@@ -171,3 +171,20 @@ def test_whatever_an_event_gets_is_answered_or_refused_with_a_sentence(page, mon
 
     run_async(send_all())
     assert failed == []
+
+
+@pytest.mark.parametrize("elem_id", ["output-a", "output-b", "seen"])
+def test_what_begins_to_write_a_text_ends_whatever_else_writes_it(page, elem_id):
+    """An older answer would otherwise come after the newer one, or be mixed with it."""
+
+    def shows(component):
+        return component.elem_id == elem_id or f'id="{elem_id}"' in str(getattr(component, "html_template", ""))
+
+    writers = [each for each in page.fns.values() if each.fn and any(map(shows, each.outputs))]
+    assert len(writers) > 1
+    for writer in writers:
+        assert writer.trigger_mode == "always_last" or elem_id != "seen"  # the fields may change while it runs
+        for trigger in writer.targets:
+            ended = {number for each in page.fns.values() if trigger in each.targets for number in each.cancels}
+            assert ended >= {other._id for other in writers} - {writer._id}
+            assert writer._id not in ended
