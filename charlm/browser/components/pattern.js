@@ -4,7 +4,7 @@
 import { isShortcut, make, named, readable } from "./text.js";
 
 const FIRST_THRESHOLD = 0.3;
-const SETTLED = 250; // milliseconds without a change after which a selection is taken
+const SETTLED = 250; // milliseconds without a change after which a selection or a threshold is taken
 const SHOWN_UNITS = 12; // the others are counted
 const CONTEXT = 14; // characters shown on either side of a place
 const LONGEST_STRETCH = 60; // characters of a stretch that are shown
@@ -88,7 +88,7 @@ function isSelected(range, span) {
       of them are on the page, the stretch, and how many units the model has. */
 export class PatternPanel {
   constructor(element, { search, onPlace = () => {}, onUnit = () => {} }) {
-    Object.assign(this, { search, onPlace, onUnit, value: null, asked: 0 });
+    Object.assign(this, { search, onPlace, onUnit, value: null, asked: 0, timer: 0 });
     element.classList.add("pattern");
     element.setAttribute("role", "group");
     element.setAttribute("aria-label", "A pattern: what a stretch of the text has in common with others");
@@ -111,7 +111,8 @@ export class PatternPanel {
     label.append(this.output, this.slider);
     this.slider.addEventListener("input", () => {
       this.output.textContent = Number(this.slider.value).toFixed(2);
-      this.ask();
+      clearTimeout(this.timer); // a slider that is pulled passes many values, and a search can take seconds
+      this.timer = setTimeout(() => this.ask(), SETTLED);
     });
     this.threshold = label;
     return label;
@@ -119,6 +120,7 @@ export class PatternPanel {
 
   /** Show a stretch, and search for it; null shows how to select one. */
   show(value) {
+    clearTimeout(this.timer);
     this.value = value;
     this.threshold.hidden = !value;
     if (value) return this.ask();

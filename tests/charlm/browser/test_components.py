@@ -524,6 +524,29 @@ def test_a_stretch_is_selected_by_keyboard_and_mouse_and_its_units_and_places_ca
     assert page.evaluate("asked[2].threshold") == 0.95 and page.locator(".pattern-place").count() == 0
 
 
+def test_a_threshold_that_is_pulled_is_searched_for_where_it_stays(page):
+    page.evaluate(PATTERN, "one two")
+    steps = """(thresholds) => {
+        const slider = document.querySelector(".pattern input");
+        for (const threshold of thresholds) {
+            slider.value = threshold;
+            slider.dispatchEvent(new Event("input"));
+        }
+    }"""
+    stretch = """() => document.querySelector(".pattern").patternPanel.show(
+        { title: "small", symbols: [..."one two"], shown: 7, start: 0, end: 2, units: 8 })"""
+    thresholds = "asked.map(({ threshold }) => threshold)"
+    page.evaluate(stretch)
+    page.evaluate(steps, [0.35, 0.4, 0.45])
+    page.wait_for_function("() => window.asked.length > 1")
+    assert page.evaluate(thresholds) == [0.3, 0.45]
+    page.evaluate(steps, [0.5])
+    page.evaluate(stretch)  # which searches with that threshold at once, and nothing else follows
+    page.evaluate(steps, [0.6])
+    page.wait_for_function("() => window.asked.at(-1).threshold === 0.6")
+    assert page.evaluate(thresholds) == [0.3, 0.45, 0.5, 0.6]
+
+
 @pytest.mark.parametrize(
     ("searched", "said"),
     [
