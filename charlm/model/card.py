@@ -174,7 +174,7 @@ def _text_words(run: Mapping[str, Any]) -> str:
     if run.get("text") == "tinyshakespeare":
         return "tinyshakespeare"
     files = _dataset_files(run)
-    return " ".join(shlex.quote(_line(file)) for file in files) if files and all(files) else "FILE"
+    return " ".join(map(_word, files)) if files and all(files) else "FILE"
 
 
 def _base_model(run: Mapping[str, Any]) -> str | None:
@@ -319,7 +319,7 @@ model = torch.nn.ModuleDict({{
 }})
 model.load_state_dict(weights)
 
-ids, state, text = torch.tensor([[0]]), None, ""
+ids, state, text = torch.tensor([[{config.vocab.index(config.start)}]]), None, ""
 with torch.no_grad():
     for _ in range(500):
         hidden, state = model["recurrent"](model["embedding"](ids), state)
@@ -351,10 +351,10 @@ def _kept(epochs: Sequence[int]) -> str:
 def _training(history: HistoryRecord) -> str:
     run = history["run"]
     protocol = run.get("protocol", "holdout")
-    settings = "\n".join(f"| `{name}` | {_cell(name, value)} |" for name, value in run.items() if name != "split")
-    asked = "" if protocol == "holdout" else f" --protocol {protocol}"
+    settings = "\n".join(f"| {_name(name)} | {_cell(value)} |" for name, value in run.items() if name != "split")
+    asked = "" if protocol == "holdout" else f" --protocol {_word(protocol)}"
     if shares := run.get("split", {}).get("shares"):
-        asked += f" --split {_line(shares)}"
+        asked += f" --split {_word(shares)}"
     asked += " --lowercase" if run.get("lowercase") is True else ""
     asked += f" --min-count {count}" if type(count := run.get("min_count")) is int else ""
     source = f"{_known_text(run)['source']}\n\n" if "source" in _known_text(run) else ""
@@ -399,12 +399,22 @@ def _code(text: str) -> str:
     return f"{fence}{space}{_line(text)}{space}{fence}"
 
 
-def _cell(name: str, value: object) -> str:
+def _name(setting: str) -> str:
+    """Return the Markdown of a table cell with the name of a setting."""
+    return f"`{setting}`" if re.fullmatch(r"[\w.-]+", setting, re.ASCII) else _cell(setting)
+
+
+def _cell(value: object) -> str:
     """Return the Markdown of a table cell that shows the value of a setting literally, on one line."""
     entries = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
     if entries:
         value = "; ".join(" ".join(f"{key} {each[key]}" for key in each).removeprefix("name ") for each in entries)
     return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", _line(value))
+
+
+def _word(value: object) -> str:
+    """Return a value of a record as one word of a shell command, on one line."""
+    return shlex.quote(_line(value))
 
 
 def _line(value: object) -> str:

@@ -379,6 +379,12 @@ def test_windows_without_text_after_them_have_no_result():
     assert "model-index" not in card
 
 
+@pytest.mark.parametrize("vocab", ["\n ab", "ab \n", "abc"])
+def test_the_snippet_in_plain_torch_begins_with_the_symbol_that_an_empty_prompt_stands_for(vocab):
+    (begins,) = re.findall(r"torch.tensor\(\[\[(\d+)\]\]\)", model_card(make_config(vocab=vocab), None))
+    assert vocab[int(begins)] == ("\n" if "\n" in vocab else "a")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_snippet_in_plain_torch_writes_500_characters(tmp_path, monkeypatch, cell):
@@ -459,6 +465,22 @@ def test_no_name_of_a_text_breaks_the_heading_or_the_table(name):
     assert ["text", line] in rows(card, ["setting", "value"])
     heading = next(token for token in tokens(card) if token.type == "inline")
     assert shown(heading) == f"CharLSTM trained on {line}"
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=ascii)
+def test_no_name_of_a_setting_breaks_the_table(name):
+    harmless, card = card_of(setting="1"), card_of(**{name: "1"})
+    assert [token.type for token in tokens(card)] == [token.type for token in tokens(harmless)]
+    assert [" ".join(name.split()), "1"] in rows(card, ["setting", "value"])
+
+
+@pytest.mark.parametrize("value", [*HOSTILE_NAMES, "x; rm -rf ~ #", "$(id)", "0.9\n\n# Hello", ["x", "y"]], ids=ascii)
+def test_no_value_of_a_setting_becomes_more_than_a_word_of_the_command(value):
+    card = card_of(protocol=value, split={"train_chars": 900, "val_chars": 100, "shares": value})
+    (line,) = re.findall("(?m)^    python -m charlm evaluate (.*)$", card)
+    word = " ".join(str(value).split())
+    assert shlex.split(line) == ["USER/MODEL", "--text", "tinyshakespeare", "--protocol", word, "--split", word]
+    assert headings(card) == headings(card_of())
 
 
 # A model without a record
