@@ -356,7 +356,7 @@ def _read_origin(address: str) -> str:
     parts = urlsplit(address)
     origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if not ORIGIN.fullmatch(origin):
-        raise ValueError(f"it redirects to {origin!r:.100}, which is no host")
+        raise ValueError(f"it redirects to {origin!r:.100}, which is not a host")
     return origin
 
 

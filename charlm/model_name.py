@@ -66,8 +66,8 @@ def check_revision(revision: object) -> str:
     revision = check_string("revision", revision)
     if not REVISION.fullmatch(revision):
         raise RequestError(
-            f"revision is {show(revision)}, which is no name in git; give a branch, a tag or a commit, such as main, "
-            "v1.0 or refs/pr/1"
+            f"revision is {show(revision)}, which git does not allow as a name; give a branch, a tag or a commit, "
+            "such as main, v1.0 or refs/pr/1"
         )
     return revision
 

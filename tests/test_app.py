@@ -202,7 +202,7 @@ def run(*command, **variables):
         (["--model", "no such folder"], "neither a folder here nor the name of a Hub repository"),
         (["--model", "tests"], "config.json is missing"),
         (["--device", "tpu"], "invalid choice: 'tpu'"),
-        (["--port", "many"], "'many' is no port; give a number from 1 to 65535"),
+        (["--port", "many"], "'many' is not a port; give a number from 1 to 65535"),
     ],
 )
 def test_a_wrong_argument_ends_with_one_line_that_tells_what_to_do(arguments, message):

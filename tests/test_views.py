@@ -367,7 +367,7 @@ class TestInside:
                 assert shown["figures"] == [f"{100 * p:.1f} %" for p in seen[name].probabilities[place]]
                 norms = read[name].influence_at(seen[name], place, 300)
                 assert shown["traces"] == pytest.approx((norms / norms.max()).tolist(), abs=0.01)
-                assert "Half of the influence on it, underlined, came from the last" in shown["line"]
+                assert "Half of the influence on this prediction came from the last" in shown["line"]
 
         # 1) on the screen of a small laptop the text and what is known of a character are in sight
         for elem_id in names:

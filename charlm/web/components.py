@@ -138,9 +138,13 @@ def curves(value: dict[str, Any] | None = None, *, reading: str = "", **kwargs: 
     return _component(template, "charlm.curves(element, props, watch)", value=value or {}, **kwargs)
 
 
-def lines(value: str | Sequence[str] = "", **kwargs: Any) -> gr.HTML:
-    """Return a component for one line of text, or a list of lines."""
-    return _component("<div></div>", "charlm.lines(element, props, watch)", value=value, **kwargs)
+def lines(value: str | Sequence[str] = "", *, role: str = "", **kwargs: Any) -> gr.HTML:
+    """Return a component for one line of text, or a list of lines.
+
+    role: status or alert, if a screen reader shall say what comes to stand there.
+    """
+    template = f'<div role="{role}"></div>' if role else "<div></div>"
+    return _component(template, "charlm.lines(element, props, watch)", value=value, **kwargs)
 
 
 def cut_line(value: str, **kwargs: Any) -> gr.HTML:

@@ -72,7 +72,7 @@ def build_page(registry: ModelRegistry, device: str = "auto", lesson: Lesson | N
             gr.HTML(NAME, apply_default_css=False)
             link_menu(elem_id="link-view")
             loading = [load.build(Downloader(registry, device))] if may_load(os.environ) else []
-        notices = lines(_notices(registry), elem_id="notices")
+        notices = lines(_notices(registry), role="alert", elem_id="notices")
         with gr.Tabs(elem_id="views", overflow_behavior="wrap") as tabs:
             with _tab("write"):
                 writing = write.build(registry)

@@ -106,7 +106,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRNOTAVAIL:
-            raise RequestError(f"{host} is no address of this computer; choose another --host") from None
+            raise RequestError(f"{host} is not an address of this computer; choose another --host") from None
         raise RequestError(f"cannot serve on port {port} of {host} ({error.strerror}); choose another --port") from None
     return listener
 

@@ -471,7 +471,9 @@ def test_a_wrong_device_is_refused_before_anything_is_asked_or_downloaded(hub, f
 @pytest.mark.parametrize("revision", ["/etc/hostname", "../../x", "", "\udcff", "ä ö", "a.lock", "a" * 256])
 def test_a_revision_that_git_cannot_have_is_refused_before_the_hub_or_its_cache_is_looked_at(hub, files, revision):
     hub.add_repo("ada/tiny", files)
-    with pytest.raises(RequestError, match=r"^revision is '.*, which is no name in git; give a branch, a tag or a com"):
+    with pytest.raises(
+        RequestError, match=r"^revision is '.*, which git does not allow as a name; give a branch, a tag or a com"
+    ):
         CharLM.from_pretrained("ada/tiny", revision=revision)
     assert hub.requests == []
 

@@ -113,7 +113,8 @@ class Inspector:
         return {
             "first": place - len(norms),
             "shades": shades(norms / max(float(norms.max()), TINY)),
-            "line": f"Half of the influence on it, underlined, came from the last {last}.",
+            "line": f"Half of the influence on this prediction came from the last {last}; the underline shows how much "
+            "from each.",
         }
 
     def find_pattern(
@@ -201,7 +202,7 @@ def _read_unit(lm: CharLM, seen: Inspection, colour: object) -> tuple[UnitGates,
             return found, name
     kinds = "hidden" if seen.cell_state is None else "hidden or cell"
     raise RequestError(
-        f"{colour!r:.60} is no unit of this model: write {kinds}, or the name of a gate, then a layer from 0 to "
+        f"{colour!r:.60} is not a unit of this model: write {kinds}, or the name of a gate, then a layer from 0 to "
         f"{config.num_layers - 1}, a colon and a unit from 0 to {config.hidden_size - 1}, for example hidden 0:0"
     )
 

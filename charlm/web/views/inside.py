@@ -14,7 +14,7 @@ from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
 COLOURS = [SURPRISAL, DIFFERENCE]
-COLOUR_HINT = "or type a unit, LAYER:UNIT: hidden 0:17; its forget gate: f 0:17; in model B: B f 0:17"
+COLOUR_HINT = "Or type a unit as LAYER:UNIT, such as hidden 0:17. f 0:17 is its forget gate, B f 0:17 that of model B."
 COMPARED_FIRST = 2  # models
 # For the events that read texts and for the endpoint that does: they share a queue, since each holds the states of two
 # models for up to 5,000 characters, some 80 MB.
@@ -27,11 +27,12 @@ SHOWN = """() => {
 }"""
 PRESS = """() => document.querySelector("#inspect").click()"""
 CHANGED_SEEN = """(stage, found, model_a, model_b, text, colour) => [
-    charlm.changes(stage?.run, { model_a, model_b, text, colour }, "“Look inside” reads it as it is now."),
+    charlm.changes(stage?.run, { model_a, model_b, text, colour },
+        "Press “Look inside” to read the text with the present settings."),
     charlm.changes(found ?? undefined, { model: model_a, text }, "The units on offer were found before that."),
 ].filter(Boolean).join(" ")"""
 CHANGED_CONTEXTS = """(compared, models, text) =>
-    charlm.changes(compared ?? undefined, { models, text }, "“Compare effective contexts” measures anew.")"""
+    charlm.changes(compared ?? undefined, { models, text }, "Press “Compare effective contexts” to measure again.")"""
 
 
 class Controls(NamedTuple):
@@ -68,7 +69,7 @@ def build(registry: ModelRegistry) -> InsideView:
         with gr.Column(elem_classes="controls", scale=0, min_width=288):
             controls = _controls(registry)
         with gr.Column(elem_classes="stage", scale=1):
-            changed = lines(elem_classes="changed", elem_id="seen-changed")
+            changed = lines(role="status", elem_classes="changed", elem_id="seen-changed")
             influence = server_function("influence", inspector.trace_influence)
             stage = inside_stage([influence, server_function("pattern", inspector.find_pattern)])
             with gr.Accordion("How far back the models look", open=False, elem_id="how-far-back"):
@@ -164,11 +165,11 @@ def _contexts(inspector: Inspector, registry: ModelRegistry, text: gr.Textbox) -
             min_width=260,
         )
         compare = gr.Button("Compare effective contexts", elem_id="compare-contexts", size="md", scale=0, min_width=240)
-    changed = lines(elem_classes="changed", elem_id="contexts-changed")
+    changed = lines(role="status", elem_classes="changed", elem_id="contexts-changed")
     compared = gr.JSON(visible=False)  # the models and the text that were compared
     with gr.Column(visible=False) as comparison:
         chart = curves(elem_id="contexts")
-        reading = lines(elem_id="contexts-reading", elem_classes="reading")
+        reading = lines(role="status", elem_id="contexts-reading", elem_classes="reading")
 
     def show(names: list[str], text: str) -> list[Any]:
         plot, sentences = inspector.compare_contexts(names, text)

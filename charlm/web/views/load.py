@@ -36,7 +36,7 @@ def build(downloader: Downloader) -> LoadView:
             )
             look = gr.Button("Find", elem_id="load-look", size="md", scale=0, min_width=120)
         found = gr.Radio([], label="Found on the Hub", visible=False, elem_id="load-found")
-        described = lines(elem_id="load-card", elem_classes="reading")
+        described = lines(role="status", elem_id="load-card", elem_classes="reading")
         load = gr.Button("Load", variant="primary", visible=False, elem_id="load-go", size="md")
         # of the repository that is described, which may not be the one that was chosen last
         name, commit = gr.Textbox(visible=False), gr.Textbox(visible=False)

@@ -54,7 +54,7 @@ def build(registry: ModelRegistry, queue: TrainingQueue) -> TrainView:
         with gr.Column(elem_classes="controls", scale=0, min_width=288):
             fields = lay_out_fields(registry, queue)
         with gr.Column(elem_classes="stage", scale=1):
-            changed = lines(elem_classes="changed", elem_id="train-changed")
+            changed = lines(role="status", elem_classes="changed", elem_id="train-changed")
             status = lay_out_status(queue)
             controls = lay_out_controls()
             results, write = lay_out_results(status)

@@ -42,7 +42,9 @@ CHANGED = """(heat, model_a, model_b, prompt, length, temperature, top_k, top_p,
     return charlm.changes(heat?.run, now, remedy);
 }"""
 CHANGED_TEXTS = CHANGED % json.dumps({"remedy": "“Continue” and “Share” keep to the texts that are shown."})
-CHANGED_TEMPERATURES = CHANGED % json.dumps({"temperatures": True, "remedy": "“Three temperatures” writes anew."})
+CHANGED_TEMPERATURES = CHANGED % json.dumps(
+    {"temperatures": True, "remedy": "Press “Three temperatures” to write again."}
+)
 LINK = """(heat, a, b, prompt, length, temperature, top_k, top_p, seed) => {
     const { model_a = a, model_b = b, forced, ...settings } =
         heat?.run ?? { prompt, length, temperature, top_k, top_p, seed };
@@ -85,12 +87,12 @@ def build(registry: ModelRegistry) -> WriteView:
             actions = make_actions()
             settings, compare = make_settings()
         with gr.Column(elem_classes="stage", scale=1):
-            changed = lines(elem_classes="changed", elem_id="texts-changed")
+            changed = lines(role="status", elem_classes="changed", elem_id="texts-changed")
             with gr.Row(elem_classes="sides"):
                 sides = [make_side(letter, registry, name) for letter, name in zip(SIDES, names, strict=True)]
             choice_panels()
             with gr.Column(visible=False, elem_id="temperatures") as column:
-                panels_changed = lines(elem_classes="changed", elem_id="temperatures-changed")
+                panels_changed = lines(role="status", elem_classes="changed", elem_id="temperatures-changed")
                 panels = make_temperature_panels()
 
     # 2) the events

@@ -188,3 +188,12 @@ def test_what_begins_to_write_a_text_ends_whatever_else_writes_it(page, elem_id)
             ended = {number for each in page.fns.values() if trigger in each.targets for number in each.cancels}
             assert ended >= {other._id for other in writers} - {writer._id}
             assert writer._id not in ended
+
+
+def test_a_screen_reader_hears_what_comes_to_stand_beside_the_results(page):
+    changed = {"texts-changed", "temperatures-changed", "seen-changed", "contexts-changed", "train-changed"}
+    for role, expected in {"status": {*changed, "load-card", "contexts-reading"}, "alert": {"notices"}}.items():
+        heard = [
+            each for each in page.blocks.values() if f'<div role="{role}"></div>' in vars(each).get("html_template", "")
+        ]
+        assert {each.elem_id for each in heard} == expected

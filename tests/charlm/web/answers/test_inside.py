@@ -185,7 +185,9 @@ def test_characters_before_a_prediction_are_coloured_by_their_influence():
     assert found["shades"] == shades(norms / norms.max())
     half = next(n for n in range(1, 26) if norms[-n:].sum() >= norms.sum() / 2)
     last = "character" if half == 1 else f"{half} characters"
-    assert found["line"] == f"Half of the influence on it, underlined, came from the last {last}."
+    assert found["line"] == (
+        f"Half of the influence on this prediction came from the last {last}; the underline shows how much from each."
+    )
 
 
 def test_influence_is_traced_over_a_limited_number_of_characters():

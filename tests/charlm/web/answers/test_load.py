@@ -41,7 +41,7 @@ def test_the_commit_that_was_described_is_loaded_though_there_is_a_newer_one(ada
     assert describe("ada/poems").commit != description.commit
     Downloader(registry, "cpu").load("ada/poems", description.commit)
     assert (registry["ada/poems"].lm.config.cell, registry["ada/poems"].lm.revision) == ("gru", description.commit)
-    with pytest.raises(RequestError, match="no commit of a repository"):
+    with pytest.raises(RequestError, match="not a commit of a repository"):
         Downloader(registry, "cpu").load("ada/poems", "main")
 
 
