@@ -49,18 +49,14 @@ def comparable(registry: ModelRegistry, most: int) -> list[str]:
     return [name for name, how in measured if how == measured[0][1]][:most] or registry.names[:most]
 
 
-def plot(
-    registry: ModelRegistry, names: object, settings: PlotSettings, sides: Sequence[object] = ()
-) -> dict[str, Any]:
-    """Return what draws the loss curves of the models. sides: models A and B, whose curves have their colours."""
-    return draw_plot(_records(registry, names)[0], settings, sides)
-
-
 def chart(
     registry: ModelRegistry, names: object, settings: PlotSettings, sides: Sequence[object] = ()
 ) -> dict[str, Any]:
-    """Return what draws the loss curves of the models with the remarks on them, as `reading`."""
-    return plot(registry, names, settings, sides) | {"reading": read_curves(registry, names)}
+    """Return what draws the loss curves of the models with the remarks on them, as `reading`.
+
+    sides: models A and B, whose curves have their colours.
+    """
+    return draw_plot(_records(registry, names)[0], settings, sides) | {"reading": read_curves(registry, names)}
 
 
 def read_curves(registry: ModelRegistry, names: object) -> list[dict[str, Any]]:

@@ -32,13 +32,18 @@ def texts(registry, names):
     return [remark["text"] for remark in learn.read_curves(registry, names)]
 
 
-def names_of(plot):
-    return [name for name, _ in plot["records"]]
+def names_of(chart):
+    return [name for name, _ in chart["records"]]
+
+
+def curves(registry, names):
+    """What draws the loss curves, without what is said of them."""
+    return {name: value for name, value in learn.chart(registry, names, PlotSettings()).items() if name != "reading"}
 
 
 def test_any_number_of_models_is_drawn_and_those_without_a_record_are_named():
-    assert names_of(learn.plot(REGISTRY, ["two", "one", "bare"], PlotSettings())) == ["two", "one"]
-    assert names_of(learn.plot(REGISTRY, [], PlotSettings())) == []
+    assert names_of(learn.chart(REGISTRY, ["two", "one", "bare"], PlotSettings())) == ["two", "one"]
+    assert names_of(learn.chart(REGISTRY, [], PlotSettings())) == []
     assert texts(REGISTRY, ["bare", "one"])[0] == "bare came without a training record."
 
 
@@ -68,7 +73,7 @@ def test_a_record_that_cannot_be_shown_is_named_and_the_others_are_shown(record)
     said = texts(registry, names)
     assert said[0].startswith("hostile has a training record that cannot be shown: ")
     assert said[1:] == texts(REGISTRY, ["one"])
-    assert learn.plot(registry, names, PlotSettings()) == learn.plot(REGISTRY, ["one"], PlotSettings())
+    assert curves(registry, names) == curves(REGISTRY, ["one"])
     assert learn.last_epoch(registry, names) == 3
     assert learn.samples(registry, names, 3) == learn.samples(REGISTRY, ["one"], 3)
     assert learn.table(registry, names) == learn.table(REGISTRY, ["one"])
@@ -84,7 +89,7 @@ def test_a_record_that_could_not_be_read_is_named_like_one_that_cannot_be_shown(
     said = texts(registry, ["damaged", "one"])
     assert said[0] == "damaged has a training record that cannot be shown: history.json: epochs must be a list."
     assert learn.unshown(registry) == said[:1]
-    assert learn.plot(registry, ["damaged", "one"], PlotSettings()) == learn.plot(REGISTRY, ["one"], PlotSettings())
+    assert curves(registry, ["damaged", "one"]) == curves(REGISTRY, ["one"])
 
 
 @pytest.mark.slow
@@ -110,7 +115,7 @@ def test_models_of_another_text_or_protocol_are_not_drawn_beside_the_first():
 
 
 def test_a_model_that_is_named_twice_is_drawn_once():
-    assert names_of(learn.plot(REGISTRY, ["one", "one"], PlotSettings())) == ["one"]
+    assert names_of(learn.chart(REGISTRY, ["one", "one"], PlotSettings())) == ["one"]
 
 
 def test_what_the_curves_say_comes_from_their_figures():
@@ -146,7 +151,7 @@ def test_an_invalid_choice_of_models_is_refused(names):
         learn.run_settings,
         learn.last_epoch,
         lambda registry, names: learn.samples(registry, names, 1),
-        lambda registry, names: learn.plot(registry, names, PlotSettings()),
+        lambda registry, names: learn.chart(registry, names, PlotSettings()),
     ):
         with pytest.raises(RequestError):
             ask(REGISTRY, names)
@@ -175,7 +180,7 @@ def test_every_record_that_is_accepted_can_be_shown(values):
     registry = make_registry(odd=read_history(json.dumps(record)), one=make_record())
     names = registry.names
     for settings in product(LOSS_UNITS, AXES, SCALES):
-        assert json.dumps(learn.plot(registry, names, PlotSettings(*settings)), allow_nan=False)
+        assert json.dumps(learn.chart(registry, names, PlotSettings(*settings)), allow_nan=False)
     assert learn.last_epoch(registry, names) == 3
     assert [card["title"] for card in learn.samples(registry, names, 3)] == names
     assert len(learn.table(registry, names)["data"]) == 6
