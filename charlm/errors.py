@@ -1,5 +1,7 @@
 """The errors that charlm raises on purpose; each message says what is wrong and what to do instead."""
 
+from typing import Literal
+
 
 class CharLMError(Exception):
     """The base of every error that a user's input, file or network can cause.
@@ -49,6 +51,18 @@ class MissingPackageError(CharLMError):
 
 
 class TrainingError(CharLMError):
-    """A training run cannot go on, for example because its loss is no longer a number."""
+    """A training run cannot go on, for example because its loss is no longer a number.
+
+    problem: what has happened. advice: what whoever gave the command can do; the message is both.
+    reason: `diverged`, or `disk` if a file cannot be written, for a program that has other advice.
+    """
 
     exit_status = 1
+
+    def __init__(self, problem: str, advice: str, reason: Literal["diverged", "disk"]) -> None:
+        super().__init__(problem, advice, reason)  # so that it can be pickled
+        self.problem, self.advice, self.reason = problem, advice, reason
+
+    def __str__(self) -> str:
+        """Return the problem and the advice."""
+        return f"{self.problem}; {self.advice}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from charlm import cli
 from charlm.checks import check_number, check_whole
-from charlm.errors import HubError, RequestError
+from charlm.errors import CharLMError, HubError, RequestError
 from charlm.installation import load_extra, program
 from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
@@ -26,7 +26,7 @@ from charlm.text import counted
 
 from .config import GROUPS, MODEL, PROTOCOL_NAMES, PUBLISHING, START_DEFAULTS, TEXT, TRAINING, TrainConfig, value_type
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
-from .report import JsonReport, Report, print_json
+from .report import JsonReport, Report, failed_event, print_json
 from .split import DEFAULT_SPLIT, normal_split, recorded_split
 from .tracking import TRACKERS, tracked
 
@@ -99,6 +99,21 @@ def muted_on_other_ranks(command: Callable[[argparse.Namespace], None]) -> Calla
     return run
 
 
+def failure_as_event(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """Let a command with --json-lines tell the error that ends it as its last event, too."""
+
+    @functools.wraps(command)
+    def run(args: argparse.Namespace) -> None:
+        try:
+            command(args)
+        except CharLMError as error:
+            if args.json_lines and is_main_process():
+                print_json(failed_event(error))
+            raise
+
+    return run
+
+
 def check_current_folder() -> None:
     """Raise RequestError if the current folder was deleted: torch would end the process."""
     try:
@@ -108,6 +123,7 @@ def check_current_folder() -> None:
 
 
 @muted_on_other_ranks
+@failure_as_event
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
     begun = time.monotonic()

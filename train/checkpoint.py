@@ -47,7 +47,9 @@ def explain_failed_write(folder: Path, what: object) -> Iterator[None]:
         has_checkpoint = (folder / CHECKPOINT_FILE).exists()
         way_out = "the last checkpoint is kept: make room and go on from it with --resume"
         raise TrainingError(
-            f"cannot write {what} ({error.strerror}); {way_out if has_checkpoint else 'make room and begin again'}"
+            f"cannot write {what} ({error.strerror})",
+            way_out if has_checkpoint else "make room and begin again",
+            "disk",
         ) from None
 
 

@@ -15,7 +15,7 @@ from .control import ControlFile
 from .data import load_text
 from .init_from import load_start_model
 from .loop import fit
-from .report import JsonReport
+from .report import JsonReport, failed_event
 
 CONTROL_FILE = "control.json"  # beside the text, see train/control.py
 
@@ -47,7 +47,7 @@ def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) 
     be lent for `seconds`.
     settings: fields of TrainConfig, and perhaps `init_from`, the model to begin with. seconds: the time limit. After
     it, or if the iterator is closed, the training is interrupted. The folder holds the model of the best epoch so far.
-    The last event of a training that did not finish is `time is over`, or `failed` with the `message` of a CharLMError.
+    The last event of a training that did not finish is `time is over`, or `failed`.
     """
     events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     stop = Event()
@@ -65,7 +65,8 @@ def fit_events(text: Path, out: Path, settings: dict[str, Any], seconds: float) 
         except KeyboardInterrupt:
             events.put({"event": "time is over"})
         except CharLMError as error:
-            events.put({"event": "failed", "message": str(error).replace(f"{text.parent}/", "")})
+            failed = failed_event(error)
+            events.put(failed | {"problem": failed["problem"].replace(f"{text.parent}/", "")})
         finally:
             events.put(None)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from charlm import cli
+from charlm.errors import CharLMError, TrainingError
 from charlm.model.cells import CELLS
 from charlm.text import counted
 
@@ -175,6 +176,13 @@ class Report:
             self._curves_shown_at = time.monotonic()
 
 
+def failed_event(error: CharLMError) -> dict[str, Any]:
+    """Return the last event of a run that an error ends."""
+    if isinstance(error, TrainingError):
+        return {"event": "failed", "problem": error.problem, "reason": error.reason}
+    return {"event": "failed", "problem": str(error), "reason": None}
+
+
 def print_json(event: dict[str, Any]) -> None:
     """Print an event as a line of JSON on standard output."""
     sys.stdout.write(json.dumps(event) + "\n")
@@ -191,6 +199,8 @@ class JsonReport(Report):
     edit: the learning rate `lr` that was asked for, with the `epoch` and `step` from which on.
     epoch: `record` as in history.json; `is_best`, whether its model is the best so far, and saved in the folder.
     published: the `address` of the commit that has the finished model, if `fit` publishes it.
+
+    failed: the `problem` of a run that has ended with an error, and the `reason` of a TrainingError, else null.
 
     Messages still go to standard error. If standard output is closed, BrokenPipeError ends the run: the program that
     started it is gone.

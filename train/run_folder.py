@@ -96,7 +96,7 @@ def prepare_folder(out: Path, *, keeps_epochs: bool = False) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TrainingError(
-                f"cannot write to {out} ({error.strerror}); make room and give the same command again"
+                f"cannot write to {out} ({error.strerror})", "make room and give the same command again", "disk"
             ) from None
         raise RequestError(f"cannot write to {out} ({error.strerror}); choose another --out") from None
 

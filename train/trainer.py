@@ -322,8 +322,9 @@ class Trainer:
         rate = edits[-1]["lr"] if edits else self._config.lr
         clipping = f"a --clip-norm below {norm:g}" if norm else "--clip-norm 1"
         return TrainingError(
-            f"{what} (epoch {self.epoch}, step {self.step}); begin again in another --out with a lower --lr than "
-            f"{rate}, {clipping} or --precision fp32"
+            f"{what} (epoch {self.epoch}, step {self.step})",
+            f"begin again in another --out with a lower --lr than {rate}, {clipping} or --precision fp32",
+            "diverged",
         )
 
     def _seconds_left(self) -> float:

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import pickle
 import random
 
 import pytest
@@ -183,3 +184,5 @@ def test_a_first_checkpoint_that_cannot_be_written_leaves_none_to_go_on_from(tmp
     assert str(caught.value) == (
         f"cannot write a checkpoint to {tmp_path} ({os.strerror(errno.ENOSPC)}); make room and begin again"
     )
+    assert caught.value.reason == "disk"
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # as another process gets it

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 import os
 import shlex
 import signal
@@ -21,6 +22,7 @@ from charlm.model.folder import read_model
 from train.__main__ import default_folder, describe_end, main, next_steps, parse, run_evaluate, run_fit, run_push
 from train.config import GROUPS
 from train.run_folder import FolderLock
+from train.trainer import Trainer
 
 SMALL = ["--epochs", "2", "--hidden-size", "8", "--embedding-size", "4", "--seq-length", "16", "--device", "cpu"]
 KOREAN = b"\xef\xbb\xbf" + "나는 봄을 기다린다 🌸\r\n너는 겨울을 보낸다 ❄️\r\n".encode() * 40
@@ -576,6 +578,29 @@ def test_the_address_of_a_published_model_is_an_event_like_all_others(train, hub
     address = f"{hub.url}/ada/spring/commit/{hub.repos['ada/spring'].refs['main']}"
     assert events[-1] == {"event": "published", "address": address}
     assert {event["event"] for event in events[:-1]} <= {"start", "step", "epoch"}
+
+
+def test_the_error_that_ends_a_run_is_its_last_event_with_the_reason(train, in_folder, monkeypatch):
+    step = Trainer.train_step
+
+    def overflow(trainer, stop):
+        trainer.loss_sum += math.nan
+        return step(trainer, stop)
+
+    asked = ["fit", "--cell", "gru", "--out", "out", *SMALL, "--json-lines", "--text"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", overflow)
+        diverged = train(*asked, "봄.txt")
+    event = json.loads(diverged.stdout.splitlines()[-1])
+    assert (diverged.returncode, event["event"], event["reason"]) == (1, "failed", "diverged")
+    (said,) = [line for line in diverged.stderr.splitlines() if line.startswith("error: ")]
+    assert said.startswith(f"error: {event['problem']}; begin again in another --out")
+    refused = train(*asked, "겨울.txt")
+    (error,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert refused.returncode == 2
+    problem = error.removeprefix("error: ")
+    assert json.loads(refused.stdout) == {"event": "failed", "problem": problem, "reason": None}
+    assert train(*asked[:-2], "--text", "겨울.txt").stdout == ""
 
 
 @pytest.mark.slow

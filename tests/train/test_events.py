@@ -62,7 +62,7 @@ def test_closing_ends_the_training(text, tmp_path):
 def test_a_text_that_cannot_be_learnt_is_the_last_event(text, tmp_path):
     text.write_text("a" * 100, encoding="utf-8")
     (event,) = fit_events(text, tmp_path / "run", SETTINGS, 600)
-    assert event["event"] == "failed" and event["message"].startswith("my-text has only one symbol")
+    assert event["event"] == "failed" and event["problem"].startswith("my-text has only one symbol")
 
 
 def test_what_nobody_expects_is_raised(text, tmp_path):
@@ -83,5 +83,6 @@ def test_a_training_can_begin_with_a_model(text, tmp_path):
     (event,) = fit_events(text, tmp_path / "other", given | {"cell": "rnn"}, 600)
     assert event == {
         "event": "failed",
-        "message": "--cell rnn contradicts run, which has gru: leave it out, or train without --init-from",
+        "problem": "--cell rnn contradicts run, which has gru: leave it out, or train without --init-from",
+        "reason": None,
     }

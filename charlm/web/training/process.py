@@ -145,8 +145,8 @@ class Ending(NamedTuple):
 
 DONE = Ending("done", "the training failed: it has left no model")
 
-# What a visitor can do about an error of `fit`, by an option that its own advice names: the page has no options.
-ADVICE = {"--lr": "choose a smaller size or a lower learning rate", "--resume": "tell the owner of this server"}
+# What a visitor can do about a training that has failed, by the reason in its event: the page has no options of `fit`.
+ADVICE = {"diverged": "choose a smaller size or a lower learning rate", "disk": "tell the owner of this server"}
 
 
 def ended_early(why: str, *, lacked_time: bool = False, offers_cpu: bool = False) -> Ending:
@@ -155,22 +155,36 @@ def ended_early(why: str, *, lacked_time: bool = False, offers_cpu: bool = False
     return Ending(why, f"{why}, before its first epoch{way_out}", offers_cpu)
 
 
-def failed(error: str) -> Ending:
-    """Return the ending of a training that failed. error: why, in a message of `fit` or of ours."""
-    problem, _, advice = error.partition("; ")
-    for option, instead in ADVICE.items():
-        if option in advice:
-            error = f"{problem}; {instead}"
-    why = f"the training failed: {error:.300}"
+def failed(problem: str, reason: str | None = None) -> Ending:
+    """Return the ending of a training that failed. problem, reason: as in its event `failed`."""
+    advice = f"; {ADVICE[reason]}" if reason in ADVICE else ""
+    why = f"the training failed: {problem:.300}{advice}"
     return Ending(why, why, has_failed=True)
 
 
 class ChildProcess:
     """A training in a process of its own."""
 
-    def __init__(self, process: "subprocess.Popen[str]", errors: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", errors: Path, take: Take) -> None:
         """errors: the file that takes the standard error of the process."""
-        self._process, self._errors = process, errors
+        self._process, self._errors, self._pass_on = process, errors, take
+        self._failure: FitEvent | None = None
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Take the events from the JSON lines of the training, until it ends."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event = json.loads(line)
+            if event["event"] == "failed":
+                self._failure = event
+            self._pass_on(event)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._reader.join()
 
     def is_running(self) -> bool:
         """Tell whether the training goes on."""
@@ -188,6 +202,10 @@ class ChildProcess:
         status = self._process.returncode
         if status == 0:
             return DONE
+        self._reader.join()
+        if self._failure is not None:
+            return failed(self._failure["problem"], self._failure["reason"])
+        # what is no CharLMError, such as a lack of memory, is told there alone
         said = self._errors.read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
         if errors:
@@ -212,17 +230,14 @@ def training_process(folder: Path, arguments: list[str], take: Take) -> Iterator
             raise RequestError(
                 f"this server cannot start a training ({error.strerror}): try again in some minutes, or tell its owner"
             ) from None
-        assert process.stdout is not None
-        reader = Thread(target=_read_lines, args=(process.stdout, take), daemon=True)
-        reader.start()
+        training = ChildProcess(process, errors, take)
         try:
             if hasattr(os, "setpriority"):
                 with suppress(OSError):
                     os.setpriority(os.PRIO_PROCESS, process.pid, 19)
-            yield ChildProcess(process, errors)
+            yield training
         finally:
-            process.kill()
-            reader.join()
+            training.kill()
 
 
 def _start_fit(folder: Path, arguments: list[str], errors: IO[str]) -> "subprocess.Popen[str]":
@@ -240,12 +255,6 @@ def _start_fit(folder: Path, arguments: list[str], errors: IO[str]) -> "subproce
         text=True,
         encoding="utf-8",
     )
-
-
-def _read_lines(lines: IO[str], take: Take) -> None:
-    """Take the events from the JSON lines of a training, until it ends."""
-    for line in lines:
-        take(json.loads(line))
 
 
 class BorrowedGpu:
@@ -280,7 +289,7 @@ class BorrowedGpu:
         if self._last["event"] == "time is over":
             why = f"the {self._seconds:g} s of GPU time are over"
             return ended_early(why, lacked_time=True, offers_cpu=True)
-        return failed(self._last["message"]) if self._last["event"] == "failed" else DONE
+        return failed(self._last["problem"], self._last["reason"]) if self._last["event"] == "failed" else DONE
 
 
 @contextmanager

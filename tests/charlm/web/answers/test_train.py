@@ -611,7 +611,7 @@ def test_a_visitor_who_leaves_while_a_gpu_is_awaited_holds_up_nobody_and_no_fold
         threads.append(threading.current_thread())
         free.wait(PATIENCE)
         out.mkdir(parents=True)  # as a training that saves its model just then
-        yield {"event": "failed", "message": "nobody reads it"}
+        yield {"event": "failed", "problem": "nobody reads it", "reason": None}
 
     queue = TrainingQueue(fit_on_gpu=fit_on_gpu)
     values = run(queue)
@@ -636,7 +636,7 @@ def test_a_training_that_fails_after_an_epoch_says_so_and_keeps_its_model():
             yield event
             if event["event"] == "epoch":
                 break
-        yield {"event": "failed", "message": "the loss is no longer a number (epoch 2, step 3); give a lower --lr"}
+        yield {"event": "failed", "problem": "the loss is no longer a number (epoch 2, step 3)", "reason": "diverged"}
 
     last = list(run(TrainingQueue(fit_on_gpu=fit_on_gpu)))[-1]
     assert last.state == "failed" and last.result.lm.generate("the ", 5, seed=0)

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from charlm.errors import RequestError
+from charlm.errors import RequestError, TrainingError
 from charlm.web.training.process import CONTROL_FILE, DONE, MOST_RATES, ChildProcess, ControlWriter
 from train import control, events
+from train.report import failed_event
 
 
 def test_what_a_visitor_asks_for_is_what_the_training_reads(tmp_path):
@@ -48,27 +49,35 @@ NOTE = "note: 21,600 characters are few for 400,000 parameters"
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "problem"),
+    ("status", "event", "said", "problem"),
     [
-        (2, "error: my-text has one symbol; give two", "my-text has one symbol; give two"),
+        (2, RequestError("my-text has one symbol; give two"), "error: x", "my-text has one symbol; give two"),
         (
             1,
-            "error: the loss is no longer a number (epoch 4, step 9); begin again in another --out with a lower --lr",
+            TrainingError("the loss is no longer a number (epoch 4, step 9)", "give a lower --lr", "diverged"),
+            "error: x",
             "the loss is no longer a number (epoch 4, step 9); choose a smaller size or a lower learning rate",
         ),
         (
             1,
-            "error: cannot write a checkpoint to run (No space left on device); make room and go on with --resume",
-            "cannot write a checkpoint to run (No space left on device); tell the owner of this server",
+            TrainingError("cannot write to run (No space left on device)", "make room", "disk"),
+            "error: x",
+            "cannot write to run (No space left on device); tell the owner of this server",
         ),
-        (-9, NOTE, "its process was killed, perhaps for lack of memory; choose a smaller size"),
-        (1, NOTE, "its process ended with status 1; tell the owner of this server"),
+        (1, None, "error: out of memory; close other programs", "out of memory; close other programs"),
+        (-9, None, NOTE, "its process was killed, perhaps for lack of memory; choose a smaller size"),
+        (1, None, NOTE, "its process ended with status 1; tell the owner of this server"),
     ],
 )
-def test_a_process_that_failed_is_told_by_its_error_or_else_by_its_status(tmp_path, status, said, problem):
-    errors = tmp_path / "errors.txt"
+def test_a_process_that_failed_is_told_by_its_event_else_by_its_error_or_its_status(
+    tmp_path, status, event, said, problem
+):
+    errors, taken = tmp_path / "errors.txt", []
     errors.write_text(f"{NOTE}\n{said}\n", encoding="utf-8")
-    ending = ChildProcess(SimpleNamespace(returncode=status), errors).ending()
+    sent = [{"event": "edit"}, *([failed_event(event)] if event else [])]
+    process = SimpleNamespace(returncode=status, stdout=[json.dumps(each) for each in sent])
+    ending = ChildProcess(process, errors, taken.append).ending()
+    assert taken == sent
     assert ending.with_model == ending.without_model == f"the training failed: {problem}"
     assert ending.has_failed
-    assert ChildProcess(SimpleNamespace(returncode=0), errors).ending() == DONE
+    assert ChildProcess(SimpleNamespace(returncode=0, stdout=[]), errors, taken.append).ending() == DONE
