@@ -11,7 +11,8 @@
         JSON, model files          read as strictly as `charlm.model` reads them: anyone may have made them
         random numbers, sampling   numpy's PCG64, and the draw
         kernels, Engine, Reader    the arithmetic: in WebAssembly with SIMD, else in JavaScript, with the same bits
-        TextReader                 texts that were written lately go on from any place at once
+        TextReader                 keeps a state after every 16 symbols of the last eight texts, the last 4 MB of each:
+                                   such a text goes on from a place there after less than 16 steps
         Host                       what runs in the Worker
         CharLM                     what a page holds
 
@@ -118,6 +119,18 @@ function checkNumber(name, value, low, high) {
 function checkString(name, value) {
   if (typeof value !== "string") throw new RequestError(`${name} is ${show(value)}; it must be a string`);
   return value;
+}
+
+/** Return the options of a call. Throws RequestError if they are no object, or their signal is none. */
+function checkOptions(options, name = "options") {
+  if (options === null || typeof options !== "object") {
+    throw new RequestError(`${name} is ${show(options)}; it must be an object`);
+  }
+  const { signal } = options;
+  if (signal && typeof signal.addEventListener !== "function") {
+    throw new RequestError(`signal is ${show(signal)}; it must be an AbortSignal`);
+  }
+  return options;
 }
 
 /** Call a function; put `prefix` in front of the message of a ModelFileError that it throws. */
@@ -1677,8 +1690,9 @@ const MOST_STATE_NUMBERS = 2 ** 20; // in the states of one text, 4 MB
 
 /** A reader that keeps states of its text, and begins with those that another text with the same beginning has left.
 
-    So the symbols before any place of a text that was written lately are read in at most STRIDE steps, and a text that
-    is cut there goes on at once. text: {ids, states}, where states has by a number of ids the state after them. */
+    So a text that was written lately goes on from any place after less than STRIDE steps; of one whose states would be
+    more than MOST_STATE_NUMBERS, the first are dropped, and the places there take as many steps as without them.
+    text: {ids, states}, where states has by a number of ids the state after them. */
 export class TextReader extends Reader {
   /** ids: of the beginning of the text. isWriting: whether other symbols than a text had so far may follow. */
   constructor(engine, ids, isWriting) {
@@ -1936,7 +1950,7 @@ function findLargest(numbers, count) {
 
 /** Holds models and answers requests about them, in slices, so that a message is heard while it computes. */
 class Host {
-  /** port: the other end of a Link's. */
+  /** port: the end of a HostConnection's message channel on which requests arrive. */
   constructor(port) {
     this.port = port;
     this.engines = new Map(); // by the model's key; null while its weights are being checked
@@ -2050,18 +2064,19 @@ if (globalThis.WorkerGlobalScope && globalThis instanceof WorkerGlobalScope && g
 
 // --------------------------------------------------------------------------------------------------- what a page holds
 
-/** The page's end of a Host: requests, their answers, and the models that share it. */
-class Link {
+/** The page's side of the message channel to a Host: sends requests and passes on the replies. Several models may share
+    it. */
+class HostConnection {
   /** Start a Host: in the Worker that `worker` makes, or one of this module, or without Workers in the page. */
   static async start(worker) {
     const makers = worker ? [worker] : [startWorker, startImportingWorker];
     for (const make of makers) {
       const started = await tryWorker(make);
-      if (started) return new Link(started, () => started.terminate());
+      if (started) return new HostConnection(started, () => started.terminate());
     }
     const { port1, port2 } = new MessageChannel();
     new Host(port2);
-    return new Link(port1, () => port1.close());
+    return new HostConnection(port1, () => port1.close());
   }
 
   constructor(port, stop) {
@@ -2075,7 +2090,7 @@ class Link {
 
   /** Send a request; return it. */
   send(message, transfer = []) {
-    const request = new Request(this, ++this.last, message.model);
+    const request = new PendingRequest(this, ++this.last, message.model);
     this.requests.set(request.id, request);
     if (this.failure) request.end(this.failure);
     else this.port.postMessage({ ...message, id: request.id }, transfer);
@@ -2099,9 +2114,10 @@ class Link {
 }
 
 /** A request to a Host: the pieces that it gives, and the answer that ends it. */
-class Request {
-  constructor(link, id, model) {
-    Object.assign(this, { link, id, model, pieces: [], answer: undefined, error: undefined, wake: () => undefined });
+class PendingRequest {
+  constructor(connection, id, model) {
+    Object.assign(this, { connection, id, model, pieces: [], answer: undefined, error: undefined });
+    this.wake = () => undefined;
   }
 
   receive({ piece, answer, error }) {
@@ -2128,14 +2144,14 @@ class Request {
         if (this.error !== undefined) throw this.error;
         if (this.pieces.length) {
           yield this.pieces.shift();
-          this.link.port.postMessage({ kind: "more", id: this.id });
+          this.connection.port.postMessage({ kind: "more", id: this.id });
         } else if (this.answer !== undefined) return this.answer;
         else await new Promise((resolve) => (this.wake = resolve));
       }
     } finally {
       signal?.removeEventListener("abort", abort);
-      this.link.requests.delete(this.id);
-      if (this.answer === undefined) this.link.port.postMessage({ kind: "cancel", id: this.id });
+      this.connection.requests.delete(this.id);
+      if (this.answer === undefined) this.connection.port.postMessage({ kind: "cancel", id: this.id });
     }
   }
 
@@ -2285,7 +2301,9 @@ export class CharLM {
       name: what errors call the model, the address by default. worker, beside, simd: see `from`.
 
       Throws UnreachableError if a file cannot be had, ModelFileError if the files are not a sound model. */
-  static async load(address, { fetch, sha256, onProgress, signal, name = String(address), ...options } = {}) {
+  static async load(address, settings = {}) {
+    const { fetch, sha256, onProgress, signal, name = String(address), ...options } = checkOptions(settings);
+    if (sha256) checkString("sha256", sha256);
     const folder = new Folder(address, fetch ?? ((...asked) => globalThis.fetch(...asked)), signal);
     return named(name, async () => {
       const keepFault = (error) => {
@@ -2315,7 +2333,9 @@ export class CharLM {
           closed. signal: ends it.
 
       Throws ModelFileError if they are not a sound model. */
-  static async from({ config, weights, history = null }, { name = "", ...options } = {}) {
+  static async from(files, settings = {}) {
+    const { config, weights, history = null } = checkOptions(files, "the first argument");
+    const { name = "", ...options } = checkOptions(settings);
     return named(name, async () => {
       if (!(weights instanceof ArrayBuffer || ArrayBuffer.isView(weights))) {
         throw new RequestError(`weights is ${show(weights)}; it must be an ArrayBuffer or a Uint8Array`);
@@ -2325,27 +2345,30 @@ export class CharLM {
   }
 
   static async #open(config, weights, history, { worker, beside, simd = true, signal }) {
-    const link = beside && !beside.#link.failure ? beside.#link : await Link.start(worker);
-    const key = link.addModel();
+    if (beside && !(beside instanceof CharLM)) {
+      throw new RequestError(`beside is ${show(beside)}; it must be a model`);
+    }
+    const connection = beside && !beside.#connection.failure ? beside.#connection : await HostConnection.start(worker);
+    const key = connection.addModel();
     try {
       const message = { kind: "open", model: key, config, weights, simd };
-      const { kernel } = await link.send(message, [weights]).result(signal);
-      return new CharLM(link, key, config, kernel, history);
+      const { kernel } = await connection.send(message, [weights]).result(signal);
+      return new CharLM(connection, key, config, kernel, history);
     } catch (error) {
-      link.release(key);
+      connection.release(key);
       throw error;
     }
   }
 
-  #link;
+  #connection;
   #key; // of the model in the Host
   #ids; // of the symbols
   #isClosed = false;
 
   /** For `load` and `from`. */
-  constructor(link, key, { shapes, parameters, symbols, ...config }, kernel, history) {
+  constructor(connection, key, { shapes, parameters, symbols, ...config }, kernel, history) {
     Object.assign(this, { config, ...readRecord(history), vocab: symbols, parameters, kernel });
-    this.#link = link;
+    this.#connection = connection;
     this.#key = key;
     this.#ids = new Map(symbols.map((symbol, id) => [symbol, id]));
   }
@@ -2383,7 +2406,8 @@ export class CharLM {
 
       prompt, after, seed: those of `stream`. logits: of the symbols in `vocab`, a Float32Array (V,). random: the number
       from 0 to below 1 that draws one of them. At a place of a text that was written lately it takes a few steps. */
-  async predict(prompt = "", { after = "", seed, signal } = {}) {
+  async predict(prompt = "", options = {}) {
+    const { after = "", seed, signal } = checkOptions(options);
     const { ids, drawn } = this.#encodeStart(prompt, after);
     checkWhole("seed", seed, 0);
     return this.#send({ kind: "predict", ids, seed, drawn }).result(signal);
@@ -2392,7 +2416,8 @@ export class CharLM {
   /** Return the surprisal in nats of each character of a text but the first, a Float64Array.
 
       Throws VocabError if the text holds a symbol that the model does not know. */
-  async score(text, { signal } = {}) {
+  async score(text, options = {}) {
+    const { signal } = checkOptions(options);
     return this.#ask("score", { ids: this.#encode("text", text) }, signal);
   }
 
@@ -2403,7 +2428,8 @@ export class CharLM {
       likeliest: for each place five symbols with their probabilities, [symbol, probability]; none for the first.
 
       gates: a unit, {layer, unit}, whose gates are wanted, too: they are returned as `gates`, as `gates` returns them. */
-  async inspect(text, { gates, signal } = {}) {
+  async inspect(text, options = {}) {
+    const { gates, signal } = checkOptions(options);
     const { ids, symbols, skipped } = this.#encodeKnown("text", text);
     const found = { symbols, skipped, ...(await this.#ask("inspect", { ids }, signal)) };
     return gates === undefined ? found : { ...found, gates: await this.gates(text, { ...gates, signal }) };
@@ -2415,7 +2441,8 @@ export class CharLM {
           torch.nn: i, f, g, o, c and h of an LSTM, r, z, n and h of a GRU; sum, whose tanh is h, and h of an RNN.
 
       Throws RequestError if there is no such unit, or the text has over 20,000 characters. */
-  async gates(text, { layer, unit, signal } = {}) {
+  async gates(text, options = {}) {
+    const { layer, unit, signal } = checkOptions(options);
     const { num_layers: layers, hidden_size: units } = this.config;
     const request = {
       ids: this.#encodeShort(text),
@@ -2430,7 +2457,8 @@ export class CharLM {
       symbols, skipped: as `inspect` returns them. layers, units: L and H.
       hidden: the hidden states after each character, a Float32Array (N, L, H): that of a unit at a place is
           hidden[(place * layers + layer) * units + unit]. cell: the cell states of an LSTM, else null. */
-  async units(text, { signal } = {}) {
+  async units(text, options = {}) {
+    const { signal } = checkOptions(options);
     const { ids, symbols, skipped } = this.#encodeKnown("text", text);
     const { num_layers: layers, hidden_size: units } = this.config;
     return { symbols, skipped, layers, units, ...(await this.#ask("units", { ids }, signal)) };
@@ -2447,7 +2475,8 @@ export class CharLM {
           first, of equals the first place, and no two overlap.
 
       Throws RequestError for an argument out of bounds, a text of over 20,000 characters or a stretch of over 200. */
-  async findPattern(text, { start, end, threshold = DEFAULT_THRESHOLD, signal } = {}) {
+  async findPattern(text, options = {}) {
+    const { start, end, threshold = DEFAULT_THRESHOLD, signal } = checkOptions(options);
     const ids = this.#encodeShort(text);
     if (!ids.length) throw new RequestError("the text has no character that this model knows; enter one that has");
     const first = Number(checkWhole("start", start, 0, ids.length - 1));
@@ -2468,11 +2497,14 @@ export class CharLM {
   close() {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const request of this.#link.requests.values()) if (request.model === this.#key) request.end(closedError());
-    this.#link.release(this.#key);
+    for (const request of this.#connection.requests.values()) {
+      if (request.model === this.#key) request.end(closedError());
+    }
+    this.#connection.release(this.#key);
   }
 
-  #write(prompt, { length = DEFAULT_LENGTH, after = "", forced = [], signal, ...settings }, isScored) {
+  #write(prompt, options, isScored) {
+    const { length = DEFAULT_LENGTH, after = "", forced = [], signal, ...settings } = checkOptions(options);
     checkWhole("length", length, 0);
     const request = {
       kind: "write",
@@ -2504,7 +2536,7 @@ export class CharLM {
 
   #send(message) {
     if (this.#isClosed) throw closedError();
-    return this.#link.send({ ...message, model: this.#key });
+    return this.#connection.send({ ...message, model: this.#key });
   }
 
   /** Return the ids of a text. Throws VocabError, naming the first symbol that has none. */
@@ -2529,6 +2561,9 @@ export class CharLM {
 
   /** Return the ids of symbols that were chosen, by place. */
   #encodeChoices(forced) {
+    if (!Array.isArray(forced) || !forced.every(Array.isArray)) {
+      throw new RequestError(`forced is ${show(forced)}; it must be a list of [place, symbol]`);
+    }
     const choices = forced.map(([place, symbol]) => {
       const [id, ...more] = this.#encode("forced", symbol);
       if (id !== undefined && !more.length) return [Number(checkWhole("forced", place, 0)), id];
