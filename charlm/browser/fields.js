@@ -8,10 +8,14 @@ const SHOWN_VALUES = ["temperature", "top-k", "top-p"]; // whose values are show
 
 const fieldValue = (id) => byId(id).value;
 
+/** Return the length that the field asks for; NaN if it is empty. */
+export function readLength() {
+  return fieldValue("length").trim() === "" ? NaN : Number(fieldValue("length"));
+}
+
 /** Return what the fields ask for. Throws an Error for a value that is not allowed. */
 export function readFields() {
-  const length = fieldValue("length").trim() === "" ? NaN : Number(fieldValue("length"));
-  return checkSettings({ ...valuesOfFields(), length, seed: fieldValue("seed") });
+  return checkSettings({ ...valuesOfFields(), length: readLength(), seed: fieldValue("seed") });
 }
 
 /** Return the values of the fields, without the length, which `Continue` may have changed. seed: for an empty field. */

@@ -1,13 +1,13 @@
 /* A text that one model writes, coloured by the surprisal of each character, and the line about it. */
 
-import { encodeShades, HeatText, MOST_NATS } from "./components/heat.js";
+import { encodeShades, HeatText, MOST_NATS, SIDES } from "./components/heat.js";
 import { amount, make, named, readable } from "./components/text.js";
 import { getModel } from "./models.js";
 
 const PAUSE = 50; // milliseconds between two lines about a text
 
 /** side: a or b, of the model whose text it is. line: an element that says how the text is doing. about: one that says
-    what the model is, for the head of the text. onPoint, onChoose: see HeatText.
+    what the model is, for the head of the text. Others: the callbacks of a HeatText.
 
     value: the Heat of the text. Its `run` has the settings and `forced`, the choices of the visitor; its `surprisals`
       are those of the characters in nats. wanted: the name of the model that writes, or wrote, last. */
@@ -87,11 +87,12 @@ export class Panel {
     this.heat.stop();
   }
 
-  /** Show a text that was written before. */
-  restore(value) {
+  /** Show a text that was written before, by default none. */
+  restore(value = {}) {
     this.stop();
     this.show(value);
-    this.tellFigures({});
+    if (value.run) this.tellFigures({});
+    else this.say("");
   }
 
   /** Return what a character was drawn from, as components/sampling.js describes it. */
@@ -185,7 +186,7 @@ export function makeSmallPanels(element, temperatures) {
   return temperatures.flatMap((temperature) => {
     const row = make("div", "sides");
     element.append(row);
-    return ["a", "b"].map((side) => {
+    return SIDES.map((side) => {
       const output = make("div", `side small ${side}`);
       output.id = `board-${side}-${temperature}`.replace(".", "-");
       output.append(make("div", "heat"));

@@ -4,12 +4,12 @@ import { checkSettings, LONGEST_TEXT, parametersOf, readAddress } from "./addres
 import { areOfOneLink, TWO_TEXTS } from "./components/branches.js";
 import { changes } from "./components/changes.js";
 import { Choices } from "./components/choices.js";
-import { setPace } from "./components/heat.js";
+import { setPace, SIDES } from "./components/heat.js";
 import { keepState, readState } from "./components/state.js";
 import { byId, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
 import { nextPrompt, sharedPrompts } from "./examples.js";
-import { connectSliders, fillFields, readFields, valuesOfFields } from "./fields.js";
+import { connectSliders, fillFields, readFields, readLength, valuesOfFields } from "./fields.js";
 import { entryOf, holdModels, keepModels, models, offerModels, whenAdded } from "./models.js";
 import { makeSmallPanels, Panel } from "./panel.js";
 import { showLink } from "./share.js";
@@ -19,13 +19,13 @@ const TEMPERATURES = [0.5, 1, 1.5];
 const LONGEST_AT_TEMPERATURES = 1000;
 const FULL = `A text has at most ${LONGEST_TEXT.toLocaleString("en")} characters: generate a new one.`;
 const NO_TEXTS = { forced: { a: [], b: [] } }; // in an address
-const REMEDY = "“Continue” and “Share” keep to the texts that are shown.";
+const REMEDY = "“Continue” and “Share” still use the settings of the texts that are shown.";
 
 /** The events of the view, and its panels, {a, b}. small: those of compareTemperatures. offered: prompts. */
 class WriteView {
   constructor(tell) {
     this.tell = tell;
-    this.panels = Object.fromEntries(["a", "b"].map((side) => [side, this.makePanel(side)]));
+    this.panels = Object.fromEntries(SIDES.map((side) => [side, this.makePanel(side)]));
     this.small = [];
     this.offered = [];
     this.choices = new Choices(this.panels, {
@@ -45,6 +45,7 @@ class WriteView {
       about: byId(`about-${side}`),
       onPoint: (place) => this.choices.point(this.panels[side], place),
       onChoose: (place, isKey) => this.choices.enter(this.panels[side], place, isKey),
+      isOtherHeld: () => this.choices.isOtherHeld(this.panels[side]),
     };
     return new Panel(side, byId(`output-${side}`), `What model ${side.toUpperCase()} writes`, options);
   }
@@ -77,13 +78,13 @@ class WriteView {
     for (const id of ["model-a", "model-b", "prompt", "temperature", "top-k", "top-p", "seed"]) {
       byId(id).addEventListener("input", () => this.compareSettings());
     }
-    for (const side of "ab") byId(`model-${side}`).addEventListener("change", () => this.chooseModels({}));
+    for (const side of SIDES) byId(`model-${side}`).addEventListener("change", () => this.chooseModels({}));
   }
 
   /** Fill fields, and offer the prompts of the models that are chosen then. */
   fill(settings) {
     fillFields(settings);
-    for (const side of "ab") this.tellModel(side);
+    for (const side of SIDES) this.tellModel(side);
     this.offered = sharedPrompts(...this.chosen);
     byId("examples").replaceChildren(...this.offered.map((prompt) => this.makeExample(prompt)));
   }
@@ -124,7 +125,7 @@ class WriteView {
 
   /** The entries of both models. */
   get chosen() {
-    return ["a", "b"].map((side) => entryOf(byId(`model-${side}`).value));
+    return SIDES.map((side) => entryOf(byId(`model-${side}`).value));
   }
 
   /** Return the symbols that both chosen models know. */
@@ -147,7 +148,7 @@ class WriteView {
   /** Continue both texts with the settings that they began with, behind what the visitor sees.
 
       added: how many characters, by default as many as the field says. */
-  async more(added = Number(byId("length").value)) {
+  async more(added = readLength()) {
     this.stop();
     const settings = this.panels.a.value.run;
     if (!settings) return this.tell("There is no text to continue yet: let the models write one first.");
@@ -231,8 +232,7 @@ class WriteView {
   /** Say which settings of the texts are no longer those of the fields. */
   compareSettings() {
     const { run } = this.panels.a.value;
-    if (!run) return;
-    const words = changes(run, valuesOfFields(run.seed), REMEDY);
+    const words = run ? changes(run, valuesOfFields(run.seed), REMEDY) : "";
     // a screen reader would repeat the same words at each key
     if (byId("texts-changed").textContent !== words) byId("texts-changed").textContent = words;
   }
@@ -257,14 +257,15 @@ class WriteView {
 
 /** Open the view. settings: of a shared text, which is written at once. */
 export function openWrite(tell, settings) {
-  offerModels(byId("model-a"), models[0].name);
+  const added = models.findLast(({ loadedAs }) => loadedAs); // the model that the address names
+  offerModels(byId("model-a"), (added ?? models[0]).name);
   offerModels(byId("model-b"), models[Math.min(1, models.length - 1)].name);
   const view = new WriteView(tell);
   view.chooseModels(DEFAULTS);
   byId("write-form").inert = false; // what is typed before would be replaced by the defaults
   if (settings) view.open(settings);
   whenAdded(async ({ name }) => {
-    for (const side of "ab") offerModels(byId(`model-${side}`), byId(`model-${side}`).value);
+    for (const side of SIDES) offerModels(byId(`model-${side}`), byId(`model-${side}`).value);
     const { settings: shared, problem } = readAddress(await readState()); // it may name that model
     if (shared) return view.open(shared);
     view.chooseModels({ model_a: name });

@@ -4,7 +4,8 @@ import { surprisalAt, stepsOfDraw } from "./sampling.js";
 import { isShortcut, label, make, named, percentOf } from "./text.js";
 
 const SHOWN_ALTERNATIVES = 10;
-const POINT_AT = "Point at a character of a text, or go to it with the arrow keys: here stands what else it could be.";
+const POINT_AT =
+  "Point at a character, or move to it with the arrow keys, to see what else the model could have written there.";
 
 /** Return the places of the symbols to offer: the ten likeliest, and the one that stands there. */
 export function placesToOffer({ symbols, symbol }, { ranked }) {

@@ -3,12 +3,12 @@
    A branch is known by its choices, [[place, symbol], …] in the order of their places: none for the text as it was
    drawn. It goes out from the branch that has all of its choices but the last, or from the next shorter one there is. */
 
+import { SIDES } from "./heat.js";
 import { make, named } from "./text.js";
 
 export const MOST_CHOICES = 64; // in one text, so that a link can hold them
 export const TWO_TEXTS = "A link holds one set of settings: show branches of the same text on both sides.";
 const MOST_BRANCHES = 64; // of one model
-const BOTH_SIDES = ["a", "b"];
 
 /** Return choices as an address holds them: PLACE.CODEPOINT, the code point in hexadecimal, joined by `-`. */
 export function encodeChoices(forced) {
@@ -41,7 +41,7 @@ export class BranchHistory {
   /** Both models begin a text. */
   start() {
     const key = `${this.begun}:`;
-    const isUsed = BOTH_SIDES.some((side) => [...this.branches[side].keys()].some((each) => each.startsWith(key)));
+    const isUsed = SIDES.some((side) => [...this.branches[side].keys()].some((each) => each.startsWith(key)));
     if (isUsed) this.begun++;
     if (isUsed || this.at < 0) this.push({ a: `${this.begun}:`, b: `${this.begun}:` });
   }
@@ -102,7 +102,7 @@ export class BranchHistory {
     const [before, after] = [this.visits[this.at], this.visits[this.at + by]];
     if (!after) return [];
     this.at += by;
-    const changed = BOTH_SIDES.filter((side) => before[side] !== after[side]);
+    const changed = SIDES.filter((side) => before[side] !== after[side]);
     return changed.map((side) => ({ side, branch: this.branches[side].get(after[side]) }));
   }
 
@@ -160,9 +160,12 @@ export class Branches {
 
   /** Show the history as it is now. */
   update() {
+    const steps = [this.undo, this.redo];
+    const left = steps.find((step) => step === document.activeElement);
     this.undo.disabled = !this.history.canUndo;
     this.redo.disabled = !this.history.canRedo;
-    const rows = BOTH_SIDES.flatMap((side) => this.history.rows(side).map((row) => this.makeRow(side, row)));
+    if (left?.disabled) steps.find((step) => !step.disabled)?.focus(); // a disabled button loses the focus
+    const rows = SIDES.flatMap((side) => this.history.rows(side).map((row) => this.makeRow(side, row)));
     const focused = this.tree.querySelector(":focus")?.value;
     this.tree.replaceChildren(...rows);
     rows.find(({ value }) => value === focused)?.focus({ preventScroll: true }); // it went with the row

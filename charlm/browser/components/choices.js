@@ -10,7 +10,7 @@ import { byId } from "./text.js";
 
     write: called with a panel, settings, the Heat of what stays and choices, to write the rest of a text.
     extend: called to write one symbol more. fail: called with an error. showed: called when another branch is shown.
-    end: called to end what still writes the texts, where stopping the panels does not.
+    end: called before another branch is shown, to cancel a request that `panel.stop` does not cancel.
     shown: the panel and the details of the character that is described, null if there is none. */
 export class Choices {
   constructor(panels, { write, extend, fail, showed = () => {}, end = () => {} }) {
@@ -30,8 +30,14 @@ export class Choices {
     this.branches.update();
   }
 
-  /** Show nothing of a character. */
+  /** Return whether the other text is held, so that crossing this panel's text with the pointer changes nothing. */
+  isOtherHeld(panel) {
+    return Object.values(this.panels).some((other) => other !== panel && other.heat.isHeld);
+  }
+
+  /** Show nothing of a character. The keyboard goes from its alternatives, which vanish, to the text. */
   forget() {
+    if (byId("alternatives").contains(document.activeElement)) this.shown?.panel.heat.text.focus();
     this.shown = this.wanted = null;
     this.alternatives.show(null);
     this.drawn.show(null);
@@ -92,10 +98,10 @@ export class Choices {
     if (!this.shown) return;
     const { panel, details } = this.shown;
     const { place } = details;
+    if (panel.symbols[place] === symbol) return; // what stands there already needs no stop
     panel.stop();
     const { run, text, shades, surprisals, prompt } = panel.value;
     const symbols = Array.from(text);
-    if (symbols[place] === symbol) return;
     const drawn = details.symbols[drawnPlace(stepsOfDraw(details, run), details.random)];
     const chosen = withChoice(run.forced, place, symbol);
     const forced = symbol === drawn ? chosen.slice(0, -1) : chosen; // what is drawn anyway is no choice
@@ -133,9 +139,9 @@ export class Choices {
     this.end();
   }
 
-  /** Show another branch of a panel's text. */
+  /** Show another branch of a panel's text; none, the empty text, where writing had failed before anything came. */
   go(panel, branch) {
-    if (branch) panel.restore(branch.value);
+    panel.restore(branch?.value);
     this.branches.update();
     if (this.shown?.panel === panel) this.describeAgain(panel, this.shown.details.place);
     this.showed();

@@ -2,12 +2,11 @@
 
    charlm/browser/lesson.py lists the checks with their arguments. */
 
-import { HIGHEST, LOWEST } from "./heat.js";
+import { HIGHEST, LOWEST, SIDES } from "./heat.js";
 import { byId, isDisplayed } from "./text.js";
 
 const FEWEST_PLACES = 100; // characters by which a unit is judged
 const PASSING = ["Tab", "Shift", "Control", "Alt", "Meta"]; // keys that do nothing to what has the focus
-const SIDES = ["a", "b"];
 
 /** Return the values of a field: of a group of choices those that are chosen. */
 function valuesOf(id) {

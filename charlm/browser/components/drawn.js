@@ -70,6 +70,12 @@ export class Drawn {
   }
 
   update() {
+    const focused = [this.reset, this.take].find((button) => button === document.activeElement);
+    this.draw();
+    if (focused?.hidden) this.next.focus(); // it would fall to the page
+  }
+
+  draw() {
     const { details, settings, tried } = this;
     const used = { temperature: 1, top_k: 0, top_p: 1, ...settings, ...tried };
     const isTried = details !== null && SLIDERS.some(([name]) => used[name] !== settings[name]);

@@ -9,6 +9,8 @@ export const LOWEST = 48;
 export const HIGHEST = 126;
 export const MOST_NATS = 7.8;
 
+export const SIDES = ["a", "b"]; // model A and model B, in ids, addresses and classes
+
 /* The difference of two models' surprisals, that of A minus that of B, which has shade 1; its negative has shade 0. */
 export const MOST_DIFFERENCE = 5;
 
@@ -56,7 +58,11 @@ function placeOf(element) {
     onPoint: called with the place of a character when it is pointed at or reached with the arrow keys.
     onChoose: called with its place, and whether it was Enter that chose it and no click. It is then held: pointing
       elsewhere does not call onPoint until it is clicked again, or Escape is pressed, so that the pointer can go to
-      what is known of it. The characters that `run.forced` of the value lists, [[place, symbol], …], are marked as choices.
+      what is known of it. The characters that `run.forced` of the value lists, [[place, symbol], …], are marked as
+      choices.
+    onRelease: called when Escape has let go of the one that was held.
+    isOtherHeld: returns whether a text is held whose characters are explained in the same place: the pointer may cross
+      this one on its way there.
 
     text, detail: the elements of the text and of the explanation below it.
     symbols: the characters of the value. shown: how many of them are on the page.
@@ -66,8 +72,8 @@ function placeOf(element) {
     end: how far the text could be scrolled when that was measured last, in pixels.
     isFollowing: whether it is to be scrolled to its end in the next frame. */
 export class HeatText {
-  constructor(element, props, trigger, { onPoint, onChoose } = {}) {
-    Object.assign(this, { props, trigger, onPoint, onChoose, isHeld: false });
+  constructor(element, props, trigger, { onPoint, onChoose, onRelease, isOtherHeld } = {}) {
+    Object.assign(this, { props, trigger, onPoint, onChoose, onRelease, isOtherHeld, isHeld: false });
     Object.assign(this, { shown: 0, symbols: [], forced: new Map(), cursor: -1, marks: 0, due: 0 });
     Object.assign(this, { end: 0, isFollowing: false });
     this.build(element.querySelector(".heat"));
@@ -92,7 +98,9 @@ export class HeatText {
     this.text.dataset.empty = this.props.empty ?? "";
     const aria = { role: "textbox", "aria-readonly": "true", "aria-multiline": "true", "aria-label": called };
     for (const [name, value] of Object.entries(aria)) this.text.setAttribute(name, value);
-    this.text.addEventListener("mouseover", (event) => this.isHeld || this.point(placeOf(event.target)));
+    this.text.addEventListener("mouseover", ({ target }) => {
+      if (!this.isHeld && !this.isOtherHeld?.()) this.point(placeOf(target));
+    });
     this.text.addEventListener("click", (event) => this.choose(placeOf(event.target)));
     this.text.addEventListener("keydown", (event) => this.type(event));
     frame.replaceChildren(head, this.text);
@@ -286,6 +294,11 @@ export class HeatText {
     else if (this.cursor >= 0) this.text.children[this.cursor]?.classList.remove("held");
   }
 
+  release() {
+    this.hold(-1);
+    this.onRelease?.();
+  }
+
   /** Take the mark from the character that was pointed at. */
   leave() {
     this.text.children[this.cursor]?.classList.remove("cursor", "held");
@@ -306,7 +319,7 @@ export class HeatText {
     this.detail.replaceChildren(make("div", "detail-line", named(this.symbols[place]) + words), ...rows);
   }
 
-  /** Send the place of a chosen character to the server, and hold the character where somebody waits for its place. */
+  /** Report that a character was chosen, by click or Enter. With `onChoose` it is also held. */
   choose(place, isKey = false) {
     if (place === undefined || place >= this.shown) return;
     const isLetGo = !isKey && this.isHeld && place === this.cursor;
@@ -330,7 +343,7 @@ export class HeatText {
     if (step !== undefined) this.point(Math.min(Math.max(this.cursor + step, 0), this.shown - 1));
     else if (event.key === "ArrowDown" || event.key === "ArrowUp") this.point(this.besides(event.key === "ArrowDown"));
     else if (event.key === "Enter" && this.cursor >= 0) this.choose(this.cursor, true);
-    else if (event.key === "Escape" && this.isHeld) this.hold(-1);
+    else if (event.key === "Escape" && this.isHeld) this.release();
     else return;
     event.preventDefault();
     this.text.children[this.cursor]?.scrollIntoView({ block: "nearest" });

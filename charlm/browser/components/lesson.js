@@ -225,9 +225,13 @@ function tellNumber({ check, input, said, isDone }, typed) {
     names: of the page's models. frame: the element around the page, at whose end the panel stands. */
 export function openLesson({ lesson, names }, frame) {
   if (!lesson || byId("lesson-start")) return;
+  const onEnd = () => {
+    start.hidden = false;
+    start.focus(); // the button that had the focus is gone
+  };
   const begin = () => {
     start.hidden = true;
-    return new Lesson(lesson, names, frame, () => (start.hidden = false));
+    return new Lesson(lesson, names, frame, onEnd);
   };
   const start = button("lesson-start", "Lesson", () => begin().next.focus());
   start.className = "lesson-start";

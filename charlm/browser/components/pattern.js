@@ -8,7 +8,8 @@ const SETTLED = 250; // milliseconds without a change after which a selection or
 const SHOWN_UNITS = 12; // the others are counted
 const CONTEXT = 14; // characters shown on either side of a place
 const LONGEST_STRETCH = 60; // characters of a stretch that are shown
-const SELECT_HINT = "Select a stretch of the text with the mouse, or with Shift and the arrow keys: a name, a word.";
+const SELECT_HINT =
+  "Select part of the text, such as a name or a word: with the mouse, or with Shift and the arrow keys.";
 
 /** Lets the visitor select a stretch of a HeatText: with the mouse or a finger, or with Shift and the arrow keys.
 

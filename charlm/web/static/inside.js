@@ -2,12 +2,11 @@
    pattern of a stretch of the text. */
 
 import { CellPanel } from "../../browser/components/cell.js";
-import { HeatText, LOWEST, HIGHEST } from "../../browser/components/heat.js";
+import { HeatText, LOWEST, HIGHEST, SIDES } from "../../browser/components/heat.js";
 import { PatternPanel, StretchPicker } from "../../browser/components/pattern.js";
 import { keepState } from "../../browser/components/state.js";
 import { make, readable } from "../../browser/components/text.js";
 
-const LETTERS = ["a", "b"]; // of the models
 const FIRST_PLACE = 120; // the character that is explained at first
 const SEEN_HINT = "Point at a character, or move there with the arrow keys; a click holds it.";
 
@@ -84,18 +83,16 @@ class InsideStage {
   constructor(element, trigger, server) {
     Object.assign(this, { element, server, value: {}, place: FIRST_PLACE, isPointing: false });
     const find = (id) => element.querySelector(`#${id}`);
-    this.sides = LETTERS.map((letter, number) => {
-      const callbacks = { onPoint: (place) => this.point(place, number), onHold: (place) => this.hold(place, number) };
+    this.sides = SIDES.map((letter, number) => {
+      const callbacks = {
+        onPoint: (place) => this.point(place, number),
+        onHold: (place) => this.hold(place, number),
+        onRelease: () => this.hold(-1, number),
+      };
       return new InsideText(find(`seen-${letter}`), letter, (...all) => server.influence(...all), callbacks);
     });
     const texts = this.sides.map(({ text }) => text.text);
     texts.forEach((text, number) => text.addEventListener("scroll", () => scrollAlike(text, texts[1 - number])));
-    find("seen").addEventListener("keydown", ({ key }) => {
-      if (key !== "Escape") return;
-      for (const { text } of this.sides) text.hold(-1); // in the other text, too
-      this.held = -1;
-      this.keep();
-    });
     this.cell = new CellPanel(find("cell"), { onPlace: (place) => this.goTo(place) });
     this.pattern = new PatternPanel(find("pattern"), {
       search: (stretch) => this.search(stretch),
@@ -105,7 +102,7 @@ class InsideStage {
       },
     });
     this.pickers = this.sides.map(({ text }, number) => {
-      return new StretchPicker(text, (stretch) => this.showPattern(stretch, LETTERS[number]));
+      return new StretchPicker(text, (stretch) => this.showPattern(stretch, SIDES[number]));
     });
   }
 
@@ -122,13 +119,13 @@ class InsideStage {
     if (isFirst && !location.hash) this.first = value.a.heat.run.text;
     this.element.classList.toggle("single", !value.b);
     this.shown = value.b ? this.sides : this.sides.slice(0, 1);
-    this.shown.forEach((side, number) => side.show(value[LETTERS[number]]));
-    for (const letter of LETTERS) {
+    this.shown.forEach((side, number) => side.show(value[SIDES[number]]));
+    for (const letter of SIDES) {
       this.element.querySelector(`#seen-line-${letter}`).textContent = readable(value[letter]?.line ?? "");
     }
     this.symbols = Array.from(value.a.heat.text);
     const cell = this.element.querySelector("#cell");
-    for (const letter of LETTERS) cell.classList.toggle(letter, value.unit.side === letter);
+    for (const letter of SIDES) cell.classList.toggle(letter, value.unit.side === letter);
     this.cell.show({ ...value.unit, symbols: this.symbols });
     const last = this.symbols.length - 1;
     if (isOther) {
@@ -183,7 +180,7 @@ class InsideStage {
   /** Go to a place, and mark the stretch that begins there. */
   goTo(place, end) {
     if (place >= this.symbols.length) return;
-    if (end) this.pickers[LETTERS.indexOf(this.searched)].mark(place, Math.min(end, this.symbols.length));
+    if (end) this.pickers[SIDES.indexOf(this.searched)].mark(place, Math.min(end, this.symbols.length));
     this.sides[0].text.point(place);
     for (const { text } of this.shown) text.reveal(place);
   }

@@ -4,7 +4,7 @@
 
 import { areOfOneLink, encodeChoices, TWO_TEXTS } from "../../browser/components/branches.js";
 import { Choices } from "../../browser/components/choices.js";
-import { HeatText, LOWEST, HIGHEST, MOST_NATS } from "../../browser/components/heat.js";
+import { HeatText, LOWEST, HIGHEST, MOST_NATS, SIDES } from "../../browser/components/heat.js";
 import { keepState } from "../../browser/components/state.js";
 import { byId, sentence } from "../../browser/components/text.js";
 import { UnknownMarks } from "../../browser/components/unknown.js";
@@ -33,6 +33,7 @@ export class WrittenText {
     this.heat = new HeatText(element, props, () => {}, {
       onPoint: (place) => choices?.point(this, place),
       onChoose: (place, isKey) => choices?.enter(this, place, isKey),
+      isOtherHeld: () => choices?.isOtherHeld(this),
     });
     watch("value", () => {
       if (this.restored && this.restored.text !== this.props.value.text) return this.show(this.restored);
@@ -96,7 +97,8 @@ export class WrittenText {
     this.end();
   }
 
-  restore({ line, ...value }) {
+  /** Show a text that was written before, by default none. */
+  restore({ line, ...value } = {}) {
     this.restored = value;
     this.show(value);
     progress[this.side].props.value = line;
@@ -137,7 +139,7 @@ async function modelChosen(name) {
 
 /** Return the set of the symbols that both chosen models know; of all while that is not known. */
 function commonVocab() {
-  const [one, other] = ["a", "b"].map((side) => vocabs.get(byId(`model-${side}`).querySelector("input").value));
+  const [one, other] = SIDES.map((side) => vocabs.get(byId(`model-${side}`).querySelector("input").value));
   return { has: (symbol) => (one?.has(symbol) ?? true) && (other?.has(symbol) ?? true) };
 }
 
@@ -185,7 +187,7 @@ export function openWrite(hasText) {
     end: () => byId("stop").click(), // which cancels the events
   });
   unknown = new UnknownMarks(byId("prompt").querySelector("textarea"), byId("unknown"), commonVocab);
-  for (const side of "ab") modelChosen(byId(`model-${side}`).querySelector("input").value);
+  for (const side of SIDES) modelChosen(byId(`model-${side}`).querySelector("input").value);
 }
 
 /** What the events of the view call; see charlm/web/views/write.py. */
@@ -233,7 +235,7 @@ export const writing = {
   line: (side, line) => (progress[side] = line),
   /** Return the parameters of a link that hold the choices in both texts, those that lie in its length. */
   choices: (length) => {
-    const held = ["a", "b"].map((side) => {
+    const held = SIDES.map((side) => {
       const forced = texts[side].heat.value.run?.forced ?? [];
       return [`f${side}`, encodeChoices(forced.filter(([place]) => place < length))];
     });

@@ -177,6 +177,110 @@ def test_the_focus_stays_on_a_branch_when_the_tree_is_drawn_again(page):
     assert row.evaluate("row => row === document.activeElement")
 
 
+def test_a_button_that_can_be_clicked_no_more_hands_the_focus_on(page, show):
+    page.evaluate(
+        """async () => {
+            const { Branches, BranchHistory } = await import("/components/branches.js");
+            const history = new BranchHistory();
+            history.record("a", { forced: [], bits: 1 });
+            history.visit("a", [[3, "x"]]);
+            const element = document.createElement("div");
+            document.body.replaceChildren(element);
+            const branches = new Branches(element, history, { onLeave: () => {}, onGo: () => branches.update() });
+        }"""
+    )
+    focused = "document.activeElement.textContent"
+    page.locator("#undo").press("Enter")
+    assert page.evaluate(focused) == "Redo" and page.locator("#undo").is_disabled()
+    page.locator("#redo").press("Enter")
+    assert page.evaluate(focused) == "Undo" and page.locator("#redo").is_disabled()
+
+    draw = details([math.log(3), math.log(1)], "a", random=0.7)
+    for button in ("As it was drawn", "Write “b”"):
+        show("Drawn", draw)
+        page.locator(".drawn-slider input").first.fill("2")
+        page.get_by_role("button", name=button).press("Enter")
+        page.evaluate("(draw) => component.show(draw, { temperature: 1, top_k: 0, top_p: 1 })", draw | {"symbol": "b"})
+        assert page.evaluate(focused) == "Next"
+
+
+CHOICES = """async () => {
+    const { Choices } = await import("/components/choices.js");
+    const { HeatText } = await import("/components/heat.js");
+    document.body.innerHTML = '<div id="alternatives"></div><div id="drawn"></div><div id="branches"></div>';
+    Object.assign(window, { calls: [], restored: [] });
+    const details = { symbols: ["a", "b"], logits: [0, 0], forced: false, random: 0.1 };
+    window.panels = Object.fromEntries(["a", "b"].map((side) => {
+        const element = document.createElement("div");
+        element.innerHTML = '<div class="heat"></div>';
+        document.body.append(element);
+        const run = { temperature: 1, top_k: 0, top_p: 1, forced: [] };
+        const panel = { side, bits: 1, isWriting: false, stop: () => calls.push(`stop ${side}`) };
+        panel.props = { heading: side, value: { text: "abab", shades: "0000", run } };
+        panel.heat = new HeatText(element, panel.props, () => {}, {
+            onPoint: (place) => choices.point(panel, place),
+            onChoose: () => {},
+            isOtherHeld: () => choices.isOtherHeld(panel),
+        });
+        panel.look = async (place) => ({ ...details, place, symbol: "abab"[place] });
+        panel.restore = (value) => restored.push([side, value]);
+        Object.defineProperty(panel, "value", { get: () => panel.heat.value });
+        Object.defineProperty(panel, "symbols", { get: () => Array.from(panel.value.text) });
+        return [side, panel];
+    }));
+    window.choices = new Choices(panels, { write: async () => calls.push("write"), extend: () => {}, fail: () => {} });
+    window.answered = async (act) => {
+        await act();
+        while (choices.isLooking) await new Promise(requestAnimationFrame);
+    };
+}"""
+
+
+def test_the_pointer_may_cross_the_other_text_on_its_way_to_what_is_known_of_a_held_character(page):
+    page.evaluate(CHOICES)
+    a, b = (page.locator(".heat-text").nth(side).locator("span") for side in (0, 1))
+    a.nth(2).click()
+    b.nth(1).hover()
+    assert page.locator(".cursor").count() == 1 and a.nth(2).get_attribute("class") == "cursor held"
+    b.nth(1).click()  # which is no crossing
+    page.evaluate("answered(() => {})")
+    assert page.locator(".cursor").count() == 1 and b.nth(1).get_attribute("class") == "cursor held"
+    b.nth(1).click()  # lets go
+    a.nth(3).hover()
+    page.evaluate("answered(() => {})")
+    assert a.nth(3).get_attribute("class") == "cursor" and page.locator(".cursor").count() == 1
+
+
+def test_choosing_what_stands_there_already_stops_no_model(page):
+    page.evaluate(CHOICES)
+    page.evaluate("answered(() => panels.a.heat.hold(1))")
+    page.locator("#alternatives [aria-current]").click()
+    assert page.evaluate("calls") == []
+    page.locator("#alternatives button:not([aria-current])").click()
+    assert page.evaluate("calls") == ["stop a", "write"]
+
+
+def test_going_to_a_text_that_could_not_be_written_shows_an_empty_one(page):
+    page.evaluate(CHOICES)
+    page.evaluate("choices.go(panels.b, undefined)")
+    assert page.evaluate("restored") == [["b", None]]
+    told = page.evaluate(
+        """async () => {
+            const { WrittenText, writing } = await import("/charlm/web/static/write.js"); // of the Gradio page
+            const element = document.createElement("div");
+            element.innerHTML = '<div class="heat"></div>';
+            document.body.append(element);
+            const props = { heading: "a", value: { text: "older", shades: "00000" } };
+            const line = { props: { value: "of the older text" }, update: () => {} };
+            writing.line("a", line);
+            const text = new WrittenText("a", element, { props, trigger: () => {}, watch: () => {}, server: {} });
+            text.restore(undefined);
+            return [element.querySelector(".heat-text").textContent, line.props.value ?? ""];
+        }"""
+    )
+    assert told == ["", ""]
+
+
 def test_the_choices_of_a_link_are_read_or_refused(page):
     link = {"a": "m", "b": "m", "prompt": "x", "length": "50", "temperature": "1", "top_k": "0", "top_p": "1"}
     links = ["12.65-40.a", "49.1f600", "", "12.65-12.61", "50.61", "9.110000", "9.xyz", "-", "-".join(["0.61"] * 65)]

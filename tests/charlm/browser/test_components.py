@@ -496,7 +496,7 @@ PATTERN = """async (text) => {
 
 def test_a_stretch_is_selected_by_keyboard_and_mouse_and_its_units_and_places_can_be_chosen(page):
     page.evaluate(PATTERN, "one two\nsix ten two")
-    assert page.locator(".pattern-line").inner_text().startswith("Select a stretch of the text")
+    assert page.locator(".pattern-line").inner_text().startswith("Select part of the text")
     page.locator(".heat-text").focus()
     for key in [*["ArrowRight"] * 5, *["Shift+ArrowRight"] * 3, "Shift+ArrowLeft"]:
         page.keyboard.press(key)

@@ -245,6 +245,7 @@ def test_a_lesson_sees_what_is_done_and_keeps_its_place_in_the_address(page):
     page.locator("#lesson-end").press("Enter")
     assert page.locator("#lesson").count() == 0
     assert page.url == f"{SITE}/?a=1"
+    assert page.evaluate("document.activeElement.id") == "lesson-start"
     page.locator("#lesson-start").press("Enter")  # in the bar at the top
     page.wait_for_url("**/?a=1&lesson=1")
     assert page.locator("#lesson-start").is_hidden()
