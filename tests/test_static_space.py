@@ -8,7 +8,7 @@ import re
 from threading import Event
 
 import pytest
-from browser import Visit, serious_violations, take_page
+from browser import Visit, serious_violations, take_page, text_fragment
 from hub_server import HubServer, Response
 from models import contents, make_config, make_joined_record, make_lm, make_model, make_record, save
 
@@ -60,7 +60,7 @@ class SpaceVisit(Visit):
 
     def open(self, url):
         self._go_to(url)  # its policy forbids the eval by which Playwright waits for a function
-        self.page.locator("#model-a option").first.wait_for(state="attached")
+        self.page.locator("[role=tab][aria-selected=true]").wait_for(state="attached")
 
     def _note_foreign(self, request):
         self.asked.append(request.url)
@@ -332,6 +332,7 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     visitor.page.locator("#load-go").click()
     name = f"ada/three@{commit[:7]}"
     assert visitor.said_of_loading() == f"{name} {LOADED}"
+    assert visitor.page.evaluate("document.activeElement.id") == "load-status"  # the button that was clicked is gone
     # to a screen reader, once it rests: not at each part that has come
     assert visitor.page.locator("#load-status").get_attribute("role") is None
     visitor.page.locator(".announced", has_text=LOADED).wait_for(state="attached")
@@ -384,6 +385,69 @@ def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, v
     visitor.page.locator(f"#output-a [data-place='{LENGTH - 1}']").wait_for()
     visitor.wait_for_quiet()
     assert visitor.written() == expected("ada/three", "ada/two") and downloads(hub) == []
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_link_to_a_view_waits_for_the_model_that_it_names(hub, visit, is_kept):
+    name = f"ada/three@{hub.repos['ada/three'].commits[-1].id[:7]}"
+    model = f"?model=ada/three@{hub.repos['ada/three'].commits[-1].id}"
+    if is_kept:
+        visitor = visit(f"/{model}")
+        visitor.page.locator("#load-go").click()
+        visitor.said_of_loading()
+
+    def load():
+        before = visitor.page.evaluate("location.search")
+        if not is_kept:
+            visitor.page.locator("#load-go").click()
+        assert LOADED in visitor.said_of_loading()
+        return before
+
+    # 1) Look inside, where the text and the place are those of the link as well
+    visitor = visit(f"/{model}&view=inside&a={name}&b=ada/two&place=2{text_fragment('a bad cab')}")
+    load()
+    wait_for_words(visitor, "seen-line-a", "9 characters")
+    visitor.page.locator("#seen-a .held[data-place='2']").wait_for()
+    assert visitor.page.locator("#inspect-model-a").input_value() == name
+    assert f"a={name.replace('/', '%2F').replace('@', '%40')}" in visitor.page.evaluate("location.search")
+    visitor.choose_view("Write")
+    assert visitor.page.locator("#model-a").input_value() == name  # as is said
+
+    # 2) Learn
+    visitor = visit(f"/{model}&view=learn&models={name}&unit=perplexity")
+    load()
+    chosen = visitor.page.locator("#learn-models input:checked")
+    assert chosen.evaluate_all("boxes => boxes.map((box) => box.value)") == [name]
+    visitor.page.locator("#reading").get_by_text("was not worked out").wait_for()
+    assert visitor.page.get_by_label("perplexity").is_checked()
+
+
+def test_the_address_of_a_view_that_waits_for_a_model_stays_until_the_visitor_goes_on(hub, visit):
+    name = f"ada/three@{hub.repos['ada/three'].commits[-1].id[:7]}"
+    search = "location.search"
+    query = f"?model=ada/three&view=inside&a={name}&b=ada/two"
+    visitor = visit(f"/{query}{text_fragment('a bad cab')}")
+    wait_for_words(visitor, "seen-line-a", "9 characters")
+    assert visitor.page.evaluate(search) == query
+    visitor.page.locator("#seen-a [data-place='4']").click()
+    visitor.page.wait_for_url("**place=4*")
+    visitor.page.locator("#load-go").click()
+    visitor.said_of_loading()
+    assert visitor.page.locator("#inspect-model-a").input_value() == "ada/one"  # as the visitor has it by now
+    query = f"?model=ada/three&view=learn&models={name}"
+    visitor = visit(f"/{query}")
+    visitor.page.locator("#loss-curves svg").first.wait_for()
+    assert visitor.page.evaluate(search) == query
+    visitor.page.get_by_label("perplexity").check()
+    visitor.page.wait_for_url("**unit=perplexity*")
+
+
+def test_without_the_module_that_loads_models_the_page_says_so(hub, visit):
+    visitor = visit()
+    visitor.page.route("**/load.js", lambda route: route.abort())
+    visitor.open(f"{hub.space_url('ada/page')}/?model=ada/three")
+    visitor.page.locator("#notices").get_by_text("load.js").wait_for()
+    visitor.page.unroute("**/load.js")
 
 
 def test_without_the_hub_a_model_that_was_loaded_is_loaded_again(hub, visit):

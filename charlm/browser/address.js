@@ -3,6 +3,7 @@
    Names and meanings are those of the Gradio page, charlm/web/address.py. */
 
 import { encodeChoices, MOST_CHOICES } from "./components/branches.js";
+import { SIDES } from "./components/heat.js";
 import { EMBEDDED, viewOf } from "./components/state.js";
 import { entryOf } from "./models.js";
 
@@ -43,14 +44,14 @@ export function readAddress(query) {
   }
   try {
     const checked = checkSettings(settings);
-    const forced = Object.fromEntries(["a", "b"].map((side) => [side, readChoices(query.get(`f${side}`), checked)]));
+    const forced = Object.fromEntries(SIDES.map((side) => [side, readChoices(query.get(`f${side}`), checked)]));
     return { ...found, settings: { ...checked, forced } };
   } catch (error) {
     return { ...found, problem: `The link cannot be opened here: ${error.message}.` };
   }
 }
 
-/** Return checked settings. Throws an Error that names the value and what is allowed. */
+/** Return checked settings; the number of an empty field is NaN. Throws an Error that names the value and its bounds. */
 export function checkSettings(settings) {
   const { model_a, model_b, prompt, length, temperature, top_k, top_p } = settings;
   for (const name of [model_a, model_b]) entryOf(name);
@@ -65,7 +66,8 @@ export function checkSettings(settings) {
 
 function checkNumber(name, value, low, high, whole = false) {
   if (Number.isFinite(value) && value >= low && value <= high && (!whole || Number.isInteger(value))) return;
-  throw new Error(`${name} is ${value}; it must be a ${whole ? "whole " : ""}number from ${low} to ${high}`);
+  const said = Number.isNaN(value) ? "empty" : value;
+  throw new Error(`${name} is ${said}; it must be a ${whole ? "whole " : ""}number from ${low} to ${high}`);
 }
 
 /** Return the choices of a text, [[place, symbol], …], as `encodeChoices` writes them. Throws an Error if it cannot. */

@@ -1,16 +1,26 @@
 /* The view *Look inside*: what two models expected at each character of a text, and what a unit of one of them did. */
 
 import { CellPanel } from "./components/cell.js";
-import { HeatText } from "./components/heat.js";
+import { HeatText, SIDES } from "./components/heat.js";
 import { keepState } from "./components/state.js";
 import { byId, readable, sentence } from "./components/text.js";
 import { textToRead } from "./examples.js";
 import { coloursOfGate, Inspected } from "./inspected.js";
-import { entryOf, getModel, holdModels, inShort, keepModels, models, offerModels, scene, whenAdded } from "./models.js";
+import {
+  entryOf,
+  getModel,
+  holdModels,
+  inShort,
+  isAwaited,
+  keepModels,
+  models,
+  offerModels,
+  scene,
+  whenAdded,
+} from "./models.js";
 import { Stretches } from "./stretches.js";
 import { DIFFERENCE, FIRST_UNIT, SURPRISAL, UnitFields } from "./unit.js";
 
-const LETTERS = ["a", "b"]; // of the models
 const STATES = { h: "hidden", c: "cell" }; // as an address calls them, for example "B hidden 0:17"
 const UNIT = /^(?:([AB]) )?(\w+) (\d{1,3}):(\d{1,5})$/;
 const WRITTEN = 1500; // characters of the text that a model writes to be looked into
@@ -20,17 +30,22 @@ const HINT = "Point at a character, or go to it with the arrow keys.";
 
     seen: the text that the models have read, an Inspected. place: of the character that is looked at.
     isHeld: whether it was chosen, so that pointing at another one changes nothing until it is let go.
-    offered: the text that the page put there, which it exchanges when another model A is chosen. */
+    offered: the text that the page put there, which it exchanges when another model A is chosen.
+    written: the text that model A wrote last. typed: one of the visitor's that it has replaced, undefined if none.
+    awaited: the parameters of an address that names a model which is still to be added, null if there is none, or the
+      visitor has done something since. Until then the address stays as it is.
+    hasFailed: whether what is told last is an error of this view. */
 class InsideView {
   constructor(tell) {
     this.tell = tell;
-    this.isHeld = false;
+    this.isHeld = this.hasFailed = false;
+    this.awaited = null;
     this.asked = 0; // questions; an answer is shown if it is that to the last
     this.fields = new UnitFields({
       configs: () => this.names.map((name) => entryOf(name).config),
       onChange: () => this.paint(),
     });
-    this.texts = LETTERS.map((side, model) => this.makeText(side, model));
+    this.texts = SIDES.map((side, model) => this.makeText(side, model));
     this.texts.forEach(({ text }, model) => {
       // lines of the same place stand side by side
       text.addEventListener("scroll", () => (this.texts[1 - model].text.scrollTop = text.scrollTop));
@@ -51,7 +66,8 @@ class InsideView {
     const props = { heading: `What model ${side.toUpperCase()} expected`, explained: HINT, value: {} };
     const point = (place) => this.goTo(place, this.texts[model].isHeld);
     const select = (_, { index }) => point(index); // it is held now, or let go
-    return new HeatText(byId(`seen-${side}`), props, select, { onPoint: point, onChoose: () => {} });
+    const onRelease = () => this.goTo(this.place, false);
+    return new HeatText(byId(`seen-${side}`), props, select, { onPoint: point, onChoose: () => {}, onRelease });
   }
 
   connect() {
@@ -64,11 +80,16 @@ class InsideView {
     });
     byId("edit-text").addEventListener("click", () => this.edit());
     byId("write-text").addEventListener("click", () => this.writeText());
-    for (const side of LETTERS) byId(`inspect-model-${side}`).addEventListener("change", () => this.chooseModel());
+    byId("restore-text").addEventListener("click", () => this.restoreText());
+    const decide = ({ type, target }) => {
+      if (type !== "click" || target.closest("button, [data-place]")) this.awaited = null;
+    };
+    for (const deed of ["input", "change", "click"]) byId("view-inside").addEventListener(deed, decide, true);
+    for (const side of SIDES) byId(`inspect-model-${side}`).addEventListener("change", () => this.chooseModel());
   }
 
   get names() {
-    return LETTERS.map((side) => byId(`inspect-model-${side}`).value);
+    return SIDES.map((side) => byId(`inspect-model-${side}`).value);
   }
 
   /** Go on with the models that are chosen now, and with another text unless the visitor has typed it. */
@@ -89,7 +110,7 @@ class InsideView {
     const { names } = this;
     const text = byId("inspect-text").value;
     names.forEach((name, model) => {
-      byId(`inspect-about-${LETTERS[model]}`).textContent = readable(inShort(entryOf(name)));
+      byId(`inspect-about-${SIDES[model]}`).textContent = readable(inShort(entryOf(name)));
     });
     this.freeModels(names);
     if (this.seen?.isOf(names, text)) {
@@ -98,7 +119,7 @@ class InsideView {
       this.paint();
       return true;
     }
-    LETTERS.forEach((_, model) => this.say(model, "reading"));
+    SIDES.forEach((_, model) => this.say(model, "reading"));
     try {
       const seen = await Inspected.read(names, text, (model, there, whole) => {
         if (asked === this.asked) this.say(model, `${Math.round((100 * there) / whole)} % loaded`);
@@ -114,37 +135,44 @@ class InsideView {
       return true;
     } catch (error) {
       if (asked !== this.asked) return false;
-      LETTERS.forEach((_, model) => this.say(model, ""));
-      this.tell(sentence(error));
+      SIDES.forEach((_, model) => this.say(model, ""));
+      this.fail(error);
       return false;
     }
   }
 
   /** Free the models that neither this view needs, which reads with these, nor *Write*. */
   freeModels(names) {
-    keepModels([...names, ...LETTERS.map((side) => byId(`model-${side}`).value)]);
+    keepModels([...names, ...SIDES.map((side) => byId(`model-${side}`).value)]);
   }
 
-  /** Show the texts that were read in place of the field. */
+  fail(error) {
+    this.hasFailed = true;
+    this.tell(sentence(error));
+  }
+
+  /** Show the texts that were read in place of the field. What is told of other things than this view stays. */
   showSeen() {
-    this.tell("");
+    if (this.hasFailed) this.tell("");
+    this.hasFailed = false;
     this.stopEditing();
     this.describe();
   }
 
   /** Say how well the models have read the texts that are shown. */
   describe() {
-    LETTERS.forEach((_, model) => this.say(model, this.seen?.describe(model) ?? ""));
+    SIDES.forEach((_, model) => this.say(model, this.seen?.describe(model) ?? ""));
   }
 
   /** Say something in the line about a model's text. */
   say(model, words) {
-    byId(`seen-line-${LETTERS[model]}`).textContent = readable(words);
+    byId(`seen-line-${SIDES[model]}`).textContent = readable(words);
   }
 
   /** Show what is known of a character, in both texts and of the unit. isHeld: see above. */
   goTo(place, isHeld) {
     if (!this.seen || place >= this.seen.symbols.length) return;
+    const isKept = isHeld || this.isHeld; // so that the address has no place any more after the last one was let go
     Object.assign(this, { place, isHeld });
     for (const text of this.texts) {
       if (place >= text.shown || (text.cursor === place && text.isHeld === isHeld)) continue;
@@ -153,11 +181,12 @@ class InsideView {
       text.reveal(place); // and the other text follows
     }
     if (this.cell.place !== place) this.cell.point(place);
-    if (isHeld) this.keep();
+    if (isKept) this.keep();
   }
 
-  /** Keep what is shown in the address. */
+  /** Keep what is shown in the address, unless that is still waiting for a model. */
   keep() {
+    if (this.awaited) return;
     const { colour, unit } = this.fields;
     const [a, b] = this.names;
     const text = this.seen.text === this.ownText ? undefined : this.seen.text;
@@ -168,7 +197,8 @@ class InsideView {
 
   /** Show what an address holds: the models, the text, the colours, the unit, the place. */
   async restore(query) {
-    for (const side of LETTERS) {
+    this.awaited = SIDES.some((side) => isAwaited(query.get(side), query)) ? query : null;
+    for (const side of SIDES) {
       if (models.some(({ name }) => name === query.get(side))) byId(`inspect-model-${side}`).value = query.get(side);
     }
     const text = query.get("text");
@@ -194,12 +224,12 @@ class InsideView {
       const { cell, gates } = await seen.gatesOf(unit);
       if (seen !== this.seen || unit !== this.fields.unit) return; // another one was chosen meanwhile
       const title = `${seen.names[unit.model]}, layer ${unit.layer}, unit ${unit.unit}`;
-      byId("cell").dataset.side = LETTERS[unit.model];
+      byId("cell").dataset.side = SIDES[unit.model];
       this.cell.place = this.place;
       this.cell.show({ title, symbols: seen.symbols, cell, gates });
       this.colour(gates);
     } catch (error) {
-      if (unit === this.fields.unit) this.tell(sentence(error));
+      if (unit === this.fields.unit) this.fail(error);
     }
   }
 
@@ -237,6 +267,24 @@ class InsideView {
     if (hadFocus) this.texts[0].text.focus();
   }
 
+  /** Put a text of the page's into the field. One of the visitor's that stood there can be put back. */
+  replaceText(text) {
+    const field = byId("inspect-text");
+    const isTyped = field.value.trim() !== "" && ![this.offered, this.written].includes(field.value);
+    if (isTyped) this.typed = field.value;
+    field.value = text;
+    byId("restore-text").hidden = this.typed === undefined;
+  }
+
+  /** Put the visitor's text back. What has been typed since then can be put back in its turn. */
+  restoreText() {
+    const { typed } = this;
+    this.typed = undefined;
+    this.replaceText(typed);
+    if (byId("restore-text").hidden) byId("edit-text").focus(); // the focus would fall to the page
+    this.inspect();
+  }
+
   /** Let model A write a text to look into. Return whether it is shown. */
   async writeText() {
     const asked = ++this.asked;
@@ -246,11 +294,12 @@ class InsideView {
       const lm = await getModel(this.names[0]);
       const text = await lm.generate("", { length: WRITTEN });
       if (asked !== this.asked) return false;
-      byId("inspect-text").value = text;
+      this.replaceText(text);
+      this.written = text;
     } catch (error) {
       if (asked !== this.asked) return false;
       this.say(0, "");
-      this.tell(sentence(error));
+      this.fail(error);
       return false;
     }
     return this.inspect();
@@ -258,10 +307,8 @@ class InsideView {
 
   /** Begin with the text of model A, or let it write one if there is none. Return whether it is shown. */
   async open() {
-    this.offered = this.ownText;
-    if (!this.offered) return this.writeText();
-    byId("inspect-text").value = this.offered;
-    return this.inspect();
+    byId("inspect-text").value = this.offered = this.ownText;
+    return this.offered ? this.inspect() : this.writeText();
   }
 }
 
@@ -269,9 +316,12 @@ class InsideView {
 export function openInside(tell, settings, query) {
   const offer = (side, name) => offerModels(byId(`inspect-model-${side}`), name);
   const first = (side, number) => byId(`model-${side}`).value || models[Math.min(number, models.length - 1)].name;
-  LETTERS.forEach((side, number) => offer(side, first(side, number)));
-  whenAdded(() => LETTERS.forEach((side) => offer(side, byId(`inspect-model-${side}`).value)));
+  SIDES.forEach((side, number) => offer(side, first(side, number)));
   const view = new InsideView(tell);
+  whenAdded(({ name }) => {
+    SIDES.forEach((side) => offer(side, byId(`inspect-model-${side}`).value));
+    if (SIDES.some((side) => view.awaited?.get(side) === name)) view.restore(view.awaited);
+  });
   view.restore(query);
   return view;
 }

@@ -1,10 +1,11 @@
 /* The view *Learn*: the loss curves of the training records, what they show, what the models wrote meanwhile. */
 
 import { AXES, Curves, LOSS_UNITS, LOSSES } from "./components/curves.js";
-import { keepState } from "./components/state.js";
+import { SIDES } from "./components/heat.js";
 import { makeReading } from "./components/reading.js";
+import { keepState } from "./components/state.js";
 import { byId, make, makeCard, readable, save } from "./components/text.js";
-import { models, published, reading, whenAdded } from "./models.js";
+import { isAwaited, models, published, reading, whenAdded } from "./models.js";
 
 const SHOWN_FIRST = 3; // models
 const UNREAD = "What the curves of this model show was not worked out, since it was loaded after the page was made.";
@@ -83,67 +84,118 @@ function csvOf(shown) {
   return [["model", ...COLUMNS], ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
 }
 
-/** Open the view as the parameters of an address ask for. */
-export function openLearn(tell, settings, query) {
-  const recorded = models.filter(({ history }) => history);
-  const first = comparable(recorded);
-  const offerRecord = (model, isChosen) =>
-    byId("learn-models").append(makeChoice("checkbox", "model", model.name, isChosen));
-  for (const model of recorded) offerRecord(model, first.includes(model));
-  whenAdded((model) => {
-    if (!model.history) return;
-    recorded.push(model);
-    offerRecord(model, false);
-  });
-  offer("unit", Object.keys(LOSS_UNITS));
-  offer("axis", Object.keys(AXES));
-  offer("scale", ["linear", "log"]);
+/** Return the models that the parameters of an address name. */
+function namesIn(parameters) {
+  return parameters.get("models")?.split(",") ?? [];
+}
 
-  const shown = () => chosen("learn-models").map((name) => recorded.find((model) => model.name === name));
-  const props = {};
-  const curves = new Curves(byId("loss-curves"), props);
-  const showSamples = () => {
+/** The view.
+
+    recorded: the models that have a record, of which the visitor chooses some. props: those of the curves.
+    awaited: the parameters of an address that names a model which is still to be added, null if there is none, or the
+      visitor has chosen something since. Until then the address stays as it is. */
+class LearnView {
+  constructor() {
+    this.recorded = models.filter(({ history }) => history);
+    this.props = {};
+    this.awaited = null;
+    const first = comparable(this.recorded);
+    for (const model of this.recorded) this.offerRecord(model, first.includes(model));
+    offer("unit", Object.keys(LOSS_UNITS));
+    offer("axis", Object.keys(AXES));
+    offer("scale", ["linear", "log"]);
+    this.curves = new Curves(byId("loss-curves"), this.props);
+    this.connect();
+  }
+
+  connect() {
+    whenAdded((model) => this.add(model));
+    for (const id of ["unit", "axis", "scale", "model-a", "model-b"]) {
+      byId(id).addEventListener("change", () => this.draw());
+    }
+    byId("learn-models").addEventListener("change", () => this.showModels());
+    byId("epoch").addEventListener("input", () => this.showSamples());
+    byId("view-learn").addEventListener("change", () => {
+      this.awaited = null;
+      this.keep(); // after what shows it
+    });
+    byId("save-png").addEventListener("click", () => this.curves.savePng("curves.png"));
+    byId("save-csv").addEventListener("click", () => save(csvOf(this.shown), "curves.csv", "text/csv"));
+  }
+
+  /** The models that are chosen. */
+  get shown() {
+    return chosen("learn-models").map((name) => this.recorded.find((model) => model.name === name));
+  }
+
+  /** The unit of the losses, what they are shown over, and the scale. */
+  get settings() {
+    return Object.fromEntries(["unit", "axis", "scale"].map((id) => [id, chosen(id)[0]]));
+  }
+
+  offerRecord(model, isChosen) {
+    byId("learn-models").append(makeChoice("checkbox", "model", model.name, isChosen));
+  }
+
+  /** Offer a model that was added to the page; show what the address says if it was waiting for that model. */
+  add(model) {
+    if (model.history) {
+      this.recorded.push(model);
+      this.offerRecord(model, false);
+    }
+    if (!this.awaited || !namesIn(this.awaited).includes(model.name)) return;
+    this.restore(this.awaited);
+    this.keep();
+  }
+
+  draw() {
+    const sides = SIDES.map((side, place) => byId(`model-${side}`).value || (models[place] ?? models[0]).name);
+    const records = this.shown.map(({ name, history }) => [name, history]);
+    this.props.value = { records, ...this.settings, sides, published: publishedFor(this.shown) };
+    this.curves.update();
+    byId("reading").replaceChildren(...makeReading(readingOf(this.shown), this.curves));
+  }
+
+  showSamples() {
     byId("epoch-value").textContent = byId("epoch").value;
-    byId("samples").replaceChildren(...samplesAt(shown(), Number(byId("epoch").value)).map(makeCard));
-  };
-  const draw = () => {
-    const [unit, axis, scale] = ["unit", "axis", "scale"].map((id) => chosen(id)[0]);
-    const sides = ["model-a", "model-b"].map((id, place) => byId(id).value || (models[place] ?? models[0]).name);
-    const records = shown().map(({ name, history }) => [name, history]);
-    props.value = { records, unit, axis, scale, sides, published: publishedFor(shown()) };
-    curves.update();
-    byId("reading").replaceChildren(...makeReading(readingOf(shown()), curves));
-  };
-  const keep = () => {
-    const [unit, axis, scale] = ["unit", "axis", "scale"].map((id) => chosen(id)[0]);
-    keepState("learn", { models: chosen("learn-models").join(","), unit, axis, scale, epoch: byId("epoch").value });
-  };
-  const showModels = () => {
-    draw();
-    const last = Math.max(1, ...shown().map(({ history }) => history.epochs.at(-1).epoch));
+    byId("samples").replaceChildren(...samplesAt(this.shown, Number(byId("epoch").value)).map(makeCard));
+  }
+
+  /** Show the models that are chosen, and what they wrote after the last epoch. */
+  showModels() {
+    this.draw();
+    const last = Math.max(1, ...this.shown.map(({ history }) => history.epochs.at(-1).epoch));
     byId("epoch").max = last;
     byId("epoch").value = last;
-    showSamples();
-  };
-  const restore = (parameters) => {
-    const names = parameters.get("models")?.split(",") ?? [];
+    this.showSamples();
+  }
+
+  /** Keep what is shown in the address, unless that is still waiting for a model. */
+  keep() {
+    if (this.awaited) return;
+    keepState("learn", { models: chosen("learn-models").join(","), ...this.settings, epoch: byId("epoch").value });
+  }
+
+  /** Show what an address holds: the models, the unit, the axis and the scale of the curves, the epoch. */
+  restore(parameters) {
+    const names = namesIn(parameters);
+    this.awaited = names.some((name) => isAwaited(name, parameters)) ? parameters : null;
     const wanted = { unit: [parameters.get("unit")], axis: [parameters.get("axis")], scale: [parameters.get("scale")] };
     for (const [id, values] of Object.entries({ ...wanted, "learn-models": names })) {
       const inputs = [...byId(id).querySelectorAll("input")];
       if (!inputs.some(({ value }) => values.includes(value))) continue;
       for (const input of inputs) input.checked = values.includes(input.value);
     }
-    showModels();
+    this.showModels();
     if (parameters.has("epoch")) byId("epoch").value = parameters.get("epoch");
-    showSamples();
-  };
-  for (const id of ["unit", "axis", "scale", "model-a", "model-b"]) byId(id).addEventListener("change", draw);
-  byId("learn-models").addEventListener("change", showModels);
-  byId("epoch").addEventListener("input", showSamples);
-  byId("view-learn").addEventListener("change", keep); // after what shows it
-  byId("save-png").addEventListener("click", () => curves.savePng("curves.png"));
-  byId("save-csv").addEventListener("click", () => save(csvOf(shown()), "curves.csv", "text/csv"));
-  restore(query);
-  keep();
-  return { restore };
+    this.showSamples();
+  }
+}
+
+/** Open the view as the parameters of an address ask for. */
+export function openLearn(tell, settings, query) {
+  const view = new LearnView();
+  view.restore(query);
+  view.keep();
+  return view;
 }

@@ -37,6 +37,7 @@ class LoadPanel {
     this.card.id = "load-card";
     this.status = make("p", "hint figures");
     this.status.id = "load-status";
+    this.status.tabIndex = -1;
     announceAtRest(this.status); // the share that is loaded changes all the time
     this.button = make("button", "primary", "Load");
     Object.assign(this.button, { id: "load-go", type: "button", hidden: true });
@@ -79,9 +80,10 @@ class LoadPanel {
     this.button.textContent = "Load";
   }
 
-  /** Show how it ended, in place of the description. */
+  /** Show how it ended, in place of the description. The focus goes from the button to that. */
   end(words) {
     this.card.replaceChildren();
+    if (this.button === document.activeElement) this.status.focus();
     this.button.hidden = true;
     this.say(words);
   }

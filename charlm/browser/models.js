@@ -96,6 +96,11 @@ export function whenAdded(watcher) {
   watchers.push(watcher);
 }
 
+/** Return whether an address names a model that is not here and may still be added: by `model=`, see load.js. */
+export function isAwaited(name, query) {
+  return hasHub() && query.has("model") && Boolean(name) && !models.some((model) => model.name === name);
+}
+
 /** Add a model that the page did not come with. lm: the model, ready to write. */
 export function addModel(entry, lm) {
   models.push(entry);

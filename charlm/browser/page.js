@@ -10,11 +10,12 @@ import { announceAtRest } from "./components/announce.js";
 import { openLesson } from "./components/lesson.js";
 import { makeLinkMenu } from "./components/link.js";
 import { readState, showState, whenReturned } from "./components/state.js";
-import { byId, isShortcut, makeLine } from "./components/text.js";
+import { byId, isShortcut, makeLine, sentence } from "./components/text.js";
 
-/** Show what went wrong above the views. */
+/** Show what went wrong above the views, and bring it into view: what was clicked may be far below. */
 function tell(problem) {
   byId("notices").replaceChildren(...(problem ? [makeLine(problem)] : []));
+  if (problem) byId("notices").scrollIntoView({ block: "nearest" });
 }
 
 const tabs = [...document.querySelectorAll("#views [role=tab]")];
@@ -44,7 +45,19 @@ function connectTabs() {
   });
   for (const tab of tabs) {
     const view = tab.id.replace("tab-", "");
-    tab.addEventListener("click", () => showView(view));
+    tab.addEventListener("click", () => {
+      tell(""); // it was about the view before
+      showView(view);
+    });
+  }
+}
+
+/** Offer the model that the address names. What that needs is loaded for it alone. */
+async function offerModel(name) {
+  try {
+    await (await import("./load.js")).offerModel(name);
+  } catch (error) {
+    tell(sentence(error));
   }
 }
 
@@ -57,7 +70,7 @@ async function openPage() {
   document.body.classList.toggle("embedded", address.embedded);
   const wanted = query.get("model");
   if (wanted === null) tell(address.problem);
-  else if (hasHub()) import("./load.js").then(({ offerModel }) => offerModel(wanted));
+  else if (hasHub()) offerModel(wanted);
   else tell("This page is a file that holds its models: it loads no other from the Hub.");
   connectTabs();
   window.charlm = {

@@ -1,5 +1,6 @@
 /* Stretches of the texts of *Look inside*: selecting one, and what it has in common with other places. */
 
+import { SIDES } from "./components/heat.js";
 import { PatternPanel, StretchPicker } from "./components/pattern.js";
 import { byId, sentence } from "./components/text.js";
 
@@ -30,7 +31,7 @@ export class Stretches {
     if (!seen) return;
     this.model = model;
     this.pickers[1 - model].mark(-1, -1);
-    byId("pattern").dataset.side = "ab"[model];
+    byId("pattern").dataset.side = SIDES[model];
     const { num_layers: layers, hidden_size: units } = seen.lms[model].config;
     const text = { title: seen.names[model], symbols: seen.searched, shown: seen.symbols.length };
     this.panel.show({ ...text, start, end, units: layers * units });

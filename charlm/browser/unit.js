@@ -77,7 +77,7 @@ export class UnitFields {
     const ofUnit = this.isSigmoid(colour) ? ["gate", "0", "1"] : ["activation", "below 0", "above 0"];
     const [kind, low, high] = {
       [SURPRISAL]: ["surprisal", "0", `${MOST_NATS} nats`],
-      [DIFFERENCE]: ["difference", `A expects it, by ${MOST_DIFFERENCE} nats`, "B does"],
+      [DIFFERENCE]: ["difference", `${MOST_DIFFERENCE} nats less surprising to A`, "to B"],
     }[colour] ?? ofUnit;
     byId("legend").className = `legend ${kind} side ${unit.model ? "b" : "a"}`;
     byId("legend").replaceChildren(make("span", "", low), make("span", "legend-bar"), make("span", "", high));

@@ -653,7 +653,7 @@ class TestWrite:
         opened.fill(prompt="".join(random.Random(1).choices(string.ascii_letters, k=9000)))
         opened.generate(30)
         opened.page.locator("#share").click()
-        opened.wait_for_words("share-hint", "The prompt is too long for a link, which opens without the texts.")
+        opened.wait_for_words("share-hint", "The prompt is too long for a link: this one opens the page without your texts.")
         assert "prompt" not in opened.page.locator("#link").input_value()
 
     def test_a_link_may_have_settings_between_the_steps_of_the_sliders(self, visit, exported, lms):
@@ -797,6 +797,17 @@ class TestWrite:
         opened.generate(20)
         assert opened.words("notices") == ""
 
+    def test_an_empty_field_is_called_empty(self, visit, small_page):
+        opened = visit(small_page)
+        opened.generate(20)
+        before = opened.text("output-a")
+        opened.fill(length="")
+        for button in ("generate", "continue", "board"):
+            opened.page.evaluate("document.getElementById('notices').replaceChildren()")
+            opened.page.locator(f"#{button}").click()
+            assert opened.words("notices") == "Length is empty; it must be a whole number from 1 to 5000."
+        assert opened.text("output-a") == before
+
     def test_wrong_settings_are_named_and_nothing_is_lost(self, visit, small_page):
         opened = visit(small_page)
         opened.generate(20)
@@ -805,6 +816,8 @@ class TestWrite:
         opened.page.locator("#generate").click()
         assert opened.words("notices") == "Seed is 'minus one'; it must be a whole number from 0, or empty for any."
         assert opened.text("output-a") == before
+        opened.page.get_by_role("tab", name="Learn").click()
+        assert opened.words("notices") == ""  # of another view
 
     def test_what_a_model_does_not_know_is_named_and_skipped(self, visit, exported, lms):
         opened = visit(exported)
@@ -954,6 +967,73 @@ class TestAddress:
 
 
 class TestInside:
+    def test_letting_go_of_a_character_lets_go_of_it_in_both_texts_and_in_the_address(self, visit, small_page):
+        opened = visit(small_page, f"?view=inside&place=3{text_fragment('Anna and Maria')}")
+        keys, held = opened.page.keyboard, opened.page.locator("#seen .held")
+        for let_go in ("key", "click"):
+            held.nth(1).wait_for()
+            opened.wait_until("location.search.includes('place=3')")
+            assert [each.get_attribute("data-place") for each in held.all()] == ["3", "3"]
+            if let_go == "key":
+                opened.page.locator("#seen-a .heat-text").focus()
+                keys.press("Escape")
+            else:
+                opened.page.locator("#seen-b [data-place='3']").click()
+            assert held.count() == 0
+            opened.wait_until("!location.search.includes('place=')")
+            opened.page.locator("#seen-b [data-place='5']").hover()
+            cursors = opened.page.locator("#seen .cursor").all()
+            assert [each.get_attribute("data-place") for each in cursors] == ["5", "5"]
+            opened.page.locator("#seen-a [data-place='3']").click()
+
+    def test_a_text_that_was_typed_can_be_put_back_after_the_model_has_written_one(self, visit, small_page):
+        opened = visit(small_page, "?view=inside")
+        opened.wait_for("seen-a", 1)
+        back, field = opened.page.get_by_role("button", name="Put my text back"), opened.page.locator("#inspect-text")
+
+        def read(text):
+            opened.page.locator("#edit-text").click()
+            opened.fill(inspect_text=text)
+            opened.page.keyboard.press("Control+Enter")
+            opened.wait_until("text => document.querySelector('#seen-a .heat-text').textContent === text", text)
+
+        def let_it_write():
+            before = field.input_value()
+            opened.page.locator("#write-text").click()
+            opened.wait_until("before => document.getElementById('inspect-text').value !== before", before)
+            opened.wait_until("document.getElementById('seen-line-a').textContent.includes('perplexity')")
+
+        let_it_write()  # in place of the text of the page, and of what it has written
+        let_it_write()
+        assert not back.is_visible()
+        read("Anna\nMaria\n")
+        let_it_write()
+        let_it_write()
+        back.press("Enter")
+        opened.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 11")
+        assert field.input_value() == "Anna\nMaria\n" and not back.is_visible()
+        assert opened.page.evaluate("document.activeElement.id") == "edit-text"
+        let_it_write()
+        read("Jo\nBerta\n")
+        for text in ("Anna\nMaria\n", "Jo\nBerta\n"):
+            back.click()
+            opened.wait_until("text => document.querySelector('#seen-a .heat-text').textContent === text", text)
+
+    def test_what_is_told_of_the_address_stays_and_what_failed_here_goes_with_the_next_text(self, visit, small_page):
+        values = {"a": "nobody", "b": "x", "prompt": "", "length": "9", "temperature": "1", "top_k": "0", "top_p": "1"}
+        query = urllib.parse.urlencode({"view": "inside", **values, "seed": "1"})
+        opened = visit(small_page, f"?{query}{text_fragment('Maria')}")
+        opened.wait_for("seen-a", 5)
+        assert "there is no model 'nobody' here" in opened.words("notices")
+        opened.page.locator("#edit-text").click()
+        opened.fill(inspect_text="한")
+        opened.page.keyboard.press("Control+Enter")
+        opened.wait_for_words("notices", "There is nothing to read")
+        opened.fill(inspect_text="Anna")
+        opened.page.keyboard.press("Control+Enter")
+        opened.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 4")
+        assert opened.words("notices") == ""
+
     def test_two_models_read_a_text_and_a_unit_and_a_pattern_are_looked_into(self, visit, exported, lms):
         rnn, lstm = lms.values()
         opened = visit(exported, "?view=inside")
@@ -1200,6 +1280,28 @@ def test_a_phone_shows_all_without_scrolling_sideways(visit, small_page, view):
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_on_a_phone_what_a_click_shows_far_from_it_comes_into_view(visit, small_page):
+    opened = visit(small_page, "", 360, 740, has_touch=True)
+    opened.generate(60)
+    bar = opened.page.locator("#generate").bounding_box()["y"]  # which lies over the lowest part
+    for shown, seed in {"shared": "5", "notices": "wrong"}.items():
+        opened.fill(seed=seed)
+        for edge in ("0", "document.body.scrollHeight"):
+            opened.page.evaluate(f"scrollTo(0, {edge})")
+            opened.page.locator("#share" if shown == "shared" else "#generate").click()
+            opened.page.locator(f"#{shown} > *").first.wait_for()
+            box = opened.page.locator(f"#{shown}").bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= bar
+
+
+def test_a_phone_hides_hints_for_keys_and_no_figures(visit, small_page):
+    opened = visit(small_page, "?view=inside", 360, 740, has_touch=True)
+    opened.wait_for_words("unit-count", "0 to ")
+    assert opened.page.locator("#unit-count").is_visible()
+    opened.page.get_by_role("tab", name="Write").click()
+    assert not opened.page.get_by_text("Ctrl + Enter generates").is_visible()
+
+
 def test_a_tab_that_is_closed_while_it_writes_and_opened_again_writes_anew(visit, exported):
     opened = visit(exported)
     opened.fill(length="5000")
@@ -1248,6 +1350,15 @@ def test_a_file_that_was_cut_or_changed_says_so_and_the_page_lives(visit, export
     opened.page.locator("#model-a").select_option("homework-lstm")
     opened.generate(20)
     assert opened.words("notices") == ""
+    written = opened.text("output-a")
+    # Redo does not show the older text in place of the one that could not be written
+    opened.page.locator("#model-a").select_option("shakespeare-rnn")
+    opened.page.locator("#generate").click()
+    opened.wait_for_words("notices", "SHA-256")
+    opened.page.locator("#undo").click()
+    assert opened.text("output-a") == written
+    opened.page.locator("#redo").click()
+    assert opened.text("output-a") == opened.words("progress-a") == ""
     cut = tmp_path / "cut.html"
     cut.write_text(whole[:begin] + whole[begin + 400 :])
     opened = visit(cut)
