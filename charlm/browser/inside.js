@@ -198,6 +198,7 @@ class InsideView {
   /** Show what an address holds: the models, the text, the colours, the unit, the place. */
   async restore(query) {
     this.awaited = SIDES.some((side) => isAwaited(query.get(side), query)) ? query : null;
+    this.hasFailed = false; // what is told now is about the address
     for (const side of SIDES) {
       if (models.some(({ name }) => name === query.get(side))) byId(`inspect-model-${side}`).value = query.get(side);
     }

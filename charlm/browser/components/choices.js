@@ -98,16 +98,17 @@ export class Choices {
     if (!this.shown) return;
     const { panel, details } = this.shown;
     const { place } = details;
-    if (panel.symbols[place] === symbol) return; // what stands there already needs no stop
-    panel.stop();
-    const { run, text, shades, surprisals, prompt } = panel.value;
-    const symbols = Array.from(text);
+    if (panel.symbols[place] === symbol) return;
+    const { run } = panel.value;
     const drawn = details.symbols[drawnPlace(stepsOfDraw(details, run), details.random)];
     const chosen = withChoice(run.forced, place, symbol);
     const forced = symbol === drawn ? chosen.slice(0, -1) : chosen; // what is drawn anyway is no choice
     if (forced.length > MOST_CHOICES) {
       return this.fail(new Error(`a text holds at most ${MOST_CHOICES} choices; undo some, or generate a new text`));
     }
+    panel.stop();
+    const { text, shades, surprisals, prompt } = panel.value;
+    const symbols = Array.from(text);
     this.keep(panel);
     const before = { prompt, text: symbols.slice(0, place).join(""), shades: shades.slice(0, place), surprisals };
     before.run = { ...run, forced }; // so that the choices that stay keep their mark

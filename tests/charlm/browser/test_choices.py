@@ -209,7 +209,7 @@ CHOICES = """async () => {
     const { HeatText } = await import("/components/heat.js");
     document.body.innerHTML = '<div id="alternatives"></div><div id="drawn"></div><div id="branches"></div>';
     Object.assign(window, { calls: [], restored: [] });
-    const details = { symbols: ["a", "b"], logits: [0, 0], forced: false, random: 0.1 };
+    const details = { symbols: ["a", "b"], logits: [0, 0], forced: false, random: 0.9 }; // draws b
     window.panels = Object.fromEntries(["a", "b"].map((side) => {
         const element = document.createElement("div");
         element.innerHTML = '<div class="heat"></div>';
@@ -228,7 +228,8 @@ CHOICES = """async () => {
         Object.defineProperty(panel, "symbols", { get: () => Array.from(panel.value.text) });
         return [side, panel];
     }));
-    window.choices = new Choices(panels, { write: async () => calls.push("write"), extend: () => {}, fail: () => {} });
+    const [write, fail] = ["write", "fail"].map((called) => async () => calls.push(called));
+    window.choices = new Choices(panels, { write, extend: () => {}, fail });
     window.answered = async (act) => {
         await act();
         while (choices.isLooking) await new Promise(requestAnimationFrame);
@@ -251,11 +252,15 @@ def test_the_pointer_may_cross_the_other_text_on_its_way_to_what_is_known_of_a_h
     assert a.nth(3).get_attribute("class") == "cursor" and page.locator(".cursor").count() == 1
 
 
-def test_choosing_what_stands_there_already_stops_no_model(page):
+def test_a_choice_that_changes_nothing_or_is_refused_stops_no_model(page):
     page.evaluate(CHOICES)
     page.evaluate("answered(() => panels.a.heat.hold(1))")
     page.locator("#alternatives [aria-current]").click()
     assert page.evaluate("calls") == []
+    page.evaluate("panels.a.value.run.forced = Array(64).fill([0, 'b'])")
+    page.locator("#alternatives button:not([aria-current])").click()
+    assert page.evaluate("calls.splice(0)") == ["fail"]
+    page.evaluate("panels.a.value.run.forced = []")
     page.locator("#alternatives button:not([aria-current])").click()
     assert page.evaluate("calls") == ["stop a", "write"]
 

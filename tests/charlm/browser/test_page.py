@@ -653,7 +653,9 @@ class TestWrite:
         opened.fill(prompt="".join(random.Random(1).choices(string.ascii_letters, k=9000)))
         opened.generate(30)
         opened.page.locator("#share").click()
-        opened.wait_for_words("share-hint", "The prompt is too long for a link: this one opens the page without your texts.")
+        opened.wait_for_words(
+            "share-hint", "The prompt is too long for a link: this one opens the page without your texts."
+        )
         assert "prompt" not in opened.page.locator("#link").input_value()
 
     def test_a_link_may_have_settings_between_the_steps_of_the_sliders(self, visit, exported, lms):
