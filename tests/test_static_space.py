@@ -387,39 +387,35 @@ def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, v
     assert visitor.written() == expected("ada/three", "ada/two") and downloads(hub) == []
 
 
+@pytest.mark.parametrize("view", ["inside", "learn"])
 @pytest.mark.parametrize("is_kept", [False, True])
-def test_a_link_to_a_view_waits_for_the_model_that_it_names(hub, visit, is_kept):
-    name = f"ada/three@{hub.repos['ada/three'].commits[-1].id[:7]}"
-    model = f"?model=ada/three@{hub.repos['ada/three'].commits[-1].id}"
-    if is_kept:
+def test_a_link_to_a_view_waits_for_the_model_that_it_names(hub, visit, view, is_kept):
+    commit = hub.repos["ada/three"].commits[-1].id
+    name, model = f"ada/three@{commit[:7]}", f"?model=ada/three@{commit}"
+    if is_kept:  # and is loaded at once in the second visit
         visitor = visit(f"/{model}")
         visitor.page.locator("#load-go").click()
         visitor.said_of_loading()
-
-    def load():
-        before = visitor.page.evaluate("location.search")
-        if not is_kept:
-            visitor.page.locator("#load-go").click()
-        assert LOADED in visitor.said_of_loading()
-        return before
-
-    # 1) Look inside, where the text and the place are those of the link as well
-    visitor = visit(f"/{model}&view=inside&a={name}&b=ada/two&place=2{text_fragment('a bad cab')}")
-    load()
-    wait_for_words(visitor, "seen-line-a", "9 characters")
-    visitor.page.locator("#seen-a .held[data-place='2']").wait_for()
-    assert visitor.page.locator("#inspect-model-a").input_value() == name
-    assert f"a={name.replace('/', '%2F').replace('@', '%40')}" in visitor.page.evaluate("location.search")
+    rest = {
+        "inside": f"a={name}&b=ada/two&place=2{text_fragment('a bad cab')}",
+        "learn": f"models={name}&unit=perplexity",
+    }[view]
+    visitor = visit(f"/{model}&view={view}&{rest}")
+    if not is_kept:
+        visitor.page.locator("#load-go").click()
+    assert LOADED in visitor.said_of_loading()
+    if view == "inside":
+        wait_for_words(visitor, "seen-line-a", "9 characters")
+        visitor.page.locator("#seen-a .held[data-place='2']").wait_for()
+        assert visitor.page.locator("#inspect-model-a").input_value() == name
+        visitor.page.wait_for_url(f"**&a={name.replace('/', '%2F').replace('@', '%40')}&*")
+    else:
+        visitor.page.locator("#reading").get_by_text("was not worked out").wait_for()
+        chosen = visitor.page.locator("#learn-models input:checked")
+        assert chosen.evaluate_all("boxes => boxes.map((box) => box.value)") == [name]
+        assert visitor.page.get_by_label("perplexity").is_checked()
     visitor.choose_view("Write")
     assert visitor.page.locator("#model-a").input_value() == name  # as is said
-
-    # 2) Learn
-    visitor = visit(f"/{model}&view=learn&models={name}&unit=perplexity")
-    load()
-    chosen = visitor.page.locator("#learn-models input:checked")
-    assert chosen.evaluate_all("boxes => boxes.map((box) => box.value)") == [name]
-    visitor.page.locator("#reading").get_by_text("was not worked out").wait_for()
-    assert visitor.page.get_by_label("perplexity").is_checked()
 
 
 def test_the_address_of_a_view_that_waits_for_a_model_stays_until_the_visitor_goes_on(hub, visit):
