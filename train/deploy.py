@@ -28,7 +28,7 @@ SUFFIXES = (".py", ".typed", ".js", ".css", ".html", ".txt", ".wat", ".c")  # of
 OUR_FOLDERS = ("charlm/", "train/", "weights/")  # folders of a Space that hold nothing but what `deploy` puts there
 BUILT_BY = (INSTALLED_BY, "setup.py")
 GRADIO_FILES = ("app.py", "requirements.txt", *BUILT_BY)  # of a Gradio Space, which a static one has no use for
-LARGEST_WEIGHTS = 100 << 20  # bytes of a model on a static Space; what a visitor may load has the same bound
+LARGEST_WEIGHTS = 100_000_000  # bytes of a model on a static Space; what a visitor may load has the same bound
 
 CPU, ZERO_GPU = "cpu-basic", "zero-a10g"  # the Hub's names of the hardware that may be free
 PYTHON_VERSION = "3.12"  # one of the two that ZeroGPU has

@@ -12,7 +12,7 @@ const HISTORY = "history.json";
 const LARGEST_JSON = 4 << 20; // bytes
 const QUESTION_MS = 10_000; // time limit of a question to the Hub's API
 const STALL_MS = 30_000; // time limit of a download without a further byte
-const MOST_BYTES = 100 << 20; // of the files of a model that a visitor names
+const MOST_BYTES = 100_000_000; // of the files of a model that a visitor names
 
 const PART = "(?!.*(?:--|\\.\\.))(?:[A-Za-z0-9_]|[A-Za-z0-9_][\\w.-]{0,94}[A-Za-z0-9_])";
 const REPO_ID = new RegExp(`^${PART}/(?!.*\\.git$)${PART}$`);

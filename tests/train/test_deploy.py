@@ -667,7 +667,7 @@ UNFIT = {
     "large": (
         large,
         HubError,
-        "ada/one has 200 MB of weights, and a browser is given up to 105 MB for each model: show a smaller one, or "
+        "ada/one has 200 MB of weights, and a browser is given up to 100 MB for each model: show a smaller one, or "
         "leave --sdk static out",
     ),
     "damaged": (damaged, ModelFileError, None),

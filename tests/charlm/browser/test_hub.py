@@ -11,6 +11,8 @@ from hub_server import HubServer, Response
 from models import contents, make_model, save
 
 from charlm.model_name import parse_hub_name
+from charlm.web.answers.load import MOST_BYTES
+from train.deploy import LARGEST_WEIGHTS
 
 WEIGHTS = "model.safetensors"
 # What the tests call on the page: `hub` is the way to the Hub, and `sound` takes the weights of one SHA-256 alone.
@@ -458,7 +460,7 @@ REFUSED = {
         "ada/tiny",
         "ada/tiny has no model.safetensors: it is not a charlm model",
     ),
-    "too large": (large, "ada/tiny", "ada/tiny has 200 MB, more than the 105 MB that this page loads"),
+    "too large": (large, "ada/tiny", "ada/tiny has 200 MB, more than the 100 MB that this page loads"),
     "no size": (
         about("ada/tiny", siblings=[{"rfilename": "config.json"}]),
         "ada/tiny",
@@ -485,6 +487,14 @@ def test_what_cannot_be_loaded_is_refused_in_one_sentence(hub, open_page, case):
         change(hub)
     assert describe(open_page(), hub, name) == {"error": said, "kind": "HubError"}
     assert downloads(hub) == []
+
+
+def test_all_pages_load_models_of_the_same_size(hub, open_page):
+    assert LARGEST_WEIGHTS == MOST_BYTES == 100_000_000
+    for size, fits in ((MOST_BYTES, True), (MOST_BYTES + 1, False)):
+        siblings = [{"rfilename": "config.json", "size": 500}, {"rfilename": WEIGHTS, "size": size - 500}]
+        about("ada/tiny", siblings=siblings)(hub)
+        assert (describe(open_page(), hub, "ada/tiny").get("size") == size) is fits
 
 
 ODD = [None, True, 3, "text", [], {}, [None], [[1]], [{"results": 3}], [{"results": [{"metrics": [{"value": "x"}]}]}]]
