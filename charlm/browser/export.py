@@ -38,7 +38,9 @@ def _check_place(path: Path) -> None:
         raise RequestError(f"{path} is a folder; name a file in it: --html {path / 'page.html'}")
     try:
         if path.exists() and not (path.is_file() and is_page(path)):
-            raise RequestError(f"{path} is no page that this command made, and is kept; choose another name for --html")
+            raise RequestError(
+                f"{path} is not a page that this command made, and is kept; choose another name for --html"
+            )
     except OSError as error:
         raise RequestError(f"{path} cannot be read ({error.strerror}); choose another name for --html") from None
 

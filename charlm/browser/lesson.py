@@ -147,8 +147,8 @@ def _entries(text: str) -> list[tuple[int, str, str]]:
         else:
             raise LessonError(
                 line,
-                f"{printable(content)!r:.60} is no entry; write KEY: VALUE with a key among {', '.join(KEYS)}, indent "
-                "what goes on with the line before, begin a comment with #",
+                f"{printable(content)!r:.60} is not an entry; write KEY: VALUE with a key among {', '.join(KEYS)}, "
+                "indent what goes on with the line before, begin a comment with #",
             )
     return entries
 
@@ -165,7 +165,9 @@ def _add(step: dict[str, Any], line: int, key: str, value: str) -> None:
     if key == "open":
         query = re.sub(r"^[^=&#]*\?", "", value)  # a whole address may be pasted
         if not parse_qs(query.partition("#")[0]):
-            raise LessonError(line, f"{value!r:.60} is no address; write open: {KEYS['open']}, as after a page's '?'")
+            raise LessonError(
+                line, f"{value!r:.60} is not an address; write open: {KEYS['open']}, as after a page's '?'"
+            )
         value = query
     step[key] = value
 
@@ -194,7 +196,9 @@ def _check_complete(head: Mapping[str, str], steps: list[dict[str, Any]], lines:
 def _read_check(line: int, value: str) -> Check:
     kind, *rest = value.split()
     if kind not in CHECKS:
-        raise LessonError(line, f"{kind!r} is no kind of check; they are {', '.join(CHECKS)}{_suggest(kind, CHECKS)}")
+        raise LessonError(
+            line, f"{kind!r} is not a kind of check; they are {', '.join(CHECKS)}{_suggest(kind, CHECKS)}"
+        )
     readers = CHECKS[kind]
     form = " ".join([kind, *(name.upper() for name in readers), "WORDS"])
     if len(rest) <= len(readers):

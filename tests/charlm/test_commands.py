@@ -752,7 +752,7 @@ def test_export_says_what_it_wrote_and_how_large_it_is(charlm, folder, tmp_path)
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("mine.html", "mine.html is no page that this command made, and is kept; choose another name for --html"),
+        ("mine.html", "mine.html is not a page that this command made, and is kept; choose another name for --html"),
         ("folder", "folder is a folder; name a file in it: --html"),
         ("", "argument --html: the file's name is empty"),
     ],

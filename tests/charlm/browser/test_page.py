@@ -334,7 +334,7 @@ def test_an_exported_page_is_replaced_and_nothing_else_is(tmp_path):
 
     mine = tmp_path / "mine.html"
     mine.write_text("<h1>mine</h1>")
-    with pytest.raises(RequestError, match=r"mine.html is no page that this command made, and is kept"):
+    with pytest.raises(RequestError, match=r"mine.html is not a page that this command made, and is kept"):
         export_to([str(folder)], mine)
     assert mine.read_text() == "<h1>mine</h1>"
     with pytest.raises(RequestError, match=r"is a folder; name a file in it: --html .*page.html"):
