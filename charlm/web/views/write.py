@@ -41,7 +41,9 @@ CHANGED = """(heat, model_a, model_b, prompt, length, temperature, top_k, top_p,
     const now = { model_a, model_b, prompt, top_k, top_p, seed, ...(temperatures ? {} : { temperature }) };
     return charlm.changes(heat?.run, now, remedy);
 }"""
-CHANGED_TEXTS = CHANGED % json.dumps({"remedy": "“Continue” and “Share” keep to the texts that are shown."})
+CHANGED_TEXTS = CHANGED % json.dumps(
+    {"remedy": "“Continue” and “Share” still use the settings of the texts that are shown."}
+)
 CHANGED_TEMPERATURES = CHANGED % json.dumps(
     {"temperatures": True, "remedy": "Press “Three temperatures” to write again."}
 )
