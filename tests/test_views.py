@@ -19,7 +19,7 @@ from charlm.lm import CharLM
 from charlm.model.cells import CELLS
 from charlm.model.history import best_epoch, join_runs
 from charlm.web.answers.examples import SCENE
-from charlm.web.answers.inside import DIFFERENCE
+from charlm.web.answers.inside import DIFFERENCE, WRITTEN
 from charlm.web.training.texts import make_text
 
 WEIGHTS = ROOT / "weights"
@@ -478,6 +478,52 @@ class TestInside:
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'difference'")
         visitor.choose("inspect-model", "shakespeare-rnn")
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'surprisal'")
+
+    def test_a_text_that_was_typed_can_be_put_back_after_the_model_has_written_one(self, app, visit):
+        visitor = visit(app + "/?view=inside&a=names-gru&b=names-gru")
+        is_beginning = """() => {
+            const text = document.querySelector("#seen-a .heat-text")?.textContent;
+            return text && document.querySelector("#inspect-text textarea").value.startsWith(text);
+        }"""
+        visitor.wait_until(is_beginning)
+        back, field = visitor.page.locator("#restore-text"), visitor.page.locator("#inspect-text textarea")
+        written, is_written = (
+            [],
+            f"""(written) => {{
+            const text = document.querySelector("#inspect-text textarea").value;
+            return text.length === {WRITTEN} && !written.includes(text);
+        }}""",
+        )
+        is_read = "text => document.querySelector('#seen-a .heat-text').textContent === text"
+
+        def let_it_write(meanwhile=""):
+            def type_first(route):
+                visitor.fill("inspect-text", meanwhile)
+                route.continue_()
+
+            if meanwhile:
+                visitor.page.route("**/queue/join*", type_first, times=1)
+            visitor.page.locator("#write-text").click()
+            visitor.wait_until(is_written, written)
+            visitor.wait_until(is_beginning)
+            written.append(field.input_value())
+
+        let_it_write()  # in place of the text of the page, and of what the model has written
+        let_it_write()
+        assert not back.is_visible()
+        let_it_write(meanwhile="Anna\nMaria\n")
+        let_it_write()
+        back.press("Enter")
+        visitor.wait_until(is_read, "Anna\nMaria\n")
+        back.wait_for(state="detached")
+        assert field.input_value() == "Anna\nMaria\n"
+        assert visitor.page.evaluate("document.activeElement.id") == "inspect"
+        let_it_write()
+        visitor.fill("inspect-text", "Jo\nBerta\n")
+        for text in ("Anna\nMaria\n", "Jo\nBerta\n"):
+            back.click()
+            visitor.wait_until(is_read, text)
+            assert field.input_value() == text and back.is_visible()
 
     def test_effective_contexts_are_compared_and_those_of_another_text_are_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")

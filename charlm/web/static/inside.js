@@ -200,6 +200,38 @@ class InsideStage {
   }
 }
 
+/** The texts that the field of the view has held.
+
+    written: the text that model A wrote last. typed: one of the visitor's that it has replaced, undefined if none. */
+class FieldTexts {
+  /** Return the values of the field and of the button that puts the visitor's text back, which shows if there is one.
+
+      field: the text that is replaced. offered: the texts that the page has put there, which are not kept. */
+  replace(text, field, offered) {
+    const isTyped = Boolean(field?.trim()) && ![...(offered ?? []), this.written].includes(field);
+    if (isTyped) this.typed = field;
+    return [text, { __type__: "update", visible: this.typed !== undefined }];
+  }
+
+  /** Put a text that model A has written, in a list, into the field. */
+  write([written], field, offered) {
+    const replaced = this.replace(written, field, offered);
+    this.written = written;
+    return replaced;
+  }
+
+  /** Put the visitor's text back. What has been typed since then can be put back in its turn. */
+  restore(field, offered) {
+    const { typed } = this;
+    this.typed = undefined;
+    const replaced = this.replace(typed, field, offered);
+    if (this.typed === undefined) document.querySelector("#inspect").focus(); // the button vanishes
+    return replaced;
+  }
+}
+
+export const fieldTexts = new FieldTexts();
+
 let stage; // of the page
 
 /** Return whether what an address holds is shown already. A text that it does not name may be any. */

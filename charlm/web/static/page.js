@@ -21,7 +21,7 @@ import {
 } from "../../browser/components/state.js";
 import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
 import { keepEvents, loseResults } from "./events.js";
-import { insideShows, insideStage } from "./inside.js";
+import { fieldTexts, insideShows, insideStage } from "./inside.js";
 import { Progress } from "./progress.js";
 import { Samples } from "./samples.js";
 import { openWrite, writing, WrittenText } from "./write.js";
@@ -251,6 +251,7 @@ window.charlm = {
   cards: listOf(makeCard),
   lesson: (value) => (lesson = value),
   inside: insideStage,
+  fieldTexts,
   isOpen: () => isOpen,
   loseResults,
   forgetFile: (id) => forgetFile(document.getElementById(id)),

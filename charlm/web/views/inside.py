@@ -25,6 +25,8 @@ SHOWN = """() => {
     const { model_a, model_b, text } = charlm.shown("seen").run;
     return [model_a, model_b, text];
 }"""
+WRITE = "(...values) => charlm.fieldTexts.write(...values)"
+RESTORE = "(...values) => charlm.fieldTexts.restore(...values)"
 PRESS = """() => document.querySelector("#inspect").click()"""
 CHANGED_SEEN = """(stage, found, model_a, model_b, text, colour) => [
     charlm.changes(stage?.run, { model_a, model_b, text, colour },
@@ -44,6 +46,7 @@ class Controls(NamedTuple):
     inspect: gr.Button
     find: gr.Button
     write: gr.Button
+    restore: gr.Button
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,9 @@ def _controls(registry: ModelRegistry) -> Controls:
     with gr.Row(elem_classes="actions"):
         inspect = gr.Button("Look inside", variant="primary", elem_id="inspect", size="md")
         write = gr.Button("Let model A write one", elem_id="write-text", size="md")
+        restore = gr.Button("Put my text back", visible=False, elem_id="restore-text", size="md")
         find = gr.Button("Find interpretable units", elem_id="find-units", size="md")
-    return Controls((model_a, model_b), colour, text, inspect, find, write)
+    return Controls((model_a, model_b), colour, text, inspect, find, write, restore)
 
 
 def _connect(
@@ -119,6 +123,9 @@ def _connect(
         unit = getattr(event, "unit", "")
         return unit, look(model_a, model_b, text, unit)
 
+    def write(model: str) -> list[str]:
+        return [inspector.write_text(model)]
+
     def begin(model_a: object, text: str, offered: object) -> list[Any]:
         """Reset what belongs to the model A before: the colour, the units on offer, and the text that it brought."""
         # the units of one model mean nothing in another; a new update each time, since Gradio takes its value out
@@ -137,8 +144,12 @@ def _connect(
     asks = [view.inspect.click, colour.input, model_b.change]
     last: dict[str, Any] = {"trigger_mode": "always_last", **INSPECTING, **QUIET}
     looking = gr.on(asks, for_page(look), [model_a, model_b, text, colour], stage, **last)
-    written = view.write.click(for_page(inspector.write_text), model_a, text, **QUIET)
-    for before in (finding, written, chosen):
+    # the browser puts it into the field, and keeps the text that the visitor has typed there by then
+    written = gr.JSON(visible=False)
+    writing = view.write.click(for_page(write), model_a, written, **QUIET)
+    shown = writing.success(None, [written, text, offered], [text, view.restore], js=WRITE, **QUIET)
+    restored = view.restore.click(None, [text, offered], [text, view.restore], js=RESTORE, **QUIET)
+    for before in (finding, shown, restored, chosen):
         before.then(None, js=PRESS, **QUIET)
     at_unit = stage.select(
         for_page(show_unit), [model_a, model_b, text], [colour, stage], js=SHOWN, cancels=looking, **last
