@@ -97,7 +97,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         values = json.loads(header["__metadata__"][METADATA_KEY][len(SHA256_PLACEHOLDER) :])
         return Checkpoint(safetensors.torch.load(packed), values)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise ModelFileError(f"{path} is no checkpoint to resume from ({error}); delete it to begin anew") from None
+        raise ModelFileError(f"{path} is not a checkpoint to resume from ({error}); delete it to begin anew") from None
 
 
 def _with_sha256(packed: bytes) -> bytes:

@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_is_told_and_left_where_it_is(tmp_path, damage):
     save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES))
     path = tmp_path / CHECKPOINT_FILE
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ModelFileError, match="is no checkpoint to resume from.*delete it to begin anew"):
+    with pytest.raises(ModelFileError, match="is not a checkpoint to resume from.*delete it to begin anew"):
         load_checkpoint(tmp_path)
     assert path.exists()
 

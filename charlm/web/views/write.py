@@ -41,9 +41,8 @@ CHANGED = """(heat, model_a, model_b, prompt, length, temperature, top_k, top_p,
     const now = { model_a, model_b, prompt, top_k, top_p, seed, ...(temperatures ? {} : { temperature }) };
     return charlm.changes(heat?.run, now, remedy);
 }"""
-CHANGED_TEXTS = CHANGED % json.dumps(
-    {"remedy": "“Continue” and “Share” still use the settings of the texts that are shown."}
-)
+REMEDY = "“Continue” and “Share” still use the settings of the texts that are shown."  # as in charlm/browser/write.js
+CHANGED_TEXTS = CHANGED % json.dumps({"remedy": REMEDY})
 CHANGED_TEMPERATURES = CHANGED % json.dumps(
     {"temperatures": True, "remedy": "Press “Three temperatures” to write again."}
 )
