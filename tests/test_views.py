@@ -685,14 +685,14 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
     visitor.page.get_by_label("ada/prose").check()
     released.set()
     visitor.wait_for_words("load-card", "ada/prose, commit ")
-    visitor.wait_for_words("load-card", "1.4372")  # its validation loss, before anything is downloaded
+    visitor.wait_for_words("load-card", "1.4263")  # its validation loss, before anything is downloaded
     # 2) nothing of it stays when another one cannot be described
     hub.repos["ada/poems"].private = True
     visitor.page.get_by_label("ada/poems").check()
     visitor.wait_for_words("load-card", "It cannot be loaded: ")
-    assert "1.4372" not in visitor.text("load-card") and not visitor.page.locator("#load-go").is_visible()
+    assert "1.4263" not in visitor.text("load-card") and not visitor.page.locator("#load-go").is_visible()
     visitor.page.get_by_label("ada/prose").check()
-    visitor.wait_for_words("load-card", "1.4372")
+    visitor.wait_for_words("load-card", "1.4263")
     assert not any("/resolve/" in request.path for request in hub.requests)
     visitor.page.locator("#load-go").click()
     visitor.wait_for_words("about-a", "from the Hub, commit ")

@@ -184,8 +184,8 @@ def test_a_training_that_began_with_a_model_says_how_good_that_was(before):
 
 def test_our_own_models_are_read_right():
     said = read_curves([(name, bundled(f"shakespeare-{name}")) for name in ("rnn", "lstm", "gru")])
-    assert any(each.startswith("lstm and gru are level, 1.3637 and 1.3676") for each in said)
-    assert any(each.startswith("gru is better than rnn, 1.3676") for each in said)
+    assert any(each.startswith("lstm and gru are level, 1.3482 and 1.3537") for each in said)
+    assert any(each.startswith("gru is better than rnn, 1.3537") for each in said)
     assert not any(word in " ".join(said) for word in ("leak", "divergence", "overfitting", "jumped"))
 
 
