@@ -149,11 +149,11 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the process that reads our output, for example `head`, has ended
-        _drop_unwritable_output()
+        drop_unwritable_output()
         return 1
     except OSError as error:  # for example a full disk
         _say(f"error: {error}")
-        _drop_unwritable_output()
+        drop_unwritable_output()
         return 1
     except Exception as error:
         if _is_out_of_memory(error):
@@ -209,7 +209,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _drop_unwritable_output() -> None:
+def drop_unwritable_output() -> None:
     """Discard what standard output still buffers if it cannot be written: Python would print an error at exit."""
     try:
         sys.stdout.flush()

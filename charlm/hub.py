@@ -87,7 +87,7 @@ class Description:
     license: as the card says, its name if it is one that the Hub does not list, or empty.
     token: what its files are read with.
     kept_sizes: the bytes of each file with the weights of an epoch.
-    gated: whether its files are for those alone whom its owner admits.
+    gated: whether only users whom the owner has admitted may download its files.
     """
 
     repo_id: str
@@ -577,7 +577,7 @@ def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
 def explain(error: Exception, repo_id: str, revision: str | None, *, only_public: bool = False) -> HubError:
     """Turn what the client raised into an error that says what to do.
 
-    only_public: whether whoever asked may read public repositories alone, so that a token would not help.
+    only_public: whether the caller reads public repositories only; the message then does not advise a token.
     """
     while not isinstance(error, httpx2.HTTPError) and isinstance(error.__cause__, CLIENT_ERRORS):
         error = error.__cause__  # the client raises an error for the step that failed, caused by that of the request

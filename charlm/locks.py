@@ -10,10 +10,13 @@ from weakref import WeakSet
 
 
 class RenewedLock:
-    """A lock to hold by `with`; the thread that holds it may take it again. A fork has a new one in its place."""
+    """A lock to hold by `with`; the thread that holds it may take it again.
+
+    In a process that was forked it is free, unless the thread that forked holds it.
+    """
 
     def __init__(self) -> None:
-        self.renew()
+        self._lock = RLock()
         _locks.add(self)
 
     def __enter__(self) -> None:
@@ -23,8 +26,11 @@ class RenewedLock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Forget who holds the lock."""
-        self._lock = RLock()
+        """Make a new lock if another thread held the old one; the thread that forked keeps its own."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock = RLock()
 
 
 _locks: "WeakSet[RenewedLock]" = WeakSet()

@@ -192,7 +192,7 @@ def choose_names(wanted: Sequence[str]) -> dict[str, Path | str]:
             warnings.warn(warning, stacklevel=3)
         places.setdefault(place, each)
     names = [place.resolve().name if isinstance(place, Path) else str(place) for place in places]
-    # a round may make two names equal that were not; each changes one at least, and what is written differs
+    # a full name may equal another short one, so repeat; this ends, since the names in `wanted` all differ
     while len(set(names)) < len(names):
         names = [name if names.count(name) == 1 else each for name, each in zip(names, places.values(), strict=True)]
     loaded = [place if isinstance(place, Path) else each for place, each in places.items()]

@@ -66,7 +66,7 @@ class Vocab:
         """Return ids (N,) of this vocabulary. Raises RequestError for anything else."""
         try:
             array = np.asarray(ids)
-        except ValueError:  # rows of different lengths
+        except (ValueError, TypeError, RuntimeError):  # rows of different lengths, or a tensor on a GPU
             array = np.zeros((0, 0))
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise RequestError(

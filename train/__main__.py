@@ -108,7 +108,10 @@ def failure_as_event(command: Callable[[argparse.Namespace], None]) -> Callable[
             command(args)
         except CharLMError as error:
             if args.json_lines and is_main_process():
-                print_json(failed_event(error))
+                try:
+                    print_json(failed_event(error))
+                except OSError:  # nobody reads any longer, or the disk is full: standard error has the message
+                    cli.drop_unwritable_output()
             raise
 
     return run
@@ -144,7 +147,8 @@ def run_fit(args: argparse.Namespace) -> None:
     budget = None if minutes is None else Budget(minutes, TimeLimit(60 * minutes, begun), frozenset(given))
 
     if args.init_from is not None or args.teacher:  # they may have to be downloaded
-        check_texts([*args.text, *(args.also_text or [])])
+        check_texts(args.text)
+        check_texts(args.also_text or [])
 
     # 2) load the models, read the text and train
     report = JsonReport() if args.json_lines and is_main_process() else Report()

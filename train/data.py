@@ -84,12 +84,7 @@ def load_text(
     Raises RequestError if there is no such file, it is not UTF-8 text, there are fewer than two different symbols, or
     more than MOST_SOURCES words; HubError if the Hub refuses, HubUnavailableError if it gives no usable answer.
     """
-    if len(words) > MOST_SOURCES:
-        raise RequestError(
-            f"a text is put together from at most {MOST_SOURCES:,} sources, and these are {len(words):,}: give their "
-            "folder"
-        )
-    words = tuple(map(os.path.expanduser, words))  # a shell leaves the ~ in --text=~/my-text.txt
+    words = _expand(words)
     sources = [_find_source(word, say) for word in words]
     pieces = (piece for source in sources for piece in source.stream())
     encoded = encode_pieces(pieces, " ".join(words), workspace, folding, known)
@@ -99,16 +94,26 @@ def load_text(
 
 
 def check_texts(words: Sequence[str]) -> None:
-    """Raise what `load_text` does for files that are not there or no text, as far as their beginnings show.
+    """Raise what `load_text` does for too many words, and for files that are missing or whose first bytes are not text.
 
     words: as for `load_text`. What may have to be downloaded is not looked at, nor are pipes, which are read once.
     """
-    for word in map(os.path.expanduser, words):
+    for word in _expand(words):
         if _is_on_hub(word) or word == TINYSHAKESPEARE:
             continue
         source = _find_source(word, lambda _: None)
         if os.path.isfile(word) or os.path.isdir(word) or not os.path.lexists(word):
             next(source.stream(), None)
+
+
+def _expand(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the words that name a text, with ~ as the home folder. Raises RequestError for more than MOST_SOURCES."""
+    if len(words) > MOST_SOURCES:
+        raise RequestError(
+            f"a text is put together from at most {MOST_SOURCES:,} sources, and these are {len(words):,}: give their "
+            "folder"
+        )
+    return tuple(map(os.path.expanduser, words))  # a shell leaves the ~ in --text=~/my-text.txt
 
 
 def text_name(words: Sequence[str]) -> str:

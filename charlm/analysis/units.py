@@ -68,7 +68,7 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
     read. Raises RequestError if it is too short, or `best` is not a whole number from 1.
     """
     best = check_whole("best", best, 1)
-    check_length(len(text))
+    check_length(len(text), " that the model knows")
     stretch = len(text) // STRETCHES
     steps = np.arange(min(stretch, WARM_UP_STEPS + LONGEST_PROBED_STRETCH))
     places = steps[:, None] + np.arange(STRETCHES) * stretch  # (T, S)
@@ -102,11 +102,14 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
     return found
 
 
-def check_length(chars: int) -> None:
-    """Raise RequestError if a text of so many characters is too short for `find_units`."""
+def check_length(chars: int, which: str = "") -> None:
+    """Raise RequestError if a text of so many characters is too short for `find_units`.
+
+    which: of its characters are counted, for the message.
+    """
     if chars < SHORTEST_TEXT:
         raise RequestError(
-            f"the text has {counted(chars, 'character')} that the model knows; finding units takes a text of at least "
+            f"the text has {counted(chars, 'character')}{which}; finding units takes a text of at least "
             f"{SHORTEST_TEXT:,}"
         )
 

@@ -191,11 +191,12 @@ class _Stream(Generic[P]):
     def add(self, piece: Piece, *, is_due: bool) -> None:
         """Add symbols. The first and the last are delivered at once, the others when a delivery is due."""
         self._undelivered.append(piece)
-        self.left -= len(piece[0])
-        if is_due or self.left == 0 or not self.has_begun:
+        left = self.left - len(piece[0])
+        if is_due or left == 0 or not self.has_begun:
             self.has_begun = True
             self._delivered.put(self._undelivered)
             self._undelivered = []
+        self.left = left  # last: a process that is forked before this fails the stream, one forked later has all of it
 
     def fail(self, error: Exception) -> None:
         """Have `receive` raise an exception."""
@@ -251,14 +252,12 @@ class _Worker(Generic[P]):
 
     def begin_in_fork(self) -> None:
         """Begin without streams in a process that was forked, in which the thread does not go on."""
-        for stream in self._remove_all():
-            if stream.goes_on:
-                stream.fail(
-                    RequestError(
-                        "the process was forked while this text was written, and only the one that began it writes "
-                        "on; ask for the text again"
-                    )
-                )
+        self._fail_all(
+            RequestError(
+                "the process was forked while this text was written, and only the one that began it writes on; ask for "
+                "the text again"
+            )
+        )
         self._thread = None
 
     def _run(self) -> None:
@@ -268,22 +267,25 @@ class _Worker(Generic[P]):
                 batch.join([stream.prefilled for stream in joined], [stream.sampler for stream in joined])
                 self._write(batch)
         except Exception as error:  # of any kind: the readers wait for symbols or for an exception
-            for stream in self._remove_all():
-                stream.fail(error)
+            self._fail_all(error)
 
     def _admit(self) -> list[_Stream[P]]:
         """Return the streams that have joined since the last call; if there are none at all, the thread ends."""
         with self._lock:
-            joined, self._joining = self._joining, []
-            self._streams += joined
+            joined = self._joining
+            self._streams = self._streams + joined  # first: a process that is forked meanwhile finds each stream
+            self._joining = []
             self._is_running = bool(self._streams)
         return joined
 
-    def _remove_all(self) -> list[_Stream[P]]:
+    def _fail_all(self, error: Exception) -> None:
+        """Have the readers of all streams that are not complete raise an exception, and drop the streams."""
         with self._lock:
-            removed, self._streams, self._joining = self._streams + self._joining, [], []
+            for stream in self._streams + self._joining:
+                if stream.goes_on:
+                    stream.fail(error)
+            self._streams, self._joining = [], []
             self._is_running = False
-        return removed
 
     def _write(self, batch: Batch[P]) -> None:
         """Write until another stream wants to join, or none is left."""

@@ -681,6 +681,7 @@ def test_a_text_too_short_to_search_units_on_is_refused_in_one_line(charlm, fold
     assert "has 1,100 characters that the model knows; finding units takes a text of at least 2,048" in refused(
         charlm("units", folder, text_file(text))
     )
+    assert "the text has 2 characters; finding" in refused(charlm("units", folder, text_file("ab")))
 
 
 def test_units_are_found_on_the_cpu_so_no_other_device_is_measured(charlm, folder, text_file, monkeypatch):

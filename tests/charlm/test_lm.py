@@ -372,6 +372,7 @@ def test_what_is_no_argument_of_a_method_is_refused_with_what_would_be(lm, tmp_p
         (np.array([[1, 2]]), "give an array of whole numbers in one dimension"),
         ([[1], [1, 2]], "give an array of whole numbers in one dimension"),
         ("ab", "ids are 'ab'; give an array of whole numbers"),
+        (torch.empty(2, dtype=torch.int64, device="meta"), "give an array of whole numbers"),  # as one on a GPU
     ],
     ids=ascii,
 )

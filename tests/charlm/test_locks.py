@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import sys
 from contextlib import ExitStack
 from threading import Event, Thread
 
@@ -26,6 +27,21 @@ def test_one_thread_holds_a_lock_at_a_time_as_often_as_it_likes():
         ask()
     ask()
     assert got == [False, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_thread_that_forks_while_it_holds_a_lock_releases_it_in_both_processes():
+    lock, child = RenewedLock(), None
+    try:
+        with lock:
+            child = os.fork()
+        with lock:
+            pass
+    finally:
+        if child == 0:
+            os._exit(0 if sys.exc_info()[0] is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

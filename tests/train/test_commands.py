@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import math
@@ -580,6 +581,10 @@ def test_the_address_of_a_published_model_is_an_event_like_all_others(train, hub
     assert {event["event"] for event in events[:-1]} <= {"start", "step", "epoch"}
 
 
+def raise_full_disk(event):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_the_error_that_ends_a_run_is_its_last_event_with_the_reason(train, in_folder, monkeypatch):
     step = Trainer.train_step
 
@@ -601,6 +606,9 @@ def test_the_error_that_ends_a_run_is_its_last_event_with_the_reason(train, in_f
     problem = error.removeprefix("error: ")
     assert json.loads(refused.stdout) == {"event": "failed", "problem": problem, "reason": None}
     assert train(*asked[:-2], "--text", "겨울.txt").stdout == ""
+    monkeypatch.setattr("train.__main__.print_json", raise_full_disk)
+    unwritten = train(*asked, "겨울.txt")
+    assert (unwritten.returncode, unwritten.stdout) == (2, "") and error in unwritten.stderr.splitlines()
 
 
 @pytest.mark.slow

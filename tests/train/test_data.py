@@ -56,11 +56,12 @@ def test_more_files_than_a_record_can_hold_are_refused_before_one_is_read(tmp_pa
     most = load_text(*[part] * 1_000)
     assert (len(most), len(most.sources)) == (2_000, 1_000)
     monkeypatch.setattr(data, "_find_source", None)  # nothing is looked for
-    with pytest.raises(RequestError) as refused:
-        load_text(*[part] * 1_001)
-    assert str(refused.value) == (
-        "a text is put together from at most 1,000 sources, and these are 1,001: give their folder"
-    )
+    for refuse in (lambda words: load_text(*words), data.check_texts):
+        with pytest.raises(RequestError) as refused:
+            refuse([part] * 1_001)
+        assert str(refused.value) == (
+            "a text is put together from at most 1,000 sources, and these are 1,001: give their folder"
+        )
 
 
 def test_a_file_is_a_text_named_after_it(tmp_path):

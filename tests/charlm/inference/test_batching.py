@@ -449,6 +449,20 @@ def ends_well(process):
     return process.exitcode == 0
 
 
+def test_a_fork_at_any_moment_finds_a_stream_that_is_not_delivered_whole():
+    """What goes on is failed in a forked process; what does not must have been delivered to its end."""
+    stream, seen = _Stream(None, 2, make_sampler(), {}), []
+
+    class Queue:
+        def put(self, pieces):
+            seen.append(stream.goes_on)
+
+    stream._delivered = Queue()
+    for _ in range(2):
+        stream.add(([1], np.zeros(1)), is_due=False)
+    assert seen == [True, True] and not stream.goes_on
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
