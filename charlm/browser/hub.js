@@ -128,7 +128,7 @@ export class Hub {
     const sizes = readSizes(repo, about.siblings);
     const size = Object.values(sizes).reduce((sum, bytes) => sum + bytes);
     if (size > MOST_BYTES) {
-      throw new HubError(`${repo} has ${megabytes(size, 0)}, more than the ${megabytes(MOST_BYTES, 0)} that this page loads`);
+      throw new HubError(`${repo} has ${megabytes(size)}, more than the ${megabytes(MOST_BYTES, 0)} that this page loads`);
     }
     const card = readObject(about.cardData);
     const license = card.license === "other" ? (card.license_name ?? "other") : card.license;

@@ -81,10 +81,17 @@ class InsideView {
     byId("edit-text").addEventListener("click", () => this.edit());
     byId("write-text").addEventListener("click", () => this.writeText());
     byId("restore-text").addEventListener("click", () => this.restoreText());
-    const decide = ({ type, target }) => {
-      if (type !== "click" || target.closest("button, [data-place]")) this.awaited = null;
+    const deeds = {
+      input: () => true,
+      change: () => true,
+      click: ({ target }) => target.closest("button, svg, [data-place]"),
+      keydown: ({ key }) => ["Enter", "Escape"].includes(key) || key.startsWith("Arrow"),
     };
-    for (const deed of ["input", "change", "click"]) byId("view-inside").addEventListener(deed, decide, true);
+    for (const [type, decides] of Object.entries(deeds)) {
+      byId("view-inside").addEventListener(type, (event) => {
+        if (decides(event)) this.awaited = null;
+      }, true);
+    }
     for (const side of SIDES) byId(`inspect-model-${side}`).addEventListener("change", () => this.chooseModel());
   }
 

@@ -12,10 +12,19 @@ import { makeLinkMenu } from "./components/link.js";
 import { readState, showState, whenReturned } from "./components/state.js";
 import { byId, isShortcut, makeLine, sentence } from "./components/text.js";
 
+let isOfPage = false; // whether what `tell` shows is about the whole page
+
 /** Show what went wrong above the views, and bring it into view: what was clicked may be far below. */
 function tell(problem) {
+  isOfPage = false;
   byId("notices").replaceChildren(...(problem ? [makeLine(problem)] : []));
   if (problem) byId("notices").scrollIntoView({ block: "nearest" });
+}
+
+/** Show what is wrong with the page in all of its views. */
+function tellOfPage(problem) {
+  tell(problem);
+  isOfPage = true;
 }
 
 const tabs = [...document.querySelectorAll("#views [role=tab]")];
@@ -46,7 +55,7 @@ function connectTabs() {
   for (const tab of tabs) {
     const view = tab.id.replace("tab-", "");
     tab.addEventListener("click", () => {
-      tell(""); // it was about the view before
+      if (!isOfPage) tell(""); // it was about the view before
       showView(view);
     });
   }
@@ -71,7 +80,7 @@ async function openPage() {
   const wanted = query.get("model");
   if (wanted === null) tell(address.problem);
   else if (hasHub()) offerModel(wanted);
-  else tell("This page is a file that holds its models: it loads no other from the Hub.");
+  else tellOfPage("This page is a file that holds its models: it loads no other from the Hub.");
   connectTabs();
   window.charlm = {
     get names() {
@@ -83,7 +92,7 @@ async function openPage() {
   showView(address.view, address.settings, query);
   whenReturned((parameters) => {
     const { view, settings, problem } = readAddress(parameters);
-    tell(problem);
+    if (problem || !isOfPage) tell(problem);
     showView(view, settings, parameters);
   });
   makeLinkMenu(byId("link-view"));
@@ -93,7 +102,7 @@ async function openPage() {
 }
 
 openPage().catch((error) => {
-  tell(
+  tellOfPage(
     `The models cannot run in this browser (${error.message}); a current Chrome, Edge, Firefox or Safari runs them.`,
   );
 });

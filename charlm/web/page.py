@@ -219,7 +219,7 @@ def _learn_fields(registry: ModelRegistry, learning: learn.LearnView) -> _Addres
         if address.learn:
             last = learn_answers.last_epoch(registry, address.learn.get("models", learning.models.value))
             epoch = {"value": min(address.learn["epoch"], max(last, 1))} if "epoch" in address.learn else {}
-            changes[-1] = gr.update(maximum=max(last, 2), **epoch)
+            changes[LEARN_FIELDS.index("epoch")] = gr.update(maximum=max(last, 2), **epoch)
         return changes
 
     return _AddressFields(fields.components, updates)

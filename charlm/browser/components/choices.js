@@ -35,9 +35,10 @@ export class Choices {
     return Object.values(this.panels).some((other) => other !== panel && other.heat.isHeld);
   }
 
-  /** Show nothing of a character. The keyboard goes from its alternatives, which vanish, to the text. */
+  /** Show nothing of a character, and hold none. The keyboard goes from its alternatives, which vanish, to the text. */
   forget() {
     if (byId("alternatives").contains(document.activeElement)) this.shown?.panel.heat.text.focus();
+    for (const { heat } of Object.values(this.panels)) heat.hold(-1);
     this.shown = this.wanted = null;
     this.alternatives.show(null);
     this.drawn.show(null);

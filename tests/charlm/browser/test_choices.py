@@ -252,6 +252,21 @@ def test_the_pointer_may_cross_the_other_text_on_its_way_to_what_is_known_of_a_h
     assert a.nth(3).get_attribute("class") == "cursor" and page.locator(".cursor").count() == 1
 
 
+def test_a_text_that_ends_before_the_held_character_lets_go_of_it(page):
+    """A choice cuts the text before the character that is held; if the model then writes nothing, it is gone."""
+    page.evaluate(CHOICES)
+    a, b = (page.locator(".heat-text").nth(side).locator("span") for side in (0, 1))
+    page.evaluate("answered(() => panels.a.heat.hold(2))")
+    page.evaluate("panels.a.props.value = { ...panels.a.value, text: 'ab', shades: '00' }; panels.a.heat.update()")
+    page.evaluate("choices.describeAgain(panels.a, 2)")
+    b.nth(1).hover()
+    page.evaluate("answered(() => {})")
+    assert b.nth(1).get_attribute("class") == "cursor"
+    a.nth(0).hover()
+    page.evaluate("answered(() => {})")
+    assert a.nth(0).get_attribute("class") == "cursor"
+
+
 def test_a_choice_that_changes_nothing_or_is_refused_stops_no_model(page):
     page.evaluate(CHOICES)
     page.evaluate("answered(() => panels.a.heat.hold(1))")

@@ -460,7 +460,7 @@ REFUSED = {
         "ada/tiny",
         "ada/tiny has no model.safetensors: it is not a charlm model",
     ),
-    "too large": (large, "ada/tiny", "ada/tiny has 200 MB, more than the 100 MB that this page loads"),
+    "too large": (large, "ada/tiny", "ada/tiny has 200.0 MB, more than the 100 MB that this page loads"),
     "no size": (
         about("ada/tiny", siblings=[{"rfilename": "config.json"}]),
         "ada/tiny",
