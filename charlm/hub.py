@@ -137,7 +137,9 @@ class Fetched:
     license: str | None = None
 
 
-def describe(repo_id: str, revision: str | None = None, token: Token = None) -> Description:
+def describe(
+    repo_id: str, revision: str | None = None, token: Token = None, *, only_public: bool = False
+) -> Description:
     """Ask the Hub, once, which commit a revision of a repository is and what it holds.
 
     Without `token`, it is asked anonymously first, so that a stale token cannot close a public repository, and with the
@@ -145,11 +147,6 @@ def describe(repo_id: str, revision: str | None = None, token: Token = None) -> 
     Raises HubError if the repository holds no model, or the Hub refuses, HubUnavailableError if the Hub gives no
     usable answer.
     """
-    return _describe(repo_id, revision, token)
-
-
-def _describe(repo_id: str, revision: str | None, token: Token, *, only_public: bool = False) -> Description:
-    """Describe a repository as `describe` does. only_public: as `explain` has it."""
     _check_repo_id(repo_id)
     try:
         return _read_description(repo_id, revision, *_ask_about(f"models/{repo_id}", revision, token))
@@ -267,7 +264,7 @@ def describe_public(repo_id: str, revision: str | None = None) -> Description:
 
     Raises what `describe` does, and HubError if the repository is gated or does not carry the tag of charlm.
     """
-    found = _describe(repo_id, revision, False, only_public=True)
+    found = describe(repo_id, revision, token=False, only_public=True)
     if found.gated:
         raise HubError(f"{repo_id} is gated: its owner admits each reader. {ONLY_PUBLIC}")
     if not found.tagged:

@@ -26,7 +26,7 @@ from charlm.inference.engine import Engine
 from charlm.inference.prefixes import PrefixCache
 from charlm.inference.sampling import Sampler, SamplingSettings, check_finite
 from charlm.inference.scoring import EngineReader, surprisals
-from charlm.inference.streams import StopFinder, check_stop, cut_at_stop, read_in_turns
+from charlm.inference.streams import StopFinder, check_stop, closed_at_end, cut_at_stop, read_in_turns
 from charlm.installation import optional_packages
 from charlm.locks import RenewedLock
 from charlm.model.card import card_picture, model_card
@@ -317,14 +317,11 @@ class CharLM:
         streams = [self._write_shared(ids, length, Sampler(replace(settings, seed=each)), stops) for each in seeds]
         texts = [""] * len(streams)
         nats: list[list[NDArray[np.float64]]] = [[] for _ in streams]
-        try:
+        with closed_at_end(streams):
             for number, piece in read_in_turns(streams):
                 if piece:
                     texts[number] += piece[0]
                     nats[number].append(piece[1])
-        finally:  # after Ctrl-C, the traceback holds the streams, and they would be written to their ends
-            for stream in streams:
-                stream.close()
         # summed as a whole, since the sum of the sums of the pieces depends on where these end
         means = [bits_per_char(float(np.concatenate(costs).mean())) if costs else None for costs in nats]
         return list(map(Sample, texts, seeds, means))

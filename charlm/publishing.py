@@ -164,7 +164,7 @@ def published_epochs(repo: str, history: HistoryRecord | None, token: Token = No
 
 
 def _kept_among(present: Mapping[str, str], history: HistoryRecord | None) -> list[int]:
-    """Return the epochs whose weights a record names and a repository has; present: see `_Contents.ids`."""
+    """Return the epochs of a record whose weights a repository has. present: `_Contents.ids` of the repository."""
     kept = kept_epochs(history)
     return [epoch for epoch, sha256 in kept.items() if present.get(kept_file(epoch)) == sha256.lower()]
 

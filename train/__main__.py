@@ -100,7 +100,7 @@ def muted_on_other_ranks(command: Callable[[argparse.Namespace], None]) -> Calla
 
 
 def failure_as_event(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Let a command with --json-lines tell the error that ends it as its last event, too."""
+    """Report the error that ends a command as its last event, too, if it is run with --json-lines."""
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> None:
@@ -181,9 +181,9 @@ def run_fit(args: argparse.Namespace) -> None:
 
 
 def check_fit(args: argparse.Namespace, config: TrainConfig, processes: int) -> tuple[float | None, "Folding"]:
-    """Return the time for the run, None if it has as much as it takes, and which symbols of the text are replaced.
+    """Check the options of `fit`; return the minutes of --minutes, None without it, and which symbols are replaced.
 
-    Raises RequestError for options of `fit` that are wrong or contradict each other, MissingPackageError if a package
+    Raises RequestError for options that are wrong or contradict each other, MissingPackageError if a package
     for the training is not installed, and what `check_can_push` raises if the model is to be published.
     """
     check_options(args, processes)

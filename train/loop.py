@@ -225,7 +225,9 @@ def prepare_trainer(
 def teach_and_plan(
     given: FitArguments, resolved: TrainConfig, begun: BegunRun | None, interrupts: Interrupts
 ) -> tuple[Protocol, TaughtTargets | None, TrainConfig, dict[str, Any]]:
-    """Return what trains, what the teachers predict for it, the settings, and what `run` has of a plan for a time.
+    """Let the teachers write and read, then plan a new run for the time that is left.
+
+    Returns the text to train on, the teachers' targets, the settings, and the entries of the plan for `run`.
 
     A run without teachers trains on its text alone; one that is not planned, or was planned before, keeps its settings.
 

@@ -199,7 +199,6 @@ class JsonReport(Report):
     edit: the learning rate `lr` that was asked for, with the `epoch` and `step` from which on.
     epoch: `record` as in history.json; `is_best`, whether its model is the best so far, and saved in the folder.
     published: the `address` of the commit that has the finished model, if `fit` publishes it.
-
     failed: the `problem` of a run that has ended with an error, and the `reason` of a TrainingError, else null.
 
     Messages still go to standard error. If standard output is closed, BrokenPipeError ends the run: the program that

@@ -2,6 +2,7 @@
 
 import { CellPanel } from "./components/cell.js";
 import { HeatText, SIDES } from "./components/heat.js";
+import { ReplacedText } from "./components/replaced.js";
 import { keepState } from "./components/state.js";
 import { byId, readable, sentence } from "./components/text.js";
 import { textToRead } from "./examples.js";
@@ -31,7 +32,7 @@ const HINT = "Point at a character, or go to it with the arrow keys.";
     seen: the text that the models have read, an Inspected. place: of the character that is looked at.
     isHeld: whether it was chosen, so that pointing at another one changes nothing until it is let go.
     offered: the text that the page put there, which it exchanges when another model A is chosen.
-    written: the text that model A wrote last. typed: one of the visitor's that it has replaced, undefined if none.
+    replaced: the visitor's text that one of model A has replaced, a ReplacedText.
     awaited: the parameters of an address that names a model which is still to be added, null if there is none, or the
       visitor has done something since. Until then the address stays as it is.
     hasFailed: whether what is told last is an error of this view. */
@@ -40,6 +41,7 @@ class InsideView {
     this.tell = tell;
     this.isHeld = this.hasFailed = false;
     this.awaited = null;
+    this.replaced = new ReplacedText();
     this.asked = 0; // questions; an answer is shown if it is that to the last
     this.fields = new UnitFields({
       configs: () => this.names.map((name) => entryOf(name).config),
@@ -275,20 +277,14 @@ class InsideView {
     if (hadFocus) this.texts[0].text.focus();
   }
 
-  /** Put a text of the page's into the field. One of the visitor's that stood there can be put back. */
-  replaceText(text) {
-    const field = byId("inspect-text");
-    const isTyped = field.value.trim() !== "" && ![this.offered, this.written].includes(field.value);
-    if (isTyped) this.typed = field.value;
-    field.value = text;
-    byId("restore-text").hidden = this.typed === undefined;
+  /** Put a text into the field, and show the button that puts the visitor's text back if there is one. */
+  putText(text) {
+    byId("inspect-text").value = text;
+    byId("restore-text").hidden = this.replaced.text === undefined;
   }
 
-  /** Put the visitor's text back. What has been typed since then can be put back in its turn. */
   restoreText() {
-    const { typed } = this;
-    this.typed = undefined;
-    this.replaceText(typed);
+    this.putText(this.replaced.restore(byId("inspect-text").value, [this.offered]));
     if (byId("restore-text").hidden) byId("edit-text").focus(); // the focus would fall to the page
     this.inspect();
   }
@@ -302,8 +298,8 @@ class InsideView {
       const lm = await getModel(this.names[0]);
       const text = await lm.generate("", { length: WRITTEN });
       if (asked !== this.asked) return false;
-      this.replaceText(text);
-      this.written = text;
+      this.replaced.write(text, byId("inspect-text").value, [this.offered]);
+      this.putText(text);
     } catch (error) {
       if (asked !== this.asked) return false;
       this.say(0, "");

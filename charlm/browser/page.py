@@ -209,7 +209,7 @@ def _describe(model: PageModel) -> dict[str, Any]:
 
 
 def _shorten(history: JoinedHistory) -> JoinedHistory:
-    """Return a record whose epochs have numbers of DIGITS. Those of our nine models take 7 kB less so, compressed."""
+    """Return a record with numbers rounded to DIGITS digits: the nine bundled records take 7 kB less, compressed."""
     epochs = [
         {name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for name, value in epoch.items()}
         for epoch in history["epochs"]

@@ -27,6 +27,7 @@ from charlm.errors import RequestError
 from charlm.inference.engine import Engine, Reader, State
 from charlm.inference.prefixes import PrefixCache
 from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings, Surprisals
+from charlm.inference.streams import closed_at_end
 from charlm.locks import RenewedLock
 from charlm.vocab import Ids
 
@@ -145,13 +146,10 @@ def measure_chars_per_second(backend: Backend[Any]) -> float:
             scheduler.write(prompt, MEASURED_LENGTH, Sampler(SamplingSettings(seed=seed)))
             for seed in range(MEASURED_STREAMS)
         ]
-        try:
+        with closed_at_end(streams):
             pieces = [next(stream) for stream in streams]  # which begins them all
             for stream in streams:
                 pieces.extend(stream)
-        finally:  # after Ctrl-C, the traceback holds the streams, and they would be written to their ends
-            for stream in streams:
-                stream.close()
         seconds = time.perf_counter() - begin
         best = max(best, sum(len(ids) for ids, _ in pieces) / seconds)
     return best
@@ -279,7 +277,7 @@ class _Worker(Generic[P]):
         return joined
 
     def _fail_all(self, error: Exception) -> None:
-        """Have the readers of all streams that are not complete raise an exception, and drop the streams."""
+        """Make the readers of all unfinished streams raise an exception, and drop the streams."""
         with self._lock:
             for stream in self._streams + self._joining:
                 if stream.goes_on:

@@ -1,7 +1,8 @@
 """Texts while they are written: ended before a stop string, and read side by side."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from charlm.checks import show
 from charlm.errors import RequestError
@@ -73,6 +74,16 @@ def cut_at_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
             return
     if rest := finder.rest():
         yield rest
+
+
+@contextmanager
+def closed_at_end(streams: Iterable[Generator[Any]]) -> Iterator[None]:
+    """Close streams when a block ends, also by Ctrl-C: its traceback keeps them, and they would be written on."""
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.close()
 
 
 def read_in_turns(streams: Sequence[Iterator[T]]) -> Iterator[tuple[int, T | None]]:

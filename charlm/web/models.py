@@ -45,7 +45,7 @@ class LoadedModels:
         self._loading: dict[Hashable, Lock] = {}
 
     def get(self, key: Hashable, load: Callable[[], CharLM]) -> CharLM:
-        """Return the model of a key, which `load` returns. After an error of `load`, the next who asks tries again."""
+        """Return the model of a key, from the cache or by `load`. If `load` raises, the next call tries again."""
         with self._lock:
             loading = self._loading.setdefault(key, Lock())
         with loading:

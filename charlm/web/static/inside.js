@@ -4,6 +4,7 @@
 import { CellPanel } from "../../browser/components/cell.js";
 import { HeatText, LOWEST, HIGHEST, SIDES } from "../../browser/components/heat.js";
 import { PatternPanel, StretchPicker } from "../../browser/components/pattern.js";
+import { ReplacedText } from "../../browser/components/replaced.js";
 import { keepState } from "../../browser/components/state.js";
 import { make, readable } from "../../browser/components/text.js";
 
@@ -200,37 +201,26 @@ class InsideStage {
   }
 }
 
-/** The texts that the field of the view has held.
+const replaced = new ReplacedText();
+const putText = (text) => [text, { __type__: "update", visible: replaced.text !== undefined }];
 
-    written: the text that model A wrote last. typed: one of the visitor's that it has replaced, undefined if none. */
-class FieldTexts {
-  /** Return the values of the field and of the button that puts the visitor's text back, which shows if there is one.
+/** Handlers of the events that put a text into the field. Each returns the values of the field and of the button that
+    puts the visitor's text back, which shows if model A has replaced one.
 
-      field: the text that is replaced. offered: the texts that the page has put there, which are not kept. */
-  replace(text, field, offered) {
-    const isTyped = Boolean(field?.trim()) && ![...(offered ?? []), this.written].includes(field);
-    if (isTyped) this.typed = field;
-    return [text, { __type__: "update", visible: this.typed !== undefined }];
-  }
-
+    field: the text that is replaced. offered: the texts that the page has put there, null if there is none. */
+export const fieldTexts = {
   /** Put a text that model A has written, in a list, into the field. */
   write([written], field, offered) {
-    const replaced = this.replace(written, field, offered);
-    this.written = written;
-    return replaced;
-  }
+    replaced.write(written, field, offered ?? []);
+    return putText(written);
+  },
 
-  /** Put the visitor's text back. What has been typed since then can be put back in its turn. */
   restore(field, offered) {
-    const { typed } = this;
-    this.typed = undefined;
-    const replaced = this.replace(typed, field, offered);
-    if (this.typed === undefined) document.querySelector("#inspect").focus(); // the button vanishes
-    return replaced;
-  }
-}
-
-export const fieldTexts = new FieldTexts();
+    const values = putText(replaced.restore(field, offered ?? []));
+    if (replaced.text === undefined) document.querySelector("#inspect").focus(); // the button vanishes
+    return values;
+  },
+};
 
 let stage; // of the page
 

@@ -182,7 +182,7 @@ class ChildProcess:
             self._pass_on(event)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process, and wait until its last event has been passed on."""
         self._process.kill()
         self._reader.join()
 

@@ -106,7 +106,7 @@ def build(registry: ModelRegistry) -> WriteView:
     actions.stop.click(
         None, cancels=[writers.run, writers.more, writers.one, *writers.branches, fill], js=STOP, **QUIET
     )
-    _connect_link(view, actions, [side.output for side in sides])
+    _connect_link(view, actions, [side.output for side in sides], writers)
     fields = [*view.pickers, *view.settings]
     for text, note, script, ends in (
         (sides[0].output, changed, CHANGED_TEXTS, [writers.run, writers.more]),
@@ -135,16 +135,20 @@ def _change_prompts(
 
 
 class Writers(NamedTuple):
-    """The events that write the texts of both models: from the start, further, one character more; or one of them."""
+    """The events that write the texts of both models: from the start, further, one character more; or one of them.
+
+    triggers: what begins any of them.
+    """
 
     run: Any
     more: Any
     one: Any
     branches: list[Any]
+    triggers: list[Any]
 
 
 def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, sides: list[Side]) -> Writers:
-    """Connect what writes both texts."""
+    """Connect the buttons and texts with the events that write both texts; return these."""
 
     def write(*values: Any) -> Iterator[BothTexts]:
         yield from answers.write(registry, _read_fields(values))
@@ -184,17 +188,18 @@ def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, s
     begins = [(starts, run), ([actions.more.click], more), ([texts[0].submit], one)]
     for triggers, own in begins:
         gr.on(triggers, None, cancels=[each for each in (run, more, one, *branches) if each is not own], **QUIET)
-    gr.on([text.select for text in texts], None, cancels=[run, more, one], **QUIET)
+    selects = [text.select for text in texts]
+    gr.on(selects, None, cancels=[run, more, one], **QUIET)
 
     # 3) what follows each
     for event in (run, more, one, *branches):
         event.then(None, js=ENDED, **QUIET)
         event.success(None, js=WRITTEN, **QUIET)
-    return Writers(run, more, one, branches)
+    return Writers(run, more, one, branches, [*(each for triggers, _ in begins for each in triggers), *selects])
 
 
 def _connect_temperatures(registry: ModelRegistry, view: WriteView, temperatures: Temperatures) -> Any:
-    """Connect what writes at three temperatures; return that event."""
+    """Connect the button *Three temperatures*; return the event that writes the panels."""
 
     def write_at_temperatures(*values: Any) -> Iterator[list[Heat]]:
         yield from answers.write_at_temperatures(registry, _read_fields(values))
@@ -204,17 +209,15 @@ def _connect_temperatures(registry: ModelRegistry, view: WriteView, temperatures
     return shown.then(for_page(write_at_temperatures), fields, temperatures.panels, **QUIET)
 
 
-def _connect_link(view: WriteView, actions: Actions, texts: list[gr.HTML]) -> None:
-    """Connect *Share*. A link goes when texts are written: it belongs to those before."""
+def _connect_link(view: WriteView, actions: Actions, texts: list[gr.HTML], writers: Writers) -> None:
+    """Connect *Share*. The link is hidden when other texts are written, since it opens those before."""
 
     def show_link(*heats: object) -> Any:
         return gr.update(visible=True, label=answers.link_label(*heats))
 
     reveal = actions.share.click(show_link, texts, actions.link, **QUIET)
     reveal.then(None, [texts[0], *view.pickers, *view.settings], actions.link, js=LINK, **QUIET)
-    writing = [actions.generate.click, view.settings[0].submit, actions.more.click, texts[0].submit]  # type: ignore[attr-defined]
-    writing += [text.select for text in texts]
-    gr.on(writing, lambda: gr.update(value="", visible=False), None, actions.link, **QUIET)
+    gr.on(writers.triggers, lambda: gr.update(value="", visible=False), None, actions.link, **QUIET)
 
 
 def _branch(registry: ModelRegistry, side: str) -> Callable[..., Iterator[tuple[Heat, str]]]:

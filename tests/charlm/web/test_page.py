@@ -182,7 +182,7 @@ def test_whatever_an_event_gets_is_answered_or_refused_with_a_sentence(page, mon
 
 @pytest.mark.parametrize("elem_id", ["output-a", "output-b", "seen"])
 def test_what_begins_to_write_a_text_ends_whatever_else_writes_it(page, elem_id):
-    """An older answer would otherwise come after the newer one, or be mixed with it."""
+    """Otherwise an older answer could replace a newer one, or two answers could be mixed."""
 
     def shows(component):
         return component.elem_id == elem_id or f'id="{elem_id}"' in str(getattr(component, "html_template", ""))
