@@ -24,8 +24,6 @@ from .split import recorded_split
 MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions"}
 NOTED = ("before", "lr_edits", "paces")  # during a run
 DERIVED = ("text_chars", "vocab_size", "parameters")  # from the text and the settings
-# The value of a setting for runs that were begun before it existed.
-FORMER_SETTINGS = {"warm_up": 0.0}
 MOST_LISTED = 5  # names of a folder in a message
 SHOWN_SHA256 = 8  # hex digits of a text's SHA-256 in a message
 
@@ -233,7 +231,7 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
     Raises RequestError if the begun run has another text or setting, more epochs, or neither a checkpoint nor all of
     its epochs.
     """
-    is_longer, before = _is_longer(begun, run), _as_recorded_now(begun.run)
+    is_longer = _is_longer(begun, run)
     for name, verb, describe, again in BEGUN_WITH:
         if begun.run.get(name) != run.get(name):
             raise RequestError(
@@ -247,9 +245,9 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
         )
     for name in sorted(run | begun.run, key=DERIVED.__contains__):  # what the user gave comes first
         may_differ = name in MAY_DIFFER or name in NOTED or (name == "epochs" and is_longer)
-        if not may_differ and before.get(name) != run.get(name):
+        if not may_differ and begun.run.get(name) != run.get(name):
             raise RequestError(
-                f"{out} holds a run {_describe_setting(name, before)}, not {_describe_setting(name, run)}; resume "
+                f"{out} holds a run {_describe_setting(name, begun.run)}, not {_describe_setting(name, run)}; resume "
                 "with the settings that it was started with (--epochs may grow), or choose another --out"
             )
     if begun.history is not None and not begun.is_finished:
@@ -262,14 +260,6 @@ def continue_run(begun: BegunRun, run: dict[str, Any], out: Path) -> dict[str, A
         extensions = [*extensions, begun.extension()]
     noted = {name: begun.run[name] for name in NOTED if name in begun.run}
     return run | noted | ({"extensions": extensions} if extensions else {})
-
-
-def _as_recorded_now(run: dict[str, Any]) -> dict[str, Any]:
-    """Return a run of a former version as this one would record it: with every setting, and the shares of its split."""
-    split = run.get("split")
-    if isinstance(split, dict) and "shares" in split:
-        run = run | {"split": split | {"shares": recorded_split(run)}}
-    return FORMER_SETTINGS | run
 
 
 def _describe_start(run: dict[str, Any]) -> str:

@@ -35,16 +35,12 @@ def normal_split(split: str) -> str:
 
 
 def recorded_split(run: dict[str, Any]) -> str:
-    """Return the shares by which a run split its text, in their normal form. run: as in history.json.
+    """Return the shares by which a run split its text. run: as in history.json, which has only other than the default.
 
-    Records of former versions have them as the user wrote them. What is no split is returned as it stands there.
+    What is no split in a stranger's record is returned as it stands there.
     """
     split = run.get("split")
-    shares = split.get("shares", DEFAULT_SPLIT) if isinstance(split, dict) else DEFAULT_SPLIT
-    try:
-        return normal_split(shares)
-    except RequestError:
-        return str(shares)
+    return str(split.get("shares", DEFAULT_SPLIT)) if isinstance(split, dict) else DEFAULT_SPLIT
 
 
 def _parse_decimals(split: str) -> list[Decimal]:

@@ -469,8 +469,7 @@ class Trainer:
         tensors, values = checkpoint.tensors, checkpoint.values
         self._reset_for_epoch(values["epoch"])
         self.step, self._seconds = values["step"], values["seconds"]
-        # a run that was begun before they were recorded has those of the model that it began with
-        self._set_earlier_runs(values.get("earlier_runs", self._earlier_runs))
+        self._set_earlier_runs(values["earlier_runs"])
         self._epochs = self._with_short_samples(values["epochs"])
         if self._limit is not None:
             self._limit.resume(values["limit"])
@@ -492,7 +491,7 @@ class Trainer:
         Its optimiser's state is gone: the moments begin at zero, as in a new run.
         """
         self.network.load_weights(weights)
-        self._set_earlier_runs(history.get("earlier_runs", self._earlier_runs))
+        self._set_earlier_runs(history.get("earlier_runs", []))
         self._epochs, self._best_weights = self._with_short_samples(history["epochs"]), weights
         self._reset_for_epoch(len(self._epochs) + 1)
 

