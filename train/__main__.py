@@ -88,12 +88,17 @@ RESUME_HELP = (
 )
 
 
-def muted_on_other_ranks(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Let one process of each machine print where torchrun starts the command in several."""
+def with_torch(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """Prepare for a command that imports torch.
+
+    Where torchrun starts it in several processes, one of each machine prints. A current folder that was deleted, in
+    which torch would end the process, is a RequestError.
+    """
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> None:
         with mute_other_ranks():
+            check_current_folder()
             command(args)
 
     return run
@@ -118,21 +123,20 @@ def failure_as_event(command: Callable[[argparse.Namespace], None]) -> Callable[
 
 
 def check_current_folder() -> None:
-    """Raise RequestError if the current folder was deleted: torch would end the process."""
+    """Raise RequestError if the current folder was deleted."""
     try:
         os.getcwd()
     except OSError:
         raise RequestError("the current folder was deleted; go to another one first") from None
 
 
-@muted_on_other_ranks
 @failure_as_event
+@with_torch
 def run_fit(args: argparse.Namespace) -> None:
     """Train a model; publish it if that was asked for."""
     begun = time.monotonic()
 
     # 1) refuse what is wrong or contradicts itself before a model or a text is read
-    check_current_folder()
     launch = read_launch()
     names = [spec.name for spec in dataclasses.fields(TrainConfig)]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
@@ -364,10 +368,9 @@ def exit_rank(status: int) -> NoReturn:
     os._exit(status)
 
 
-@muted_on_other_ranks
+@with_torch
 def run_evaluate(args: argparse.Namespace) -> None:
     """Measure a model on a text."""
-    check_current_folder()
     from charlm.lm import CharLM
     from charlm.model.history import bits_per_char
 
@@ -398,10 +401,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print(f"{name:28} {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits")
 
 
-@muted_on_other_ranks
 def run_push(args: argparse.Namespace) -> None:
     """Publish a model folder."""
-    check_current_folder()
     from charlm.publishing import push_folder
 
     check_folder(args.folder)
@@ -409,10 +410,8 @@ def run_push(args: argparse.Namespace) -> None:
     print(push_folder(args.folder, args.repo, **options))
 
 
-@muted_on_other_ranks
 def run_deploy(args: argparse.Namespace) -> None:
     """Put the page on a Space."""
-    check_current_folder()
     from .deploy import deploy
 
     print(deploy(args.space, args.model, args.sdk, args.hardware))

@@ -656,14 +656,16 @@ def test_an_empty_name_is_not_taken_for_the_current_folder(train, tmp_path, monk
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no folder that is in use")
 def test_a_current_folder_that_was_deleted_is_told_in_one_line(train, tmp_path, monkeypatch, text):
+    save(make_model(), tmp_path / "model")
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    refused = train("fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", *SMALL)
-    assert (refused.returncode, refused.stderr) == (
-        2,
-        "error: the current folder was deleted; go to another one first\n",
-    )
+    told = "the current folder was deleted; go to another one first"
+    refused = train("fit", "--cell", "rnn", "--text", text, "--out", tmp_path / "out", "--json-lines", *SMALL)
+    assert (refused.returncode, refused.stderr) == (2, f"error: {told}\n")
+    assert json.loads(refused.stdout)["event"] == "failed"
+    refused = train("evaluate", tmp_path / "model", "--text", text)
+    assert (refused.returncode, refused.stderr) == (2, f"error: {told}\n")
 
 
 def test_an_empty_repository_is_refused_before_the_training(train, tmp_path, text):
