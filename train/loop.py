@@ -62,39 +62,27 @@ def fit(
     Raises RequestError if the text or a setting does not fit, or if `out` holds another model or nothing to resume;
     TrainingError if the loss is no longer a number.
     """
-    if budget is not None:
-        check_protocol(config)
-    # 1) split the text into what trains and what validates
-    given = FitArguments(
-        text, out, config, report, asks_epochs, start, also_text, keep_epochs, teachers, control, budget
+    return train_model(
+        FitArguments(
+            text=text,
+            out=out,
+            config=config,
+            report=report,
+            resume=resume,
+            asks_epochs=asks_epochs,
+            start=start,
+            also_text=also_text,
+            keep_epochs=keep_epochs,
+            teachers=teachers,
+            control=control,
+            budget=budget,
+        )
     )
-    device = pick_device(config.device)
-    # denormals first: torch's threads copy the setting when they start, and resolving the precision starts them
-    with (
-        flushed_denormals(),
-        join_process_group(device) as group,
-        seeded(config.seed, device),
-        FolderLock() as lock,
-        Interrupts() as interrupts,
-    ):
-        # 2) choose what the settings leave open
-        resolved = choose_settings(given, group)
-        # 3) lock the folder; a run to resume must have been begun with the same text and settings
-        group.broadcast_from_main(lambda: lock.acquire(out, resume))
-        begun = group.broadcast_from_main(lambda: find_begun_run(out, resume))
-        if begun is not None:
-            resolved = keep_settings(given, resolved, begun.run, group)
-        run = describe_fit(given, resolved, begun, group)
-        if begun is not None and begun.is_finished and run["epochs"] == begun.run["epochs"]:
-            return report_finished(given, begun)
-        # 4) build the network and the optimiser, with the weights to begin with or to go on from; then train
-        trainer = prepare_trainer(given, resolved, run, begun, group, interrupts)
-        return train_epochs(given, trainer, group, interrupts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitArguments:
-    """The arguments of `fit` in its order, but for `resume`, and its texts as they are split.
+    """The arguments of `fit`, and its texts as they are split.
 
     protocol: the split of `text`. also: that of `also_text`.
     """
@@ -103,6 +91,7 @@ class FitArguments:
     out: Path
     config: TrainConfig
     report: Report
+    resume: bool
     asks_epochs: bool
     start: StartModel | None
     also_text: Text | None
@@ -114,11 +103,40 @@ class FitArguments:
     also: Holdout | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        if self.budget is not None:
+            check_protocol(self.config)
         protocol = split_text(self.text, self.config.protocol, self.config.split)
         object.__setattr__(self, "protocol", protocol)
         if self.also_text is not None:
             also = Holdout(self.also_text, protocol.vocab, parse_split(self.config.split))
             object.__setattr__(self, "also", also)
+
+
+def train_model(given: FitArguments) -> HistoryRecord:
+    """Do what `fit` says, with its texts as they are split."""
+    out, config = given.out, given.config
+    device = pick_device(config.device)
+    # denormals first: torch's threads copy the setting when they start, and resolving the precision starts them
+    with (
+        flushed_denormals(),
+        join_process_group(device) as group,
+        seeded(config.seed, device),
+        FolderLock() as lock,
+        Interrupts() as interrupts,
+    ):
+        # 1) choose what the settings leave open
+        resolved = choose_settings(given, group)
+        # 2) lock the folder; a run to resume must have been begun with the same text and settings
+        group.broadcast_from_main(lambda: lock.acquire(out, given.resume))
+        begun = group.broadcast_from_main(lambda: find_begun_run(out, given.resume))
+        if begun is not None:
+            resolved = keep_settings(given, resolved, begun.run, group)
+        run = describe_fit(given, resolved, begun, group)
+        if begun is not None and begun.is_finished and run["epochs"] == begun.run["epochs"]:
+            return report_finished(given, begun)
+        # 3) build the network and the optimiser, with the weights to begin with or to go on from; then train
+        trainer = prepare_trainer(given, resolved, run, begun, group, interrupts)
+        return train_epochs(given, trainer, group, interrupts)
 
 
 def choose_settings(given: FitArguments, group: ProcessGroup) -> TrainConfig:
