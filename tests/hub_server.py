@@ -265,6 +265,10 @@ class HubServer:
         """The requests so far that `pattern` matches ("METHOD path")."""
         return [request for request in self.requests if re.match(pattern, f"{request.method} {request.path}")]
 
+    def downloads(self) -> list[str]:
+        """The paths of the files of ada's models that were asked for: /ada/NAME/resolve/COMMIT/FILE, or /cdn/SHA256."""
+        return [request.path for request in self.asked("GET /(cdn|ada/)")]
+
     # From here on: one request.
 
     def _serve(self, handler):

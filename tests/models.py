@@ -1,7 +1,9 @@
-"""Tiny models, records and files for the tests."""
+"""Tiny models, records and files for the tests, and what goes wrong with files."""
 
+import errno
 import hashlib
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -82,6 +84,13 @@ def make_lm(cell="lstm", seed=0, **sizes):
     return CharLM(model.config, model.weights, model.history, device="cpu")
 
 
+def count_symbols(network):
+    """A list that comes to hold how many symbols each call of the network reads."""
+    counts = []
+    network.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel()))
+    return counts
+
+
 def uniform_lm(vocab):
     """A model to which every symbol is as likely as any other, always."""
     config = make_config("rnn", vocab)
@@ -118,6 +127,11 @@ def assert_refused(folder, message):
 
 def read_config(folder):
     return ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))[0]
+
+
+def raise_full_disk(*_, **__):
+    """In place of any function that writes."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def contents(folder):

@@ -1,10 +1,13 @@
-"""Trainings that are interrupted, and what has to be the same as without the interruption."""
+"""Trainings that are interrupted or diverge, and what has to be the same as without the interruption."""
 
+import math
 from typing import Any
 
 from train.report import Report
+from train.trainer import Trainer
 
 TIMES = ("seconds", "chars_per_second")
+TRAIN_STEP = Trainer.train_step
 
 
 class StopAt(Report):
@@ -25,6 +28,12 @@ class StopAt(Report):
         super().epoch(record, epochs, is_best)
         if record["epoch"] == self.epochs:
             raise KeyboardInterrupt
+
+
+def overflow(trainer: Trainer, stop: bool) -> bool:
+    """In place of Trainer.train_step: with a loss that is no longer a number."""
+    trainer.loss_sum += math.nan
+    return TRAIN_STEP(trainer, stop)
 
 
 def without_times(epochs: list[Any]) -> list[Any]:

@@ -120,11 +120,6 @@ def expected(*names):
     return [lm.generate(PROMPT, LENGTH, temperature=0.8, seed=int(SEED)) for lm in lms]
 
 
-def downloads(hub):
-    """The paths of the files of models that were asked for: /USER/NAME/resolve/COMMIT/FILE, or /cdn/SHA256."""
-    return [request.path for request in hub.asked("GET /(cdn|ada/)")]
-
-
 def test_the_uploaded_page_writes_what_python_writes(hub, visit):
     visitor = visit()
     visitor.write()
@@ -132,7 +127,7 @@ def test_the_uploaded_page_writes_what_python_writes(hub, visit):
     assert visitor.errors == []
     commits = {name: hub.repos[name].commits[-1].id for name in CELLS}
     weights = [f"/{name}/resolve/{commits[name]}/{WEIGHTS}" for name in ("ada/one", "ada/two")]
-    asked = downloads(hub)
+    asked = hub.downloads()
     assert sorted(path for path in asked if path.startswith("/ada/")) == sorted(weights)
     assert sum(path.startswith("/cdn/") for path in asked) == 2
     uploaded = hub.repos["spaces/ada/page"].files
@@ -194,9 +189,9 @@ def test_a_kept_copy_with_a_changed_byte_is_dropped_and_fetched_again(hub, visit
     visitor = visit()
     visitor.write()
     assert visitor.written() == expected("ada/one", "ada/two")
-    assert len(downloads(hub)) == 4
+    assert len(hub.downloads()) == 4
     visit().write()
-    assert len(downloads(hub)) == 4
+    assert len(hub.downloads()) == 4
 
 
 def test_a_tab_that_is_closed_while_it_downloads_leaves_nothing_behind(hub, visit):
@@ -328,7 +323,7 @@ def test_a_model_that_the_address_names_is_described_and_loaded_on_request(hub, 
     assert lines[0] == f"ada/three, commit {commit[:7]}: {size / 1e6:.1f} MB to download."
     assert lines[1].startswith("validation loss (nats per character): 1.5000 · ")
     assert lines[1].endswith(" · licence: mit")
-    assert downloads(hub) == [] and serious_violations(visitor.page) == []
+    assert hub.downloads() == [] and serious_violations(visitor.page) == []
     visitor.page.locator("#load-go").click()
     name = f"ada/three@{commit[:7]}"
     assert visitor.said_of_loading() == f"{name} {LOADED}"
@@ -384,7 +379,7 @@ def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, v
     visitor.said_of_loading()
     visitor.page.locator(f"#output-a [data-place='{LENGTH - 1}']").wait_for()
     visitor.wait_for_quiet()
-    assert visitor.written() == expected("ada/three", "ada/two") and downloads(hub) == []
+    assert visitor.written() == expected("ada/three", "ada/two") and hub.downloads() == []
 
 
 @pytest.mark.parametrize("view", ["inside", "learn"])

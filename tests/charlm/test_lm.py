@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from models import (
     VOCAB,
     contents,
+    count_symbols,
     keep_epochs,
     laws,
     make_config,
@@ -103,13 +104,6 @@ def continue_plainly(plain, vocab, prompt, length, choose):
 def written(lm, *arguments, **settings):
     """The text that a model writes alone, and in a batch."""
     return lm.generate(*arguments, **settings), "".join(lm.stream(*arguments, **settings, shared=True))
-
-
-def count_symbols(network):
-    """A list that comes to hold how many symbols each call of the network reads."""
-    counts = []
-    network.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel()))
-    return counts
 
 
 def as_on_a_gpu(lm):

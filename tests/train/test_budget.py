@@ -26,6 +26,8 @@ from train.schedule import TimeLimit
 from train.teachers import TaughtTargets, Teachers
 from train.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SMALL = {"hidden_size": 12, "embedding_size": 6, "num_layers": 1, "seq_length": 16, "batch_size": 4, "device": "cpu"}
 
 
@@ -37,12 +39,6 @@ class Clock:
 
     def __call__(self):
         return self.now
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Draw no curves: that takes longer than a tiny epoch, and is tested elsewhere."""
-    monkeypatch.setattr("charlm.model.card.draw_curves", lambda history, title: b"picture")
 
 
 def protocol(chars):

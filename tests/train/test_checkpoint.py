@@ -7,7 +7,7 @@ import random
 import pytest
 import safetensors.torch
 import torch
-from models import contents
+from models import contents, raise_full_disk
 from test_memory import peak_bytes
 
 from charlm.errors import ModelFileError, TrainingError
@@ -144,20 +144,16 @@ def test_text_that_looks_like_the_sha256s_place_is_text(tmp_path):
     assert load_checkpoint(tmp_path).values == values
 
 
-def full(*_, **__):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def open_full(*_):
     return open("/dev/full", "wb")
 
 
 STEPS_OF_WRITING = {
-    "making a folder": ("os.mkdir", full),
-    "opening": ("charlm.model.folder.open", full),
+    "making a folder": ("os.mkdir", raise_full_disk),
+    "opening": ("charlm.model.folder.open", raise_full_disk),
     "writing": ("charlm.model.folder.open", open_full),
-    "flushing": ("os.fsync", full),
-    "moving": ("os.replace", full),
+    "flushing": ("os.fsync", raise_full_disk),
+    "moving": ("os.replace", raise_full_disk),
 }
 
 
@@ -178,7 +174,7 @@ def test_when_the_disk_is_full_the_checkpoint_before_stays(tmp_path, monkeypatch
 
 
 def test_a_first_checkpoint_that_cannot_be_written_leaves_none_to_go_on_from(tmp_path, monkeypatch):
-    monkeypatch.setattr("charlm.model.folder.open", full, raising=False)
+    monkeypatch.setattr("charlm.model.folder.open", raise_full_disk, raising=False)
     with pytest.raises(TrainingError) as caught:
         save_checkpoint(tmp_path, Checkpoint(TENSORS, VALUES))
     assert str(caught.value) == (

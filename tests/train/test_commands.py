@@ -1,7 +1,5 @@
-import errno
 import hashlib
 import json
-import math
 import os
 import shlex
 import signal
@@ -14,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 from browser import ROOT
 from forked_programs import Program
-from models import contents, make_model, save
+from models import contents, make_model, raise_full_disk, save
 from reference import load_plain, mean_loss
+from stopping import overflow
 
 from charlm import cli
 from charlm.errors import HubUnavailableError, RequestError
@@ -581,17 +580,7 @@ def test_the_address_of_a_published_model_is_an_event_like_all_others(train, hub
     assert {event["event"] for event in events[:-1]} <= {"start", "step", "epoch"}
 
 
-def raise_full_disk(event):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def test_the_error_that_ends_a_run_is_its_last_event_with_the_reason(train, in_folder, monkeypatch):
-    step = Trainer.train_step
-
-    def overflow(trainer, stop):
-        trainer.loss_sum += math.nan
-        return step(trainer, stop)
-
     asked = ["fit", "--cell", "gru", "--out", "out", *SMALL, "--json-lines", "--text"]
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "train_step", overflow)

@@ -1,5 +1,4 @@
 import codecs
-import errno
 import hashlib
 import os
 import random
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import laws
+from models import laws, raise_full_disk
 
 from charlm import text as text_module
 from charlm.errors import RequestError
@@ -300,11 +299,8 @@ def test_ids_can_be_handed_to_torch(path, workspace, cut_work, in_memory_bytes):
 
 @pytest.fixture
 def full_disk(monkeypatch, cut_work):
-    def refuse(file, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     cut_work(in_memory_bytes=IN_A_FILE)
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", refuse)
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", raise_full_disk)
 
 
 def test_a_full_disk_is_told_with_what_to_do(path, workspace, full_disk):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from models import VOCAB, make_config, make_model, make_weights, save, uniform_lm
+from models import VOCAB, count_symbols, make_config, make_model, make_weights, save, uniform_lm
 from reference import load_plain, log_softmax, mean_loss
 
 from charlm.inference import scoring
@@ -61,13 +61,6 @@ def loss_in_one_pass(plain, ids):
     ids = ids.astype(np.int64)
     logits = plain(torch.from_numpy(ids[:-1]))[0].numpy()
     return -log_softmax(logits)[np.arange(len(ids) - 1), ids[1:]].mean()
-
-
-def count_symbols(network):
-    """Return a list that comes to hold how many symbols each call of the network reads."""
-    counts = []
-    network.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel()))
-    return counts
 
 
 # Read in order

@@ -23,15 +23,11 @@ from train.loop import fit
 from train.protocols import PROTOCOLS
 from train.report import Report
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 OLD = "the cat sat on the mat; the dog sat on the log.\n" * 40
 NEW = ("Čí je the cat? Můj.\n" * 50)[:997]
 GIVEN = {"hidden_size": 12, "embedding_size": 6, "device": "cpu", "seq_length": 16, "batch_size": 4, "seed": 1}
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Draw no curves: that takes longer than a tiny epoch, and is tested elsewhere."""
-    monkeypatch.setattr("charlm.model.card.draw_curves", lambda history, title: b"picture")
 
 
 def text_of(content, known="", name="new"):

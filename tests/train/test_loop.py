@@ -9,7 +9,7 @@ import pytest
 import torch
 from models import contents, make_model, save, unpack_safetensors
 from reference import PlainModel, load_plain, mean_loss
-from stopping import StopAt, without_times
+from stopping import StopAt, overflow, without_times
 
 from charlm.errors import RequestError, TrainingError
 from charlm.inference.scoring import EngineReader
@@ -34,6 +34,8 @@ from train.report import Report
 from train.run_folder import NothingToResumeError
 from train.trainer import FINAL_LR_SHARE, SAMPLE_LENGTH, Trainer
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 40
 SMALL = {"epochs": 2, "hidden_size": 12, "embedding_size": 6, "seq_length": 16, "batch_size": 4, "device": "cpu"}
 
@@ -44,12 +46,6 @@ def make_text(content=CONTENT):
 
 def make_config(cell="gru", **changes):
     return TrainConfig(cell, **(SMALL | {"lr": 0.01, "dropout": 0.2} | changes))
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Draw no curves: that takes longer than a tiny epoch, and is tested elsewhere."""
-    monkeypatch.setattr("charlm.model.card.draw_curves", lambda history, title: b"picture")
 
 
 @pytest.mark.slow
@@ -562,12 +558,6 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     out = interrupted(tmp_path / "out")
     before = contents(out)
-    step = Trainer.train_step
-
-    def overflow(trainer, stop):
-        trainer.loss_sum += math.nan
-        return step(trainer, stop)
-
     monkeypatch.setattr(Trainer, "train_step", overflow)
     with pytest.raises(TrainingError, match=r"the loss is no longer a number.*lower --lr than 0\.01"):
         fit(make_text(), out, make_config(), Report(), resume=True)
@@ -613,12 +603,10 @@ def test_weights_too_large_to_write_with_are_not_kept_and_the_advice_is_a_lower_
 def test_an_interrupt_does_not_save_a_run_whose_loss_is_no_number(tmp_path, monkeypatch):
     out = interrupted(tmp_path / "out")
     before = contents(out)
-    step = Trainer.train_step
 
     def overflow_and_interrupt(trainer, stop):
-        trainer.loss_sum += math.nan
         signal.raise_signal(signal.SIGINT)
-        return step(trainer, stop)
+        return overflow(trainer, stop)
 
     monkeypatch.setattr(Trainer, "train_step", overflow_and_interrupt)
     with pytest.raises((TrainingError, KeyboardInterrupt)) as caught:  # an uncaught KeyboardInterrupt would end pytest

@@ -25,6 +25,8 @@ from train.protocols import Holdout, OverlappingWindows
 from train.report import Report
 from train.teachers import TaughtTargets, Teachers, load_teachers
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 30
 SYMBOLS = "".join(sorted(set(CONTENT)))
 GIVEN = {
@@ -35,11 +37,6 @@ GIVEN = {
     "batch_size": 4,
     "precision": "fp32",
 }
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("charlm.model.card.draw_curves", lambda history, title: b"picture")
 
 
 def text_of(content=CONTENT):

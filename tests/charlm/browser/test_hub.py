@@ -113,20 +113,15 @@ def load(page, hub, name, files):
     )
 
 
-def downloads(hub):
-    """The paths of all files of models that were asked for."""
-    return [request.path for request in hub.asked("GET /(cdn|ada/)")]
-
-
 def test_a_second_visit_transfers_no_weights(hub, open_page, files):
     model = pinned(hub, files)
     assert fetch(open_page(), hub, model, files) == len(files[WEIGHTS])
-    asked = downloads(hub)
+    asked = hub.downloads()
     assert len(asked) == 2 and asked[1].startswith("/cdn/")  # through the redirect to another host
     page = open_page()
     page.context.new_cdp_session(page).send("Network.clearBrowserCache")
     assert fetch(page, hub, model, files) == len(files[WEIGHTS])
-    assert downloads(hub) == asked
+    assert hub.downloads() == asked
 
 
 def test_no_cookie_and_no_address_of_the_page_is_sent(hub, open_page, files):
@@ -158,11 +153,11 @@ def test_a_kept_copy_with_a_changed_byte_is_dropped_and_downloaded_once_more(hub
       await cache.put(url, new Response(bytes));
     }"""
     page.evaluate(change, f"{model['address']}/{WEIGHTS}")
-    before = len(downloads(hub))
+    before = len(hub.downloads())
     assert fetch(page, hub, model, files) == len(files[WEIGHTS])
-    assert len(downloads(hub)) == before + 2
+    assert len(hub.downloads()) == before + 2
     assert fetch(page, hub, model, files) == len(files[WEIGHTS])
-    assert len(downloads(hub)) == before + 2  # the new copy is sound
+    assert len(hub.downloads()) == before + 2  # the new copy is sound
 
 
 UNREACHABLE = "the Hub cannot be reached, and this browser has not kept ada/tiny: check the network and load it again"
@@ -246,8 +241,8 @@ def test_a_failure_that_is_not_the_weights_leaves_them_in_the_cache(hub, open_pa
     fetch(page, hub, model, files)
     fail = "([endpoint, model]) => told(new Hub(endpoint).withWeights(model, () => { throw new Error('no Worker'); }))"
     assert page.evaluate(fail, [hub.url, model])["error"] == "no Worker"
-    assert len(downloads(hub)) == 2
-    assert fetch(page, hub, model, files) == len(files[WEIGHTS]) and len(downloads(hub)) == 2
+    assert len(hub.downloads()) == 2
+    assert fetch(page, hub, model, files) == len(files[WEIGHTS]) and len(hub.downloads()) == 2
 
 
 def test_a_model_for_which_there_is_no_room_is_told(hub, open_page, files):
@@ -276,7 +271,7 @@ def test_without_a_cache_each_visit_downloads(hub, open_page, files, missing):
     before = f"{missing.replace('delete window.caches', 'delete Window.prototype.caches; delete window.caches')}"
     for visits in (1, 2):
         assert fetch(open_page(before), hub, pinned(hub, files), files) == len(files[WEIGHTS])
-        assert len(downloads(hub)) == 2 * visits
+        assert len(hub.downloads()) == 2 * visits
 
 
 def test_a_new_commit_takes_the_place_of_the_one_that_was_kept_unless_the_page_has_that(
@@ -362,7 +357,7 @@ def test_a_model_is_described_before_anything_of_it_is_downloaded(hub, open_page
     sizes = {name: len(files[name]) for name in ("config.json", "history.json", WEIGHTS)}
     assert found["sizes"] == sizes and found["size"] == sum(sizes.values())
     assert found["figures"]["validation loss (nats per character)"] == 1.5
-    assert found["isKept"] is False and downloads(hub) == []
+    assert found["isKept"] is False and hub.downloads() == []
 
 
 def test_a_revision_is_loaded_at_its_commit_although_there_is_a_newer_one(hub, open_page, files, other_files):
@@ -374,7 +369,7 @@ def test_a_revision_is_loaded_at_its_commit_although_there_is_a_newer_one(hub, o
         "history": files["history.json"].decode(),
         "value": len(files[WEIGHTS]),
     }
-    assert {path.split("/")[4] for path in downloads(hub) if path.startswith("/ada")} == {commit}
+    assert {path.split("/")[4] for path in hub.downloads() if path.startswith("/ada")} == {commit}
 
 
 @pytest.mark.parametrize("status", [None, 429, 503])
@@ -486,7 +481,7 @@ def test_what_cannot_be_loaded_is_refused_in_one_sentence(hub, open_page, case):
     if change:
         change(hub)
     assert describe(open_page(), hub, name) == {"error": said, "kind": "HubError"}
-    assert downloads(hub) == []
+    assert hub.downloads() == []
 
 
 def test_all_pages_load_models_of_the_same_size(hub, open_page):

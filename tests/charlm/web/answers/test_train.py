@@ -17,7 +17,7 @@ import pytest
 from browser import PATIENCE
 from commands import run_train
 from forked_programs import Program
-from models import make_lm
+from models import make_lm, raise_full_disk
 
 from charlm.errors import RequestError
 from charlm.lm import CharLM
@@ -377,10 +377,7 @@ def test_a_learning_rate_that_makes_no_sense_is_refused(rate, message):
 
 @pytest.mark.slow
 def test_a_model_whose_download_cannot_be_written_is_there_all_the_same(monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(result, "pack", refuse)
+    monkeypatch.setattr(result, "pack", raise_full_disk)
     last = list(run(TrainingQueue()))[-1]
     assert last.message.startswith("done: the model is that of epoch")
     assert last.message.endswith("; its download cannot be written (No space left on device)")
