@@ -3,15 +3,15 @@
 import sys
 
 from charlm import cli
-from charlm.web import serve
+from charlm.web.launch import add_arguments, launch, models_to_show
 
 
 def main() -> None:
     """Serve the models that the command line or the environment names."""
     parser = cli.Parser(prog="python app.py", description="Show what character-level language models write.")
-    serve.add_arguments(parser)
+    add_arguments(parser)
     args = parser.parse_args()
-    serve.launch(serve.models_to_show(args), args)
+    launch(models_to_show(args), args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The command `charlm`, which is also `python -m charlm`: what a model does, and all that trains, publishes and shows.
 
-The commands of the training package come from its own `__main__`, the options of the page from `charlm.web.serve`.
+The commands of the training package come from its own `__main__`, the options of the page from `charlm.web.launch`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from charlm.errors import RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
 from charlm.inference.compiled import describe_engine
 from charlm.installation import import_training
-from charlm.web import serve
+from charlm.web.launch import add_arguments, launch, models_to_show
 
 if TYPE_CHECKING:
     from charlm.vocab import Ids
@@ -151,7 +151,7 @@ def export(args: argparse.Namespace) -> None:
 
 def show_page(args: argparse.Namespace) -> None:
     """Serve the page."""
-    serve.launch(serve.models_to_show(args), args)
+    launch(models_to_show(args), args)
 
 
 class ShowVersion(argparse.Action):
@@ -238,7 +238,7 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command.set_defaults(run=export)
 
     command = commands.add_parser("serve", help="serve the page that shows models")
-    serve.add_arguments(command)
+    add_arguments(command)
     command.set_defaults(run=show_page)
 
 

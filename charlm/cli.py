@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
-from charlm.environment import explain_by_environment
 from charlm.errors import CharLMError
+from charlm.faulty_variable import explain_by_environment
 from charlm.installation import optional_packages
 from charlm.nearest import nearest
 

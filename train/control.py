@@ -20,7 +20,7 @@ LARGEST_FILE = 10_000  # bytes
 
 
 @dataclass(frozen=True)
-class Controls:
+class ControlRequest:
     """What the control file asks for."""
 
     paused: bool = False
@@ -37,9 +37,9 @@ class ControlFile:
         """may_pause: False on a machine that is lent for a limited time; `paused` is then ignored."""
         self._path, self._may_pause = path, may_pause
         self._seen: tuple[int, int] | None = None  # inode and modification time of the file that was read last
-        self._controls = Controls()
+        self._request = ControlRequest()
 
-    def read(self, say: Callable[[str], None]) -> Controls:
+    def read(self, say: Callable[[str], None]) -> ControlRequest:
         """Return what the file asks for; it is read only if it was replaced since the last call.
 
         say: is given the message about a file that is not valid.
@@ -47,20 +47,20 @@ class ControlFile:
         try:
             status = self._path.stat()
             if (found := (status.st_ino, status.st_mtime_ns)) == self._seen:
-                return self._controls
-            self._controls = _parse(self._path.read_bytes()[: LARGEST_FILE + 1], self._may_pause)
+                return self._request
+            self._request = _parse(self._path.read_bytes()[: LARGEST_FILE + 1], self._may_pause)
             self._seen = found
         except FileNotFoundError:
-            self._seen, self._controls = None, Controls()
+            self._seen, self._request = None, ControlRequest()
         except OSError:
             pass  # being replaced just now
         except RequestError as error:
             self._seen = found
             say(f"{self._path} is left out: {error}")
-        return self._controls
+        return self._request
 
 
-def _parse(content: bytes, may_pause: bool) -> Controls:
+def _parse(content: bytes, may_pause: bool) -> ControlRequest:
     """Return what the content of a file asks for. Raises RequestError if it is not valid."""
     try:
         values = json.loads(content) if len(content) <= LARGEST_FILE else None
@@ -77,4 +77,4 @@ def _parse(content: bytes, may_pause: bool) -> Controls:
         raise RequestError("learning_rates holds null; each must be a number")
     for rate in rates:
         TrainConfig(lr=rate)
-    return Controls(paused and may_pause, tuple(map(float, rates)))
+    return ControlRequest(paused and may_pause, tuple(map(float, rates)))

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from train.control import LARGEST_FILE, MOST_RATES, ControlFile, Controls
+from train.control import LARGEST_FILE, MOST_RATES, ControlFile, ControlRequest
 
 
 def write(path, content):
@@ -16,24 +16,24 @@ def write(path, content):
 def test_it_is_read_anew_when_it_was_replaced_and_only_then(tmp_path, monkeypatch):
     path, said = tmp_path / "control.json", []
     control = ControlFile(path)
-    assert control.read(said.append) == Controls()
+    assert control.read(said.append) == ControlRequest()
     write(path, {"paused": True, "learning_rates": [0.001, 1]})
-    assert control.read(said.append) == Controls(True, (0.001, 1.0))
+    assert control.read(said.append) == ControlRequest(True, (0.001, 1.0))
     monkeypatch.setattr("train.control._parse", None)  # which would fail
-    assert control.read(said.append) == Controls(True, (0.001, 1.0))
+    assert control.read(said.append) == ControlRequest(True, (0.001, 1.0))
     monkeypatch.undo()
     write(path, {})
-    assert control.read(said.append) == Controls()
+    assert control.read(said.append) == ControlRequest()
     write(path, {"paused": True})
     assert control.read(said.append).paused
     path.unlink()
-    assert control.read(said.append) == Controls()
+    assert control.read(said.append) == ControlRequest()
     assert said == []
 
 
 def test_where_a_machine_is_lent_for_a_time_a_run_is_not_paused(tmp_path):
     write(tmp_path / "control.json", {"paused": True, "learning_rates": [0.5]})
-    assert ControlFile(tmp_path / "control.json", may_pause=False).read(print) == Controls(False, (0.5,))
+    assert ControlFile(tmp_path / "control.json", may_pause=False).read(print) == ControlRequest(False, (0.5,))
 
 
 @pytest.mark.parametrize(

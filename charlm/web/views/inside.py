@@ -37,7 +37,7 @@ CHANGED_CONTEXTS = """(compared, models, text) =>
     charlm.changes(compared ?? undefined, { models, text }, "Press “Compare effective contexts” to measure again.")"""
 
 
-class Controls(NamedTuple):
+class InsideParts(NamedTuple):
     """What is read, by which models, and what colours it."""
 
     models: tuple[gr.Dropdown, gr.Dropdown]
@@ -70,19 +70,19 @@ def build(registry: ModelRegistry) -> InsideView:
     inspector = Inspector(registry)
     with gr.Row(elem_classes="view"):
         with gr.Column(elem_classes="controls", scale=0, min_width=288):
-            controls = _controls(registry)
+            parts = _lay_out(registry)
         with gr.Column(elem_classes="stage", scale=1):
             changed = lines(role="status", elem_classes="changed", elem_id="seen-changed")
             influence = server_function("influence", inspector.trace_influence)
             stage = inside_stage([influence, server_function("pattern", inspector.find_pattern)])
             with gr.Accordion("How far back the models look", open=False, elem_id="how-far-back"):
-                compared = _contexts(inspector, registry, controls.text)
-    offered = gr.JSON([controls.text.value], visible=False)
-    _connect(registry, inspector, controls, changed, stage, offered)
-    return InsideView([*controls.models, compared], *controls.models, controls.colour, controls.text, offered)
+                compared = _contexts(inspector, registry, parts.text)
+    offered = gr.JSON([parts.text.value], visible=False)
+    _connect(registry, inspector, parts, changed, stage, offered)
+    return InsideView([*parts.models, compared], *parts.models, parts.colour, parts.text, offered)
 
 
-def _controls(registry: ModelRegistry) -> Controls:
+def _lay_out(registry: ModelRegistry) -> InsideParts:
     names = registry.names
     model_a = gr.Dropdown(names, value=names[0], label="Model A", elem_id="inspect-model", elem_classes="a")
     model_b = gr.Dropdown(names, value=names[:2][-1], label="Model B", elem_id="inspect-model-b", elem_classes="b")
@@ -96,13 +96,13 @@ def _controls(registry: ModelRegistry) -> Controls:
         write = gr.Button("Let model A write one", elem_id="write-text", size="md")
         restore = gr.Button("Put my text back", visible=False, elem_id="restore-text", size="md")
         find = gr.Button("Find interpretable units", elem_id="find-units", size="md")
-    return Controls((model_a, model_b), colour, text, inspect, find, write, restore)
+    return InsideParts((model_a, model_b), colour, text, inspect, find, write, restore)
 
 
 def _connect(
     registry: ModelRegistry,
     inspector: Inspector,
-    view: Controls,
+    parts: InsideParts,
     changed: gr.HTML,
     stage: gr.HTML,
     offered: gr.JSON,
@@ -135,20 +135,20 @@ def _connect(
         # one that stays is not sent back: the visitor may be typing another by then
         return [reset, None, gr.update() if is_typed or text == own else own, [own]]
 
-    (model_a, model_b), colour, text = view.models, view.colour, view.text
+    (model_a, model_b), colour, text = parts.models, parts.colour, parts.text
     found = gr.JSON(visible=False)  # the model and the text in which the units on offer were found
-    finding = view.find.click(for_page(find_units), [model_a, text], [colour, found], **INSPECTING, **QUIET)
+    finding = parts.find.click(for_page(find_units), [model_a, text], [colour, found], **INSPECTING, **QUIET)
     began = [colour, found, text, offered]
     chosen = model_a.change(for_page(begin), [model_a, text, offered], began, cancels=finding, **QUIET)
     # one event reads what the fields hold, and runs again if they change meanwhile: so what is asked last is shown last
-    asks = [view.inspect.click, colour.input, model_b.change]
+    asks = [parts.inspect.click, colour.input, model_b.change]
     last: dict[str, Any] = {"trigger_mode": "always_last", **INSPECTING, **QUIET}
     looking = gr.on(asks, for_page(look), [model_a, model_b, text, colour], stage, **last)
     # the browser puts it into the field, and keeps the text that the visitor has typed there by then
     written = gr.JSON(visible=False)
-    writing = view.write.click(for_page(write), model_a, written, **QUIET)
-    shown = writing.success(None, [written, text, offered], [text, view.restore], js=WRITE, **QUIET)
-    restored = view.restore.click(None, [text, offered], [text, view.restore], js=RESTORE, **QUIET)
+    writing = parts.write.click(for_page(write), model_a, written, **QUIET)
+    shown = writing.success(None, [written, text, offered], [text, parts.restore], js=WRITE, **QUIET)
+    restored = parts.restore.click(None, [text, offered], [text, parts.restore], js=RESTORE, **QUIET)
     for before in (finding, shown, restored, chosen):
         before.then(None, js=PRESS, **QUIET)
     at_unit = stage.select(

@@ -17,9 +17,9 @@ from charlm.web.models import ModelRegistry, prepare_model
 from charlm.web.training.progress import Progress
 from charlm.web.training.result import no_download, publish_command
 from charlm.web.views.train_parts import (
-    Controls,
     Fields,
     Results,
+    RunControls,
     lay_out_controls,
     lay_out_fields,
     lay_out_results,
@@ -126,7 +126,7 @@ def _only_changes(handler: Callable[..., Updates]) -> Callable[..., Updates]:
     return stream
 
 
-def _connect_controls(queue: TrainingQueue, controls: Controls) -> None:
+def _connect_controls(queue: TrainingQueue, controls: RunControls) -> None:
     """Let the buttons change the training of the visitor who presses them, and no other."""
 
     def stop(request: gr.Request) -> None:
@@ -150,7 +150,7 @@ def _connect_controls(queue: TrainingQueue, controls: Controls) -> None:
 
 
 def _show_controls(progress: Progress) -> list[Any]:
-    """Return the values of `Controls`."""
+    """Return the values of `RunControls`."""
     has_begun = progress.state in ("running", "paused")
     pause = "Pause" if progress.can_pause else "No pause on a borrowed GPU"
     rate = "learning rate" if progress.rate is None else f"learning rate, now {progress.rate:.2g}"

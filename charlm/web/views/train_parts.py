@@ -38,7 +38,7 @@ class Fields(NamedTuple):
     train: gr.Button
 
 
-class Controls(NamedTuple):
+class RunControls(NamedTuple):
     """What changes a training while it waits and runs. row: of all of them."""
 
     row: gr.Row
@@ -125,7 +125,7 @@ def _lay_out_text() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
     return text, text_name, example
 
 
-def lay_out_controls() -> Controls:
+def lay_out_controls() -> RunControls:
     """Lay out what changes a training while it waits and runs."""
     with gr.Row(visible=False, elem_classes="actions", elem_id="train-controls") as row:
         pause = gr.Button("Pause", elem_id="train-pause", size="md", min_width=90)
@@ -139,7 +139,7 @@ def lay_out_controls() -> Controls:
             elem_id="train-rate",
         )
         set_rate = gr.Button("Change", elem_id="train-set-rate", size="md", min_width=90)
-    return Controls(row, pause, go_on, stop, rate, set_rate)
+    return RunControls(row, pause, go_on, stop, rate, set_rate)
 
 
 def lay_out_status(queue: TrainingQueue) -> gr.HTML:

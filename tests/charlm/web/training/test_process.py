@@ -15,13 +15,13 @@ def test_what_a_visitor_asks_for_is_what_the_training_reads(tmp_path):
     writer, reader = ControlWriter(), control.ControlFile(tmp_path / CONTROL_FILE)
     assert not writer.has_begun
     with writer.writing_into(tmp_path):
-        assert writer.has_begun and reader.read(pytest.fail) == control.Controls()
+        assert writer.has_begun and reader.read(pytest.fail) == control.ControlRequest()
         writer.set_learning_rate(0.001)
         writer.pause(True)
-        assert reader.read(pytest.fail) == control.Controls(True, (0.001,)) and writer.is_paused
+        assert reader.read(pytest.fail) == control.ControlRequest(True, (0.001,)) and writer.is_paused
         writer.set_learning_rate(0.5)
         writer.pause(False)
-        assert reader.read(pytest.fail) == control.Controls(False, (0.001, 0.5)) and not writer.is_paused
+        assert reader.read(pytest.fail) == control.ControlRequest(False, (0.001, 0.5)) and not writer.is_paused
         assert [path.name for path in tmp_path.iterdir()] == [CONTROL_FILE]  # nothing half written stays
     writer.pause(True)
     assert not json.loads((tmp_path / CONTROL_FILE).read_bytes())["paused"] and not writer.has_begun

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import constants
 
 from charlm import cli
-from charlm.environment import explain_by_environment
+from charlm.faulty_variable import explain_by_environment
 
 LIBRARIES = {
     "a number on one line": 'import os\nSECONDS = int(os.environ.get("PICKY_SECONDS", "3"))\n',

@@ -4,7 +4,7 @@ import pytest
 
 from charlm import cli
 from charlm.errors import RequestError
-from charlm.web.serve import add_arguments, launch, models_to_show, read_root_path
+from charlm.web.launch import add_arguments, launch, models_to_show, read_root_path
 
 
 @pytest.fixture
