@@ -7,7 +7,7 @@ from typing import Any
 from charlm.checks import check_whole
 from charlm.errors import CharLMError, RequestError
 from charlm.web.answers.learn import LARGEST_WHOLE, MOST_MODELS
-from charlm.web.answers.write import FIELDS, SIDES, Choices, WriteSettings, check_choices, check_known
+from charlm.web.answers.write import FIELDS, SIDES, Forced, WriteSettings, check_forced, check_known
 from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.plots import PlotSettings
 from charlm.web.training import texts
@@ -86,26 +86,26 @@ def _read_text(view: str, query: Mapping[str, str], registry: ModelRegistry) -> 
         return Address(view, problems=[f"The link cannot be opened here: {error}."])
     try:
         written = [query.get(f"f{side}", "") for side in SIDES]
-        choices = [_read_choices(text, model, settings.length) for text, model in zip(written, models, strict=True)]
+        forced = [_read_forced(text, model, settings.length) for text, model in zip(written, models, strict=True)]
     except (ValueError, OverflowError):
         return Address(view, settings, ["The link's choices are damaged; the texts are shown without them."])
     except CharLMError as error:
         return Address(view, settings, [f"The link's choices cannot be applied: {error}. The texts are without them."])
-    return Address(view, replace(settings, choices=tuple(choices)))
+    return Address(view, replace(settings, forced=tuple(forced)))
 
 
-def _read_choices(text: str, model: ServedModel, length: int) -> Choices:
+def _read_forced(text: str, model: ServedModel, length: int) -> Forced:
     """Return the choices in a model's text of some length, as an address has them.
 
     text: PLACE.CODEPOINT in hexadecimal for each choice, joined by `-`. Raises ValueError or OverflowError if it cannot
-    be read, RequestError for what `check_choices` refuses or a place behind the end, VocabError for an unknown symbol.
+    be read, RequestError for what `check_forced` refuses or a place behind the end, VocabError for an unknown symbol.
     """
     pairs = [part.split(".") for part in text.split("-")] if text else []
-    choices = check_choices([[int(place), chr(int(code, 16))] for place, code in pairs])
-    check_known(model, choices)
-    if choices and choices[-1][0] >= length:
-        raise RequestError(f"one is for character {choices[-1][0] + 1}, behind the end of the text")
-    return choices
+    forced = check_forced([[int(place), chr(int(code, 16))] for place, code in pairs])
+    check_known(model, forced)
+    if forced and forced[-1][0] >= length:
+        raise RequestError(f"one is for character {forced[-1][0] + 1}, behind the end of the text")
+    return forced
 
 
 def _read_inside(query: Mapping[str, str], registry: ModelRegistry) -> Address:

@@ -185,11 +185,11 @@ def _write_fields(registry: ModelRegistry, writing: write.WriteView) -> _Address
         if settings is None:
             unchanged = gr.update()
             return [*[unchanged] * len(FIELDS), None, *[unchanged] * len(offered)]
-        chosen = dict(zip(SIDES, settings.choices, strict=True))
+        forced = dict(zip(SIDES, settings.forced, strict=True))
         prompts = offer_prompts(shared_prompts(registry, *settings.models))
-        return [*settings.to_fields().values(), chosen, *prompts]
+        return [*settings.to_fields().values(), forced, *prompts]
 
-    components = [*writing.pickers, *writing.settings, writing.choices, *offered]
+    components = [*writing.pickers, *writing.settings, writing.forced, *offered]
     return _AddressFields(components, updates)
 
 

@@ -34,7 +34,7 @@ def look_at(registry: ModelRegistry, side: object, place: object, heat: object) 
         raise RequestError("there is no text yet: let the models write one first")
     at = check_whole("place", place, 0, len(text) - 1)
     run = written["run"]
-    settings = WriteSettings.from_fields(run | {f"choices_{side}": run.get("forced")})
+    settings = WriteSettings.from_fields(run | {f"forced_{side}": run.get("forced")})
     number = SIDES.index(side)
     lm = registry[settings.models[number]].lm
     logits = lm.logits(lm.vocab.keep_known(settings.prompt)[0], text[:at]).astype(np.float64)
@@ -49,7 +49,7 @@ def look_at(registry: ModelRegistry, side: object, place: object, heat: object) 
         "symbol": text[at],
         "symbols": [lm.vocab.symbols[id] for id in listed.tolist()],
         "logits": logits[listed].tolist(),
-        "forced": at in dict(settings.choices[number]),
+        "forced": at in dict(settings.forced[number]),
         "random": random_number(settings.sampling.seed, at),
         **others,
     }

@@ -42,7 +42,7 @@ MOST_CHOICES = 64  # of one text
 SIDES = ("a", "b")  # model A and model B
 
 T = TypeVar("T")
-Choices = tuple[tuple[int, str], ...]  # the symbols of a text that a visitor chose, by place, in the order of places
+Forced = tuple[tuple[int, str], ...]  # the symbols of a text that a visitor chose, by place, in the order of places
 BothTexts = tuple[Heat, Heat, str, str]  # of model A and model B: their texts, and a line about each
 
 
@@ -50,7 +50,7 @@ BothTexts = tuple[Heat, Heat, str, str]  # of model A and model B: their texts, 
 class WriteSettings:
     """What is to be written: by which models, after which prompt, how many characters, how drawn.
 
-    choices: for each model, the symbols that stand in its text whatever is drawn; without them, none for each.
+    forced: for each model, the symbols that stand in its text whatever is drawn; without them, none for each.
     Raises RequestError for a value out of the bounds above.
     """
 
@@ -58,7 +58,7 @@ class WriteSettings:
     prompt: str
     length: int
     sampling: SamplingSettings
-    choices: tuple[Choices, ...] = ()
+    forced: tuple[Forced, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.models:
@@ -68,18 +68,18 @@ class WriteSettings:
         check_number("temperature", self.sampling.temperature, 0, HIGHEST_TEMPERATURE)
         check_whole("top_k", self.sampling.top_k, 0, LARGEST_TOP_K)
         check_whole("seed", self.sampling.seed, 0, 10**SEED_DIGITS - 1)
-        object.__setattr__(self, "choices", self.choices or ((),) * len(self.models))
+        object.__setattr__(self, "forced", self.forced or ((),) * len(self.models))
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "WriteSettings":
         """Build the settings from the fields of the page, by name, as `to_fields` gives them; nothing is trusted.
 
-        The seed may be empty: then one is drawn. `choices_a` and `choices_b` may be there besides, as JSON has them.
+        The seed may be empty: then one is drawn. `forced_a` and `forced_b` may be there besides, as JSON has them.
         """
         given: dict[str, Any] = dict.fromkeys(FIELDS) | dict(fields)
         sampling = SamplingSettings(given["temperature"], given["top_k"], given["top_p"], read_seed(given["seed"]))
-        choices = tuple(check_choices(given.get(f"choices_{side}")) for side in SIDES)
-        return cls((given["model_a"], given["model_b"]), given["prompt"], given["length"], sampling, choices)
+        forced = tuple(check_forced(given.get(f"forced_{side}")) for side in SIDES)
+        return cls((given["model_a"], given["model_b"]), given["prompt"], given["length"], sampling, forced)
 
     def to_fields(self) -> dict[str, Any]:
         """Return the settings of two models as the fields of the page, in their order there.
@@ -103,17 +103,17 @@ def continue_texts(registry: ModelRegistry, heat_a: object, heat_b: object, leng
     """
     written = [check_heat(heat) for heat in (heat_a, heat_b)]
     settings = [
-        WriteSettings.from_fields(heat["run"] | {f"choices_{side}": heat["run"].get("forced"), "length": length})
+        WriteSettings.from_fields(heat["run"] | {f"forced_{side}": heat["run"].get("forced"), "length": length})
         for side, heat in zip(SIDES, written, strict=True)
     ]
     yield from _write_both(registry, settings, written)
 
 
-def branch(registry: ModelRegistry, side: str, heat: object, choices: object) -> Iterator[tuple[Heat, str]]:
+def branch(registry: ModelRegistry, side: str, heat: object, forced: object) -> Iterator[tuple[Heat, str]]:
     """Write the rest of a text that a visitor has cut, with choices behind the cut; yield text and line.
 
-    side: of SIDES, whose model wrote it. heat: what stays of it, as a browser sends it. choices: those of the whole
-        text, [[place, symbol], …] as JSON has them.
+    side: of SIDES, whose model wrote it. heat: what stays of it, as a browser sends it. forced: the choices of the
+        whole text, [[place, symbol], …] as JSON has them.
 
     The text gets the length that its settings say, and at least one more character. Raises RequestError if the choices
     are not in the order of their places, VocabError if the model does not know one.
@@ -123,7 +123,7 @@ def branch(registry: ModelRegistry, side: str, heat: object, choices: object) ->
     length = max(settings.length - len(before["text"]), 1)
     model = registry[settings.models[SIDES.index(side)]]
     whole = max(settings.length, min(len(before["text"]) + 1, LONGEST_TEXT))
-    panel = Panel(model, replace(settings, length=length), before, whole, check_choices(choices))
+    panel = Panel(model, replace(settings, length=length), before, whole, check_forced(forced))
     for _ in _write_together([panel]):
         yield panel.heat, panel.line
 
@@ -149,7 +149,7 @@ class Panel:
         settings: WriteSettings,
         written: Heat | None = None,
         whole: int | None = None,
-        choices: Choices = (),
+        forced: Forced = (),
     ) -> None:
         """written: the text that is continued. whole: the length that, asked for at once, gives the continued text too.
 
@@ -159,8 +159,8 @@ class Panel:
         prompt, self._skipped = model.lm.vocab.keep_known(settings.prompt)
         written = written or {}
         text = written.get("text", "")
-        check_known(model, choices)
-        self.pieces = model.lm.stream_scored(prompt, settings.length, sampling, after=text, forced=dict(choices))
+        check_known(model, forced)
+        self.pieces = model.lm.stream_scored(prompt, settings.length, sampling, after=text, forced=dict(forced))
         self._model, self._seed = model.name, sampling.seed
         self._written = len(text)
         self.heat: Heat = {
@@ -169,10 +169,9 @@ class Panel:
             "shades": written.get("shades", "").ljust(len(text)),
             "kind": "surprisal",
             "name": f"{model.name}-{sampling.seed}",
-            "run": replace(settings, length=whole or settings.length).to_fields()
-            | {"forced": list(map(list, choices))},
+            "run": replace(settings, length=whole or settings.length).to_fields() | {"forced": list(map(list, forced))},
         }
-        self._choices = choices
+        self._forced = forced
         self._nats, self._begin = 0.0, time.perf_counter()
         self._nats_before = MOST_NATS * float(np.nansum(fractions(self.heat["shades"])))
 
@@ -197,8 +196,8 @@ class Panel:
             f"{self.heat.get('bits', (0, 0))[0]:.2f} bits per character",
             f"seed {self._seed}",
         ]
-        if self._choices:
-            parts.append(f"{len(self._choices)} chosen by you")
+        if self._forced:
+            parts.append(f"{len(self._forced)} chosen by you")
         if self._skipped:
             parts.append(f"skipped in the prompt, as the model does not know it: {self._skipped!r:.200}")
         return " · ".join(parts)
@@ -210,7 +209,7 @@ def _write_both(
     """Continue both texts, each with settings of its own: those of the other model in them are not used."""
     longest = max(len(heat.get("text", "")) for heat in written)
     panel_a, panel_b = (
-        Panel(registry[own.models[side]], own, heat, min(own.length + longest, LONGEST_TEXT), own.choices[side])
+        Panel(registry[own.models[side]], own, heat, min(own.length + longest, LONGEST_TEXT), own.forced[side])
         for side, (own, heat) in enumerate(zip(settings, written, strict=True))
     )
     for _ in _write_together([panel_a, panel_b]):
@@ -267,18 +266,18 @@ def read_seed(text: object) -> int | None:
     return int(text) if text.strip() else None
 
 
-def check_choices(choices: object) -> Choices:
+def check_forced(forced: object) -> Forced:
     """Return the choices of a text, which JSON has as [[place, symbol], …] or null for none.
 
     Raises RequestError if they are anything else, more than MOST_CHOICES, or not in the order of their places.
     """
-    if choices is None:
+    if forced is None:
         return ()
-    if not isinstance(choices, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in choices):
-        raise RequestError(f"the choices are {show(choices)}; they must be a list of pairs, a place and a symbol")
-    if len(choices) > MOST_CHOICES:
-        raise RequestError(f"these are {len(choices)} choices; a text has at most {MOST_CHOICES}: start a new one")
-    checked = tuple(_check_choice(place, symbol) for place, symbol in choices)
+    if not isinstance(forced, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in forced):
+        raise RequestError(f"the choices are {show(forced)}; they must be a list of pairs, a place and a symbol")
+    if len(forced) > MOST_CHOICES:
+        raise RequestError(f"these are {len(forced)} choices; a text has at most {MOST_CHOICES}: start a new one")
+    checked = tuple(_check_choice(place, symbol) for place, symbol in forced)
     places = [place for place, _ in checked]
     if places != sorted(set(places)):
         raise RequestError(f"the choices are at {show(places)}; their places must ascend")
@@ -291,9 +290,9 @@ def _check_choice(place: object, symbol: object) -> tuple[int, str]:
     return check_whole("the place of a choice", place, 0, LONGEST_CONTINUED - 1), symbol
 
 
-def check_known(model: ServedModel, choices: Choices) -> None:
+def check_known(model: ServedModel, forced: Forced) -> None:
     """Raise VocabError if a model does not know one of the choices."""
-    for place, symbol in choices:
+    for place, symbol in forced:
         if symbol not in model.lm.vocab:
             raise VocabError(
                 f"{symbol!r}, chosen for character {place + 1}, is not among the {len(model.lm.vocab)} symbols of "

@@ -58,14 +58,14 @@ LINK = """(heat, a, b, prompt, length, temperature, top_k, top_p, seed) => {
 class WriteView:
     """The components that the rest of the page uses; the first two together are in the order of FIELDS.
 
-    pickers: model A and model B. settings: prompt, length, temperature, top-k, top-p, seed. choices: those of a link's
-    texts, {a, b}, or null. examples: the prompts on offer. change_prompts: arguments of an event after which the
-    prompts on offer, and the prompt if it was one of them, are those of the models that are chosen then.
+    pickers: model A and model B. settings: prompt, length, temperature, top-k, top-p, seed. forced: the choices of a
+    link's texts, {a, b}, or null. examples: the prompts on offer. change_prompts: arguments of an event after which
+    the prompts on offer, and the prompt if it was one of them, are those of the models that are chosen then.
     """
 
     pickers: list[gr.Dropdown]
     settings: list[gr.components.Component]
-    choices: gr.JSON
+    forced: gr.JSON
     examples: Examples
     change_prompts: dict[str, Any]
 
@@ -170,7 +170,7 @@ def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, s
 
     # 1) the events, each with what begins it
     starts = [actions.generate.click, prompt.submit]  # type: ignore[attr-defined]
-    run = gr.on(starts, for_page(write), [*fields, view.choices], outputs, js=START, **QUIET)
+    run = gr.on(starts, for_page(write), [*fields, view.forced], outputs, js=START, **QUIET)
     more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=CONTINUE, **QUIET)
     one = texts[0].submit(for_page(extend), [*texts, *fields], outputs, js=EXTEND, **QUIET)
     branches = [
@@ -230,8 +230,8 @@ def _branch(registry: ModelRegistry, side: str) -> Callable[..., Iterator[tuple[
 
 
 def _read_fields(values: tuple[Any, ...]) -> WriteSettings:
-    """Return the settings for the values of FIELDS, and of `WriteView.choices` if they follow."""
+    """Return the settings for the values of FIELDS, and of `WriteView.forced` if they follow."""
     fields = dict(zip(FIELDS, values[: len(FIELDS)], strict=True))
     given = values[len(FIELDS)] if len(values) > len(FIELDS) else None
-    choices = given if isinstance(given, dict) else {}
-    return WriteSettings.from_fields(fields | {f"choices_{side}": choices.get(side) for side in SIDES})
+    forced = given if isinstance(given, dict) else {}
+    return WriteSettings.from_fields(fields | {f"forced_{side}": forced.get(side) for side in SIDES})

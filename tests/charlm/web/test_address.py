@@ -74,7 +74,7 @@ def test_a_link_with_a_part_missing_fills_in_nothing():
 
 def test_a_link_holds_the_choices_of_both_texts():
     address = read_address(LINK | {"fa": "0.61-299.d55c", "fb": ""}, REGISTRY)
-    assert address.settings.choices == (((0, "a"), (299, "한")), ())
+    assert address.settings.forced == (((0, "a"), (299, "한")), ())
     assert address.problems == []
 
 

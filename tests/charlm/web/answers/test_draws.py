@@ -61,7 +61,7 @@ def test_of_a_large_vocabulary_the_likeliest_are_listed_and_the_others_summed_up
 
 def test_a_chosen_character_says_so_and_the_text_may_end_with_it():
     registry = registry_of(make_lm())
-    heat = written(registry, choices_a=[[5, "é"]])
+    heat = written(registry, forced_a=[[5, "é"]])
     details = look_at(registry, "a", 5, heat | {"text": heat["text"][:6]})
     assert details["forced"] and details["symbol"] == "é"
     assert not look_at(registry, "a", 6, heat)["forced"]

@@ -269,7 +269,7 @@ def test_a_branch_of_a_branch_is_written_at_once_by_its_settings_seed_and_choice
     heat = write(prompt="ab", length=50)[-1][0]
     heat, _ = branch(heat, 10, [[10, "é"]])
     heat, _ = branch(heat, 30, [[10, "é"], [30, "한"]])
-    fields = through_a_browser(heat["run"]) | {"choices_a": [[10, "é"], [30, "한"]]}
+    fields = through_a_browser(heat["run"]) | {"forced_a": [[10, "é"], [30, "한"]]}
     again = list(writing.write(make_registry(), WriteSettings.from_fields(fields)))[-1]
     assert again[0]["text"] == heat["text"] and again[0]["run"] == heat["run"]
     assert again[1]["text"] == write(prompt="ab", length=50)[-1][1]["text"]
