@@ -2,7 +2,7 @@
 
 import { checkSettings, LONGEST_TEXT, parametersOf, readAddress } from "./address.js";
 import { areOfOneLink, TWO_TEXTS } from "./components/branches.js";
-import { changes } from "./components/changes.js";
+import { changes, TEXTS_REMEDY } from "./components/changes.js";
 import { Choices } from "./components/choices.js";
 import { setPace, SIDES } from "./components/heat.js";
 import { keepState, readState } from "./components/state.js";
@@ -19,7 +19,6 @@ const TEMPERATURES = [0.5, 1, 1.5];
 const LONGEST_AT_TEMPERATURES = 1000;
 const FULL = `A text has at most ${LONGEST_TEXT.toLocaleString("en")} characters: generate a new one.`;
 const NO_TEXTS = { forced: { a: [], b: [] } }; // in an address
-const REMEDY = "“Continue” and “Share” still use the settings of the texts that are shown.";
 
 /** The events of the view, and its panels, {a, b}. small: those of compareTemperatures. offered: prompts. */
 class WriteView {
@@ -232,7 +231,7 @@ class WriteView {
   /** Say which settings of the texts are no longer those of the fields. */
   compareSettings() {
     const { run } = this.panels.a.value;
-    const words = run ? changes(run, valuesOfFields(run.seed), REMEDY) : "";
+    const words = run ? changes(run, valuesOfFields(run.seed), TEXTS_REMEDY) : "";
     // a screen reader would repeat the same words at each key
     if (byId("texts-changed").textContent !== words) byId("texts-changed").textContent = words;
   }

@@ -231,6 +231,12 @@ export function insideShows(query) {
   return Object.entries(shown).every(([name, value]) => !query.has(name) || query.get(name) === String(value ?? ""));
 }
 
+/** Return the fields of what is shown, for an event that looks at a unit there: the page's may hold others by now. */
+export function shownFields() {
+  const { model_a, model_b, text } = stage.value.a.heat.run;
+  return [model_a, model_b, text];
+}
+
 /** The component of components.py. */
 export function insideStage(element, props, trigger, watch, server) {
   stage = new InsideStage(element, trigger, server);

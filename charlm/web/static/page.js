@@ -4,7 +4,6 @@
    components.py joins it with the modules that it imports; the page without a server loads these, too. */
 
 import { announceAtRest } from "../../browser/components/announce.js";
-import { changes } from "../../browser/components/changes.js";
 import { Curves } from "../../browser/components/curves.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
 import { openLesson } from "../../browser/components/lesson.js";
@@ -14,14 +13,14 @@ import {
   EMBEDDED,
   keepState,
   readState,
-  shareView,
   showState,
   viewOf,
   whenReturned,
 } from "../../browser/components/state.js";
-import { makeCard, makeLine, save, toClipboard } from "../../browser/components/text.js";
+import { makeCard, makeLine, save } from "../../browser/components/text.js";
+import { changed } from "./changed.js";
 import { keepEvents, loseResults } from "./events.js";
-import { fieldTexts, insideShows, insideStage } from "./inside.js";
+import { fieldTexts, insideShows, insideStage, shownFields } from "./inside.js";
 import { Progress } from "./progress.js";
 import { Samples } from "./samples.js";
 import { openWrite, writing, WrittenText } from "./write.js";
@@ -134,23 +133,9 @@ function stopAll() {
   writing.stopped();
 }
 
-/** Return the value that a text shows. */
-function shown(id) {
-  return heatTexts(`#${id}`)[0].value;
-}
-
 function paceTexts(charactersPerSecond) {
   setPace(charactersPerSecond);
   heatTexts().forEach((text) => text.update());
-}
-
-/** Return the address that opens the page with these settings, and copy it if the browser allows; what is wrong if they
-    are too long for one. */
-async function link({ view, ...settings }) {
-  const { link: address, tooLong } = await shareView(view, settings);
-  if (tooLong) return `The ${tooLong} is too long for a link.`;
-  await toClipboard(address);
-  return address;
 }
 
 /** Go to a view, as a click on its tab does. */
@@ -251,10 +236,12 @@ window.charlm = {
   cards: listOf(makeCard),
   lesson: (value) => (lesson = value),
   inside: insideStage,
+  shownFields,
   fieldTexts,
+  changed,
   isOpen: () => isOpen,
   loseResults,
   forgetFile: (id) => forgetFile(document.getElementById(id)),
-  textFile, stopAll, shown, changes, setPace: paceTexts, save, savePicture, link,
+  textFile, stopAll, setPace: paceTexts, save, savePicture,
   setView, openView, keep, address, opened,
 };

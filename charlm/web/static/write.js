@@ -5,8 +5,8 @@
 import { areOfOneLink, encodeChoices, TWO_TEXTS } from "../../browser/components/branches.js";
 import { Choices } from "../../browser/components/choices.js";
 import { HeatText, LOWEST, HIGHEST, MOST_NATS, SIDES } from "../../browser/components/heat.js";
-import { keepState } from "../../browser/components/state.js";
-import { byId, sentence } from "../../browser/components/text.js";
+import { keepState, shareView } from "../../browser/components/state.js";
+import { byId, sentence, toClipboard } from "../../browser/components/text.js";
 import { UnknownMarks } from "../../browser/components/unknown.js";
 
 const NO_ANSWER = "the server did not answer: try again in some seconds";
@@ -158,8 +158,17 @@ function keepBoth() {
 function parameters() {
   const { model_a: a, model_b: b, forced, ...settings } = texts.a.heat.value.run ?? {};
   if (a === undefined) return null;
-  const found = { a, b, ...settings, fa: undefined, fb: undefined, ...writing.choices(settings.length) };
+  const found = { a, b, ...settings, fa: undefined, fb: undefined, ...forcedParameters(settings.length) };
   return writing.noLink() ? Object.fromEntries(Object.keys(found).map((name) => [name, undefined])) : found;
+}
+
+/** Return the parameters of an address that hold the choices in both texts, those that lie in its length. */
+function forcedParameters(length) {
+  const held = SIDES.map((side) => {
+    const forced = texts[side].heat.value.run?.forced ?? [];
+    return [`f${side}`, encodeChoices(forced.filter(([place]) => place < length))];
+  });
+  return Object.fromEntries(held.filter(([, encoded]) => encoded));
 }
 
 function keepAddress() {
@@ -204,12 +213,13 @@ export const writing = {
     }
     return [...values.slice(0, -1), forced];
   },
-  /** Return what a text goes on from: what the visitor sees of it. */
-  goOn: (side) => {
-    const { heat } = texts[side];
-    texts[side].restored = null;
-    heat.stop();
-    return heat.value;
+  /** Return what the texts go on from, what the visitor sees of them, and the other values of the event. */
+  goOn: (a, b, ...others) => {
+    for (const text of both()) {
+      text.restored = null;
+      text.heat.stop();
+    }
+    return [...both().map(({ heat }) => heat.value), ...others];
   },
   /** Return what stays of a text whose rest is to be written. */
   before: (side) => [texts[side].heat.value],
@@ -233,12 +243,16 @@ export const writing = {
   modelChosen,
   mark: () => unknown?.update(),
   line: (side, line) => (progress[side] = line),
-  /** Return the parameters of a link that hold the choices in both texts, those that lie in its length. */
-  choices: (length) => {
-    const held = SIDES.map((side) => {
-      const forced = texts[side].heat.value.run?.forced ?? [];
-      return [`f${side}`, encodeChoices(forced.filter(([place]) => place < length))];
-    });
-    return Object.fromEntries(held.filter(([, encoded]) => encoded));
+  /** Return a link to both texts, or to the settings of the fields if there are none yet, and copy it if the browser
+      allows; or say why there is no link. heat: the text of model A. */
+  link: async (heat, a, b, prompt, length, temperature, top_k, top_p, seed) => {
+    const fields = { prompt, length, temperature, top_k, top_p, seed };
+    const { model_a = a, model_b = b, forced, ...settings } = heat?.run ?? fields;
+    if (writing.noLink()) return writing.noLink();
+    const query = { a: model_a, b: model_b, ...settings, ...forcedParameters(settings.length) };
+    const { link, tooLong } = await shareView("write", query);
+    if (tooLong) return `The ${tooLong} is too long for a link.`;
+    await toClipboard(link);
+    return link;
   },
 };

@@ -20,21 +20,13 @@ COMPARED_FIRST = 2  # models
 # models for up to 5,000 characters, some 80 MB.
 INSPECTING: dict[str, Any] = {"concurrency_limit": INSPECTIONS_AT_ONCE, "concurrency_id": "inspect"}
 
-# JavaScript of the events, see static/page.js. A unit is looked at in what is shown, which the fields may not hold now.
-SHOWN = """() => {
-    const { model_a, model_b, text } = charlm.shown("seen").run;
-    return [model_a, model_b, text];
-}"""
-WRITE = "(...values) => charlm.fieldTexts.write(...values)"
-RESTORE = "(...values) => charlm.fieldTexts.restore(...values)"
+# JavaScript of the events, see static/inside.js and static/changed.js
+SHOWN = "charlm.shownFields"
+WRITE = "charlm.fieldTexts.write"
+RESTORE = "charlm.fieldTexts.restore"
 PRESS = """() => document.querySelector("#inspect").click()"""
-CHANGED_SEEN = """(stage, found, model_a, model_b, text, colour) => [
-    charlm.changes(stage?.run, { model_a, model_b, text, colour },
-        "Press “Look inside” to read the text with the present settings."),
-    charlm.changes(found ?? undefined, { model: model_a, text }, "The units on offer were found before that."),
-].filter(Boolean).join(" ")"""
-CHANGED_CONTEXTS = """(compared, models, text) =>
-    charlm.changes(compared ?? undefined, { models, text }, "Press “Compare effective contexts” to measure again.")"""
+CHANGED_SEEN = "charlm.changed.seen"
+CHANGED_CONTEXTS = "charlm.changed.contexts"
 
 
 class InsideParts(NamedTuple):

@@ -30,10 +30,8 @@ Updates = Generator[list[Any], None, None]  # each list has a value for each of 
 
 NOTHING = object()  # which no value equals
 
-# JavaScript of an event, see static/page.js: what is shown belongs to the text and the settings at the start.
-CHANGED = """(started, text, start, cell, size, minutes) => charlm.changes(
-    started ?? undefined, { text, start, cell, size, minutes },
-    "The results below are those of the training before.")"""
+# JavaScript of an event, see static/changed.js: what is shown belongs to the text and the settings at the start.
+CHANGED = "charlm.changed.training"
 
 
 class TrainView(NamedTuple):

@@ -1,6 +1,5 @@
 """The view *Write*: two models continue the same prompt, side by side, and the visitor takes part in it."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -26,32 +25,17 @@ from charlm.web.views.write_parts import (
     offer_prompts,
 )
 
-# JavaScript of the events, see static/page.js and static/write.js.
-START = "(...values) => charlm.writing.start(...values)"  # with the choices of a link only for the link's texts
-CONTINUE = '(a, b, length) => [charlm.writing.goOn("a"), charlm.writing.goOn("b"), length]'  # what is seen of them
-EXTEND = '(a, b, ...fields) => [charlm.writing.goOn("a"), charlm.writing.goOn("b"), ...fields]'
+# JavaScript of the events, see static/write.js
+START = "charlm.writing.start"  # with the choices of a link only for the link's texts
+GO_ON = "charlm.writing.goOn"
 BEFORE = "() => charlm.writing.before('%s')"
-ENDED = "() => charlm.writing.ended()"
-WRITTEN = "() => charlm.writing.written()"
-STOP = "() => charlm.stopAll()"
-# Which settings of a text are no longer those of the fields. An empty seed field fits every seed; the length shows.
-CHANGED = """(heat, model_a, model_b, prompt, length, temperature, top_k, top_p, typed) => {
-    const seed = typed.trim().replace(/^0+(?=.)/, "") || heat?.run?.seed;
-    const { temperatures, remedy } = %s;
-    const now = { model_a, model_b, prompt, top_k, top_p, seed, ...(temperatures ? {} : { temperature }) };
-    return charlm.changes(heat?.run, now, remedy);
-}"""
-REMEDY = "“Continue” and “Share” still use the settings of the texts that are shown."  # as in charlm/browser/write.js
-CHANGED_TEXTS = CHANGED % json.dumps({"remedy": REMEDY})
-CHANGED_TEMPERATURES = CHANGED % json.dumps(
-    {"temperatures": True, "remedy": "Press “Three temperatures” to write again."}
-)
-LINK = """(heat, a, b, prompt, length, temperature, top_k, top_p, seed) => {
-    const { model_a = a, model_b = b, forced, ...settings } =
-        heat?.run ?? { prompt, length, temperature, top_k, top_p, seed };
-    return charlm.writing.noLink() || charlm.link({ view: "write", a: model_a, b: model_b, ...settings,
-        ...charlm.writing.choices(settings.length) });
-}"""
+ENDED = "charlm.writing.ended"
+WRITTEN = "charlm.writing.written"
+STOP = "charlm.stopAll"
+LINK = "charlm.writing.link"
+# static/changed.js
+CHANGED_TEXTS = "charlm.changed.texts"
+CHANGED_TEMPERATURES = "charlm.changed.temperatures"
 
 
 @dataclass(frozen=True)
@@ -171,8 +155,8 @@ def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, s
     # 1) the events, each with what begins it
     starts = [actions.generate.click, prompt.submit]  # type: ignore[attr-defined]
     run = gr.on(starts, for_page(write), [*fields, view.forced], outputs, js=START, **QUIET)
-    more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=CONTINUE, **QUIET)
-    one = texts[0].submit(for_page(extend), [*texts, *fields], outputs, js=EXTEND, **QUIET)
+    more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=GO_ON, **QUIET)
+    one = texts[0].submit(for_page(extend), [*texts, *fields], outputs, js=GO_ON, **QUIET)
     branches = [
         side.output.select(
             for_page(_branch(registry, letter)),

@@ -2,7 +2,6 @@
 
 import gradio as gr
 import pytest
-from browser import ROOT
 from gradio.state_holder import SessionState
 from loops import run_async
 from models import make_lm, make_model, make_record
@@ -12,7 +11,6 @@ from charlm.errors import HubError
 from charlm.lm import CharLM
 from charlm.web.models import MOST_VISITOR_MODELS, ModelRegistry, ServedModel
 from charlm.web.page import build_page
-from charlm.web.views.write import REMEDY
 
 pytestmark = pytest.mark.slow  # Gradio is imported
 
@@ -142,11 +140,6 @@ def test_a_visitors_own_model_is_used_although_gradio_has_forgotten_which_were_o
 
     run_async(use())
     assert [message for message in refused if "choices" in message] == []
-
-
-def test_both_pages_say_the_same_of_texts_whose_settings_have_changed():
-    script = (ROOT / "charlm" / "browser" / "write.js").read_text(encoding="utf-8")
-    assert f'const REMEDY = "{REMEDY}";\n' in script
 
 
 WRONG = (None, True, 7, -1e300, "x", [], [7], [[]], {}, {"run": {}})
