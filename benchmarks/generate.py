@@ -243,11 +243,15 @@ class Requests:
     def write_together(self) -> None:
         """Have all texts written, each received by a thread of its own."""
         with ThreadPoolExecutor(STREAMS) as threads:
-            list(threads.map(partial(self.write, shared=True), range(STREAMS)))
+            list(threads.map(self._write_shared, range(STREAMS)))
 
-    def write(self, seed: int = 0, *, shared: bool = False) -> None:
+    def write(self, seed: int = 0) -> None:
         """Have one text written."""
-        for _ in self._lm.stream(FIRST_SYMBOL, self.length, temperature=1, seed=seed, shared=shared):
+        for _ in self._lm.stream(FIRST_SYMBOL, self.length, temperature=1, seed=seed):
+            pass
+
+    def _write_shared(self, seed: int) -> None:
+        for _ in self._lm.stream_scored(FIRST_SYMBOL, self.length, SamplingSettings(1, seed=seed)):
             pass
 
 

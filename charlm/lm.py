@@ -336,27 +336,16 @@ class CharLM:
         seed: int | None = None,
         *,
         stop: Stop = None,
-        after: str = "",
-        shared: bool = False,
     ) -> Iterator[str]:
-        """Yield the text of `generate` in pieces, as it is written; unless `shared`, a character at a time.
+        """Yield the text of `generate` a character at a time, as it is written.
 
         stop: see `generate`. Characters that may begin a stop string are held back until it is known whether they do.
-        after: what these settings and this seed have written already. `length` more characters follow, those that
-            would have come if it had never been stopped. Stop strings are looked for in those only.
-        shared: write it in one batch with the other shared streams that threads ask for at the same time, which is
-            faster than one after another. The text does not depend on the others.
 
-        A shared stream is written ahead of its reader and kept in memory until it is read; close the iterator to end it
-        early. Arguments are checked at the call, before the first character is asked for. Raises what `generate` does,
-        and VocabError if `after` holds a symbol that the model does not know.
+        Arguments are checked at the call, before the first character is asked for. Raises what `generate` does.
         """
         sampler = Sampler(SamplingSettings(temperature, top_k, top_p, seed))
         ids, length = self._check_prompt(prompt, length)
-        ids, stops = self._continue_after(after, ids, sampler), self._check_stop(stop)
-        if shared:
-            return (text for text, _ in self._write_shared(ids, length, sampler, stops))
-        return self._write(ids, length, sampler, stops)
+        return self._write(ids, length, sampler, self._check_stop(stop))
 
     def stream_scored(
         self,
@@ -368,27 +357,35 @@ class CharLM:
         after: str = "",
         forced: Mapping[int, str] | None = None,
     ) -> Generator[tuple[str, NDArray[np.float64]]]:
-        """Yield the pieces of a shared `stream`, each with the surprisals of its N characters in nats, (N,).
+        """Yield the text of `stream` in pieces, each with the surprisals of its N characters in nats, (N,).
 
-        They are those of the model itself, at temperature 1 and without limits: what `score` would give for the text.
+        The text is written in one batch with those that other threads ask for at the same time, which is faster than
+        one after another; it does not depend on them. It is written ahead of its reader and kept in memory until it is
+        read; close the iterator to end it early.
 
+        The surprisals are those of the model itself, at temperature 1 and without limits: what `score` would give for
+        the text.
+
+        after: what these settings and this seed have written already. `length` more characters follow, those that
+            would have come if it had never been stopped. Stop strings are looked for in those only.
         forced: symbols by place, from 0 at the first character behind the prompt, that stand there whatever is drawn.
             Their random numbers are used up all the same. Places within `after` change nothing.
 
-        Raises RequestError for what is no place or not one symbol, VocabError for a symbol that the model does not
-        know, and what `stream` does.
+        Raises RequestError for what is no place or not one symbol, VocabError for a symbol of `after` or `forced` that
+        the model does not know, and what `stream` does.
         """
         sampler = Sampler(settings)
         ids, length = self._check_prompt(prompt, length)
-        ids, stops = self._continue_after(after, ids, sampler), self._check_stop(stop)
+        written, stops = self.vocab.encode(check_string("after", after)), self._check_stop(stop)
+        sampler.skip(len(written))
         chosen = {place - len(after): id for place, id in self._check_forced(forced or {}).items()}
-        return self._write_shared(ids, length, sampler, stops, chosen)
+        return self._write_shared(np.concatenate([ids, written]), length, sampler, stops, chosen)
 
     def logits(self, prompt: str = "", after: str = "") -> NDArray[np.float32]:
         """Return the logits (V,) from which the character behind `prompt` and `after` is drawn.
 
-        prompt, after: as in `stream`. Always computed on the CPU. Raises VocabError if `after` holds a symbol that the
-        model does not know, ModelFileError if a logit is not finite.
+        prompt, after: as in `stream_scored`. Always computed on the CPU. Raises VocabError if `after` holds a symbol
+        that the model does not know, ModelFileError if a logit is not finite.
         """
         ids, _ = self._check_prompt(prompt, 0)
         read = np.concatenate([ids, self.vocab.encode(check_string("after", after))])
@@ -404,12 +401,6 @@ class CharLM:
             symbols = "".join(dict.fromkeys(skipped))
             warnings.warn(f"the prompt's {show(symbols)} was skipped: the model does not know it", stacklevel=3)
         return ids if len(ids) else self._start(), length
-
-    def _continue_after(self, after: str, ids: Ids, sampler: Sampler) -> Ids:
-        """Return the ids to read, `after` included, whose random numbers the sampler skips."""
-        written = self.vocab.encode(check_string("after", after))
-        sampler.skip(len(written))
-        return np.concatenate([ids, written])
 
     def _check_forced(self, forced: Mapping[int, str]) -> dict[int, int]:
         """Return the id of each forced symbol, by its place. Raises what `stream_scored` does."""

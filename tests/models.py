@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from charlm.errors import ModelFileError
+from charlm.inference import DEFAULT_LENGTH
 from charlm.inference.sampling import Sampler, SamplingSettings
 from charlm.lm import CharLM
 from charlm.model.card import card_picture, model_card
@@ -89,6 +90,12 @@ def count_symbols(network):
     counts = []
     network.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel()))
     return counts
+
+
+def stream_shared(lm, prompt="", length=DEFAULT_LENGTH, *sampling, stop=None, after="", **named_sampling):
+    """The text of `CharLM.stream_scored` in pieces, without the surprisals. sampling: as in `SamplingSettings`."""
+    settings = SamplingSettings(*sampling, **named_sampling)
+    return (text for text, _ in lm.stream_scored(prompt, length, settings, stop=stop, after=after))
 
 
 def uniform_lm(vocab):

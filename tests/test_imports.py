@@ -234,7 +234,7 @@ from charlm import CharLM
 for folder in {[str(folder) for folder in sorted((ROOT / "weights").iterdir())]}:
     lm = CharLM.from_pretrained(folder, device={device!r})
     text = lm.generate("ROMEO", 20, seed=1)
-    assert "".join(lm.stream("ROMEO", 20, seed=1, shared=True)) == text
+    assert [sample.text for sample in lm.generate_many("ROMEO", length=20, seed=1)] == [text]
     assert len(text) == 20 and len(lm.score(text)) == 19 and lm.device == "cpu"
 print({HEAVY} & sys.modules.keys())
 """

@@ -5,6 +5,7 @@ import urllib.parse
 import numpy as np
 import pytest
 from browser import CLICK_WHEN_WRITTEN, ROOT
+from models import stream_shared
 
 from charlm.lm import CharLM
 from charlm.web.answers.write import SIDES
@@ -94,7 +95,7 @@ def test_a_visitor_takes_part_in_the_writing_and_shares_it(app, visit):
         page.locator(f"[data-symbol={symbol!r}]")
     ).click()
     start = drawn["a"][:20] + symbol
-    branch = start + "".join(lms["a"].stream("Cafe:", 279, 0.7, seed=3, after=start))
+    branch = start + "".join(stream_shared(lms["a"], "Cafe:", 279, 0.7, seed=3, after=start))
     wait_for(visitor, "a", branch)
     assert visitor.text("output-b") == drawn["b"]
     visitor.wait_for_words("alternatives", "your choice")  # the symbol before it was at the same character
@@ -118,7 +119,7 @@ def test_a_visitor_takes_part_in_the_writing_and_shares_it(app, visit):
     page.keyboard.press("End")
     wait_for_character(visitor, 299)
     page.locator(".drawn-next").click()
-    longer = start + "".join(lms["a"].stream("Cafe:", 280, 0.7, seed=3, after=start))
+    longer = start + "".join(stream_shared(lms["a"], "Cafe:", 280, 0.7, seed=3, after=start))
     wait_for(visitor, "a", longer)
     wait_for_character(visitor, 300)
 

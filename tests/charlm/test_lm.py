@@ -29,6 +29,7 @@ from models import (
     make_model,
     make_weights,
     save,
+    stream_shared,
     uniform_lm,
     unpack_safetensors,
 )
@@ -103,7 +104,7 @@ def continue_plainly(plain, vocab, prompt, length, choose):
 
 def written(lm, *arguments, **settings):
     """The text that a model writes alone, and in a batch."""
-    return lm.generate(*arguments, **settings), "".join(lm.stream(*arguments, **settings, shared=True))
+    return lm.generate(*arguments, **settings), "".join(stream_shared(lm, *arguments, **settings))
 
 
 def as_on_a_gpu(lm):
@@ -128,8 +129,8 @@ def test_the_pieces_of_a_stream_make_the_text_that_generate_returns(lms, cell, s
 
 def test_what_is_written_can_be_read_before_all_is():
     lm = make_lm()
-    for shared in (False, True):
-        stream = lm.stream("a cab", 10**9, seed=7, shared=shared)
+    for write in (lm.stream, partial(stream_shared, lm)):
+        stream = write("a cab", 10**9, seed=7)
         begun = next(stream) + next(stream)
         del stream
         assert len(begun) >= 2 and begun == lm.generate("a cab", len(begun), seed=7)
@@ -259,7 +260,7 @@ def test_an_empty_prompt_starts_with_the_first_symbol_where_there_are_no_lines()
 @pytest.mark.parametrize("prompt", PROMPTS, ids=ascii)
 def test_no_characters_are_an_empty_text(lm, prompt):
     assert lm.generate(prompt, 0) == ""
-    assert list(lm.stream(prompt, 0)) == list(lm.stream(prompt, 0, shared=True)) == []
+    assert list(lm.stream(prompt, 0)) == list(stream_shared(lm, prompt, 0)) == []
 
 
 def test_500_characters_are_written_unless_told_otherwise(lm):
@@ -273,7 +274,7 @@ def test_a_model_of_one_symbol_writes_it(cell):
 
 
 def test_unknown_symbols_of_a_prompt_are_skipped_with_one_warning_that_names_each_once(lm):
-    for write in (lm.generate, lm.stream, partial(lm.stream, shared=True)):
+    for write in (lm.generate, lm.stream, partial(stream_shared, lm)):
         with pytest.warns(UserWarning, match="skipped") as caught:
             text = "".join(write("€a cXXab€", 40, seed=5))
         assert [str(warning.message) for warning in caught] == [
@@ -319,7 +320,7 @@ def test_half_of_a_surrogate_pair_is_one_more_unknown_symbol(lm):
 )
 def test_a_wrong_argument_is_refused_at_the_call(lm, arguments, message):
     # the stream is not even begun
-    for method in (lm.stream, partial(lm.stream, shared=True), lm.generate, lm.generate_many):
+    for method in (lm.stream, partial(stream_shared, lm), lm.generate, lm.generate_many):
         with pytest.raises(RequestError, match=re.escape(message)):
             method(**arguments)
 
@@ -425,13 +426,13 @@ def test_the_surprisals_of_a_text_that_a_stop_string_ends_are_those_of_its_chara
 def test_a_text_that_was_ended_goes_on_behind_its_stop_string(lm):
     whole = lm.generate("bad", 80, 1.5, seed=1)
     begun = whole.partition(whole[40:43])[0] + whole[40:43]
-    rest = lm.stream("bad", 80 - len(begun), 1.5, seed=1, after=begun, stop=["e" * 9])
+    rest = stream_shared(lm, "bad", 80 - len(begun), 1.5, seed=1, after=begun, stop=["e" * 9])
     assert begun + "".join(rest) == whole
 
 
 def test_the_stop_string_ends_a_stream_for_the_others_in_its_batch_to_go_on(scheduler_threads):
     lm = make_lm()
-    stream = lm.stream("a cab", 10**9, seed=7, stop="a", shared=True)
+    stream = stream_shared(lm, "a cab", 10**9, seed=7, stop="a")
     assert "".join(stream) == first_found(lm.generate("a cab", 2000, seed=7), "a")
     for thread in scheduler_threads:
         thread.join(60)  # a worker ends when nobody is left
@@ -440,7 +441,7 @@ def test_the_stop_string_ends_a_stream_for_the_others_in_its_batch_to_go_on(sche
 
 @pytest.mark.filterwarnings("ignore:no text ends")
 def test_a_stop_string_that_the_model_cannot_write_is_named_once(lm):
-    for write in (lm.generate, lm.stream, partial(lm.stream, shared=True), partial(lm.generate_many, num_samples=3)):
+    for write in (lm.generate, lm.stream, partial(stream_shared, lm), partial(lm.generate_many, num_samples=3)):
         with pytest.warns(UserWarning, match="no text ends") as caught:
             write(prompt="a", length=30, seed=5, stop=["a€b€", "b"])
         assert [str(warning.message) for warning in caught] == [
@@ -856,7 +857,7 @@ import sys
 from charlm import CharLM
 lm = CharLM.from_pretrained(sys.argv[1], device="cpu")
 assert len(lm.generate("a cab", 20)) == len("".join(lm.stream("a", 20))) == 20
-assert len("".join(lm.stream("a", 20, shared=True))) == 20
+assert [text.text for text in lm.generate_many("a", 1, 20, seed=3)] == [lm.generate("a", 20, seed=3)]
 assert len(lm.score("a cab")) == 4 and len(lm.inspect("a cab").surprisals) == 5
 print([name for name in ("torch", "huggingface_hub", "matplotlib", "gradio") if name in sys.modules])
 """
@@ -907,12 +908,12 @@ def test_threads_that_ask_first_get_the_same_object(monkeypatch, name, kind):
     assert one is other
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_what_was_read_to_write_is_not_read_again_for_the_logits_behind_it(monkeypatch, shared):
+@pytest.mark.parametrize("stream", [CharLM.stream, stream_shared])
+def test_what_was_read_to_write_is_not_read_again_for_the_logits_behind_it(monkeypatch, stream):
     model, read, prefill = make_lm(), [], Reader.prefill
     monkeypatch.setattr(Reader, "prefill", lambda self, ids: read.append(len(ids)) or prefill(self, ids))
     prompt = "bad cab\nde" * (2 * BLOCK // 10 + 1)
-    "".join(model.stream(prompt, 1, shared=shared))
+    "".join(stream(model, prompt, 1))
     assert sum(read) == len(prompt)
     read.clear()
     model.logits(prompt)
@@ -1135,7 +1136,7 @@ def test_weights_whose_outputs_overflow_are_reported_not_sampled_from(cell, valu
     model = make_model(cell)
     model.weights["head.weight"][:] = value
     lm = CharLM(model.config, model.weights, device="cpu")
-    uses = [lm.generate, lm.score, lambda text: list(lm.stream(text, shared=True)), lm.inspect]
+    uses = [lm.generate, lm.score, lambda text: list(stream_shared(lm, text)), lm.inspect]
     if not math.isfinite(value):  # of the others, some keep every logit finite
         uses.append(as_on_a_gpu(lm).score)
     for use in uses:
@@ -1161,17 +1162,17 @@ def test_every_error_can_be_caught_as_one_kind():
 def test_a_model_that_has_been_used_can_be_pickled_and_copied(duplicate):
     lm = make_lm()
     text = lm.generate("a", 30, seed=1)
-    assert "".join(lm.stream("a", 30, seed=1, shared=True)) == text
+    assert "".join(stream_shared(lm, "a", 30, seed=1)) == text
     lm.influence("a bad cab")
     same = duplicate(lm)
     assert (same.config, same.history, same.device) == (lm.config, lm.history, lm.device)
-    assert same.generate("a", 30, seed=1) == "".join(same.stream("a", 30, seed=1, shared=True)) == text
+    assert same.generate("a", 30, seed=1) == "".join(stream_shared(same, "a", 30, seed=1)) == text
 
 
 def test_a_used_model_is_pickled_without_what_its_use_made():
     lm = make_lm()
     before = len(pickle.dumps(lm))
-    list(lm.stream("a", 3, seed=1, shared=True))
+    list(stream_shared(lm, "a", 3, seed=1))
     lm.influence("a bad cab")
     assert len(pickle.dumps(lm)) == before
 

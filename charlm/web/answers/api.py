@@ -71,10 +71,7 @@ class Api:
         lm = self._registry[model].lm
         settings = WriteSettings((model,), prompt, length, SamplingSettings(temperature, top_k, top_p, seed))
         known, _ = lm.vocab.keep_known(settings.prompt)
-        sampling = settings.sampling
-        pieces = lm.stream(
-            known, settings.length, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed, shared=True
-        )
+        pieces = (piece for piece, _ in lm.stream_scored(known, settings.length, settings.sampling))
         text = ""
         for update in gather_updates(pieces):
             text += "".join(update)

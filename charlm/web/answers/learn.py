@@ -130,10 +130,8 @@ def _write_at(model: ServedModel, epoch: int, sample: dict[str, str], settings: 
 def _written(lm: CharLM, card: dict[str, str], settings: WriteSettings) -> dict[str, str]:
     """Return a card with a text that the model writes, in place of the sample."""
     sampling, (prompt, _) = settings.sampling, lm.vocab.keep_known(settings.prompt)
-    pieces = lm.stream(
-        prompt, settings.length, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed, shared=True
-    )
-    return {**card, "about": f"{card['about']} · written now, seed {sampling.seed}", "text": prompt + "".join(pieces)}
+    text = prompt + "".join(piece for piece, _ in lm.stream_scored(prompt, settings.length, sampling))
+    return {**card, "about": f"{card['about']} · written now, seed {sampling.seed}", "text": text}
 
 
 def kept(registry: ModelRegistry, names: object) -> list[str]:

@@ -27,6 +27,7 @@ from models import (
     make_sampler,
     make_weights,
     save,
+    stream_shared,
 )
 from mutations import READ_FILES, damage
 from reference import load_plain, plain_logits
@@ -479,8 +480,8 @@ def test_a_text_goes_on_from_a_choice_on_the_same_random_numbers_as_in_python(pa
     expected = ""
     for place, symbol in forced:
         length = place - len(expected)
-        expected += "".join(lm.stream("cab", length, 1.1, 8, 0.95, 3, after=expected)) + symbol
-    expected += "".join(lm.stream("cab", 120 - len(expected), 1.1, 8, 0.95, 3, after=expected))
+        expected += "".join(stream_shared(lm, "cab", length, 1.1, 8, 0.95, 3, after=expected)) + symbol
+    expected += "".join(stream_shared(lm, "cab", 120 - len(expected), 1.1, 8, 0.95, 3, after=expected))
     assert text == expected == text[:50] + continued and len(text) == 120
     assert surprisals == pytest.approx(score[2:], abs=1e-9)
 

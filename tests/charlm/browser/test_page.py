@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import ROOT, Visit, check_keyboard, script_before, serious_violations, take_page, text_fragment
-from models import contents, make_joined_record, make_model, make_record, make_sampler, save
+from models import contents, make_joined_record, make_model, make_record, make_sampler, save, stream_shared
 
 from charlm import CharLM
 from charlm.analysis.diagnosis import read_curves
@@ -718,7 +718,7 @@ class TestWrite:
         first = next(symbol for symbol in expected if symbol != drawn[50])
         opened.page.locator("#alternatives button:not([aria-current])").first.click()
         cut = drawn[:50] + first
-        branch = cut + "".join(lm.stream("ROMEO:\n", 149, seed=7, after=cut))
+        branch = cut + "".join(stream_shared(lm, "ROMEO:\n", 149, seed=7, after=cut))
         opened.wait_until("text => document.querySelector('#output-a .heat-text').textContent === text", branch)
         assert opened.page.locator("#output-a .forced").all_text_contents() == [first]
 
@@ -732,7 +732,7 @@ class TestWrite:
         second = opened.page.evaluate("document.activeElement.dataset.symbol")
         keys.press("Enter")
         cut = branch[:52] + second
-        twig = cut + "".join(lm.stream("ROMEO:\n", 147, seed=7, after=cut))
+        twig = cut + "".join(stream_shared(lm, "ROMEO:\n", 147, seed=7, after=cut))
         opened.wait_until("text => document.querySelector('#output-a .heat-text').textContent === text", twig)
         opened.wait_for_words("branches", " at 53")
         bits = lm.score("ROMEO:\n" + twig)[-200:].mean() / np.log(2)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import VOCAB, laws, make_lm, make_sampler
+from models import VOCAB, laws, make_lm, make_sampler, stream_shared
 
 from charlm.errors import ModelFileError, RequestError
 from charlm.inference.batching import BatchScheduler, EngineBackend, _Stream, _Worker, measure_chars_per_second
@@ -150,7 +150,7 @@ def counts(lm):
 
 
 def together(lm, arguments):
-    return "".join(lm.stream(**arguments, shared=True))
+    return "".join(stream_shared(lm, **arguments))
 
 
 def alone(lm, arguments):
@@ -224,7 +224,7 @@ def test_a_stream_is_the_same_text_whichever_others_join_and_leave_its_batch(mon
     def write(number):
         with progress:
             assert progress.wait_for(lambda: read[before[number]] >= moments[number] or number == 0, WAIT)
-        stream, text = lm.stream(**texts[number], shared=True), ""
+        stream, text = stream_shared(lm, **texts[number]), ""
         while len(text) < reads[number]:
             text += next(stream)
             with progress:
@@ -236,7 +236,7 @@ def test_a_stream_is_the_same_text_whichever_others_join_and_leave_its_batch(mon
             assert next(stream, None) is None
         return text
 
-    companions = [lm.stream("", FOREVER, seed=number, shared=True) for number in range(workers)]
+    companions = [stream_shared(lm, "", FOREVER, seed=number) for number in range(workers)]
     begun = [next(companion) for companion in companions]  # so that no stream is ever alone in its batch
     futures = [on_a_thread(lambda number=number: write(number)) for number in range(len(texts))]
     for future, whole, wanted in zip(futures, expected, reads, strict=True):
@@ -296,7 +296,7 @@ def test_a_thread_that_reads_many_streams_gets_each_as_it_is_alone(lm_of_two_wor
         {"prompt": prompt, "length": length, "seed": seed, **SETTINGS[settings]}
         for prompt, length, settings, seed in texts
     ]
-    streams = [lm.stream(**each, shared=True) for each in arguments]
+    streams = [stream_shared(lm, **each) for each in arguments]
     read = [""] * len(texts)
     for place in order:
         read[place] += next(streams[place], "")
@@ -312,13 +312,13 @@ def test_a_thread_that_reads_many_streams_gets_each_as_it_is_alone(lm_of_two_wor
 @pytest.mark.parametrize("prompt", ["", "a", "bad cab\nde"], ids=ascii)
 def test_no_symbol_and_one_symbol(workers, prompt):
     lm = scheduled(workers)
-    companion = lm.stream("b", FOREVER, shared=True)
+    companion = stream_shared(lm, "b", FOREVER)
     next(companion)
     for _ in range(2):
-        assert list(lm.stream(prompt, 0, shared=True)) == []
+        assert list(stream_shared(lm, prompt, 0)) == []
         for seed in range(5):
             arguments = {"prompt": prompt, "length": 1, "seed": seed}
-            assert list(lm.stream(**arguments, shared=True)) == [alone(lm, arguments)]
+            assert list(stream_shared(lm, **arguments)) == [alone(lm, arguments)]
     companion.close()
 
 
@@ -334,7 +334,7 @@ def test_a_text_is_delivered_whole_and_not_before_something_is_written(monkeypat
 
 def test_a_text_that_is_far_from_its_end_is_delivered_on_the_way():
     lm = scheduled(1)
-    stream = lm.stream("a", FOREVER, seed=1, shared=True)
+    stream = stream_shared(lm, "a", FOREVER, seed=1)
     begun = next(stream) + next(stream)
     stream.close()
     assert len(begun) >= 2 and begun == alone(lm, {"prompt": "a", "length": len(begun), "seed": 1})
@@ -393,7 +393,7 @@ def forget(_):
 def test_a_stream_that_ends_or_is_closed_or_dropped_frees_its_slot(workers_threads, leave):
     lm = scheduled(1)
     for number in range(3):
-        stream = lm.stream("a", 1000 if leave is end else FOREVER, seed=number, shared=True)
+        stream = stream_shared(lm, "a", 1000 if leave is end else FOREVER, seed=number)
         assert next(stream)
         assert leave is end or counts(lm) == [1]
         leave(stream)
@@ -405,7 +405,7 @@ def test_a_stream_that_ends_or_is_closed_or_dropped_frees_its_slot(workers_threa
 
 def test_a_stream_that_is_not_begun_takes_no_slot(workers_threads):
     lm = scheduled(2)
-    stream = lm.stream("a", 10, shared=True)
+    stream = stream_shared(lm, "a", 10)
     assert counts(lm) == [0, 0]
     stream.close()
     assert list(stream) == [] and workers_threads == []
@@ -413,7 +413,7 @@ def test_a_stream_that_is_not_begun_takes_no_slot(workers_threads):
 
 def test_a_closed_stream_frees_its_slot_while_others_go_on():
     lm = scheduled(1)
-    leaving, staying = (lm.stream("a", FOREVER, seed=seed, shared=True) for seed in range(2))
+    leaving, staying = (stream_shared(lm, "a", FOREVER, seed=seed) for seed in range(2))
     begun = next(leaving), next(staying)
     assert all(begun) and counts(lm) == [2]
     leaving.close()
@@ -470,7 +470,7 @@ def test_a_process_that_is_forked_while_streams_are_written_writes_texts_of_its_
     lm = scheduled(1)
     arguments = {"prompt": "bad cab\nde" * 10, "length": 40, "seed": 3}
     expected = alone(lm, arguments)
-    inherited = lm.stream("a", FOREVER, shared=True)
+    inherited = stream_shared(lm, "a", FOREVER)
     assert next(inherited)
 
     def write():
@@ -491,7 +491,7 @@ def test_a_slow_reader_delays_no_other_stream_and_gets_the_whole_text_later(work
     lm = scheduled(1)
     slow, others = requests(lm, 1, longest=0)[0] | {"length": 3000}, requests(lm, 12, longest=60, seed=1)
     expected = [alone(lm, arguments) for arguments in (slow, *others)]
-    stream = lm.stream(**slow, shared=True)
+    stream = stream_shared(lm, **slow)
     begun = next(stream)
     futures = [on_a_thread(lambda arguments=arguments: together(lm, arguments)) for arguments in others]
     assert [future.result(WAIT) for future in futures] == expected[1:]
@@ -564,7 +564,7 @@ def test_an_error_in_a_step_reaches_streams_that_wait_to_join_too(closed_gate, w
 def test_an_error_of_one_worker_does_not_reach_the_streams_of_others(monkeypatch):
     lm = scheduled(2)
     arguments = {"prompt": "a cab", "seed": 3}
-    stream = lm.stream(**arguments, length=2000, shared=True)
+    stream = stream_shared(lm, **arguments, length=2000)
     begun = next(stream)
     start_batch, broken = EngineBackend.start_batch, make_lm("lstm")
     broken_outputs(broken, monkeypatch)
@@ -587,7 +587,7 @@ def test_weights_that_are_too_large_are_reported_to_every_reader():
 def test_a_prompt_that_cannot_be_read_fails_for_its_reader_alone():
     lm = scheduled(1)
     arguments = {"prompt": "a cab", "length": 2000, "seed": 3}
-    stream = lm.stream(**arguments, shared=True)
+    stream = stream_shared(lm, **arguments)
     begun = next(stream)
     with pytest.raises(IndexError):
         next(lm._scheduler.write(np.array([len(VOCAB)]), 5, make_sampler()))
@@ -648,7 +648,7 @@ def test_forced_symbols_of_one_stream_change_no_other(closed_gate):
 ENDING = """
 import sys, threading
 from charlm.inference.batching import BatchScheduler, EngineBackend
-from models import make_lm, make_sampler
+from models import make_lm, make_sampler, stream_shared
 
 class Batch:
     def __init__(self, batch):

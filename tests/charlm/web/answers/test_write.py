@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from models import make_lm, make_model
+from models import make_lm, make_model, stream_shared
 
 from charlm.errors import ModelFileError, RequestError, VocabError
 from charlm.lm import CharLM
@@ -251,7 +251,7 @@ def test_a_branch_keeps_what_is_before_the_choice_and_goes_on_as_if_it_had_been_
     symbol = next(each for each in "abcde" if each != heat["text"][25])
     branched, line = branch(heat, 25, [[25, symbol]], side)
     start = heat["text"][:25] + symbol
-    rest = "".join(lm.stream("abc", 34, 1.3, seed=7, after=start))
+    rest = "".join(stream_shared(lm, "abc", 34, 1.3, seed=7, after=start))
     assert branched["text"] == start + rest
     surprisals = lm.score("abc" + branched["text"])[-60:]
     assert branched["shades"] == shades(surprisals / MOST_NATS)
