@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.analysis.context import LONGEST_DISTANCE, measure_effective_context
-from charlm.analysis.influence import measure_influence, trace_influence
+from charlm.analysis.influence import trace_influence
 from charlm.analysis.inspection import Inspection, UnitGates, inspect, read_all_gates, read_unit_gates
 from charlm.analysis.pattern import THRESHOLD, Pattern, find_places, units_on
 from charlm.analysis.units import TrackingUnit, find_units
@@ -518,8 +518,7 @@ class CharLM:
         Raises VocabError if the text holds a symbol that the model does not know, RequestError if it has fewer than
         two, ModelFileError if a gradient is not finite.
         """
-        ids = self.vocab.encode(check_string("text", text))
-        return measure_influence(self.engine, self.config.cell, self._weights, ids)
+        return self.influence_at(self.inspect(text), len(text) - 1, len(text))
 
     def influence_at(self, seen: Inspection, place: int, farthest: int) -> NDArray[np.float64]:
         """Return how strongly each of the `farthest` characters before a place moved its prediction, or all before it.

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.analysis.gates import GATES, Slopes, before, sums
-from charlm.analysis.inspection import read_units
 from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Array, Engine
@@ -32,24 +31,6 @@ NOTHING = -(2**40)  # the exponent of 0, below all others
 Multiply = Callable[[Array], Array]
 
 
-def measure_influence(engine: Engine, cell: str, weights: Weights, ids: Ids) -> NDArray[np.float64]:
-    """Return how strongly each symbol moved the prediction of the last of ids (T,), (T - 1,).
-
-    That is the norm of the gradient of the last symbol's log-probability with respect to the embedding of each earlier
-    one, read from the zero state (Madsen, "Visualizing memorization in RNNs", Distill, 2019, takes the logit's).
-
-    Raises RequestError for fewer than two symbols, ModelFileError if a gradient is not finite.
-    """
-    if len(ids) < 2:
-        raise RequestError(
-            "no character precedes the first one, so nothing influenced its prediction; give a text of two or more "
-            "characters"
-        )
-    hidden, cell_state = read_units(engine, ids[:-1, None])
-    states = None if cell_state is None else cell_state[:, :, 0]
-    return _trace(engine, cell, weights, ids, hidden[:, :, 0], states, None, None)
-
-
 def trace_influence(
     engine: Engine,
     cell: str,
@@ -62,12 +43,15 @@ def trace_influence(
 ) -> NDArray[np.float64]:
     """Return how strongly each of the `farthest` symbols before a place moved its prediction, or all before it.
 
+    That is the norm of the gradient of its log-probability with respect to the embedding of each of them (Madsen,
+    "Visualizing memorization in RNNs", Distill, 2019, takes the logit's).
+
     hidden, cell_state: the states after each of ids (T,), (T, L, H). Raises RequestError if nothing was read before the
     place, or there is no such place, ModelFileError if a gradient is not finite.
     """
     if len(ids) < 2:
         raise RequestError(
-            "no character precedes the first one, so nothing influenced its prediction; inspect a text of two or more "
+            "no character precedes the first one, so nothing influenced its prediction; give a text of two or more "
             "characters"
         )
     place = check_whole("place", place, 1, len(ids) - 1)
@@ -88,10 +72,10 @@ def _trace(
     first_hidden: Array | None,
     first_cell: Array | None,
 ) -> NDArray[np.float64]:
-    """Return what `measure_influence` returns, where the states after each symbol but the last are known.
+    """Return how strongly each symbol moved the prediction of the last of ids (T,), (T - 1,).
 
-    hidden, cell_state: (T - 1, L, H). first_hidden, first_cell: those before the first symbol, (L, H); None if they
-    are zero.
+    hidden, cell_state: after each symbol but the last, (T - 1, L, H). first_hidden, first_cell: before the first one,
+    (L, H); None if they are zero.
     """
     # 1) from the log-probability to the last hidden state
     head = weights["head.weight"]

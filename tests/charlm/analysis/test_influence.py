@@ -132,7 +132,7 @@ def test_nothing_moves_the_prediction_of_a_first_character(text):
     lm = make_lm()
     with pytest.raises(RequestError, match="influenced its prediction; give a text of two or more characters"):
         lm.influence(text)
-    with pytest.raises(RequestError, match="influenced its prediction; inspect a text of two or more characters"):
+    with pytest.raises(RequestError, match="influenced its prediction; give a text of two or more characters"):
         lm.influence_at(lm.inspect(text), 0, 300)
 
 
