@@ -11,6 +11,7 @@ from torch.nn.functional import embedding
 
 from charlm.lm import CharLM
 from charlm.model.config import ModelConfig, Weights
+from charlm.model.network import run_recurrent
 
 from .head import head_losses
 from .recurrence import RecurrentLayer
@@ -142,9 +143,7 @@ class TrainingNetwork(nn.Module):
         if isinstance(layer, RecurrentLayer):
             outputs, after = layer(inputs, state)
             return outputs, after
-        before = tuple(part[None] for part in state)  # torch's layers keep (1, B, H)
-        outputs, after = layer(inputs, before if len(before) > 1 else before[0])
-        parts = after if isinstance(after, tuple) else (after,)
+        outputs, parts = run_recurrent(layer, inputs, tuple(part[None] for part in state))  # of one layer, (1, B, H)
         return outputs, [part[0].detach().float() for part in parts]
 
     def variational_dropout(self, outputs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ step are the same.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
@@ -25,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from charlm.inference.sampling import ANY_COUNT, LOWEST_TEMPERATURE, MOST_LOGITS, Sampler, Surprisals, check_finite, cut
 from charlm.inference.scoring import surprisals
 from charlm.model.config import LAYER_TENSORS
-from charlm.model.network import Network, State
+from charlm.model.network import Network, State, from_torch, to_torch
 from charlm.vocab import Ids
 
 STEPS_PER_CALL = 64  # symbols of each stream
@@ -37,7 +38,7 @@ MOST_CANDIDATES = 1024  # likeliest symbols that top-k and top-p choose from; if
 # Captures and passes through the network take turns, one thread at a time: the GPU does one thing at a time anyway.
 _gpu_lock = Lock()
 
-Layers = Sequence[tuple[Tensor, ...]]  # for each layer, the tensors (S, H) that its cell keeps
+Layers = Sequence[State]  # for each layer its state alone, (S, H)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class GpuState:
     """Where S streams stand: the logits (S, V) of their next symbols, and the network's state, tensors (L, S, H)."""
 
     logits: Tensor
-    state: tuple[Tensor, ...]
+    state: State
 
     def take(self, slots: Sequence[int]) -> "GpuState":
         """Return some of the streams, copied."""
@@ -70,17 +71,16 @@ class GpuBackend:
     def prefill(self, prompt: Ids) -> GpuState:
         """See Backend."""
         with _gpu_lock:
-            return self.read(prompt)
+            return self.read(prompt, self.network.zero_state(1))
 
-    def read(self, prompt: Ids, before: tuple[Tensor, ...] | None = None) -> GpuState:
-        """Read ids (T,) of one stream, from the zero state or the one before them. The caller has the lock."""
-        state: State = before if before is None or len(before) > 1 else before[0]
+    def read(self, prompt: Ids, state: State) -> GpuState:
+        """Read ids (T,) of one stream, at least one, from the state before them. The caller has the lock."""
         for start in range(0, len(prompt), MOST_PREFILLED):
             ids = torch.from_numpy(prompt[start : start + MOST_PREFILLED, None]).to(self.network.device)
-            # only the last position is predicted from: (T, 1, E) → (T, 1, H), then (1, H) → (1, V)
-            hidden, state = _run_in_float32(self.network.recurrent, self.network.embedding(ids), state)
-        assert state is not None, "a prompt has at least one symbol"
-        return GpuState(self.network.head(hidden[-1]), state if isinstance(state, tuple) else (state,))
+            with _in_float32():
+                hidden, state = self.network.read(ids, state)
+        # only the last position is predicted from: (T, 1, H), then (1, H) → (1, V)
+        return GpuState(self.network.head(hidden[-1]), state)
 
     def start_batch(self) -> "_GpuBatch":
         """See Backend."""
@@ -185,8 +185,7 @@ class _DecodingLoop:
         self._network, self._is_limited, self._candidates = network, is_limited, candidates
         self._cells = [_single_step_cell(network, layer) for layer in range(config.num_layers)]
         self._logits = torch.zeros(slots, len(config.vocab), device=device)
-        shape = config.num_layers, slots, config.hidden_size
-        self._state = [torch.zeros(shape, device=device) for _ in range(config.kind.states)]
+        self._state = network.zero_state(slots)
         has_float64 = device.type != "mps"
         self._lowest_temperature = LOWEST_TEMPERATURE if has_float64 else LOWEST_FLOAT32_TEMPERATURE
         dtype = torch.float64 if has_float64 else torch.float32
@@ -253,8 +252,7 @@ class _DecodingLoop:
         """Read ids (P,); return the logits (P, V) and the layers' states."""
         inputs, after = self._network.embedding(ids), []
         for cell, state in zip(self._cells, layers, strict=True):
-            read = cell(inputs, state if len(state) > 1 else state[0])
-            after.append(read if isinstance(read, tuple) else (read,))
+            after.append(from_torch(cell(inputs, to_torch(state))))
             inputs = after[-1][0]
         return self._network.head(inputs), after
 
@@ -350,18 +348,17 @@ def _largest(weights: Tensor, count: int) -> Tensor:
     return places.scatter_(1, column, every)[:, :count]
 
 
-def _run_in_float32(module: nn.Module, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-    """Run a recurrent layer or network in float32: cuDNN would use TF32, whose numbers have a mantissa of 10 bits."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        outputs, after = module(inputs, state)
-    return outputs, after
+def _in_float32() -> AbstractContextManager[None]:
+    """Have recurrent layers run in float32: cuDNN would use TF32, whose numbers have a mantissa of 10 bits."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return flags
 
 
 @dataclass(frozen=True)
 class NetworkState:
     """The state of S texts as a network has it: tensors (L, S, H)."""
 
-    parts: tuple[Tensor, ...]
+    parts: State
 
     def take(self, places: Sequence[int]) -> "NetworkState":
         """Return some of the texts, copied."""
@@ -401,10 +398,7 @@ class NetworkReader:
 
     def zero_state(self) -> NetworkState:
         """See BlockReader."""
-        config = self._network.config
-        shape = config.num_layers, 1, config.hidden_size
-        zero = self._network.head.weight.new_zeros(shape)
-        return NetworkState((zero,) * config.kind.states)
+        return NetworkState(self._network.zero_state(1))
 
     def join(self, states: Sequence[NetworkState]) -> NetworkState:
         """See BlockReader."""
@@ -425,12 +419,10 @@ class NetworkReader:
             part = ids[first : first + steps + 1]
             with _gpu_lock:
                 symbols = torch.from_numpy(np.ascontiguousarray(part)).to(self._network.device)
-                before = parts if len(parts) > 1 else parts[0]
-                logits, after = _run_in_float32(self._network, symbols[:-1], before)  # (T, S, V)
+                with _in_float32():
+                    logits, parts = self._network(symbols[:-1], parts)  # (T, S, V)
                 each = cross_entropy(logits.flatten(0, 1), symbols[1:].flatten(), reduction="none")
                 scores.append(each.view(len(part) - 1, -1).cpu().double().numpy())
-            assert after is not None, "a network returns its state"
-            parts = after if isinstance(after, tuple) else (after,)
             self._release()
         return np.concatenate(scores), NetworkState(parts)
 

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from charlm.model.config import ModelConfig, Weights
 
-# (L, B, H), or a pair of them for an LSTM (hidden and cell state); None is the zero state.
-State = Tensor | tuple[Tensor, ...] | None
+State = tuple[Tensor, ...]  # (L, B, H): the hidden state and, of an LSTM, the cell state
 
 
 class Network(nn.Module):
@@ -29,11 +28,20 @@ class Network(nn.Module):
         )
         self.head = nn.Linear(config.hidden_size, len(config.vocab))
 
-    def forward(self, ids: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Read ids (T, B) from `state`; return the logits (T, B, V) and the state after the last."""
-        inputs = self.embedding(ids)  # (T, B) → (T, B, E)
-        hidden, state = self.recurrent(inputs, state)  # (T, B, E) → (T, B, H)
-        return self.head(hidden), state  # (T, B, H) → (T, B, V)
+    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Read ids (T, B) from `state`, by default zero; return the logits (T, B, V) and the state after the last."""
+        before = self.zero_state(ids.shape[1]) if state is None else state
+        hidden, after = self.read(ids, before)  # (T, B) → (T, B, H)
+        return self.head(hidden), after  # (T, B, H) → (T, B, V)
+
+    def read(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read ids (T, B) from `state`; return the hidden states of the last layer (T, B, H), and the state after."""
+        return run_recurrent(self.recurrent, self.embedding(ids), state)  # (T, B) → (T, B, E) → (T, B, H)
+
+    def zero_state(self, streams: int) -> State:
+        """Return the state before the first symbol."""
+        shape = self.config.num_layers, streams, self.config.hidden_size
+        return tuple(self.head.weight.new_zeros(shape) for _ in range(self.config.kind.states))
 
     @property
     def device(self) -> torch.device:
@@ -51,3 +59,19 @@ class Network(nn.Module):
             network = cls(config)
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
         return network.to(device).eval().requires_grad_(False)
+
+
+def run_recurrent(layers: nn.Module, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    """Run recurrent layers of torch.nn; return their outputs and the state after the last input."""
+    outputs, after = layers(inputs, to_torch(state))
+    return outputs, from_torch(after)
+
+
+def to_torch(state: State) -> Tensor | State:
+    """Return a state as torch.nn takes it, in layers and in cells: of an LSTM a tuple, of the others a tensor alone."""
+    return state if len(state) > 1 else state[0]
+
+
+def from_torch(state: Tensor | State) -> State:
+    """Return what `to_torch` would make of it."""
+    return state if isinstance(state, tuple) else (state,)

@@ -46,9 +46,8 @@ def random_states(network, streams=4):
 
 
 def stacked(states):
-    """The states as charlm.model.network has them: (L, B, H) or a pair of them."""
-    parts = tuple(torch.stack(part) for part in zip(*states, strict=True))
-    return parts if len(parts) > 1 else parts[0]
+    """The states as charlm.model.network has them, (L, B, H)."""
+    return tuple(torch.stack(part) for part in zip(*states, strict=True))
 
 
 # Sums of some ten products of numbers below 1, each rounded in the 7th place.
