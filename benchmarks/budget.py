@@ -22,7 +22,7 @@ from charlm.model.history import EpochRecord
 from train.budget import Budget
 from train.config import TrainConfig
 from train.data import TINYSHAKESPEARE, Text, load_text
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.loop import fit
 from train.recipes import LONG
 from train.report import Report
@@ -66,7 +66,7 @@ def first_part(text: Text, chars: int | None) -> Text:
     if chars is None:
         return text
     symbols = text.encoded.symbols
-    return Text(text.name, encode_text("".join(symbols[index] for index in text.encoded.ids[:chars])))
+    return Text(text.name, encode_pieces(["".join(symbols[index] for index in text.encoded.ids[:chars])], text.name))
 
 
 def chars_of_epoch(epoch: EpochRecord) -> float:

@@ -47,7 +47,7 @@ from train.checkpoint import save_checkpoint
 from train.config import TrainConfig
 from train.data import Text, make_text
 from train.distributed import SINGLE_PROCESS
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.interrupts import Interrupts
 from train.loop import describe_run
 from train.precision import computes_bf16, flushed_denormals, pick_precision
@@ -70,7 +70,7 @@ REPETITIONS, PEAK_SECONDS = 10, 4.0  # of each size, and how long they may take 
 def synthetic_text(chars: int, symbols: int) -> Text:
     """Return a text of random symbols: the time of a step does not depend on the text."""
     drawn = np.random.default_rng(0).integers(symbols, size=chars, dtype=np.uint32) + ord("A")
-    return make_text("random symbols", encode_text(drawn.tobytes().decode("utf-32-le")))
+    return make_text("random symbols", encode_pieces([drawn.tobytes().decode("utf-32-le")], "random symbols"))
 
 
 class Ours:

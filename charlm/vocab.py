@@ -25,11 +25,6 @@ class Vocab:
         self._sorted_codes = codes[order]
         self._sorted_ids = order.astype(np.int64)
 
-    @classmethod
-    def from_text(cls, text: str) -> "Vocab":
-        """Make the vocabulary of a text: its distinct symbols, ordered by code point."""
-        return cls("".join(map(chr, np.unique(_code_points(text)))))
-
     def __len__(self) -> int:
         return len(self.symbols)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from charlm.errors import ModelFileError
 from charlm.inference import DEFAULT_LENGTH
-from charlm.inference.sampling import Sampler, SamplingSettings
+from charlm.inference.batching import BatchScheduler, EngineBackend
+from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
 from charlm.lm import CharLM
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig
@@ -76,8 +77,27 @@ def make_model(cell="lstm", history=True, seed=0, **sizes):
     return Model(config, make_weights(config, seed), make_record(cell=cell) if history else None)
 
 
+class LoneSampler(Sampler):
+    """A sampler that draws for its stream alone, as a batch of one does."""
+
+    def draw(self, logits):
+        """An id drawn from logits (V,)."""
+        return BatchSampler([self]).draw(logits[None])[0]
+
+    def probabilities(self, logits):
+        """The distribution (V,) that `draw` follows for logits (V,) at a temperature above 0."""
+        weights = BatchSampler([self]).weights(logits[None])[0]
+        return weights / weights.sum()
+
+
 def make_sampler(*settings, **named_settings):
-    return Sampler(SamplingSettings(*settings, **named_settings))
+    return LoneSampler(SamplingSettings(*settings, **named_settings))
+
+
+def read_next(reader, ids):
+    """Read a symbol of each text, ids (S,); the logits (S, V) that follow."""
+    reader.advance(ids)
+    return reader.logits()
 
 
 def make_lm(cell="lstm", seed=0, **sizes):
@@ -96,6 +116,13 @@ def stream_shared(lm, prompt="", length=DEFAULT_LENGTH, *sampling, stop=None, af
     """The text of `CharLM.stream_scored` in pieces, without the surprisals. sampling: as in `SamplingSettings`."""
     settings = SamplingSettings(*sampling, **named_sampling)
     return (text for text, _ in lm.stream_scored(prompt, length, settings, stop=stop, after=after))
+
+
+def make_scheduler(lm, workers):
+    """A scheduler that writes on so many threads."""
+    backend = EngineBackend(lm.engine)
+    backend.most_workers = lambda: workers
+    return BatchScheduler(backend)
 
 
 def uniform_lm(vocab):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from browser import ROOT
 from golden import LENGTH, SEED, SETTINGS, STORED, TEXTS, digests
+from models import make_scheduler
 
 from charlm import CharLM
 from charlm.errors import RequestError
 from charlm.inference import compiled
-from charlm.inference.batching import BatchScheduler, EngineBackend
 from charlm.inference.compiled import FLAGS, load_kernels
 from charlm.inference.compiled_model import CompiledModel
 from charlm.inference.sampling import BatchSampler, Sampler, SamplingSettings
@@ -124,7 +124,7 @@ def test_an_emulated_aarch64_writes_the_same_ids(on_aarch64, name, steps, scale)
 @pytest.mark.parametrize("model", GOLDEN)
 def test_a_text_among_64_streams_is_the_golden_text(model, workers):
     lm = CharLM.from_pretrained(bundled_models() / model, device="cpu")
-    lm._scheduler = BatchScheduler(EngineBackend(lm.engine), workers)
+    lm._scheduler = make_scheduler(lm, workers)
     with ThreadPoolExecutor(64) as threads:
         prompt = lm.config.vocab[-1]
         others = [threads.submit(lm.generate_many, prompt, 1, 300, seed=seed) for seed in range(61)]

@@ -37,7 +37,7 @@ MIN_STEPS_PER_EPOCH = 32
 
 
 def setting(
-    default: Any = dataclasses.MISSING,
+    default: Any,
     *,
     help: str,
     low: float | None = None,

@@ -45,7 +45,7 @@ NO_FOLDING = Folding()
 class EncodedText:
     """The symbols of a text, and the text as ids of them.
 
-    symbols: every symbol once, ordered by code point, as `Vocab.from_text` has them.
+    symbols: every symbol once, ordered by code point.
     ids: (N,) of the smallest unsigned type that holds them all; of a large text, the memory map of an unnamed
         temporary file, which is deleted with the array.
     counts: (V,) how often each symbol occurs.
@@ -67,17 +67,6 @@ class EncodedText:
         """
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
-
-
-def encode_text(content: str) -> EncodedText:
-    """Encode a text in memory, every character as it is."""
-    characters = _code_points(content)
-    counts = np.bincount(characters)  # by code point: np.unique would sort all characters
-    codes = np.flatnonzero(counts)
-    ids = np.zeros(len(counts), _smallest_type(len(codes)))
-    ids[codes] = np.arange(len(codes))
-    sha256 = hashlib.sha256(content.encode()).hexdigest()
-    return EncodedText(_symbols(codes), ids[characters], counts[codes], sha256)
 
 
 def encode_pieces(

@@ -59,15 +59,13 @@ def read_gates(
     layer: int,
     ids: Ids,
     hidden: Array,
-    first: Array | None = None,
     units: slice = slice(None),
 ) -> GatesByName:
     """Return the gates of some units of a layer at each of ids (N,), (N, K) each, without h and c.
 
-    cell: a key of GATES. hidden: the hidden states after each symbol, (N, L, H). first: those before the first symbol,
-    (L, H); None if they are zero.
+    cell: a key of GATES. hidden: the hidden states after each symbol, (N, L, H), the first of them read from zero.
     """
-    return GATES[cell].read(*sums(weights, layer, ids, hidden, first, units))
+    return GATES[cell].read(*sums(weights, layer, ids, hidden, units=units))
 
 
 def sums(
@@ -81,6 +79,7 @@ def sums(
 ) -> Array:
     """Return W x + b and U h + d of some units of a layer, (2, N, G, K); arguments as of `read_gates`.
 
+    first: the hidden states before the first symbol, (L, H); None if they are zero.
     out: memory of that shape to write them to, such as those of another layer, which are not needed any more: the first
         write to each 4 KB of new memory takes microseconds.
     """

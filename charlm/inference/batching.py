@@ -89,12 +89,11 @@ class Backend(Protocol[P]):
 
 
 class BatchScheduler(Generic[P]):
-    """Assigns the streams that are asked for to worker threads, as many as they keep busy."""
+    """Assigns the streams that are asked for to worker threads, as many as they keep busy and the backend can use."""
 
-    def __init__(self, backend: Backend[P], workers: int | None = None) -> None:
-        """workers: how many threads at most; by default what the backend can use."""
+    def __init__(self, backend: Backend[P]) -> None:
         self._backend = backend
-        self._workers = [_Worker(backend) for _ in range(workers or backend.most_workers())]
+        self._workers = [_Worker(backend) for _ in range(backend.most_workers())]
         self._lock = RenewedLock()
 
     def __len__(self) -> int:

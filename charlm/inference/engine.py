@@ -141,11 +141,6 @@ class Reader:
         """The present state, copied."""
         return State(*map(np.array, self._state.parts))
 
-    def step(self, ids: Ids | Sequence[int]) -> Array:
-        """Read a symbol of each text, ids (S,); return the logits (S, V)."""
-        self.advance(ids)
-        return self.logits()
-
     def advance(self, ids: Ids | Sequence[int]) -> None:
         """Read a symbol of each text, ids (S,), without predicting the next."""
         self._engine.model.read(np.asarray(ids, np.int64)[None], *self._state.parts)

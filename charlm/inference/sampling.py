@@ -1,4 +1,4 @@
-"""From logits to the next symbol: sampling settings, drawing for one stream and for a batch, surprisals."""
+"""From logits to the next symbol: sampling settings, drawing for the streams of a batch, surprisals."""
 
 import math
 import secrets
@@ -63,7 +63,7 @@ class SamplingSettings:
 
 
 class Sampler:
-    """Draws the ids of one stream: its settings and the random numbers that follow from its seed."""
+    """What draws the ids of one stream: its settings, and the random numbers that follow from its seed, one a draw."""
 
     def __init__(self, settings: SamplingSettings) -> None:
         self.settings = settings
@@ -73,16 +73,6 @@ class Sampler:
         """Skip the random numbers of that many draws."""
         for _ in islice(self.randoms, draws):
             pass
-
-    def draw(self, logits: NDArray[np.float32]) -> int:
-        """Return an id drawn from logits (V,). Every draw uses one random number."""
-        return BatchSampler([self]).draw(logits[None])[0]
-
-    def probabilities(self, logits: NDArray[np.float32]) -> Probabilities:
-        """Return the distribution (V,) that `draw` follows for logits (V,) at a temperature above 0."""
-        weights = BatchSampler([self]).weights(logits[None])[0]
-        probabilities: Probabilities = weights / weights.sum()
-        return probabilities
 
 
 class BatchSampler:

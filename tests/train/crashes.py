@@ -43,13 +43,13 @@ from charlm.model.folder import read_model
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.data import Text
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.loop import fit
 from train.report import Report
 from train.run_folder import holds_run
 
 CONTENT = "the cat sat on the mat; the dog sat on the log.\n" * 6
-TEXT = Text("cats", encode_text(CONTENT))
+TEXT = Text("cats", encode_pieces([CONTENT], "cats"))
 CONFIG = TrainConfig(
     "rnn",
     epochs=2,

@@ -16,7 +16,7 @@ from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.control import ControlFile
 from train.data import Text
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.init_from import NamedModel
 from train.loop import fit
 from train.protocols import Holdout
@@ -42,7 +42,7 @@ class Clock:
 
 
 def protocol(chars):
-    return Holdout(Text("letters", encode_text("abcdefgh" * (chars // 8))))
+    return Holdout(Text("letters", encode_pieces(["abcdefgh" * (chars // 8)], "letters")))
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_single_epoch_is_one_epoch(machine, capsys):
 
 
 def test_the_protocol_of_an_experiment_is_refused(tmp_path):
-    text = Text("letters", encode_text("abcdefgh" * 500))
+    text = Text("letters", encode_pieces(["abcdefgh" * 500], "letters"))
     asked = Budget(1, TimeLimit(60))
     with pytest.raises(RequestError, match="--minutes is for the protocol holdout; with windows, give --epochs"):
         fit(text, tmp_path / "out", TrainConfig(protocol="windows"), Report(), budget=asked)
@@ -234,7 +234,7 @@ def timed(monkeypatch):
     return clock
 
 
-TEXT = Text("cats", encode_text("the cat sat on the mat; the dog sat on the log.\n" * 20))
+TEXT = Text("cats", encode_pieces(["the cat sat on the mat; the dog sat on the log.\n" * 20], "cats"))
 
 
 def run(clock, out, report=None, minutes=4, **options):

@@ -10,7 +10,7 @@ from charlm.model.history import MOST_RECORDED_EPOCHS
 from charlm.vocab import Vocab
 from train.config import MOST_EPOCHS, PROTOCOL_NAMES, TrainConfig
 from train.data import make_text
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.protocols import PROTOCOLS, Holdout, OverlappingWindows
 from train.split import parse_split
 
@@ -18,7 +18,7 @@ from train.split import parse_split
 def holdout(train_chars):
     """A text of which so many characters train."""
     length = -(-train_chars * 10 // 9)
-    protocol = Holdout(make_text("a text", encode_text("ab" * (length // 2) + "a" * (length % 2))))
+    protocol = Holdout(make_text("a text", encode_pieces(["ab" * (length // 2) + "a" * (length % 2)], "a text")))
     assert protocol.split["train_chars"] == train_chars
     return protocol
 
@@ -100,13 +100,13 @@ def test_few_passes_over_a_short_text_have_little_dropout():
 
 
 def test_a_text_of_which_nothing_trains_is_refused():
-    text = make_text("a text", encode_text("ab" * 25))
+    text = make_text("a text", encode_pieces(["ab" * 25], "a text"))
     with pytest.raises(RequestError, match="has 0 characters; sequences of"):
         TrainConfig("lstm", device="cpu").resolve(Holdout(text, shares=parse_split("0.01,0.99")))
 
 
 def test_nothing_stays_open():
-    for protocol in holdout(1000), OverlappingWindows(make_text("a text", encode_text("ab" * 500))):
+    for protocol in holdout(1000), OverlappingWindows(make_text("a text", encode_pieces(["ab" * 500], "a text"))):
         assert None not in dataclasses.astuple(TrainConfig("lstm", device="cpu").resolve(protocol))
 
 
@@ -164,7 +164,7 @@ def test_more_streams_than_the_text_holds_are_refused():
 
 
 def test_windows_say_how_long_they_are():
-    protocol = OverlappingWindows(make_text("a text", encode_text("ab" * 1500)))
+    protocol = OverlappingWindows(make_text("a text", encode_pieces(["ab" * 1500], "a text")))
     chosen = TrainConfig("rnn", "windows", device="cpu").resolve(protocol)
     assert (chosen.seq_length, chosen.batch_size) == (30, 64)
     with pytest.raises(RequestError, match="30 characters at a time"):

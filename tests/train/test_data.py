@@ -17,7 +17,7 @@ from charlm import text as text_module
 from charlm.errors import CharLMError, HubError, HubUnavailableError, RequestError
 from train import data, encode
 from train.data import TINYSHAKESPEARE, load_text, make_text, text_name
-from train.encode import Folding, encode_text
+from train.encode import Folding, encode_pieces
 
 STAND_IN = b"To be, or not to be\n"
 
@@ -439,14 +439,14 @@ def test_large_texts_are_never_in_memory_whole(monkeypatch, tmp_path):
 
 
 def test_the_loss_of_guessing_by_frequency_is_worked_by_hand():
-    assert make_text("quarters", encode_text("abcd" * 5)).unigram_loss() == pytest.approx(math.log(4))
-    uneven = make_text("uneven", encode_text("aaab"))
+    assert make_text("quarters", encode_pieces(["abcd" * 5], "quarters")).unigram_loss() == pytest.approx(math.log(4))
+    uneven = make_text("uneven", encode_pieces(["aaab"], "uneven"))
     assert uneven.unigram_loss() == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * math.log(4))
 
 
 def test_of_a_long_text_the_beginning_is_counted(monkeypatch):
     monkeypatch.setattr("train.data.UNIGRAM_CHARS", 4)
-    assert make_text("long", encode_text("abab" + "c" * 100)).unigram_loss() == pytest.approx(math.log(2))
+    assert make_text("long", encode_pieces(["abab" + "c" * 100], "long")).unigram_loss() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize(
@@ -460,4 +460,4 @@ def test_of_a_long_text_the_beginning_is_counted(monkeypatch):
     ids=str,
 )
 def test_the_beginning_of_a_text_is_its_first_word(content, beginning):
-    assert make_text("text", encode_text(content + "ab")).beginning() == beginning
+    assert make_text("text", encode_pieces([content + "ab"], "text")).beginning() == beginning

@@ -10,7 +10,7 @@ from charlm.errors import RequestError
 from train import dynamic
 from train.data import make_text
 from train.dynamic import dynamic_losses
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.network import TrainingNetwork
 from train.protocols import evaluate
 
@@ -83,7 +83,7 @@ def test_a_text_that_repeats_itself_is_predicted_better_and_better(monkeypatch):
 
 
 def text_of(content):
-    return make_text("letters", encode_text(content))
+    return make_text("letters", encode_pieces([content], "letters"))
 
 
 def test_evaluate_measures_it_beside_the_others_and_on_each_half():

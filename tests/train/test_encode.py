@@ -18,7 +18,7 @@ from charlm.errors import RequestError
 from charlm.text import stream_text
 from charlm.vocab import Vocab
 from train import encode
-from train.encode import Folding, encode_pieces, encode_text
+from train.encode import Folding, encode_pieces
 
 IN_MEMORY, IN_A_FILE = 64 << 20, 1
 
@@ -92,7 +92,7 @@ def test_ids_stand_for_the_text_wherever_the_work_is_cut(
 @laws
 @given(st.text(awkward | symbols | st.just("\0")))
 def test_a_text_in_memory_is_encoded_as_it_stands(text):
-    assert_encodes(encode_text(text), text)
+    assert_encodes(encode_pieces([text], "a text"), text)
 
 
 @pytest.mark.slow
@@ -103,14 +103,13 @@ def test_ids_take_the_smallest_type_that_holds_the_vocabulary(path, workspace, c
     text = "a" * 2000 if count == 1 else many_symbols(count)
     assert len(set(text)) == count
     assert_encodes(encode_bytes(path, text.encode(), workspace), text)
-    assert_encodes(encode_text(text), text)
 
 
 @pytest.mark.parametrize("in_memory_bytes", [IN_MEMORY, IN_A_FILE])
 def test_ids_are_those_of_the_vocabulary_of_the_text(path, workspace, cut_work, in_memory_bytes):
     cut_work(chunk_bytes=50, in_memory_bytes=in_memory_bytes)
     text = many_symbols(300)
-    vocab = Vocab.from_text(text)
+    vocab = Vocab("".join(sorted(set(text))))
     encoded = encode_bytes(path, text.encode(), workspace)
     assert encoded.symbols == vocab.symbols
     np.testing.assert_array_equal(encoded.ids, vocab.encode(text))

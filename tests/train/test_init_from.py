@@ -17,7 +17,7 @@ from train import init_from, trainer
 from train.checkpoint import load_checkpoint
 from train.config import START_DEFAULTS, TrainConfig
 from train.data import make_text
-from train.encode import encode_pieces, encode_text
+from train.encode import encode_pieces
 from train.init_from import ARCHITECTURE, load_start_model
 from train.loop import fit
 from train.protocols import PROTOCOLS
@@ -31,9 +31,7 @@ GIVEN = {"hidden_size": 12, "embedding_size": 6, "device": "cpu", "seq_length": 
 
 
 def text_of(content, known="", name="new"):
-    return (
-        make_text(name, encode_pieces([content], name, known=known)) if known else make_text(name, encode_text(content))
-    )
+    return make_text(name, encode_pieces([content], name, known=known))
 
 
 def with_known(content, start):

@@ -23,7 +23,7 @@ from train.config import TrainConfig
 from train.control import ControlFile
 from train.data import Text
 from train.distributed import SINGLE_PROCESS
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.evaluate import reset_loss
 from train.interrupts import Interrupts
 from train.loop import describe_run, fit
@@ -41,7 +41,7 @@ SMALL = {"epochs": 2, "hidden_size": 12, "embedding_size": 6, "seq_length": 16, 
 
 
 def make_text(content=CONTENT):
-    return Text("cats", encode_text(content))
+    return Text("cats", encode_pieces([content], "cats"))
 
 
 def make_config(cell="gru", **changes):
@@ -131,7 +131,9 @@ def test_a_third_part_is_measured_once_when_the_training_is_done(tmp_path, monke
 def test_what_the_text_was_put_together_from_and_what_nothing_trains_is_recorded_and_said(tmp_path, capsys):
     content = CONTENT + "é€é"
     sources = ({"name": "cats", "files": 2, "chars": len(CONTENT)}, {"name": "é.txt", "chars": 3})
-    history = fit(Text("cats+é", encode_text(content), sources), tmp_path / "out", make_config(epochs=1), Report())
+    history = fit(
+        Text("cats+é", encode_pieces([content], "cats+é"), sources), tmp_path / "out", make_config(epochs=1), Report()
+    )
     assert history["run"]["texts"] == list(sources)
     assert history["run"]["untrained"] == {"symbols": 2, "chars": 3}
     assert (

@@ -7,7 +7,7 @@ import torch
 from train import precision
 from train.config import TrainConfig
 from train.data import make_text
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.precision import pick_precision
 from train.protocols import Holdout
 
@@ -25,7 +25,7 @@ def measure_gain(monkeypatch, gain):
 def test_a_cpu_trains_in_bf16_where_that_is_a_third_faster(monkeypatch, gain, chosen):
     measured = measure_gain(monkeypatch, gain)
     assert pick_precision("auto", CPU, 512) == chosen
-    protocol = Holdout(make_text("a text", encode_text("ab" * 600)))
+    protocol = Holdout(make_text("a text", encode_pieces(["ab" * 600], "a text")))
     assert TrainConfig("rnn", device="cpu").resolve(protocol).precision == chosen
     assert len(measured) == 2
 

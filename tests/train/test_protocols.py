@@ -15,7 +15,7 @@ from charlm.model.cells import CELLS
 from charlm.vocab import Vocab
 from train import protocols
 from train.data import load_text, make_text
-from train.encode import encode_text
+from train.encode import encode_pieces
 from train.protocols import PROTOCOLS, Holdout, OverlappingWindows, evaluate, ids_in_vocab, split_text
 from train.split import parse_split
 
@@ -23,7 +23,7 @@ LAST_WINDOWED = 268_330
 
 
 def as_text(content):
-    return make_text("a text", encode_text(content))
+    return make_text("a text", encode_pieces([content], "a text"))
 
 
 def random_content(length, seed=3, symbols=VOCAB):

@@ -16,13 +16,13 @@ from charlm.model.folder import LEFTOVER_PREFIX
 from train.checkpoint import Checkpoint
 from train.config import TrainConfig
 from train.data import Text, load_text
-from train.encode import Folding, encode_text
+from train.encode import Folding, encode_pieces
 from train.loop import fit
 from train.report import Report
 from train.run_folder import BegunRun, FolderLock, continue_run, find_begun_run, free_name
 from train.trainer import Trainer
 
-TEXT = Text("cats", encode_text("the cat sat on the mat; the dog sat on the log.\n" * 40))
+TEXT = Text("cats", encode_pieces(["the cat sat on the mat; the dog sat on the log.\n" * 40], "cats"))
 CONFIG = TrainConfig("rnn", epochs=1, hidden_size=4, embedding_size=4, batch_size=4, seq_length=16, device="cpu")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")

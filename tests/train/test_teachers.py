@@ -17,7 +17,7 @@ from charlm.model.folder import read_model
 from train import teachers as teachers_module
 from train.config import TrainConfig
 from train.data import make_text
-from train.encode import encode_pieces, encode_text
+from train.encode import encode_pieces
 from train.init_from import NamedModel, load_start_model
 from train.interrupts import Interrupts
 from train.loop import fit
@@ -40,7 +40,7 @@ GIVEN = {
 
 
 def text_of(content=CONTENT):
-    return make_text("cats", encode_text(content))
+    return make_text("cats", encode_pieces([content], "cats"))
 
 
 def named(lm, name="teacher"):

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import VOCAB, laws, make_lm, make_sampler, stream_shared
+from models import VOCAB, laws, make_lm, make_sampler, make_scheduler, read_next, stream_shared
 
 from charlm.errors import ModelFileError, RequestError
-from charlm.inference.batching import BatchScheduler, EngineBackend, _Stream, _Worker, measure_chars_per_second
+from charlm.inference.batching import EngineBackend, _Stream, _Worker, measure_chars_per_second
 from charlm.inference.engine import Engine, Reader
 from charlm.model.cells import CELLS
 
@@ -140,7 +140,7 @@ def small_calls(monkeypatch):
 def scheduled(workers, cell="lstm", **sizes):
     """A model whose scheduler has so many workers."""
     lm = make_lm(cell, **sizes)
-    lm._scheduler = BatchScheduler(EngineBackend(lm.engine), workers)
+    lm._scheduler = make_scheduler(lm, workers)
     return lm
 
 
@@ -371,7 +371,7 @@ def test_as_many_workers_write_as_the_texts_keep_busy(monkeypatch, closed_gate):
     assert [len(future.result(WAIT)) for future in futures] == [20] * 11
 
 
-def test_there_is_a_worker_for_each_core_unless_told_otherwise():
+def test_there_is_a_worker_for_each_core():
     lm = make_lm()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert counts(lm) == [0] * cores
@@ -629,7 +629,7 @@ def test_a_forced_symbol_stands_in_its_place_and_the_text_goes_on_with_the_same_
         assert id == forced.get(place, drawn)
         exact = logits[0].astype(float)
         assert cost == pytest.approx(np.log(np.exp(exact - exact[id]).sum()), abs=1e-5)
-        logits = reader.step([id])
+        logits = read_next(reader, [id])
 
 
 def test_forced_symbols_of_one_stream_change_no_other(closed_gate):
@@ -648,7 +648,7 @@ def test_forced_symbols_of_one_stream_change_no_other(closed_gate):
 ENDING = """
 import sys, threading
 from charlm.inference.batching import BatchScheduler, EngineBackend
-from models import make_lm, make_sampler, stream_shared
+from models import make_lm, make_sampler
 
 class Batch:
     def __init__(self, batch):
@@ -665,8 +665,11 @@ class Backend(EngineBackend):
     def start_batch(self):
         return Batch(super().start_batch())
 
+    def most_workers(self):
+        return 1
+
 lm = make_lm()
-list(BatchScheduler(Backend(lm.engine), workers=1).write(lm.vocab.encode("a cab"), 5, make_sampler(seed=1)))
+list(BatchScheduler(Backend(lm.engine)).write(lm.vocab.encode("a cab"), 5, make_sampler(seed=1)))
 """
 
 

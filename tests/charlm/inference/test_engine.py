@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import laws, make_config, make_sampler
+from models import laws, make_config, make_sampler, read_next
 from reference import PlainModel, forward_by_hand
 
 from charlm.errors import ModelFileError
@@ -66,7 +66,7 @@ def read_alone(engine, ids):
 
 
 def step_by_step(reader, ids):
-    return np.array([reader.step(step) for step in ids])
+    return np.array([read_next(reader, step) for step in ids])
 
 
 @pytest.fixture(params=["kernels", "numpy"])
@@ -321,7 +321,7 @@ def test_a_text_is_the_same_whichever_others_join_and_leave_to_the_last_bit(cell
         texts = [texts[place] for place in places]
         reader = Reader(engine, states.take(places))
         for _ in range(steps):
-            logits = reader.step(ids[read[texts], texts])
+            logits = read_next(reader, ids[read[texts], texts])
             assert np.array_equal(logits, alone[read[texts], texts].reshape(-1, 65))
             read[texts] += 1
 
@@ -349,10 +349,10 @@ def test_a_reader_may_have_no_texts():
     config = describe("gru", 70)
     engine = Engine(config, calm_weights(config))
     empty = Reader(engine, 0)
-    assert empty.texts == 0 and empty.step([]).shape == (0, 65)
+    assert empty.texts == 0 and read_next(empty, []).shape == (0, 65)
     joined = Reader(engine, State.join([empty.state, Reader(engine, 2).state, empty.state]))
     assert joined.texts == 2
-    assert Reader(engine, joined.state.take([])).step([]).shape == (0, 65)
+    assert read_next(Reader(engine, joined.state.take([])), []).shape == (0, 65)
 
 
 @every_cell
@@ -393,7 +393,7 @@ def test_nothing_in_an_engine_changes_when_it_reads(cell):
         for texts in (1, 2, 20):
             reader = Reader(engine, texts)
             reader.read(random_ids(5, texts))
-            reader.step(random_ids(texts))
+            read_next(reader, random_ids(texts))
         assert all(map(np.array_equal, engine.model.arrays, before))
 
 
@@ -403,7 +403,7 @@ def test_readers_of_one_engine_do_not_disturb_each_other(cell):
     alone = read_alone(engine, ids)
     one, other = Reader(engine), Reader(engine)
     for step, (symbol, others) in enumerate(ids):
-        assert np.array_equal(one.step([symbol])[0], alone[step, 0])
+        assert np.array_equal(read_next(one, [symbol])[0], alone[step, 0])
         assert np.array_equal(other.read(np.array([[others]]))[0, 0], alone[step, 1])
 
 
@@ -422,10 +422,10 @@ def test_threads_may_share_an_engine(cell):
 def test_what_a_reader_gave_and_what_it_was_given_do_not_change_as_it_reads_on(cell):
     engine, ids = make_engine(cell), random_ids(3, 2)
     first = Reader(engine, 2)
-    logits, states = first.step(ids[0]), first.state
+    logits, states = read_next(first, ids[0]), first.state
     kept = logits.copy(), states.take([0, 1])
     second = Reader(engine, states)
-    second.step(ids[1])
+    read_next(second, ids[1])
     first.read(ids[1:])
     assert np.array_equal(logits, kept[0])
     assert states.same(kept[1], 0).all()
@@ -441,12 +441,12 @@ def test_writing_on_and_on_takes_no_more_memory():
     texts = 2
     reader = Reader(make_engine("lstm", 4, 1, 3), texts)
     samplers = BatchSampler([make_sampler(1.0, 2 * number, 1 - number / 4, seed=number) for number in range(texts)])
-    logits = reader.step([0] * texts)
+    logits = read_next(reader, [0] * texts)
 
     def write(steps):
         nonlocal logits
         for _ in range(steps):
-            logits = reader.step(samplers.draw(logits))
+            logits = read_next(reader, samplers.draw(logits))
 
     write(100)
     tracemalloc.start()
@@ -489,7 +489,7 @@ def test_what_is_drawn_is_what_the_sampler_in_numpy_draws(cell, texts, steps):
     for drawn, costs in zip(ids, surprisals, strict=True):
         assert sampler.draw(logits) == drawn.tolist()
         np.testing.assert_allclose(costs, surprisals_of(drawn, logits), rtol=1e-5, atol=1e-6)
-        logits = reader.step(drawn)
+        logits = read_next(reader, drawn)
 
 
 @pytest.mark.slow
