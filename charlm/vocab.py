@@ -8,6 +8,8 @@ from charlm.errors import RequestError, VocabError
 
 Ids = NDArray[np.int64]
 
+NO_ID = -1  # of a symbol that is not in the vocabulary
+
 
 class Vocab:
     """A fixed set of symbols; the id of a symbol is its place in `symbols`."""
@@ -31,11 +33,17 @@ class Vocab:
     def __contains__(self, symbol: str) -> bool:
         return len(symbol) == 1 and symbol in self.symbols
 
+    def ids_of(self, symbols: str) -> Ids:
+        """Return the id of each symbol, (N,); NO_ID for one that is not in the vocabulary."""
+        codes = _code_points(symbols)
+        places = np.minimum(np.searchsorted(self._sorted_codes, codes), len(self) - 1)
+        return np.where(self._sorted_codes[places] == codes, self._sorted_ids[places], NO_ID)
+
     def encode(self, text: str) -> Ids:
         """Return the ids (N,) of a text. Raises VocabError, naming the first symbol that has none."""
-        ids, known = self._look_up(text)
-        if not known.all():
-            place = int(np.argmin(known))
+        ids = self.ids_of(text)
+        if len(ids) and ids.min() == NO_ID:
+            place = int(np.argmax(ids == NO_ID))
             raise VocabError(
                 f"{text[place]!r} (character {place + 1}) is not among this model's {len(self)} symbols; "
                 "leave it out or train on a text that has it"
@@ -44,9 +52,9 @@ class Vocab:
 
     def encode_known(self, text: str) -> tuple[Ids, str]:
         """Return the ids of the symbols that have one, and all other symbols in order, repeats included."""
-        ids, known = self._look_up(text)
-        skipped = "".join(text[place] for place in np.flatnonzero(~known))
-        return ids[known], skipped
+        ids = self.ids_of(text)
+        skipped = "".join(text[place] for place in np.flatnonzero(ids == NO_ID))
+        return ids[ids != NO_ID], skipped
 
     def keep_known(self, text: str) -> tuple[str, str]:
         """Return the text without the symbols that have no id, and the distinct symbols left out, in order."""
@@ -71,11 +79,6 @@ class Vocab:
             wrong = array[(array < 0) | (array >= len(self))][0]
             raise RequestError(f"{wrong} is none of this model's ids, which are from 0 to {len(self) - 1}")
         return array.astype(np.int64, copy=False)
-
-    def _look_up(self, text: str) -> tuple[Ids, NDArray[np.bool_]]:
-        codes = _code_points(text)
-        places = np.minimum(np.searchsorted(self._sorted_codes, codes), len(self) - 1)
-        return self._sorted_ids[places], self._sorted_codes[places] == codes
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

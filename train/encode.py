@@ -103,7 +103,7 @@ def _encode(pieces: Iterable[str], file: _File, folding: Folding, known: _Codes)
     digest = hashlib.sha256()
     first_seen = _FirstSeen()
     counts = np.zeros(0, np.int64)  # by id
-    dtype = _smallest_type(0)
+    dtype = smallest_type(0)
     for piece in filter(None, pieces):
         content = piece.encode()
         digest.update(content)
@@ -111,13 +111,13 @@ def _encode(pieces: Iterable[str], file: _File, folding: Folding, known: _Codes)
         codes = np.frombuffer(content, np.uint8) if ascii_only else np.frombuffer(piece.encode("utf-32-le"), "<u4")
         ids = first_seen.look_up(codes)
         counts = np.bincount(ids, minlength=len(first_seen)) + np.pad(counts, (0, len(first_seen) - len(counts)))
-        if (wider := _smallest_type(len(first_seen))) != dtype:
+        if (wider := smallest_type(len(first_seen))) != dtype:
             _rewrite(file, dtype, np.arange(np.iinfo(dtype).max + 1, dtype=wider))
             dtype = wider
         file.write(ids.astype(dtype).data)
     kept, replaced = _fold(first_seen.codes(), counts, folding, known)  # by id: the code point of its symbol
     codes = np.union1d(kept, known)
-    final = _smallest_type(len(codes))
+    final = smallest_type(len(codes))
     new_ids = np.searchsorted(codes, kept)
     _rewrite(file, dtype, new_ids.astype(final))
     ids_map = _map(file)
@@ -203,7 +203,8 @@ def _content(file: _File) -> bytearray:
     return bytearray(file.read())  # not bytes: torch warns about read-only arrays
 
 
-def _smallest_type(symbols: int) -> _IdType:
+def smallest_type(symbols: int) -> _IdType:
+    """Return the smallest unsigned type that holds the ids of so many symbols."""
     return np.min_scalar_type(max(symbols - 1, 0))
 
 

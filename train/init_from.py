@@ -14,7 +14,7 @@ from charlm.model.config import ModelConfig, Weights
 from charlm.model.history import EarlierRun, measured_by, runs_until_best
 from charlm.model.network import Network
 from charlm.model_name import HubName, parse_model_name
-from charlm.vocab import Vocab
+from charlm.vocab import NO_ID, Vocab
 
 from .config import START_DEFAULTS
 from .encode import SmallIds
@@ -85,15 +85,14 @@ class StartModel(NamedModel):
         A new symbol gets the mean row of the embedding and that of the head. Its bias is such that its probability is,
         in the mean over the beginning of the text that trains, what its frequency is there.
         """
-        vocab = protocol.vocab.symbols
-        old, weights = self.lm.config, self.lm.network.export_weights()
-        rows = np.array([old.vocab.find(symbol) for symbol in vocab])  # (V,): the row in the old weights, or -1
-        is_new = rows < 0
+        vocab, weights = protocol.vocab.symbols, self.lm.network.export_weights()
+        rows = self.lm.vocab.ids_of(vocab)  # (V,): the row in the old weights, or NO_ID, which is -1
+        is_new = rows == NO_ID
         for name in ("embedding.weight", "head.weight", "head.bias"):
             mean = weights[name].mean(axis=0, keepdims=True)
-            weights[name] = np.concatenate([weights[name], mean])[rows]
+            weights[name] = np.concatenate([weights[name], mean])[rows]  # row -1 is the last
         if is_new.any():
-            config = replace(old, vocab=vocab)
+            config = replace(self.lm.config, vocab=vocab)
             expected = np.maximum(protocol.training_counts(), 0.5)  # (V,): a symbol that does not occur there may yet
             logits = _read(config, weights, protocol.training_ids())
             weights["head.bias"][is_new] += _biases(logits, is_new, (expected / expected.sum())[is_new])

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
 from charlm.text import counted
-from charlm.vocab import Ids, Vocab
+from charlm.vocab import NO_ID, Ids, Vocab
 
 from .batches import Batches, Streams, Windows
 from .data import Text
 from .dynamic import SCALE_SYMBOLS, dynamic_losses
-from .encode import SmallIds
+from .encode import SmallIds, smallest_type
 from .evaluate import carried_loss, carried_losses_of_halves, fastest_reader, reset_loss, windows_loss
 from .network import TrainingNetwork
 from .precision import flushed_denormals
@@ -339,13 +339,12 @@ def ids_in_vocab(text: Text, part: slice, vocab: Vocab) -> tuple[SmallIds, int]:
     ids = text.encoded.ids[part]
     if vocab.symbols == text.encoded.symbols:
         return ids, 0
-    ids_of = {symbol: id for id, symbol in enumerate(vocab.symbols)}
-    new_ids = np.array([ids_of.get(symbol, -1) for symbol in text.encoded.symbols])  # (V,): old id → new id or -1
-    dtype = np.min_scalar_type(max(len(vocab) - 1, 0))
+    new_ids = vocab.ids_of(text.encoded.symbols)  # (V,): old id → new id or NO_ID
+    dtype = smallest_type(len(vocab))
     pieces = []
     for first in range(0, len(ids), IDS_PER_RECODING):  # in pieces: indexing takes eight bytes a symbol
         piece = new_ids[ids[first : first + IDS_PER_RECODING]]
-        pieces.append(piece[piece >= 0].astype(dtype))
+        pieces.append(piece[piece != NO_ID].astype(dtype))
         text.encoded.release()
     known = np.concatenate([np.zeros(0, dtype), *pieces])
     return known, len(ids) - len(known)

@@ -24,7 +24,7 @@ from torch import Tensor
 from charlm.checks import check_number, check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import MOST_LOGITS
-from charlm.vocab import Ids, Vocab
+from charlm.vocab import NO_ID, Ids, Vocab
 
 from .config import TrainConfig
 from .encode import SmallIds
@@ -164,15 +164,15 @@ def _teacher_ids(model: NamedModel, vocab: Vocab) -> Ids:
 
     Raises RequestError if the teacher does not know one.
     """
-    ids = {symbol: id for id, symbol in enumerate(model.lm.vocab.symbols)}
-    missing = [symbol for symbol in vocab.symbols if symbol not in ids]
-    if missing:
-        shown = ", ".join(repr(symbol) for symbol in missing[:SHOWN_SYMBOLS])
+    ids = model.lm.vocab.ids_of(vocab.symbols)
+    missing = np.flatnonzero(ids == NO_ID)
+    if len(missing):
+        shown = ", ".join(repr(vocab.symbols[place]) for place in missing[:SHOWN_SYMBOLS])
         raise RequestError(
             f"{model.name} does not know {len(missing)} of the {len(vocab)} symbols of the text ({shown}): "
             "choose teachers that were trained on this text, or leave these symbols out of it"
         )
-    return np.array([ids[symbol] for symbol in vocab.symbols])
+    return ids
 
 
 @torch.no_grad()

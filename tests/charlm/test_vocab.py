@@ -39,6 +39,13 @@ def test_an_emoji_of_several_code_points_is_several_symbols():
     assert len(vocab_of("👩‍👩‍👧")) == 3  # woman, joiner, girl
 
 
+@laws
+@given(TEXTS, st.text("ab 한글😀€\ud800\udfff"))
+def test_the_id_of_a_symbol_is_where_it_stands_and_the_unknown_have_none(known, text):
+    symbols = "".join(dict.fromkeys(reversed(known)))  # in any order
+    assert Vocab(symbols).ids_of(text).tolist() == [symbols.find(symbol) for symbol in text]
+
+
 def test_an_empty_text_has_no_ids():
     assert Vocab("ab").encode("").tolist() == []
     assert Vocab("ab").decode(Vocab("ab").encode("")) == ""
