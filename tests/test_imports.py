@@ -58,6 +58,7 @@ ORDER = [
     "charlm.browser.lesson",
     "charlm.browser.page",
     "charlm.browser.export",
+    "charlm.web.load_once",
     "charlm.web.models",
     "charlm.web.heat",
     "charlm.web.readings",

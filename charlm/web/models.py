@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from charlm.lm import CharLM
 from charlm.model.kept import kept_epochs
 from charlm.model_name import choose_names, parse_hub_name
 from charlm.text import printable
+from charlm.web.load_once import LoadOnce
 
 # What the page says about where weights came from.
 SOURCES = {
@@ -32,36 +33,7 @@ MOST_LOADED_EPOCHS = 6  # models as they were after an epoch that stay in memory
 FIRST_WAITS, LATER_WAIT = (30.0, 60.0, 120.0, 300.0), 600.0  # seconds between the retries of `retry_hub`
 
 
-class LoadedModels:
-    """A cache of the models that were asked for last, which loads each of them once.
-
-    Those who ask for a model that is being loaded wait for it, rather than download it, too.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = Lock()
-        self._models: OrderedDict[Hashable, CharLM] = OrderedDict()  # the last one was asked for last
-        self._loading: dict[Hashable, Lock] = {}
-
-    def get(self, key: Hashable, load: Callable[[], CharLM]) -> CharLM:
-        """Return the model of a key, from the cache or by `load`. If `load` raises, the next call tries again."""
-        with self._lock:
-            loading = self._loading.setdefault(key, Lock())
-        with loading:
-            with self._lock:
-                lm = self._models.get(key)
-            if lm is None:
-                lm = load()
-            with self._lock:
-                self._models[key] = lm
-                self._models.move_to_end(key)
-                while len(self._models) > self._most:
-                    self._models.popitem(last=False)
-        return lm
-
-
-_loaded_epochs = LoadedModels(MOST_LOADED_EPOCHS)
+_loaded_epochs: LoadOnce[Hashable, CharLM] = LoadOnce(MOST_LOADED_EPOCHS)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
 import json
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import pytest
 from hub_client import FIVE
@@ -10,7 +8,7 @@ from charlm.errors import HubError, HubUnavailableError, ModelFileError, Request
 from charlm.lm import CharLM
 from charlm.web import models as models_module
 from charlm.web.answers import learn
-from charlm.web.models import LoadedModels, ModelRegistry, ServedModel, load_registry, retry_hub
+from charlm.web.models import ModelRegistry, ServedModel, load_registry, retry_hub
 
 
 @pytest.fixture
@@ -281,43 +279,3 @@ def test_the_line_about_a_model_says_what_it_is_and_how_good():
     )
     without = ServedModel("one", CharLM(trained.lm.config, trained.lm._weights, device="cpu"), "folder")
     assert "loss" not in str(without)
-
-
-def test_a_model_that_many_ask_for_at_the_same_time_is_loaded_once():
-    models, calls, has_begun = LoadedModels(2), [], Barrier(4)
-
-    def load():
-        calls.append(1)
-        return make_lm()
-
-    def ask(_):
-        has_begun.wait(60)
-        return models.get("one", load)
-
-    with ThreadPoolExecutor(4) as pool:
-        got = list(pool.map(ask, range(4)))
-    assert len(calls) == 1 and all(lm is got[0] for lm in got)
-
-
-def test_after_a_model_could_not_be_loaded_the_next_who_asks_tries_again():
-    models, lm = LoadedModels(2), make_lm()
-
-    def fail():
-        raise HubUnavailableError("the Hub cannot be reached")
-
-    with pytest.raises(HubUnavailableError):
-        models.get("one", fail)
-    assert models.get("one", lambda: lm) is lm
-    assert models.get("one", fail) is lm
-
-
-def test_of_the_loaded_models_those_that_were_asked_for_last_are_kept():
-    models, calls = LoadedModels(2), []
-
-    def load(name):
-        calls.append(name)
-        return make_lm()
-
-    for name in ("one", "two", "one", "three", "one", "two"):
-        models.get(name, lambda name=name: load(name))
-    assert calls == ["one", "two", "three", "two"]
