@@ -50,7 +50,8 @@ def generate(args: argparse.Namespace) -> None:
     from charlm.inference.sampling import SamplingSettings
     from charlm.inference.streams import check_stop
     from charlm.lm import CharLM
-    from charlm.text import escape_controls, read_text
+    from charlm.messages import escape_controls
+    from charlm.text import read_text
 
     # before a model is downloaded
     prompt = args.prompt if args.prompt_file is None else read_text(args.prompt_file)
@@ -81,8 +82,9 @@ def generate(args: argparse.Namespace) -> None:
 def score(args: argparse.Namespace) -> None:
     """Print how well the model predicts a text."""
     from charlm.lm import CharLM
+    from charlm.messages import counted
     from charlm.model.history import bits_per_char, perplexity
-    from charlm.text import counted, stream_text
+    from charlm.text import stream_text
 
     pieces = stream_text(args.file)
     first = next(pieces, "")  # before a model is downloaded: the file may not be there, or be no text

@@ -3,8 +3,7 @@
 import math
 
 from charlm.errors import RequestError
-
-LONGEST_SHOWN = 80  # characters of a wrong value in a message
+from charlm.messages import show
 
 
 def check_whole(name: str, value: object, low: int, high: int | None = None) -> int:
@@ -55,11 +54,3 @@ def check_text(name: str, value: object, longest: int) -> str:
     if len(value) > longest:
         raise RequestError(f"the {name} has {len(value):,} characters; at most {longest:,} are allowed: shorten it")
     return value
-
-
-def show(value: object) -> str:
-    """Return a wrong value as a message quotes it, cut to LONGEST_SHOWN characters."""
-    if isinstance(value, int) and abs(value) >= 10**18:
-        return "a huge number"  # Python does not print more than 4300 digits
-    shown = repr(value)
-    return shown if len(shown) <= LONGEST_SHOWN else shown[: LONGEST_SHOWN - 1] + "…"

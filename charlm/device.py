@@ -6,6 +6,7 @@ import sys
 
 from charlm.errors import MissingPackageError, RequestError
 from charlm.installation import optional_packages
+from charlm.messages import show
 from charlm.zero_gpu import on_zero_gpu
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -18,8 +19,6 @@ def pick_device(name: str) -> str:
     the name is cpu.
     """
     if name not in DEVICES:
-        from charlm.checks import show  # brings numpy, which naming a device does not need
-
         raise RequestError(f"device is {show(name)}; choose one of {', '.join(DEVICES)}")
     if name == "cpu":
         return name

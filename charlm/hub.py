@@ -44,6 +44,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 )
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
+from charlm.messages import listed, one_line, show
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, MOST_PARAMETERS, ModelConfig, is_number
 from charlm.model.folder import Model, check_epoch, read_epoch, read_usable_model, replace_files
 from charlm.model.history import HISTORY_FILE
@@ -65,7 +66,6 @@ LARGEST_FILES = {
     WEIGHTS_FILE: 4 * MOST_PARAMETERS + LARGEST_HEADER,
 }
 ONLY_PUBLIC = "Private and gated models are not loaded here"
-MOST_LISTED = 5  # names of files in a message
 MOST_FOUND = 20  # names that a search returns
 MOST_FIGURES, LONGEST_FIGURE_NAME = 8, 60  # of a card's figures and the characters of their names, which a page shows
 # All that huggingface_hub raises: for an answer with an error status, a failed connection, a cut or missing file, an
@@ -209,15 +209,12 @@ def describe_dataset_file(file: DatasetFile) -> DatasetDescription:
 def _no_such_file(file: DatasetFile, names: list[str]) -> str:
     """Return the message about a file that a data set does not have. names: of those that it has."""
     texts = [name for name in names if name.lower().endswith(".txt")] or names
-    shown = ", ".join(texts[:MOST_LISTED]) + (
-        f" and {len(texts) - MOST_LISTED:,} more" if len(texts) > MOST_LISTED else ""
-    )
     similar = nearest(file.path, names) if file.path else None
     has = f"has no file {file.path}" if file.path else "is a data set, of which one file is the text"
     hint = (
         f"did you mean {replace(file, path=similar)}?"
         if similar
-        else f"name one of its files: {shown or 'it has none'}"
+        else f"name one of its files: {listed(texts) or 'it has none'}"
     )
     return f"datasets/{file.repo_id} {has}; {hint}"
 
@@ -353,7 +350,7 @@ def _read_origin(address: str) -> str:
     parts = urlsplit(address)
     origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if not ORIGIN.fullmatch(origin):
-        raise ValueError(f"it redirects to {origin!r:.100}, which is not a host")
+        raise ValueError(f"it redirects to {show(origin)}, which is not a host")
     return origin
 
 
@@ -390,7 +387,7 @@ def search(words: str, most: int = MOST_FOUND) -> list[str]:
     try:
         found = ask("models", parameters, False)
     except CLIENT_ERRORS as error:
-        raise explain(error, f"models with {words!r:.60}", None) from None
+        raise explain(error, f"models with {show(words)}", None) from None
     names = [entry.get("id") for entry in json_objects(found)]
     return [name for name in names if isinstance(name, str) and is_repo_id(name)][:most]
 
@@ -655,8 +652,3 @@ def _is_token_file(file: object) -> bool:
 
 def _sent_token(error: HfHubHTTPError) -> bool:
     return "authorization" in error.response.request.headers
-
-
-def one_line(message: object) -> str:
-    """Return a message without line breaks."""
-    return " ".join(str(message).split())

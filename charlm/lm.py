@@ -17,7 +17,7 @@ from charlm.analysis.influence import trace_influence
 from charlm.analysis.inspection import Inspection, UnitGates, inspect, read_all_gates, read_unit_gates
 from charlm.analysis.pattern import THRESHOLD, Pattern, find_places, units_on
 from charlm.analysis.units import TrackingUnit, find_units
-from charlm.checks import check_number, check_string, check_whole, show
+from charlm.checks import check_number, check_string, check_whole
 from charlm.device import check_device, has_cuda, pick_device
 from charlm.errors import HubError, ModelFileError, RequestError
 from charlm.inference import DEFAULT_LENGTH, DEFAULT_TEMPERATURE
@@ -29,6 +29,7 @@ from charlm.inference.scoring import EngineReader, surprisals
 from charlm.inference.streams import StopFinder, check_stop, closed_at_end, cut_at_stop, read_in_turns
 from charlm.installation import optional_packages
 from charlm.locks import RenewedLock
+from charlm.messages import show
 from charlm.model.card import card_picture, model_card
 from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, find_kept, read_epoch, read_usable_model, write_model

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from charlm.checks import check_string, show
+from charlm.checks import check_string
 from charlm.errors import CharLMError, HubError, HubUnavailableError, ModelFileError, RequestError
+from charlm.messages import show
 from charlm.nearest import nearest_path, path_in_subfolder
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of HF_ENDPOINT

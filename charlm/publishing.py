@@ -20,10 +20,10 @@ from charlm.hub import (
     explain,
     json_object,
     json_objects,
-    one_line,
     read_commit,
 )
 from charlm.installation import program
+from charlm.messages import one_line
 from charlm.model.card import model_card
 from charlm.model.config import CONFIG_FILE, ModelConfig
 from charlm.model.folder import CARD_FILE, MODEL_FILES, is_model_file, read_epoch, read_model

@@ -1,8 +1,6 @@
-"""Text files, read in pieces, and text for a message: made safe to show, and numbers with their nouns."""
+"""Text files, read in pieces."""
 
 import codecs
-import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,8 +11,6 @@ from charlm.nearest import nearest_path
 
 CHUNK_BYTES = 2 << 20
 EXPLAINED_BYTES = 64 << 10  # of a file that is not UTF-8 text, by which an error says what it seems to be
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
-MOST_MARKS = 3  # combining marks on one letter; more would cover the lines above
 
 
 def read_text(path: Path, way_out: str = "give a UTF-8 text file") -> str:
@@ -101,22 +97,3 @@ def _not_utf8(file: BinaryIO, name: str, start: bytes, wrong: bytes, bytes_read:
         following = file.read(CHUNK_BYTES)
     where = f"{name} is not UTF-8 text (byte {place + 1:,} is 0x{wrong[0]:02x})"
     return RequestError(f"{where}: {cause}" if cause else f"{where}; convert it to UTF-8 first")
-
-
-def printable(text: str) -> str:
-    """Return a text as one printable line: other characters are escaped, and so are further marks on one letter."""
-    shown, marks = [], 0
-    for symbol in text:
-        marks = marks + 1 if unicodedata.category(symbol).startswith("M") else 0
-        shown.append(symbol if symbol.isprintable() and marks <= MOST_MARKS else ascii(symbol)[1:-1])
-    return "".join(shown)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 symbol`, `1,200 symbols`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def escape_controls(text: str) -> str:
-    """Return a text for a terminal: control characters but tab and line feed are escaped, such as those of a colour."""
-    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.checks import show
 from charlm.errors import RequestError, VocabError
+from charlm.messages import show
 
 Ids = NDArray[np.int64]
 

@@ -14,6 +14,7 @@ ORDER = [
     "charlm.errors",
     "charlm.installation",
     "charlm.nearest",
+    "charlm.messages",
     "charlm.checks",
     "charlm.faulty_variable",
     "charlm.cli",

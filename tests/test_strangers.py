@@ -8,8 +8,8 @@ from browser import running_app
 from models import contents, make_model, make_record, save
 
 from charlm.errors import ModelFileError
+from charlm.messages import printable
 from charlm.model.folder import Model, read_model
-from charlm.text import printable
 
 MARKS = "e" + "\u0301" * 10_000
 TURNED = "\u202egnp.exe\u2066\u0007\u200b"

@@ -20,9 +20,9 @@ from charlm import cli
 from charlm.checks import check_number, check_whole
 from charlm.errors import CharLMError, HubError, RequestError
 from charlm.installation import load_extra, program
+from charlm.messages import counted
 from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
-from charlm.text import counted
 
 from .config import GROUPS, MODEL, PROTOCOL_NAMES, PUBLISHING, START_DEFAULTS, TEXT, TRAINING, TrainConfig, value_type
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch

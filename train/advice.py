@@ -9,9 +9,9 @@ from math import inf
 from typing import Any
 
 from charlm.analysis.diagnosis import STILL_FALLING, find_gap, find_rise, find_slope
+from charlm.messages import counted
 from charlm.model.config import ModelConfig
 from charlm.model.history import EpochRecord, HistoryRecord, make_history
-from charlm.text import counted
 
 from .recipes import suitable_hidden_size
 

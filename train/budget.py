@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from charlm.errors import RequestError
-from charlm.text import counted
+from charlm.messages import counted
 
 from .config import TrainConfig, suitable_batch_size
 from .distributed import SINGLE_PROCESS

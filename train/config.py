@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from charlm.checks import check_number, check_whole
 from charlm.device import DEVICES, pick_device
 from charlm.errors import ModelFileError, RequestError
+from charlm.messages import counted
 from charlm.model.cells import CELLS
-from charlm.text import counted
 
 from .recipes import LARGE_BATCHES, TrainingRecipe, recipe_for_text
 from .split import DEFAULT_SPLIT, check_split, normal_split

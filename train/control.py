@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.errors import RequestError
+from charlm.messages import show
 
 from .config import TrainConfig
 
@@ -70,7 +71,7 @@ def _parse(content: bytes, may_pause: bool) -> ControlRequest:
         raise RequestError(f"it must be a JSON object of at most {LARGEST_FILE:,} bytes")
     paused, rates = values.get("paused", False), values.get("learning_rates", [])
     if not isinstance(paused, bool):
-        raise RequestError(f"paused is {paused!r:.40}; it must be true or false")
+        raise RequestError(f"paused is {show(paused)}; it must be true or false")
     if not isinstance(rates, list) or len(rates) > MOST_RATES:
         raise RequestError(f"learning_rates must be a list of at most {MOST_RATES} numbers")
     if None in rates:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from charlm.errors import RequestError
+from charlm.messages import listed
 from charlm.model_name import DATASETS, parse_dataset_file
 from charlm.nearest import PATH_CUTOFF, nearest
 from charlm.text import stream_text
@@ -26,7 +27,6 @@ TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/maste
 UNIGRAM_CHARS = 10**6
 LONGEST_BEGINNING = 12
 MOST_NAMED = 3  # sources whose names make that of the text
-MOST_LISTED = 5  # names of a folder in a message
 MOST_SOURCES = 1_000  # of a text; history.json, which has an entry for each, cannot hold 20,000
 
 
@@ -205,9 +205,8 @@ def _text_files(folder: Path) -> list[Path]:
     files = [folder / name for name in names if name.lower().endswith(".txt") and not name.startswith(".")]
     files = [path for path in files if not path.is_dir()]
     if not files:
-        inside = f"it holds {', '.join(names[:MOST_LISTED])}" if names else "it is empty"
-        more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-        raise RequestError(f"the folder {folder} has no *.txt file ({inside}{more}); name the files of your text")
+        inside = f"it holds {listed(names)}" if names else "it is empty"
+        raise RequestError(f"the folder {folder} has no *.txt file ({inside}); name the files of your text")
     return files
 
 

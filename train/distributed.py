@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from charlm.errors import RequestError
-from charlm.text import counted
+from charlm.messages import counted
 
 from .launcher import REMEDY, Launch, read_launch
 

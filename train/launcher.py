@@ -9,6 +9,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 
 from charlm.errors import CharLMError, RequestError
+from charlm.messages import show
 
 REMEDY = "start the training with torchrun, or unset WORLD_SIZE to train in one process"
 
@@ -81,5 +82,5 @@ def _read(environment: Mapping[str, str], name: str, missing: int, low: int, hig
     """Return a variable that is a whole number; `missing` if it is not set or empty."""
     text = environment.get(name, "").strip() or str(missing)
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and low <= int(text) <= high):
-        raise RequestError(f"{name} is {text!r:.60}, and torchrun sets a whole number from {low} to {high:,}; {REMEDY}")
+        raise RequestError(f"{name} is {show(text)}, and torchrun sets a whole number from {low} to {high:,}; {REMEDY}")
     return int(text)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from charlm.errors import ModelFileError, RequestError
 from charlm.lm import CharLM
-from charlm.text import counted
+from charlm.messages import counted
 from charlm.vocab import NO_ID, Ids, Vocab
 
 from .batches import Batches, Streams, Windows

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from charlm import cli
 from charlm.errors import CharLMError, TrainingError
+from charlm.messages import counted
 from charlm.model.cells import CELLS
-from charlm.text import counted
 
 from .curve import draw_curves
 

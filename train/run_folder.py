@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm.errors import CharLMError, ModelFileError, RequestError, TrainingError
+from charlm.messages import listed
 from charlm.model.config import Weights
 from charlm.model.folder import LEFTOVER_PREFIX, MODEL_FILES, clear_leftovers, make_folder, read_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord
@@ -24,7 +25,6 @@ from .split import recorded_split
 MAY_DIFFER = {"device", "precision", "torch", "text", "texts", "untrained", "rare", "extensions"}
 NOTED = ("before", "lr_edits", "paces")  # during a run
 DERIVED = ("text_chars", "vocab_size", "parameters")  # from the text and the settings
-MOST_LISTED = 5  # names of a folder in a message
 SHOWN_SHA256 = 8  # hex digits of a text's SHA-256 in a message
 
 
@@ -118,8 +118,7 @@ def _describe_content(folder: Path) -> str:
         names = sorted(os.listdir(folder))
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return f"holds only {', '.join(names[:MOST_LISTED])}{more}" if names else "is empty"
+    return f"holds only {listed(names)}" if names else "is empty"
 
 
 @dataclass(frozen=True)

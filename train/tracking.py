@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from charlm.errors import MissingPackageError
-from charlm.text import printable
+from charlm.messages import printable
 
 from .report import Report
 

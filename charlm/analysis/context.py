@@ -10,7 +10,7 @@ from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Engine, Reader, State
 from charlm.inference.sampling import cut, log_softmax
-from charlm.text import counted
+from charlm.messages import counted
 from charlm.vocab import Ids
 
 Curve = NDArray[np.float64]

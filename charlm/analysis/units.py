@@ -16,7 +16,7 @@ from charlm.analysis.inspection import read_units
 from charlm.checks import check_whole
 from charlm.errors import RequestError
 from charlm.inference.engine import Array, Engine
-from charlm.text import counted
+from charlm.messages import counted
 from charlm.vocab import Ids, Vocab
 
 STRETCHES = 16  # of the text, read side by side; probes are fitted on half of them and tested on the others

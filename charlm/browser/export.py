@@ -7,10 +7,10 @@ from pathlib import Path
 from charlm.browser.lesson import chosen_lesson
 from charlm.browser.page import PageModel, export_html, is_page
 from charlm.errors import HubError, ModelFileError, RequestError
+from charlm.messages import printable
 from charlm.model.folder import CARD_FILE, Model, read_usable_model, replace_files
 from charlm.model.published_card import read_license
 from charlm.model_name import choose_names, explain_missing, parse_hub_name
-from charlm.text import printable
 
 LARGEST_CARD = 1 << 20  # bytes of a README.md in which a licence is looked for
 

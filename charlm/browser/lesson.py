@@ -15,8 +15,9 @@ from urllib.parse import parse_qs
 
 from charlm.browser.scripts import FOLDER
 from charlm.errors import RequestError
+from charlm.messages import printable
 from charlm.nearest import nearest
-from charlm.text import printable, read_text
+from charlm.text import read_text
 
 VARIABLE = "CHARLM_LESSON"  # names the file of a lesson that takes the place of the bundled one
 BUNDLED = FOLDER / "lesson.txt"

@@ -21,12 +21,12 @@ from charlm.analysis.published import ON_TINYSHAKESPEARE, TINYSHAKESPEARE
 from charlm.browser.lesson import Lesson
 from charlm.browser.scripts import COMPONENTS_STYLE, FOLDER, THEME_STYLE, imported, join_modules, without_comments
 from charlm.errors import RequestError
+from charlm.messages import printable
 from charlm.model.card import NO_LICENSE
 from charlm.model.config import ModelConfig
 from charlm.model.folder import Model
 from charlm.model.history import EpochRecord, HistoryRecord, JoinedHistory, best_epoch, bits_per_char, join_runs
 from charlm.model.weights import pack_weights
-from charlm.text import printable
 
 ENGINE, SCRIPT, STYLE, TEMPLATE = (FOLDER / name for name in ("charlm.js", "page.js", "page.css", "page.html"))
 STARTER = FOLDER / "start.js"  # runs the script of an exported page, which stands in it packed

@@ -4,8 +4,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from charlm.checks import show
 from charlm.errors import RequestError
+from charlm.messages import show
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from charlm.messages import counted, one_line
 from charlm.model.config import ModelConfig, is_number
 from charlm.model.history import (
     HistoryRecord,
@@ -21,7 +22,6 @@ from charlm.model.history import (
 )
 from charlm.model.kept import kept_epochs, list_epochs
 from charlm.model_name import DatasetFile, parse_dataset_file, parse_hub_name
-from charlm.text import counted
 
 # The name of the repository in a card that is not published yet; `published_card` puts the right one in its place.
 REPO_PLACEHOLDER = "USER/MODEL"
@@ -396,7 +396,7 @@ def _code(text: str) -> str:
     """Return a Markdown code span of a text, on one line."""
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
-    return f"{fence}{space}{_line(text)}{space}{fence}"
+    return f"{fence}{space}{one_line(text)}{space}{fence}"
 
 
 def _name(setting: str) -> str:
@@ -409,13 +409,9 @@ def _cell(value: object) -> str:
     entries = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
     if entries:
         value = "; ".join(" ".join(f"{key} {each[key]}" for key in each).removeprefix("name ") for each in entries)
-    return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", _line(value))
+    return re.sub(r"([\\`*_~|$<>&\[\]])", r"\\\1", one_line(value))
 
 
 def _word(value: object) -> str:
     """Return a value of a record as one word of a shell command, on one line."""
-    return shlex.quote(_line(value))
-
-
-def _line(value: object) -> str:
-    return " ".join(str(value).split())
+    return shlex.quote(one_line(value))

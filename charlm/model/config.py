@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from charlm.damage import explain_json
 from charlm.errors import CharLMError, ModelFileError
+from charlm.messages import counted
 from charlm.model.cells import CELLS, Cell
-from charlm.text import counted
 from charlm.vocab import Vocab
 
 Weights = dict[str, NDArray[np.float32]]  # with the names and shapes of `ModelConfig.tensor_shapes`

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from charlm.checks import show
 from charlm.damage import explain_missing_file, explain_text
 from charlm.errors import ModelFileError, RequestError
+from charlm.messages import printable, show
 from charlm.model.config import CONFIG_FILE, LARGEST_JSON, ModelConfig, Weights
 from charlm.model.history import HISTORY_FILE, HistoryRecord, read_history, write_history
 from charlm.model.kept import KEPT_FILE, history_until, kept_epochs, kept_file, kept_sha256
 from charlm.model.weights import WEIGHTS_FILE, pack_weights, read_weights
-from charlm.text import printable
 
 PICTURE_FILE = "loss.png"
 CARD_FILE = "README.md"

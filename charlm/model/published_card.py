@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from charlm.checks import show
 from charlm.errors import ModelFileError, RequestError
+from charlm.messages import show
 from charlm.model.card import (
     NO_LICENSE,
     NO_LICENSE_SECTION,

@@ -6,6 +6,7 @@ from typing import Any
 
 from charlm.checks import check_whole
 from charlm.errors import CharLMError, RequestError
+from charlm.messages import show
 from charlm.web.answers.learn import LARGEST_WHOLE, MOST_MODELS
 from charlm.web.answers.write import FIELDS, SIDES, Forced, WriteSettings, check_forced, check_known
 from charlm.web.models import ModelRegistry, ServedModel
@@ -137,9 +138,9 @@ def _read_train(query: Mapping[str, str], registry: ModelRegistry) -> Address:
     train: dict[str, Any] = {name: query[name] for name in TRAIN_FIELDS if query.get(name)}
     try:
         if train.get("example", texts.KINDS[0]) not in texts.KINDS:
-            raise RequestError(f"there is no text to try {train['example']!r:.40}; choose {', '.join(texts.KINDS)}")
+            raise RequestError(f"there is no text to try {show(train['example'])}; choose {', '.join(texts.KINDS)}")
         if "start" in train and train["start"] not in registry:
-            raise RequestError(f"there is no model {train['start']!r:.40} here to start from")
+            raise RequestError(f"there is no model {show(train['start'])} here to start from")
         if "minutes" in train:
             train["minutes"] = float(train["minutes"])
         cell, size, minutes = train.get("cell", "lstm"), train.get("size", TIMED), train.get("minutes", DEFAULT_MINUTES)

@@ -13,9 +13,9 @@ from threading import Lock, Thread
 from charlm.errors import CharLMError, HubUnavailableError, ModelFileError, RequestError
 from charlm.installation import program
 from charlm.lm import CharLM
+from charlm.messages import printable, show
 from charlm.model.kept import kept_epochs
 from charlm.model_name import choose_names, parse_hub_name
-from charlm.text import printable
 from charlm.web.load_once import LoadOnce
 
 # What the page says about where weights came from.
@@ -146,7 +146,7 @@ class ModelRegistry:
             if isinstance(name, str) and name in self._visitor_models:
                 self._visitor_models.move_to_end(name)
                 return self._visitor_models[name]
-        raise RequestError(f"there is no model {name!r:.100} here; choose one of {', '.join(self._models)}")
+        raise RequestError(f"there is no model {show(name)} here; choose one of {', '.join(self._models)}")
 
 
 def retry_hub(registry: ModelRegistry, device: str, waits: Iterable[float] | None = None) -> Thread:

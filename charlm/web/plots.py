@@ -13,8 +13,8 @@ from typing import Any
 from charlm.analysis.diagnosis import Records
 from charlm.analysis.published import published_losses
 from charlm.errors import RequestError
+from charlm.messages import printable, show
 from charlm.model.history import CURVES, EpochRecord, HistoryRecord, join_runs
-from charlm.text import printable
 
 COLUMNS = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
 DRAWN = ("epoch", *CURVES, "seconds", "chars_per_second")  # of an epoch, for its curves over each axis
@@ -38,7 +38,7 @@ class PlotSettings:
     def __post_init__(self) -> None:
         for name, names in ((self.unit, LOSS_UNITS), (self.axis, AXES), (self.scale, SCALES)):
             if not isinstance(name, str) or name not in names:
-                raise RequestError(f"{name!r:.50} is not one of {', '.join(names)}")
+                raise RequestError(f"{show(name)} is not one of {', '.join(names)}")
 
 
 def draw_plot(records: Records, settings: PlotSettings | None = None, sides: Sequence[object] = ()) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import gradio as gr
 import uvicorn
 
 from charlm.errors import RequestError
-from charlm.text import printable
+from charlm.messages import printable
 from charlm.web.completions import CompletionsApi
 from charlm.web.components import SCRIPT, SPACE, STYLE
 from charlm.web.gradio_internals import (

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from charlm.checks import check_number, check_string, check_whole, show
+from charlm.checks import check_number, check_string, check_whole
 from charlm.errors import RequestError
 
 NO_NUMBERS = [None, True, "3", b"3", [3], {}, 3j, np.bool_(True), np.timedelta64(3, "D"), np.complex128(3), np.array(3)]
@@ -62,18 +62,3 @@ def test_only_a_string_is_a_string(value):
     with pytest.raises(RequestError, match="^text is .*; it must be a string$"):
         check_string("text", value)
     assert check_string("text", "") == ""
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("a\nb", r"'a\nb'"),
-        (10**5000, "a huge number"),
-        ("x" * 78, f"'{'x' * 78}'"),
-        ("x" * 79, f"'{'x' * 78}…"),
-        ("x" * 10**6, f"'{'x' * 78}…"),
-    ],
-    ids=lambda value: str(value)[:10] if isinstance(value, str) else "",
-)
-def test_a_message_quotes_no_more_of_a_value_than_a_line_holds(value, shown):
-    assert show(value) == shown

@@ -8,7 +8,7 @@ from models import laws
 
 from charlm import text as text_module
 from charlm.errors import RequestError
-from charlm.text import counted, escape_controls, printable, read_text, stream_text
+from charlm.text import read_text, stream_text
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 3, text_module.CHUNK_BYTES])
@@ -213,29 +213,3 @@ def test_a_file_in_the_place_of_a_folder_is_refused(path):
 
 def test_a_name_too_long_for_any_file_is_refused(tmp_path):
     assert "File name too long; give a UTF-8 text file" in refuses(tmp_path / ("x" * 5000))
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("Ada, 한국어 😀 é", "Ada, 한국어 😀 é"),
-        ("a\nb\tc", "a\\nb\\tc"),
-        ("\u202egnp.exe\u2066\u200b\x07", "\\u202egnp.exe\\u2066\\u200b\\x07"),
-        ("\ue000\U000e0001\ud800", "\\ue000\\U000e0001\\ud800"),
-        ("e" + 5 * "\u0301" + "o\u0301", "e" + 3 * "\u0301" + 2 * "\\u0301" + "o\u0301"),
-    ],
-)
-def test_what_would_be_invisible_or_turn_a_text_around_is_shown_as_its_number(text, shown):
-    assert printable(text) == shown
-
-
-def test_of_a_text_for_a_terminal_the_control_characters_but_tab_and_line_feed_are_escaped():
-    kept = "Ada,\t한국어\n😀 é"
-    assert escape_controls(f"{kept}\x1b[2J\x9b1m\r\x00\x7f") == kept + r"\x1b[2J\x9b1m\r\x00\x7f"
-
-
-@pytest.mark.parametrize(
-    ("number", "shown"), [(0, "0 symbols"), (1, "1 symbol"), (2, "2 symbols"), (1_200, "1,200 symbols")]
-)
-def test_one_of_a_thing_is_called_so(number, shown):
-    assert counted(number, "symbol") == shown

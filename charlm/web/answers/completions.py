@@ -10,10 +10,11 @@ from typing import Any
 import orjson
 
 from charlm.analysis.inspection import SHOWN_SYMBOLS, PredictionReader
-from charlm.checks import check_number, check_text, check_whole, show
+from charlm.checks import check_number, check_text, check_whole
 from charlm.errors import RequestError
 from charlm.inference.sampling import SamplingSettings
 from charlm.inference.streams import read_in_turns
+from charlm.messages import show
 from charlm.nearest import nearest
 from charlm.web.answers.inside import LONGEST_INSPECTED
 from charlm.web.answers.write import (

@@ -16,8 +16,8 @@ from charlm.analysis.inspection import Inspection, UnitGates, name_likeliest
 from charlm.checks import check_text, check_whole
 from charlm.errors import RequestError
 from charlm.lm import CharLM
+from charlm.messages import counted, show
 from charlm.model.history import bits_per_char
-from charlm.text import counted
 from charlm.web.answers.write import SIDES
 from charlm.web.heat import MOST_DIFFERENCE, MOST_NATS, Heat, shades
 from charlm.web.models import ModelRegistry
@@ -202,7 +202,7 @@ def _read_unit(lm: CharLM, seen: Inspection, colour: object) -> tuple[UnitGates,
             return found, name
     kinds = "hidden" if seen.cell_state is None else "hidden or cell"
     raise RequestError(
-        f"{colour!r:.60} is not a unit of this model: write {kinds}, or the name of a gate, then a layer from 0 to "
+        f"{show(colour)} is not a unit of this model: write {kinds}, or the name of a gate, then a layer from 0 to "
         f"{config.num_layers - 1}, a colon and a unit from 0 to {config.hidden_size - 1}, for example hidden 0:0"
     )
 

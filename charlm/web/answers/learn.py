@@ -15,9 +15,9 @@ from charlm.analysis.diagnosis import Records, Remark
 from charlm.checks import check_whole
 from charlm.errors import CharLMError
 from charlm.lm import CharLM
+from charlm.messages import printable
 from charlm.model.history import HistoryRecord, best_epoch, earlier_epochs, join_runs
 from charlm.model.kept import list_epochs
-from charlm.text import printable
 from charlm.web.answers.write import WriteSettings
 from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.plots import (

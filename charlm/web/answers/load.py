@@ -13,6 +13,7 @@ from charlm import hub
 from charlm.checks import check_text
 from charlm.errors import RequestError
 from charlm.lm import CharLM
+from charlm.messages import show
 from charlm.model_name import HubName, parse_hub_name
 from charlm.web.answers.learn import record_fault
 from charlm.web.answers.write import LONGEST_MODEL_NAME
@@ -74,7 +75,7 @@ class Downloader:
         """
         named = _check_name(name)
         if not isinstance(commit, str) or not re.fullmatch("([0-9a-f]{40})?", commit):
-            raise RequestError(f"{commit!r:.60} is not a commit of a repository: choose the model again")
+            raise RequestError(f"{show(commit)} is not a commit of a repository: choose the model again")
         shown = str(named)
         with self._lock:  # a second request for the same model waits, and then finds it in the registry
             if shown in self._registry and self._registry[shown].source not in FROM_HUB:
@@ -100,6 +101,6 @@ def _check_name(name: object) -> HubName:
     named = parse_hub_name(name) if isinstance(name, str) and len(name) <= LONGEST_MODEL_NAME else None
     if named is None:
         raise RequestError(
-            f"{name!r:.60} is not the name of a repository: choose one that was found, or enter its name, USER/NAME"
+            f"{show(name)} is not the name of a repository: choose one that was found, or enter its name, USER/NAME"
         )
     return named

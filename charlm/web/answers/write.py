@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.checks import check_number, check_text, check_whole, show
+from charlm.checks import check_number, check_text, check_whole
 from charlm.errors import RequestError, VocabError
 from charlm.inference.sampling import SamplingSettings
 from charlm.inference.streams import check_stop
+from charlm.messages import counted, show
 from charlm.model.history import bits_per_char
-from charlm.text import counted
 from charlm.web.heat import MOST_NATS, Heat, fractions, shades
 from charlm.web.models import ModelRegistry, ServedModel
 
@@ -262,7 +262,7 @@ def check_stops(stop: object) -> tuple[str, ...]:
 def read_seed(text: object) -> int | None:
     """Return the seed that a visitor typed, None for an empty field. Raises RequestError if it is no whole number."""
     if not isinstance(text, str) or not (text.strip() == "" or text.strip().isdecimal()) or len(text) > SEED_DIGITS:
-        raise RequestError(f"seed is {text!r:.50}; it must be a whole number from 0, or empty for any")
+        raise RequestError(f"seed is {show(text)}; it must be a whole number from 0, or empty for any")
     return int(text) if text.strip() else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from charlm.checks import check_number
 from charlm.errors import RequestError
+from charlm.messages import show
 from charlm.model.cells import CELLS
 from charlm.web.models import ServedModel
 
@@ -95,7 +96,7 @@ def _check_choice(cell: object, size: object, sizes: Sequence[str]) -> tuple[str
     """Return a cell and one of `sizes`, checked. Raises RequestError for one that does not exist."""
     for kind, value, choices in (("cell", cell, CELLS), ("size", size, sizes)):
         if not isinstance(value, str) or value not in choices:
-            raise RequestError(f"there is no {kind} {value!r:.40}; choose one of {', '.join(choices)}")
+            raise RequestError(f"there is no {kind} {show(value)}; choose one of {', '.join(choices)}")
     return str(cell), str(size)
 
 

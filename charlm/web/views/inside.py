@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from charlm.analysis.inspection import INSPECTIONS_AT_ONCE
-from charlm.text import counted
+from charlm.messages import counted
 from charlm.web.answers.examples import text_to_read
 from charlm.web.answers.inside import DIFFERENCE, LONGEST_SEARCHED, SURPRISAL, Inspector
 from charlm.web.components import curves, inside_stage, lines, pack_seen, server_function
