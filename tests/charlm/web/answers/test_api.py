@@ -98,7 +98,7 @@ def test_each_value_of_a_stream_extends_the_one_before(monkeypatch):
 def test_a_stream_updates_no_more_often_than_it_says(monkeypatch):
     clock = itertools.count()
     set_clock(monkeypatch, lambda: next(clock) * 0.02)  # 20 ms a character
-    monkeypatch.setattr(CharLM, "stream", lambda *_, **__: iter("written by a"))
+    monkeypatch.setattr(CharLM, "stream_scored", lambda *_, **__: ((each, None) for each in "written by a"))
     assert list(make_api().generate("small-lstm")) == ["w", "writ", "written", "written by", "written by a"]
 
 
