@@ -7,7 +7,7 @@
     One module without dependencies. It is loaded twice: by the page, and by the Worker in which the models compute;
     where there are no Workers, they compute in the page, in slices. In the order in which it stands here:
 
-        errors and messages        what a user reads is what Python's charlm says
+        errors and messages        a message says what is wrong, and what to do
         JSON, model files          read as strictly as `charlm.model` reads them: anyone may have made them
         random numbers, sampling   numpy's PCG64, and the draw
         kernels, Engine, Reader    the arithmetic: in WebAssembly with SIMD, else in JavaScript, with the same bits
@@ -50,56 +50,37 @@ const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}\p{Zs}]/u;
 const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, ","); // 1234567 → 1,234,567
 const isPrintable = (symbol) => symbol === " " || !UNPRINTABLE.test(symbol);
 
-/** Return a symbol as an escape sequence of Python. */
-function escapeSymbol(symbol) {
-  const code = symbol.codePointAt(0);
-  const named = { 9: "\\t", 10: "\\n", 13: "\\r" }[code];
-  if (named) return named;
-  const digits = code.toString(16);
-  if (code < 0x100) return `\\x${digits.padStart(2, "0")}`;
-  return code < 0x10000 ? `\\u${digits.padStart(4, "0")}` : `\\U${digits.padStart(8, "0")}`;
-}
-
-/** Return a string in quotation marks, as Python's repr shows it. */
-function quote(text) {
-  const mark = text.includes("'") && !text.includes('"') ? '"' : "'";
-  const shown = Array.from(text, (symbol) => {
-    if (symbol === mark || symbol === "\\") return `\\${symbol}`;
-    return isPrintable(symbol) ? symbol : escapeSymbol(symbol);
-  });
-  return mark + shown.join("") + mark;
-}
-
 /** Return a text as one printable line: other characters are escaped, and so are further marks on one letter. */
 function printable(text) {
   let marks = 0;
   return Array.from(text, (symbol) => {
     marks = /\p{M}/u.test(symbol) ? marks + 1 : 0;
-    return isPrintable(symbol) && marks <= MOST_MARKS ? symbol : escapeSymbol(symbol);
+    return isPrintable(symbol) && marks <= MOST_MARKS ? symbol : `\\u{${symbol.codePointAt(0).toString(16)}}`;
   }).join("");
 }
 
-/** Return a message cut to what a line can hold, with escapes for what cannot be printed. */
-function inOneLine(message) {
-  const shown = Array.from(
-    printable(
-      Array.from(message)
-        .slice(0, LONGEST_MESSAGE + 1)
-        .join(""),
-    ),
-  );
-  return shown.length <= LONGEST_MESSAGE ? shown.join("") : `${shown.slice(0, LONGEST_MESSAGE - 1).join("")}…`;
+/** Return a text cut to a number of characters. */
+function shortened(text, most) {
+  const symbols = Array.from(text.slice(0, 2 * most + 2)); // a character can be a surrogate pair
+  return symbols.length <= most ? symbols.join("") : `${symbols.slice(0, most - 1).join("")}…`;
 }
+
+/** Return a message cut to what a line can hold, with escapes for what cannot be printed. */
+const inOneLine = (message) => shortened(printable(shortened(message, LONGEST_MESSAGE + 1)), LONGEST_MESSAGE);
 
 /** Return a wrong argument as a message quotes it. */
 function show(value) {
-  const shown = Array.from(typeof value === "string" ? quote(value) : String(value));
-  return shown.length <= LONGEST_SHOWN ? shown.join("") : `${shown.slice(0, LONGEST_SHOWN - 1).join("")}…`;
+  const shown = typeof value === "string" ? JSON.stringify(value) : String(value);
+  return shortened(printable(shown), LONGEST_SHOWN);
 }
 
+/** Return a wrong value from JSON as a message quotes it. */
+const showJson = (value) => shortened(JSON.stringify(value) ?? "missing", LONGEST_SHOWN);
+
 function checkWhole(name, value, low, high = Infinity) {
-  const isWhole = typeof value === "bigint" || Number.isInteger(value);
-  if (!isWhole) throw new RequestError(`${name} is ${show(value)}; it must be a whole number`);
+  if (typeof value !== "bigint" && !Number.isInteger(value)) {
+    throw new RequestError(`${name} is ${show(value)}; it must be a whole number`);
+  }
   if (value < low || value > high) {
     const bounds = high === Infinity ? "" : ` to ${high}`;
     throw new RequestError(`${name} is ${show(value)}; it must be from ${low}${bounds}`);
@@ -148,263 +129,26 @@ function within(prefix, function_) {
 const LARGEST_JSON = 4 * 1024 * 1024; // bytes
 const MOST_VALUES = 60_000; // strings, and as many other values
 const DEEPEST_JSON = 100; // nested lists and objects
-const DEEPEST_PARSED = 900; // about where Python's parser gives up
-const MOST_DIGITS = 4300; // of a whole number that Python reads
 
-/** A number that JSON wrote with a point or an exponent although it is whole or infinite: 8.0 is no size. */
-class Float {
-  constructor(value) {
-    this.value = value;
-  }
-}
-
-/** Parses a JSON text as Python's `json` does. JSON.parse keeps one of two equal keys, and takes 8.0 for 8. */
-class JsonParser {
-  constructor(text) {
-    this.text = text;
-    this.place = 0;
-    this.depth = 0;
-  }
-
-  parse() {
-    this.skipSpace();
-    const value = this.value();
-    this.skipSpace();
-    if (this.place < this.text.length) this.fail("Extra data");
-    return value;
-  }
-
-  fail(message, place = this.place) {
-    const before = this.text.slice(0, place);
-    const line = before.split("\n").length;
-    const column = countSymbols(before.slice(before.lastIndexOf("\n") + 1)) + 1;
-    throw new SyntaxError(`${message}: line ${line} column ${column} (char ${countSymbols(before)})`);
-  }
-
-  skipSpace() {
-    while (" \t\n\r".includes(this.text[this.place] ?? "-")) this.place++;
-  }
-
-  value() {
-    const symbol = this.text[this.place];
-    if (symbol === '"') return this.string();
-    if (symbol === "{" || symbol === "[") {
-      if (++this.depth > DEEPEST_PARSED) {
-        const kind = symbol === "{" ? "object" : "array";
-        throw new SyntaxError(`maximum recursion depth exceeded while decoding a JSON ${kind} from a unicode string`);
-      }
-      const value = symbol === "{" ? this.object() : this.array();
-      this.depth--;
-      return value;
-    }
-    for (const [word, value] of [
-      ["null", null],
-      ["true", true],
-      ["false", false],
-    ]) {
-      if (this.text.startsWith(word, this.place)) {
-        this.place += word.length;
-        return value;
-      }
-    }
-    const constant = ["NaN", "Infinity", "-Infinity"].find((word) => this.text.startsWith(word, this.place));
-    if (constant) throw new SyntaxError(`${constant} is not a number that JSON knows`);
-    return this.number();
-  }
-
-  number() {
-    const form = /-?(?:0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?/y;
-    form.lastIndex = this.place;
-    const found = form.exec(this.text);
-    if (!found) this.fail("Expecting value");
-    this.place = form.lastIndex;
-    const number = Number(found[0]);
-    if (found[1] || found[2]) return Number.isInteger(number) || !Number.isFinite(number) ? new Float(number) : number;
-    const digits = found[0].replace("-", "").length;
-    if (digits > MOST_DIGITS) {
-      throw new SyntaxError(
-        `Exceeds the limit (${MOST_DIGITS} digits) for integer string conversion: value has ${digits} digits; ` +
-          "use sys.set_int_max_str_digits() to increase the limit",
-      );
-    }
-    return Number.isSafeInteger(number) ? number + 0 : BigInt(found[0]);
-  }
-
-  array() {
-    const values = [];
-    this.place++;
-    this.skipSpace();
-    if (this.text[this.place] !== "]") {
-      for (;;) {
-        values.push(this.value());
-        this.skipSpace();
-        if (this.text[this.place] === "]") break;
-        if (this.text[this.place] !== ",") this.fail("Expecting ',' delimiter");
-        this.place++;
-        this.skipSpace();
-      }
-    }
-    this.place++;
-    return values;
-  }
-
-  object() {
-    const pairs = [];
-    this.place++;
-    this.skipSpace();
-    if (this.text[this.place] !== "}") {
-      for (;;) {
-        if (this.text[this.place] !== '"') this.fail("Expecting property name enclosed in double quotes");
-        const key = this.string();
-        this.skipSpace();
-        if (this.text[this.place] !== ":") this.fail("Expecting ':' delimiter");
-        this.place++;
-        this.skipSpace();
-        pairs.push([key, this.value()]);
-        this.skipSpace();
-        if (this.text[this.place] === "}") break;
-        if (this.text[this.place] !== ",") this.fail("Expecting ',' delimiter");
-        this.place++;
-        this.skipSpace();
-      }
-    }
-    this.place++;
-    return makeObject(pairs);
-  }
-
-  string() {
-    const begin = this.place;
-    let parsed = "";
-    for (let next = begin + 1; ;) {
-      const symbol = this.text[next];
-      if (symbol === undefined) this.fail("Unterminated string starting at", begin);
-      if (symbol === '"') {
-        this.place = next + 1;
-        return parsed;
-      }
-      if (symbol < " ") this.fail("Invalid control character at", next);
-      if (symbol !== "\\") {
-        parsed += symbol;
-        next++;
-        continue;
-      }
-      const kind = this.text[next + 1];
-      if (kind === undefined) this.fail("Unterminated string starting at", begin);
-      if (kind === "u") {
-        const digits = this.text.slice(next + 2, next + 6);
-        // a string that ends with an escape lacks its quotation mark, too
-        const isWhole = /^[0-9a-fA-F]{4}$/.test(digits) && next + 6 < this.text.length;
-        if (!isWhole) this.fail("Invalid \\uXXXX escape", next + 1);
-        parsed += String.fromCharCode(parseInt(digits, 16));
-        next += 6;
-      } else {
-        const meant = { '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" }[kind];
-        if (meant === undefined) this.fail("Invalid \\escape", next);
-        parsed += meant;
-        next += 2;
-      }
-    }
-  }
-}
-
-const countSymbols = (text) => text.length - (text.match(/[\ud800-\udbff][\udc00-\udfff]/g)?.length ?? 0);
-
-function makeObject(pairs) {
-  const object = Object.create(null); // without a prototype: "__proto__" is a key like any other
-  const counts = new Map();
-  for (const [key, value] of pairs) {
-    counts.set(key, (counts.get(key) ?? 0) + 1);
-    object[key] = value;
-  }
-  if (counts.size < pairs.length) {
-    let twice = pairs[0][0]; // the most frequent key, the first of equals
-    for (const [key, count] of counts) if (count > counts.get(twice)) twice = key;
-    throw new SyntaxError(`the key ${shortRepr(twice)} stands twice in one object`);
-  }
-  return object;
-}
-
-const isObject = (value) =>
-  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Float);
-const isWhole = (value) => typeof value === "bigint" || (typeof value === "number" && Number.isInteger(value));
-
-/** Tell whether a value from JSON is a finite number. */
-function isNumber(value) {
-  if (value instanceof Float) return Number.isFinite(value.value);
-  return typeof value === "number" || (typeof value === "bigint" && Number.isFinite(Number(value)));
-}
-
-const toNumber = (value) => (value instanceof Float ? value.value : Number(value));
-
-/** Return a JSON value with plain numbers and objects, for the page. */
-function plain(value) {
-  if (value instanceof Float || typeof value === "bigint") return toNumber(value);
-  if (Array.isArray(value)) return value.map(plain);
-  return isObject(value) ? Object.fromEntries(Object.entries(value).map(([key, item]) => [key, plain(item)])) : value;
-}
-
-/** Return a value from JSON as Python's reprlib.repr shows it, cut short. */
-function shortRepr(value, level = 6) {
-  if (Array.isArray(value)) {
-    if (level <= 0 && value.length) return "[...]";
-    const items = value.slice(0, 6).map((item) => shortRepr(item, level - 1));
-    return `[${[...items, ...(value.length > 6 ? ["..."] : [])].join(", ")}]`;
-  }
-  if (isObject(value)) {
-    const keys = Object.keys(value).sort(compareSymbols);
-    if (level <= 0 && keys.length) return "{...}";
-    const items = keys.slice(0, 4).map((key) => `${shortRepr(key, level - 1)}: ${shortRepr(value[key], level - 1)}`);
-    return `{${[...items, ...(keys.length > 4 ? ["..."] : [])].join(", ")}}`;
-  }
-  if (typeof value === "string") {
-    const symbols = Array.from(value);
-    const shown = Array.from(quote(symbols.slice(0, 30).join("")));
-    if (shown.length <= 30) return shown.join("");
-    const cut = Array.from(quote([...symbols.slice(0, 13), ...symbols.slice(-14)].join("")));
-    return `${cut.slice(0, 13).join("")}...${cut.slice(-14).join("")}`;
-  }
-  if (typeof value === "boolean") return value ? "True" : "False";
-  if (value === null || value === undefined) return "None";
-  const shown = isWhole(value) ? String(value) : reprOfFloat(toNumber(value));
-  return shown.length <= 40 ? shown : `${shown.slice(0, 18)}...${shown.slice(-19)}`;
-}
-
-function compareSymbols(left, right) {
-  const ours = Array.from(left, (symbol) => symbol.codePointAt(0));
-  const theirs = Array.from(right, (symbol) => symbol.codePointAt(0));
-  const place = ours.findIndex((code, index) => code !== theirs[index]);
-  return place < 0 ? ours.length - theirs.length : ours[place] - (theirs[place] ?? -1);
-}
-
-function reprOfFloat(number) {
-  if (!Number.isFinite(number)) return number > 0 ? "inf" : "-inf";
-  if (Object.is(number, -0)) return "-0.0";
-  const [digits, power] = number.toExponential().split("e");
-  if (number !== 0 && (power < -4 || power >= 16)) {
-    return `${digits}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
-  }
-  const shown = number.toFixed(Math.max(1, digits.replace(/^-?\d\.?/, "").length - power));
-  return Number(shown) === number ? shown : String(number);
-}
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+const isWhole = Number.isInteger;
+const isNumber = Number.isFinite; // JSON.parse takes 1e999 for an infinity
 
 /** Parse a JSON object. Throws ModelFileError, naming the file, for anything else, and for one too large. */
 function parseJsonObject(text, name) {
   checkAmount(text, name);
   let values;
   try {
-    values = new JsonParser(text).parse();
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    throw new ModelFileError(`${name} is not valid JSON: ${explainJson(text) ?? error.message}`);
+    values = JSON.parse(text);
+  } catch {
+    const cause = explainStart(text) ?? "it is cut short or damaged; get it again";
+    throw new ModelFileError(`${name} is not valid JSON: ${cause}`);
   }
   if (!isObject(values)) throw new ModelFileError(`${name} must hold a JSON object`);
-  if (nesting(values) > DEEPEST_JSON) {
-    throw new ModelFileError(`${name} nests lists and objects more than ${DEEPEST_JSON} deep`);
-  }
   return values;
 }
 
-/** Throw ModelFileError if a JSON text holds too many values. They are counted: parsing would take the memory. */
+/** Throw ModelFileError if a JSON text holds too many values, or too deep ones: parsing would take the memory. */
 function checkAmount(text, name) {
   if (new TextEncoder().encode(text).length > LARGEST_JSON) {
     throw new ModelFileError(`${name} is larger than the ${grouped(LARGEST_JSON)} bytes that it can need`);
@@ -415,123 +159,39 @@ function checkAmount(text, name) {
   if (parts.length - 1 > 2 * MOST_VALUES || (outside.match(/[[{,]/g)?.length ?? 0) > MOST_VALUES) {
     throw new ModelFileError(`${name} holds more than ${grouped(MOST_VALUES)} values`);
   }
+  if (nesting(outside) > DEEPEST_JSON) {
+    throw new ModelFileError(`${name} nests lists and objects more than ${DEEPEST_JSON} deep`);
+  }
 }
 
-/** Return how deep a value from JSON is nested: 0 for one that is no list and no object. */
-function nesting(value) {
-  const items = Array.isArray(value) ? value : isObject(value) ? [...Object.keys(value), ...Object.values(value)] : [];
-  return items.length ? 1 + items.reduce((deepest, item) => Math.max(deepest, nesting(item)), 0) : 0;
+/** Return how deep the brackets of a text are nested. */
+function nesting(text) {
+  let depth = 0;
+  let deepest = 0;
+  for (const bracket of text.match(/[[\]{}]/g) ?? []) {
+    depth += "[{".includes(bracket) ? 1 : -1;
+    deepest = Math.max(deepest, depth);
+  }
+  return deepest;
 }
-
-// ------------------------------------------------------------------------- ordinary accidents to files (charlm.damage)
 
 const LFS_POINTER =
   "it is a pointer of git-LFS, not the file itself; run `git lfs pull` where it was checked out, or download the file";
-const ARCHIVES = {
-  "PK\x03\x04": "a zip archive (or a Word document)",
-  "\x1f\x8b": "a gzip archive",
-  "%PDF-": "a PDF",
-  PAR1: "a table in Parquet",
-};
-const UTF16_MARKS = ["\xff\xfe", "\xfe\xff"];
-const REPLACEMENT = "\xef\xbf\xbd"; // the bytes of U+FFFD, which an editor writes for bytes that are no text
-const FEWEST = 8; // line ends or marks; in random bytes as many of one kind do not happen
 
-/** Return bytes as a string of as many characters, in which they can be searched. */
-function asLatin1(bytes) {
-  let text = "";
-  for (let first = 0; first < bytes.length; first += 8192) {
-    text += String.fromCharCode(...bytes.subarray(first, first + 8192));
-  }
-  return text;
-}
+/** Recognise by its beginning a file that stands for another; return the end of a sentence about it, or null.
 
-const startsWithAny = (text, starts) => starts.some((start) => text.startsWith(start));
-const count = (text, part) => text.split(part).length - 1;
-
-/** Recognise a file that stands for another, or encloses it, by its first bytes (as `asLatin1` gives them). */
-function explainStart(start) {
+    What charlm/damage.py recognises besides does not come from a server of models. */
+function explainStart(text) {
+  const start = text.slice(0, 100).trimStart().toLowerCase(); // without a byte-order mark, too
   if (start.startsWith("version https://git-lfs.github.com/spec/")) return LFS_POINTER;
-  const begin = Object.keys(ARCHIVES).find((each) => start.startsWith(each));
-  return begin ? `it is ${ARCHIVES[begin]}; unpack it, or save what it holds under this name` : null;
-}
-
-/** Recognise why a file is not the text in UTF-8 that it should be. */
-function explainText(content) {
-  if (!content) return "it is empty, as after a copy that was interrupted or a full disk; get it again";
-  if (/^\0*$/.test(content)) {
-    return "it holds zero bytes in place of its content, as after a copy that was interrupted; get it again";
-  }
-  const cause = explainStart(content);
-  if (cause) return cause;
-  if (startsWithAny(content, UTF16_MARKS) || content.includes("\0")) {
-    return "it is UTF-16 or binary; save it as UTF-8, without a byte-order mark";
-  }
-  return explainWebPage(content);
-}
-
-function explainWebPage(content) {
-  const start = content
-    .slice(0, 100)
-    .replace(/^\xef\xbb\xbf/, "")
-    .replace(/^[ \t\n\r\v\f]+/, "")
-    .toLowerCase();
-  return startsWithAny(start, ["<!doctype", "<html", "<?xml", "<head", "<!-".concat("-")])
+  // <!-{2} for a comment: in a script within a page its four characters would begin one
+  return /^(<!doctype|<html|<\?xml|<head|<!-{2})/.test(start)
     ? "it is a web page, not the file that the page shows; use the page's link for downloading, and get it again"
     : null;
 }
 
-/** Recognise why a text is not JSON. */
-function explainJson(text) {
-  const cause = explainText(asLatin1(new TextEncoder().encode(text)));
-  if (cause) return cause;
-  if (text.startsWith("\ufeff")) {
-    return "it begins with a byte-order mark, which an editor wrote; save it as UTF-8 without one";
-  }
-  const conflict = /^(<{7}|>{7})( |$)/m.exec(text);
-  if (conflict) {
-    return (
-      `line ${count(text.slice(0, conflict.index), "\n") + 1} is the mark of a conflict that git could not merge; ` +
-      "take the file of one side, for example with `git checkout --theirs`"
-    );
-  }
-  // without escapes, each quotation mark begins or ends a string: every second part is outside of strings
-  const parts = text.replaceAll("\\\\", "").replaceAll('\\"', "").split('"');
-  const bare = parts.map((part, place) => (place % 2 ? "\n".repeat(count(part, "\n")) : part)).join("");
-  const mark = /[“”„‟«»‘’‚]/.exec(bare);
-  return mark
-    ? `line ${count(bare.slice(0, mark.index), "\n") + 1} has the typographic quotation mark ${mark[0]} in place ` +
-        "of a straight one, as word processors write it; replace all of these, or get the file again"
-    : null;
-}
-
-/** Recognise why a file is not the weights that it should be. bytes: its first. least: how many it should have. */
-function explainWeights(bytes, size, least) {
-  const start = asLatin1(bytes);
-  if (/^\0*$/.test(start)) return explainText(start);
-  const cause = explainStart(start) ?? explainWebPage(start);
-  if (cause) return cause;
-  if (/^[ -~]{8}/.test(start)) {
-    const shown = quote(new TextDecoder().decode(bytes.subarray(0, 40)));
-    return `it begins with the text ${shown}, not with weights; get it again`;
-  }
-  if (startsWithAny(start, UTF16_MARKS)) {
-    return "a program wrote it as UTF-16 text, as > does in PowerShell; get it again as a binary file";
-  }
-  if (count(start, REPLACEMENT) >= FEWEST) {
-    return "a program opened it and saved it as text; get it again as a binary file";
-  }
-  if (count(start, "\n") >= FEWEST && count(start, "\n") === count(start, "\r\n")) {
-    return (
-      "git or a transfer in text mode wrote CRLF for each LF in it; get it again as a binary file (for git, " +
-      "`*.safetensors binary` in .gitattributes)"
-    );
-  }
-  return size < least
-    ? `it has ${grouped(size)} of ${grouped(least)} bytes, ` +
-        "as after a download or a copy that did not finish; get it again"
-    : null;
-}
+/** Return bytes as a text, a wrong one for those that are no UTF-8. */
+const asText = (bytes) => new TextDecoder().decode(bytes);
 
 // ------------------------------------------------------------------------- config.json and history.json (charlm.model)
 
@@ -571,9 +231,8 @@ function textOf(content, name) {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    const cause = explainText(asLatin1(bytes));
-    const hint = cause ?? "an editor may have saved it in another encoding; save it as UTF-8";
-    throw new ModelFileError(`${name} is not UTF-8 text: ${hint}`);
+    const cause = explainStart(asText(bytes)) ?? "it is damaged or in another encoding; get it again";
+    throw new ModelFileError(`${name} is not UTF-8 text: ${cause}`);
   }
 }
 
@@ -590,7 +249,7 @@ const asBytes = (content) =>
 export function readConfig(content) {
   const values = parseJsonObject(textOf(content, CONFIG_FILE), CONFIG_FILE);
   if (values.model_type !== MODEL_TYPE) {
-    throw new ModelFileError(`${CONFIG_FILE} says model_type ${shortRepr(values.model_type)}: not a charlm model`);
+    throw new ModelFileError(`${CONFIG_FILE} says model_type ${showJson(values.model_type)}: not a charlm model`);
   }
   checkFormatVersion(values, CONFIG_FILE);
   const missing = [...FIELDS, "weights_sha256"].filter((name) => !(name in values));
@@ -603,15 +262,15 @@ export function readConfig(content) {
 
 function checkConfig(values) {
   if (typeof values.cell !== "string" || !Object.hasOwn(CELLS, values.cell)) {
-    throw new ModelFileError(`cell is ${shortRepr(values.cell)}; charlm knows ${Object.keys(CELLS).join(", ")}`);
+    throw new ModelFileError(`cell is ${showJson(values.cell)}; charlm knows ${Object.keys(CELLS).join(", ")}`);
   }
   const symbols = checkVocab(values.vocab);
   checkSize("embedding_size", values.embedding_size, LARGEST_SIZE);
   checkSize("hidden_size", values.hidden_size, LARGEST_SIZE);
   checkSize("num_layers", values.num_layers, MOST_LAYERS);
-  const dropout = isNumber(values.dropout) ? toNumber(values.dropout) : NaN;
+  const dropout = isNumber(values.dropout) ? values.dropout : NaN;
   if (!(dropout >= 0 && dropout < 1)) {
-    throw new ModelFileError(`dropout is ${shortRepr(values.dropout)}; it must be a number from 0 to below 1`);
+    throw new ModelFileError(`dropout is ${showJson(values.dropout)}; it must be a number from 0 to below 1`);
   }
   const fields = Object.fromEntries([...FIELDS, "weights_sha256"].map((name) => [name, values[name]]));
   const shapes = tensorShapes(fields, symbols.length);
@@ -642,7 +301,7 @@ function checkVocab(vocab) {
 
 function checkSize(name, value, most) {
   if (!isWhole(value) || value < 1 || value > most) {
-    throw new ModelFileError(`${name} is ${shortRepr(value)}; it must be a whole number from 1 to ${grouped(most)}`);
+    throw new ModelFileError(`${name} is ${showJson(value)}; it must be a whole number from 1 to ${grouped(most)}`);
   }
 }
 
@@ -650,11 +309,11 @@ function checkSize(name, value, most) {
 function checkFormatVersion(values, name) {
   const version = values.format_version;
   if (!isWhole(version) || version < 1) {
-    throw new ModelFileError(`${name} says format_version ${shortRepr(version)}; it must be a whole number from 1`);
+    throw new ModelFileError(`${name} says format_version ${showJson(version)}; it must be a whole number from 1`);
   }
   if (version > FORMAT_VERSION) {
     throw new ModelFileError(
-      `${name} has format_version ${shortRepr(version)}, written by a newer charlm; ` +
+      `${name} has format_version ${showJson(version)}, written by a newer charlm; ` +
         `this one reads up to ${FORMAT_VERSION}: update charlm`,
     );
   }
@@ -694,18 +353,18 @@ function readHistory(content) {
     const wrong = FURTHER_LOSSES.find((name) => name in best && !isNumber(best[name]));
     if (wrong) throw new ModelFileError(`best.${wrong} must be a number`);
     if (!isWhole(best.epoch) || !epochs.some((epoch) => epoch.epoch === best.epoch)) {
-      throw new ModelFileError(`best.epoch ${shortRepr(best.epoch)} is not among the epochs`);
+      throw new ModelFileError(`best.epoch ${showJson(best.epoch)} is not among the epochs`);
     }
   });
   checkValues(values);
-  return plain(values);
+  return values;
 }
 
 function checkValues(value) {
   if (typeof value === "string" && LONE_SURROGATE.test(value)) {
     throw new ModelFileError(`${HISTORY_FILE} holds a lone surrogate, which is not a character`);
   }
-  if (value instanceof Float && !Number.isFinite(value.value)) {
+  if (typeof value === "number" && !Number.isFinite(value)) {
     throw new ModelFileError(`${HISTORY_FILE} holds a number too large for a float`);
   }
   if (Array.isArray(value)) value.forEach(checkValues);
@@ -715,7 +374,7 @@ function checkValues(value) {
 function checkRun(run) {
   if (!isObject(run)) throw new ModelFileError("run must be an object");
   if ("text" in run && typeof run.text !== "string") throw new ModelFileError("run.text must be a string");
-  const split = "split" in run ? run.split : Object.create(null);
+  const split = "split" in run ? run.split : {};
   const isSound = (name) => !(name in split) || isNumber(split[name]);
   if (!isObject(split) || !["train_chars", "val_chars", "test_chars"].every(isSound)) {
     throw new ModelFileError("run.split must be an object with the numbers train_chars and val_chars");
@@ -750,17 +409,17 @@ function checkEarlierRuns(runs) {
 
 function checkEpoch(epoch, place, where) {
   const number = isObject(epoch) ? epoch.epoch : null;
-  if (!isObject(epoch) || !isWhole(number) || !isNumber(number)) {
+  if (!isWhole(number)) {
     throw new ModelFileError(`${where} must be an object with its number in \`epoch\``);
   }
   if (number !== place + 1) {
     throw new ModelFileError(
-      `${where}.epoch is ${shortRepr(number)}; epochs are numbered 1, 2, 3 …: it must be ${place + 1}`,
+      `${where}.epoch is ${showJson(number)}; epochs are numbered 1, 2, 3 …: it must be ${place + 1}`,
     );
   }
   for (const name of ["train_loss", "val_loss", "learning_rate", "seconds", "chars_per_second"]) {
     if (!isNumber(epoch[name])) {
-      throw new ModelFileError(`${where}.${name} is ${shortRepr(epoch[name])}; it must be a number`);
+      throw new ModelFileError(`${where}.${name} is ${showJson(epoch[name])}; it must be a number`);
     }
   }
   if ((epoch.unseen_loss ?? null) !== null && !isNumber(epoch.unseen_loss)) {
@@ -794,7 +453,7 @@ export async function readWeights(bytes, config) {
   }
   // reported before any other fault, because it says what to do
   if ((await sha256(bytes)) !== config.weights_sha256.toLowerCase()) {
-    const cause = explainDifference(bytes, config) ?? "one of the two is damaged or from another model; get both again";
+    const cause = explainDifference(bytes, config);
     throw new ModelFileError(
       `${WEIGHTS_FILE} is not the file that ${CONFIG_FILE} describes (its SHA-256 differs): ${cause}`,
     );
@@ -804,18 +463,21 @@ export async function readWeights(bytes, config) {
 }
 
 function explainDifference(bytes, config) {
-  const start = bytes.subarray(0, LARGEST_HEADER);
+  const cause = explainStart(asText(bytes.subarray(0, 100)));
+  if (cause) return cause;
   let least = 2 * config.parameters; // in bfloat16
   try {
-    const length = headerLength(start);
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(start.subarray(8, 8 + length));
-    for (const { data_offsets: offsets } of Object.values(parseJsonObject(text, "the header")).filter(isObject)) {
-      if (areWhole(offsets) && offsets.length === 2) least = Math.max(least, 8 + length + Number(offsets[1]));
+    const length = headerLength(bytes);
+    const header = parseJsonObject(asText(bytes.subarray(8, Math.min(8 + length, LARGEST_HEADER))), "the header");
+    for (const { data_offsets: offsets } of Object.values(header).filter(isObject)) {
+      if (areWhole(offsets) && offsets.length === 2) least = Math.max(least, 8 + length + offsets[1]);
     }
   } catch {
     // the header is damaged, too
   }
-  return explainWeights(start, bytes.length, least);
+  if (bytes.length >= least) return "one of the two is damaged or from another model; get both again";
+  const sizes = `it has ${grouped(bytes.length)} of ${grouped(least)} bytes`;
+  return `${sizes}, as after a download or a copy that did not finish; get it again`;
 }
 
 const areWhole = (numbers) => Array.isArray(numbers) && numbers.every(isWhole);
@@ -870,7 +532,7 @@ function checkHeader(bytes, left, shapes) {
 }
 
 function compareLists(left, right) {
-  const place = left.findIndex((number, index) => index >= right.length || number != right[index]); // or a BigInt
+  const place = left.findIndex((number, index) => index >= right.length || number !== right[index]);
   if (place < 0) return left.length - right.length;
   return place >= right.length || left[place] > right[place] ? 1 : -1;
 }
@@ -883,11 +545,11 @@ function checkEntry(name, entry, shape) {
   }
   if (!areWhole(entry.shape) || compareLists(entry.shape, shape)) {
     throw new ModelFileError(
-      `${WEIGHTS_FILE}: ${name} has shape ${shortRepr(entry.shape)}; ${CONFIG_FILE} demands [${shape.join(", ")}]`,
+      `${WEIGHTS_FILE}: ${name} has shape ${showJson(entry.shape)}; ${CONFIG_FILE} demands [${shape.join(", ")}]`,
     );
   }
   if (typeof entry.dtype !== "string" || !Object.hasOwn(ARRAYS, entry.dtype)) {
-    const dtype = typeof entry.dtype === "string" ? entry.dtype : shortRepr(entry.dtype);
+    const dtype = typeof entry.dtype === "string" ? entry.dtype : showJson(entry.dtype);
     throw new ModelFileError(`${WEIGHTS_FILE}: ${name} is of type ${dtype}; charlm reads F32 and BF16`);
   }
   if (!areWhole(entry.data_offsets)) {
@@ -2545,7 +2207,7 @@ export class CharLM {
       const id = this.#ids.get(symbol);
       if (id !== undefined) return id;
       throw new VocabError(
-        `${quote(symbol)} (character ${place + 1}) is not among this model's ${this.vocab.length} symbols; ` +
+        `${show(symbol)} (character ${place + 1}) is not among this model's ${this.vocab.length} symbols; ` +
           "leave it out or train on a text that has it",
       );
     });
