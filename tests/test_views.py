@@ -410,6 +410,16 @@ class TestInside:
             page.locator("#cell").focus()
             page.keyboard.press("ArrowRight")
         check(237)
+        # 5) a text that is made anew, that of another model B, holds what is held, and Escape lets go of it in both
+        page.locator("#seen-a .heat-text span").nth(60).click()
+        visitor.choose("inspect-model-b", "shakespeare-rnn")
+        visitor.wait_for_words("seen-b", "shakespeare-rnn")
+        held = page.locator("#seen-a .held, #seen-b .held")
+        assert [each.get_attribute("data-place") for each in held.all()] == ["60", "60"]
+        page.locator("#seen-b .heat-text").focus()
+        page.keyboard.press("Escape")
+        assert held.count() == 0
+        visitor.wait_until("!location.search.includes('place=')")
 
     def test_a_stretch_of_the_text_shows_its_units_and_where_else_they_are_on(self, app, visit):
         visitor = visit(app + "/?view=inside")

@@ -1,7 +1,8 @@
 /* The view *Look inside*: what two models expected at each character of a text, and what a unit of one of them did. */
 
 import { CellPanel } from "./components/cell.js";
-import { HeatText, SIDES } from "./components/heat.js";
+import { SIDES } from "./components/heat.js";
+import { TextPair } from "./components/pair.js";
 import { ReplacedText } from "./components/replaced.js";
 import { keepState } from "./components/state.js";
 import { byId, readable, sentence } from "./components/text.js";
@@ -29,8 +30,7 @@ const HINT = "Point at a character, or go to it with the arrow keys.";
 
 /** The view.
 
-    seen: the text that the models have read, an Inspected. place: of the character that is looked at.
-    isHeld: whether it was chosen, so that pointing at another one changes nothing until it is let go.
+    seen: the text that the models have read, an Inspected. pair: the texts.
     offered: the text that the page put there, which it exchanges when another model A is chosen.
     replaced: the visitor's text that one of model A has replaced, a ReplacedText.
     awaited: the parameters of an address that names a model which is still to be added, null if there is none, or the
@@ -39,7 +39,7 @@ const HINT = "Point at a character, or go to it with the arrow keys.";
 class InsideView {
   constructor(tell) {
     this.tell = tell;
-    this.isHeld = this.hasFailed = false;
+    this.hasFailed = false;
     this.awaited = null;
     this.replaced = new ReplacedText();
     this.asked = 0; // questions; an answer is shown if it is that to the last
@@ -47,14 +47,15 @@ class InsideView {
       configs: () => this.names.map((name) => entryOf(name).config),
       onChange: () => this.paint(),
     });
-    this.texts = SIDES.map((side, model) => this.makeText(side, model));
-    this.texts.forEach(({ text }, model) => {
-      // lines of the same place stand side by side
-      text.addEventListener("scroll", () => (this.texts[1 - model].text.scrollTop = text.scrollTop));
-    });
-    this.cell = new CellPanel(byId("cell"), { onPlace: (place) => this.goTo(place, true) });
-    this.stretches = new Stretches(this.texts, {
-      onPlace: (place) => this.goTo(place, true),
+    const headings = SIDES.map((side) => `What model ${side.toUpperCase()} expected`);
+    this.pair = new TextPair(
+      SIDES.map((side) => byId(`seen-${side}`)),
+      headings.map((heading) => ({ heading, explained: HINT, value: {} })),
+      { onPlace: (place) => this.cell.place !== place && this.cell.point(place), onHold: () => this.keep() },
+    );
+    this.cell = new CellPanel(byId("cell"), { onPlace: (place) => this.goTo(place) });
+    this.stretches = new Stretches(this.pair.texts, {
+      onPlace: (place) => this.goTo(place),
       onUnit: (unit) => {
         this.fields.choose(unit);
         this.paint();
@@ -62,14 +63,6 @@ class InsideView {
     });
     this.connect();
     holdModels(() => this.seen?.names ?? []);
-  }
-
-  makeText(side, model) {
-    const props = { heading: `What model ${side.toUpperCase()} expected`, explained: HINT, value: {} };
-    const point = (place) => this.goTo(place, this.texts[model].isHeld);
-    const select = (_, { index }) => point(index); // it is held now, or let go
-    const onRelease = () => this.goTo(this.place, false);
-    return new HeatText(byId(`seen-${side}`), props, select, { onPoint: point, onChoose: () => {}, onRelease });
   }
 
   connect() {
@@ -124,7 +117,7 @@ class InsideView {
     this.freeModels(names);
     if (this.seen?.isOf(names, text)) {
       this.showSeen();
-      this.texts[0].reveal(this.place); // what was hidden has been scrolled to its beginning
+      this.pair.texts[0].reveal(this.pair.place); // what was hidden has been scrolled to its beginning
       this.paint();
       return true;
     }
@@ -136,7 +129,7 @@ class InsideView {
       if (asked !== this.asked) return false;
       this.seen = seen;
       this.freeModels(names); // of what was shown before
-      this.place = Math.min(this.place ?? seen.mostDifferent(), seen.symbols.length - 1);
+      this.pair.place = Math.min(this.pair.place ?? seen.mostDifferent(), seen.symbols.length - 1);
       this.showSeen();
       this.stretches.reset(seen);
       this.fields.choose(this.fields.unit);
@@ -178,19 +171,9 @@ class InsideView {
     byId(`seen-line-${SIDES[model]}`).textContent = readable(words);
   }
 
-  /** Show what is known of a character, in both texts and of the unit. isHeld: see above. */
-  goTo(place, isHeld) {
-    if (!this.seen || place >= this.seen.symbols.length) return;
-    const isKept = isHeld || this.isHeld; // so that the address has no place any more after the last one was let go
-    Object.assign(this, { place, isHeld });
-    for (const text of this.texts) {
-      if (place >= text.shown || (text.cursor === place && text.isHeld === isHeld)) continue;
-      text.isHeld = isHeld;
-      text.point(place); // which comes back here, and changes nothing then
-      text.reveal(place); // and the other text follows
-    }
-    if (this.cell.place !== place) this.cell.point(place);
-    if (isKept) this.keep();
+  /** Hold a character, and show what is known of it, in both texts and of the unit. */
+  goTo(place) {
+    if (this.seen && place < this.seen.symbols.length) this.pair.goTo(place, true);
   }
 
   /** Keep what is shown in the address, unless that is still waiting for a model. */
@@ -201,7 +184,7 @@ class InsideView {
     const text = this.seen.text === this.ownText ? undefined : this.seen.text;
     const isOfText = [SURPRISAL, DIFFERENCE].includes(colour) && this.fields.isFirst;
     const words = `${unit.model ? "B " : ""}${STATES[colour] ?? colour} ${unit.layer}:${unit.unit}`;
-    keepState("inside", { a, b, colour: isOfText ? colour : words, place: this.isHeld ? this.place : undefined, text });
+    keepState("inside", { a, b, colour: isOfText ? colour : words, place: this.pair.held, text });
   }
 
   /** Show what an address holds: the models, the text, the colours, the unit, the place. */
@@ -220,7 +203,7 @@ class InsideView {
     this.fields.colour = gate ?? query.get("colour") ?? SURPRISAL;
     const isShown = await (text ? this.inspect() : this.open());
     const place = Number(query.get("place") ?? NaN);
-    if (isShown && Number.isInteger(place) && place >= 0) this.goTo(place, true);
+    if (isShown && Number.isInteger(place) && place >= 0) this.goTo(place);
   }
 
   /** Colour the texts, and show the unit step by step once its gates are known. */
@@ -235,7 +218,7 @@ class InsideView {
       if (seen !== this.seen || unit !== this.fields.unit) return; // another one was chosen meanwhile
       const title = `${seen.names[unit.model]}, layer ${unit.layer}, unit ${unit.unit}`;
       byId("cell").dataset.side = SIDES[unit.model];
-      this.cell.place = this.place;
+      this.cell.place = this.pair.place;
       this.cell.show({ title, symbols: seen.symbols, cell, gates });
       this.colour(gates);
     } catch (error) {
@@ -247,14 +230,16 @@ class InsideView {
   colour(gates) {
     const { seen } = this;
     const { unit, colour } = this.fields;
-    this.texts.forEach((text, model) => {
+    this.pair.texts.forEach((text, model) => {
       const isOfUnit = colour in gates && model === unit.model;
       let colours = isOfUnit ? coloursOfGate(gates[colour], this.fields.isSigmoid(colour)) : seen.surprisal(model);
       if (colour === DIFFERENCE) colours = seen.difference();
       text.props.value = seen.heatOf(model, colours);
       text.update();
     });
-    this.goTo(this.place, this.isHeld);
+    const { texts, place } = this.pair;
+    const isOther = texts.some(({ cursor }) => cursor !== place); // a text was made anew
+    if (isOther) this.pair.goTo(place);
   }
 
   /** Put the text into a field in its own place. What is being read or written meanwhile does not replace it. */
@@ -264,7 +249,7 @@ class InsideView {
     byId("view-inside").classList.add("editing");
     byId("inspect-text").hidden = false;
     byId("seen").hidden = true;
-    const before = this.seen?.offsetOf(this.place) ?? 0;
+    const before = this.seen?.offsetOf(this.pair.place) ?? 0;
     byId("inspect-text").setSelectionRange(before, before);
     byId("inspect-text").focus(); // which scrolls to the character
   }
@@ -274,7 +259,7 @@ class InsideView {
     byId("view-inside").classList.remove("editing");
     byId("inspect-text").hidden = true;
     byId("seen").hidden = false;
-    if (hadFocus) this.texts[0].text.focus();
+    if (hadFocus) this.pair.texts[0].text.focus();
   }
 
   /** Put a text into the field, and show the button that puts the visitor's text back if there is one. */

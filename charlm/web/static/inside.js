@@ -2,7 +2,8 @@
    pattern of a stretch of the text. */
 
 import { CellPanel } from "../../browser/components/cell.js";
-import { HeatText, LOWEST, HIGHEST, SIDES } from "../../browser/components/heat.js";
+import { LOWEST, HIGHEST, SIDES } from "../../browser/components/heat.js";
+import { TextPair } from "../../browser/components/pair.js";
 import { PatternPanel, StretchPicker } from "../../browser/components/pattern.js";
 import { ReplacedText } from "../../browser/components/replaced.js";
 import { keepState } from "../../browser/components/state.js";
@@ -17,12 +18,8 @@ const SEEN_HINT = "Point at a character, or move there with the arrow keys; a cl
     wanted: the place whose influence is to be shown; isAsking: whether the server is being asked, which it is once at a
     time. */
 class InsideText {
-  constructor(element, letter, influence, callbacks) {
-    const called = `The text as model ${letter.toUpperCase()} read it`;
-    Object.assign(this, { element, influence, props: { heading: "", called, explained: SEEN_HINT, value: {} } });
-    Object.assign(this, { wanted: 0, isAsking: false, traced: [] });
-    const trigger = () => callbacks.onHold(this.text.isHeld ? this.text.cursor : -1);
-    this.text = new HeatText(element, this.props, trigger, { ...callbacks, onChoose: () => {} });
+  constructor(element, text, influence) {
+    Object.assign(this, { element, text, influence, wanted: 0, isAsking: false, traced: [] });
     this.line = make("div", "inside-influence");
     element.querySelector(".heat").append(this.line);
   }
@@ -37,7 +34,7 @@ class InsideText {
     const { heat } = side;
     // the same object tells the HeatText that only the colours are new
     if (before?.text === heat.text && before.name === heat.name) heat.details = before.details;
-    this.props.value = heat;
+    this.text.props.value = heat;
     this.element.querySelector(".heat-label").textContent = readable(side.model);
     this.text.update();
   }
@@ -68,32 +65,23 @@ class InsideText {
   }
 }
 
-/** Scroll a text to where another one was scrolled, so that lines of the same place stand side by side. */
-function scrollAlike(text, other) {
-  const isAtEnd = text.scrollTop + text.clientHeight >= text.scrollHeight - 1;
-  if (isAtEnd && other.scrollTop > text.scrollTop) return; // the other one was made lower, and has farther to go
-  other.scrollTop = text.scrollTop;
-}
-
 /** All that the view shows.
 
     server: the functions `influence` and `pattern` of charlm/web/answers/inside.py.
     trigger: called with "select" and {unit} when a unit is to be looked at. value: what `Inspector.look` returned.
-    searched: the letter of the model whose pattern is shown. held: the place that was chosen, -1 if none is. */
+    searched: the letter of the model whose pattern is shown. pair: the texts. sides: an InsideText for each of them;
+    shown: those that are, without that of model B if there is none. */
 class InsideStage {
   constructor(element, trigger, server) {
-    Object.assign(this, { element, server, value: {}, place: FIRST_PLACE, isPointing: false });
+    Object.assign(this, { element, server, value: {}, shown: [] });
     const find = (id) => element.querySelector(`#${id}`);
-    this.sides = SIDES.map((letter, number) => {
-      const callbacks = {
-        onPoint: (place) => this.point(place, number),
-        onHold: (place) => this.hold(place, number),
-        onRelease: () => this.hold(-1, number),
-      };
-      return new InsideText(find(`seen-${letter}`), letter, (...all) => server.influence(...all), callbacks);
+    const elements = SIDES.map((letter) => find(`seen-${letter}`));
+    const names = SIDES.map((letter) => `The text as model ${letter.toUpperCase()} read it`);
+    const props = names.map((called) => ({ heading: "", called, explained: SEEN_HINT, value: {} }));
+    this.pair = new TextPair(elements, props, { onPlace: (place) => this.explain(place), onHold: () => this.keep() });
+    this.sides = this.pair.texts.map((text, number) => {
+      return new InsideText(elements[number], text, (...all) => server.influence(...all));
     });
-    const texts = this.sides.map(({ text }) => text.text);
-    texts.forEach((text, number) => text.addEventListener("scroll", () => scrollAlike(text, texts[1 - number])));
     this.cell = new CellPanel(find("cell"), { onPlace: (place) => this.goTo(place) });
     this.pattern = new PatternPanel(find("pattern"), {
       search: (stretch) => this.search(stretch),
@@ -129,23 +117,17 @@ class InsideStage {
     for (const letter of SIDES) cell.classList.toggle(letter, value.unit.side === letter);
     this.cell.show({ ...value.unit, symbols: this.symbols });
     const last = this.symbols.length - 1;
-    if (isOther) {
-      this.goTo(Math.min(FIRST_PLACE, last));
-      this.held = -1;
-    } else this.sides[0].text.point(this.place); // where the visitor has scrolled to stays
+    if (isOther) this.pair.goTo(Math.min(FIRST_PLACE, last), false);
+    else this.pair.explain(this.pair.place);
     const wanted = Number(new URLSearchParams(location.search).get("place") ?? NaN);
-    if (isFirst && wanted >= 0 && wanted <= last) {
-      this.goTo(wanted);
-      this.sides[0].text.hold(wanted);
-      this.hold(wanted, 0);
-    }
+    if (isFirst && wanted >= 0 && wanted <= last) this.pair.goTo(wanted, true);
     this.keep();
   }
 
   /** Return the parameters of an address that shows the same. */
   get parameters() {
     const { model_a: a, model_b: b, text, colour } = this.value.a?.heat.run ?? {};
-    const place = this.held >= 0 ? this.held : undefined;
+    const place = this.pair.held;
     return { a, b, colour, place, text: text === this.first ? undefined : text };
   }
 
@@ -153,37 +135,17 @@ class InsideStage {
     keepState("inside", this.parameters);
   }
 
-  /** Explain a character in both texts, of which the one of that number is pointed at. */
-  point(place, number) {
-    if (this.isPointing) return;
-    this.isPointing = true; // the other text would ask for the same
-    this.place = place;
-    for (const side of this.shown) {
-      if (side !== this.shown[number]) {
-        side.text.point(place);
-        side.text.reveal(place);
-      }
-      side.trace(place);
-    }
-    this.isPointing = false;
+  /** Show the influence on a character that the texts explain, and the unit there. */
+  explain(place) {
+    for (const side of this.shown) side.trace(place);
     this.cell.point(place);
-  }
-
-  /** Hold a character in the other text as well, or let it go there, place -1. */
-  hold(place, number) {
-    this.isPointing = true;
-    for (const side of this.shown) if (side !== this.shown[number]) side.text.hold(place);
-    this.isPointing = false;
-    this.held = place;
-    this.keep();
   }
 
   /** Go to a place, and mark the stretch that begins there. */
   goTo(place, end) {
     if (place >= this.symbols.length) return;
     if (end) this.pickers[SIDES.indexOf(this.searched)].mark(place, Math.min(end, this.symbols.length));
-    this.sides[0].text.point(place);
-    for (const { text } of this.shown) text.reveal(place);
+    this.pair.goTo(place);
   }
 
   showPattern({ start, end }, letter) {

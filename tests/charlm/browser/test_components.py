@@ -470,6 +470,70 @@ def test_the_characters_below_the_plots_of_a_cell_do_not_overlap(page, text, wid
     assert len(widths) >= 16 and min(widths) > width - 1  # the line is measured with the space beside it
 
 
+PAIR = """async ([text, style]) => {
+    const { TextPair } = await import("/components/pair.js");
+    document.head.append(Object.assign(document.createElement("style"), { textContent: style }));
+    const elements = ["a", "b"].map((id) => {
+        const element = Object.assign(document.createElement("div"), { id });
+        element.innerHTML = '<div class="heat"></div>';
+        return element;
+    });
+    document.body.replaceChildren(...elements);
+    const makeProps = () => ({ explained: "hint", value: { text, details: [] } });
+    window.told = [];
+    const onHold = () => told.push(`held ${pair.held}`);
+    window.pair = new TextPair(elements, [makeProps(), makeProps()], { onPlace: (place) => told.push(place), onHold });
+}"""
+
+
+def places(page, kind):
+    return [each.get_attribute("data-place") for each in page.locator(kind).all()]
+
+
+def test_two_texts_point_at_the_same_character_and_hold_it_together(page):
+    page.evaluate(PAIR, ["abcdef", COMPONENTS_STYLE])
+    page.locator("#a [data-place='2']").hover()
+    page.locator("#b [data-place='3']").click()
+    page.locator("#a [data-place='4']").hover()  # it is held
+    assert places(page, ".cursor") == places(page, ".held") == ["3", "3"]
+    page.keyboard.press("ArrowRight")  # in b, which the click has focused
+    assert places(page, ".cursor") == places(page, ".held") == ["4", "4"]
+    page.locator("#a [data-place='4']").click()
+    assert (places(page, ".cursor"), places(page, ".held")) == (["4", "4"], [])
+    assert page.evaluate("told") == [2, 3, 3, "held 3", 4, "held 4", 4, "held undefined"]
+
+
+def test_a_text_that_is_made_anew_holds_what_the_other_one_holds(page):
+    page.evaluate(PAIR, ["abcdef", COMPONENTS_STYLE])
+    page.locator("#a [data-place='2']").click()
+    page.evaluate(
+        """() => {
+            const [, text] = pair.texts;
+            text.props.value = { ...text.props.value, details: [] };
+            text.update();
+            pair.explain(pair.place);
+        }"""
+    )
+    assert places(page, ".held") == ["2", "2"]
+    page.locator("#b .heat-text").focus()
+    page.keyboard.press("Escape")
+    assert places(page, ".held") == [] and page.evaluate("pair.held") is None
+
+
+def test_two_texts_scroll_together_also_to_the_end_of_the_lower_one(page):
+    page.evaluate(PAIR, ["one\n" * 200, COMPONENTS_STYLE])
+    page.evaluate("document.querySelector('#b .heat-text').style.cssText = 'max-height: none; height: 100px'")
+    page.evaluate("document.querySelector('#a .heat-text').style.cssText = 'max-height: none; height: 300px'")
+    tops = "[...document.querySelectorAll('.heat-text')].map(({ scrollTop }) => scrollTop)"
+    page.evaluate("document.querySelector('#a .heat-text').scrollTop = 70")
+    page.wait_for_function(f"() => {tops}.every((top) => top === 70)")
+    page.evaluate("document.querySelector('#b .heat-text').scrollTop = 1e6")  # farther than a can go
+    page.wait_for_function(f"() => {tops}[0] > 1000")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    above, end = page.evaluate(tops)
+    assert end - above == 200
+
+
 PATTERN = """async (text) => {
     const { HeatText } = await import("/components/heat.js");
     const { PatternPanel, StretchPicker } = await import("/components/pattern.js");
