@@ -5,7 +5,7 @@ import { SIDES } from "./components/heat.js";
 import { TextPair } from "./components/pair.js";
 import { ReplacedText } from "./components/replaced.js";
 import { keepState } from "./components/state.js";
-import { byId, readable, sentence } from "./components/text.js";
+import { byId, readable, sentence, shareLoaded } from "./components/text.js";
 import { textToRead } from "./examples.js";
 import { coloursOfGate, Inspected } from "./inspected.js";
 import {
@@ -124,7 +124,7 @@ class InsideView {
     SIDES.forEach((_, model) => this.say(model, "reading"));
     try {
       const seen = await Inspected.read(names, text, (model, there, whole) => {
-        if (asked === this.asked) this.say(model, `${Math.round((100 * there) / whole)} % loaded`);
+        if (asked === this.asked) this.say(model, shareLoaded(there, whole));
       });
       if (asked !== this.asked) return false;
       this.seen = seen;

@@ -1,7 +1,7 @@
 /* A text that two models have read: what each expected at each character, what their units did, and the colours. */
 
 import { encodeShades, MOST_DIFFERENCE, MOST_NATS } from "./components/heat.js";
-import { amount } from "./components/text.js";
+import { amount, grouped } from "./components/text.js";
 import { getModel } from "./models.js";
 
 const LONGEST_INSPECTED = 5000; // characters, as in the Gradio page
@@ -105,7 +105,7 @@ export class Inspected {
     }
     const whole = Array.from(this.text).length;
     if (whole > LONGEST_INSPECTED) {
-      const [first, all] = [LONGEST_INSPECTED, whole].map((count) => count.toLocaleString("en"));
+      const [first, all] = [LONGEST_INSPECTED, whole].map(grouped);
       parts.push(`the first ${first} of ${all} are shown`);
     }
     // a model that is both A and B is named once

@@ -6,12 +6,11 @@ import { addModel, loadEngine, models, openHub } from "./models.js";
 import { announceAtRest } from "./components/announce.js";
 import { joinRuns } from "./components/curves.js";
 import { pinModel } from "./components/state.js";
-import { byId, make, makeLine, readable, sentence } from "./components/text.js";
+import { byId, grouped, make, makeLine, readable, sentence, shareLoaded } from "./components/text.js";
 
 const LABELS = { rnn: "CharRNN", lstm: "CharLSTM", gru: "CharGRU" };
 const FORMAT = { model_type: "charlm", format_version: 1 }; // what config.json says besides the fields of a model
 const UNSTATED = ["", "not-stated"]; // the second by the card of a model whose author has stated none
-const grouped = (number) => number.toLocaleString("en");
 
 /** Describe a model below the notices and offer to load it; one that this browser has kept is loaded at once. */
 export async function offerModel(name) {
@@ -65,7 +64,7 @@ class LoadPanel {
     try {
       const { CharLM } = await loadEngine();
       const hub = await openHub();
-      const onProgress = (there, whole) => this.say(`${Math.round((100 * there) / Math.max(whole, 1))} % loaded`);
+      const onProgress = (...progress) => this.say(shareLoaded(...progress));
       const { signal } = running;
       const lm = await hub.load(this.found, (files) => CharLM.from(files, { name: this.found.name, signal }), { onProgress, signal });
       const entry = describeModel(this.found, lm);

@@ -1,6 +1,6 @@
 /* The models of the page: what it says of them, the engine that runs them, their weights, loaded when first used. */
 
-import { byId, make, readable } from "./components/text.js";
+import { byId, fillSelect } from "./components/text.js";
 
 /** The models in their order, each as `page_data` of charlm/browser/page.py describes it. */
 export const models = [];
@@ -79,14 +79,8 @@ export function inShort({ about, history }) {
 
 /** Put the names of the models into a list of choices. */
 export function offerModels(select, chosen) {
-  select.replaceChildren(
-    ...models.map(({ name }) => {
-      const option = make("option", "", readable(name));
-      option.value = name;
-      return option;
-    }),
-  );
-  select.value = chosen;
+  const options = models.map(({ name }) => [name, name]);
+  fillSelect(select, options, chosen);
 }
 
 const watchers = [];

@@ -1,7 +1,7 @@
 /* A text that one model writes, coloured by the surprisal of each character, and the line about it. */
 
 import { encodeShades, HeatText, MOST_NATS, SIDES } from "./components/heat.js";
-import { amount, make, named, readable } from "./components/text.js";
+import { amount, grouped, make, named, readable, shareLoaded } from "./components/text.js";
 import { getModel } from "./models.js";
 
 const PAUSE = 50; // milliseconds between two lines about a text
@@ -113,7 +113,7 @@ export class Panel {
     signal.addEventListener("abort", clear);
     say(`${name} · loading`);
     try {
-      return await getModel(name, (there, whole) => say(`${name} · ${percent(there, whole)} loaded`));
+      return await getModel(name, (there, whole) => say(`${name} · ${shareLoaded(there, whole)}`));
     } catch (error) {
       say("");
       throw error;
@@ -168,12 +168,8 @@ function checkChoices(forced, vocab, name) {
   );
 }
 
-function percent(there, whole) {
-  return `${Math.round((100 * there) / Math.max(whole, 1))} %`;
-}
-
 function perSecond(count, milliseconds) {
-  return Math.round(count / Math.max(milliseconds / 1000, 1e-3)).toLocaleString("en");
+  return grouped(Math.round(count / Math.max(milliseconds / 1000, 1e-3)));
 }
 
 function requestOf({ temperature, top_k, top_p, seed }) {

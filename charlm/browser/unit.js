@@ -2,7 +2,7 @@
 
 import { gatesOfCell } from "./components/cell.js";
 import { MOST_DIFFERENCE, MOST_NATS } from "./components/heat.js";
-import { byId, make } from "./components/text.js";
+import { byId, fillSelect, make } from "./components/text.js";
 
 export const SURPRISAL = "surprisal";
 export const DIFFERENCE = "difference";
@@ -82,16 +82,4 @@ export class UnitFields {
     byId("legend").className = `legend ${kind} side ${unit.model ? "b" : "a"}`;
     byId("legend").replaceChildren(make("span", "", low), make("span", "legend-bar"), make("span", "", high));
   }
-}
-
-/** Give a list of choices its options, each [value, words], and choose one. */
-function fillSelect(select, options, chosen) {
-  select.replaceChildren(
-    ...options.map(([value, words]) => {
-      const option = make("option", "", words);
-      option.value = value;
-      return option;
-    }),
-  );
-  select.value = chosen;
 }

@@ -6,7 +6,7 @@ import { changes, TEXTS_REMEDY } from "./components/changes.js";
 import { Choices } from "./components/choices.js";
 import { setPace, SIDES } from "./components/heat.js";
 import { keepState, readState } from "./components/state.js";
-import { byId, make, readable, sentence } from "./components/text.js";
+import { byId, grouped, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
 import { nextPrompt, sharedPrompts } from "./examples.js";
 import { connectSliders, fillFields, readFields, readLength, valuesOfFields } from "./fields.js";
@@ -17,7 +17,7 @@ import { showLink } from "./share.js";
 const DEFAULTS = { length: 500, temperature: 0.8, top_k: 0, top_p: 1 };
 const TEMPERATURES = [0.5, 1, 1.5];
 const LONGEST_AT_TEMPERATURES = 1000;
-const FULL = `A text has at most ${LONGEST_TEXT.toLocaleString("en")} characters: generate a new one.`;
+const FULL = `A text has at most ${grouped(LONGEST_TEXT)} characters: generate a new one.`;
 const NO_TEXTS = { forced: { a: [], b: [] } }; // in an address
 
 /** The events of the view, and its panels, {a, b}. small: those of compareTemperatures. offered: prompts. */

@@ -1,7 +1,7 @@
 /* What could have stood at a character: the likeliest symbols as they were sampled, each to be chosen in its place. */
 
 import { surprisalAt, stepsOfDraw } from "./sampling.js";
-import { isShortcut, label, make, named, percentOf } from "./text.js";
+import { grouped, isShortcut, label, make, named, percentOf } from "./text.js";
 
 const SHOWN_ALTERNATIVES = 10;
 const POINT_AT =
@@ -85,5 +85,5 @@ function describeDrawn(details) {
   const { place, symbol, symbols, forced } = details;
   const at = symbols.indexOf(symbol);
   const bits = at < 0 ? "" : ` · ${(surprisalAt(details, at) / Math.LN2).toFixed(2)} bits`;
-  return `${named(symbol)}, character ${(place + 1).toLocaleString("en")}${bits}${forced ? " · your choice" : ""}`;
+  return `${named(symbol)}, character ${grouped(place + 1)}${bits}${forced ? " · your choice" : ""}`;
 }

@@ -1,6 +1,17 @@
 /* One unit of a model, step by step: its gates at a character, its equation with their numbers, each over the line. */
 
-import { decimal, isShortcut, make, MOST_MARKS, named, readable, visible } from "./text.js";
+import {
+  decimal,
+  grouped,
+  isShortcut,
+  make,
+  makeSvg,
+  MOST_MARKS,
+  named,
+  percentOf,
+  readable,
+  visible,
+} from "./text.js";
 
 /* A gate is saturated where it is below LEFT or above RIGHT (Karpathy, Johnson and Fei-Fei, 2015): it blocks all, or
    lets all through. */
@@ -144,8 +155,8 @@ export class CellPanel {
     if (!this.value?.symbols.length || place < 0 || place >= this.value.symbols.length) return;
     this.place = place;
     const { symbols } = this.value;
-    const count = symbols.length.toLocaleString("en");
-    this.where.textContent = `at ${named(symbols[place])}, ${(place + 1).toLocaleString("en")} of ${count}`;
+    const count = grouped(symbols.length);
+    this.where.textContent = `at ${named(symbols[place])}, ${grouped(place + 1)} of ${count}`;
     this.equations.replaceChildren(...this.parts.equations.map((equation) => this.makeEquation(equation)));
     this.width ||= this.line.clientWidth || 40 * NARROW;
     [this.first, this.end] = this.lineOf(place);
@@ -263,14 +274,7 @@ function makeShares(left, right) {
     part.style.width = `${(100 * share).toFixed(1)}%`;
     bar.append(part);
   }
-  return [make("span", "", inPercent(left)), bar, make("span", "", inPercent(right))];
+  return [make("span", "", percentOf(left, 0)), bar, make("span", "", percentOf(right, 0))];
 }
 
-const inPercent = (share) => `${(100 * share).toFixed(0)} %`;
 const threeDecimals = (number) => decimal(number, 3);
-
-function makeSvg(tag, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}

@@ -1,6 +1,6 @@
 /* Curves over epochs, seconds, characters or distances: drawn as SVG, read off by pointing or with the arrow keys. */
 
-import { isShortcut, make, readable, save } from "./text.js";
+import { isShortcut, make, makeSvg, readable, save } from "./text.js";
 
 // Model A's, model B's, and those of further models; see theme.css. Each model has a marker as well, since some readers
 // cannot tell colours apart.
@@ -283,8 +283,8 @@ export class Curves {
       const entry = make("button", "curves-entry");
       entry.type = "button";
       entry.setAttribute("aria-pressed", String(!this.hidden.has(name)));
-      const sample = svg("svg", { width: 26, height: 12, "aria-hidden": "true" });
-      sample.append(svg("path", { d: "M1 6H25", ...stroke(colour, dash) }));
+      const sample = makeSvg("svg", { width: 26, height: 12, "aria-hidden": "true" });
+      sample.append(makeSvg("path", { d: "M1 6H25", ...stroke(colour, dash) }));
       if (this.hasMarkers) sample.append(marker(colour, dash, [13, 6]));
       this.figures.set(name, make("strong"));
       entry.append(sample, make("span", "", readable(name)), this.figures.get(name));
@@ -305,15 +305,15 @@ export class Curves {
     const marks = named.map(({ name, colour, sign = "star" }) => {
       const { d, viewBox } = SIGNS[sign];
       const entry = make("span", "curves-entry");
-      const sample = svg("svg", { width: 26, height: 16, viewBox, "aria-hidden": "true" });
-      sample.append(svg("path", { d, fill: tint(colour) }));
+      const sample = makeSvg("svg", { width: 26, height: 16, viewBox, "aria-hidden": "true" });
+      sample.append(makeSvg("path", { d, fill: tint(colour) }));
       entry.append(sample, make("span", "", readable(name)));
       return entry;
     });
     const levels = this.chart.levels.map(({ name }) => {
       const entry = make("span", "curves-entry");
-      const sample = svg("svg", { width: 26, height: 8, "aria-hidden": "true" });
-      sample.append(svg("path", { d: "M1 4H25", ...LEVEL }));
+      const sample = makeSvg("svg", { width: 26, height: 8, "aria-hidden": "true" });
+      sample.append(makeSvg("path", { d: "M1 4H25", ...LEVEL }));
       entry.append(sample, make("span", "", readable(name)));
       return entry;
     });
@@ -332,7 +332,7 @@ export class Curves {
       new Axis(this.places, x),
       new Axis([...[...points, ...best].map(([, value]) => value ?? NaN), ...levels.map(({ at }) => at)], y),
     ];
-    this.drawing = svg("svg", {
+    this.drawing = makeSvg("svg", {
       viewBox: `0 0 ${this.width} ${this.height}`,
       width: this.width,
       height: this.height,
@@ -349,10 +349,10 @@ export class Curves {
       const [left, top] = this.spot(at);
       const transform = `translate(${left} ${top})`;
       const mark = { d: SIGNS[sign].d, transform, fill: tint(colour), stroke: "var(--surface)" };
-      this.drawing.append(svg("path", mark));
+      this.drawing.append(makeSvg("path", mark));
     }
-    this.spotlight = svg("g", { class: "curves-spotlight" });
-    this.needle = svg("g", {});
+    this.spotlight = makeSvg("g", { class: "curves-spotlight" });
+    this.needle = makeSvg("g", {});
     this.drawing.append(this.spotlight, this.needle);
     this.plot.replaceChildren(this.drawing);
     this.frame.dataset.x = x.log ? "log" : "linear";
@@ -378,10 +378,10 @@ export class Curves {
       );
       const spots = points.map((point) => this.spot(point).join(" "));
       const stretch = { d: `M${spots.join("L")}`, "stroke-opacity": 0.35, ...stroke(series.colour), "stroke-width": 9 };
-      if (spots.length > 1) this.spotlight.append(svg("path", stretch));
+      if (spots.length > 1) this.spotlight.append(makeSvg("path", stretch));
       for (const spot of [spots[0], spots.at(-1)].filter(Boolean)) {
         const ring = { r: 8, transform: `translate(${spot})`, stroke: tint(series.colour), "stroke-width": 2.5 };
-        this.spotlight.append(svg("circle", ring));
+        this.spotlight.append(makeSvg("circle", ring));
       }
     }
     for (const drawn of this.drawing.querySelectorAll("[data-curve]")) {
@@ -401,11 +401,11 @@ export class Curves {
     const { left, right, top, bottom } = MARGIN;
     const [floor, end] = [this.height - bottom, this.width - right];
     const text = (words, options) => {
-      const label = svg("text", { fill: "currentColor", ...options });
+      const label = makeSvg("text", { fill: "currentColor", ...options });
       label.textContent = words;
       this.drawing.append(label);
     };
-    const line = (d) => this.drawing.append(svg("path", { d, stroke: GREY, "stroke-opacity": 0.25 }));
+    const line = (d) => this.drawing.append(makeSvg("path", { d, stroke: GREY, "stroke-opacity": 0.25 }));
     for (const tick of this.axes[1].ticks) {
       const height = floor - this.axes[1].at(tick) * (floor - top);
       line(`M${left} ${height.toFixed(1)}H${end}`);
@@ -430,8 +430,9 @@ export class Curves {
   drawLevel({ label, at }) {
     if (!this.axes[1].shows(at)) return;
     const [end, height] = [this.width - MARGIN.right, Number(this.spot([NaN, at])[1])];
-    this.drawing.append(svg("path", { d: `M${MARGIN.left} ${height}H${end}`, ...LEVEL }));
-    const text = svg("text", { x: end, y: height - 4, "text-anchor": "end", "font-size": 11, fill: "currentColor" });
+    this.drawing.append(makeSvg("path", { d: `M${MARGIN.left} ${height}H${end}`, ...LEVEL }));
+    const style = { "text-anchor": "end", "font-size": 11, fill: "currentColor" };
+    const text = makeSvg("text", { x: end, y: height - 4, ...style });
     text.textContent = readable(label);
     this.drawing.append(text);
   }
@@ -443,7 +444,8 @@ export class Curves {
       return `${shown[place - 1] ? "L" : "M"}${this.spot(point).join(" ")}`;
     });
     const curve = { "data-curve": name };
-    this.drawing.append(svg("path", { d: d.join(""), "stroke-linejoin": "round", ...stroke(colour, dash), ...curve }));
+    const style = { "stroke-linejoin": "round", ...stroke(colour, dash) };
+    this.drawing.append(makeSvg("path", { d: d.join(""), ...style, ...curve }));
     const step = Math.ceil(points.length / MARKERS_ON_A_CURVE);
     points.forEach((point, place) => {
       if (!shown[place]) return;
@@ -455,7 +457,7 @@ export class Curves {
         this.drawing.append(drawn);
       }
       if (shown[place - 1] || shown[place + 1]) return; // a point between two others is on their line
-      this.drawing.append(svg("circle", { cx: spot[0], cy: spot[1], r: 3.5, fill: tint(colour), ...curve }));
+      this.drawing.append(makeSvg("circle", { cx: spot[0], cy: spot[1], r: 3.5, fill: tint(colour), ...curve }));
     });
   }
 
@@ -489,9 +491,9 @@ export class Curves {
     const across = this.pixel(place);
     const where = `${this.chart.x.one ?? ""} ${tickLabel(place)}`.trim();
     this.needle.append(
-      svg("path", { d: `M${across.toFixed(1)} ${MARGIN.top}V${this.height - MARGIN.bottom}`, stroke: GREY }),
+      makeSvg("path", { d: `M${across.toFixed(1)} ${MARGIN.top}V${this.height - MARGIN.bottom}`, stroke: GREY }),
     );
-    const label = svg("text", { x: across, y: MARGIN.top - 3, "text-anchor": "middle", fill: "currentColor" });
+    const label = makeSvg("text", { x: across, y: MARGIN.top - 3, "text-anchor": "middle", fill: "currentColor" });
     label.textContent = where;
     this.needle.append(label);
     const said = [where];
@@ -499,7 +501,7 @@ export class Curves {
       const point = points.find(([each]) => each === place);
       if (!point || point[1] === null || !this.axes[1].shows(point[1])) continue;
       const [cx, cy] = this.spot(point);
-      this.needle.append(svg("circle", { cx, cy, r: 4, fill: tint(colour), stroke: "var(--surface)" }));
+      this.needle.append(makeSvg("circle", { cx, cy, r: 4, fill: tint(colour), stroke: "var(--surface)" }));
       this.figures.get(name).textContent = figure(point[1]);
       said.push(`${readable(name)} ${figure(point[1])}`);
     }
@@ -517,9 +519,9 @@ export class Curves {
     copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
     copy.setAttribute("color", "var(--ink-soft)");
     copy.setAttribute("font-family", "sans-serif");
-    copy.prepend(svg("rect", { width: "100%", height: "100%", fill: "var(--surface)" }));
+    copy.prepend(makeSvg("rect", { width: "100%", height: "100%", fill: "var(--surface)" }));
     this.chart.series.forEach(({ name: label, colour }, row) => {
-      const text = svg("text", {
+      const text = makeSvg("text", {
         x: this.width - MARGIN.right,
         y: MARGIN.top + 12 + 15 * row,
         "text-anchor": "end",
@@ -548,15 +550,10 @@ function tint(colour) {
 function marker(colour, dash, [left, top]) {
   const fill = dash === "dot" ? "var(--surface)" : tint(colour);
   const d = MARKERS[colour % MARKERS.length];
-  return svg("path", { d, transform: `translate(${left} ${top})`, fill, stroke: tint(colour), "stroke-width": 1.5 });
+  const transform = `translate(${left} ${top})`;
+  return makeSvg("path", { d, transform, fill, stroke: tint(colour), "stroke-width": 1.5 });
 }
 
 function stroke(colour, dash) {
   return { stroke: tint(colour), "stroke-width": 2, ...(DASHES[dash] ? { "stroke-dasharray": DASHES[dash] } : {}) };
-}
-
-function svg(tag, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
 }

@@ -2,7 +2,7 @@
 
    charlm/browser/lesson.py lists the checks with their arguments. */
 
-import { HIGHEST, LOWEST, SIDES } from "./heat.js";
+import { decodeShade, SIDES } from "./heat.js";
 import { byId, isDisplayed } from "./text.js";
 
 const FEWEST_PLACES = 100; // characters by which a unit is judged
@@ -50,8 +50,8 @@ export function followsLine({ text, shades }) {
   const pairs = [];
   Array.from(text).forEach((symbol, place) => {
     position = symbol === "\n" ? 0 : position + 1;
-    const code = shades.charCodeAt(place);
-    if (code >= LOWEST && code <= HIGHEST) pairs.push([position, code]);
+    const shade = decodeShade(shades[place]);
+    if (shade !== null) pairs.push([position, shade]);
   });
   if (pairs.length < FEWEST_PLACES) return 0;
   const mean = (which) => pairs.reduce((sum, pair) => sum + pair[which], 0) / pairs.length;

@@ -5,8 +5,8 @@ import { decimal, isShortcut, label, make, named, percentOf, readable, save, vis
 
 /* A shade, from 0 to 1, is one printable symbol: LOWEST for 0, HIGHEST for 1, equal steps between them. MOST_NATS is
    the surprisal that has shade 1. charlm/web/heat.py has the same numbers. */
-export const LOWEST = 48;
-export const HIGHEST = 126;
+const LOWEST = 48;
+const HIGHEST = 126;
 export const MOST_NATS = 7.8;
 
 export const SIDES = ["a", "b"]; // model A and model B, in ids, addresses and classes
@@ -25,7 +25,7 @@ const DESCRIPTIONS = {
   gate: (shade) => `gate ${shade.toFixed(2)}`,
   surprisal: (shade) => `surprisal ${(shade * MOST_NATS).toFixed(1)} nats`,
   activation: (shade) => `activation ${decimal(2 * shade - 1, 2)} × the largest in this text`,
-  influence: (shade) => `influence ${(100 * shade).toFixed(0)} % of the strongest`,
+  influence: (shade) => `influence ${percentOf(shade, 0)} of the strongest`,
 };
 
 const NEAR_END = 30; // pixels: a text that is scrolled so near to its end stays there while it grows
@@ -42,6 +42,12 @@ export function encodeShades(fractions) {
     if (Number.isNaN(fraction)) return " ";
     return String.fromCharCode(LOWEST + Math.round(Math.min(Math.max(fraction, 0), 1) * (HIGHEST - LOWEST)));
   }).join("");
+}
+
+/** Return the number that a shade stands for, null for no shade. */
+export function decodeShade(symbol) {
+  const code = symbol?.charCodeAt(0);
+  return code >= LOWEST && code <= HIGHEST ? (code - LOWEST) / (HIGHEST - LOWEST) : null;
 }
 
 /** Return the place of the character that an element shows; undefined if it shows none. */
@@ -144,7 +150,7 @@ export class HeatText {
     Object.assign(this, { kind, shades });
     this.text.dataset.kind = kind;
     Array.from(this.text.children, (span, place) => {
-      const shade = this.shade(shades, place);
+      const shade = decodeShade(shades[place]);
       span.style.removeProperty("--shade");
       span.classList.remove("negative");
       if (shade !== null) this.paint(span, shade);
@@ -221,7 +227,7 @@ export class HeatText {
       span.dataset.place = place;
       span.classList.toggle("forced", this.forced.has(place));
       if (place === this.cursor) this.mark(span);
-      const shade = this.shade(shades, place);
+      const shade = decodeShade(shades[place]);
       if (shade !== null) this.paint(span, shade);
       added.append(span);
     }
@@ -249,12 +255,6 @@ export class HeatText {
     });
   }
 
-  /** Return the shade of a place, null if it has none. */
-  shade(shades, place) {
-    const code = shades.charCodeAt(place);
-    return code >= LOWEST && code <= HIGHEST ? (code - LOWEST) / (HIGHEST - LOWEST) : null;
-  }
-
   /** Colour a character. Negative numbers have their own colour. */
   paint(span, shade) {
     if (!SIGNED.includes(this.kind)) return span.style.setProperty("--shade", shade.toFixed(3));
@@ -264,7 +264,7 @@ export class HeatText {
 
   /** Say in words what the colour of a character means. */
   describe(place) {
-    const shade = this.shade(this.value.shades, place);
+    const shade = decodeShade(this.value.shades[place]);
     return shade === null ? "" : `: ${DESCRIPTIONS[this.kind](shade)}`;
   }
 

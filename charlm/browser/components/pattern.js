@@ -1,7 +1,7 @@
 /* A stretch of a text, the units that are on there and off beside it, and the other places where these units are on
    (Strobelt et al., "LSTMVis", 2018). */
 
-import { isShortcut, make, named, readable } from "./text.js";
+import { grouped, isShortcut, make, named, percentOf, readable } from "./text.js";
 
 const FIRST_THRESHOLD = 0.3;
 const SETTLED = 250; // milliseconds without a change after which a selection or a threshold is taken
@@ -155,16 +155,16 @@ export class PatternPanel {
     const stretch = end - start === 1 ? "on at this character" : "on all along";
     const beside = [start > 0 && "before", end < symbols.length && "after"].filter(Boolean).join(" and ");
     const off = beside ? `, and off just ${beside} it` : "";
-    return `${counted(units.length)} of ${counted(total)} units are ${stretch}${off}`;
+    return `${grouped(units.length)} of ${grouped(total)} units are ${stretch}${off}`;
   }
 
   describePlaces(places, searched = Infinity) {
     const { symbols, shown } = this.value;
     const others = `; ${places.length || "no"} other place${places.length === 1 ? "" : "s"} of the text`;
     const beyond = places.filter(([start]) => start >= shown).length;
-    const unseen = beyond ? `, ${beyond} of them after the ${counted(shown)} characters that are shown` : "";
+    const unseen = beyond ? `, ${beyond} of them after the ${grouped(shown)} characters that are shown` : "";
     const isCut = searched < symbols.length;
-    const read = `${counted(searched)} of ${counted(symbols.length)} characters were searched`;
+    const read = `${grouped(searched)} of ${grouped(symbols.length)} characters were searched`;
     return `${others}${unseen}.${isCut ? ` The search took too long and was ended: ${read}.` : ""}`;
   }
 
@@ -182,19 +182,18 @@ export class PatternPanel {
     const words = make("span", "pattern-words");
     const shown = (first, last) => inOneRow(symbols.slice(Math.max(first, 0), last));
     words.append(shown(start - CONTEXT, start), make("mark", "", shown(start, end)), shown(end, end + CONTEXT));
-    row.append(words, make("span", "pattern-share", `${(100 * share).toFixed(0)} %`));
-    row.title = `${(100 * share).toFixed(0)} % of the units are on here`;
+    row.append(words, make("span", "pattern-share", percentOf(share, 0)));
+    row.title = `${percentOf(share, 0)} of the units are on here`;
     if (start < onPage) {
       row.type = "button";
       row.addEventListener("click", () => this.onPlace(start, end));
-    } else row.title += `, at character ${counted(start + 1)}`;
+    } else row.title += `, at character ${grouped(start + 1)}`;
     const entry = make("li");
     entry.append(row);
     return entry;
   }
 }
 
-const counted = (number) => number.toLocaleString("en");
 const BREAKS = { "\n": "↵", "\t": "⇥" };
 const inOneRow = (symbols) => readable(symbols.map((symbol) => BREAKS[symbol] ?? symbol).join(""));
 

@@ -31,9 +31,14 @@ export function named(symbol) {
   return { "\n": "line break", "\t": "tab", " ": "space" }[symbol] ?? `“${visible(symbol, MOST_MARKS)}”`;
 }
 
+/** Return a number with commas between its thousands: `1,200`. */
+export function grouped(number) {
+  return number.toLocaleString("en");
+}
+
 /** Return a number with its noun: `1 character`, `1,200 characters`. */
 export function amount(number, noun) {
-  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+  return `${grouped(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 /** Return a character as a label of one letter's width. */
@@ -42,8 +47,13 @@ export function label(symbol) {
 }
 
 /** Return a share, 0 to 1, in per cent. */
-export function percentOf(share) {
-  return `${(100 * share).toFixed(1)} %`;
+export function percentOf(share, digits = 1) {
+  return `${(100 * share).toFixed(digits)} %`;
+}
+
+/** Say which share of a download is there. */
+export function shareLoaded(there, whole) {
+  return `${percentOf(there / Math.max(whole, 1), 0)} loaded`;
 }
 
 /** Return a number with so many decimals and a proper minus sign; what rounds to 0 has none. */
@@ -77,6 +87,25 @@ export function make(tag, className, text) {
   if (className) element.className = className;
   if (text !== undefined) element.textContent = text;
   return element;
+}
+
+/** Return an element of a drawing. */
+export function makeSvg(tag, attributes) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+/** Give a list of choices its options, each [value, words], and choose one. */
+export function fillSelect(select, options, chosen) {
+  select.replaceChildren(
+    ...options.map(([value, words]) => {
+      const option = make("option", "", readable(words));
+      option.value = value;
+      return option;
+    }),
+  );
+  select.value = chosen;
 }
 
 /** Return whether the text is on the clipboard: browsers refuse it to pages without https. */

@@ -2,7 +2,7 @@
    pattern of a stretch of the text. */
 
 import { CellPanel } from "../../browser/components/cell.js";
-import { LOWEST, HIGHEST, SIDES } from "../../browser/components/heat.js";
+import { decodeShade, SIDES } from "../../browser/components/heat.js";
 import { TextPair } from "../../browser/components/pair.js";
 import { PatternPanel, StretchPicker } from "../../browser/components/pattern.js";
 import { ReplacedText } from "../../browser/components/replaced.js";
@@ -59,7 +59,7 @@ class InsideText {
     this.traced = [...this.text.text.children].slice(first, first + shades.length);
     this.traced.forEach((span, step) => {
       span.classList.add("traced");
-      span.style.setProperty("--trace", ((shades.charCodeAt(step) - LOWEST) / (HIGHEST - LOWEST)).toFixed(3));
+      span.style.setProperty("--trace", (decodeShade(shades[step]) ?? 0).toFixed(3));
     });
     this.line.textContent = error ?? line;
   }

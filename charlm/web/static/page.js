@@ -17,7 +17,7 @@ import {
   viewOf,
   whenReturned,
 } from "../../browser/components/state.js";
-import { makeCard, makeLine, save } from "../../browser/components/text.js";
+import { grouped, makeCard, makeLine, save } from "../../browser/components/text.js";
 import { changed } from "./changed.js";
 import { keepEvents, loseResults } from "./events.js";
 import { fieldTexts, insideShows, insideStage, shownFields } from "./inside.js";
@@ -75,7 +75,7 @@ function textFile(element, props, trigger, mostBytes, drop) {
       const bytes = await file.arrayBuffer();
       if (input.lastFile !== file) return;
       const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-      line.textContent = `${file.name}: ${Array.from(text).length.toLocaleString("en")} characters`;
+      line.textContent = `${file.name}: ${grouped(Array.from(text).length)} characters`;
       props.value = { name: file.name, text };
       trigger("change");
     } catch {

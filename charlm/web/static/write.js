@@ -4,7 +4,7 @@
 
 import { areOfOneLink, encodeChoices, TWO_TEXTS } from "../../browser/components/branches.js";
 import { Choices } from "../../browser/components/choices.js";
-import { HeatText, LOWEST, HIGHEST, MOST_NATS, SIDES } from "../../browser/components/heat.js";
+import { decodeShade, HeatText, MOST_NATS, SIDES } from "../../browser/components/heat.js";
 import { keepState, shareView } from "../../browser/components/state.js";
 import { byId, sentence, toClipboard } from "../../browser/components/text.js";
 import { UnknownMarks } from "../../browser/components/unknown.js";
@@ -66,7 +66,7 @@ export class WrittenText {
     const { shades, bits } = this.heat.value;
     const [mean, count] = bits ?? [0, 0];
     if (count === shades.length) return mean;
-    const nats = Array.from(shades, (shade) => ((shade.charCodeAt(0) - LOWEST) / (HIGHEST - LOWEST)) * MOST_NATS);
+    const nats = Array.from(shades, (shade) => decodeShade(shade) * MOST_NATS);
     return nats.reduce((sum, each) => sum + each, 0) / Math.max(nats.length, 1) / Math.LN2;
   }
 

@@ -383,16 +383,20 @@ def test_an_arrow_key_with_alt_control_or_command_is_left_to_the_browser(page, c
     assert taken == [component != "empty text", False, False, False] and errors == []
 
 
-def test_shades_are_encoded_as_in_python(page):
+def test_shades_are_those_of_python(page):
     numbers = [-1.0, 0.0, 0.1, 0.333, 0.5, 0.77, 1.0, 2.0, math.nan]
-    encoded = page.evaluate(
-        """async (text) => {
-            const { encodeShades, HIGHEST, LOWEST, MOST_NATS } = await import("/components/heat.js");
-            return [encodeShades(JSON.parse(text).map((each) => each ?? NaN)), LOWEST, HIGHEST, MOST_NATS];
+    encoded, decoded, most = page.evaluate(
+        """async ([text, shades]) => {
+            const { decodeShade, encodeShades, MOST_NATS } = await import("/components/heat.js");
+            const encoded = encodeShades(JSON.parse(text).map((each) => each ?? NaN));
+            return [encoded, Array.from(shades, decodeShade), MOST_NATS];
         }""",
-        json.dumps([None if math.isnan(number) else number for number in numbers]),
+        [json.dumps([None if math.isnan(number) else number for number in numbers]), shades(numbers)],
     )
-    assert encoded == [shades(numbers), LOWEST, HIGHEST, MOST_NATS]
+    assert (encoded, most) == (shades(numbers), MOST_NATS)
+    half_a_step = 0.5 / (HIGHEST - LOWEST)
+    assert decoded[:-1] == pytest.approx([min(max(number, 0), 1) for number in numbers[:-1]], abs=half_a_step)
+    assert decoded[-1] is None
 
 
 CELLS_BY_HAND = {
