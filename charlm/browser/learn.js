@@ -4,12 +4,11 @@ import { AXES, Curves, LOSS_UNITS, LOSSES } from "./components/curves.js";
 import { SIDES } from "./components/heat.js";
 import { makeReading } from "./components/reading.js";
 import { keepState } from "./components/state.js";
-import { byId, make, makeCard, readable, save } from "./components/text.js";
+import { byId, make, makeCard, readable } from "./components/text.js";
 import { isAwaited, models, published, reading, whenAdded } from "./models.js";
 
 const SHOWN_FIRST = 3; // models
 const UNREAD = "What the curves of this model show was not worked out, since it was loaded after the page was made.";
-const COLUMNS = ["epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second"];
 
 /** Return a radio button or a checkbox with its label. */
 function makeChoice(type, name, value, checked) {
@@ -71,19 +70,6 @@ function samplesAt(shown, epoch) {
   });
 }
 
-/** Return the numbers of every epoch as CSV, with a heading. */
-function csvOf(shown) {
-  // spreadsheets read a cell that begins with one of these as a formula
-  const cell = (value) => {
-    const words = /^[=+@-]/.test(String(value)) && typeof value === "string" ? `'${value}` : String(value ?? "");
-    return /[",\r\n]/.test(words) ? `"${words.replaceAll('"', '""')}"` : words;
-  };
-  const rows = shown.flatMap(({ name, history }) =>
-    history.epochs.map((epoch) => [name, ...COLUMNS.map((column) => epoch[column])]),
-  );
-  return [["model", ...COLUMNS], ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
-}
-
 /** Return the models that the parameters of an address name. */
 function namesIn(parameters) {
   return parameters.get("models")?.split(",") ?? [];
@@ -120,7 +106,7 @@ class LearnView {
       this.keep(); // after what shows it
     });
     byId("save-png").addEventListener("click", () => this.curves.savePng("curves.png"));
-    byId("save-csv").addEventListener("click", () => save(csvOf(this.shown), "curves.csv", "text/csv"));
+    byId("save-csv").addEventListener("click", () => this.curves.saveCsv("curves.csv"));
   }
 
   /** The models that are chosen. */

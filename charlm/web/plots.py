@@ -3,8 +3,6 @@
 What a chart is, and how it is drawn, stands in charlm/browser/components/curves.js.
 """
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,8 +14,8 @@ from charlm.errors import RequestError
 from charlm.messages import printable, show
 from charlm.model.history import CURVES, EpochRecord, HistoryRecord, join_runs
 
+# of an epoch, for its curves over each axis and for the tables
 COLUMNS = ("epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second")
-DRAWN = ("epoch", *CURVES, "seconds", "chars_per_second")  # of an epoch, for its curves over each axis
 
 LOSS_UNITS = ("nats per character", "bits per character", "perplexity")
 AXES = ("epochs", "seconds", "characters read")
@@ -52,7 +50,7 @@ def draw_plot(records: Records, settings: PlotSettings | None = None, sides: Seq
         [
             name,
             {
-                "epochs": [{each: epoch.get(each) for each in DRAWN} for epoch in record["epochs"]],
+                "epochs": [{each: epoch.get(each) for each in COLUMNS} for epoch in record["epochs"]],
                 "best": record["best"],
                 "run": {name: value for name, value in record["run"].items() if name == "lr_edits"},
                 "run_starts": record["run_starts"],
@@ -93,16 +91,6 @@ def draw_context(curves: Sequence[tuple[str, Sequence[float]]], floor: float) ->
 def tabulate(records: Records) -> list[list[Any]]:
     """Return one row for each epoch of each record: the model's name, then COLUMNS."""
     return [[name, *(epoch.get(column) for column in COLUMNS)] for name, epoch in _epochs(records)]
-
-
-def write_csv(records: Records) -> str:
-    """Return the rows of `tabulate` as CSV, with a heading."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["model", *COLUMNS])
-    # spreadsheets read a cell that begins with one of these as a formula
-    writer.writerows([f"'{name}" if name.startswith(tuple("=+-@")) else name, *row] for name, *row in tabulate(records))
-    return file.getvalue()
 
 
 def _epochs(records: Records) -> Iterator[tuple[str, EpochRecord]]:

@@ -28,6 +28,8 @@ const SIGNS = {
   arrow: { d: "M0-4-5-11H-2V-20H2V-11H5Z", viewBox: "-9 -21 18 18" }, // above the point
   bar: { d: "M-1.5-11H1.5V11H-1.5Z", viewBox: "-12 -12 24 24" },
 };
+/* Of an epoch, in the table of the curves; charlm/web/plots.py has the same. */
+const COLUMNS = ["epoch", "train_loss", "val_loss", "unseen_loss", "learning_rate", "seconds", "chars_per_second"];
 const MOST_EDITS = 50; // of the learning rate, of one record
 
 /** The losses of an epoch, with their names and how their curves are drawn. */
@@ -513,6 +515,11 @@ export class Curves {
     if (this.readout.textContent !== words) this.readout.textContent = words;
   }
 
+  /** Download the numbers of every epoch as CSV. The value is of records, see `lossChart`. */
+  saveCsv(name) {
+    save(csvOf(this.props.value.records), name, "text/csv");
+  }
+
   /** Download the drawing as a PNG. */
   async savePng(name) {
     const copy = this.drawing.cloneNode(true);
@@ -540,6 +547,19 @@ export class Curves {
     canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
     save(await new Promise((resolve) => canvas.toBlob(resolve)), name, "image/png");
   }
+}
+
+/** Return the numbers of every epoch of some records as CSV, with a heading. */
+function csvOf(records) {
+  // spreadsheets read a cell that begins with one of these as a formula
+  const cell = (value) => {
+    const words = /^[=+@-]/.test(String(value)) && typeof value === "string" ? `'${value}` : String(value ?? "");
+    return /[",\r\n]/.test(words) ? `"${words.replaceAll('"', '""')}"` : words;
+  };
+  const rows = records.flatMap(([name, { epochs }]) =>
+    epochs.map((epoch) => [name, ...COLUMNS.map((column) => epoch[column])]),
+  );
+  return [["model", ...COLUMNS], ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
 }
 
 function tint(colour) {

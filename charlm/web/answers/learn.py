@@ -28,7 +28,6 @@ from charlm.web.plots import (
     sample_card,
     settings_of,
     tabulate,
-    write_csv,
 )
 
 MOST_MODELS = 20
@@ -156,11 +155,6 @@ def table(registry: ModelRegistry, names: object) -> dict[str, Any]:
     return {"headers": ["model", *COLUMNS], "data": rows}
 
 
-def csv(registry: ModelRegistry, names: object) -> str:
-    """Return the numbers of every epoch, unrounded, as CSV."""
-    return write_csv(_records(registry, names)[0])
-
-
 def run_settings(registry: ModelRegistry, names: object) -> dict[str, Any]:
     """Return the settings of the training runs side by side, with the headings."""
     records, _ = _records(registry, names)
@@ -210,7 +204,6 @@ def _show_once(name: str, record: HistoryRecord) -> None:
             check_whole("a number", value, -LARGEST_WHOLE, LARGEST_WHOLE)
     diagnosis.read_curves(records)
     settings_of(records)
-    write_csv(records)
 
 
 def _rounded(value: Any) -> Any:

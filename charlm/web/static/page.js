@@ -17,7 +17,7 @@ import {
   viewOf,
   whenReturned,
 } from "../../browser/components/state.js";
-import { grouped, makeCard, makeLine, save } from "../../browser/components/text.js";
+import { grouped, makeCard, makeLine } from "../../browser/components/text.js";
 import { changed } from "./changed.js";
 import { keepEvents, loseResults } from "./events.js";
 import { fieldTexts, insideShows, insideStage, shownFields } from "./inside.js";
@@ -190,9 +190,9 @@ async function opened() {
   if (hasText) document.querySelector("#generate")?.click();
 }
 
-/** Download the curves of an element as a picture. */
-function savePicture(id, name) {
-  document.querySelector(`#${id} .curves`).parentElement.curves.savePng(name);
+/** Return the Curves in an element. */
+function curvesOf(id) {
+  return document.querySelector(`#${id} .curves`).parentElement.curves;
 }
 
 /** Return props for a HeatText: constants, and the value, which Gradio changes and which changes Gradio's. */
@@ -242,6 +242,6 @@ window.charlm = {
   isOpen: () => isOpen,
   loseResults,
   forgetFile: (id) => forgetFile(document.getElementById(id)),
-  textFile, stopAll, setPace: paceTexts, save, savePicture,
+  textFile, stopAll, setPace: paceTexts, curvesOf,
   setView, openView, keep, address, opened,
 };

@@ -16,8 +16,8 @@ from charlm.web.views.write import WriteView
 
 SHOWN_FIRST = 3  # models
 
-SAVE_PICTURE = """() => charlm.savePicture("loss-curves", "curves.png")"""
-SAVE_TABLE = """(text) => { charlm.save(text, "curves.csv", "text/csv"); return text; }"""
+SAVE_PICTURE = """() => { charlm.curvesOf("loss-curves").savePng("curves.png"); }"""
+SAVE_TABLE = """() => { charlm.curvesOf("loss-curves").saveCsv("curves.csv"); }"""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,6 @@ class LearnView:
     axis: gr.Radio
     scale: gr.Radio
     epoch: gr.Slider
-
-
-class Saving(NamedTuple):
-    """The buttons that save the curves, and the hidden field that takes the table."""
-
-    picture: gr.Button
-    table_file: gr.Button
-    csv: gr.Textbox
 
 
 class Details(NamedTuple):
@@ -64,7 +56,7 @@ def build(registry: ModelRegistry, writing: WriteView, tab: gr.Tab) -> LearnView
             unit = gr.Radio(list(LOSS_UNITS), value=default.unit, label="Loss in", elem_id="unit")
             axis = gr.Radio(list(AXES), value=default.axis, label="Over", elem_id="axis")
             scale = gr.Radio(SCALES, value=default.scale, label="Scale", elem_id="scale")
-            saving = _saving()
+            _make_saving()
         with gr.Column(elem_classes="stage"):
             first = answers.chart(registry, names, default, [each.value for each in writing.pickers])
             chart = curves(first, reading="What the curves show", elem_id="loss-curves")
@@ -73,15 +65,15 @@ def build(registry: ModelRegistry, writing: WriteView, tab: gr.Tab) -> LearnView
             details = _details(registry, names, last)
     view = LearnView(models, unit, axis, scale, epoch)
     _connect(registry, view, chart, details, writing, tab)
-    _connect_saving(registry, models, saving)
     return view
 
 
-def _saving() -> Saving:
+def _make_saving() -> None:
     with gr.Row(elem_classes="actions"):
         picture = gr.Button("Save as PNG", elem_id="save-png", size="md")
-        table_file = gr.Button("Save as CSV", elem_id="save-csv", size="md")
-    return Saving(picture, table_file, gr.Textbox(visible=False))
+        table = gr.Button("Save as CSV", elem_id="save-csv", size="md")
+    picture.click(None, js=SAVE_PICTURE, **QUIET)
+    table.click(None, js=SAVE_TABLE, **QUIET)
 
 
 def _details(registry: ModelRegistry, names: list[str], last: int) -> Details:
@@ -135,12 +127,3 @@ def _limit_epoch(epoch: Any, last: int) -> dict[str, Any]:
     if check_whole("epoch", epoch, 0) > highest:
         return gr.update(maximum=max(last, 2), value=highest)
     return gr.update(maximum=max(last, 2))
-
-
-def _connect_saving(registry: ModelRegistry, models: gr.CheckboxGroup, saving: Saving) -> None:
-    def csv(names: Any) -> str:
-        return answers.csv(registry, names)
-
-    saving.picture.click(None, js=SAVE_PICTURE, **QUIET)
-    saved = saving.table_file.click(for_page(csv), models, saving.csv, **QUIET)
-    saved.then(None, saving.csv, saving.csv, js=SAVE_TABLE, **QUIET)

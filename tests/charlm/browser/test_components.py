@@ -1,7 +1,10 @@
 """The components that both pages load: heat texts and curves, in a browser, by themselves."""
 
+import csv
+import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 from models import make_joined_record, make_lm, make_record
@@ -13,7 +16,7 @@ from charlm.web import address
 from charlm.web.answers.inside import Inspector
 from charlm.web.heat import HIGHEST, LOWEST, MOST_NATS, shades
 from charlm.web.models import ModelRegistry, ServedModel
-from charlm.web.plots import AXES, LOSS_UNITS, SCALES, PlotSettings, draw_plot
+from charlm.web.plots import AXES, COLUMNS, LOSS_UNITS, SCALES, PlotSettings, draw_plot
 
 DRAW = """async (value) => {
     const { Curves } = await import("/components/curves.js");
@@ -472,6 +475,33 @@ def test_the_characters_below_the_plots_of_a_cell_do_not_overlap(page, text, wid
         [text, COMPONENTS_STYLE],
     )
     assert len(widths) >= 16 and min(widths) > width - 1  # the line is measured with the space beside it
+
+
+def saved_table(page, *names):
+    """The rows of the table of some records, as a spreadsheet reads them, and its first line."""
+    page.evaluate(DRAW, draw_plot([(name, make_record((2.0, 1.5))) for name in names]))
+    with page.expect_download() as waiting:
+        page.evaluate("curves.saveCsv('curves.csv')")
+    assert waiting.value.suggested_filename == "curves.csv"
+    text = Path(waiting.value.path()).read_text(encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text))), text.splitlines()[0]
+
+
+def test_a_spreadsheet_reads_the_saved_table_back(page):
+    name = 'a "name", with\nall'
+    rows, heading = saved_table(page, name, "small")
+    assert heading == ",".join(["model", *COLUMNS])
+    assert [row["model"] for row in rows] == [name] * 2 + ["small"] * 2
+    assert [float(row["val_loss"]) for row in rows] == [2.0, 1.5] * 2
+    recorded = [epoch["learning_rate"] for epoch in make_record((2.0, 1.5))["epochs"]]
+    assert [float(row["learning_rate"]) for row in rows] == recorded * 2
+    assert rows[0]["unseen_loss"] == ""
+
+
+def test_a_spreadsheet_reads_no_name_in_the_saved_table_as_a_formula(page):
+    names = ["=1+1", "+1", "-1", "@SUM(A1)"]
+    rows, _ = saved_table(page, *names)
+    assert [row["model"] for row in rows[::2]] == [f"'{name}" for name in names]
 
 
 PAIR = """async ([text, style]) => {

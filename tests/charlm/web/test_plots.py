@@ -1,6 +1,3 @@
-import csv
-import io
-
 import pytest
 from models import make_joined_record, make_record
 
@@ -13,7 +10,6 @@ from charlm.web.plots import (
     sample_card,
     settings_of,
     tabulate,
-    write_csv,
 )
 
 
@@ -47,19 +43,6 @@ def test_a_change_within_rounding_is_not_drawn():
 def test_the_table_has_a_row_for_every_epoch():
     rows = tabulate([("one", make_record((2.0, 1.5))), ("two", make_record((1.0,)))])
     assert [row[:2] + row[3:4] for row in rows] == [["one", 1, 2.0], ["one", 2, 1.5], ["two", 1, 1.0]]
-
-
-def test_a_spreadsheet_reads_the_csv_back():
-    records = [('a "name", with\nall', make_record((2.0, 1.5)))]
-    rows = list(csv.DictReader(io.StringIO(write_csv(records))))
-    assert [row["model"] for row in rows] == ['a "name", with\nall'] * 2
-    assert [float(row["val_loss"]) for row in rows] == [2.0, 1.5]
-    assert rows[0]["unseen_loss"] == ""
-
-
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
-def test_a_spreadsheet_reads_no_name_as_a_formula(name):
-    assert write_csv([(name, make_record((2.0,)))]).splitlines()[1].startswith(f"'{name}")
 
 
 def test_samples_are_those_after_the_epoch_or_the_last_before_it():

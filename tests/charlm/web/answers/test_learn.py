@@ -78,7 +78,6 @@ def test_a_record_that_cannot_be_shown_is_named_and_the_others_are_shown(record)
     assert learn.samples(registry, names, 3) == learn.samples(REGISTRY, ["one"], 3)
     assert learn.table(registry, names) == learn.table(REGISTRY, ["one"])
     assert learn.run_settings(registry, names) == learn.run_settings(REGISTRY, ["one"])
-    assert learn.csv(registry, names) == learn.csv(REGISTRY, ["one"])
     assert learn.unshown(registry) == said[:1]
     assert learn.unshown(REGISTRY) == []
 
@@ -139,7 +138,6 @@ def test_tables_have_a_heading_for_every_column():
     assert len(table["data"]) == 5
     assert settings["headers"] == ["setting", "one", "two"]
     assert all(len(row) == 3 for row in settings["data"])
-    assert learn.csv(REGISTRY, ["two"]).splitlines()[0] == "model," + ",".join(COLUMNS)
 
 
 @pytest.mark.parametrize("names", [None, "one", {"one": 1}, ["nobody"], [None], [["one"]], ["one"] * (MOST_MODELS + 1)])
@@ -147,7 +145,6 @@ def test_an_invalid_choice_of_models_is_refused(names):
     for ask in (
         learn.read_curves,
         learn.table,
-        learn.csv,
         learn.run_settings,
         learn.last_epoch,
         lambda registry, names: learn.samples(registry, names, 1),
@@ -184,7 +181,7 @@ def test_every_record_that_is_accepted_can_be_shown(values):
     assert learn.last_epoch(registry, names) == 3
     assert [card["title"] for card in learn.samples(registry, names, 3)] == names
     assert len(learn.table(registry, names)["data"]) == 6
-    assert learn.read_curves(registry, names) and learn.csv(registry, names) and learn.run_settings(registry, names)
+    assert learn.read_curves(registry, names) and learn.run_settings(registry, names)
     assert draw_curves(registry["odd"].lm.history, "")
 
 
