@@ -10,7 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from charlm import CharLM
+from charlm import CharLM, cli
 from charlm.inference import DEFAULT_TEMPERATURE
 from charlm.inference.sampling import SamplingSettings
 from charlm.model.history import bits_per_char
@@ -115,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main))

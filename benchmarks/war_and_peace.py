@@ -4,8 +4,8 @@
 
 It trains on 80 % of War and Peace, chooses the epoch by 10 % and prints the loss on the other 10 %, which is read once,
 beside that of the paper. Each model has a folder under --out: one that is finished is not trained again, one that was
-interrupted is resumed, and one that was trained for fewer epochs goes on. So the command can be stopped and given
-again. The table is printed after each model.
+interrupted is resumed, one that was trained for fewer epochs goes on, and one that was begun with more keeps them. So
+commands can be stopped and given again, also where several name the same model. The table is printed after each model.
 
 Where the paper's 10 % lie it does not say. char-rnn, which its first author published in the month before, cuts a text
 into as many streams as a batch has and splits each of them, so that what validates and what tests comes from every
@@ -36,15 +36,16 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from charlm import cli
 from charlm.model.cells import CELLS
 from charlm.model.config import ModelConfig
-from charlm.model.history import HISTORY_FILE, HistoryRecord
+from charlm.model.history import HistoryRecord
 from charlm.text import read_text
-from train.checkpoint import CHECKPOINT_FILE
 from train.config import TrainConfig
 from train.data import Text, load_text
 from train.loop import fit
 from train.report import Report
+from train.run_folder import find_begun_run, holds_run
 from train.split import cut_parts, parse_split
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +129,7 @@ def split_streams(content: str) -> str:
 def train(place: Place, out: Path, epochs: int, text: Text) -> HistoryRecord:
     """Train a model of the table, go on with it, or find it finished; return its record."""
     folder = out / place.name
+    begun = find_begun_run(folder, resume=holds_run(folder))
     config = TrainConfig(
         cell=place.cell,
         hidden_size=place.units(len(text.encoded.symbols)),
@@ -135,12 +137,11 @@ def train(place: Place, out: Path, epochs: int, text: Text) -> HistoryRecord:
         embedding_size=EMBEDDING,
         embedding_dropout=0.0,
         lr=LR[place.cell] * LR_SHARE[place.row],
-        epochs=epochs,
+        epochs=epochs if begun is None else max(epochs, begun.run["epochs"]),
         split=SPLIT,
         **RECIPES[place.row],
     )
-    has_begun = any((folder / name).exists() for name in (CHECKPOINT_FILE, HISTORY_FILE))
-    return fit(text, folder, config, Report(), resume=has_begun)
+    return fit(text, folder, config, Report(), resume=begun is not None)
 
 
 def measure(place: Place, record: HistoryRecord, symbols_per_byte: float) -> dict[str, Any]:
@@ -213,4 +214,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main))

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from forked_programs import run_program
 from loops import run_async
 from rich.console import Console
 from torch import nn
+
+ROWS = (128, 256, 512)  # of the table of War and Peace
 
 
 def load_benchmark(name):
@@ -439,3 +442,51 @@ def test_war_and_peace_goes_on_with_a_model_that_was_interrupted_and_trains_none
     assert seen == [1, 2]
     printed = tiny_war_and_peace("--only", "rnn-64-1", epochs=3)  # trains it further
     assert seen == [1, 2, 3] and "of 3" in printed
+    tiny_war_and_peace("--only", "rnn-64-1", epochs=1)  # it has had more
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_the_commands_of_quality_md_train_the_table_in_their_order_and_given_again_nothing(
+    war_and_peace, tiny_war_and_peace, monkeypatch, tmp_path
+):
+    """With a quarter of the epochs, for models of four units."""
+    document = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python benchmarks/war_and_peace\.py --text warpeace\.txt (.*)$", document, re.MULTILINE)
+    monkeypatch.setattr(war_and_peace, "PAPER", dict.fromkeys(("lstm", "gru", "rnn"), dict.fromkeys(ROWS, (1, 2, 3))))
+    monkeypatch.setattr(war_and_peace, "RECIPES", dict.fromkeys(ROWS, war_and_peace.RECIPES[64]))
+    monkeypatch.setattr(war_and_peace, "LR_SHARE", dict.fromkeys(ROWS, 1.0))
+    monkeypatch.setattr(war_and_peace.Place, "units", lambda place, symbols: 4)
+    cells = [(cell, row, layers) for cell in ("lstm", "gru", "rnn") for row in ROWS for layers in (1, 2, 3)]
+    monkeypatch.setattr(war_and_peace, "PLACES", [war_and_peace.Place(*cell) for cell in cells])
+    trained = []
+
+    class Counting(war_and_peace.Report):
+        def epoch(self, *others):
+            trained.append(others)
+
+    def run_all():
+        for command in commands:
+            only, _, epochs = command.partition(" --epochs ")
+            tiny_war_and_peace(*only.split(), epochs=int(epochs or 20) // 4)
+
+    monkeypatch.setattr(war_and_peace, "Report", Counting)
+    run_all()
+    histories = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/history.json")}
+    had = {name: len(history["epochs"]) for name, history in histories.items()}
+    twenty = dict.fromkeys(("lstm-128-1", "gru-128-1", "rnn-128-1", "lstm-128-2"), 5)
+    eight = {f"{cell}-128-{layers}": 2 for cell in ("gru", "rnn") for layers in (2, 3)} | {"lstm-128-3": 2}
+    row256 = {"lstm-256-1": 2, "lstm-256-2": 2, "lstm-256-3": 2}
+    row256 |= {f"gru-256-{layers}": 2 for layers in (1, 2, 3)} | {f"rnn-256-{layers}": 1 for layers in (1, 2, 3)}
+    assert had == twenty | eight | row256 | {"lstm-512-2": 6}
+    count = len(trained)
+    assert count == sum(had.values())
+    run_all()
+    assert len(trained) == count
+
+
+@pytest.mark.parametrize("name", ["war_and_peace", "budget", "lesson"])
+def test_a_benchmark_without_its_text_ends_with_one_line(name, tmp_path):
+    ended = run_program([f"benchmarks/{name}.py", "--text", str(tmp_path / "none.txt")], ROOT, dict(os.environ))
+    assert ended.returncode == 2
+    assert re.fullmatch("error: cannot read the text .*\n", ended.stderr)
