@@ -5,6 +5,7 @@ import json
 import os
 import re
 import string
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,29 @@ def text_of(model):
     run = read_model(model).history["run"]
     assert hashlib.sha256(read_text(text).encode()).hexdigest() == run["text_sha256"]
     return text
+
+
+def make_war_and_peace(source, folder, monkeypatch):
+    """What the lines of Python in the card of the model make of its source."""
+    card = (ROOT / "weights" / "warpeace-lstm" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^    from pathlib import Path\n(?:    .+\n)+", card, re.MULTILINE)
+    (folder / "warpeace_input.txt").write_bytes(source)
+    monkeypatch.chdir(folder)
+    exec(textwrap.dedent(code), {})
+    return (folder / "warpeace.txt").read_bytes(), card
+
+
+def test_the_card_of_war_and_peace_makes_line_ends_that_are_read_as_such(tmp_path, monkeypatch):
+    made, _ = make_war_and_peace(b"\xef\xbb\xbfone\rtwo\r\rthree\r", tmp_path, monkeypatch)
+    assert made == b"\xef\xbb\xbfone\r\ntwo\r\n\r\nthree"
+    assert read_text(tmp_path / "warpeace.txt") == "one\ntwo\n\nthree"
+
+
+def test_the_card_of_war_and_peace_makes_the_text_that_the_model_learnt_from(tmp_path, monkeypatch):
+    whole = text_of(ROOT / "weights" / "warpeace-lstm").read_bytes()
+    made, card = make_war_and_peace(whole.replace(b"\r\n", b"\r") + b"\r", tmp_path, monkeypatch)
+    assert made == whole
+    assert f"{len(whole):,} bytes" in card and hashlib.sha256(whole).hexdigest() in card
 
 
 @pytest.mark.parametrize("name", BEGINNINGS)

@@ -17,7 +17,7 @@ from charlm.errors import RequestError
 from charlm.messages import listed
 from charlm.model_name import DATASETS, parse_dataset_file
 from charlm.nearest import PATH_CUTOFF, nearest
-from charlm.text import stream_text
+from charlm.text import counted, stream_text
 
 from .encode import NO_FOLDING, EncodedText, Folding, encode_pieces
 
@@ -79,7 +79,7 @@ def load_text(
     workspace: an existing folder, by default the system's temporary folder. The ids of a text too large for memory are
         kept there in an unnamed temporary file.
     folding, known: see Text.
-    say: is told the size of what will be downloaded.
+    say: is told the size of what will be downloaded, and if lines end in carriage returns alone.
 
     Raises RequestError if there is no such file, it is not UTF-8 text, there are fewer than two different symbols, or
     more than MOST_SOURCES words; HubError if the Hub refuses, HubUnavailableError if it gives no usable answer.
@@ -88,9 +88,23 @@ def load_text(
     sources = [_find_source(word, say) for word in words]
     pieces = (piece for source in sources for piece in source.stream())
     encoded = encode_pieces(pieces, " ".join(words), workspace, folding, known)
+    if (note := _explain_carriage_returns(text_name(words), encoded)) is not None:
+        say(note)
     records = [source.record() for source in sources]
     has_parts = len(sources) > 1 or any({"files", "revision"} & record.keys() for record in records)
     return replace(make_text(text_name(words), encoded, records if has_parts else []), folding=folding, known=known)
+
+
+def _explain_carriage_returns(name: str, encoded: EncodedText) -> str | None:
+    """Return a line about a text with more carriage returns, those of CRLF not counted, than line feeds; else None."""
+    counts = dict(zip(encoded.symbols, encoded.counts.tolist(), strict=True))
+    returns, feeds = counts.get("\r", 0), counts.get("\n", 0)
+    if returns <= feeds:
+        return None
+    return (
+        f"note: {name} has {counted(returns, 'carriage return')} without a line feed, read as a symbol like any other; "
+        "if they end its lines, make line feeds of them first: tr '\\r' '\\n' < FILE > NEW_FILE"
+    )
 
 
 def check_texts(words: Sequence[str]) -> None:

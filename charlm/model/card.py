@@ -51,7 +51,15 @@ https://github.com/lua/lua at commit 53b41d0c, put together in the order of thei
         "license": "mit",
         "source": """The text is War and Peace by Leo Tolstoy in an English translation, in the public domain, with the
 size in bytes that Karpathy, Johnson and Fei-Fei give for theirs ("Visualizing and Understanding Recurrent Networks",
-2015). It is in https://github.com/ThingsOfBeam/Corpus at commit 9aad2659; there, each line ends in one byte less.""",
+2015). It is made from `warpeace_input.txt` in https://github.com/ThingsOfBeam/Corpus at commit 9aad2659. There, each
+line ends in a carriage return alone, which charlm reads as a symbol like any other. These lines of Python put a line
+feed behind each, and leave out the last line end:
+
+    from pathlib import Path
+    lines = Path("warpeace_input.txt").read_bytes()
+    Path("warpeace.txt").write_bytes(lines.replace(b"\\r", b"\\r\\n")[:-2])
+
+The file then has 3,258,246 bytes and the SHA-256 fb66ba999dafe24017cdd59e04c56d385a9c8466993d374fd4c6f08b2142985e.""",
     },
     "f9dd0cc0d9663f5b814880b8fe071abdbc02b15b064e35db1ee2ac03a8d84daf": {
         "language": "zh",

@@ -222,6 +222,26 @@ def test_several_texts_are_put_together_in_the_order_given(stand_in, monkeypatch
     assert together.name == "two+3-more"
 
 
+@pytest.mark.parametrize(
+    ("raw", "returns"),
+    [(b"one\rtwo\r", "2 carriage returns"), (b"one\rtwo", "1 carriage return"), (b"a\rb\rc\n", "2 ")],
+)
+def test_a_text_whose_lines_end_in_carriage_returns_alone_is_read_as_it_is_and_said_to_be_one(tmp_path, raw, returns):
+    (tmp_path / "old.txt").write_bytes(raw)
+    said = []
+    assert content(load_text(str(tmp_path / "old.txt"), say=said.append)) == raw.decode()
+    (note,) = said
+    assert note.startswith(f"note: old has {returns}") and note.endswith(": tr '\\r' '\\n' < FILE > NEW_FILE")
+
+
+@pytest.mark.parametrize("raw", [b"one\r\ntwo\r\n", b"one\ntwo\n", b"one\rtwo\n", b"one line"])
+def test_nothing_is_said_of_a_text_with_other_line_ends(tmp_path, raw):
+    (tmp_path / "text.txt").write_bytes(raw)
+    said = []
+    load_text(str(tmp_path / "text.txt"), say=said.append, known="\r")
+    assert said == []
+
+
 def test_texts_in_the_home_folder_may_be_named_from_there(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "poems.d").mkdir()
