@@ -269,7 +269,7 @@ class TestWrite:
         # 2) a text to look into
         visitor.choose_view("Look inside")
         visitor.wait_until("document.querySelector('#seen-a .heat-text')?.textContent.startsWith('SHEPHERD:')")
-        visitor.choose("inspect-model", "names-gru")
+        visitor.choose("inspect-model-a", "names-gru")
         visitor.wait_until("text => document.querySelector('#seen-a .heat-text').textContent === text", arg=sample)
         assert visitor.text("inspect-text") == visitor.text("seen-b") == sample
         # 3) an address with a model and no text
@@ -479,14 +479,14 @@ class TestInside:
         visitor.wait_until("document.querySelectorAll('#seen-a .heat-text span').length === 108")
 
         # another model: the units of the first one are gone
-        visitor.choose("inspect-model", "shakespeare-gru")
+        visitor.choose("inspect-model-a", "shakespeare-gru")
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'surprisal'")
         visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
 
         # the same holds for a model that is chosen after that
         visitor.choose("colour", DIFFERENCE)
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'difference'")
-        visitor.choose("inspect-model", "shakespeare-rnn")
+        visitor.choose("inspect-model-a", "shakespeare-rnn")
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'surprisal'")
 
     def test_a_text_that_was_typed_can_be_put_back_after_the_model_has_written_one(self, app, visit):
@@ -725,7 +725,7 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
     visitor.page.locator("#learn-models").get_by_label("ada/prose").check()
     visitor.wait_for_words("loss-curves", "ada/prose, validation")
     visitor.choose_view("Look inside")
-    visitor.choose("inspect-model", "ada/prose")
+    visitor.choose("inspect-model-a", "ada/prose")
     visitor.wait_for_words("seen-a", "ada/prose")
     visitor.open(visitor.page.url)
     visitor.wait_for_words("seen-a", "ada/prose")

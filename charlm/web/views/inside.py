@@ -76,7 +76,7 @@ def build(registry: ModelRegistry) -> InsideView:
 
 def _lay_out(registry: ModelRegistry) -> InsideParts:
     names = registry.names
-    model_a = gr.Dropdown(names, value=names[0], label="Model A", elem_id="inspect-model", elem_classes="a")
+    model_a = gr.Dropdown(names, value=names[0], label="Model A", elem_id="inspect-model-a", elem_classes="a")
     model_b = gr.Dropdown(names, value=names[:2][-1], label="Model B", elem_id="inspect-model-b", elem_classes="b")
     colour = gr.Dropdown(
         COLOURS, value=SURPRISAL, label="Colour by", info=COLOUR_HINT, allow_custom_value=True, elem_id="colour"

@@ -255,6 +255,28 @@ def test_a_lesson_sees_what_is_done_and_keeps_its_place_in_the_address(page):
     assert page.locator("#lesson-start").is_hidden()
 
 
+def test_a_lesson_may_call_a_field_by_the_name_that_it_had_before(page):
+    arguments = [{"id": each, "value": "poems"} for each in ("inspect-model", "inspect-model-a", "inspect-model-b")]
+    checks = [{"kind": "choose", "arguments": each, "words": each["id"]} for each in arguments]
+    checks.append({"kind": "use", "arguments": {"id": "inspect-model"}, "words": "use"})
+    step = {"title": "One", "text": "Choose.", "open": "", "done": "", "checks": checks}
+    page.goto(f"{SITE}/?lesson=1")
+    page.evaluate(
+        """async (lesson) => {
+            const models = "<option>prose</option><option>poems</option>";
+            const field = (side) => `<select id="inspect-model-${side}">${models}</select>`;
+            document.body.innerHTML = `<header class="top"></header>${field("a")}${field("b")}`;
+            (await import("/components/lesson.js")).openLesson({ lesson, names: ["poems"] }, document.body);
+        }""",
+        {"title": "Fields", "models": ["poems"], "steps": [step]},
+    )
+    assert page.locator(".lesson-state").inner_text() == "0 of 4 done"
+    page.locator("#inspect-model-a").select_option("poems")
+    page.get_by_text("3 of 4 done").wait_for()
+    done = page.locator(".lesson-check.done > :nth-child(2)")
+    assert done.all_inner_texts() == ["inspect-model", "inspect-model-a", "use"]
+
+
 def test_the_step_of_a_lesson_is_in_the_address_bar_of_a_spaces_page(page):
     said = page.evaluate(
         """async ([lesson, html]) => {

@@ -1,5 +1,7 @@
 """The events that concern several views of the page."""
 
+import re
+
 import gradio as gr
 import pytest
 from gradio.state_holder import SessionState
@@ -46,6 +48,16 @@ def test_a_model_that_was_evicted_is_not_chosen_for_writing_and_the_reason_is_sa
     assert refused.value.message == (
         "mine 0 is no longer kept here, since visitors have added 8 others: download it, or train it again"
     )
+
+
+def test_the_fields_that_a_lesson_may_ask_for_are_on_both_pages(page):
+    document = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(?:set|choose) ID .*?\((.*?)\)", document, re.MULTILINE)
+    named = {each for row in rows for each in re.findall("`(.+?)`", row)}
+    assert {"temperature", "inspect-model-a", "inspect-model-b"} <= named
+    exported = (ROOT / "charlm" / "browser" / "page.html").read_text(encoding="utf-8")
+    assert named <= set(re.findall(r'\bid="([\w-]+)"', exported))
+    assert named <= {getattr(block, "elem_id", None) for block in page.blocks.values()}
 
 
 def opened(page, address, elem_id, own=()):
