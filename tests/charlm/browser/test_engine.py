@@ -144,10 +144,10 @@ def put_model(site, name, cell, dtype="BF16", scale=0.6, **sizes):
 
 
 def test_the_module_is_what_kernels_wat_assembles_to():
-    """Where CHARLM_KERNELS is set, it is put into charlm.js first."""
+    """Where CHARLM_ASSEMBLE is set, it is put into charlm.js first."""
     assembled = base64.b64encode(wasmtime.wat2wasm((FOLDER / "kernels.wat").read_text(encoding="utf-8"))).decode()
     path = FOLDER / "charlm.js"
-    if os.environ.get("CHARLM_KERNELS"):
+    if os.environ.get("CHARLM_ASSEMBLE"):
         path.write_text(MODULE.sub(rf"\g<1>{assembled}", path.read_text(encoding="utf-8")), encoding="utf-8")
     assert MODULE.search(path.read_text(encoding="utf-8"))[2] == assembled
 
