@@ -449,6 +449,10 @@ class CharLM:
     def inspect(self, text: str, *, gates: bool = False) -> Inspection:
         """Read a text; return the model's predictions at each character and the activations of its units.
 
+        Its `surprisals` (N,) are nats, NaN for the first character; `likeliest` (N, 5) are ids of symbols, and
+        `probabilities` theirs; the states are `hidden` (N, L, H), of an LSTM also `cell_state`. Places, layers and
+        units count from 0.
+
         gates: whether to return the gates of all units as well. Each gate takes as much memory as the hidden states: 2
             KB a character for 512 units. `unit_gates` computes those of one unit of what was inspected without them.
 

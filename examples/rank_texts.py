@@ -1,4 +1,6 @@
-"""Order the lines of a file by how well a model predicts them: the likeliest text first.
+"""Order the lines of a file by how well a model predicts them, whatever their length.
+
+The number before each line is its perplexity per character; the lowest comes first.
 
 python examples/rank_texts.py weights/shakespeare-lstm lines.txt
 """
