@@ -103,7 +103,7 @@ def _explain_carriage_returns(name: str, encoded: EncodedText) -> str | None:
         return None
     return (
         f"note: {name} has {counted(returns, 'carriage return')} without a line feed, read as a symbol like any other; "
-        "if they end its lines, make line feeds of them first: tr '\\r' '\\n' < FILE > NEW_FILE"
+        "if its lines end so, make line feeds of them first: tr '\\r' '\\n' < FILE > NEW_FILE"
     )
 
 
