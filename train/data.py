@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from charlm.errors import RequestError
-from charlm.messages import listed
+from charlm.messages import counted, listed
 from charlm.model_name import DATASETS, parse_dataset_file
 from charlm.nearest import PATH_CUTOFF, nearest
-from charlm.text import counted, stream_text
+from charlm.text import stream_text
 
 from .encode import NO_FOLDING, EncodedText, Folding, encode_pieces
 

@@ -4,6 +4,7 @@ import re
 
 import gradio as gr
 import pytest
+from browser import ROOT
 from gradio.state_holder import SessionState
 from loops import run_async
 from models import make_lm, make_model, make_record
