@@ -412,6 +412,14 @@ def ask(path: str, parameters: dict[str, str], token: Token) -> Any:
     return answer.json()
 
 
+def read_file(repo_id: str, path: str, commit: str, token: Token) -> bytes:
+    """Return a small file of a model repository. Raises one of CLIENT_ERRORS, which `explain` puts into words."""
+    url = hf_hub_url(repo_id, path, revision=commit)
+    answer = get_session().get(url, headers=build_hf_headers(token=token), timeout=QUESTION_SECONDS)
+    hf_raise_for_status(answer)
+    return answer.content
+
+
 def _read_description(repo_id: str, requested: str | None, token: Token, answer: Any) -> Description:
     """Read what the Hub says of a repository field by field. A field that is not what it should be counts as absent.
 

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from charlm.errors import HubError, ModelFileError, SpaceRefusedError
+from charlm.errors import HubError, HubUnavailableError, ModelFileError, SpaceRefusedError
 from charlm.hub import (
     CLIENT_ERRORS,
     COMMIT,
@@ -21,6 +21,7 @@ from charlm.hub import (
     json_object,
     json_objects,
     read_commit,
+    read_file,
 )
 from charlm.installation import program
 from charlm.messages import one_line
@@ -29,11 +30,12 @@ from charlm.model.config import CONFIG_FILE, ModelConfig
 from charlm.model.folder import CARD_FILE, MODEL_FILES, is_model_file, read_epoch, read_model
 from charlm.model.history import HistoryRecord
 from charlm.model.kept import kept_epochs, kept_file
-from charlm.model.published_card import Publication, published_card
+from charlm.model.published_card import Publication, keep_published, published_card, read_space
 from charlm.model.weights import WEIGHTS_FILE
 from charlm.model_name import MAIN_BRANCH, check_folder, parse_folder, parse_push_target, parse_space_name
 
 PUSH_TITLE = "Publish the model"  # of the commit of a push, by which a later one knows it
+LARGEST_CARD = 1 << 20  # bytes of a published README.md in which a link to a Space is looked for
 INSTALLED_BY = "pyproject.toml"  # the file that a Space holds if pip can install charlm from it
 ENGINES = ("charlm.js", "charlm/browser/charlm.js")  # where a static and a Gradio Space have charlm.js
 
@@ -99,6 +101,9 @@ def push_folder(
     last commit, none is made. If it replaces files that are not as this account's last push left them, a warning names
     them.
 
+    What `license`, `language` and `space` leave out stays as it is published: a licence and a language that the
+    folder's own card lacks, and the link to a Space. A warning says if that Space is gone, and so the link.
+
     repo: named in any way of `parse_hub_name`, without a revision. private: whether a repository that has to be created
         is private; one that is there and public is refused. license, language: written into the metadata of the
         published card; the folder stays as it is. space: USER/SPACE that shows the model, to which the card links.
@@ -110,16 +115,8 @@ def push_folder(
     space = None if space is None else parse_space_name(space)
     files, history = _read_files(check_folder(parse_folder(folder)))
     account = check_can_push(repo_id, token).user
-    if space is not None:
-        shown = _read_space(space, repo_id, token)
-        publication = replace(
-            publication,
-            space=space,
-            installs=INSTALLED_BY in shown.files,
-            engine=shown.engine,
-            revision=_find_revision(shown.pins.get(repo_id), repo_id, files, token),
-        )
-    files[CARD_FILE] = published_card(files[CARD_FILE].decode(), repo_id, publication).encode()
+    shown = None if space is None else _read_space(space, repo_id, token)
+    published_card(files[CARD_FILE].decode(), repo_id, publication)  # fails before there is a repository
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -129,6 +126,18 @@ def push_folder(
                 f"{repo_id} exists and is public, so nothing was published: make it private in its settings on the "
                 "Hub, or push without private"
             )
+        if space is None:
+            space, shown = _find_published_space(repo_id, there, token)
+        if space is not None and shown is not None:
+            publication = replace(
+                publication,
+                space=space,
+                installs=INSTALLED_BY in shown.files,
+                engine=shown.engine,
+                revision=_find_revision(shown.pins.get(repo_id), repo_id, files, token),
+            )
+        card = keep_published(files[CARD_FILE].decode(), there.card, publication)
+        files[CARD_FILE] = published_card(card, repo_id, publication).encode()
         stays = set(map(kept_file, _kept_among(there.ids, history))) - set(files)
         others = {name: id for name, id in there.ids.items() if name not in stays}
         replaced = _find_replaced(repo_id, files, account, there.commit, others, token)
@@ -229,6 +238,28 @@ def _read_space(space: str, repo_id: str, token: Token) -> _Space:
     return _Space(commit, files, _read_pins(json_object(about.get("cardData")).get("preload_from_hub")))
 
 
+def _find_published_space(repo_id: str, there: "_Contents", token: Token) -> tuple[str | None, _Space | None]:
+    """Return the Space to which the published card links, and what the Hub says of it; Nones if there is none.
+
+    Raises one of CLIENT_ERRORS if the card cannot be read, HubUnavailableError if the Hub does not tell of the Space.
+    """
+    if not 0 < there.card_bytes <= LARGEST_CARD:
+        return None, None
+    card = read_file(repo_id, CARD_FILE, there.commit, token).decode(errors="replace")
+    if (space := read_space(card)) is None:
+        return None, None
+    try:
+        return space, _read_space(space, repo_id, token)
+    except HubUnavailableError:
+        raise
+    except HubError:  # it was deleted, or made private
+        warnings.warn(
+            f"the published card links to the Space {space}, which the Hub no longer shows: the link is left out",
+            stacklevel=3,
+        )
+        return None, None
+
+
 def _read_pins(preloaded: object) -> dict[str, str]:
     """Return the commits that a Space's card names, by repository, from entries such as `ada/one config.json COMMIT`.
 
@@ -255,22 +286,28 @@ class _Contents:
     """One commit of a repository.
 
     ids: by path the SHA-256 of each file in LFS and the git id of each other.
+    card, card_bytes: the metadata of its README.md, by whoever wrote that, and its size; 0 without one.
     """
 
     commit: str
     ids: dict[str, str]
     is_private: bool
+    card: dict[str, Any]
+    card_bytes: int
 
 
 def _read_contents(repo_id: str, revision: str | None, token: Token) -> _Contents:
     """Ask the Hub which commit a revision is, what it holds, and whether the repository is private."""
     at = f"/revision/{revision}" if revision else ""
     about = json_object(ask(f"models/{repo_id}{at}", {"blobs": "true"}, token))
-    ids = {}
+    ids, card_bytes = {}, 0
     for file in json_objects(about.get("siblings")):
         if isinstance(name := file.get("rfilename"), str):
             ids[name] = str(json_object(file.get("lfs")).get("sha256") or file.get("blobId"))
-    return _Contents(read_commit(about), ids, about.get("private") is True)
+            if name == CARD_FILE and type(size := file.get("size")) is int:
+                card_bytes = size
+    card = json_object(about.get("cardData"))
+    return _Contents(read_commit(about), ids, about.get("private") is True, card, card_bytes)
 
 
 def _find_replaced(

@@ -500,7 +500,7 @@ def add_push(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
         "push",
         help="publish a model folder on the Hub",
         description="Publish a model folder on the Hub, in one commit. What the options change is changed in the card "
-        "that is published; the folder stays as it is.",
+        "that is published; the folder stays as it is. What they leave out stays as an earlier push has published it.",
         examples=PUSH_EXAMPLES,
     )
     command.add_argument("folder", type=cli.folder, metavar="FOLDER", help="the model folder")

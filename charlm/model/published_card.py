@@ -18,7 +18,7 @@ from charlm.model.card import (
     SPACE_COMMENTS,
     front_matter,
 )
-from charlm.model_name import MAIN_BRANCH
+from charlm.model_name import MAIN_BRANCH, is_repo_id
 
 # The licences that https://huggingface.co/docs/hub/repositories-licenses lists, without those of single models.
 LICENSE_LIST = """
@@ -32,6 +32,13 @@ LICENSE_LIST = """
 """
 LICENSES = LICENSE_LIST.split()
 LANGUAGE = re.compile("[a-z]{2,3}|code|multilingual")  # of ISO 639, and what the Hub takes for texts without one
+# The name and the link of a licence that is not among LICENSES: https://huggingface.co/docs/hub/repositories-licenses
+OWN_LICENSE = {
+    "license_name": re.compile("[a-z0-9.-]{1,100}"),
+    "license_link": re.compile(r"https?://\S{1,500}|LICENSE"),
+}
+MOST_LANGUAGES = 100  # that a published card may name
+SPACE_LINK = re.compile(r"\[([^\s\[\]]{3,200})\]\(https://huggingface\.co/spaces/\1\)")
 FRONT_MATTER = re.compile(r"\A\s*---[ \t]*[\r\n]+(.*?)[\r\n]+---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 # The Hub gives out a script as plain text, which no page may import: so it is read as text, and imported from there.
@@ -91,6 +98,55 @@ def published_card(card: str, repo_id: str, publication: Publication) -> str:
     return card.replace(REPO_PLACEHOLDER, repo_id)
 
 
+def keep_published(card: str, published: Mapping[str, Any], publication: Publication) -> str:
+    """Return a card with the licence and the language of the one that it replaces, where nothing else states them.
+
+    card: of the model folder. published: the metadata of the card that is on the Hub, which anyone may have written:
+        only a licence of the Hub's list and codes of languages are taken from it.
+    publication: what is asked for in place of them.
+
+    Raises ModelFileError if something has to be kept in metadata that are not valid YAML.
+    """
+    language, license = _languages(published.get("language")), _license(published)
+    if (publication.language is not None or not language) and (publication.license is not None or not license):
+        return card
+    values, body = _split_card(card)
+    if publication.language is None and language and not values.get("language"):
+        values["language"] = language
+    is_stated = values.get("license") and values.get("license_name") != NO_LICENSE["license_name"]
+    if publication.license is None and license and not is_stated:
+        body = body.replace(NO_LICENSE_SECTION, "").rstrip() + "\n"
+        values, body = _change_license(values | license, body, license["license"])
+    return _join_card(values, body)
+
+
+def _languages(stated: object) -> str | list[str]:
+    """Return the code of the language that a card states, or the codes; empty for what is not one."""
+    codes = stated if isinstance(stated, list) else [stated]
+    known = [code for code in codes if isinstance(code, str) and LANGUAGE.fullmatch(code)][:MOST_LANGUAGES]
+    return known if isinstance(stated, list) else "".join(known)
+
+
+def _license(stated: Mapping[str, Any]) -> dict[str, str]:
+    """Return the licence that the metadata of a card state, with its name and link if it has some; empty for none."""
+    license = stated.get("license")
+    if not isinstance(license, str) or license not in LICENSES:
+        return {}
+    if license != NO_LICENSE["license"]:
+        return {"license": license}
+    own = {name: str(stated.get(name)) for name in OWN_LICENSE}
+    is_sound = all(OWN_LICENSE[name].fullmatch(value) for name, value in own.items())
+    return {"license": license, **own} if is_sound and own["license_name"] != NO_LICENSE["license_name"] else {}
+
+
+def read_space(card: str) -> str | None:
+    """Return the Space to which a published card links, USER/SPACE; None for none."""
+    start, end = SPACE_COMMENTS
+    told, closed, _ = card.rpartition(start)[2].partition(end)
+    found = SPACE_LINK.search(told) if closed else None
+    return found[1] if found and is_repo_id(found[1]) else None
+
+
 def read_license(card: str) -> str:
     """Return the licence that a card names, by its own name if it is one that the Hub does not list; empty for none.
 
@@ -109,12 +165,21 @@ def _fold(value: object) -> str:
 
 
 def _change_metadata(card: str, publication: Publication) -> str:
-    found = FRONT_MATTER.match(card)
-    values, body = (_read_metadata(found[1]), card[found.end() :]) if found else ({}, card)
+    values, body = _split_card(card)
     if publication.language is not None:
         values["language"] = _fold(publication.language)
     if publication.license is not None:
         values, body = _change_license(values, body, _fold(publication.license))
+    return _join_card(values, body)
+
+
+def _split_card(card: str) -> tuple[dict[str, Any], str]:
+    """Return the metadata of a card and what follows them. Raises ModelFileError if they are not valid YAML."""
+    found = FRONT_MATTER.match(card)
+    return (_read_metadata(found[1]), card[found.end() :]) if found else ({}, card)
+
+
+def _join_card(values: Mapping[str, Any], body: str) -> str:
     return f"{front_matter(values)}\n\n" + body.lstrip("\r\n")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +12,13 @@ import pytest
 from hub_client import FIVE, TOKEN, write
 from hub_server import Response
 from huggingface_hub import ModelCard
-from models import VOCAB, keep_epochs, make_lm, make_model
+from models import VOCAB, keep_epochs, make_lm, make_model, make_record, save
 from reference import load_plain, log_softmax, plain_logits
 
 from charlm.errors import HubError, HubUnavailableError, ModelFileError, RequestError
 from charlm.lm import CharLM
 from charlm.model.folder import read_model
-from charlm.publishing import check_can_push, push_folder, space_hardware
+from charlm.publishing import LARGEST_CARD, check_can_push, push_folder, space_hardware
 
 pytestmark = pytest.mark.usefixtures("waits")
 
@@ -354,6 +355,95 @@ def test_a_space_that_is_not_there_is_told_before_anything_is_published(ada, fol
     with pytest.raises(HubError, match="'page' is not the name of a Space; give it as USER/SPACE"):
         push_folder(folder, "ada/tiny", space="page")
     assert not ada.repos
+
+
+@pytest.fixture
+def poems(model, tmp_path):
+    """A model folder whose card states no licence and no language."""
+    return save(replace(model, history=make_record(text="poems")), tmp_path / "poems")
+
+
+def card_of(folder):
+    return (folder / "README.md").read_text("utf-8").replace("USER/MODEL", "ada/tiny")
+
+
+def test_a_push_keeps_the_licence_the_language_and_the_space_that_an_earlier_one_has_published(ada, poems):
+    static_space(ada, [])
+    push_folder(poems, "ada/tiny", license="mit", language="de", space="ada/page")
+    repo = ada.repos["ada/tiny"]
+    first = repo.files["README.md"]
+    assert all(stated in first for stated in (b"license: mit", b"language: de", b"spaces/ada/page"))
+    push_folder(poems, "ada/tiny")
+    assert len(repo.commits) == 2  # nothing has changed
+    push_folder(poems, "ada/tiny", language="ko")
+    assert repo.files["README.md"] == first.replace(b"language: de", b"language: ko")
+    push_folder(poems, "ada/tiny", license="other")
+    assert b"license: other\nlicense_name: not-stated\n" in repo.files["README.md"]
+
+
+@pytest.mark.slow
+def test_a_model_that_is_loaded_and_published_again_keeps_its_licence(ada, poems):
+    push_folder(poems, "ada/tiny", license="cc0-1.0", language="de")
+    CharLM.from_pretrained("ada/tiny", device="cpu").push_to_hub("ada/tiny")
+    data = ModelCard.load("ada/tiny").data
+    assert (data.license, data.language) == ("cc0-1.0", "de")
+
+
+def test_what_the_card_of_the_folder_states_goes_before_what_is_published(ada, poems):
+    push_folder(poems, "ada/tiny", license="mit", language="de")
+    own = "license: other\nlicense_name: my-own\nlicense_link: LICENSE\nlanguage: ko\n"
+    stated, changes = re.subn("license: other\n.*\n.*\n", own, card_of(poems))
+    write(poems / "README.md", stated.encode())
+    push_folder(poems, "ada/tiny")
+    assert changes == 1 and ada.repos["ada/tiny"].files["README.md"].decode() == stated
+
+
+def test_a_licence_of_ones_own_and_several_languages_stay_published(ada, poems):
+    own = "license: other\nlicense_name: my-own\nlicense_link: https://example.org/a\nlanguage: [en, de]\n"
+    edit(ada.add_repo("ada/tiny"), {"README.md": f"---\n{own}---\n".encode()})
+    with pytest.warns(UserWarning, match=r"replaced README.md"):
+        push_folder(poems, "ada/tiny")
+    data = ModelCard.load("ada/tiny").data
+    assert (data.license, data.license_name, data.license_link) == ("other", "my-own", "https://example.org/a")
+    assert data.language == ["en", "de"]
+    assert "has stated no licence" not in ada.repos["ada/tiny"].files["README.md"].decode()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "license: mine\nlanguage: english",
+        "license: [mit]\nlanguage: {en: de}",
+        "license: other\nlicense_name: my-own\nlicense_link: 'javascript:alert(1)'\nlanguage: ['<b>', 3]",
+        "license: other\nlicense_name: 'a b'\nlicense_link: LICENSE",
+        "license: 3\nlanguage: 3",
+    ],
+)
+def test_nothing_else_is_taken_from_a_card_that_somebody_wrote_on_the_hub(ada, poems, metadata):
+    link = "[ada/page](https://huggingface.co/spaces/bob/page) [a b](https://huggingface.co/spaces/a b)"
+    card = f"---\n{metadata}\n---\n<!-- space -->\n{link} <script>\n<!-- end of space -->\n"
+    edit(ada.add_repo("ada/tiny"), {"README.md": card.encode()})
+    with pytest.warns(UserWarning, match=r"replaced README.md"):
+        push_folder(poems, "ada/tiny")
+    assert ada.repos["ada/tiny"].files["README.md"].decode() == card_of(poems)
+
+
+def test_a_card_that_is_empty_or_huge_is_not_read_for_its_link(ada, poems):
+    repo = ada.add_repo("ada/tiny")
+    for content in (b"", b"a" * (LARGEST_CARD + 1)):
+        edit(repo, {"README.md": content})
+        with pytest.warns(UserWarning, match=r"replaced README.md"):
+            push_folder(poems, "ada/tiny")
+    assert not ada.asked("GET .*/resolve/")
+
+
+def test_the_link_to_a_space_that_is_gone_goes_with_a_word(ada, poems):
+    static_space(ada, [])
+    push_folder(poems, "ada/tiny", space="ada/page")
+    del ada.repos["spaces/ada/page"]
+    with pytest.warns(UserWarning, match="links to the Space ada/page, which the Hub no longer shows"):
+        push_folder(poems, "ada/tiny")
+    assert ada.repos["ada/tiny"].files["README.md"].decode() == card_of(poems)
 
 
 def test_a_folder_without_a_card_is_published_with_one(ada, folder, files):
