@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TextIO
 from charlm.errors import CharLMError
 from charlm.faulty_variable import explain_by_environment
 from charlm.installation import optional_packages
+from charlm.messages import escape_controls
 from charlm.nearest import nearest
 
 LESS_MEMORY = "use a smaller model"
@@ -189,11 +190,14 @@ def _open_closed_streams() -> None:
 
 
 def _say(line: str) -> None:
-    """Print a line on standard error; if it cannot be written, discard standard error from now on."""
+    """Print a line on standard error; if it cannot be written, discard standard error from now on.
+
+    Control characters are escaped: the name of a file, or what a message quotes, could change the terminal with them.
+    """
     if sys.stderr is None:  # closed
         return
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(escape_controls(line), file=sys.stderr, flush=True)
     except OSError:
         discard(sys.stderr)
 

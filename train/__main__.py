@@ -20,7 +20,7 @@ from charlm import cli
 from charlm.checks import check_number, check_whole
 from charlm.errors import CharLMError, HubError, RequestError
 from charlm.installation import load_extra, program
-from charlm.messages import counted
+from charlm.messages import counted, escape_controls
 from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
 
@@ -344,9 +344,12 @@ def command_to_begin(args: argparse.Namespace) -> str:
 
 
 def next_steps(out: Path, prompt: str, is_published: bool) -> str:
-    """Return the commands to use a trained model with, one a line. prompt: something for it to continue."""
+    """Return the commands to use a trained model with, one a line. prompt: something for it to continue.
+
+    A prompt that cannot be printed is left out: the command would be another one once it is copied from a terminal.
+    """
     name = shlex.quote(folder_argument(out))
-    asked = f" --prompt {shlex.quote(prompt)}" if prompt else ""
+    asked = f" --prompt {shlex.quote(prompt)}" if prompt and prompt.isprintable() else ""
     steps = {"write": f"generate {name}{asked}", "show": f"serve --model {name}"}
     if not is_published:
         repo = f"USER/{out.resolve().name}"
@@ -368,6 +371,11 @@ def exit_rank(status: int) -> NoReturn:
     os._exit(status)
 
 
+def say(message: str) -> None:
+    """Print a line on standard error, its control characters escaped: a record or a name could hold some."""
+    print(escape_controls(message), file=sys.stderr, flush=True)
+
+
 @with_torch
 def run_evaluate(args: argparse.Namespace) -> None:
     """Measure a model on a text."""
@@ -383,17 +391,17 @@ def run_evaluate(args: argparse.Namespace) -> None:
     check_texts(args.text)  # before a model is downloaded
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)  # before the text, which may be long
     known = lm.vocab.symbols  # the rare ones among them were kept in the training, too
-    text = load_text(*args.text, folding=folding, known=known, say=lambda message: print(message, file=sys.stderr))
+    text = load_text(*args.text, folding=folding, known=known, say=say)
     run = lm.history["run"] if lm.history else {}
     asked = {"protocol": args.protocol, "split": {"shares": split}}
     asked |= {"lowercase": args.lowercase, "min_count": args.min_count}
     if (difference := explain_difference(run, text, asked)) is not None:
-        print(f"note: {difference}", file=sys.stderr)
+        say(f"note: {difference}")
     losses, unknown_chars = evaluate(lm, text, args.protocol, split, args.halves, args.dynamic)
     if unknown_chars:
         were = "was" if unknown_chars == 1 else "were"
         unknown = f"{counted(unknown_chars, 'character')} that the model does not know {were} left out"
-        print(f"note: {unknown}", file=sys.stderr)
+        say(f"note: {unknown}")
     if args.json:
         print(json.dumps(losses))
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from charlm import cli
 from charlm.errors import CharLMError, TrainingError
-from charlm.messages import counted
+from charlm.messages import counted, escape_controls
 from charlm.model.cells import CELLS
 
 from .curve import draw_curves
@@ -51,9 +51,12 @@ class Report:
         self._curves_shown_at = -math.inf
 
     def say(self, message: str) -> None:
-        """Print a line."""
+        """Print a line, its control characters escaped: a text, or a name, could change the terminal with them."""
+        self._print(escape_controls(message))
+
+    def _print(self, lines: str) -> None:
         with _stderr_may_fail():
-            self._tqdm.write(message, file=sys.stderr)
+            self._tqdm.write(lines, file=sys.stderr)
             sys.stderr.flush()
 
     def start(self, run: dict[str, Any], unigram_loss: float) -> None:
@@ -172,7 +175,7 @@ class Report:
         coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         columns = shutil.get_terminal_size().columns - 1  # a full line would be followed by an empty one
         if lines := draw_curves(self._losses, epochs, columns, coloured=coloured):
-            self.say("\n".join(lines))
+            self._print("\n".join(lines))
             self._curves_shown_at = time.monotonic()
 
 

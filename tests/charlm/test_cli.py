@@ -4,6 +4,7 @@ import warnings
 import pytest
 
 from charlm import cli
+from charlm.errors import RequestError
 
 
 @pytest.fixture
@@ -120,6 +121,16 @@ def test_warnings_are_lines_even_where_the_environment_makes_them_errors(monkeyp
         monkeypatch.setattr(sys, "warnoptions", ["error"])
         assert cli.run(command) == 0
     assert capsys.readouterr().err == "warning: a rare symbol\n"
+
+
+def test_an_error_and_a_warning_that_quote_control_characters_do_not_change_the_terminal(capsys):
+    def fail():
+        warnings.warn("no \x1b[2J", stacklevel=1)
+        raise RequestError("there is no \x1b]0;title\x07")
+
+    with warnings.catch_warnings():
+        assert cli.run(fail) == 2
+    assert capsys.readouterr().err == "warning: no \\x1b[2J\nerror: there is no \\x1b]0;title\\x07\n"
 
 
 @pytest.mark.parametrize("kind", [cli.folder, cli.file])

@@ -812,6 +812,7 @@ def test_the_commands_after_a_training_are_those_of_the_installed_program_there(
         f"  show:    charlm serve --model {shlex.quote(os.path.join('.', 'runs', 'my text'))}",
     ]
     assert next_steps(Path("runs", "poems"), "", is_published=False).endswith("/poems USER/poems")
+    assert "--prompt" not in next_steps(Path("runs", "poems"), "\x1b[2J", is_published=True)
 
 
 @pytest.mark.parametrize("out", [[], ["--out", "no where"]], ids=str)

@@ -55,6 +55,16 @@ def test_no_part_of_a_report_fails_where_it_cannot_be_written(monkeypatch, stder
         report.epoch(record, 2, True)
 
 
+def test_nothing_that_a_text_or_a_name_holds_changes_the_terminal(capsys):
+    sample = {"sample": "a\x1b[2Jb\n\x9b1mc\td"}
+    record = {"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "unseen_loss": None, "seconds": 1.0}
+    report = Report()
+    report.epoch(record | sample | {"chars_per_second": 10.0}, 2, False)
+    assert capsys.readouterr().err.splitlines()[1:] == [r"    │ a\x1b[2Jb", "    │ \\x9b1mc\td"]
+    report.start(RUN | {"text": "\x1b]0;title\x07"}, 3.314)
+    assert r"\x1b]0;title\x07: " in capsys.readouterr().err
+
+
 RUN = {"cell": "lstm", "num_layers": 2, "hidden_size": 512, "parameters": 4_269_121, "device": "cpu"}
 RUN |= {"precision": "bf16", "text": "cats", "vocab_size": 64, "batch_size": 3, "seq_length": 128}
 RUN |= {"split": {"train_chars": 16_200, "val_chars": 1_800}}
