@@ -26,12 +26,13 @@ LESS_MEMORY = "use a smaller model"
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest name in place of a mistyped one.
 
+    Options are written out: `--epoch`, which other commands have, would stand for the `--epochs` of `fit`.
     A command without any argument that needs some shows its examples after that line. They stand in its help too.
     """
 
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **options: Any) -> None:
         """examples: what each does, and the arguments for it."""
-        super().__init__(*args, **options)
+        super().__init__(*args, **{"allow_abbrev": False} | options)
         self.formatter_class = argparse.RawDescriptionHelpFormatter  # the examples keep their lines
         if self.description:
             self.description = textwrap.fill(self.description, shutil.get_terminal_size().columns - 2)
@@ -74,10 +75,12 @@ class Parser(argparse.ArgumentParser):
             name = argument.partition("=")[0]
             if name == "--" or (self._subparsers is not None and not name.startswith("-")):
                 return  # what follows are no options, or those of a command
-            if not name.startswith("-") or " " in name or any(option.startswith(name) for option in known):
+            if not name.startswith("-") or " " in name or name in known:
                 continue
             words = [option.removeprefix("--") for option in known if option.startswith("--")]
-            similar = nearest(name.lstrip("-"), words) if re.match(r"--?[^\W\d]{2}", name) else None
+            begun = [word for word in words if f"--{word}".startswith(name)]
+            similar = begun[0] if len(begun) == 1 else nearest(name.lstrip("-"), words)
+            similar = similar if re.match(r"--?[^\W\d]{2}", name) else None
             if similar or name.startswith("--"):
                 self.error(f"no option {name}" + (f"; did you mean --{similar}?" if similar else ""))
 

@@ -339,7 +339,7 @@ def default_folder(texts: Sequence[str], cell: str) -> Path:
 
 def command_to_begin(args: argparse.Namespace) -> str:
     """Return this command line without --resume, for a message."""
-    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--res")]  # argparse takes --res, too
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     return f"{args.prog} {shlex.join(arguments)}"
 
 

@@ -708,6 +708,7 @@ def test_every_example_is_a_command_that_is_allowed(train, monkeypatch, name):
     ("arguments", "message"),
     [
         (["fit", "--hiden-size", "3"], "no option --hiden-size; did you mean --hidden-size?"),
+        (["fit", "--text", "spring.txt", "--epoch", "1"], "no option --epoch; did you mean --epochs?"),
         (["fit", "--text", "t", "--cell", "ltsm"], "(choose from rnn, lstm, gru); did you mean lstm?"),
         (["fitt"], "did you mean fit?"),
         (
