@@ -160,7 +160,7 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
         drop_unwritable_output()
         return 1
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             _say(f"error: out of memory; close other programs, or {less_memory}")
             return 1
         if explanation := explain_by_environment(error):
@@ -205,7 +205,7 @@ def _say(line: str) -> None:
         discard(sys.stderr)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Tell whether Python, numpy or torch could not allocate memory; torch's CPU allocator raises a RuntimeError."""
     torch = sys.modules.get("torch")  # importing it takes a second, and if it is not imported it did not fail
     return (

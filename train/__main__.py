@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from charlm import cli
 from charlm.checks import check_number, check_whole
-from charlm.errors import CharLMError, HubError, RequestError
+from charlm.errors import HubError, RequestError
 from charlm.installation import load_extra, program
 from charlm.messages import counted, escape_controls
 from charlm.model.cells import CELLS
@@ -111,7 +111,7 @@ def failure_as_event(command: Callable[[argparse.Namespace], None]) -> Callable[
     def run(args: argparse.Namespace) -> None:
         try:
             command(args)
-        except CharLMError as error:
+        except Exception as error:
             if args.json_lines and is_main_process():
                 try:
                     print_json(failed_event(error))
@@ -211,6 +211,8 @@ def check_options(args: argparse.Namespace, processes: int) -> None:
         raise RequestError(
             f"--control is for a training in one process, and torchrun has started {processes}: leave it out"
         )
+    if args.control is not None and args.control.is_dir():
+        raise RequestError(f"--control {args.control} is a folder; name a file in it, {args.control / 'control.json'}")
     if args.also_text and args.init_from is None:
         raise RequestError("--also-text measures what the model of --init-from forgets; give both, or leave both out")
     if args.teacher_weight is not None and not args.teacher:

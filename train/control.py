@@ -8,15 +8,18 @@ goes on when it is deleted.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from charlm.checks import check_number
 from charlm.errors import RequestError
 from charlm.messages import show
 
 from .config import TrainConfig
 
 MOST_RATES = 100  # of a run: history.json records each
+_LR = next(spec.metadata for spec in fields(TrainConfig) if spec.name == "lr")
+BOUNDS = _LR["low"], _LR["high"]  # of a learning rate
 LARGEST_FILE = 10_000  # bytes
 
 
@@ -31,19 +34,20 @@ class ControlRequest:
 class ControlFile:
     """The control file, which the loop reads before each step.
 
-    A file that is not valid changes nothing, and a message says so.
+    A file that is not valid, or cannot be read, changes nothing, and a message says so.
     """
 
     def __init__(self, path: Path, *, may_pause: bool = True) -> None:
         """may_pause: False on a machine that is lent for a limited time; `paused` is then ignored."""
         self._path, self._may_pause = path, may_pause
         self._seen: tuple[int, int] | None = None  # inode and modification time of the file that was read last
+        self._said = set[int | None]()  # the `errno` of each failure that was told
         self._request = ControlRequest()
 
     def read(self, say: Callable[[str], None]) -> ControlRequest:
         """Return what the file asks for; it is read only if it was replaced since the last call.
 
-        say: is given the message about a file that is not valid.
+        say: is given the message about a file that is not valid, or, once for each reason, cannot be read.
         """
         try:
             status = self._path.stat()
@@ -53,8 +57,10 @@ class ControlFile:
             self._seen = found
         except FileNotFoundError:
             self._seen, self._request = None, ControlRequest()
-        except OSError:
-            pass  # being replaced just now
+        except OSError as error:  # for example being replaced just now, where the next step reads it
+            if error.errno not in self._said:
+                self._said.add(error.errno)
+                say(f"{self._path} cannot be read ({error.strerror}): what it asked for before holds until it can")
         except RequestError as error:
             self._seen = found
             say(f"{self._path} is left out: {error}")
@@ -76,6 +82,6 @@ def _parse(content: bytes, may_pause: bool) -> ControlRequest:
         raise RequestError(f"learning_rates must be a list of at most {MOST_RATES} numbers")
     if None in rates:
         raise RequestError("learning_rates holds null; each must be a number")
-    for rate in rates:
-        TrainConfig(lr=rate)
-    return ControlRequest(paused and may_pause, tuple(map(float, rates)))
+    return ControlRequest(
+        paused and may_pause, tuple(check_number("a rate in learning_rates", rate, *BOUNDS) for rate in rates)
+    )

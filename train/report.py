@@ -179,11 +179,15 @@ class Report:
             self._curves_shown_at = time.monotonic()
 
 
-def failed_event(error: CharLMError) -> dict[str, Any]:
+def failed_event(error: Exception) -> dict[str, Any]:
     """Return the last event of a run that an error ends."""
     if isinstance(error, TrainingError):
         return {"event": "failed", "problem": error.problem, "reason": error.reason}
-    return {"event": "failed", "problem": str(error), "reason": None}
+    if isinstance(error, CharLMError | OSError):
+        problem = str(error)
+    else:
+        problem = "out of memory" if cli.is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+    return {"event": "failed", "problem": problem, "reason": None}
 
 
 def print_json(event: dict[str, Any]) -> None:

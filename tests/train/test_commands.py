@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -473,6 +474,12 @@ def test_a_control_file_and_a_time_are_refused_where_torchrun_has_started_severa
     )
 
 
+def test_a_folder_for_the_control_file_is_refused_before_the_text_is_read(train, in_folder):
+    refused = train("fit", "--text", "no-such.txt", "--control", in_folder)
+    said = f"error: --control {in_folder} is a folder; name a file in it, {in_folder / 'control.json'}\n"
+    assert (refused.returncode, refused.stderr) == (2, said)
+
+
 @pytest.mark.slow
 def test_a_model_of_windows_is_measured_again_with_the_text_after_them(tmp_path, text, monkeypatch, capsys):
     monkeypatch.setattr("train.protocols.WINDOWS_TEXT", 500)  # of some 900 characters
@@ -598,6 +605,31 @@ def test_the_error_that_ends_a_run_is_its_last_event_with_the_reason(train, in_f
     monkeypatch.setattr("train.__main__.print_json", raise_full_disk)
     unwritten = train(*asked, "겨울.txt")
     assert (unwritten.returncode, unwritten.stdout) == (2, "") and error in unwritten.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "problem"),
+    [
+        (MemoryError(), 1, "out of memory"),
+        (OSError(errno.EIO, "Input/output error"), 1, f"[Errno {errno.EIO}] Input/output error"),
+        (ZeroDivisionError("a fault of ours"), None, "ZeroDivisionError: a fault of ours"),
+    ],
+    ids=repr,
+)
+def test_every_error_that_ends_a_run_is_its_last_event(monkeypatch, capsys, in_folder, error, status, problem):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("train.__main__.read_launch", fail)
+    monkeypatch.setattr(sys, "argv", ["train", "fit", "--text", "봄.txt", "--json-lines"])
+    args = parse()
+    if status is None:
+        with pytest.raises(ZeroDivisionError):
+            run_fit(args)
+    else:
+        with warnings.catch_warnings():  # the command shows warnings in a way of its own
+            assert cli.run(lambda: run_fit(args)) == status
+    assert json.loads(capsys.readouterr().out) == {"event": "failed", "problem": problem, "reason": None}
 
 
 @pytest.mark.slow

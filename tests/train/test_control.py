@@ -47,10 +47,10 @@ def test_where_a_machine_is_lent_for_a_time_a_run_is_not_paused(tmp_path):
         ({"learning_rates": 0.1}, f"learning_rates must be a list of at most {MOST_RATES} numbers"),
         ({"learning_rates": [0.1] * 101}, f"learning_rates must be a list of at most {MOST_RATES} numbers"),
         ({"learning_rates": [None]}, "learning_rates holds null; each must be a number"),
-        ({"learning_rates": [0.1, 0]}, "lr is 0.0; it must be from 1e-09 to 10"),
-        ({"learning_rates": ["0.1"]}, "lr is '0.1'; it must be a number"),
-        ('{"learning_rates": [NaN]}', "lr is nan; it must be from 1e-09 to 10"),
-        ('{"learning_rates": [1e999]}', "lr is inf; it must be from 1e-09 to 10"),
+        ({"learning_rates": [0.1, 0]}, "a rate in learning_rates is 0.0; it must be from 1e-09 to 10"),
+        ({"learning_rates": ["0.1"]}, "a rate in learning_rates is '0.1'; it must be a number"),
+        ('{"learning_rates": [NaN]}', "a rate in learning_rates is nan; it must be from 1e-09 to 10"),
+        ('{"learning_rates": [1e999]}', "a rate in learning_rates is inf; it must be from 1e-09 to 10"),
     ],
 )
 def test_a_file_that_makes_no_sense_changes_nothing_and_is_said_once(tmp_path, content, reason):
@@ -61,3 +61,18 @@ def test_a_file_that_makes_no_sense_changes_nothing_and_is_said_once(tmp_path, c
     write(path, content)
     assert control.read(said.append) == control.read(said.append) == before
     assert said == [f"{path} is left out: {reason}"]
+
+
+def test_a_file_that_cannot_be_read_is_said_once_and_what_was_read_before_holds(tmp_path):
+    path, said = tmp_path / "control.json", []
+    control = ControlFile(path)
+    write(path, {"learning_rates": [0.25]})
+    before = control.read(said.append)
+    path.unlink()
+    path.mkdir()
+    assert control.read(said.append) == control.read(said.append) == before
+    assert said == [f"{path} cannot be read (Is a directory): what it asked for before holds until it can"]
+    path.rmdir()
+    write(path, {"paused": True})
+    assert control.read(said.append) == ControlRequest(True)
+    assert len(said) == 1
