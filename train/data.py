@@ -4,9 +4,11 @@ import hashlib
 import http.client
 import os
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from charlm.errors import RequestError
-from charlm.messages import counted, listed
+from charlm.messages import MOST_LISTED, counted, listed
 from charlm.model_name import DATASETS, parse_dataset_file
 from charlm.nearest import PATH_CUTOFF, nearest
 from charlm.text import stream_text
@@ -79,32 +81,34 @@ def load_text(
     workspace: an existing folder, by default the system's temporary folder. The ids of a text too large for memory are
         kept there in an unnamed temporary file.
     folding, known: see Text.
-    say: is told the size of what will be downloaded, and if lines end in carriage returns alone.
+    say: is told the size of what will be downloaded, which of several files hold the same, and if lines end in carriage
+        returns alone.
 
     Raises RequestError if there is no such file, it is not UTF-8 text, there are fewer than two different symbols, or
     more than MOST_SOURCES words; HubError if the Hub refuses, HubUnavailableError if it gives no usable answer.
     """
     words = _expand(words)
     sources = [_find_source(word, say) for word in words]
-    pieces = (piece for source in sources for piece in source.stream())
+    has_files = sum(len(source.parts) for source in sources) > 1
+    pieces = (piece for source in sources for piece in source.stream(hashed=has_files))
     encoded = encode_pieces(pieces, " ".join(words), workspace, folding, known)
-    if (note := _explain_carriage_returns(text_name(words), encoded)) is not None:
+    for note in [*_explain_repeats(sources), *_explain_carriage_returns(text_name(words), encoded)]:
         say(note)
     records = [source.record() for source in sources]
     has_parts = len(sources) > 1 or any({"files", "revision"} & record.keys() for record in records)
     return replace(make_text(text_name(words), encoded, records if has_parts else []), folding=folding, known=known)
 
 
-def _explain_carriage_returns(name: str, encoded: EncodedText) -> str | None:
-    """Return a line about a text with more carriage returns, those of CRLF not counted, than line feeds; else None."""
+def _explain_carriage_returns(name: str, encoded: EncodedText) -> list[str]:
+    """Return a note about a text with more carriage returns, those of CRLF not counted, than line feeds; else none."""
     counts = dict(zip(encoded.symbols, encoded.counts.tolist(), strict=True))
     returns, feeds = counts.get("\r", 0), counts.get("\n", 0)
     if returns <= feeds:
-        return None
-    return (
+        return []
+    return [
         f"note: {name} has {counted(returns, 'carriage return')} without a line feed, read as a symbol like any other; "
         "if its lines end so, make line feeds of them first: tr '\\r' '\\n' < FILE > NEW_FILE"
-    )
+    ]
 
 
 def check_texts(words: Sequence[str]) -> None:
@@ -150,24 +154,49 @@ def _source_name(word: str) -> str:
 class Source:
     """One of the sources of a text. `chars`: how many characters of it have been read.
 
+    parts: its files, each by its name and a function that reads it.
     about: what its entry in `texts` of history.json has besides: the `files` of a folder, the `revision` on the Hub.
     """
 
     name: str
-    pieces: Callable[[], Iterator[str]]
+    parts: Sequence[tuple[str, Callable[[], Iterator[str]]]]
     about: dict[str, Any] = field(default_factory=dict)
     chars: int = 0
+    hashes: list[tuple[str, str]] = field(default_factory=list)
 
-    def stream(self) -> Iterator[str]:
-        """Yield the text in pieces, and count its characters."""
+    def stream(self, *, hashed: bool = False) -> Iterator[str]:
+        """Yield the text in pieces, and count its characters.
+
+        hashed: leave the names and the SHA-256 of its files that are not empty in `hashes`.
+        """
         self.chars = 0
-        for piece in self.pieces():
-            self.chars += len(piece)
-            yield piece
+        for name, read in self.parts:
+            begun, digest = self.chars, hashlib.sha256()
+            for piece in read():
+                self.chars += len(piece)
+                if hashed:
+                    digest.update(piece.encode())
+                yield piece
+            if hashed and self.chars > begun:
+                self.hashes.append((name, digest.hexdigest()))
 
     def record(self) -> dict[str, Any]:
         """Return its entry in `texts` of history.json, after it was read."""
         return {"name": self.name, **self.about, "chars": self.chars}
+
+
+def _explain_repeats(sources: Sequence[Source]) -> list[str]:
+    """Return a line for each text that several files of these sources hold, or that is named more than once."""
+    names = defaultdict[str, list[str]](list)
+    for name, sha256 in chain.from_iterable(source.hashes for source in sources):
+        names[sha256].append(name)
+    notes = []
+    for found in [found for found in names.values() if len(found) > 1][:MOST_LISTED]:
+        first, *others = dict.fromkeys(found)
+        times = "twice" if len(found) == 2 else f"{len(found):,} times"
+        what = f"{first} and {listed(others)} hold the same" if others else f"{first} is there {times}"
+        notes.append(f"note: {what}: what validates may repeat what trains, and its loss is then too low")
+    return notes
 
 
 def _is_on_hub(word: str) -> bool:
@@ -177,22 +206,42 @@ def _is_on_hub(word: str) -> bool:
 def _find_source(word: str, say: Callable[[str], None]) -> Source:
     """Return what a word names; download it if it is on the Hub. say: is told its size before.
 
-    Raises RequestError if it is a folder without a text, and what the Hub raises.
+    Raises RequestError if it is a folder without a text, or no name of one, and what the Hub raises.
     """
+    way_out = f"give a UTF-8 text file, a folder of such files or the built-in name {TINYSHAKESPEARE}"
+    if not word:
+        raise RequestError(f"the name of a text is empty; {way_out}")
     if _is_on_hub(word):
         return _dataset_source(word, say)
     if word == TINYSHAKESPEARE:
-        return Source(word, lambda: iter([_tinyshakespeare().decode()]))
+        return Source(word, [(word, lambda: iter([_tinyshakespeare().decode()]))])
     if os.path.isdir(word):
         files = _text_files(Path(word))
-        return Source(_source_name(word), lambda: chain.from_iterable(map(stream_text, files)), {"files": len(files)})
+        return Source(
+            _source_name(word), [(str(file), partial(stream_text, file)) for file in files], {"files": len(files)}
+        )
+    if "://" in word and not os.path.lexists(word):
+        raise RequestError(_explain_address(word))
     path = Path(word)
     if not os.path.lexists(path) and nearest(word, [TINYSHAKESPEARE], PATH_CUTOFF):
         raise RequestError(
             f"cannot read the text {path}: No such file or directory; did you mean the built-in name {TINYSHAKESPEARE}?"
         )
-    way_out = f"give a UTF-8 text file, a folder of such files or the built-in name {TINYSHAKESPEARE}"
-    return Source(path.name, lambda: stream_text(path, way_out))
+    return Source(path.name, [(str(path), lambda: stream_text(path, way_out))])
+
+
+def _explain_address(word: str) -> str:
+    """Return the message about a web address that is not that of a file of a data set."""
+    scheme, _, rest = word.partition("://")
+    if scheme.lower() == "hf":
+        similar = f"{DATASETS}{rest}"
+        found = parse_dataset_file(similar)
+        hint = f"did you mean {similar}?" if found and found.path else f"write {DATASETS}USER/NAME/FILE"
+        return f"{word!r:.200} names no file of a data set; {hint}"
+    return (
+        f"{word!r:.200} is a web address, from which no text is downloaded: download the file and give its path, or of "
+        f"a data set on the Hub write {DATASETS}USER/NAME/FILE"
+    )
 
 
 def _dataset_source(word: str, say: Callable[[str], None]) -> Source:
@@ -206,7 +255,7 @@ def _dataset_source(word: str, say: Callable[[str], None]) -> Source:
     name, commit = str(replace(asked, revision=None)), described.file.revision
     say(f"{name}: {described.size:,} bytes, of commit {commit}")
     path = hub.download_dataset_file(described)
-    return Source(name, lambda: stream_text(path, "name a UTF-8 text file of it", name), {"revision": commit})
+    return Source(name, [(name, lambda: stream_text(path, "name a UTF-8 text file of it", name))], {"revision": commit})
 
 
 def _text_files(folder: Path) -> list[Path]:

@@ -94,7 +94,7 @@ class Holdout(Protocol):
 
         Raises RequestError if nothing is left to predict.
         """
-        parts = cut_parts(len(text), shares)
+        parts = cut_parts(len(text), shares, text.name)
         chars = [part.stop - part.start for part in parts]
         self.split = dict(zip(("train_chars", "val_chars", "test_chars"), chars, strict=False))
         self.untrained = untrained_symbols(text, chars[0]) if vocab is None else {}
@@ -207,8 +207,8 @@ class OverlappingWindows(Protocol):
         seen = slice(min(len(text), WINDOWS_TEXT))
         if seen.stop < WINDOW + MIN_WINDOWS:
             raise RequestError(
-                f"the text has only {len(text)} characters; the protocol windows needs {WINDOW + MIN_WINDOWS}; "
-                "give a longer text, or leave --protocol out"
+                f"{text.name} has only {counted(len(text), 'character')}; the protocol windows needs "
+                f"{WINDOW + MIN_WINDOWS}; give a longer text, or leave --protocol out"
             )
         present = np.unique(text.encoded.ids[seen])
         seen_symbols = (text.encoded.symbols[place] for place in present)

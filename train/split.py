@@ -7,6 +7,7 @@ from typing import Any
 
 from charlm.checks import check_string
 from charlm.errors import RequestError
+from charlm.messages import counted
 
 Shares = tuple[Fraction, ...]  # of the part that trains, of that which validates and, if there are three, of the test
 
@@ -72,12 +73,15 @@ def check_split(protocol: str, split: str) -> None:
         )
 
 
-def cut_parts(chars: int, shares: Shares) -> list[slice]:
-    """Return the parts of a text by their shares. Raises RequestError if one to be measured has nothing to predict."""
+def cut_parts(chars: int, shares: Shares, name: str = "the text") -> list[slice]:
+    """Return the parts of a text by their shares. name: what an error calls it.
+
+    Raises RequestError if one to be measured has nothing to predict.
+    """
     if not _can_be_measured(chars, shares):
         wanted = next(more for more in count(chars + 1) if _can_be_measured(more, shares))
         raise RequestError(
-            f"the text has only {chars} characters; it needs at least {wanted} to be split and measured: "
+            f"{name} has only {counted(chars, 'character')}; it needs at least {wanted} to be split and measured: "
             "give a longer one"
         )
     return [slice(start, end) for start, end in pairwise(_ends(chars, shares))]

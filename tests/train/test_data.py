@@ -430,6 +430,45 @@ def test_the_one_of_several_files_that_is_no_text_is_named(book):
         load_text(str(book / "10 End.TXT"), str(book))
 
 
+def test_it_is_said_which_files_of_a_text_hold_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, raw in {"a.txt": b"to be\r\n", "copy.txt": b"to be\n", "folder/b.txt": b"or not", "c.txt": b""}.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(raw)
+    Path("folder/empty.txt").touch()
+
+    def notes(*words):
+        said = []
+        load_text(*words, say=said.append)
+        return [
+            note.removesuffix(": what validates may repeat what trains, and its loss is then too low") for note in said
+        ]
+
+    inside = os.path.join("folder", "b.txt")
+    assert notes("a.txt") == notes("a.txt", "folder", "c.txt") == []
+    assert notes("a.txt", "./a.txt") == ["note: a.txt is there twice"]
+    assert notes("a.txt", "copy.txt") == ["note: a.txt and copy.txt hold the same"]
+    assert notes("folder", "a.txt", inside, inside) == [f"note: {inside} is there 3 times"]
+    Path("folder/a.txt").write_bytes(b"or not")
+    assert notes("folder") == [f"note: {os.path.join('folder', 'a.txt')} and {inside} hold the same"]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("", "the name of a text is empty; give a UTF-8 text file, a folder of such files or the built-in name"),
+        ("https://example.org/a.txt", "'https://example.org/a.txt' is a web address, from which no text is downloaded"),
+        ("hf://ada/txt/a.txt", "names no file of a data set; did you mean hf://datasets/ada/txt/a.txt?"),
+        ("hf://ada", "'hf://ada' names no file of a data set; write hf://datasets/USER/NAME/FILE"),
+    ],
+)
+def test_what_is_no_path_of_a_text_is_said_as_it_was_written(word, said):
+    for refuse in (load_text, lambda word: data.check_texts([word])):
+        with pytest.raises(RequestError) as refused:
+            refuse(word)
+        assert said in str(refused.value)
+
+
 @pytest.mark.parametrize(("raw", "found"), [("", "nothing in it"), ("aaaa", "only one symbol")])
 def test_texts_with_nothing_to_learn_together_are_refused(tmp_path, raw, found):
     paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
