@@ -54,7 +54,7 @@ def generate(args: argparse.Namespace) -> None:
     from charlm.text import read_text
 
     # before a model is downloaded
-    prompt = args.prompt if args.prompt_file is None else read_text(args.prompt_file)
+    prompt = args.prompt or "" if args.prompt_file is None else read_text(args.prompt_file)
     check_whole("length", args.length, 0)
     check_whole("num_samples", args.num_samples, 1)
     SamplingSettings(args.temperature, args.top_k, args.top_p, args.seed)
@@ -186,7 +186,7 @@ def add_commands(commands: "argparse._SubParsersAction[cli.Parser]") -> None:
     command = commands.add_parser("generate", help="write text", examples=GENERATE_EXAMPLES)
     cli.add_model(command)
     prompt = command.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", default="", help="text to continue")
+    prompt.add_argument("--prompt", help="text to continue")  # None if it is left out: "" may be given, too
     prompt.add_argument(
         "--prompt-file", type=cli.file, metavar="FILE", help="a UTF-8 file with that text, its last line break included"
     )

@@ -96,7 +96,11 @@ def explain_not_utf8(rest: bytes) -> str | None:
             )
         return "an unpaired surrogate, half of a symbol, stands there; remove it first: iconv -c -f UTF-8 -t UTF-8"
     if len(rest) < 4 and 0xC2 <= rest[0] <= 0xF4 and all(0x80 <= byte < 0xC0 for byte in rest[1:]):
-        return "the file ends within a symbol, as after a copy that was interrupted; get it again"
+        # of a text whose only accent ends it, too, nothing tells which of the two it is
+        return (
+            "the file ends within a symbol: if its copy was interrupted, get it again; if it is in another encoding, "
+            "convert it, for example iconv -f WINDOWS-1252 -t UTF-8"
+        )
     sound = [symbol for symbol in rest.decode("utf-8", "replace") if symbol > "\x7f" and symbol != "\ufffd"]
     if len("".join(sound).encode()) > 0.9 * sum(byte > 0x7F for byte in rest):
         return "nearly all of the text is UTF-8, so this byte is damaged or in another encoding; mend or remove it"

@@ -27,7 +27,7 @@ from charlm.model_name import check_folder, is_repo_id
 from .config import GROUPS, MODEL, PROTOCOL_NAMES, PUBLISHING, START_DEFAULTS, TEXT, TRAINING, TrainConfig, value_type
 from .launcher import is_main_process, launch_or_default, mute_other_ranks, read_launch
 from .report import JsonReport, Report, failed_event, print_json
-from .split import DEFAULT_SPLIT, normal_split, recorded_split
+from .split import DEFAULT_SPLIT, check_split, normal_split, recorded_split
 from .tracking import TRACKERS, tracked
 
 if TYPE_CHECKING:
@@ -389,6 +389,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
     check_in_order(PROTOCOLS[args.protocol], {"--halves": args.halves, "--dynamic": args.dynamic})
     split = normal_split(args.split)
+    check_split(args.protocol, split)
     folding = parse_folding(args)
     check_texts(args.text)  # before a model is downloaded
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)  # before the text, which may be long

@@ -74,6 +74,7 @@ class Report:
             kind, train, val, sequence = "overlapping windows", split["train_windows"], split["val_windows"], "window"
         else:
             kind, train, val, sequence = "characters", split["train_chars"], split["val_chars"], "stream"
+        kind += " and what the teachers write" if run.get("teachers_write") else ""
         tested = f", {split['test_chars']:,} to test at the end" if "test_chars" in split else ""
         self.say(
             f"{run['text']}: {train:,} {kind} to train on, {val:,} to validate{tested}; "

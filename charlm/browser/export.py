@@ -1,5 +1,6 @@
 """The command `export`: models from folders and from the Hub, put into one page."""
 
+import errno
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,15 +22,21 @@ def export(wanted: Sequence[str], path: Path) -> list[PageModel]:
     wanted: named as `charlm.model_name` reads them. path: of a new file, or of a page that an export wrote before,
         which is replaced once the new one is whole.
     The page has the lesson of `charlm.browser.lesson.chosen_lesson`.
-    Raises RequestError if the path is that of anything else or the lesson cannot be read, ModelFileError and HubError
-    as `CharLM.from_pretrained`.
+    Raises RequestError if the path is that of anything else, or cannot be written, or the lesson cannot be read,
+    ModelFileError and HubError as `CharLM.from_pretrained`.
     """
     _check_place(path)  # before models are downloaded
     lesson = chosen_lesson()
     models = [_read(name, place) for name, place in choose_names(wanted).items()]
     content = export_html(models, lesson)
     _check_place(path)  # what came there meanwhile is not lost, either
-    replace_files(path.parent, {path.name: content})
+    try:
+        replace_files(path.parent, {path.name: content})
+    except OSError as error:  # which names a temporary file, or none
+        instead = "make room, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise RequestError(
+            f"{path} cannot be written ({error.strerror or error}); {instead}choose another place for --html"
+        ) from None
     return models
 
 

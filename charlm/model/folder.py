@@ -177,7 +177,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"cannot make the folder {folder} ({error.strerror}); choose another place") from None
+        there = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
+        reason = error.strerror if there.is_dir() else "it is a file" if there == folder else f"{there} is a file"
+        raise RequestError(f"cannot make the folder {folder} ({reason}); choose another place") from None
     except ValueError:  # a zero byte, or half of a surrogate pair
         raise RequestError(f"{show(str(folder))} cannot be the name of a folder; choose another") from None
 

@@ -309,6 +309,7 @@ def test_a_model_that_diverged_is_refused_in_one_line(charlm, text_file, tmp_pat
         (["generate", "folder", "--stop"], "argument --stop: expected one argument"),
         (["generate", "folder", "--num-samples", "some"], "argument --num-samples: invalid int value: 'some'"),
         (["generate", "folder", "--prompt", "a", "--prompt-file", "b"], "--prompt-file: not allowed with argument"),
+        (["generate", "folder", "--prompt", "", "--prompt-file", "b"], "--prompt-file: not allowed with argument"),
         (["generate", "folder", "--seed", "-x"], "write --option=VALUE if the value begins with a dash"),
         (["score", "folder", "file", "another"], "unrecognized arguments: another"),
     ],

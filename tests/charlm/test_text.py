@@ -147,7 +147,10 @@ def test_a_file_with_a_zero_byte_is_refused(path, content, place):
 
 
 NOT_UTF_8 = "; convert it to UTF-8 first"
-CUT = ": the file ends within a symbol, as after a copy that was interrupted; get it again"
+CUT = (
+    ": the file ends within a symbol: if its copy was interrupted, get it again; if it is in another encoding, "
+    "convert it, for example iconv -f WINDOWS-1252 -t UTF-8"
+)
 SURROGATE = ": an unpaired surrogate, half of a symbol, stands there; remove it first: iconv -c -f UTF-8 -t UTF-8"
 CESU_8 = (
     ": it seems to be text in CESU-8, as some databases export it, with two surrogates in place of one symbol; "
@@ -167,6 +170,7 @@ DAMAGE = ": nearly all of the text is UTF-8, so this byte is damaged or in anoth
         (b"ab\xc0\xaf", 3, "c0", NOT_UTF_8),  # an overlong slash
         (b"cut short \xea\xb8", 11, "ea", CUT),
         (b"cut short \xf0\x9f\x98", 11, "f0", CUT),
+        (b"a caf\xe9", 6, "e9", CUT),  # Latin-1 whose only accent is at its end
         (b"\xec\x86\x8c\x80", 4, "80", NOT_UTF_8),
         (b"\xef\xbb\xbfab\xff", 6, "ff", NOT_UTF_8),  # the byte-order mark counts: editors show places in the file
         (b"a\r\nb\xff", 5, "ff", NOT_UTF_8),

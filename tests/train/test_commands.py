@@ -381,6 +381,13 @@ def test_a_wrong_name_of_a_model_is_told_before_a_text_is_read(train, in_folder)
     assert "did you mean runs/spring-gru?" in ended.stderr
 
 
+def test_a_split_that_the_protocol_does_not_have_is_refused_before_a_text_is_read_or_a_model_downloaded(train, hub):
+    ended = train("evaluate", "ada/model", "--text", "missing.txt", "--protocol", "windows", "--split", "0.8,0.2")
+    said = "error: the protocol windows has a split of its own; leave --split 0.8,0.2 out, or the protocol\n"
+    assert (ended.returncode, ended.stderr) == (2, said)
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("missing", ["missing.txt", "./empty", "latin-1.txt"])
 @pytest.mark.parametrize(
     "arguments",

@@ -190,7 +190,10 @@ def test_ids_take_the_smallest_type_for_what_is_left_of_the_symbols(
 
 # What is refused
 
-CUT = ": the file ends within a symbol, as after a copy that was interrupted; get it again"
+CUT = (
+    ": the file ends within a symbol: if its copy was interrupted, get it again; if it is in another encoding, "
+    "convert it, for example iconv -f WINDOWS-1252 -t UTF-8"
+)
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 4, 1000])

@@ -109,6 +109,13 @@ def test_the_start_tells_what_a_loss_is_worth_beside_guessing(capsys):
     )
 
 
+def test_the_start_does_not_leave_out_what_the_teachers_write(capsys):
+    Report().start(RUN | {"teachers_write": 50_000}, 3.314)
+    assert (
+        "cats: 16,200 characters and what the teachers write to train on, 1,800 to validate" in capsys.readouterr().err
+    )
+
+
 def test_in_a_log_file_progress_is_a_line_after_ten_seconds_and_every_thirty(monkeypatch, capsys):
     now = 1000.0
     monkeypatch.setattr("train.report.time.monotonic", lambda: now)

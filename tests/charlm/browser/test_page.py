@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -347,9 +348,15 @@ def test_a_page_is_kept_when_a_new_one_cannot_be_made_or_written(tmp_path, monke
     before = path.read_bytes()
     with pytest.raises(ModelFileError):
         export_to([str(folder), str(tmp_path / "nothing")], path)
-    monkeypatch.setattr("charlm.model.folder.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
-    with pytest.raises(OSError, match="full"):
-        export_to([str(folder)], path)
+    for number, said in ((errno.ENOSPC, "make room, or choose another place"), (errno.EACCES, "choose another place")):
+
+        def fail(*_, number=number):
+            raise OSError(number, "no", "a temporary file")
+
+        monkeypatch.setattr("charlm.model.folder.os.replace", fail)
+        with pytest.raises(RequestError) as refused:
+            export_to([str(folder)], path)
+        assert str(refused.value) == f"{path} cannot be written (no); {said} for --html"
     assert path.read_bytes() == before and sorted(each.name for each in tmp_path.iterdir()) == ["model", "page.html"]
 
 

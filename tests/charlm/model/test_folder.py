@@ -165,9 +165,11 @@ def test_a_model_without_a_record_does_not_inherit_one(folder):
 @pytest.mark.slow
 def test_a_place_that_can_be_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    for place in (tmp_path / "file", tmp_path / "file" / "model"):
-        with pytest.raises(RequestError, match=r"cannot make the folder .* choose another place"):
+    file = tmp_path / "file"
+    for place, reason in ((file, "it is a file"), (file / "model", f"{file} is a file")):
+        with pytest.raises(RequestError) as refused:
             save(make_model(), place)
+        assert str(refused.value) == f"cannot make the folder {place} ({reason}); choose another place"
     assert contents(tmp_path) == {"file": b"mine"}
 
 
