@@ -42,8 +42,12 @@ class SpaceRefusedError(HubError):
     """
 
     def __init__(self, status: int, said: str) -> None:
-        super().__init__(f"the Hub refuses this Space ({status}: {said})")
+        super().__init__(status, said)  # so that it can be pickled
         self.status, self.said = status, said
+
+    def __str__(self) -> str:
+        """Return what is refused, and why."""
+        return f"the Hub refuses this Space ({self.status}: {self.said})"
 
 
 class MissingPackageError(CharLMError):

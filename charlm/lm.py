@@ -35,6 +35,7 @@ from charlm.model.config import ModelConfig, Weights
 from charlm.model.folder import Model, find_kept, read_epoch, read_usable_model, write_model
 from charlm.model.history import HISTORY_FILE, HistoryRecord, bits_per_char
 from charlm.model.kept import restrict_kept
+from charlm.model.weights import check_numbers, check_tensors
 from charlm.model_name import (
     HubName,
     check_revision,
@@ -113,7 +114,11 @@ class CharLM:
         record_problem: str = "",
         weights_sha256: str = "",
     ) -> None:
-        """weights: float32 arrays with the names and shapes of `config.tensor_shapes`. device: see from_pretrained."""
+        """weights: float32 arrays with the names and shapes of `config.tensor_shapes`. device: see from_pretrained.
+
+        Raises ModelFileError for weights of other names or shapes.
+        """
+        check_tensors(config, weights)
         self.config = config
         self.history = history
         self.source = source
@@ -375,11 +380,13 @@ class CharLM:
         Raises RequestError for what is no place or not one symbol, VocabError for a symbol of `after` or `forced` that
         the model does not know, and what `stream` does.
         """
+        if not isinstance(settings, SamplingSettings):
+            raise RequestError(f"settings are {show(settings)}; give SamplingSettings")
         sampler = Sampler(settings)
         ids, length = self._check_prompt(prompt, length)
         written, stops = self.vocab.encode(check_string("after", after)), self._check_stop(stop)
         sampler.skip(len(written))
-        chosen = {place - len(after): id for place, id in self._check_forced(forced or {}).items()}
+        chosen = {place - len(after): id for place, id in self._check_forced({} if forced is None else forced).items()}
         return self._write_shared(np.concatenate([ids, written]), length, sampler, stops, chosen)
 
     def logits(self, prompt: str = "", after: str = "") -> NDArray[np.float32]:
@@ -405,6 +412,8 @@ class CharLM:
 
     def _check_forced(self, forced: Mapping[int, str]) -> dict[int, int]:
         """Return the id of each forced symbol, by its place. Raises what `stream_scored` does."""
+        if not isinstance(forced, Mapping):
+            raise RequestError(f"forced is {show(forced)}; give a dict of one character for each place, as {{0: 'a'}}")
         ids = {}
         for place, symbol in forced.items():
             whole = check_whole("a place in forced", place, 0)
@@ -546,7 +555,8 @@ class CharLM:
         The weights of single epochs that were kept are not written; the record names only those that the folder has.
 
         Raises RequestError if the folder cannot be made, or has a damaged training record, which would be lost, or for
-        samples that are not texts by temperature; OSError if a file cannot be written, for example on a full disk;
+        samples that are not texts by temperature; ModelFileError if a weight is no finite number, so that the model
+        could not be loaded again; OSError if a file cannot be written, for example on a full disk;
         MissingPackageError without matplotlib, if the model has a record, whose curves are drawn.
         """
         folder, samples = parse_folder(folder), None if samples is None else _check_samples(samples)
@@ -559,6 +569,7 @@ class CharLM:
 
     def _save(self, folder: Path, kept: Collection[int], samples: Mapping[float, str] | None = None) -> None:
         """See save_pretrained. kept: the epochs whose weights the record names."""
+        check_numbers(self._weights)
         history = restrict_kept(self.history, kept)
         card = model_card(self.config, history, self.write_samples() if samples is None else samples)
         picture = card_picture(self.config, history)

@@ -81,7 +81,7 @@ def cut_parts(chars: int, shares: Shares, name: str = "the text") -> list[slice]
     if not _can_be_measured(chars, shares):
         wanted = next(more for more in count(chars + 1) if _can_be_measured(more, shares))
         raise RequestError(
-            f"{name} has only {counted(chars, 'character')}; it needs at least {wanted} to be split and measured: "
+            f"{name} has only {counted(chars, 'character')}; it needs at least {wanted:,} to be split and measured: "
             "give a longer one"
         )
     return [slice(start, end) for start, end in pairwise(_ends(chars, shares))]

@@ -25,6 +25,31 @@ NUMPY_TYPES = {"F32": "<f4", "BF16": "<u2"}  # numpy has no bfloat16: its bits a
 CHUNK_NUMBERS = 32 * 1024  # few enough to stay in the processor's cache while they are hashed, widened and checked
 
 
+def check_tensors(config: ModelConfig, weights: Weights) -> None:
+    """Raise ModelFileError unless weights have the names and shapes of the tensors of a configuration."""
+    shapes = config.tensor_shapes
+    if others := weights.keys() ^ shapes.keys():
+        name = min(map(str, others))
+        raise ModelFileError(
+            f"the weights have no {name}, which the configuration demands"
+            if name in shapes
+            else f"the weights have {name}, which the configuration does not describe"
+        )
+    for name, shape in shapes.items():
+        if (found := np.shape(weights[name])) != shape:
+            raise ModelFileError(f"{name} has shape {list(found)}; the configuration demands {list(shape)}")
+
+
+def check_numbers(weights: Weights) -> None:
+    """Raise ModelFileError if a weight is not a finite number."""
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise ModelFileError(
+                f"{name} holds a NaN or an infinity, as after a training that diverged: such a model cannot be loaded "
+                "again, so train with a lower --lr"
+            )
+
+
 def round_to_bfloat16(weights: Weights) -> Weights:
     """Return the weights rounded to the nearest bfloat16 (ties to even), still as float32 arrays."""
     return {name: _from_bfloat16(_to_bfloat16(array), array.shape) for name, array in weights.items()}

@@ -130,6 +130,7 @@ def test_an_error_and_a_warning_that_quote_control_characters_do_not_change_the_
         raise RequestError("there is no \x1b]0;title\x07")
 
     with warnings.catch_warnings():
+        warnings.simplefilter("always")
         assert cli.run(fail) == 2
     assert capsys.readouterr().err == "warning: no \\x1b[2J\nerror: there is no \\x1b]0;title\\x07\n"
 

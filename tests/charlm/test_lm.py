@@ -327,6 +327,7 @@ def test_a_wrong_argument_is_refused_at_the_call(lm, arguments, message):
 
 SEEN = make_lm().inspect("a bad cab")
 SAMPLES = partial(CharLM.save_pretrained, folder="never made")
+SCORED = partial(partial, CharLM.stream_scored, prompt="a", length=3, settings=SamplingSettings(seed=0))
 
 
 @pytest.mark.parametrize(
@@ -347,6 +348,13 @@ SAMPLES = partial(CharLM.save_pretrained, folder="never made")
         (partial(SAMPLES, samples={0.5: "a\ud800"}), "with half of a surrogate pair; leave that out"),
         (partial(SAMPLES, samples=["a"]), "samples are ['a']; give a dict of texts by temperature, as {0.5: 'a text'}"),
         (partial(CharLM.score_ids, pieces=3), "pieces are 3; give a list of arrays of ids"),
+        (
+            partial(CharLM.stream_scored, prompt="a", length=3, settings=None),
+            "settings are None; give SamplingSettings",
+        ),
+        (SCORED(forced=[1]), "forced is [1]; give a dict of one character for each place, as {0: 'a'}"),
+        (SCORED(forced="ab"), "forced is 'ab'; give a dict of one character"),
+        (SCORED(forced=0), "forced is 0; give a dict of one character"),
     ],
 )
 def test_what_is_no_argument_of_a_method_is_refused_with_what_would_be(lm, tmp_path, monkeypatch, use, message):
@@ -1149,6 +1157,47 @@ def test_a_model_shows_what_it_is():
     assert repr(make_lm("gru", vocab="abc", embedding_size=4, hidden_size=5, num_layers=1)) == (
         "<CharGRU 1×5, 195 parameters, 3 symbols, on cpu>"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head.bias": None}, "the weights have no head.bias, which the configuration demands"),
+        ({"tail.bias": np.zeros(1)}, "the weights have tail.bias, which the configuration does not describe"),
+        ({"head.bias": np.zeros(4)}, r"head.bias has shape \[4\]; the configuration demands \[\d+\]"),
+        ({"head.bias": [[1.0], [2.0]]}, r"head.bias has shape \[2, 1\]; the configuration demands \[\d+\]"),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_fit_the_configuration_are_refused_when_the_model_is_made(change, message):
+    model = make_model()
+    weights = {name: array for name, array in (model.weights | change).items() if array is not None}
+    with pytest.raises(ModelFileError, match=message):
+        CharLM(model.config, weights, device="cpu")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_that_could_not_be_loaded_again_is_not_saved(tmp_path, value):
+    model = make_model()
+    model.weights["head.bias"][1] = value
+    save(make_model(seed=1), tmp_path / "model")
+    before = contents(tmp_path)
+    for folder in ("model", "other"):
+        with pytest.raises(ModelFileError, match=r"head.bias holds a NaN or an infinity, as after a training"):
+            CharLM(model.config, model.weights, device="cpu").save_pretrained(tmp_path / folder)
+    assert contents(tmp_path) == before
+
+
+def error_classes(kind=CharLMError):
+    return [kind, *(each for child in kind.__subclasses__() for each in error_classes(child))]
+
+
+@pytest.mark.parametrize("kind", [each for each in error_classes() if each.__module__ == "charlm.errors"])
+def test_every_error_can_be_pickled_as_one_of_another_process_is(kind):
+    arguments = {"SpaceRefusedError": (402, "pay"), "TrainingError": ("it diverged", "begin again", "diverged")}
+    error = kind(*arguments.get(kind.__name__, ("it is wrong",)))
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))
 
 
 def test_every_error_can_be_caught_as_one_kind():
