@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -171,6 +171,15 @@ class Holdout(Protocol):
         first, second = carried_losses_of_halves(fastest_reader(lm, self.release), self._val)
         return {"val_loss_first_half": first, "val_loss_second_half": second}
 
+    def dynamic_chars(self, text: Text) -> int:
+        """Return how many characters `dynamic_losses` reads."""
+        return len(self._end_of_training(text)) + len(self._val)
+
+    def _end_of_training(self, text: Text) -> SmallIds:
+        """Return what the model knows of the end of the text that trains, enough to measure its gradients there."""
+        end = self.split["train_chars"]
+        return ids_in_vocab(text, slice(max(0, end - SCALE_SYMBOLS), end), self.vocab)[0]
+
     def dynamic_losses(self, lm: CharLM, text: Text, halves: bool) -> dict[str, float]:
         """Measure val_loss of a copy of the model that learns from what it has read, as train/dynamic.py describes.
 
@@ -178,9 +187,7 @@ class Holdout(Protocol):
 
         Raises RequestError if the model knows no symbols at the end of the text that trains.
         """
-        end = self.split["train_chars"]
-        trained, _ = ids_in_vocab(text, slice(max(0, end - SCALE_SYMBOLS), end), self.vocab)
-        if len(trained) < 2:
+        if len(trained := self._end_of_training(text)) < 2:
             raise RequestError(f"the model does not know the end of {text.name}'s training part: leave --dynamic out")
         losses = dynamic_losses(TrainingNetwork.from_model(lm, lm.device, torch.float32, 1), trained, self._val)
         measured = {"val_loss_dynamic": losses}
@@ -308,11 +315,18 @@ def _count(ids: SmallIds, symbols: int, release: Callable[[], None]) -> NDArray[
 
 
 def evaluate(
-    lm: CharLM, text: Text, protocol: str, split: str = DEFAULT_SPLIT, halves: bool = False, dynamic: bool = False
+    lm: CharLM,
+    text: Text,
+    protocol: str,
+    split: str = DEFAULT_SPLIT,
+    halves: bool = False,
+    dynamic: bool = False,
+    before_dynamic: Callable[[dict[str, float], int], None] = lambda losses, chars: None,
 ) -> tuple[dict[str, float], int]:
     """Measure a model on a text by a protocol, the text split as `split_text` does.
 
     halves: also measure each half of the text that validates. dynamic: also let the model learn from what it has read.
+    before_dynamic: is given all other losses, and how many characters are read while it learns, which takes minutes.
 
     Return its losses in nats per character, and the number of characters that were left out because they are not in
     the model's vocabulary. Raises RequestError if too few are left, or the protocol has no such losses;
@@ -322,16 +336,25 @@ def evaluate(
     parts = split_text(text, protocol, split, lm.vocab)
     with flushed_denormals():
         losses = parts.epoch_losses(lm) | parts.best_losses(lm)
-        if halves or dynamic:
+        if halves:
             assert isinstance(parts, Holdout)  # the one that reads in order
-            losses |= parts.half_losses(lm) if halves else {}
-            losses |= parts.dynamic_losses(lm, text, halves) if dynamic else {}
+            losses |= parts.half_losses(lm)
+        measured = _finite_losses(losses)
+        if dynamic:
+            assert isinstance(parts, Holdout)
+            before_dynamic(measured, parts.dynamic_chars(text))
+            measured |= _finite_losses(parts.dynamic_losses(lm, text, halves))
+    return measured, parts.unknown_chars
+
+
+def _finite_losses(losses: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the losses that a protocol has. Raises ModelFileError if one is NaN or infinite."""
     measured = {name: loss for name, loss in losses.items() if loss is not None}
     if not all(map(math.isfinite, measured.values())):
         raise ModelFileError(
             "the model's losses are not finite numbers, as after a training that diverged: train with a lower --lr"
         )
-    return measured, parts.unknown_chars
+    return measured
 
 
 def ids_in_vocab(text: Text, part: slice, vocab: Vocab) -> tuple[SmallIds, int]:

@@ -279,6 +279,30 @@ def test_evaluate_says_in_words_what_it_measured_and_what_it_left_out(tmp_path, 
     assert [line.split()[0] for line in printed.out.splitlines()] == [f"val_loss{kind}" for kind in kinds]
 
 
+def test_the_other_losses_are_there_before_the_dynamic_evaluation_and_how_long_that_takes(
+    train, in_folder, monkeypatch, capsys
+):
+    save(make_model(), in_folder / "model")
+    Path("text.txt").write_text("a bad cab\nx" * 2_000)  # of 22,000 characters the model knows 20,000
+    before = []
+
+    def dynamic_losses(*_):
+        before.append(capsys.readouterr())
+        return {"val_loss_dynamic": 1.0}
+
+    monkeypatch.setattr("train.protocols.Holdout.dynamic_losses", dynamic_losses)
+    measured = train("evaluate", "model", "--text", "text.txt", "--dynamic")
+    assert [line.split()[0] for line in before[0].out.splitlines()] == ["val_loss", "val_loss_reset256"]
+    assert before[0].err.endswith("note: the model now learns from 20,000 characters as it reads them: about 2 s\n")
+    assert measured.stdout == f"{'val_loss_dynamic':28} 1.0000 nats per character, 1.4427 bits\n"
+    assert list(json.loads(train("evaluate", "model", "--text", "text.txt", "--dynamic", "--json").stdout)) == [
+        "val_loss",
+        "val_loss_reset256",
+        "val_loss_dynamic",
+    ]
+    assert before[1].out == ""
+
+
 @pytest.mark.slow
 def test_texts_in_a_folder_and_behind_it_are_split_in_three_and_measured_again(train, tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
