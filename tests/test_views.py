@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from browser import PATIENCE, ROOT, Visit, check_keyboard, serious_violations, text_fragment
+from browser import CLICK_WHEN_WRITTEN, PATIENCE, ROOT, Visit, check_keyboard, serious_violations, text_fragment
 
 from charlm.lm import CharLM
 from charlm.model.cells import CELLS
@@ -84,6 +84,21 @@ window.fetch = async (input, init) => {
   if (!String(input.url ?? input).includes("/queue/data")) return response;
   const cuttable = new TransformStream({ start: (stream) => (window.cut = () => stream.terminate()) });
   return new Response(response.body.pipeThrough(cuttable), response);
+};
+"""
+
+
+# Notes which events Gradio's client begins and cancels, by their ids.
+NOTED = """
+const real = window.fetch;
+window.begun = [];
+window.cancelled = [];
+window.fetch = async (input, init) => {
+  const address = String(input.url ?? input);
+  if (address.endsWith("/cancel")) window.cancelled.push(JSON.parse(init.body).event_id);
+  const response = await real(input, init);
+  if (address.includes("/queue/join")) window.begun.push((await response.clone().json()).event_id);
+  return response;
 };
 """
 
@@ -202,6 +217,35 @@ class TestWrite:
         visitor.generate(60)
         visitor.wait_for_words("progress-a", "shakespeare-gru")
         visitor.wait_until("document.getElementById('texts-changed').innerText.trim() === ''")
+
+    def test_a_text_that_is_still_written_is_continued_at_once_and_its_link_is_hidden_before(self, app, browser):
+        visitor = Visit(browser.new_context().new_page())
+        visitor.page.add_init_script(NOTED)
+        visitor.open(app)
+        visitor.page.locator("#share").click()
+        visitor.wait_until("document.querySelector('#link textarea, #link input')?.value.includes('temperature=')")
+        for elem_id, value in {"seed": "7", "length": "1500"}.items():
+            visitor.fill(elem_id, value)
+        visitor.page.evaluate("begun.length = 0")
+        visitor.page.evaluate(CLICK_WHEN_WRITTEN, "continue")
+        visitor.page.locator("#generate").click()
+        visitor.wait_until("document.querySelectorAll('#output-a .heat-text > *').length >= 50")
+        assert not visitor.page.locator("#link").is_visible()
+        written = "document.querySelectorAll('#output-a .heat-text > *').length"
+        visitor.wait_until(f"begun.length > 1 && (cancelled.length > 0 || {written} >= 1500)")
+        run, more = visitor.page.evaluate("begun")
+        assert visitor.page.evaluate("cancelled") == [run]
+        visitor.page.locator("#stop").click()
+        visitor.wait_until("cancelled.length === 2")
+        assert visitor.page.evaluate("cancelled[1]") == more
+        visitor.page.context.close()
+
+    def test_a_text_that_cannot_be_written_is_not_waited_for(self, app, visit):
+        visitor = visit(app)
+        visitor.fill("seed", "none")
+        visitor.page.locator("#generate").click()
+        visitor.page.get_by_text("seed is 'none'; it must be a whole number").first.wait_for()
+        visitor.wait_until("document.querySelector('#view-write .heat.waiting') === null")
 
     def test_texts_with_settings_of_their_own_have_no_link(self, app, visit):
         visitor = visit(app)
@@ -449,6 +493,36 @@ class TestInside:
         visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'activation'")
         assert page.locator("#colour input").input_value() == f"hidden {layer}:{unit}"
         visitor.wait_for_words("cell", f"Unit {layer}:{unit} of shakespeare-lstm")
+
+    def test_a_text_that_is_being_read_is_not_asked_for_again_and_what_is_asked_last_is_shown_last(self, app, visit):
+        visitor = visit(shown_at(app, "inside"))
+        visitor.page.locator(SEEN["inside"]).first.wait_for()
+        line = visitor.text("seen-line-a")
+        visitor.wait_until("document.querySelector('#seen').getAttribute('aria-busy') === 'false'")
+        held, text = [], "ROMEO:\nWhat light is this?\n"
+        visitor.fill("inspect-text", text)
+        visitor.wait_for_words("seen-changed", "Changed since: text.")
+        visitor.page.route("**/queue/join*", lambda route: held.append(route), times=1)
+        visitor.page.locator("#inspect").click()
+        visitor.wait_for_words("seen-line-a", "Reading the text")
+        visitor.wait_until("document.getElementById('seen-changed').innerText.trim() === ''")
+        assert visitor.page.locator("#seen").get_attribute("aria-busy") == "true"
+        visitor.choose("colour", "difference")
+        visitor.fill("inspect-text", text + "?")
+        visitor.wait_for_words("seen-changed", "Changed since: text.")
+        held[0].continue_()
+        visitor.wait_until("document.querySelector('#seen-a .heat-text').dataset.kind === 'difference'")
+        visitor.wait_until("document.querySelector('#seen').getAttribute('aria-busy') === 'false'")
+        assert visitor.text("seen-a") == text
+        assert visitor.text("seen-line-a") not in ("Reading the text", line)
+        assert "Changed since: text." in visitor.text("seen-changed")
+
+        # one that cannot be read is not waited for
+        visitor.page.locator("#colour input").fill("hidden 0:99999")
+        visitor.page.keyboard.press("Enter")
+        visitor.page.locator(".toast-body").wait_for()
+        visitor.wait_until("document.querySelector('#seen').getAttribute('aria-busy') === 'false'")
+        visitor.wait_for_words("seen-changed", "Changed since: text, colour.")
 
     def test_units_are_found_and_what_has_changed_since_is_marked(self, app, visit):
         visitor = visit(app + "/?view=inside")

@@ -1,6 +1,7 @@
 /* What the page says once its fields hold other values than those that a text or an answer was made for. */
 
 import { changes, TEXTS_REMEDY } from "../../browser/components/changes.js";
+import { looking } from "./inside.js";
 
 /** Return the settings in the fields of *Write* that the page compares with those of a text, its `run`.
 
@@ -21,11 +22,13 @@ export const changed = {
     return changes(heat?.run, compared, "Press “Three temperatures” to write again.");
   },
 
-  /** stage: the value of the component. found: the model and the text in which the units on offer were found. */
+  /** While a text is read, the fields are compared with those that were asked for.
+
+      stage: the value of the component. found: the model and the text in which the units on offer were found. */
   seen(stage, found, model_a, model_b, text, colour) {
     const remedy = "Press “Look inside” to read the text with the present settings.";
     const words = [
-      changes(stage?.run, { model_a, model_b, text, colour }, remedy),
+      changes(looking.wanted ?? stage?.run, { model_a, model_b, text, colour }, remedy),
       changes(found ?? undefined, { model: model_a, text }, "The units on offer were found before that."),
     ];
     return words.filter(Boolean).join(" ");

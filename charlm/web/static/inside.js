@@ -10,6 +10,7 @@ import { keepState } from "../../browser/components/state.js";
 import { make, readable } from "../../browser/components/text.js";
 
 const FIRST_PLACE = 120; // the character that is explained at first
+const READING = "Reading the text";
 const SEEN_HINT = "Point at a character, or move there with the arrow keys; a click holds it.";
 
 /** The text as one model read it, and the influence of the characters before the one that is pointed at.
@@ -68,12 +69,12 @@ class InsideText {
 /** All that the view shows.
 
     server: the functions `influence` and `pattern` of charlm/web/answers/inside.py.
-    trigger: called with "select" and {unit} when a unit is to be looked at. value: what `Inspector.look` returned.
+    trigger: called with "select" when a unit is to be looked at. value: what `Inspector.look` returned.
     searched: the letter of the model whose pattern is shown. pair: the texts. sides: an InsideText for each of them;
     shown: those that are, without that of model B if there is none. */
 class InsideStage {
   constructor(element, trigger, server) {
-    Object.assign(this, { element, server, value: {}, shown: [] });
+    Object.assign(this, { element, trigger, server, value: {}, shown: [] });
     const find = (id) => element.querySelector(`#${id}`);
     const elements = SIDES.map((letter) => find(`seen-${letter}`));
     const names = SIDES.map((letter) => `The text as model ${letter.toUpperCase()} read it`);
@@ -87,7 +88,10 @@ class InsideStage {
       search: (stretch) => this.search(stretch),
       onPlace: (start, end) => this.goTo(start, end),
       onUnit: ([layer, unit]) => {
-        trigger("select", { unit: `${this.searched === "b" ? "B " : ""}hidden ${layer}:${unit}` });
+        // in what is shown, which the fields may not hold now
+        const colour = `${this.searched === "b" ? "B " : ""}hidden ${layer}:${unit}`;
+        looking.next = { ...this.value.a.heat.run, colour };
+        trigger("select", {});
       },
     });
     this.pickers = this.sides.map(({ text }, number) => {
@@ -109,9 +113,7 @@ class InsideStage {
     this.element.classList.toggle("single", !value.b);
     this.shown = value.b ? this.sides : this.sides.slice(0, 1);
     this.shown.forEach((side, number) => side.show(value[SIDES[number]]));
-    for (const letter of SIDES) {
-      this.element.querySelector(`#seen-line-${letter}`).textContent = readable(value[letter]?.line ?? "");
-    }
+    this.describe();
     this.symbols = Array.from(value.a.heat.text);
     const cell = this.element.querySelector("#cell");
     for (const letter of SIDES) cell.classList.toggle(letter, value.unit.side === letter);
@@ -122,6 +124,16 @@ class InsideStage {
     const wanted = Number(new URLSearchParams(location.search).get("place") ?? NaN);
     if (isFirst && wanted >= 0 && wanted <= last) this.pair.goTo(wanted, true);
     this.keep();
+  }
+
+  /** Say what is known of each text as a whole, or that another is being read. */
+  describe() {
+    const isReading = looking.wanted !== null;
+    this.element.querySelector("#seen").setAttribute("aria-busy", String(isReading));
+    for (const letter of SIDES) {
+      const line = isReading ? READING : (this.value[letter]?.line ?? "");
+      this.element.querySelector(`#seen-line-${letter}`).textContent = readable(line);
+    }
   }
 
   /** Return the parameters of an address that shows the same. */
@@ -186,17 +198,60 @@ export const fieldTexts = {
 
 let stage; // of the page
 
+/** What the view asks the server to read: the event `looking` of charlm/web/views/inside.py, which runs once at a time.
+
+    wanted: the fields for which a look was asked for last, null once it is there; {} while those of another model A are
+      being filled in. asked: the same, also when it is there. sent: those of the looks that have not ended.
+    next: those to ask for, null for what the fields hold. */
+class Looking {
+  constructor() {
+    Object.assign(this, { wanted: null, asked: {}, sent: [], next: null });
+  }
+
+  /** Let the view show that it reads; null: that it does not. */
+  want(fields) {
+    this.wanted = fields;
+    stage?.describe();
+  }
+
+  /** Ask for what the fields hold, or for the unit that was chosen in a pattern; return the value of the field `colour`. */
+  ask(model_a, model_b, text, colour) {
+    this.asked = this.next ?? { model_a, model_b, text, colour };
+    this.next = null;
+    this.want(this.asked);
+    return this.asked.colour;
+  }
+
+  /** Return the values to send. */
+  send() {
+    const { model_a, model_b, text, colour } = this.asked;
+    this.sent.push(this.asked);
+    return [model_a, model_b, text, colour];
+  }
+
+  /** Called when a look has ended; return whether another one was asked for meanwhile. */
+  ended() {
+    const isLast = this.sent.shift() === this.wanted;
+    if (isLast) this.want(null);
+    return !isLast;
+  }
+
+  /** Called when a look has failed. Gradio's client has then dropped the one that waited for its end. */
+  failed() {
+    const { wanted } = this;
+    if (!this.ended() || wanted?.text === undefined) return;
+    this.next = wanted;
+    stage.trigger("select", {});
+  }
+}
+
+export const looking = new Looking();
+
 /** Return whether what an address holds is shown already. A text that it does not name may be any. */
 export function insideShows(query) {
   const { text, ...shown } = stage.parameters;
   if (shown.a === undefined || (query.get("text") ?? "") !== (text ?? "")) return false;
   return Object.entries(shown).every(([name, value]) => !query.has(name) || query.get(name) === String(value ?? ""));
-}
-
-/** Return the fields of what is shown, for an event that looks at a unit there: the page's may hold others by now. */
-export function shownFields() {
-  const { model_a, model_b, text } = stage.value.a.heat.run;
-  return [model_a, model_b, text];
 }
 
 /** The component of components.py. */

@@ -20,7 +20,7 @@ import {
 import { grouped, makeCard, makeLine } from "../../browser/components/text.js";
 import { changed } from "./changed.js";
 import { keepEvents, loseResults } from "./events.js";
-import { fieldTexts, insideShows, insideStage, shownFields } from "./inside.js";
+import { fieldTexts, insideShows, insideStage, looking } from "./inside.js";
 import { Progress } from "./progress.js";
 import { Samples } from "./samples.js";
 import { openWrite, writing, WrittenText } from "./write.js";
@@ -236,8 +236,8 @@ window.charlm = {
   cards: listOf(makeCard),
   lesson: (value) => (lesson = value),
   inside: insideStage,
-  shownFields,
   fieldTexts,
+  looking,
   changed,
   isOpen: () => isOpen,
   loseResults,

@@ -81,10 +81,9 @@ export class WrittenText {
     });
   }
 
-  /** Called at the end of an event that writes: is it the one that is waited for? */
-  ended() {
-    const { forced } = this.wanted ?? {};
-    if (forced === null || forced === encodeChoices(this.heat.value.run?.forced ?? [])) this.end();
+  /** Called at the end of an event that writes the rest of this text: is it the one that is waited for? */
+  branchEnded() {
+    if (this.wanted?.forced === encodeChoices(this.heat.value.run?.forced ?? [])) this.end();
   }
 
   end() {
@@ -221,14 +220,21 @@ export const writing = {
     }
     return [...both().map(({ heat }) => heat.value), ...others];
   },
-  /** Return what stays of a text whose rest is to be written. */
-  before: (side) => [texts[side].heat.value],
-  /** Called at the end of an event that writes texts, whether it has failed or not. */
-  ended: () => {
-    for (const text of both()) {
-      text.wait(false);
-      text.ended();
-    }
+  /** Return the update that hides the link of *Share* when other texts are written, since it opens those before. */
+  hideLink: () => ({ __type__: "update", value: "", visible: false }),
+  /** Return what stays of a text whose rest is to be written, and the choices in the whole. */
+  before: (side) => {
+    const { value } = texts[side].heat;
+    return [value, value.run?.forced ?? []];
+  },
+  /** Called at the end of an event of views/write.py that writes texts, if it was cancelled or has failed, too.
+
+      name: of the event. One that is cancelled ends while the one that is waited for has begun. */
+  ended: (name) => {
+    const [kind, side] = name.split(" ");
+    if (kind === "run") both().forEach((text) => text.wait(false));
+    else if (kind === "one") both().forEach((text) => text.wanted?.forced === null && text.end());
+    else if (kind === "branch") texts[side].branchEnded();
   },
   /** Called when such an event has written them. */
   written: keepBoth,

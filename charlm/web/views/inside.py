@@ -21,7 +21,12 @@ COMPARED_FIRST = 2  # models
 INSPECTING: dict[str, Any] = {"concurrency_limit": INSPECTIONS_AT_ONCE, "concurrency_id": "inspect"}
 
 # JavaScript of the events, see static/inside.js and static/changed.js
-SHOWN = "charlm.shownFields"
+ASK = "(...fields) => charlm.looking.ask(...fields)"
+SEND = "() => charlm.looking.send()"
+ENDED = "() => charlm.looking.ended()"
+FAILED = "() => charlm.looking.failed()"
+AWAIT = "() => charlm.looking.want({})"  # the text of another model A, and then a look
+GIVE_UP = "() => charlm.looking.want(null)"
 WRITE = "charlm.fieldTexts.write"
 RESTORE = "charlm.fieldTexts.restore"
 PRESS = """() => document.querySelector("#inspect").click()"""
@@ -111,10 +116,6 @@ def _connect(
         )
         return update, {"model": model, "text": text}
 
-    def show_unit(model_a: str, model_b: str, text: str, event: gr.EventData) -> tuple[str, dict[str, Any]]:
-        unit = getattr(event, "unit", "")
-        return unit, look(model_a, model_b, text, unit)
-
     def write(model: str) -> list[str]:
         return [inspector.write_text(model)]
 
@@ -131,11 +132,17 @@ def _connect(
     found = gr.JSON(visible=False)  # the model and the text in which the units on offer were found
     finding = parts.find.click(for_page(find_units), [model_a, text], [colour, found], **INSPECTING, **QUIET)
     began = [colour, found, text, offered]
-    chosen = model_a.change(for_page(begin), [model_a, text, offered], began, cancels=finding, **QUIET)
-    # one event reads what the fields hold, and runs again if they change meanwhile: so what is asked last is shown last
-    asks = [parts.inspect.click, colour.input, model_b.change]
+    # first of all, since Gradio's client runs the events of a trigger one after another, and waits for each
+    model_a.change(None, js=AWAIT, cancels=finding, **QUIET)
+    chosen = model_a.change(for_page(begin), [model_a, text, offered], began, **QUIET)
+    chosen.failure(None, js=GIVE_UP, **QUIET)
+    # one event reads what was asked for last, and runs again if that changes meanwhile: so that is shown last
+    asks = [parts.inspect.click, colour.input, model_b.change, stage.select]
+    fields: list[Any] = [model_a, model_b, text, colour]
+    asked = gr.on(asks, None, fields, colour, js=ASK, **QUIET)
     last: dict[str, Any] = {"trigger_mode": "always_last", **INSPECTING, **QUIET}
-    looking = gr.on(asks, for_page(look), [model_a, model_b, text, colour], stage, **last)
+    looking = asked.then(for_page(look), fields, stage, js=SEND, **last)
+    ended = [looking.success(None, js=ENDED, **QUIET), looking.failure(None, js=FAILED, **QUIET)]
     # the browser puts it into the field, and keeps the text that the visitor has typed there by then
     written = gr.JSON(visible=False)
     writing = parts.write.click(for_page(write), model_a, written, **QUIET)
@@ -143,15 +150,11 @@ def _connect(
     restored = parts.restore.click(None, [text, offered], [text, parts.restore], js=RESTORE, **QUIET)
     for before in (finding, shown, restored, chosen):
         before.then(None, js=PRESS, **QUIET)
-    at_unit = stage.select(
-        for_page(show_unit), [model_a, model_b, text], [colour, stage], js=SHOWN, cancels=looking, **last
-    )
-    gr.on(asks, None, cancels=at_unit, **QUIET)
     for happens in [
-        *(look.then for look in (looking, at_unit)),
-        *(each.change for each in (stage, found, model_a, model_b, text, colour)),
+        *(event.then for event in (asked, *ended)),
+        *(each.change for each in (stage, found, *fields)),
     ]:
-        happens(None, [stage, found, model_a, model_b, text, colour], changed, js=CHANGED_SEEN, **QUIET)
+        happens(None, [stage, found, *fields], changed, js=CHANGED_SEEN, **QUIET)
 
 
 def _contexts(inspector: Inspector, registry: ModelRegistry, text: gr.Textbox) -> gr.Dropdown:

@@ -29,7 +29,8 @@ from charlm.web.views.write_parts import (
 START = "charlm.writing.start"  # with the choices of a link only for the link's texts
 GO_ON = "charlm.writing.goOn"
 BEFORE = "() => charlm.writing.before('%s')"
-ENDED = "charlm.writing.ended"
+HIDE_LINK = "charlm.writing.hideLink"
+ENDED = "() => charlm.writing.ended('%s')"
 WRITTEN = "charlm.writing.written"
 STOP = "charlm.stopAll"
 LINK = "charlm.writing.link"
@@ -90,7 +91,7 @@ def build(registry: ModelRegistry) -> WriteView:
     actions.stop.click(
         None, cancels=[writers.run, writers.more, writers.one, *writers.branches, fill], js=STOP, **QUIET
     )
-    _connect_link(view, actions, [side.output for side in sides], writers)
+    _connect_link(view, actions, [side.output for side in sides])
     fields = [*view.pickers, *view.settings]
     for text, note, script, ends in (
         (sides[0].output, changed, CHANGED_TEXTS, [writers.run, writers.more]),
@@ -119,16 +120,12 @@ def _change_prompts(
 
 
 class Writers(NamedTuple):
-    """The events that write the texts of both models: from the start, further, one character more; or one of them.
-
-    triggers: what begins any of them.
-    """
+    """The events that write the texts of both models: from the start, further, one character more; or one of them."""
 
     run: Any
     more: Any
     one: Any
     branches: list[Any]
-    triggers: list[Any]
 
 
 def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, sides: list[Side]) -> Writers:
@@ -147,6 +144,14 @@ def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, s
         else:
             yield from answers.write(registry, replace(_read_fields(values), length=1))
 
+    def begin(*triggers: Any) -> Any:
+        """Return what connects a writer with what begins it.
+
+        Gradio's client runs the events of a trigger one after another, and waits for each. So a writer is no event of
+        its trigger, but follows a short one; else it would end before the others are cancelled.
+        """
+        return gr.on(triggers, None, None, actions.link, js=HIDE_LINK, **QUIET).then
+
     fields = [*view.pickers, *view.settings]
     texts = [side.output for side in sides]
     outputs = [*texts, *(side.line for side in sides)]
@@ -154,13 +159,13 @@ def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, s
 
     # 1) the events, each with what begins it
     starts = [actions.generate.click, prompt.submit]  # type: ignore[attr-defined]
-    run = gr.on(starts, for_page(write), [*fields, view.forced], outputs, js=START, **QUIET)
-    more = actions.more.click(for_page(continue_texts), [*texts, length], outputs, js=GO_ON, **QUIET)
-    one = texts[0].submit(for_page(extend), [*texts, *fields], outputs, js=GO_ON, **QUIET)
+    run = begin(*starts)(for_page(write), [*fields, view.forced], outputs, js=START, **QUIET)
+    more = begin(actions.more.click)(for_page(continue_texts), [*texts, length], outputs, js=GO_ON, **QUIET)
+    one = begin(texts[0].submit)(for_page(extend), [*texts, *fields], outputs, js=GO_ON, **QUIET)
     branches = [
-        side.output.select(
+        begin(side.output.select)(
             for_page(_branch(registry, letter)),
-            side.output,
+            [side.output, view.forced],
             [side.output, side.line],
             js=BEFORE % letter,
             trigger_mode="always_last",
@@ -172,14 +177,15 @@ def _connect_texts(registry: ModelRegistry, view: WriteView, actions: Actions, s
     begins = [(starts, run), ([actions.more.click], more), ([texts[0].submit], one)]
     for triggers, own in begins:
         gr.on(triggers, None, cancels=[each for each in (run, more, one, *branches) if each is not own], **QUIET)
-    selects = [text.select for text in texts]
-    gr.on(selects, None, cancels=[run, more, one], **QUIET)
+    gr.on([text.select for text in texts], None, cancels=[run, more, one], **QUIET)
 
     # 3) what follows each
-    for event in (run, more, one, *branches):
-        event.then(None, js=ENDED, **QUIET)
+    of_sides = {f"branch {side}": branch for side, branch in zip(SIDES, branches, strict=True)}
+    for name, event in {"run": run, "more": more, "one": one, **of_sides}.items():
+        for ends in (event.then, event.failure):
+            ends(None, js=ENDED % name, **QUIET)
         event.success(None, js=WRITTEN, **QUIET)
-    return Writers(run, more, one, branches, [*(each for triggers, _ in begins for each in triggers), *selects])
+    return Writers(run, more, one, branches)
 
 
 def _connect_temperatures(registry: ModelRegistry, view: WriteView, temperatures: Temperatures) -> Any:
@@ -193,22 +199,21 @@ def _connect_temperatures(registry: ModelRegistry, view: WriteView, temperatures
     return shown.then(for_page(write_at_temperatures), fields, temperatures.panels, **QUIET)
 
 
-def _connect_link(view: WriteView, actions: Actions, texts: list[gr.HTML], writers: Writers) -> None:
-    """Connect *Share*. The link is hidden when other texts are written, since it opens those before."""
+def _connect_link(view: WriteView, actions: Actions, texts: list[gr.HTML]) -> None:
+    """Connect *Share*."""
 
     def show_link(*heats: object) -> Any:
         return gr.update(visible=True, label=answers.link_label(*heats))
 
     reveal = actions.share.click(show_link, texts, actions.link, **QUIET)
     reveal.then(None, [texts[0], *view.pickers, *view.settings], actions.link, js=LINK, **QUIET)
-    gr.on(writers.triggers, lambda: gr.update(value="", visible=False), None, actions.link, **QUIET)
 
 
 def _branch(registry: ModelRegistry, side: str) -> Callable[..., Iterator[tuple[Heat, str]]]:
     """Return what writes the rest of a text of a side, when its component asks for it."""
 
-    def branch(heat: object, event: gr.EventData) -> Iterator[tuple[Heat, str]]:
-        yield from answers.branch(registry, side, heat, getattr(event, "forced", None))
+    def branch(heat: object, forced: object) -> Iterator[tuple[Heat, str]]:
+        yield from answers.branch(registry, side, heat, forced)
 
     return branch
 

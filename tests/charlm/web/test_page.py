@@ -106,7 +106,7 @@ def test_the_slider_reaches_as_far_as_the_epoch_of_a_link(page, registry):
 
 
 def test_all_that_reads_texts_waits_in_one_queue(page):
-    wanted = {"look", "show_unit", "find_units", "show", "inspect"}  # `show` compares effective contexts
+    wanted = {"look", "find_units", "show", "inspect"}  # `show` compares effective contexts
     places = ("charlm.web.views.inside", "charlm.web.answers.api")
     named = [each for each in page.fns.values() if each.fn and each.fn.__name__ in wanted]
     reading = [each for each in named if each.fn.__module__ in places]
@@ -116,10 +116,8 @@ def test_all_that_reads_texts_waits_in_one_queue(page):
 
 async def ask(page, event, values, state):
     """Let the page answer an event. state: what Gradio knows of the session."""
-    data = gr.EventData(None, {})
-    data.unit, data.forced = "hidden 0:0", []
     request = gr.Request(session_hash="visitor")
-    answer = await page.process_api(event, values, state=state, request=request, event_data=data)
+    answer = await page.process_api(event, values, state=state, request=request)
     if answer["iterator"] is not None:
         await answer["iterator"].aclose()
 
@@ -186,21 +184,45 @@ def test_whatever_an_event_gets_is_answered_or_refused_with_a_sentence(page, mon
     assert failed == []
 
 
-@pytest.mark.parametrize("elem_id", ["output-a", "output-b", "seen"])
-def test_what_begins_to_write_a_text_ends_whatever_else_writes_it(page, elem_id):
-    """Otherwise an older answer could replace a newer one, or two answers could be mixed."""
+def writers_of(page, elem_id):
+    """The events with a function that write into a component."""
 
     def shows(component):
         return component.elem_id == elem_id or f'id="{elem_id}"' in str(getattr(component, "html_template", ""))
 
-    writers = [each for each in page.fns.values() if each.fn and any(map(shows, each.outputs))]
-    assert len(writers) > 1
+    return [each for each in page.fns.values() if each.fn and any(map(shows, each.outputs))]
+
+
+def triggers_of(page, event):
+    """What begins an event: its own targets, or those of the event that it follows."""
+    return event.targets if event.trigger_after is None else triggers_of(page, page.fns[event.trigger_after])
+
+
+@pytest.mark.parametrize("elem_id", ["output-a", "output-b"])
+def test_what_begins_to_write_a_text_ends_whatever_else_writes_it(page, elem_id):
+    """Otherwise an older answer could replace a newer one, or two answers could be mixed."""
+    writers = writers_of(page, elem_id)
+    assert len(writers) == 4
     for writer in writers:
-        assert writer.trigger_mode == "always_last" or elem_id != "seen"  # the fields may change while it runs
-        for trigger in writer.targets:
+        for trigger in triggers_of(page, writer):
             ended = {number for each in page.fns.values() if trigger in each.targets for number in each.cancels}
             assert ended >= {other._id for other in writers} - {writer._id}
             assert writer._id not in ended
+
+
+def test_no_event_of_a_trigger_holds_up_those_that_it_ends(page):
+    """Gradio's client runs the events of a trigger in their order, and begins none before the one before has ended."""
+    triggers = {trigger for each in page.fns.values() if each.cancels for trigger in each.targets}
+    assert len(triggers) > 5
+    for trigger in triggers:
+        events = [each for each in page.fns.values() if trigger in each.targets]
+        last = max(place for place, each in enumerate(events) if each.cancels)
+        assert [each.fn.__name__ for each in events[:last] if each.fn] == []
+
+
+def test_what_is_read_last_is_shown_last(page):
+    (reader,) = writers_of(page, "seen")
+    assert reader.trigger_mode == "always_last" and not reader.cancels
 
 
 def test_a_screen_reader_hears_what_comes_to_stand_beside_the_results(page):
