@@ -1006,11 +1006,31 @@ def test_a_file_that_is_read_late_takes_the_place_of_nothing_that_came_after_it(
     assert page.evaluate(field) == "the text of next"
 
 
+# The labels of fields that lie below an element, and those of them that a click there would meet.
+LABELS_BELOW = """(selector) => {
+    const over = document.querySelector(selector), box = over.getBoundingClientRect();
+    const labels = [...document.querySelectorAll("[data-testid=block-info]")].filter((label) => {
+        const { x, y, width, height } = label.getBoundingClientRect();
+        label.middle = [x + width / 2, y + height / 2];
+        const [across, down] = label.middle;
+        return width && !over.contains(label) && across > box.left && across < box.right && down > box.top
+            && down < Math.min(box.bottom, innerHeight);
+    });
+    const met = labels.filter((label) => !over.contains(document.elementFromPoint(...label.middle)));
+    return [labels.length, met.map((label) => label.textContent)];
+}"""
+
+
 @pytest.mark.parametrize("path", ["/", "/?lesson=1"])
-def test_what_opens_in_the_bar_lies_on_a_narrow_screen(app, visit, path):
+def test_what_opens_in_the_bar_lies_on_a_narrow_screen_over_all_else(app, visit, path):
     page = visit(app + path, 360).page
+    page.get_by_role("button", name="More settings").click()
+    covered = [page.evaluate(LABELS_BELOW, "#lesson")] if "lesson" in path else []
     for opener, opened in (("#link-view summary", ".menu-body"), ("#load > .label-wrap", "#load > .label-wrap + div")):
         page.locator(opener).click()
         box = page.locator(opened).bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 360, opener
+        assert box["x"] >= 16 and box["x"] + box["width"] <= 360 - 16, opener
         page.locator(opened).locator(":is(input, textarea):visible").first.click()  # nothing lies over it
+        covered.append(page.evaluate(LABELS_BELOW, opened))
+    assert sum(below for below, _ in covered) > 0
+    assert [met for _, met in covered if met] == []
