@@ -1034,3 +1034,27 @@ def test_what_opens_in_the_bar_lies_on_a_narrow_screen_over_all_else(app, visit,
         covered.append(page.evaluate(LABELS_BELOW, opened))
     assert sum(below for below, _ in covered) > 0
     assert [met for _, met in covered if met] == []
+
+
+def test_the_panel_that_loads_a_model_opens_and_closes_as_the_menu_link_does(app, visit):
+    visitor = visit(app)
+    page = visitor.page
+    opener, field = page.locator("#load > .label-wrap"), page.locator("#load-name").locator("input, textarea")
+    focused = "document.activeElement.closest('#load-name') !== null"
+    for close in (lambda: page.keyboard.press("Escape"), lambda: page.locator("#output-a .heat-text").click()):
+        opener.click()
+        visitor.wait_until(focused)
+        field.fill("poems")  # what is typed or clicked within closes nothing
+        page.get_by_text("Repository, or words to search for").click()
+        assert field.is_visible()
+        field.focus()
+        close()
+        field.wait_for(state="hidden")
+    opener.press("Enter")
+    visitor.wait_until(focused)
+    page.keyboard.press("Escape")
+    assert opener.evaluate("opener => opener === document.activeElement")
+    page.keyboard.press("Enter")
+    visitor.wait_until(focused)
+    page.locator("#link-view summary").click()
+    field.wait_for(state="hidden")

@@ -17,7 +17,7 @@ import {
   viewOf,
   whenReturned,
 } from "../../browser/components/state.js";
-import { grouped, makeCard, makeLine } from "../../browser/components/text.js";
+import { byId, grouped, makeCard, makeLine } from "../../browser/components/text.js";
 import { changed } from "./changed.js";
 import { keepEvents, loseResults } from "./events.js";
 import { fieldTexts, insideShows, insideStage, looking } from "./inside.js";
@@ -138,6 +138,29 @@ function paceTexts(charactersPerSecond) {
   heatTexts().forEach((text) => text.update());
 }
 
+/** Let the panel that loads a model open and close as the menu *Link* does: Gradio's own has its button alone for that. */
+function connectLoad() {
+  const load = byId("load");
+  if (!load) return;
+  const opener = load.querySelector(".label-wrap");
+  const isShown = () => opener.nextElementSibling.checkVisibility();
+  const enter = () => {
+    const field = byId("load-name")?.querySelector("input, textarea"); // Gradio makes it when the panel is first opened
+    if (field && isShown()) field.focus();
+    else if (isShown()) requestAnimationFrame(enter);
+  };
+  opener.addEventListener("click", () => requestAnimationFrame(enter));
+  load.addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape" || !isShown()) return;
+    opener.click();
+    opener.focus();
+  });
+  document.addEventListener("click", (event) => {
+    // the path, since a click may have taken what was clicked from the page
+    if (isShown() && !event.composedPath().includes(load)) opener.click();
+  });
+}
+
 /** Go to a view, as a click on its tab does. */
 function openView(view) {
   document.getElementById(`view-${view}-button`).click();
@@ -174,6 +197,7 @@ async function opened() {
   const view = viewOf(query);
   showState(view);
   if (!isOpen) {
+    connectLoad();
     isOpen = true;
     openLesson(lesson, document.querySelector(".gradio-container")); // Gradio has built the bar by now
     whenReturned((parameters, returned) => {
