@@ -359,6 +359,23 @@ def test_a_download_that_is_cancelled_leaves_the_page_as_it_was(hub, visit):
     assert "is loaded" in visitor.said_of_loading()
 
 
+def test_a_model_that_comes_while_the_visitor_writes_leaves_all_as_it_is(hub, visit):
+    visitor = visit("/?model=ada/three")
+    visitor.write()
+    visitor.page.locator("#prompt").fill("cab")
+    visitor.page.locator("#length").fill("9")
+    visitor.page.locator("#load-go").click()
+    commit = hub.repos["ada/three"].commits[-1].id
+    name = f"ada/three@{commit[:7]}"
+    assert visitor.said_of_loading() == f"{name} is loaded: it can be chosen in all views."
+    values = [visitor.page.locator(f"#{elem_id}").input_value() for elem_id in ("model-a", "prompt", "length")]
+    assert values == ["ada/one", "cab", "9"]
+    assert visitor.written() == expected("ada/one", "ada/two")
+    visitor.page.locator("#model-a").select_option(name)
+    visitor.write()
+    assert visitor.written() == expected("ada/three", "ada/two")
+
+
 def test_a_shared_text_of_a_model_that_the_address_names_is_written_again(hub, visit):
     visitor = visit("/?model=ada/three")
     visitor.page.locator("#load-go").click()

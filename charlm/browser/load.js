@@ -70,7 +70,10 @@ class LoadPanel {
       const entry = describeModel(this.found, lm);
       pinModel(entry.loadedAs);
       addModel(entry, lm);
-      const said = `${entry.name} is loaded: it is model A of Write, and can be chosen in the other views.`;
+      // the field is empty until *Write* is opened, which then begins with this model
+      const isA = ["", entry.name].includes(byId("model-a").value);
+      const where = isA ? "it is model A of Write, and can be chosen in the other views" : "it can be chosen in all views";
+      const said = `${entry.name} is loaded: ${where}.`;
       this.end(`${said} ${lm.historyProblem ? sentence({ message: lm.historyProblem }) : ""}`);
     } catch (error) {
       this.say(running.signal.aborted ? "" : sentence(error));

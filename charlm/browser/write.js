@@ -5,7 +5,7 @@ import { areOfOneLink, TWO_TEXTS } from "./components/branches.js";
 import { changes, TEXTS_REMEDY } from "./components/changes.js";
 import { Choices } from "./components/choices.js";
 import { setPace, SIDES } from "./components/heat.js";
-import { keepState, readState } from "./components/state.js";
+import { keepState } from "./components/state.js";
 import { byId, grouped, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
 import { nextPrompt, sharedPrompts } from "./examples.js";
@@ -109,6 +109,11 @@ class WriteView {
   }
 
   /** Show the settings of a shared text, and write it. */
+  /** Whether the visitor is at work: texts are shown or written. */
+  get isAtWork() {
+    return this.all.some(({ value, isWriting }) => isWriting || value.run);
+  }
+
   open({ forced, ...settings }) {
     this.fill(settings);
     this.generate({ forced });
@@ -254,8 +259,8 @@ class WriteView {
   }
 }
 
-/** Open the view. settings: of a shared text, which is written at once. */
-export function openWrite(tell, settings) {
+/** Open the view. settings: of a shared text, which is written at once. query: the parameters of the address. */
+export function openWrite(tell, settings, query) {
   const added = models.findLast(({ loadedAs }) => loadedAs); // the model that the address names
   offerModels(byId("model-a"), (added ?? models[0]).name);
   offerModels(byId("model-b"), models[Math.min(1, models.length - 1)].name);
@@ -263,9 +268,10 @@ export function openWrite(tell, settings) {
   view.chooseModels(DEFAULTS);
   byId("write-form").inert = false; // what is typed before would be replaced by the defaults
   if (settings) view.open(settings);
-  whenAdded(async ({ name }) => {
+  whenAdded(({ name }) => {
     for (const side of SIDES) offerModels(byId(`model-${side}`), byId(`model-${side}`).value);
-    const { settings: shared, problem } = readAddress(await readState()); // it may name that model
+    if (view.isAtWork) return;
+    const { settings: shared, problem } = readAddress(query); // it may have waited for that model
     if (shared) return view.open(shared);
     view.chooseModels({ model_a: name });
     if (problem) tell(problem);
