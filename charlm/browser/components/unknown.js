@@ -23,6 +23,7 @@ const SUBSTITUTES = {
   "•·": "-",
 };
 const MOST_OFFERED = 8; // distinct symbols that the line names; “all” is for the others, too
+const MOST_MARKED = 2000; // runs of unknown symbols: each is an element, which the browser lays out again at each key
 
 /** Return what a model that knows `vocab`, a Set, can read in place of a symbol; "" if nothing is like it. */
 export function substituteFor(symbol, vocab) {
@@ -56,22 +57,35 @@ export class UnknownMarks {
     field.addEventListener("input", () => this.update());
     field.addEventListener("scroll", () => this.follow());
     new ResizeObserver(() => this.follow()).observe(field);
-    this.update();
+    this.draw();
   }
 
-  /** Mark what is unknown now: call it when the text or the models have been changed by a script. */
+  /** Mark what is unknown, once a frame: call it when the text or the models have been changed by a script. */
   update() {
+    if (this.isWaiting) return;
+    this.isWaiting = true;
+    requestAnimationFrame(() => {
+      this.isWaiting = false;
+      this.draw();
+    });
+  }
+
+  draw() {
     const vocab = this.vocab();
     const found = unknownSymbols(this.field.value, vocab);
     this.line.hidden = !found.length;
     this.backdrop.hidden = !found.length;
     this.name(found);
     if (!found.length) return;
-    const parts = this.field.value.split(new RegExp(`([${found.map(({ symbol }) => escaped(symbol)).join("")}])`, "u"));
+    const unknown = found.map(({ symbol }) => escaped(symbol)).join("");
+    const split = this.field.value.split(new RegExp(`([${unknown}]+)`, "u"));
+    // every second part is a run of unknown symbols
+    const parts = split.slice(0, Math.min(split.length - 1, 2 * MOST_MARKED));
     // with a line break at the end, so that a last empty line has its height
+    const rest = `${split.slice(parts.length).join("")}\n`;
     this.backdrop.replaceChildren(
-      ...[...parts.slice(0, -1), `${parts.at(-1)}\n`].map((part, number) => {
-        const element = make(number % 2 ? "mark" : "span"); // every second part is a symbol
+      ...[...parts, rest].map((part, number) => {
+        const element = make(number % 2 ? "mark" : "span");
         element.dataset.text = part; // which the style shows, so that a search in the page finds the text only once
         return element;
       }),

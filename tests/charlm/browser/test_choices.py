@@ -352,6 +352,9 @@ def test_a_symbol_that_is_not_known_has_a_substitute_that_is(page, symbol, subst
     assert page.evaluate(call, ["“", "'"]) == "'"  # where it knows no quotation marks
 
 
+NEXT_FRAME = "() => new Promise(requestAnimationFrame)"
+
+
 def test_unknown_symbols_are_marked_while_typing_and_replaced_at_a_click(page):
     page.evaluate(
         """async () => {
@@ -364,13 +367,41 @@ def test_unknown_symbols_are_marked_while_typing_and_replaced_at_a_click(page):
         }"""
     )
     field, marks = page.get_by_label("Prompt"), page.locator("mark")
-    field.press_sequentially("café’s <é한>")
+    for symbol in "café’s <é한>":
+        field.press_sequentially(symbol)
+        page.evaluate(NEXT_FRAME)
     assert page.evaluate("told") == 6  # not again for a symbol that is known: a screen reader would read it
-    assert [mark.get_attribute("data-text") for mark in marks.all()] == ["é", "’", "<", "é", "한", ">"]
+    assert [mark.get_attribute("data-text") for mark in marks.all()] == ["é’", "<é한>"]
     page.get_by_role("button", name="Replace “é” by “e”, 2 times").click()
-    assert field.input_value() == "cafe’s <e한>" and marks.count() == 4
+    page.evaluate(NEXT_FRAME)
+    assert field.input_value() == "cafe’s <e한>" and marks.count() == 3
     page.get_by_role("button", name="Replace all").click()
+    page.evaluate(NEXT_FRAME)
     assert field.input_value() == "cafe's e" and not page.locator("p").is_visible()
+
+
+def test_many_unknown_symbols_are_marked_once_a_frame_in_runs_of_which_there_are_not_too_many(page):
+    drawn, runs, marks, text = page.evaluate(
+        """async () => {
+            const { UnknownMarks } = await import("/components/unknown.js");
+            document.body.innerHTML = "<div><textarea></textarea></div><p></p>";
+            const [field, line] = document.querySelectorAll("textarea, p");
+            let drawn = 0;
+            new UnknownMarks(field, line, () => (drawn++, new Set("a")));
+            const enter = async (text) => {
+                field.value = text;
+                for (let key = 0; key < 10; key++) field.dispatchEvent(new Event("input"));
+                await new Promise(requestAnimationFrame);
+                return document.querySelectorAll("mark").length;
+            };
+            const runs = await enter("a" + "é".repeat(5000));
+            const marks = await enter("aé".repeat(5000));
+            const parts = [...document.querySelectorAll(".unknown-backdrop > *")];
+            return [drawn, runs, marks, parts.map(({ dataset }) => dataset.text).join("")];
+        }"""
+    )
+    assert (drawn, runs, marks) == (3, 1, 2000)  # the first one when it was made
+    assert text == "aé" * 5000 + "\n"  # so that the marks stand where their symbols do
 
 
 TEXT = """async (value) => {
