@@ -149,12 +149,13 @@ def _connect_controls(queue: TrainingQueue, controls: RunControls) -> None:
 
 def _show_controls(progress: Progress) -> list[Any]:
     """Return the values of `RunControls`."""
-    has_begun = progress.state in ("running", "paused")
+    # a process that is still starting reads neither a pause nor a rate
+    has_begun = progress.state in ("running", "paused") and bool(progress.points)
     pause = "Pause" if progress.can_pause else "No pause on a borrowed GPU"
     rate = "learning rate" if progress.rate is None else f"learning rate, now {progress.rate:.2g}"
     return [
-        gr.update(visible=has_begun or progress.state == "waiting"),
-        gr.update(visible=progress.state == "running", interactive=progress.can_pause, value=pause),
+        gr.update(visible=progress.state in ("waiting", "running", "paused")),
+        gr.update(visible=has_begun and progress.state == "running", interactive=progress.can_pause, value=pause),
         gr.update(visible=progress.state == "paused"),
         gr.update(),
         gr.update(visible=has_begun, placeholder=rate),

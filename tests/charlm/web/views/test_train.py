@@ -8,7 +8,7 @@ from models import make_lm
 
 from charlm.web.models import ModelRegistry, ServedModel
 from charlm.web.training.progress import Progress
-from charlm.web.views.train import _offer, _only_changes
+from charlm.web.views.train import _offer, _only_changes, _show_controls
 
 
 def test_a_value_that_is_the_one_before_is_skipped():
@@ -42,6 +42,21 @@ def test_a_training_ends_when_nobody_reads_its_progress_any_more_and_nobody_wait
     stream.close()  # it would not return before the training has ended
     may_end.set()
     assert ended.wait(60)
+
+
+def shown_controls(progress):
+    """Whether the row, Pause, Go on, the rate and Change are shown; Stop always is, in the row."""
+    row, pause, go_on, _, *rate = _show_controls(progress)
+    return [update["visible"] for update in (row, pause, go_on, *rate)]
+
+
+def test_a_training_can_be_paused_and_given_a_rate_once_it_has_made_a_step():
+    for state in ("waiting", "running"):  # the second from the start of its process on
+        assert shown_controls(Progress(state, "starting", can_pause=True)) == [True, False, False, False, False]
+    begun = {"can_pause": True, "points": [(0.1, 2.0)]}
+    assert shown_controls(Progress("running", "training", **begun)) == [True, True, False, True, True]
+    assert shown_controls(Progress("paused", "paused", **begun)) == [True, False, True, True, True]
+    assert shown_controls(Progress("ended", "ended", **begun)) == [False] * 5
 
 
 @pytest.mark.parametrize(
