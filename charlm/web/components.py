@@ -147,9 +147,9 @@ def lines(value: str | Sequence[str] = "", *, role: str = "", **kwargs: Any) -> 
     return _component(template, "charlm.lines(element, props, watch)", value=value, **kwargs)
 
 
-def cut_line(value: str, **kwargs: Any) -> gr.HTML:
-    """Return a component for a line of text that the page may cut at its end; pointing at it shows the whole."""
-    return _component("<div></div>", "charlm.cutLine(element, props, watch)", value=value, **kwargs)
+def titled_line(value: dict[str, str], **kwargs: Any) -> gr.HTML:
+    """Return a component for a line of text, `{line, title}`; pointing at it shows the title."""
+    return _component("<div></div>", "charlm.titledLine(element, props, watch)", value=value, **kwargs)
 
 
 def cards(value: Sequence[dict[str, str]] = (), **kwargs: Any) -> gr.HTML:

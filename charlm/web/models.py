@@ -27,6 +27,8 @@ SOURCES = {
     "trained": "trained on this page",
 }
 
+SHORT_SOURCES = {**SOURCES, "cache": "from the Hub's cache", "bundled": "bundled"}
+
 FROM_HUB = ("hub", "cache")
 MOST_VISITOR_MODELS = 8
 MOST_LOADED_EPOCHS = 6  # models as they were after an epoch that stay in memory
@@ -64,18 +66,23 @@ class ServedModel:
 
     def __str__(self) -> str:
         """Return the line about the model: cell, size, validation loss, where its weights came from, device."""
-        config, history = self.lm.config, self.lm.history
+        history = self.lm.history
+        losses = [f"validation loss {history['best']['val_loss']:.3f}"] if history else []
         commit = f", commit {self.lm.revision[:7]}" if self.lm.revision else ""
-        return " · ".join(
-            [
-                f"{config.kind.label} {config.num_layers}×{config.hidden_size}",
-                f"{config.parameters:,} parameters",
-                *([f"validation loss {history['best']['val_loss']:.3f}"] if history else []),
-                f"{len(self.lm.vocab)} symbols",
-                SOURCES[self.source] + commit,
-                f"runs on {self.lm.device.upper()}",
-            ]
-        )
+        symbols, device = f"{len(self.lm.vocab)} symbols", f"runs on {self.lm.device.upper()}"
+        return " · ".join([self._size, *losses, symbols, SOURCES[self.source] + commit, device])
+
+    @property
+    def about(self) -> str:
+        """What half of *Write* has room for of that line."""
+        history = self.lm.history
+        losses = [f"loss {history['best']['val_loss']:.2f}"] if history else []
+        return " · ".join([self._size, *losses, SHORT_SOURCES[self.source]])
+
+    @property
+    def _size(self) -> str:
+        config = self.lm.config
+        return f"{config.kind.label} {config.num_layers}×{config.hidden_size} · {config.parameters:,} parameters"
 
 
 class ModelRegistry:

@@ -50,11 +50,9 @@ function listOf(makeElement) {
   };
 }
 
-/** Return a line of which the page shows as much as fits; its title has the whole. */
-function makeCutLine(line) {
-  const element = makeLine(line);
-  element.title = element.textContent;
-  return element;
+/** Return a line with a title that says more. */
+function makeTitledLine({ line, title }) {
+  return Object.assign(makeLine(line), { title });
 }
 
 /** A field for a text file, which is read here and becomes the value {name, text}.
@@ -256,7 +254,7 @@ window.charlm = {
   },
   linkMenu: makeLinkMenu,
   lines: listOf(makeLine),
-  cutLine: listOf(makeCutLine),
+  titledLine: listOf(makeTitledLine),
   cards: listOf(makeCard),
   lesson: (value) => (lesson = value),
   inside: insideStage,

@@ -19,7 +19,7 @@ from charlm.web.answers.write import (
     TEMPERATURES,
     link_label,
 )
-from charlm.web.components import cut_line, heat_text, server_function, written_line, written_text
+from charlm.web.components import heat_text, server_function, titled_line, written_line, written_text
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
@@ -137,6 +137,9 @@ def make_side(letter: str, registry: ModelRegistry, name: str) -> Side:
         return draws.symbols_of(registry, model)
 
     functions = [server_function(each.__name__, each) for each in (look_at, symbols_of)]
+    def describe(model: str) -> dict[str, str]:
+        return {"line": registry[model].about, "title": str(registry[model])}
+
     with gr.Column(elem_classes=["side", letter], min_width=240):
         model = gr.Dropdown(
             registry.names,
@@ -145,10 +148,10 @@ def make_side(letter: str, registry: ModelRegistry, name: str) -> Side:
             elem_id=f"model-{letter}",
             elem_classes="side-head",
         )
-        about = cut_line(str(registry[name]), elem_classes="about", elem_id=f"about-{letter}")
+        about = titled_line(describe(name), elem_classes="about", elem_id=f"about-{letter}")
         output = written_text(f"What model {letter.upper()} writes", letter, functions, elem_id=f"output-{letter}")
         line = written_line(letter, elem_classes="progress", elem_id=f"progress-{letter}")
-    model.change(for_page(lambda chosen: str(registry[chosen])), model, about, **QUIET)
+    model.change(for_page(describe), model, about, **QUIET)
     model.change(None, model, None, js="(name) => charlm.writing.modelChosen(name)", **QUIET)
     return Side(model, output, line)
 

@@ -95,6 +95,7 @@ def test_a_repository_is_served_under_its_full_name_with_its_commit(bundled, hub
     assert sources(registry) == {"ada/poems": "hub", "ada/prose": "cache"}
     assert "from the Hub, commit 0123456 " in str(registry["ada/poems"])
     assert "from the Hub's cache on this machine, commit fedcba9 " in str(registry["ada/prose"])
+    assert registry["ada/poems"].about.endswith(" · from the Hub")
 
 
 def test_a_repository_that_cannot_be_loaded_becomes_a_problem_and_the_rest_is_served(bundled, hub_of):
