@@ -1067,3 +1067,9 @@ def test_what_is_said_of_the_models_of_write_fits_beside_each_other(app, visit):
         line = page.locator(f"#about-{side} .line")
         assert line.evaluate("line => line.scrollWidth <= line.clientWidth")
         assert line.get_attribute("title").endswith(" runs on CPU")
+
+
+def test_empty_panels_take_little_room_on_a_phone(app, visit):
+    page = visit(app, 360).page
+    for elem_id in ("alternatives", "drawn"):
+        assert page.locator(f"#{elem_id}").bounding_box()["height"] < 100
