@@ -1060,6 +1060,18 @@ def test_the_panel_that_loads_a_model_opens_and_closes_as_the_menu_link_does(app
     field.wait_for(state="hidden")
 
 
+def test_the_pages_say_what_the_strength_of_a_colour_means(app, visit):
+    visitor = visit(shown_at(app, "inside"))
+    visitor.page.locator(SEEN["inside"]).first.wait_for()
+    ends = ["0, expected", "7.8 nats, surprising"]
+    shown = "(words) => document.querySelector('#legend').innerText.trim().split(/\\s*\\n\\s*/).join() === words.join()"
+    visitor.wait_until(shown, arg=ends)
+    visitor.choose("colour", "difference")
+    visitor.wait_until(shown, arg=["5 nats less surprising to A", "to B"])
+    visitor.choose_view("Write")
+    assert [each for each in visitor.text("colours-legend").splitlines() if each] == ends
+
+
 def test_what_is_said_of_the_models_of_write_fits_beside_each_other(app, visit):
     page = visit(app).page
     page.set_viewport_size({"width": 1280, "height": 800})

@@ -1,8 +1,9 @@
 /* The fields of *Look inside* that choose a unit, and by what the texts are coloured. */
 
 import { gatesOfCell } from "./components/cell.js";
-import { MOST_DIFFERENCE, MOST_NATS } from "./components/heat.js";
-import { byId, fillSelect, make } from "./components/text.js";
+import { SIDES } from "./components/heat.js";
+import { showLegend } from "./components/legend.js";
+import { byId, fillSelect } from "./components/text.js";
 
 export const SURPRISAL = "surprisal";
 export const DIFFERENCE = "difference";
@@ -74,12 +75,8 @@ export class UnitFields {
   /** Show what the weakest and the strongest colour stand for. */
   showLegend() {
     const { colour, unit } = this;
-    const ofUnit = this.isSigmoid(colour) ? ["gate", "0", "1"] : ["activation", "below 0", "above 0"];
-    const [kind, low, high] = {
-      [SURPRISAL]: ["surprisal", "0", `${MOST_NATS} nats`],
-      [DIFFERENCE]: ["difference", `${MOST_DIFFERENCE} nats less surprising to A`, "to B"],
-    }[colour] ?? ofUnit;
-    byId("legend").className = `legend ${kind} side ${unit.model ? "b" : "a"}`;
-    byId("legend").replaceChildren(make("span", "", low), make("span", "legend-bar"), make("span", "", high));
+    const isOfTexts = [SURPRISAL, DIFFERENCE].includes(colour);
+    const kind = isOfTexts ? colour : this.isSigmoid(colour) ? "gate" : "activation";
+    showLegend(byId("legend"), kind, SIDES[unit.model]);
   }
 }

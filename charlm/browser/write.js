@@ -5,6 +5,7 @@ import { areOfOneLink, TWO_TEXTS } from "./components/branches.js";
 import { changes, TEXTS_REMEDY } from "./components/changes.js";
 import { Choices } from "./components/choices.js";
 import { setPace, SIDES } from "./components/heat.js";
+import { showLegend } from "./components/legend.js";
 import { keepState } from "./components/state.js";
 import { byId, grouped, make, readable, sentence } from "./components/text.js";
 import { UnknownMarks } from "./components/unknown.js";
@@ -73,6 +74,7 @@ class WriteView {
     byId("colours").addEventListener("change", ({ target }) => {
       document.body.classList.toggle("plain-texts", !target.checked);
     });
+    showLegend(byId("colours-legend"), "surprisal");
     connectSliders();
     for (const id of ["model-a", "model-b", "prompt", "temperature", "top-k", "top-p", "seed"]) {
       byId(id).addEventListener("input", () => this.compareSettings());
@@ -108,12 +110,12 @@ class WriteView {
     this.unknown.update();
   }
 
-  /** Show the settings of a shared text, and write it. */
   /** Whether the visitor is at work: texts are shown or written. */
   get isAtWork() {
     return this.all.some(({ value, isWriting }) => isWriting || value.run);
   }
 
+  /** Show the settings of a shared text, and write it. */
   open({ forced, ...settings }) {
     this.fill(settings);
     this.generate({ forced });

@@ -138,6 +138,11 @@ def curves(value: dict[str, Any] | None = None, *, reading: str = "", **kwargs: 
     return _component(template, "charlm.curves(element, props, watch)", value=value or {}, **kwargs)
 
 
+def legend(**kwargs: Any) -> gr.HTML:
+    """Return a legend of what the colours of a text stand for: at first those of the surprisal."""
+    return _component("<div></div>", "charlm.legend(element.firstElementChild)", value="", **kwargs)
+
+
 def lines(value: str | Sequence[str] = "", *, role: str = "", **kwargs: Any) -> gr.HTML:
     """Return a component for one line of text, or a list of lines.
 

@@ -3,11 +3,12 @@
 
 import { CellPanel } from "../../browser/components/cell.js";
 import { decodeShade, SIDES } from "../../browser/components/heat.js";
+import { showLegend } from "../../browser/components/legend.js";
 import { TextPair } from "../../browser/components/pair.js";
 import { PatternPanel, StretchPicker } from "../../browser/components/pattern.js";
 import { ReplacedText } from "../../browser/components/replaced.js";
 import { keepState } from "../../browser/components/state.js";
-import { make, readable } from "../../browser/components/text.js";
+import { byId, make, readable } from "../../browser/components/text.js";
 
 const FIRST_PLACE = 120; // the character that is explained at first
 const READING = "Reading the text";
@@ -118,6 +119,8 @@ class InsideStage {
     const cell = this.element.querySelector("#cell");
     for (const letter of SIDES) cell.classList.toggle(letter, value.unit.side === letter);
     this.cell.show({ ...value.unit, symbols: this.symbols });
+    const { kind } = value[value.unit.side].heat;
+    showLegend(byId("legend").querySelector(".legend"), kind, value.unit.side);
     const last = this.symbols.length - 1;
     if (isOther) this.pair.goTo(Math.min(FIRST_PLACE, last), false);
     else this.pair.explain(this.pair.place);

@@ -6,6 +6,7 @@
 import { announceAtRest } from "../../browser/components/announce.js";
 import { Curves } from "../../browser/components/curves.js";
 import { HeatText, setPace } from "../../browser/components/heat.js";
+import { showLegend } from "../../browser/components/legend.js";
 import { openLesson } from "../../browser/components/lesson.js";
 import { makeLinkMenu } from "../../browser/components/link.js";
 import { makeReading } from "../../browser/components/reading.js";
@@ -195,8 +196,8 @@ async function opened() {
   const view = viewOf(query);
   showState(view);
   if (!isOpen) {
-    connectLoad();
     isOpen = true;
+    connectLoad();
     openLesson(lesson, document.querySelector(".gradio-container")); // Gradio has built the bar by now
     whenReturned((parameters, returned) => {
       // texts that are shown stay as they are, with their branches
@@ -252,6 +253,7 @@ window.charlm = {
     const progress = new Progress(element, props, lost);
     watch("value", () => progress.update());
   },
+  legend: (element) => showLegend(element, "surprisal"),
   linkMenu: makeLinkMenu,
   lines: listOf(makeLine),
   titledLine: listOf(makeTitledLine),

@@ -9,7 +9,7 @@ from charlm.analysis.inspection import INSPECTIONS_AT_ONCE
 from charlm.messages import counted
 from charlm.web.answers.examples import text_to_read
 from charlm.web.answers.inside import DIFFERENCE, LONGEST_SEARCHED, SURPRISAL, Inspector
-from charlm.web.components import curves, inside_stage, lines, pack_seen, server_function
+from charlm.web.components import curves, inside_stage, legend, lines, pack_seen, server_function
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
@@ -86,6 +86,7 @@ def _lay_out(registry: ModelRegistry) -> InsideParts:
     colour = gr.Dropdown(
         COLOURS, value=SURPRISAL, label="Colour by", info=COLOUR_HINT, allow_custom_value=True, elem_id="colour"
     )
+    legend(elem_id="legend")
     first = text_to_read(registry[names[0]])
     text = gr.Textbox(first, label="Text", lines=8, max_lines=14, max_length=LONGEST_SEARCHED, elem_id="inspect-text")
     with gr.Row(elem_classes="actions"):

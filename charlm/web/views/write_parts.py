@@ -19,7 +19,7 @@ from charlm.web.answers.write import (
     TEMPERATURES,
     link_label,
 )
-from charlm.web.components import heat_text, server_function, titled_line, written_line, written_text
+from charlm.web.components import heat_text, legend, server_function, titled_line, written_line, written_text
 from charlm.web.errors import QUIET, for_page
 from charlm.web.models import ModelRegistry
 
@@ -117,6 +117,7 @@ def make_settings() -> tuple[list[gr.components.Component], gr.Button]:
     )
     compare = gr.Button("Three temperatures", elem_id="board", size="sm", elem_classes="quiet")
     colours = gr.Checkbox(True, label="Show surprisal as colour", elem_id="colours")
+    legend(elem_id="colours-legend")
     with gr.Accordion("More settings", open=False):
         top_k = gr.Slider(0, LARGEST_TOP_K, 0, step=1, label="Top-k (0: all)", elem_id="top-k")
         top_p = gr.Slider(0, 1, 1, step=0.01, label="Top-p (1: all)", elem_id="top-p")
@@ -136,10 +137,10 @@ def make_side(letter: str, registry: ModelRegistry, name: str) -> Side:
     def symbols_of(model: object) -> str:
         return draws.symbols_of(registry, model)
 
-    functions = [server_function(each.__name__, each) for each in (look_at, symbols_of)]
     def describe(model: str) -> dict[str, str]:
         return {"line": registry[model].about, "title": str(registry[model])}
 
+    functions = [server_function(each.__name__, each) for each in (look_at, symbols_of)]
     with gr.Column(elem_classes=["side", letter], min_width=240):
         model = gr.Dropdown(
             registry.names,
