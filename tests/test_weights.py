@@ -32,8 +32,8 @@ AT_MOST = {
     "homework-lstm": {"val_loss": 0.6159},
     "homework-rnn": {"val_loss": 1.2271},
     "names-gru": {"val_loss": 1.96},
-    "c-lstm": {"val_loss": 1.10},
-    "warpeace-lstm": {"val_loss": 1.11, "test_loss": 1.11},
+    "c-lstm": {"val_loss": 1.07, "val_loss_reset256": 1.14},
+    "warpeace-lstm": {"val_loss": 1.095, "test_loss": 1.09},
     "hongloumeng-lstm": {"val_loss": 3.75},
 }
 # Where the text of a model is, in the folder that CHARLM_DATA names; the model's card says how to make names.txt.
@@ -53,7 +53,7 @@ LIKELY_NEXT = {
 }
 # To measure the models of novels takes minutes, so the tests read only the first 20,000 symbols of their validation
 # texts. These are the losses there, in nats. `evaluate` gave the figures of the whole texts again for the same weights.
-BEGINNINGS = {"warpeace-lstm": 0.9622, "hongloumeng-lstm": 3.6775}
+BEGINNINGS = {"warpeace-lstm": 0.9453, "hongloumeng-lstm": 3.6775}
 
 
 def test_the_models_that_the_readme_names_are_there():
