@@ -786,6 +786,7 @@ def test_a_model_from_the_hub_is_searched_described_loaded_and_written_with(hub,
     assert visitor.text("output-a") == CharLM.from_pretrained(rnn).generate("ROMEO:\n", 60, seed=5)
     visitor.choose("model-a", "shakespeare-lstm")
     visitor.wait_for_words("about-a", "bundled")
+    visitor.page.get_by_text("Load a model from the Hub").click()  # what was clicked meanwhile has closed it
     visitor.page.locator("#load-go").click()  # the same one again
     visitor.wait_for_words("about-a", "from the Hub")
 
