@@ -142,7 +142,7 @@ def test_in_a_log_file_progress_is_a_line_after_ten_seconds_and_every_thirty(mon
 )
 def test_a_bar_shows_the_loss_and_the_time_left_on_a_narrow_terminal_too(monkeypatch, columns, shown):
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((columns, 24)))
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     report = Report()
@@ -200,7 +200,7 @@ def report_epochs(monkeypatch, terminal, columns=79, last=4, seconds=10.0, **env
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((columns, 24)))
     monkeypatch.setattr(sys, "stderr", terminal)
     now = 0.0
     monkeypatch.setattr("train.report.time.monotonic", lambda: now)
