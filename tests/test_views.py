@@ -224,7 +224,7 @@ class TestWrite:
         visitor.open(app)
         visitor.page.locator("#share").click()
         visitor.wait_until("document.querySelector('#link textarea, #link input')?.value.includes('temperature=')")
-        for elem_id, value in {"seed": "7", "length": "1500"}.items():
+        for elem_id, value in {"seed": "7", "length": "5000"}.items():
             visitor.fill(elem_id, value)
         visitor.page.evaluate("begun.length = 0")
         visitor.page.evaluate(CLICK_WHEN_WRITTEN, "continue")
@@ -232,12 +232,11 @@ class TestWrite:
         visitor.wait_until("document.querySelectorAll('#output-a .heat-text > *').length >= 50")
         assert not visitor.page.locator("#link").is_visible()
         written = "document.querySelectorAll('#output-a .heat-text > *').length"
-        visitor.wait_until(f"begun.length > 1 && (cancelled.length > 0 || {written} >= 1500)")
-        run, more = visitor.page.evaluate("begun")
+        visitor.wait_until(f"begun.length > 1 && (cancelled.length > 0 || {written} === 5000)")
+        run, _ = visitor.page.evaluate("begun")
         assert visitor.page.evaluate("cancelled") == [run]
-        visitor.page.locator("#stop").click()
-        visitor.wait_until("cancelled.length === 2")
-        assert visitor.page.evaluate("cancelled[1]") == more
+        visitor.wait_until(f"{written} > 5000")  # what continues it is not ended in its place
+        assert visitor.page.evaluate("cancelled") == [run]
         visitor.page.context.close()
 
     def test_a_text_that_cannot_be_written_is_not_waited_for(self, app, visit):
