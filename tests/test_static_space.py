@@ -433,6 +433,13 @@ def test_a_link_to_a_view_waits_for_the_model_that_it_names(hub, visit, view, is
 def test_the_address_of_a_view_that_waits_for_a_model_stays_until_the_visitor_goes_on(hub, visit):
     name = f"ada/three@{hub.repos['ada/three'].commits[-1].id[:7]}"
     search = "location.search"
+    # before the browser has kept the model, which is then loaded at once
+    query = f"?model=ada/three&view=learn&models={name}"
+    visitor = visit(f"/{query}")
+    visitor.page.locator("#loss-curves svg").first.wait_for()
+    assert visitor.page.evaluate(search) == query
+    visitor.page.get_by_label("perplexity").check()
+    visitor.page.wait_for_url("**unit=perplexity*")
     query = f"?model=ada/three&view=inside&a={name}&b=ada/two"
     visitor = visit(f"/{query}{text_fragment('a bad cab')}")
     wait_for_words(visitor, "seen-line-a", "9 characters")
@@ -442,12 +449,6 @@ def test_the_address_of_a_view_that_waits_for_a_model_stays_until_the_visitor_go
     visitor.page.locator("#load-go").click()
     visitor.said_of_loading()
     assert visitor.page.locator("#inspect-model-a").input_value() == "ada/one"  # as the visitor has it by now
-    query = f"?model=ada/three&view=learn&models={name}"
-    visitor = visit(f"/{query}")
-    visitor.page.locator("#loss-curves svg").first.wait_for()
-    assert visitor.page.evaluate(search) == query
-    visitor.page.get_by_label("perplexity").check()
-    visitor.page.wait_for_url("**unit=perplexity*")
 
 
 def test_without_the_module_that_loads_models_the_page_says_so(hub, visit):
