@@ -6,7 +6,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
@@ -40,6 +40,7 @@ def mount_page(page: gr.Blocks, *, threads: int, sessions: int, **settings: Any)
     app: FastAPI = gr.mount_gradio_app(FastAPI(openapi_url=None), page, path="/", **settings)
     (inner,) = [mounted for route in app.routes if isinstance(mounted := getattr(route, "app", None), App)]
     inner.state_holder = SharedApiState(page)
+    inner.iterators = EventIterators()
     page.app = page.server_app = inner  # the queue and `gr.Blocks.close` look for it there
     return app
 
@@ -104,6 +105,18 @@ def stop_page(page: gr.Blocks) -> None:
     page._queue.close()  # type: ignore[no-untyped-call]
     page.is_running = False
     page.app.stop_event.set()
+
+
+class EventIterators(dict[str, AsyncIterator[Any]]):
+    """The generators of Gradio's events that are running, by the event's id.
+
+    An event may be ended twice, by itself and by its cancellation. Gradio looks for its generator, waits for a lock and
+    then deletes it, so the second end finds it no more: the cancellation was answered with 500.
+    """
+
+    def __delitem__(self, event: str) -> None:
+        """Delete the generator of an event, if it is still there."""
+        self.pop(event, None)
 
 
 class SharedApiState(StateHolder):

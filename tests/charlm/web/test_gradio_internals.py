@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 import uvicorn
-from gradio import networking, queueing
+from gradio import networking, queueing, routes
 from gradio.routes import App
 from loops import run_async
 
@@ -127,6 +127,25 @@ def test_the_queue_tells_which_sessions_have_events_and_drops_them(page):
 
 def test_ending_the_events_of_a_session_is_something_that_gradio_can_do():
     assert list(inspect.signature(queueing.Queue.clean_events).parameters) == ["self", "session_hash", "event_id"]
+
+
+def test_an_event_may_be_ended_twice_at_the_same_time(page):
+    async def write():
+        try:
+            yield "a"
+        finally:
+            await asyncio.sleep(0)  # so that the second end begins before the first one is over
+
+    async def end_twice():
+        mount_page(page, threads=7, sessions=5, ssr_mode=False, mcp_server=False)
+        page._queue.set_server_app(page.app)  # as Gradio does before the first event
+        page.app.iterators["event"] = writing = write()
+        await anext(writing)
+        await asyncio.gather(*(page._queue.reset_iterators("event") for _ in range(2)))
+        assert "event" not in page.app.iterators
+
+    run_async(end_twice())
+    assert "del app.iterators[body.event_id]" in inspect.getsource(routes.App.create_app)  # what a cancellation calls
 
 
 def test_a_stopped_page_starts_no_event_and_closes_its_streams(page):
