@@ -55,9 +55,9 @@ class Parser(argparse.ArgumentParser):
             message += "; write --option=VALUE if the value begins with a dash"
         message += self._missing_option(message)
         if self._arguments == [] and self.epilog:
-            _say(f"{self.prog}: {message}\n\n{self.epilog}\n\n{self.prog} --help shows everything that is allowed")
+            say(f"{self.prog}: {message}\n\n{self.epilog}\n\n{self.prog} --help shows everything that is allowed")
         else:
-            _say(f"{self.prog}: {message}" + ("" if message.endswith("?") else "; --help shows what is allowed"))
+            say(f"{self.prog}: {message}" + ("" if message.endswith("?") else "; --help shows what is allowed"))
         raise SystemExit(2)
 
     def _missing_option(self, message: str) -> str:
@@ -140,7 +140,7 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
     _use_default_warnings()
     # no command opens a window, and matplotlib, imported after the first epoch, would refuse a backend that is not here
     os.environ["MPLBACKEND"] = "agg"
-    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal's encoding has every symbol
@@ -148,7 +148,7 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
             command()
         sys.stdout.flush()  # here, where a failure becomes one line, not at exit
     except CharLMError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return error.exit_status
     except KeyboardInterrupt:
         return 130
@@ -156,15 +156,15 @@ def run(command: Callable[[], None], less_memory: str = LESS_MEMORY) -> int:
         drop_unwritable_output()
         return 1
     except OSError as error:  # for example a full disk
-        _say(f"error: {error}")
+        say(f"error: {error}")
         drop_unwritable_output()
         return 1
     except Exception as error:
         if is_out_of_memory(error):
-            _say(f"error: out of memory; close other programs, or {less_memory}")
+            say(f"error: out of memory; close other programs, or {less_memory}")
             return 1
         if explanation := explain_by_environment(error):
-            _say(f"error: {explanation}")
+            say(f"error: {explanation}")
             return 2
         raise
     return 0
@@ -192,7 +192,7 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until the process ends
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Print a line on standard error; if it cannot be written, discard standard error from now on.
 
     Control characters are escaped: the name of a file, or what a message quotes, could change the terminal with them.

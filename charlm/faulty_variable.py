@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from charlm.installation import source_folders
+from charlm.messages import one_line
 
 NAME = re.compile(r"\b[A-Z][A-Z0-9_]{3,}\b")
 NEARBY = 4  # lines of source code around the one that failed: a call may take several
@@ -47,7 +48,7 @@ def explain_by_environment(error: Exception, environment: Mapping[str, str] = os
         ]
     if not names:
         return None
-    reason = " ".join(str(error).split())[:LONGEST_REASON]
+    reason = one_line(error)[:LONGEST_REASON]
     if any(SECRETS.search(name) for name in names):
         reason = type(error).__name__  # the message may quote the value
     variables = " or ".join(names)

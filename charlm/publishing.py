@@ -126,12 +126,12 @@ def push_folder(
                 f"{repo_id} exists and is public, so nothing was published: make it private in its settings on the "
                 "Hub, or push without private"
             )
-        if space is None:
-            space, shown = _find_published_space(repo_id, there, token)
-        if space is not None and shown is not None:
+        if shown is None:
+            shown = _find_published_space(repo_id, there, token)
+        if shown is not None:
             publication = replace(
                 publication,
-                space=space,
+                space=shown.name,
                 installs=INSTALLED_BY in shown.files,
                 engine=shown.engine,
                 revision=_find_revision(shown.pins.get(repo_id), repo_id, files, token),
@@ -207,9 +207,10 @@ def _read_files(folder: Path) -> tuple[dict[str, bytes], HistoryRecord | None]:
 class _Space:
     """A Space, as the Hub describes it.
 
-    files: their paths. pins: the commit of each repository whose model it shows at one.
+    name: USER/SPACE. files: their paths. pins: the commit of each repository whose model it shows at one.
     """
 
+    name: str
     commit: str
     files: list[str]
     pins: dict[str, str]
@@ -235,21 +236,21 @@ def _read_space(space: str, repo_id: str, token: Token) -> _Space:
         raise explain(error, space, None) from None
     about = json_object(answer)
     files = [str(file.get("rfilename")) for file in json_objects(about.get("siblings"))]
-    return _Space(commit, files, _read_pins(json_object(about.get("cardData")).get("preload_from_hub")))
+    return _Space(space, commit, files, _read_pins(json_object(about.get("cardData")).get("preload_from_hub")))
 
 
-def _find_published_space(repo_id: str, there: "_Contents", token: Token) -> tuple[str | None, _Space | None]:
-    """Return the Space to which the published card links, and what the Hub says of it; Nones if there is none.
+def _find_published_space(repo_id: str, there: "_Contents", token: Token) -> _Space | None:
+    """Return the Space to which the published card links; None if there is none.
 
     Raises one of CLIENT_ERRORS if the card cannot be read, HubUnavailableError if the Hub does not tell of the Space.
     """
     if not 0 < there.card_bytes <= LARGEST_CARD:
-        return None, None
+        return None
     card = read_file(repo_id, CARD_FILE, there.commit, token).decode(errors="replace")
     if (space := read_space(card)) is None:
-        return None, None
+        return None
     try:
-        return space, _read_space(space, repo_id, token)
+        return _read_space(space, repo_id, token)
     except HubUnavailableError:
         raise
     except HubError:  # it was deleted, or made private
@@ -257,7 +258,7 @@ def _find_published_space(repo_id: str, there: "_Contents", token: Token) -> tup
             f"the published card links to the Space {space}, which the Hub no longer shows: the link is left out",
             stacklevel=3,
         )
-        return None, None
+        return None
 
 
 def _read_pins(preloaded: object) -> dict[str, str]:

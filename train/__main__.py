@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,7 +20,7 @@ from charlm import cli
 from charlm.checks import check_number, check_whole
 from charlm.errors import HubError, RequestError
 from charlm.installation import load_extra, program
-from charlm.messages import counted, escape_controls
+from charlm.messages import counted
 from charlm.model.cells import CELLS
 from charlm.model_name import check_folder, is_repo_id
 
@@ -376,16 +376,18 @@ def exit_rank(status: int) -> NoReturn:
     os._exit(status)
 
 
-def say(message: str) -> None:
-    """Print a line on standard error, its control characters escaped: a record or a name could hold some."""
-    print(escape_controls(message), file=sys.stderr, flush=True)
+def print_losses(losses: Mapping[str, float]) -> None:
+    """Print each loss in nats and in bits."""
+    from charlm.model.history import bits_per_char
+
+    for name, loss in losses.items():
+        print(f"{name:28} {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits", flush=True)
 
 
 @with_torch
 def run_evaluate(args: argparse.Namespace) -> None:
     """Measure a model on a text."""
     from charlm.lm import CharLM
-    from charlm.model.history import bits_per_char
 
     from .data import check_texts, load_text
     from .protocols import PROTOCOLS, check_in_order, evaluate
@@ -397,36 +399,31 @@ def run_evaluate(args: argparse.Namespace) -> None:
     check_texts(args.text)  # before a model is downloaded
     lm = CharLM.from_pretrained(args.model, epoch=args.epoch)  # before the text, which may be long
     known = lm.vocab.symbols  # the rare ones among them were kept in the training, too
-    text = load_text(*args.text, folding=folding, known=known, say=say)
+    text = load_text(*args.text, folding=folding, known=known, say=cli.say)
     run = lm.history["run"] if lm.history else {}
     asked = {"protocol": args.protocol, "split": {"shares": split}}
     asked |= {"lowercase": args.lowercase, "min_count": args.min_count}
     if (difference := explain_difference(run, text, asked)) is not None:
-        say(f"note: {difference}")
-    shown: Collection[str] = ()
-
-    def show(losses: Mapping[str, float]) -> None:
-        for name, loss in losses.items():
-            if name not in shown:
-                print(f"{name:28} {loss:.4f} nats per character, {bits_per_char(loss):.4f} bits", flush=True)
+        cli.say(f"note: {difference}")
+    printed: dict[str, float] = {}
 
     def before_dynamic(losses: dict[str, float], chars: int) -> None:
-        nonlocal shown
         if not args.json:
-            show(losses)
-            shown = set(losses)
+            print_losses(losses)
+            printed.update(losses)
             seconds = chars * (DYNAMIC_SECONDS + DYNAMIC_SECONDS_PER_PARAMETER * lm.config.parameters)
-            say(f"note: the model now learns from {chars:,} characters as it reads them: about {format_time(seconds)}")
+            note = f"the model now learns from {chars:,} characters as it reads them: about {format_time(seconds)}"
+            cli.say(f"note: {note}")
 
     losses, unknown_chars = evaluate(lm, text, args.protocol, split, args.halves, args.dynamic, before_dynamic)
     if unknown_chars:
         were = "was" if unknown_chars == 1 else "were"
         unknown = f"{counted(unknown_chars, 'character')} that the model does not know {were} left out"
-        say(f"note: {unknown}")
+        cli.say(f"note: {unknown}")
     if args.json:
         print(json.dumps(losses))
         return
-    show(losses)
+    print_losses({name: loss for name, loss in losses.items() if name not in printed})
 
 
 def run_push(args: argparse.Namespace) -> None:

@@ -34,6 +34,7 @@ GROUPS = (TEXT, MODEL, TRAINING, MACHINE, PUBLISHING)
 START_DEFAULTS = {"epochs": 3, "lr": 0.001, "warm_up": 0.1}
 # A short text is read in fewer streams, so that an epoch has at least this many steps to learn in.
 MIN_STEPS_PER_EPOCH = 32
+LR_BOUNDS = 1e-9, 10  # of a learning rate, in the control file, too
 
 
 def setting(
@@ -99,7 +100,7 @@ class TrainConfig:
         high=65_536,
         help="characters that gradients flow back through (default 64; 128 with --init-from; a window's length)",
     )
-    lr: float | None = setting(None, low=1e-9, high=10, help="highest learning rate")
+    lr: float | None = setting(None, low=LR_BOUNDS[0], high=LR_BOUNDS[1], help="highest learning rate")
     warm_up: float = setting(0.0, low=0, high=1, help="share of the steps in which the learning rate rises to --lr")
     weight_decay: float | None = setting(None, low=0, high=10, help="decoupled weight decay of AdamW")
     clip_norm: float = setting(1.0, low=0, high=1e9, help="largest norm of the gradient allowed; 0 allows any")

@@ -8,18 +8,16 @@ goes on when it is deleted.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from charlm.checks import check_number
 from charlm.errors import RequestError
 from charlm.messages import show
 
-from .config import TrainConfig
+from .config import LR_BOUNDS
 
 MOST_RATES = 100  # of a run: history.json records each
-_LR = next(spec.metadata for spec in fields(TrainConfig) if spec.name == "lr")
-BOUNDS = _LR["low"], _LR["high"]  # of a learning rate
 LARGEST_FILE = 10_000  # bytes
 
 
@@ -83,5 +81,5 @@ def _parse(content: bytes, may_pause: bool) -> ControlRequest:
     if None in rates:
         raise RequestError("learning_rates holds null; each must be a number")
     return ControlRequest(
-        paused and may_pause, tuple(check_number("a rate in learning_rates", rate, *BOUNDS) for rate in rates)
+        paused and may_pause, tuple(check_number("a rate in learning_rates", rate, *LR_BOUNDS) for rate in rates)
     )

@@ -89,8 +89,8 @@ def load_text(
     """
     words = _expand(words)
     sources = [_find_source(word, say) for word in words]
-    has_files = sum(len(source.parts) for source in sources) > 1
-    pieces = (piece for source in sources for piece in source.stream(hashed=has_files))
+    has_several_files = sum(len(source.parts) for source in sources) > 1
+    pieces = (piece for source in sources for piece in source.stream(hashed=has_several_files))
     encoded = encode_pieces(pieces, " ".join(words), workspace, folding, known)
     for note in [*_explain_repeats(sources), *_explain_carriage_returns(text_name(words), encoded)]:
         say(note)
@@ -152,10 +152,12 @@ def _source_name(word: str) -> str:
 
 @dataclass
 class Source:
-    """One of the sources of a text. `chars`: how many characters of it have been read.
+    """One of the sources of a text.
 
     parts: its files, each by its name and a function that reads it.
     about: what its entry in `texts` of history.json has besides: the `files` of a folder, the `revision` on the Hub.
+    chars: how many characters of it `stream` has read. hashes: the name and the SHA-256 of each file, if it was asked
+        for them.
     """
 
     name: str
@@ -167,9 +169,9 @@ class Source:
     def stream(self, *, hashed: bool = False) -> Iterator[str]:
         """Yield the text in pieces, and count its characters.
 
-        hashed: leave the names and the SHA-256 of its files that are not empty in `hashes`.
+        hashed: whether to keep the SHA-256 of its files, but for empty ones, in `hashes`.
         """
-        self.chars = 0
+        self.chars, self.hashes = 0, []
         for name, read in self.parts:
             begun, digest = self.chars, hashlib.sha256()
             for piece in read():
@@ -186,7 +188,7 @@ class Source:
 
 
 def _explain_repeats(sources: Sequence[Source]) -> list[str]:
-    """Return a line for each text that several files of these sources hold, or that is named more than once."""
+    """Return a note for each file that is named more than once, and for each set of files that hold the same."""
     names = defaultdict[str, list[str]](list)
     for name, sha256 in chain.from_iterable(source.hashes for source in sources):
         names[sha256].append(name)

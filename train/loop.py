@@ -113,7 +113,7 @@ class FitArguments:
 
 
 def train_model(given: FitArguments) -> HistoryRecord:
-    """Do what `fit` says, with its texts as they are split."""
+    """Train a model as `fit` describes."""
     out, config = given.out, given.config
     device = pick_device(config.device)
     # denormals first: torch's threads copy the setting when they start, and resolving the precision starts them

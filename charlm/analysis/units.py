@@ -105,7 +105,7 @@ def find_units(engine: Engine, vocab: Vocab, text: str, best: int = 5) -> dict[s
 def check_length(chars: int, which: str = "") -> None:
     """Raise RequestError if a text of so many characters is too short for `find_units`.
 
-    which: of its characters are counted, for the message.
+    which: what the message says of the characters that were counted, such as ` that the model knows`.
     """
     if chars < SHORTEST_TEXT:
         raise RequestError(

@@ -89,7 +89,7 @@ class Backend(Protocol[P]):
 
 
 class BatchScheduler(Generic[P]):
-    """Assigns the streams that are asked for to worker threads, as many as they keep busy and the backend can use."""
+    """Assigns streams to worker threads: no more than the streams keep busy, nor than the backend can use."""
 
     def __init__(self, backend: Backend[P]) -> None:
         self._backend = backend

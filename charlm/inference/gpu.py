@@ -74,7 +74,7 @@ class GpuBackend:
             return self.read(prompt, self.network.zero_state(1))
 
     def read(self, prompt: Ids, state: State) -> GpuState:
-        """Read ids (T,) of one stream, at least one, from the state before them. The caller has the lock."""
+        """Read one or more ids (T,) of one stream, from the state before them. The caller has the lock."""
         for start in range(0, len(prompt), MOST_PREFILLED):
             ids = torch.from_numpy(prompt[start : start + MOST_PREFILLED, None]).to(self.network.device)
             with _in_float32():
@@ -349,7 +349,7 @@ def _largest(weights: Tensor, count: int) -> Tensor:
 
 
 def _in_float32() -> AbstractContextManager[None]:
-    """Have recurrent layers run in float32: cuDNN would use TF32, whose numbers have a mantissa of 10 bits."""
+    """Return a context in which recurrent layers run in float32: cuDNN's TF32 has a mantissa of only 10 bits."""
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     return flags
 

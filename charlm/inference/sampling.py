@@ -63,7 +63,7 @@ class SamplingSettings:
 
 
 class Sampler:
-    """What draws the ids of one stream: its settings, and the random numbers that follow from its seed, one a draw."""
+    """The settings of one stream, and the random numbers that follow from its seed: one for each draw."""
 
     def __init__(self, settings: SamplingSettings) -> None:
         self.settings = settings

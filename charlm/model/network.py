@@ -73,5 +73,5 @@ def to_torch(state: State) -> Tensor | State:
 
 
 def from_torch(state: Tensor | State) -> State:
-    """Return what `to_torch` would make of it."""
+    """Return what torch.nn returned as a state: the inverse of `to_torch`."""
     return state if isinstance(state, tuple) else (state,)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from charlm.errors import ModelFileError, RequestError
-from charlm.messages import show
+from charlm.messages import one_line, show
 from charlm.model.card import (
     NO_LICENSE,
     NO_LICENSE_SECTION,
@@ -107,14 +107,15 @@ def keep_published(card: str, published: Mapping[str, Any], publication: Publica
 
     Raises ModelFileError if something has to be kept in metadata that are not valid YAML.
     """
-    language, license = _languages(published.get("language")), _license(published)
-    if (publication.language is not None or not language) and (publication.license is not None or not license):
+    language = _languages(published.get("language")) if publication.language is None else ""
+    license = _license(published) if publication.license is None else {}
+    if not language and not license:
         return card
     values, body = _split_card(card)
-    if publication.language is None and language and not values.get("language"):
+    if language and not values.get("language"):
         values["language"] = language
     is_stated = values.get("license") and values.get("license_name") != NO_LICENSE["license_name"]
-    if publication.license is None and license and not is_stated:
+    if license and not is_stated:
         body = body.replace(NO_LICENSE_SECTION, "").rstrip() + "\n"
         values, body = _change_license(values | license, body, license["license"])
     return _join_card(values, body)
@@ -187,7 +188,7 @@ def _read_metadata(text: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-30
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ModelFileError(f"README.md begins with metadata that are not valid YAML: {reason:.200}") from None
     if not isinstance(values, dict | None):
         raise ModelFileError("README.md begins with metadata that are not names with values; write `name: value`")

@@ -23,9 +23,9 @@ class LoadOnce(Generic[K, V]):
         self.size = 0
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """Return the value of a key, which is made unless it is kept; who asks for it meanwhile waits.
+        """Return the value of a key; `make` makes it if it is not kept, while other threads that ask for it wait.
 
-        If `make` raises, nothing is kept, and the next who asks or waits tries again.
+        If `make` raises, nothing is kept, and the next thread that asks or waits tries again.
         """
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
@@ -43,7 +43,7 @@ class LoadOnce(Generic[K, V]):
             return entry.value
 
     def drop(self, is_over: Callable[[K], bool]) -> None:
-        """Drop the values of some keys."""
+        """Drop the values of the keys for which `is_over` is true."""
         with self._lock:
             for key in filter(is_over, list(self._entries)):
                 self.size -= self._entries.pop(key).size or 0

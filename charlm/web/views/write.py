@@ -200,7 +200,7 @@ def _connect_temperatures(registry: ModelRegistry, view: WriteView, temperatures
 
 
 def _connect_link(view: WriteView, actions: Actions, texts: list[gr.HTML]) -> None:
-    """Connect *Share*."""
+    """Connect the button *Share* with the field that shows the link."""
 
     def show_link(*heats: object) -> Any:
         return gr.update(visible=True, label=answers.link_label(*heats))
